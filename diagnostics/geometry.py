@@ -1,0 +1,238 @@
+"""The shape of a feature space: how tight the classes are, how far apart, and how many dimensions are in use.
+
+Letters: N samples, D dimensions, C classes present; X features (N, D), y labels (N,); m_c the mean of class c
+and m of all samples; Sw and Sb the within- and between-class scatter per sample, which add to the covariance:
+Sw = 1/N sum_i (x_i - m_yi)(x_i - m_yi)^T, Sb = 1/N sum_i (m_yi - m)(m_yi - m)^T.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import pinvh, svdvals
+from scipy.spatial.distance import pdist
+from scipy.special import entr
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from sklearn.preprocessing import StandardScaler, normalize
+from threadpoolctl import threadpool_limits
+
+FISHER_RTOL = 1e-6  # directions whose within-class variance is at most this share of the largest are left out
+COLLAPSED_BELOW = 0.01  # a dimension is collapsed up to this share of the root mean square deviation of all
+ROUNDING = 1e-24  # a mean square at most this share of the features' own is rounding, not spread
+
+UNDEFINED = {
+    "scatter_ratio": "Every sample sits on the mean of its class.",
+    "fisher": "Every sample sits on the mean of its class.",
+    "silhouette": "The samples drawn are all the same, of one class, or each of its own class.",
+    "mean_separation": "There is only one class.",
+    "min_separation": "There is only one class.",
+    "effective_rank": "All features are the same.",
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What `geometry` measures. None where not defined, `notes` says why."""
+
+    samples: int
+    dimensions: int
+    classes: int  # those present
+    within_scatter: float  # tr Sw, squared units of the features
+    between_scatter: float  # tr Sb
+    scatter_ratio: float | None  # tr Sb / tr Sw, higher: classes better apart
+    fisher: float | None  # tr(Sw^+ Sb), free of units
+    silhouette: float | None  # in [-1, 1], Euclidean
+    compactness: float  # mean distance of unit-length features to their class mean, in [0, 2], lower: tighter
+    mean_separation: float | None  # mean distance between the class means of unit-length features, in [0, 2]
+    min_separation: float | None  # the same, of the closest two classes
+    effective_rank: float | None  # in [1, min(N - 1, D)]
+    collapsed_dimensions: int
+    notes: dict[str, str]
+
+
+def geometry(X: np.ndarray, y: np.ndarray, seed: int = 0, silhouette_samples: int = 2000) -> Geometry:
+    """Scatter, separation and rank of features X (N, D) with integer labels y (N,).
+
+    Each number is explained at the function of its name below. `seed` draws the silhouette's samples.
+
+    Raises
+    ------
+    ValueError : shapes that do not agree, no sample, features not finite, silhouette_samples below 2.
+    """
+    _check_features(X, y)
+    within, between = scatter(X, y)
+    compactness, separations = unit_sphere(X, y)
+    result = Geometry(
+        samples=X.shape[0],
+        dimensions=X.shape[1],
+        classes=len(np.unique(y)),
+        within_scatter=within,
+        between_scatter=between,
+        scatter_ratio=between / within if within > _floor(X) else None,
+        fisher=fisher(X, y),
+        silhouette=silhouette(X, y, silhouette_samples, seed),
+        compactness=compactness,
+        mean_separation=float(separations.mean()) if separations.size else None,
+        min_separation=float(separations.min()) if separations.size else None,
+        effective_rank=effective_rank(X),
+        collapsed_dimensions=collapsed_dimensions(X),
+        notes={},
+    )
+    notes = {name: why for name, why in UNDEFINED.items() if getattr(result, name) is None}
+    return replace(result, notes=notes)
+
+
+def scatter(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Traces of Sw and Sb: the mean squared distance of x_i to m_yi, and of m_yi to m."""
+    _, residuals, offsets, shares = _by_class(X, y)
+    return float((residuals**2).sum(axis=1).mean()), float(shares @ (offsets**2).sum(axis=1))
+
+
+def fisher(X: np.ndarray, y: np.ndarray) -> float | None:
+    """Multi-class Fisher criterion tr(Sw^+ Sb) (Fukunaga 1990, chapter 10); None where Sw is zero.
+
+    The only regularisation is that of the pseudo-inverse Sw^+: directions in which Sw has at most 1e-6 of its
+    largest eigenvalue are left out, such as dead units and, where N - C < D, those that no sample spans.
+    Compare equal N only.
+    """
+    _, residuals, offsets, shares = _by_class(X, y)
+    Sw = residuals.T @ residuals / len(X)  # (D, D)
+    if np.trace(Sw) <= _floor(X):
+        return None
+    return float(shares @ ((offsets @ pinvh(Sw, rtol=FISHER_RTOL)) * offsets).sum(axis=1))
+
+
+def silhouette(X: np.ndarray, y: np.ndarray, samples: int = 2000, seed: int = 0) -> float | None:
+    """Mean silhouette in [-1, 1] (Rousseeuw 1987) of at most `samples` samples drawn at random.
+
+    The cost grows with the square of `samples`. None where those drawn are all the same, of one class, or
+    each of its own class.
+    """
+    if samples < 2:
+        raise ValueError(f"the silhouette needs 2 samples or more, got {samples}")
+    if len(X) > samples:
+        drawn = np.random.default_rng(seed).choice(len(X), samples, replace=False)
+        X, y = X[drawn], y[drawn]
+    if not 2 <= len(np.unique(y)) < len(y) or _is_constant(X):
+        return None
+    return float(silhouette_score(X.astype(np.float64), y))
+
+
+def unit_sphere(X: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Compactness and separations of features scaled to length 1 (a zero vector stays zero).
+
+    Returns the mean distance of a sample to its class mean, and the C (C - 1) / 2 distances between means.
+    """
+    means, residuals, _, _ = _by_class(normalize(X.astype(np.float64)), y)
+    return float(np.linalg.norm(residuals, axis=1).mean()), pdist(means)
+
+
+def effective_rank(X: np.ndarray) -> float | None:
+    """exp of the entropy of the singular values over their sum (Roy & Vetterli 2007), in [1, min(N - 1, D)].
+
+    X is centred first: a mean that all samples share would else count as one dominant dimension. None if X is
+    constant.
+    """
+    if _is_constant(X):
+        return None
+    values = svdvals(X.astype(np.float64) - X.mean(axis=0, dtype=np.float64))
+    return float(np.exp(entr(values / values.sum()).sum()))
+
+
+def collapsed_dimensions(X: np.ndarray) -> int:
+    """Dimensions whose standard deviation is at most 1 % of the root mean square one; D if X is constant."""
+    if _is_constant(X):
+        return X.shape[1]
+    variances = X.var(axis=0, dtype=np.float64)
+    return int((variances <= COLLAPSED_BELOW**2 * variances.mean()).sum())
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """What `linear_probe` finds. None where not defined, `notes` says why."""
+
+    accuracy: float | None  # on the test features, in [0, 1]
+    iterations: int
+    converged: bool
+    notes: dict[str, str]
+
+
+def linear_probe(
+    train_X: np.ndarray, train_y: np.ndarray, test_X: np.ndarray, test_y: np.ndarray, iterations: int = 100
+) -> LinearProbe:
+    """Test accuracy of multinomial logistic regression fitted on frozen training features (N, D).
+
+    scikit-learn's L-BFGS with its default L2 weight (C = 1), in float32 for speed, on features standardised
+    by the training ones. `converged` is False where it stopped at `iterations`. A test class absent from
+    training counts as errors.
+
+    Raises
+    ------
+    ValueError : shapes that do not agree, no sample, features that are not finite, fewer than one iteration.
+    """
+    _check_features(train_X, train_y)
+    _check_features(test_X, test_y)
+    if train_X.shape[1] != test_X.shape[1]:
+        raise ValueError(f"train and test need the same D, got {train_X.shape[1]} and {test_X.shape[1]}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}")
+    if len(np.unique(train_y)) < 2:
+        return LinearProbe(None, 0, False, {"accuracy": "The training features are of a single class."})
+    scaler = StandardScaler().fit(train_X.astype(np.float64))
+    train, test = (scaler.transform(X.astype(np.float64)).astype(np.float32) for X in (train_X, test_X))
+    # One thread: BLAS and OpenMP threads in turn wait for each other, slower by ten times on a busy machine.
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
+        model = LogisticRegression(max_iter=iterations).fit(train, train_y)
+    done = int(model.n_iter_.max())
+    return LinearProbe(float(model.score(test, test_y)), done, done < iterations, {})
+
+
+def tsne(X: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
+    """Map features (N, D >= 2) to points (N, 2) for a figure, by t-SNE (van der Maaten & Hinton 2008).
+
+    PCA to 50 dimensions first, and as the start. For few samples the perplexity is lowered to (N - 1) / 3;
+    features that are all the same stay on one point. One thread, so that a seed gives the same map whatever
+    the number of cores.
+    """
+    _check_features(X, np.zeros(len(X), dtype=np.int64))
+    if X.shape[1] < 2:
+        raise ValueError("t-SNE needs features of 2 dimensions or more")
+    if _is_constant(X):
+        return np.zeros((len(X), 2), dtype=np.float32)
+    with threadpool_limits(limits=1):
+        reduced = PCA(min(50, *X.shape), random_state=seed).fit_transform(X.astype(np.float64))
+        plane = TSNE(init="pca", random_state=seed, perplexity=min(perplexity, (len(X) - 1) / 3))
+        return plane.fit_transform(reduced)
+
+
+def _check_features(X: np.ndarray, y: np.ndarray) -> None:
+    if X.ndim != 2 or X.size == 0:
+        raise ValueError(f"features must have shape (N, D) with N and D 1 or more, got {X.shape}")
+    if y.shape != (len(X),):
+        raise ValueError(f"labels must have shape ({len(X)},), one for each row of features, got {y.shape}")
+    if not np.isfinite(X).all():
+        raise ValueError("features must be finite: find the images on which the model overflows")
+
+
+def _by_class(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Class means (C, D), x_i - m_yi (N, D), m_c - m (C, D), shares of the samples (C,), all float64."""
+    X = X.astype(np.float64)
+    _, index, counts = np.unique(y, return_inverse=True, return_counts=True)
+    by_class = X[np.argsort(index, kind="stable")]  # the rows of each class together
+    means = np.add.reduceat(by_class, np.cumsum(counts) - counts, axis=0) / counts[:, None]  # (C, D)
+    return means, X - means[index], means - X.mean(axis=0), counts / len(X)
+
+
+def _floor(X: np.ndarray) -> float:
+    return ROUNDING * float((X.astype(np.float64) ** 2).sum(axis=1).mean())
+
+
+def _is_constant(X: np.ndarray) -> bool:
+    return bool(X.var(axis=0, dtype=np.float64).sum() <= _floor(X))

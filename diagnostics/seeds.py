@@ -1,0 +1,172 @@
+"""One number, or one difference, over runs that differ in their seed alone, and the sentence it allows.
+
+S is the number of seeds. Values keep the unit they come in; only `sentence` asks for percent points.
+A seed is the unit of replication here: the interval speaks of training again, not of other test images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+WILCOXON_FROM = 6  # with fewer seeds, the smallest two-sided p, 2 / 2^S, cannot pass below 0.05
+ROUNDING = 1e-12  # differences below this share of the largest value are rounding error, not spread
+
+ONE_SEED = "One seed says nothing about the spread over seeds."
+NO_SPREAD = "All seeds give the same value, which does not show how far off a further seed would be."
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Mean over n seeds, standard deviation (n - 1) and 95 % t-interval of the mean."""
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    notes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """B minus A over n shared seeds: mean, spread and 95 % t-interval, paired t and Wilcoxon two-sided p."""
+
+    n: int
+    mean_a: float
+    mean_b: float
+    difference: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    t: float | None
+    p: float | None
+    wilcoxon_p: float | None
+    notes: dict[str, str]
+
+
+def summarise(values: Sequence[float]) -> SeedSummary:
+    """Mean, standard deviation and t-interval of values (S,), one a seed.
+
+    Raises ValueError when there are none or one is not finite.
+    """
+    array = _checked(values, "values")
+    return _summary(array, scale=float(np.abs(array).max()))
+
+
+def compare_over_seeds(values_a: Sequence[float], values_b: Sequence[float]) -> SeedComparison:
+    """Paired t-test and t-interval of B - A, values (S,) each, where place i holds the same seed in both.
+
+    The Wilcoxon signed-rank p is exact, ties included, and given from 6 seeds on.
+    Raises ValueError when the lengths differ or `summarise` would.
+    """
+    a, b = _checked(values_a, "values_a"), _checked(values_b, "values_b")
+    if a.shape != b.shape:
+        raise ValueError(f"values_a and values_b must hold the same seeds: got {len(a)} and {len(b)} values")
+    scale = float(max(np.abs(a).max(), np.abs(b).max()))
+    summary = _summary(b - a, scale)
+    notes = dict(summary.notes)
+    t = p = wilcoxon_p = None
+    if summary.sd:
+        t = summary.mean / (summary.sd / math.sqrt(summary.n))
+        p = float(2 * stats.t.sf(abs(t), summary.n - 1))
+    else:
+        notes["t"] = notes["p"] = summary.notes["low"]
+    if summary.n >= WILCOXON_FROM:
+        wilcoxon_p = _signed_rank_p(b - a, scale)
+    else:
+        notes["wilcoxon_p"] = f"Given from {WILCOXON_FROM} seeds on: with fewer it cannot pass below 0.05."
+    return SeedComparison(
+        n=summary.n,
+        mean_a=float(a.mean()),
+        mean_b=float(b.mean()),
+        difference=summary.mean,
+        sd=summary.sd,
+        low=summary.low,
+        high=summary.high,
+        t=t,
+        p=p,
+        wilcoxon_p=wilcoxon_p,
+        notes=notes,
+    )
+
+
+def sentence(
+    name_a: str,
+    name_b: str,
+    difference_points: float,
+    low: float | None,
+    high: float | None,
+    basis: tuple[int, Literal["seeds", "images"]],
+) -> str:
+    """One plain sentence on B - A, in percent points, with its 95 % interval, over (5, "seeds") or the like.
+
+    B is better or worse only where the interval leaves 0 out; an interval of None is said to be missing.
+    Raises ValueError for another basis, or when only one bound is None.
+    """
+    number, unit = basis
+    if unit not in ("seeds", "images") or number < 1:
+        raise ValueError(f'basis must be a number of 1 or more with "seeds" or "images", got {basis}')
+    if (low is None) != (high is None):
+        raise ValueError("low and high must both be given or both be None")
+    no_difference = f"no difference shown between {name_b} and {name_a}: {_points(difference_points)} points"
+    if low is None or high is None:
+        source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
+        return f"{no_difference}, and {source} no interval"
+    place = f"{'over' if unit == 'seeds' else 'on'} {number:,} {unit}"
+    if low > 0:
+        size, bounds, verdict = difference_points, (low, high), "better"
+    elif high < 0:
+        size, bounds, verdict = -difference_points, (-high, -low), "worse"
+    else:
+        return f"{no_difference}, 95 % {_points(low)} to {_points(high)}, {place}"
+    interval = f"95 % {_points(bounds[0])} to {_points(bounds[1])}"
+    return f"{name_b} is {_points(size)} points {verdict} than {name_a}, {interval}, {place}"
+
+
+def _checked(values: Sequence[float], name: str) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be one finite number a seed, and at least one")
+    return array
+
+
+def _summary(values: np.ndarray, scale: float) -> SeedSummary:
+    """Summary of values (S,); a spread that is rounding error of numbers as large as scale counts as 0."""
+    n, mean = len(values), float(values.mean())
+    if n == 1:
+        return SeedSummary(1, mean, None, None, None, dict.fromkeys(("sd", "low", "high"), ONE_SEED))
+    sd = float(values.std(ddof=1))
+    if sd <= ROUNDING * scale:
+        return SeedSummary(n, mean, 0.0, None, None, dict.fromkeys(("low", "high"), NO_SPREAD))
+    margin = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    return SeedSummary(n, mean, sd, mean - margin, mean + margin, {})
+
+
+def _signed_rank_p(differences: np.ndarray, scale: float) -> float:
+    """Exact two-sided p of Wilcoxon's (1945) signed-rank test; zeros dropped, ties share their mean rank.
+
+    Under the hypothesis each rank counts as positive with probability 1/2, so the distribution of their sum
+    is built up one rank at a time; ranks are doubled to make mean ranks whole. (scipy.stats.wilcoxon is
+    exact without ties only, and accuracies on a small test set differ by the same amount often.)
+    """
+    rounded = np.round(differences / scale, 12) if scale else differences
+    rounded = rounded[rounded != 0]
+    ranks = (2 * stats.rankdata(np.abs(rounded))).astype(int)
+    probabilities = np.ones(1)  # of each sum of positive ranks
+    for rank in ranks:
+        longer = np.pad(probabilities, (0, rank))
+        probabilities = (longer + np.roll(longer, rank)) / 2
+    positive = ranks[rounded > 0].sum()
+    tail = min(probabilities[: positive + 1].sum(), probabilities[positive:].sum())
+    return min(1.0, 2 * float(tail))
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0

@@ -1,0 +1,269 @@
+"""Is the difference between two models real, and do they fail on the same images?
+
+Everything here follows from four counts over the n images that both models have seen:
+    a both right, b only A right, c only B right, d both wrong; n = a + b + c + d.
+
+A number that is not defined is None, and `PairedStatistics.notes` says why under the field's name.
+Intervals, corrections for many tests and power are in comparison.py; repeated seeds in seeds.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+EXACT_BELOW = 25  # with fewer discordant images than this, the exact McNemar test is the one to quote
+
+NO_DISCORDANT = "b + c is 0: no image is right for one model and wrong for the other."
+EMPTY_MARGIN = "One of the models is right on every image or on none."
+UNDEFINED = {
+    "mcnemar_corrected": NO_DISCORDANT,
+    "mcnemar": NO_DISCORDANT,
+    "chi_square_yates": EMPTY_MARGIN,
+    "chi_square": EMPTY_MARGIN,
+    "phi": EMPTY_MARGIN,
+    "error_separation_index": NO_DISCORDANT,
+    "error_dissimilarity": "Neither model makes an error.",
+    "kappa": "Both models are right on every image, or both wrong on every image.",
+    "yules_q": "The products ad and bc are both 0.",
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by who is right: a both, b only A, c only B, d neither.
+
+    Raises ValueError unless all four are ints of 0 or more, with n >= 1.
+    """
+
+    a: int
+    b: int
+    c: int
+    d: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"Counts.{name} must be an int of 0 or more, got {value!r}")
+        if self.n == 0:
+            raise ValueError("Counts needs at least one image: a, b, c and d are all 0")
+
+    @property
+    def n(self) -> int:
+        return self.a + self.b + self.c + self.d
+
+    @property
+    def accuracy_a(self) -> float:
+        return (self.a + self.b) / self.n
+
+    @property
+    def accuracy_b(self) -> float:
+        return (self.a + self.c) / self.n
+
+    @property
+    def margins(self) -> int:
+        """Product of the four row and column sums; 0 when a model is right on every image or on none."""
+        return (self.a + self.b) * (self.c + self.d) * (self.a + self.c) * (self.b + self.d)
+
+
+@dataclass(frozen=True)
+class Test:
+    """A statistic, its two-sided p in [0, 1], and log10 p, which stays finite where p underflows to 0."""
+
+    statistic: float | None
+    p: float | None
+    log10_p: float | None
+
+
+@dataclass(frozen=True)
+class OddsRatio:
+    """An odds ratio, above 0, with the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PairedStatistics:
+    """All that is said of one pair of models; `quoted`, "exact" or "corrected", is the McNemar to report."""
+
+    counts: Counts
+    n: int
+    accuracy_a: float
+    accuracy_b: float
+    difference: float  # accuracy of B minus that of A, in [-1, 1]
+    quoted: str
+    mcnemar_corrected: Test
+    mcnemar: Test
+    mcnemar_exact: Test
+    chi_square_yates: Test
+    chi_square: Test
+    phi: float | None
+    error_separation_index: float | None
+    error_dissimilarity: float | None
+    odds_ratio: OddsRatio
+    kappa: float | None
+    yules_q: float | None
+    disagreement: float
+    double_fault: float
+    notes: dict[str, str]
+
+    @property
+    def quoted_test(self) -> Test:
+        return self.mcnemar_exact if self.quoted == "exact" else self.mcnemar_corrected
+
+
+def count(correct_a: ArrayLike, correct_b: ArrayLike) -> Counts:
+    """Counts from two bool arrays (n,), each True where that model is right on that image.
+
+    Raises ValueError when they are not bool, not of one dimension, not of one length, or empty.
+    """
+    first, second = np.asarray(correct_a), np.asarray(correct_b)
+    if first.dtype != bool or second.dtype != bool:
+        raise ValueError("correct_a and correct_b must be bool arrays: pass predictions == labels")
+    if first.ndim != 1 or first.shape != second.shape:
+        shapes = f"{first.shape} and {second.shape}"
+        raise ValueError(f"correct_a and correct_b must both be of shape (n,), one image each: got {shapes}")
+    a, b, c = (int(cell.sum()) for cell in (first & second, first & ~second, ~first & second))
+    return Counts(a, b, c, first.size - a - b - c)
+
+
+def mcnemar(counts: Counts, corrected: bool = True) -> Test:
+    """McNemar's test that both models are equally accurate; chi-square with 1 degree of freedom.
+
+    (|b - c| - 1)^2 / (b + c), the 1 left out when not `corrected` (McNemar 1947; Edwards 1948). The
+    correction never passes 0: with b = c the statistic is 0 and p is 1, as in R's mcnemar.test.
+    """
+    discordant = counts.b + counts.c
+    if discordant == 0:
+        return Test(None, None, None)
+    distance = abs(counts.b - counts.c)
+    return _chi_square_test(max(0, distance - corrected) ** 2 / discordant)
+
+
+def mcnemar_exact(counts: Counts) -> Test:
+    """Exact McNemar test: min(b, c) against Binomial(b + c, 1/2), both tails; p is 1 when b + c is 0."""
+    fewer, discordant = min(counts.b, counts.c), counts.b + counts.c
+    tail = special.logsumexp(stats.binom.logpmf(np.arange(fewer + 1), discordant, 0.5))
+    return _test(fewer, math.log(2) + tail)
+
+
+def chi_square(counts: Counts, yates: bool = True) -> Test:
+    """Pearson's test that the models' errors are independent; chi-square with 1 degree of freedom.
+
+    n (|ad - bc| - n/2)^2 / ((a+b)(c+d)(a+c)(b+d)); n/2 is Yates' (1934) correction, which never passes 0
+    and is left out when not `yates`. Not defined when a model is right on every image or on none.
+    """
+    if counts.margins == 0:
+        return Test(None, None, None)
+    # Whole numbers up to the one division, doubled so that n/2 is whole too.
+    distance = max(0, 2 * abs(_determinant(counts)) - yates * counts.n)
+    return _chi_square_test(counts.n * distance**2 / (4 * counts.margins))
+
+
+def phi(counts: Counts) -> float | None:
+    """Correlation of the two models' correctness, in [-1, 1]: (ad - bc) / sqrt((a+b)(c+d)(a+c)(b+d))."""
+    return _ratio(_determinant(counts), math.sqrt(counts.margins))
+
+
+def error_separation_index(counts: Counts) -> float | None:
+    """ESI = |b - c| / (b + c), in [0, 1]: 0 when b = c, 1 when one of the two is 0."""
+    return _ratio(abs(counts.b - counts.c), counts.b + counts.c)
+
+
+def error_dissimilarity(counts: Counts) -> float | None:
+    """Dice distance of the two sets of errors, in [0, 1]: (b + c) / (b + c + 2d); 0 when they are equal."""
+    return _ratio(counts.b + counts.c, counts.b + counts.c + 2 * counts.d)
+
+
+def odds_ratio(counts: Counts) -> OddsRatio:
+    """Odds ratio ad / (bc) with Woolf's (1955) 95 % interval, log ratio +- 1.96 sqrt(1/a + 1/b + 1/c + 1/d).
+
+    When a cell is empty, 0.5 is added to all four (Haldane 1955; Anscombe 1956).
+    """
+    cells = (counts.a, counts.b, counts.c, counts.d)
+    shift = 0.5 if min(cells) == 0 else 0.0
+    a, b, c, d = (cell + shift for cell in cells)
+    log_ratio = math.log(a * d / (b * c))
+    margin = float(special.ndtri(0.975)) * math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
+    return OddsRatio(math.exp(log_ratio), math.exp(log_ratio - margin), math.exp(log_ratio + margin))
+
+
+def kappa(counts: Counts) -> float | None:
+    """Cohen's (1960) kappa of right/wrong, in [-1, 1]: 2(ad - bc) / ((a+b)(b+d) + (a+c)(c+d))."""
+    a, b, c, d = counts.a, counts.b, counts.c, counts.d
+    return _ratio(2 * _determinant(counts), (a + b) * (b + d) + (a + c) * (c + d))
+
+
+def yules_q(counts: Counts) -> float | None:
+    """Yule's Q, in [-1, 1], 0 for independent errors: (ad - bc) / (ad + bc) (Kuncheva & Whitaker 2003)."""
+    return _ratio(_determinant(counts), counts.a * counts.d + counts.b * counts.c)
+
+
+def paired_statistics(counts: Counts) -> PairedStatistics:
+    """Every statistic of two models on the same images; notes say which are not defined, and why.
+
+    disagreement = (b + c) / n and double_fault = d / n, both in [0, 1], are Kuncheva & Whitaker's (2003).
+    """
+    discordant = counts.b + counts.c
+    values = {
+        "mcnemar_corrected": mcnemar(counts),
+        "mcnemar": mcnemar(counts, corrected=False),
+        "mcnemar_exact": mcnemar_exact(counts),
+        "chi_square_yates": chi_square(counts),
+        "chi_square": chi_square(counts, yates=False),
+        "phi": phi(counts),
+        "error_separation_index": error_separation_index(counts),
+        "error_dissimilarity": error_dissimilarity(counts),
+        "odds_ratio": odds_ratio(counts),
+        "kappa": kappa(counts),
+        "yules_q": yules_q(counts),
+        "disagreement": discordant / counts.n,
+        "double_fault": counts.d / counts.n,
+    }
+    missing = [name for name, value in values.items() if value is None or value == Test(None, None, None)]
+    return PairedStatistics(
+        counts=counts,
+        n=counts.n,
+        accuracy_a=counts.accuracy_a,
+        accuracy_b=counts.accuracy_b,
+        difference=(counts.c - counts.b) / counts.n,
+        quoted="exact" if discordant < EXACT_BELOW else "corrected",
+        notes={name: UNDEFINED[name] for name in missing} | _remarks(counts),
+        **values,
+    )
+
+
+def _remarks(counts: Counts) -> dict[str, str]:
+    """Notes on numbers that are defined but need a word."""
+    remarks = {}
+    if counts.b + counts.c == 0:
+        remarks["mcnemar_exact"] = NO_DISCORDANT + " Nothing else could be observed, so p is 1."
+    if 0 in (counts.a, counts.b, counts.c, counts.d):
+        remarks["odds_ratio"] = "A cell is empty: 0.5 is added to all four (Haldane-Anscombe)."
+        if counts.margins == 0:
+            remarks["odds_ratio"] += " " + EMPTY_MARGIN + " The ratio rests on that 0.5 alone."
+    return remarks
+
+
+def _determinant(counts: Counts) -> int:
+    return counts.a * counts.d - counts.b * counts.c
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return numerator / denominator if denominator else None
+
+
+def _chi_square_test(statistic: float) -> Test:
+    # A chi-square with 1 degree of freedom is a squared normal; log_ndtr does not underflow.
+    return _test(statistic, math.log(2) + special.log_ndtr(-math.sqrt(statistic)))
+
+
+def _test(statistic: float, log_p: float) -> Test:
+    log_p = min(0.0, float(log_p))  # two tails that meet, or rounding, may pass 1
+    return Test(float(statistic), math.exp(log_p), log_p / math.log(10))

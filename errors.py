@@ -1,0 +1,30 @@
+"""The one exception that means "the person can mend this": shown as a single line, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """A mistake in what was given. The message names the key, file or value and the mend."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'x'?` for the known word closest to `word`, or an empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{match[0]}'?" if match else ""
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """Run a command line; a `UserError` becomes one line and 2, Ctrl-C one line and 130."""
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped: what was finished is kept, run again with --resume to go on", file=sys.stderr)
+        return 130
+    return 0

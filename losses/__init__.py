@@ -1,0 +1,1 @@
+"""Losses: pure tensors in, scalar out."""

@@ -1,0 +1,255 @@
+"""Contrastive Representation Distillation (Tian, Krishnan & Isola, ICLR 2020).
+
+Letters: B batch, N training samples, K negatives an anchor, D dimension of a projection, tau temperature.
+The first column of every (B, K + 1) matrix belongs to the positive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Mode = Literal["exact", "relax", "instance"]
+Objective = Literal["nce", "infonce"]
+
+
+def nce_loss(similarities: Tensor, log_normalizer: Tensor, num_samples: int) -> Tensor:
+    """The binary NCE objective (Tian et al. 2020, Eq. 18 with the critic h of Eq. 19), mean over anchors.
+
+    With p = exp(similarity) / Z the critic is h = p / (p + K/N), and the loss is
+    −log h(positive) − Σ_k log(1 − h(negative k)). Both logarithms are softplus of the critic's logit, so nothing
+    overflows.
+
+    Args:
+        similarities: (B, K + 1) cosine similarities divided by tau.
+        log_normalizer: log Z, a scalar tensor.
+        num_samples: N.
+    """
+    num_negatives = similarities.shape[1] - 1
+    logits = similarities - log_normalizer - math.log(num_negatives / num_samples)  # (B, K + 1)
+    return F.softplus(-logits[:, 0]).mean() + F.softplus(logits[:, 1:]).sum(dim=1).mean()
+
+
+def infonce_loss(similarities: Tensor) -> Tensor:
+    """−log of the positive's share in the softmax over itself and its negatives, mean over anchors.
+
+    Args:
+        similarities: (B, K + 1) cosine similarities divided by tau.
+    """
+    return (similarities.logsumexp(dim=1) - similarities[:, 0]).mean()
+
+
+class NegativeSampler:
+    """Draws, for each anchor, one positive and K negatives as positions in the training set.
+
+    The samples stand sorted by class, so what an anchor may not draw is one run of that order and the other M
+    are consecutive (cyclically). A batch shares one random permutation of range(M), an anchor takes a window of
+    K entries of it at an offset of its own: uniform, without replacement while K <= M (beyond, the window
+    wraps round), and no draw is ever rejected. Where classes differ in size, so does M: entries beyond an
+    anchor's own M are sent through the permutation again until they fall inside (cycle walking), which is
+    again a uniform permutation of its M.
+
+    Args:
+        labels: (N,) class of each training sample.
+        num_negatives: K.
+        mode: "exact", "relax" or "instance" (negatives: all other samples, whatever their class).
+
+    Raises:
+        ValueError: no sample is left to be a negative.
+    """
+
+    def __init__(self, labels: Tensor, num_negatives: int, mode: Mode) -> None:
+        groups = torch.arange(len(labels)) if mode == "instance" else labels.cpu()
+        _, groups, sizes = groups.unique(return_inverse=True, return_counts=True)
+        if len(sizes) < 2:
+            raise ValueError("all samples are of one class, so there are no negatives: use mode instance")
+        ends = sizes.cumsum(0)
+        device = labels.device
+        self.order = groups.argsort(stable=True).to(device)  # (N,) samples sorted by group
+        self.start = (ends - sizes)[groups].to(device)  # (N,) where a sample's group starts in that order
+        self.size = sizes[groups].to(device)  # (N,) and how many it has
+        self.num_negatives = num_negatives
+        self.mode = mode
+        self.largest_rest = len(labels) - int(sizes.min())
+        self.equal_sizes = bool((sizes == sizes[0]).all())
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Draw for the samples `indices` (B,) with torch's global generator: (B, K + 1), positive first."""
+        device, num_samples = indices.device, len(self.order)
+        start, size = self.start[indices][:, None], self.size[indices][:, None]
+        rest = num_samples - size  # (B, 1), M of each anchor
+        permutation = torch.randperm(self.largest_rest, device=device)
+        offset = (torch.rand(rest.shape, device=device, dtype=torch.float64) * rest).long()
+        window = (offset + torch.arange(self.num_negatives, device=device)) % rest  # (B, K)
+        drawn = permutation[window]
+        while not self.equal_sizes and (outside := drawn >= rest).any():
+            drawn = torch.where(outside, permutation[drawn], drawn)
+        negatives = self.order[(start + size + drawn) % num_samples]
+        return torch.cat([self._positives(indices, start, size), negatives], dim=1)
+
+    def _positives(self, indices: Tensor, start: Tensor, size: Tensor) -> Tensor:  # (B, 1)
+        if self.mode != "relax":
+            return indices[:, None]
+        within = (torch.rand(size.shape, device=size.device, dtype=torch.float64) * size).long()
+        return self.order[start + within]
+
+
+class LossAgainstBank(torch.autograd.Function):
+    """A loss of the similarities between anchors and drawn bank entries, its gradient taken in the forward pass.
+
+    Scores against the whole bank are one (B, D) x (D, N) product, of which the drawn (B, K + 1) are selected; the
+    gradient goes the same way back. So no (B, K, D) tensor is ever made, nothing of size (B, N) outlives the
+    forward pass, and the bank may be updated before `backward` is called.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchors: Tensor, bank: Tensor, drawn: Tensor, loss_of: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        scores = anchors @ bank.T  # (B, N)
+        with torch.enable_grad():
+            similarities = scores.gather(1, drawn).float().requires_grad_()  # (B, K + 1)
+            loss = loss_of(similarities)
+        (slopes,) = torch.autograd.grad(loss, similarities)
+        ctx.save_for_backward(scores.zero_().scatter_add_(1, drawn, slopes.to(scores.dtype)) @ bank)
+        return loss.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return grads[0] * ctx.saved_tensors[0].float(), None, None, None
+
+
+class MemoryBank(nn.Module):
+    """One unit vector a training sample, (N, D), moved towards the newest feature with momentum."""
+
+    features: Tensor
+
+    def __init__(self, num_samples: int, dim: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("features", F.normalize(torch.randn(num_samples, dim), dim=1))
+
+    def loss(self, anchors: Tensor, drawn: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """`loss_of` the inner products (B, K + 1) of anchors (B, D) with the entries `drawn` (B, K + 1)."""
+        return LossAgainstBank.apply(anchors, self.features, drawn, loss_of)
+
+    @torch.no_grad()
+    def update(self, indices: Tensor, features: Tensor) -> None:
+        """Entry i becomes the normalised momentum · old + (1 − momentum) · new, for unit `features` (B, D)."""
+        mixed = torch.lerp(features, self.features[indices], self.momentum)
+        self.features[indices] = F.normalize(mixed, dim=1)
+
+
+class CRDLoss(nn.Module):
+    """CRD between one student tap and one teacher tap, in both directions, with its projections and banks.
+
+    Args:
+        student_dim: channels of the student's feature.
+        teacher_dim: channels of the teacher's feature.
+        labels: (N,) class of each training sample; the bank has N entries.
+        dim: D, dimension of both linear projections.
+        num_negatives: K.
+        temperature: tau > 0.
+        momentum: share of the old bank entry kept at an update, in [0, 1).
+        mode: see `NegativeSampler`; "instance" where negatives come from the batch.
+        objective: "nce" (binary, Tian et al.) or "infonce" (softmax).
+        negatives: "bank", or "batch" for infonce among the batch's own features: then the positive is the other
+            network's feature of the same sample and the negatives are its features of the other samples.
+        gather: joins a tensor's batches over processes; banks and Z then agree in all of them.
+
+    Raises:
+        ValueError: a temperature or momentum out of range, or options that do not go together.
+    """
+
+    log_z: Tensor
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        labels: Tensor,
+        *,
+        dim: int = 256,
+        num_negatives: int = 16384,
+        temperature: float = 0.1,
+        momentum: float = 0.5,
+        mode: Mode = "exact",
+        objective: Objective = "nce",
+        negatives: Literal["bank", "batch"] = "bank",
+        gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0 or not 0 <= momentum < 1 or num_negatives < 1:
+            raise ValueError("need temperature > 0, 0 <= momentum < 1 and num_negatives >= 1")
+        if negatives == "batch" and (objective, mode) != ("infonce", "instance"):
+            raise ValueError("negatives from the batch need objective infonce and mode instance")
+        self.project_student = nn.Linear(student_dim, dim)
+        self.project_teacher = nn.Linear(teacher_dim, dim)
+        self.temperature = temperature
+        self.objective = objective
+        self.gather = gather
+        self.num_samples = len(labels)
+        self.from_bank = negatives == "bank"
+        if self.from_bank:
+            self.sampler = NegativeSampler(labels, num_negatives, mode)
+            self.student_bank = MemoryBank(len(labels), dim, momentum)
+            self.teacher_bank = MemoryBank(len(labels), dim, momentum)
+        self.register_buffer("log_z", torch.zeros(2))  # student and teacher anchors
+        self.normalizers_set = False
+
+    def project(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Both features, (B, student_dim) and (B, teacher_dim), as float32 unit vectors (B, D)."""
+        anchors = self.project_student(student), self.project_teacher(teacher.to(student.dtype))
+        return F.normalize(anchors[0].float(), dim=1), F.normalize(anchors[1].float(), dim=1)
+
+    def draw(self, indices: Tensor) -> Tensor | None:
+        """Positives and negatives (B, K + 1) for the samples `indices` (B,), to share among several losses."""
+        return self.sampler(indices) if self.from_bank else None
+
+    def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, drawn: Tensor | None = None) -> Tensor:
+        """Loss of both directions, a scalar; in training the banks are updated afterwards.
+
+        Args:
+            student: (B, student_dim).
+            teacher: (B, teacher_dim).
+            indices: (B,) positions of the samples in the training set, each at most once.
+            drawn: (B, K + 1) positions of positive and negatives, in place of a draw of its own.
+        """
+        student, teacher = self.project(student, teacher)
+        if not self.from_bank:
+            return self._in_batch(student, teacher)
+        if drawn is None:
+            drawn = self.draw(indices)
+        loss = self.teacher_bank.loss(student, drawn, lambda cosines: self._direction(cosines, side=0))
+        loss = loss + self.student_bank.loss(teacher, drawn, lambda cosines: self._direction(cosines, side=1))
+        if self.training:
+            self.normalizers_set = True
+            indices = self.gather(indices)
+            self.student_bank.update(indices, self.gather(student.detach()))
+            self.teacher_bank.update(indices, self.gather(teacher.detach()))
+        return loss
+
+    def _direction(self, cosines: Tensor, side: int) -> Tensor:  # (B, K + 1)
+        similarities = cosines / self.temperature
+        if self.objective == "infonce":
+            return infonce_loss(similarities)
+        if not self.normalizers_set:  # Z = N times the mean of exp(similarity) over the first batch
+            mean = self.gather(similarities.detach().exp().mean()[None]).mean()
+            self.log_z[side] = mean.log() + math.log(self.num_samples)
+        return nce_loss(similarities, self.log_z[side], self.num_samples)
+
+    def _in_batch(self, student: Tensor, teacher: Tensor) -> Tensor:
+        similarities = student @ teacher.T / self.temperature  # (B, B)
+        target = torch.arange(len(student), device=student.device)
+        return F.cross_entropy(similarities, target) + F.cross_entropy(similarities.T, target)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"normalizers_set": self.normalizers_set}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.normalizers_set = state["normalizers_set"]

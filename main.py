@@ -1,0 +1,104 @@
+"""Train a teacher, distil it into a student in two stages, and train the end-to-end baselines.
+
+python main.py --phase all
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from config import Config, config_table, load_config
+from dataset.loader import prepare
+from dataset.sources import load_source
+from errors import exit_code
+from training.distributed import process_group
+from training.engine import Machine
+from training.experiment import Experiment, RunFolder, claim
+from training.machine import choose_device, use_bfloat16
+from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.yaml"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--phase", choices=PHASES, help="what to train; all does what is missing, in order")
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        action="extend",
+        help="override any field, for example crd.temperature=0.07",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="training seeds of the student side")
+    parser.add_argument("--output-dir", type=Path, default=Path("runs"), help="where run folders go")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with what was interrupted")
+    existing.add_argument("--fresh", action="store_true", help="remove what this phase left and start it over")
+    parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
+    parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
+    arguments = parser.parse_args()
+    if not arguments.phase and not arguments.help_config:
+        parser.error(f"--phase is missing: one of {', '.join(PHASES)}")
+    return arguments
+
+
+def read_config(arguments: argparse.Namespace) -> Config:
+    seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
+    return load_config(arguments.config, [*arguments.set, *seeds])
+
+
+def open_experiment(config: Config, arguments: argparse.Namespace, device: torch.device) -> Experiment:
+    machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
+    data = prepare(load_source(config.data), config.data, device)
+    return Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
+
+
+def run() -> None:
+    arguments = parse_arguments()
+    if arguments.help_config:
+        print(config_table())
+        return
+    config = read_config(arguments)
+    with process_group(choose_device(arguments.device)) as device:
+        experiment = open_experiment(config, arguments, device)
+        jobs = jobs_of(arguments.phase, config, experiment.folder)
+        check(arguments.phase, experiment)
+        if arguments.dry_run:
+            say(describe(jobs, experiment))
+            return
+        claim(
+            experiment.folder,
+            config,
+            fresh=arguments.fresh,
+            resume=arguments.resume,
+            jobs=[j.folder for j in jobs],
+        )
+        run_jobs(jobs, experiment)
+        say(next_command(arguments, experiment))
+
+
+def next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
+    """What to type after this phase."""
+    if arguments.phase not in NEXT:
+        return f"next: python main_eval.py {experiment.folder.path}"
+    shipped = arguments.config == DEFAULT_CONFIG
+    given = [] if shipped else [f"--config {arguments.config}"]
+    given += [f"--set {' '.join(arguments.set)}"] if arguments.set else []
+    given += [f"--seeds {' '.join(map(str, arguments.seeds))}"] if arguments.seeds else []
+    given += [f"--output-dir {arguments.output_dir}"] if arguments.output_dir != Path("runs") else []
+    return " ".join(["next: python main.py", NEXT[arguments.phase], *given])
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(run))

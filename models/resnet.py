@@ -1,0 +1,83 @@
+"""Residual networks: the CIFAR family of He et al. (2016, Sec. 4.2) and torchvision's 18/34/50 with a CIFAR stem.
+
+Letters: B batch, C channels, H x W map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.models.resnet import ResNet as TorchvisionResNet
+
+# name -> (depth 6n + 2, channels of stem and the three stages)
+CIFAR_RESNETS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
+    **{f"resnet{depth}": (depth, (16, 16, 32, 64)) for depth in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{depth}x4": (depth, (32, 64, 128, 256)) for depth in (8, 32)},
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected by 1x1 where the shape changes (option B)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.downsample(x))
+
+
+class CifarResNet(nn.Module):
+    """ResNet of depth 6n + 2: a 3x3 stem, three stages of n blocks, global average pool, linear head.
+
+    Args:
+        depth: 6n + 2, for example 8, 20, 110.
+        channels: of the stem and of the three stages.
+        num_classes: outputs of the head `fc`.
+    """
+
+    def __init__(self, depth: int, channels: tuple[int, int, int, int], num_classes: int) -> None:
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"depth must be 6n + 2 and at least 8, not {depth}")
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        for stage, (before, after) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+            stride = 1 if stage == 1 else 2
+            layers = [
+                BasicBlock(before, after, stride),
+                *(BasicBlock(after, after, 1) for _ in range(blocks - 1)),
+            ]
+            setattr(self, f"layer{stage}", nn.Sequential(*layers))
+        self.fc = nn.Linear(channels[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, num_classes)
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+
+def torchvision_resnet(name: str, weights: str | None, stem: str) -> TorchvisionResNet:
+    """torchvision's resnet `name`; stem "cifar" swaps the 7x7 stride-2 convolution and pooling for one 3x3."""
+    model: TorchvisionResNet = get_model(name, weights=weights)
+    if stem == "cifar":
+        model.conv1 = nn.Conv2d(3, 64, 3, 1, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from diagnostics.seeds import compare_over_seeds, sentence, summarise
+
+
+def test_summary_literal():
+    result = summarise([70.0, 72.0, 74.0])
+    half_width = 4.302653 * 2 / 3**0.5  # t of 2 degrees of freedom at 0.975
+    assert (result.n, result.mean, result.sd) == (3, 72, pytest.approx(2))
+    assert (result.low, result.high) == pytest.approx((72 - half_width, 72 + half_width))
+    assert result.notes == {}
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(st.integers(2, 10), st.integers(0, 1000))
+def test_comparison_agrees_with_scipy(n, seed):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(70, 2, n)
+    b = a + rng.normal(1, 1, n)
+    ours, reference = compare_over_seeds(a, b), stats.ttest_rel(b, a)
+    interval = reference.confidence_interval(0.95)
+    assert (ours.t, ours.p) == pytest.approx((reference.statistic, reference.pvalue))
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high))
+    assert ours.difference == pytest.approx(ours.mean_b - ours.mean_a)
+    if n >= 6:
+        assert ours.wilcoxon_p == pytest.approx(stats.wilcoxon(b, a, method="exact").pvalue)
+    else:
+        assert ours.wilcoxon_p is None and "6 seeds" in ours.notes["wilcoxon_p"]
+
+
+def test_wilcoxon_with_ties_counts_every_assignment_of_signs():
+    right_a = np.array([300, 317, 303, 295, 311, 307, 302])
+    right_b = right_a + np.array([4, 4, 8, -4, 12, 8, 0])
+    ranks = np.array([2, 2, 4.5, 2, 6, 4.5])
+    sums = [ranks[list(signs)].sum() for signs in itertools.product([False, True], repeat=6)]
+    expected = 2 * np.mean(np.array(sums) >= ranks.sum() - 2)
+    result = compare_over_seeds(right_a / 360, right_b / 360)  # divided, ties are equal but for rounding
+    assert result.wilcoxon_p == pytest.approx(expected)
+
+
+def test_one_seed_gives_a_difference_and_nothing_else():
+    result = compare_over_seeds([70.0], [71.5])
+    assert result.difference == 1.5
+    missing = {"sd", "low", "high", "t", "p", "wilcoxon_p"}
+    assert {name for name, value in dataclasses.asdict(result).items() if value is None} == missing
+    assert set(result.notes) == missing
+    assert set(summarise([70.0]).notes) == {"sd", "low", "high"}
+
+
+@pytest.mark.parametrize(("shift", "wilcoxon_p"), [(0, 1.0), (4, 2 / 2**6)])
+def test_identical_differences_have_no_interval(shift, wilcoxon_p):
+    right_a = np.array([300, 317, 303, 295, 311, 307])
+    result = compare_over_seeds(right_a / 360, (right_a + shift) / 360)
+    assert result.difference == pytest.approx(shift / 360)
+    assert result.sd == 0
+    assert (result.low, result.high, result.t, result.p) == (None, None, None, None)
+    assert result.wilcoxon_p == pytest.approx(wilcoxon_p)
+    assert set(result.notes) == {"low", "high", "t", "p"}
+    json.dumps(dataclasses.asdict(result), allow_nan=False)
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="same seeds"):
+        compare_over_seeds([1.0, 2.0], [1.0])
+    for wrong in ([], [float("nan")]):
+        with pytest.raises(ValueError, match="finite"):
+            summarise(wrong)
+    with pytest.raises(ValueError, match="basis"):
+        sentence("a", "b", 1.0, 0.5, 1.5, (5, "runs"))
+    with pytest.raises(ValueError, match="both"):
+        sentence("a", "b", 1.0, None, 1.5, (5, "seeds"))
+
+
+NONE_SHOWN = "no difference shown between two_stage and scratch:"
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "basis", "expected"),
+    [
+        (
+            1.2,
+            (0.4, 2.0),
+            (5, "seeds"),
+            "two_stage is 1.2 points better than scratch, 95 % 0.4 to 2.0, over 5 seeds",
+        ),
+        (
+            -1.2,
+            (-2.0, -0.4),
+            (5, "seeds"),
+            "two_stage is 1.2 points worse than scratch, 95 % 0.4 to 2.0, over 5 seeds",
+        ),
+        (
+            0.3,
+            (-0.5, 1.1),
+            (10_000, "images"),
+            f"{NONE_SHOWN} 0.3 points, 95 % -0.5 to 1.1, on 10,000 images",
+        ),
+        (-0.04, (-0.1, 0.0), (500, "images"), f"{NONE_SHOWN} 0.0 points, 95 % -0.1 to 0.0, on 500 images"),
+        (0.5, (0.0, 1.0), (500, "images"), f"{NONE_SHOWN} 0.5 points, 95 % 0.0 to 1.0, on 500 images"),
+        (1.2, (None, None), (1, "seeds"), f"{NONE_SHOWN} 1.2 points, and one seed gives no interval"),
+        (0.0, (None, None), (1, "images"), f"{NONE_SHOWN} 0.0 points, and one image gives no interval"),
+        (1.0, (None, None), (3, "seeds"), f"{NONE_SHOWN} 1.0 points, and these 3 seeds give no interval"),
+    ],
+)
+def test_sentence(difference, interval, basis, expected):
+    assert sentence("scratch", "two_stage", difference, *interval, basis) == expected

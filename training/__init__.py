@@ -1,0 +1,1 @@
+"""Training: one loop (engine), one objective a phase, and the files a run leaves behind."""

@@ -1,0 +1,84 @@
+"""End-to-end baselines on the two stages' budget: scratch, kd, crd and crd_kd."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import nn
+
+import config as schema
+from dataset.loader import Batch, TrainingData
+from losses.kd import softened_kl
+from models.taps import TappedModel
+from training import distributed
+from training.crd import HierarchicalCRD, build_crd
+from training.engine import Machine, Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.experiment import Experiment
+from training.teacher import CrossEntropy, ensure_teacher
+from training.teacher_outputs import TeacherOutputs, teacher_outputs
+
+
+class EndToEnd(Objective):
+    """Cross-entropy with the teacher's KL, the CRD terms, or both, for the whole network at once.
+
+    Args:
+        model: the student.
+        tapped: the same student with its taps.
+        teacher: its teacher's outputs.
+        crd: the CRD terms, or None for none.
+        use_kl: whether the KL term takes its share α of the cross-entropy.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tapped: TappedModel,
+        teacher: TeacherOutputs,
+        crd: HierarchicalCRD | None,
+        use_kl: bool,
+        settings: schema.Baselines,
+        data: TrainingData,
+        machine: Machine,
+    ) -> None:
+        super().__init__()
+        self.model, self.tapped, self.crd = model, tapped, crd
+        self.teacher = teacher
+        self.alpha = settings.alpha if use_kl else 0.0
+        self.settings = settings
+        self.data = data
+        self.machine = machine
+
+    def forward(self, batch: Batch) -> dict[str, Term]:
+        student, teacher = self.tapped(batch.images), self.teacher(batch)
+        terms = {"ce": Term(F.cross_entropy(student.logits, batch.labels), 1 - self.alpha)}
+        if self.alpha:
+            kl = softened_kl(student.logits, teacher.logits, self.settings.temperature)
+            terms["kl"] = Term(kl, self.alpha)
+        if self.crd is not None:
+            aligned = self.crd(student, teacher, batch.indices)
+            weight = self.settings.crd_weight
+            terms |= {name: Term(term.value, weight * term.weight) for name, term in aligned.items()}
+        terms["top1"] = Term((student.logits.argmax(dim=1) == batch.labels).double().mean())
+        return terms
+
+    def measure(self) -> Measures:
+        return evaluate_splits(self.model, self.data, self.machine)
+
+
+def train_baseline(experiment: Experiment, method: str, seed: int) -> None:
+    """Train one baseline for one seed, from the same weights, in the same order, on the same views."""
+    config, data, machine = experiment.config, experiment.data, experiment.machine
+    settings, folder = config.baselines, experiment.folder.job(seed, method)
+    model = experiment.new_student(seed)
+    objective: Objective = CrossEntropy(model, data, machine)
+    if method != "scratch":
+        teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
+        tapped = experiment.tapped(model, config.student)
+        seed_everything(seed, 1)
+        crd = build_crd(experiment, tapped, teacher) if "crd" in method else None
+        outputs = teacher_outputs(experiment, teacher)
+        objective = EndToEnd(model, tapped, outputs, crd, "kd" in method, settings, data, machine)
+    plan = Plan(config.baseline_epochs, settings.batch_size, settings.optimizer, seed, views=config.teacher.views)
+    history = fit(objective, data, plan, machine, folder)
+    if distributed.rank() == 0:
+        folder.finish(model, {"epochs": len(history), **evaluate_splits(model, data, machine)})
+    distributed.barrier()

@@ -1,0 +1,257 @@
+"""The one training loop. A phase hands it an `Objective`: what to minimise, what to train, what to measure.
+
+Letters: B batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer, lr_scheduler
+from tqdm import tqdm
+
+import config as schema
+from dataset.augment import generator
+from dataset.loader import Batch, ImageTensors, TrainingData, steps_per_epoch, training_batches
+from errors import UserError
+from training import distributed
+from training.job_folder import JobFolder
+
+EVALUATION_BATCH = 500
+LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One named part of a loss; weight 0 reports a value without minimising it."""
+
+    value: Tensor  # scalar
+    weight: float = 0.0
+
+
+class Objective(nn.Module):
+    """What a phase minimises. `forward` turns a batch into named terms; `model` is the network whose weights
+    are the phase's result."""
+
+    model: nn.Module
+
+    def forward(self, batch: Batch) -> dict[str, Term]:
+        raise TypeError(f"{type(self).__name__} defines no terms")
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Parameter groups for the optimizer: by default all that require a gradient, at `lr`."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
+
+    def measure(self) -> Measures:
+        """What to report after an epoch beside the terms."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how numbers are computed, and whether progress is shown."""
+
+    device: torch.device
+    bfloat16: bool
+    quiet: bool = False
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context in which networks and losses run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, convolutions in channels-last order."""
+        return model.to(self.device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a phase trains, and with what.
+
+    Training epoch e shows view (first_view + e), modulo `views` where that is not 0.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: schema.Optimizer
+    seed: int
+    first_view: int = 0
+    views: int = 0
+    ended: Callable[[Sequence[Measures]], bool] = lambda history: False
+
+    def view(self, epoch: int) -> int:
+        view = self.first_view + epoch
+        return view % self.views if self.views else view
+
+
+def make_optimizer(objective: Objective, settings: schema.Optimizer) -> Optimizer:
+    """SGD or Adam over the objective's parameter groups."""
+    groups = objective.parameter_groups(settings.lr)
+    if settings.name == "adam":
+        return torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def make_schedule(
+    optimizer: Optimizer, settings: schema.Optimizer, epochs: int, steps: int
+) -> lr_scheduler.LRScheduler:
+    """The learning-rate schedule, moved on after every one of `epochs` x `steps` training steps."""
+    total = epochs * steps
+    match settings.schedule:
+        case "exponential":
+            return lr_scheduler.ExponentialLR(optimizer, settings.gamma ** (1 / steps))
+        case "cosine":
+            return lr_scheduler.CosineAnnealingLR(optimizer, total)
+        case "multistep":
+            milestones = [round(fraction * total) for fraction in settings.milestones]
+            return lr_scheduler.MultiStepLR(optimizer, milestones, settings.gamma)
+        case "onecycle":
+            rates = [group["lr"] for group in optimizer.param_groups]
+            return lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, cycle_momentum=False)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def train_step(objective: nn.Module, batch: Batch, optimizer: Optimizer, machine: Machine) -> dict[str, Tensor]:
+    """One step down the weighted sum of the terms; gives their values, still on the device."""
+    with machine.autocast():
+        terms = objective(batch)
+    loss = torch.stack([term.weight * term.value for term in terms.values() if term.weight]).sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return {"loss": loss.detach(), **{name: term.value.detach() for name, term in terms.items()}}
+
+
+def train_one_epoch(
+    objective: nn.Module,
+    batches: Iterator[Batch],
+    optimizer: Optimizer,
+    schedule: lr_scheduler.LRScheduler,
+    machine: Machine,
+    progress: tqdm,
+) -> Measures:
+    """One pass over `batches`; gives the mean of every term.
+
+    Raises:
+        UserError: a term that is not finite.
+    """
+    sums: dict[str, Tensor] = {}
+    steps = 0
+    for batch in batches:
+        values = train_step(objective, batch, optimizer, machine)
+        schedule.step()
+        sums = {name: sums[name] + value if name in sums else value.double() for name, value in values.items()}
+        steps += 1
+        if steps % LOOK_EVERY == 0:
+            progress.set_postfix(_finite(sums, steps), refresh=False)
+        progress.update()
+    means = {name: distributed.mean(total) for name, total in sums.items()}
+    return _finite(means, steps)
+
+
+def _finite(sums: dict[str, Tensor], steps: int) -> Measures:
+    means = {name: total.item() / steps for name, total in sums.items()}
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{name} became {value}: training stopped, lower the phase's optimizer.lr or use precision=float32"
+            )
+    return means
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
+    """Logits of a network in evaluation mode for images in order, (N, classes) float32."""
+    was_training = model.training
+    model.eval()
+    with machine.autocast():
+        logits = [model(batch.images).float() for batch in images.batches(EVALUATION_BATCH)]
+    model.train(was_training)
+    return torch.cat(logits)
+
+
+def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: str) -> Measures:
+    """Top-1 accuracy in 0..1 and mean cross-entropy in nats of a network on `images`."""
+    logits = predict(model, images, machine)
+    top1 = (logits.argmax(dim=1) == images.labels).double().mean()
+    return {f"{prefix}_top1": top1.item(), f"{prefix}_loss": F.cross_entropy(logits, images.labels).item()}
+
+
+def evaluate_splits(model: nn.Module, data: TrainingData, machine: Machine) -> Measures:
+    """`evaluate` on the validation images, where there are some, and on the test images."""
+    measures = {} if data.val is None else evaluate(model, data.val, machine, "val")
+    return measures | evaluate(model, data.test, machine, "test")
+
+
+def seed_everything(*key: int) -> None:
+    """Seed torch's global generators by a tuple of non-negative integers."""
+    torch.manual_seed(generator(*key).initial_seed())
+
+
+def fit(
+    objective: Objective, data: TrainingData, plan: Plan, machine: Machine, folder: JobFolder
+) -> list[Measures]:
+    """Train an objective to the end of its plan, from the folder's checkpoint where there is one.
+
+    All that is random in epoch e follows from (plan.seed, e), so a checkpoint at the end of each epoch is enough
+    to go on as if nothing had happened. Ends with the objective's model at its best epoch by `val_top1` where
+    that is measured, otherwise at its last.
+
+    Returns:
+        What was measured in each epoch, in order.
+    """
+    world, rank = distributed.world_size(), distributed.rank()
+    if min(plan.batch_size, len(data.train)) < world:
+        raise UserError(f"batch_size {plan.batch_size} is smaller than the number of processes, {world}")
+    trained: nn.Module = objective
+    if world > 1:  # buffers stay apart: the banks agree anyway, and batch statistics are those of rank 0
+        trained = DistributedDataParallel(objective, broadcast_buffers=False)
+    steps = steps_per_epoch(len(data.train), plan.batch_size)
+    optimizer = make_optimizer(objective, plan.optimizer)
+    schedule = make_schedule(optimizer, plan.optimizer, plan.epochs, steps)
+    history, best = folder.restore(objective, optimizer, schedule)
+    with folder.log(history, machine.quiet, writes=rank == 0) as log:
+        while len(history) < plan.epochs and not plan.ended(history):
+            epoch, started = len(history), time.perf_counter()
+            seed_everything(plan.seed, epoch, rank)
+            objective.train()
+            batches = training_batches(data, plan.batch_size, plan.seed, epoch, plan.view(epoch), rank, world)
+            with log.progress(f"{folder.name} {epoch + 1}/{plan.epochs}", steps) as progress:
+                rate = optimizer.param_groups[0]["lr"]
+                means = train_one_epoch(trained, batches, optimizer, schedule, machine, progress)
+            seconds = time.perf_counter() - started
+            history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **objective.measure()})
+            best = _better(best, history[-1], objective.model)
+            if rank == 0:
+                folder.save(objective, optimizer, schedule, history, best)
+                log.epoch(history[-1], plan.epochs, steps * min(plan.batch_size, len(data.train)) / seconds)
+            distributed.barrier()
+    if best is not None:
+        objective.model.load_state_dict(best["model"])
+    return history
+
+
+def _better(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -> dict[str, Any] | None:
+    """The best epoch so far by validation accuracy, with a copy of its weights."""
+    value = measures.get("val_top1")
+    if value is None or (best is not None and value <= best["val_top1"]):
+        return best
+    weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    return {"epoch": measures["epoch"], "val_top1": value, "model": weights}

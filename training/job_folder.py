@@ -1,0 +1,143 @@
+"""The folder of one trained network: a checkpoint while it trains, weights and a result when it is done.
+
+checkpoint.pt   all that is needed to go on, gone when training is done
+metrics.jsonl   one line an epoch, a function of config and seed alone
+timing.jsonl    one line an epoch as it was run, images per second
+events.*        the same for TensorBoard
+model.pt        the network as a plain state dict
+result.json     the last line of all: written when everything else is there
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from training.checkpoint import file_hash, load, save, write_text
+
+SHOWN = ("loss", "top1", "val_top1", "test_top1", "cosine_last", "cka_last")
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """Paths of one job and what may be done with them."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.pt"
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "result.json").exists()
+
+    @property
+    def unfinished(self) -> bool:
+        return self.path.exists() and not self.finished
+
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+
+    def epochs_done(self) -> int:
+        """Epochs that a checkpoint holds."""
+        metrics = self.path / "metrics.jsonl"
+        return len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.exists() else 0
+
+    def clear(self) -> None:
+        """Remove the folder and all in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def restore(
+        self, objective: nn.Module, optimizer: Optimizer, schedule: LRScheduler
+    ) -> tuple[list[dict[str, float]], dict[str, Any] | None]:
+        """Fill all three from the checkpoint, where there is one; gives the history and the best epoch."""
+        if not (self.path / "checkpoint.pt").exists():
+            return [], None
+        state = load(self.path / "checkpoint.pt")
+        objective.load_state_dict(state["objective"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        self._write_metrics(state["history"])  # a kill may have come between the checkpoint and this file
+        return state["history"], state["best"]
+
+    def save(
+        self,
+        objective: nn.Module,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        history: Sequence[Mapping[str, float]],
+        best: Mapping[str, Any] | None,
+    ) -> None:
+        """Write the checkpoint and, after it, the metrics it implies."""
+        state = {
+            "objective": objective.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "history": list(history),
+            "best": best,
+        }
+        save(self.path / "checkpoint.pt", state)
+        self._write_metrics(history)
+
+    def _write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(dict(line)) + "\n" for line in history))
+
+    def finish(self, model: nn.Module, result: Mapping[str, Any]) -> None:
+        """Write the weights, then the result, and drop the checkpoint."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        save(self.model, {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+        complete = {**result, "model_sha256": file_hash(self.model)}
+        write_text(self.path / "result.json", json.dumps(complete, indent=2) + "\n")
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+    @contextmanager
+    def log(self, history: Sequence[Mapping[str, float]], quiet: bool, writes: bool) -> Iterator[Log]:
+        """Show progress and, in the process that `writes`, log to TensorBoard, going on after `history`."""
+        if not writes:
+            yield Log(self, None, quiet=True)
+            return
+        from torch.utils.tensorboard import SummaryWriter  # a second to import, so only where one trains
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        with SummaryWriter(str(self.path), purge_step=len(history) + 1) as events:
+            yield Log(self, events, quiet)
+
+
+@dataclass(frozen=True)
+class Log:
+    """Where the measures of an epoch go, and what a person sees of them."""
+
+    folder: JobFolder
+    events: Any  # torch.utils.tensorboard.SummaryWriter, None in a process that does not write
+    quiet: bool
+
+    def progress(self, title: str, steps: int) -> tqdm:
+        """A bar over the steps of an epoch."""
+        return tqdm(total=steps, desc=title, disable=self.quiet or None, leave=False, unit="step")
+
+    def epoch(self, measures: Mapping[str, float], epochs: int, images_per_second: float) -> None:
+        """Report one epoch."""
+        epoch = int(measures["epoch"])
+        for name, value in measures.items():
+            self.events.add_scalar(name, value, epoch)
+        self.events.add_scalar("images_per_second", images_per_second, epoch)
+        with open(self.folder.path / "timing.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, "images_per_second": round(images_per_second, 1)}) + "\n")
+        if not self.quiet:
+            shown = "  ".join(f"{name} {measures[name]:.4f}" for name in SHOWN if name in measures)
+            tqdm.write(f"{self.folder.name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s")

@@ -1,0 +1,41 @@
+"""Which device and which precision to compute with. A stated reason where a wish cannot be met."""
+
+from __future__ import annotations
+
+import torch
+
+from errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is a GPU, otherwise the CPU.
+
+    Raises:
+        UserError: a name that is no device, or a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: use auto, cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: use auto, cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices, use cpu or auto"
+        )
+    return device
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether networks and losses run under bfloat16 autocast; `auto` does where the hardware multiplies it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if hasattr(torch.cpu, "get_capabilities"):
+        return bool(
+            torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
+        )
+    return False

@@ -1,0 +1,112 @@
+"""The teacher: trained here with cross-entropy, or taken from where the config says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+from dataset.loader import Batch, TrainingData
+from errors import UserError
+from models import classifier
+from training import distributed
+from training.checkpoint import file_hash, load_weights
+from training.engine import Machine, Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.experiment import Experiment
+
+
+class CrossEntropy(Objective):
+    """Plain supervised training of one network."""
+
+    def __init__(self, model: nn.Module, data: TrainingData, machine: Machine) -> None:
+        super().__init__()
+        self.model = model
+        self.data = data
+        self.machine = machine
+
+    def forward(self, batch: Batch) -> dict[str, Term]:
+        logits = self.model(batch.images)
+        top1 = (logits.argmax(dim=1) == batch.labels).double().mean()
+        return {"ce": Term(F.cross_entropy(logits, batch.labels), 1.0), "top1": Term(top1)}
+
+    def measure(self) -> Measures:
+        return evaluate_splits(self.model, self.data, self.machine)
+
+
+def train_teacher(experiment: Experiment) -> None:
+    """Train the teacher of the config (from torchvision's weights where it names some)."""
+    settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data
+    seed_everything(settings.seed)
+    model = machine.place(experiment.build(settings))
+    objective = CrossEntropy(model, data, machine).to(machine.device)
+    plan = Plan(settings.epochs, settings.batch_size, settings.optimizer, settings.seed)
+    history = fit(objective, data, plan, machine, experiment.folder.teacher)
+    _finish(experiment, model, {"source": "trained", "epochs": len(history)})
+
+
+def ensure_teacher(experiment: Experiment) -> nn.Module:
+    """The run's teacher, frozen; taken over from `teacher.checkpoint` or `teacher.weights` if there is none yet.
+
+    Raises:
+        UserError: there is no teacher, or the given one does not fit.
+    """
+    settings, folder = experiment.config.teacher, experiment.folder.teacher
+    if not folder.finished:
+        _take_over(experiment)
+    return experiment.trained(settings, folder).requires_grad_(False)
+
+
+def check_teacher(experiment: Experiment) -> None:
+    """Raise `UserError`, before anything is written, if a phase that needs a teacher would have none that fits."""
+    if not experiment.folder.teacher.finished:
+        _given_teacher(experiment)
+
+
+def is_given(experiment: Experiment) -> bool:
+    """Whether the config names a teacher that can be used as it is."""
+    settings = experiment.config.teacher
+    if settings.checkpoint is not None:
+        return True
+    return settings.weights is not None and _fits_classes(experiment)
+
+
+def _fits_classes(experiment: Experiment) -> bool:
+    settings = experiment.config.teacher
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(settings.arch)[settings.weights.rpartition(".")[2]]
+    return len(weights.meta["categories"]) == experiment.data.num_classes
+
+
+def _given_teacher(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
+    settings = experiment.config.teacher
+    if settings.checkpoint is not None:
+        path = Path(settings.checkpoint)
+        model = experiment.build(settings.model_copy(update={"weights": None}))
+        load_weights(model, path, settings.arch)
+        return model, {"source": str(path), "source_sha256": file_hash(path)}
+    if settings.weights is None:
+        raise UserError(
+            "there is no teacher: train one with --phase teacher, name a file with --set teacher.checkpoint=FILE, "
+            "or torchvision's with --set teacher.weights=DEFAULT"
+        )
+    if not _fits_classes(experiment):
+        raise UserError(
+            f"teacher.weights {settings.weights} have other classes than these {experiment.data.num_classes}: "
+            "fine-tune them first with --phase teacher"
+        )
+    return experiment.build(settings), {"source": f"torchvision {settings.arch} {settings.weights}"}
+
+
+def _take_over(experiment: Experiment) -> None:
+    model, origin = _given_teacher(experiment)
+    _finish(experiment, experiment.machine.place(model), origin)
+
+
+def _finish(experiment: Experiment, model: nn.Module, result: dict[str, Any]) -> None:
+    measures = evaluate_splits(model, experiment.data, experiment.machine)
+    if distributed.rank() == 0:
+        experiment.folder.teacher.finish(model, {**result, **measures, "head": classifier(model)[0]})
+    distributed.barrier()
