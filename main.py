@@ -15,10 +15,9 @@ from config import Config, config_table, load_config
 from dataset.loader import prepare
 from dataset.sources import load_source
 from errors import exit_code
+from machine import Machine, choose_device, use_bfloat16
 from training.distributed import process_group
-from training.engine import Machine
 from training.experiment import Experiment, RunFolder, claim
-from training.machine import choose_device, use_bfloat16
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.yaml"

@@ -8,10 +8,11 @@ from torch import nn
 import config as schema
 from dataset.loader import Batch, TrainingData
 from losses.kd import softened_kl
+from machine import Machine
 from models.taps import TappedModel
 from training import distributed
 from training.crd import HierarchicalCRD, build_crd
-from training.engine import Machine, Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
 from training.experiment import Experiment
 from training.teacher import CrossEntropy, ensure_teacher
 from training.teacher_outputs import TeacherOutputs, teacher_outputs

@@ -13,11 +13,12 @@ from CKA import linear_cka
 from dataset.augment import generator
 from dataset.loader import Batch, ImageTensors
 from losses.crd import CRDLoss
+from machine import Machine
 from models import classifier
 from models.taps import Outputs, TappedModel
 from training import distributed
 from training.checkpoint import save
-from training.engine import EVALUATION_BATCH, Machine, Measures, Objective, Plan, Term, fit, seed_everything
+from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, fit, seed_everything
 from training.experiment import Experiment
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, run, teacher_outputs

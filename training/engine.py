@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ import config as schema
 from dataset.augment import generator
 from dataset.loader import Batch, ImageTensors, TrainingData, steps_per_epoch, training_batches
 from errors import UserError
+from machine import Machine
 from training import distributed
 from training.job_folder import JobFolder
 
@@ -56,23 +56,6 @@ class Objective(nn.Module):
     def measure(self) -> Measures:
         """What to report after an epoch beside the terms."""
         return {}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how numbers are computed, and whether progress is shown."""
-
-    device: torch.device
-    bfloat16: bool
-    quiet: bool = False
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """The context in which networks and losses run."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
-
-    def place(self, model: nn.Module) -> nn.Module:
-        """Move a network to the device, convolutions in channels-last order."""
-        return model.to(self.device, memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

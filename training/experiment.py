@@ -23,11 +23,12 @@ from torch import nn
 from config import Config, Network, differing_keys, load_config, to_yaml
 from dataset.loader import TrainingData
 from errors import UserError
+from machine import Machine
 from models import build_model
 from models.taps import TappedModel, default_taps
 from training import distributed
 from training.checkpoint import load_weights, write_text
-from training.engine import Machine, seed_everything
+from training.engine import seed_everything
 from training.job_folder import JobFolder
 
 STUDENT_JOBS = ("stage1", "stage2", "scratch", "kd", "crd", "crd_kd")

@@ -10,10 +10,11 @@ from torch import nn
 import config as schema
 from dataset.loader import Batch, TrainingData
 from losses.kd import softened_kl
+from machine import Machine
 from models import classifier
 from models.taps import last_block
 from training import distributed
-from training.engine import Machine, Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
 from training.experiment import Experiment
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, teacher_outputs

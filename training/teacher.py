@@ -10,10 +10,11 @@ from torch import nn
 
 from dataset.loader import Batch, TrainingData
 from errors import UserError
+from machine import Machine
 from models import classifier
 from training import distributed
 from training.checkpoint import file_hash, load_weights
-from training.engine import Machine, Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
 from training.experiment import Experiment
 
 

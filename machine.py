@@ -1,10 +1,31 @@
-"""Which device and which precision to compute with. A stated reason where a wish cannot be met."""
+"""The device and the precision to compute with."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 
 from errors import UserError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how numbers are computed, and whether progress is shown."""
+
+    device: torch.device
+    bfloat16: bool
+    quiet: bool = False
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context in which networks and losses run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, convolutions in channels-last order."""
+        return model.to(self.device, memory_format=torch.channels_last)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,33 @@
+# make run: train and evaluate on embedded data.  make test: the whole test suite.
+# PYTHON= and VENV= can be overridden: make run PYTHON=python3.12 VENV=/tmp/venv
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint clean
+
+run: $(VENV)/.installed
+	$(BIN)/python main.py --phase all --resume
+	$(BIN)/python main_eval.py
+	@echo "results: runs/digits (weights and metrics), runs/digits/eval/report.html (the report)"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf runs/digits
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	@touch $@
