@@ -30,7 +30,7 @@ def about(default: Any, description: str, **kwargs: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -108,6 +108,9 @@ class CRD(Section):
     dim: Count = about(256, "d, dimension of the projections")
     temperature: Positive = about(0.1, "temperature of the similarities")
     bank_momentum: Annotated[float, Field(ge=0, lt=1)] = about(0.5, "share of the old entry kept at an update")
+    bank_init: Literal["random", "features"] = about(
+        "random", "what banks hold at first: random vectors as published, or one pass of both networks' features"
+    )
     lambda_penultimate: NonNegative = about(0.5, "weight of the shallower tap's loss")
     lambda_last: NonNegative = about(1.0, "weight of the deeper tap's loss")
     until: Literal["epochs", "plateau"] = about("epochs", "plateau ends stage 1 when validation cosine stalls")
@@ -285,8 +288,9 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = [name for name, *_ in list_fields()]
-        return f"unknown key {key}{nearest(key, known)} (python main.py --help-config lists all)"
+        fields = [name for name, *_ in list_fields()]
+        sections = {name.rpartition(".")[0] for name in fields} - {""}
+        return f"unknown key {key}{nearest(key, [*fields, *sorted(sections)])} (python main.py --help-config lists all)"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {problem['input']!r}"
     return f"{key}: {message}{given}" if key else message

@@ -234,6 +234,19 @@ class CRDLoss(nn.Module):
             self.teacher_bank.update(indices, self.gather(teacher.detach()))
         return loss
 
+    @torch.no_grad()
+    def fill(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
+        """Set the bank entries of `indices` (B,) to the projected features, without a loss.
+
+        From random entries the positives of the first epoch carry nothing, and both networks learn to avoid the
+        mean of each other's features; from filled banks they start aligned with it.
+        """
+        if not self.from_bank:
+            return
+        student, teacher = self.project(student, teacher)
+        self.student_bank.features[self.gather(indices)] = self.gather(student)
+        self.teacher_bank.features[self.gather(indices)] = self.gather(teacher)
+
     def _direction(self, cosines: Tensor, side: int) -> Tensor:  # (B, K + 1)
         similarities = cosines / self.temperature
         if self.objective == "infonce":

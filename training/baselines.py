@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -60,6 +62,10 @@ class EndToEnd(Objective):
             terms |= {name: Term(term.value, weight * term.weight) for name, term in aligned.items()}
         terms["top1"] = Term((student.logits.argmax(dim=1) == batch.labels).double().mean())
         return terms
+
+    def begin(self, batches: Iterator[Batch]) -> None:
+        if self.crd is not None and self.crd.fills:
+            self.crd.fill(self.tapped, self.teacher, batches, self.machine)
 
     def measure(self) -> Measures:
         return evaluate_splits(self.model, self.data, self.machine)

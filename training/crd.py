@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ class HierarchicalCRD(nn.Module):
         self, settings: schema.CRD, student_dims: Sequence[int], teacher_dims: Sequence[int], labels: Tensor
     ) -> None:
         super().__init__()
+        self.fills = settings.bank_init == "features" and settings.negatives == "bank"
         self.weights = dict(zip(TAPS, (settings.lambda_penultimate, settings.lambda_last), strict=True))
         self.losses = nn.ModuleDict()
         for tap, student_dim, teacher_dim in zip(TAPS, student_dims, teacher_dims, strict=True):
@@ -64,6 +65,15 @@ class HierarchicalCRD(nn.Module):
         """Student and teacher feature of every tap that has a loss."""
         named = zip(TAPS, student.taps, teacher.taps, strict=True)
         return {tap: (own, other) for tap, own, other in named if tap in self.losses}
+
+    def fill(
+        self, student: TappedModel, teacher: TeacherOutputs, batches: Iterator[Batch], machine: Machine
+    ) -> None:
+        """Fill the banks with the features of one epoch's batches, both networks in evaluation mode."""
+        student.eval()
+        for batch in batches:
+            for tap, (own, other) in self.pairs(run(student, batch.images, machine), teacher(batch)).items():
+                self.losses[tap].fill(own, other, batch.indices)
 
     def forward(self, student: Outputs, teacher: Outputs, indices: Tensor) -> dict[str, Term]:
         """One weighted term a tap; both taps see the same draw of negatives."""
@@ -93,6 +103,10 @@ class Alignment(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         return self.crd(self.tapped(batch.images), self.teacher(batch), batch.indices)
+
+    def begin(self, batches: Iterator[Batch]) -> None:
+        if self.crd.fills:
+            self.crd.fill(self.tapped, self.teacher, batches, self.held_out.machine)
 
     def measure(self) -> Measures:
         return self.held_out.measure(self.tapped, self.crd)

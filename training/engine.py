@@ -53,6 +53,9 @@ class Objective(nn.Module):
         """Parameter groups for the optimizer: by default all that require a gradient, at `lr`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
+    def begin(self, batches: Iterator[Batch]) -> None:
+        """Prepare for the first epoch, whose batches these are. Not called when training is resumed."""
+
     def measure(self) -> Measures:
         """What to report after an epoch beside the terms."""
         return {}
@@ -201,24 +204,32 @@ def fit(
         What was measured in each epoch, in order.
     """
     world, rank = distributed.world_size(), distributed.rank()
-    if min(plan.batch_size, len(data.train)) < world:
-        raise UserError(f"batch_size {plan.batch_size} is smaller than the number of processes, {world}")
+    if min(plan.batch_size, len(data.train)) % world:
+        raise UserError(
+            f"{world} processes cannot share batches of {plan.batch_size} images equally: change batch_size"
+        )
     trained: nn.Module = objective
-    if world > 1:  # buffers stay apart: the banks agree anyway, and batch statistics are those of rank 0
-        trained = DistributedDataParallel(objective, broadcast_buffers=False)
+    if world > 1:
+        trained = DistributedDataParallel(objective)
+        trained.broadcast_buffers = False  # the banks agree anyway, and batch statistics are those of rank 0
     steps = steps_per_epoch(len(data.train), plan.batch_size)
     optimizer = make_optimizer(objective, plan.optimizer)
     schedule = make_schedule(optimizer, plan.optimizer, plan.epochs, steps)
     history, best = folder.restore(objective, optimizer, schedule)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        return training_batches(data, plan.batch_size, plan.seed, epoch, plan.view(epoch), rank, world)
+
+    if not history:
+        objective.begin(batches(0))
     with folder.log(history, machine.quiet, writes=rank == 0) as log:
         while len(history) < plan.epochs and not plan.ended(history):
             epoch, started = len(history), time.perf_counter()
             seed_everything(plan.seed, epoch, rank)
             objective.train()
-            batches = training_batches(data, plan.batch_size, plan.seed, epoch, plan.view(epoch), rank, world)
             with log.progress(f"{folder.name} {epoch + 1}/{plan.epochs}", steps) as progress:
                 rate = optimizer.param_groups[0]["lr"]
-                means = train_one_epoch(trained, batches, optimizer, schedule, machine, progress)
+                means = train_one_epoch(trained, batches(epoch), optimizer, schedule, machine, progress)
             seconds = time.perf_counter() - started
             history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **objective.measure()})
             best = _better(best, history[-1], objective.model)

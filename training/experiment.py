@@ -127,6 +127,7 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
             f"{unfinished[0].path} is unfinished ({unfinished[0].epochs_done()} epochs done): go on with --resume "
             "or start over with --fresh"
         )
+    distributed.barrier()  # every process has looked before the first of them writes
     if distributed.rank() == 0:
         for job in jobs if fresh else []:
             job.clear()
