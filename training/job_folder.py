@@ -53,10 +53,11 @@ class JobFolder:
     def result(self) -> dict[str, Any]:
         return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
 
-    def epochs_done(self) -> int:
-        """Epochs that a checkpoint holds."""
+    def history(self) -> list[dict[str, float]]:
+        """What was measured in each epoch that is done."""
         metrics = self.path / "metrics.jsonl"
-        return len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.exists() else 0
+        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        return [json.loads(line) for line in lines]
 
     def clear(self) -> None:
         """Remove the folder and all in it."""

@@ -1,0 +1,230 @@
+"""What is recorded of a network on the test images, once, so that every number can be computed again without it.
+
+Letters: N test images, C classes, D channels, M images of the layer sample, P training images of the probe.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dataset.augment import generator, normalise
+from dataset.loader import ImageTensors, TrainingData
+from diagnostics.cost import model_cost
+from diagnostics.robustness import CORRUPTIONS, SEVERITIES, corrupt
+from machine import Machine
+from models.taps import TappedModel, blocks_of, default_taps
+
+BATCH = 500
+LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
+CORRUPTED_SAMPLE = 1000  # test images that are corrupted
+PROBE_SAMPLE = 5000  # training images that the linear probe learns from
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to record and what is known of it beforehand."""
+
+    name: str  # unique, such as "two_stage" or "two_stage/1" with a seed other than the first
+    method: str
+    seed: int | None  # None for the teacher
+    arch: str
+    weights_hash: str
+    classifies: bool  # False for stage 1, whose classifier is untrained
+    detailed: bool  # whether corruptions and cost are measured too
+    taps: Sequence[str] | None  # None for the last two blocks
+    history: Sequence[Mapping[str, float]]
+    build: Callable[[], nn.Module]  # gives the network on its device
+    projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One network on the test images."""
+
+    meta: dict[str, Any]  # of the subject, with layer names and widths and the measured cost
+    logits: NDArray[np.float32]  # (N, C)
+    penultimate: NDArray[np.float16]  # (N, D1)
+    last: NDArray[np.float16]  # (N, D2)
+    layers: NDArray[np.float16]  # (M, sum of the layers' widths)
+    probe: NDArray[np.float16]  # (P, D2), the last tap of training images
+    corrupted: NDArray[np.int32]  # (corruptions, severities, images) predicted classes, empty if not detailed
+    projections: dict[str, NDArray[np.float32]]  # stage 1's linear maps by parameter name, empty for others
+
+    @property
+    def name(self) -> str:
+        return self.meta["name"]
+
+    def layer_features(self) -> list[NDArray[np.float16]]:
+        """The (M, D) features of each layer."""
+        return np.split(self.layers, np.cumsum(self.meta["widths"])[:-1], axis=1)
+
+
+ARRAYS = ("logits", "penultimate", "last", "layers", "probe", "corrupted")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """All networks of an evaluation on the same images."""
+
+    context: dict[str, Any]  # run, config, environment, class names, data fingerprint
+    labels: NDArray[np.int64]  # (N,)
+    indices: NDArray[np.int64]  # (N,) positions in the test set
+    layer_indices: NDArray[np.int64]  # (M,)
+    corrupted_indices: NDArray[np.int64]
+    probe_labels: NDArray[np.int64]  # (P,)
+    models: list[Recording]
+
+
+SHARED = ("labels", "indices", "layer_indices", "corrupted_indices", "probe_labels")
+
+
+def record(
+    subjects: Sequence[Subject],
+    data: TrainingData,
+    machine: Machine,
+    context: dict[str, Any],
+    old: Recordings | None,
+) -> Recordings:
+    """Run every subject over the test images, or take it from `old` where weights and data are unchanged."""
+    num_images = len(data.test)
+    shared = {
+        "labels": data.test.labels.cpu().numpy(),
+        "indices": np.arange(num_images),
+        "layer_indices": _sample(num_images, LAYER_SAMPLE),
+        "corrupted_indices": _sample(num_images, CORRUPTED_SAMPLE),
+    }
+    probe = _sample(len(data.train), PROBE_SAMPLE)
+    known = (
+        {}
+        if old is None or old.context["fingerprint"] != context["fingerprint"]
+        else {(model.meta["weights_hash"], model.meta["detailed"]): model for model in old.models}
+    )
+    models = []
+    for subject in tqdm(subjects, desc="evaluating", disable=machine.quiet or None, leave=False, unit="model"):
+        found = known.get((subject.weights_hash, subject.detailed))
+        if found is not None:
+            meta = {**found.meta, **_meta(subject)}
+            models.append(replace(found, meta=meta))
+        else:
+            models.append(_record_one(subject, data, machine, shared, probe))
+    return Recordings(context, probe_labels=data.train.labels.cpu().numpy()[probe], models=models, **shared)
+
+
+def _sample(total: int, most: int) -> NDArray[np.int64]:
+    return np.sort(torch.randperm(total, generator=generator(0))[:most].numpy())
+
+
+def _meta(subject: Subject) -> dict[str, Any]:
+    kept = ("name", "method", "seed", "arch", "weights_hash", "classifies", "detailed")
+    return {**{key: getattr(subject, key) for key in kept}, "history": [dict(epoch) for epoch in subject.history]}
+
+
+@torch.no_grad()
+def _record_one(
+    subject: Subject,
+    data: TrainingData,
+    machine: Machine,
+    shared: Mapping[str, NDArray[Any]],
+    probe: NDArray[np.int64],
+) -> Recording:
+    model = subject.build().eval()
+    layers = blocks_of(model) or list(subject.taps or ())
+    taps = list(subject.taps or default_taps(model))
+    tapped = machine.place(TappedModel(model, list(dict.fromkeys([*layers, *taps])))).eval()
+    names = list(dict.fromkeys([*layers, *taps]))
+    positions = [names.index(tap) for tap in taps]
+    logits, features = _forward(tapped, data.test, np.arange(len(data.test)), machine)
+    sample = [feature[shared["layer_indices"]] for feature in features[: len(layers)]]
+    probe_features = _forward(tapped, data.train, probe, machine)[1][positions[1]]
+    meta = {**_meta(subject), "layers": layers, "widths": [part.shape[1] for part in sample], "cost": None}
+    corrupted = np.empty((0, 0, 0), dtype=np.int32)
+    if subject.detailed:
+        size = data.settings.image_size
+        meta["cost"] = asdict(model_cost(model, (3, size, size), machine.device))
+        corrupted = _corrupted(model, data.test, shared["corrupted_indices"], machine)
+    projections = {name: value.float().numpy() for name, value in (subject.projections or {}).items()}
+    return Recording(
+        meta,
+        logits,
+        features[positions[0]],
+        features[positions[1]],
+        np.concatenate(sample, axis=1),
+        probe_features,
+        corrupted,
+        projections,
+    )
+
+
+def _forward(
+    tapped: TappedModel, images: ImageTensors, indices: NDArray[np.int64], machine: Machine
+) -> tuple[NDArray[np.float32], list[NDArray[np.float16]]]:
+    """Logits and pooled layers of images that are not augmented."""
+    logits: list[NDArray[np.float32]] = []
+    layers: list[tuple[NDArray[np.float16], ...]] = []
+    for part in torch.from_numpy(indices).to(images.device).split(BATCH):
+        with machine.autocast():
+            out = tapped(images.normalised(part))
+        logits.append(out.logits.float().cpu().numpy())
+        layers.append(tuple(tap.half().cpu().numpy() for tap in out.taps))
+    return np.concatenate(logits), [np.concatenate(columns) for columns in zip(*layers, strict=True)]
+
+
+def _corrupted(
+    model: nn.Module, images: ImageTensors, indices: NDArray[np.int64], machine: Machine
+) -> NDArray[np.int32]:
+    """Predicted classes of `indices` under every corruption and severity, (corruptions, severities, images)."""
+    predicted = np.empty((len(CORRUPTIONS), len(SEVERITIES), len(indices)), dtype=np.int32)
+    clean = images.raw(torch.from_numpy(indices).to(images.device)).cpu()
+    for row, name in enumerate(CORRUPTIONS):
+        for column, severity in enumerate(SEVERITIES):
+            pixels = corrupt(clean, name, severity).to(images.device)
+            with machine.autocast():
+                parts = [model(normalise(part, images.mean, images.std)) for part in pixels.split(BATCH)]
+            predicted[row, column] = torch.cat(parts).argmax(dim=1).cpu().numpy()
+    return predicted
+
+
+def write(recordings: Recordings, file: BinaryIO) -> None:
+    """Store recordings as a compressed .npz without pickled objects."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(recordings, name) for name in SHARED}
+    arrays["context"] = np.array(json.dumps(recordings.context))
+    arrays["meta"] = np.array([json.dumps(model.meta) for model in recordings.models])
+    for number, model in enumerate(recordings.models):
+        arrays |= {f"{number}.{name}": getattr(model, name) for name in ARRAYS}
+        arrays |= {f"{number}.projections.{name}": value for name, value in model.projections.items()}
+    buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
+    np.savez_compressed(buffer, **arrays)
+    file.write(buffer.getbuffer())
+
+
+def _read_one(arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any], prefix: str) -> Recording:
+    start = f"{prefix}projections."
+    projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
+    return Recording(meta, *(arrays[prefix + name] for name in ARRAYS), projections)
+
+
+def read(path: Path) -> Recordings:
+    """Read what `write` stored.
+
+    Raises:
+        ValueError: a file that holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            metas = [json.loads(text) for text in arrays["meta"]]
+            models = [_read_one(arrays, meta, f"{number}.") for number, meta in enumerate(metas)]
+            shared = {name: arrays[name] for name in SHARED}
+            return Recordings(json.loads(str(arrays["context"])), models=models, **shared)
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no file of predictions: {error}") from None
