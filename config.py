@@ -100,7 +100,9 @@ class CRD(Section):
         Optimizer(lr=0.03, schedule="exponential", gamma=0.95), "optimizer of features and projections"
     )
     objective: Literal["nce", "infonce"] = about("nce", "nce = Tian et al.'s binary form, infonce = softmax")
-    negatives: Literal["bank", "batch"] = about("bank", "where negatives come from; batch needs infonce")
+    negatives: Literal["bank", "batch"] = about(
+        "bank", "where negatives come from; batch needs infonce and mode: instance"
+    )
     mode: Literal["exact", "relax", "instance"] = about(
         "exact", "exact/relax: other classes are negatives; instance: all other samples are, labels unused"
     )
@@ -119,8 +121,8 @@ class CRD(Section):
 
     @model_validator(mode="after")
     def _check(self) -> CRD:
-        if self.objective == "nce" and self.negatives == "batch":
-            raise ValueError("negatives: batch needs objective: infonce")
+        if self.negatives == "batch" and (self.objective, self.mode) != ("infonce", "instance"):
+            raise ValueError("negatives: batch needs objective: infonce and mode: instance")
         if self.lambda_penultimate + self.lambda_last == 0:
             raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
         return self
@@ -290,7 +292,8 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         fields = [name for name, *_ in list_fields()]
         sections = {name.rpartition(".")[0] for name in fields} - {""}
-        return f"unknown key {key}{nearest(key, [*fields, *sorted(sections)])} (python main.py --help-config lists all)"
+        hint = nearest(key, [*fields, *sorted(sections)])
+        return f"unknown key {key}{hint} (python main.py --help-config lists all)"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {problem['input']!r}"
     return f"{key}: {message}{given}" if key else message

@@ -15,13 +15,15 @@ from dataset.sources import load_source
 from diagnostics import recording
 from diagnostics.recording import Recordings, Subject
 from errors import UserError
+from files import write_atomically
 from machine import Machine
-from training.checkpoint import file_hash, load, load_weights, write_atomically
+from training.checkpoint import file_hash, load, load_weights
 from training.crd import PROJECTIONS
-from training.experiment import STUDENT_JOBS, Experiment, RunFolder, environment
+from training.experiment import Experiment, RunFolder, environment
 from training.job_folder import JobFolder
 
-METHODS = {"stage2": "two_stage"}  # folder -> name in tables; the others keep their folder's
+# folder -> name in tables, in the order of the tables; what a pair's sentence is about comes last
+METHODS = {name: name for name in ("scratch", "kd", "crd", "crd_kd", "stage1")} | {"stage2": "two_stage"}
 
 
 def open_run(folder: RunFolder, machine: Machine) -> Experiment:
@@ -39,7 +41,7 @@ def subjects_of_run(experiment: Experiment) -> list[Subject]:
     config, folder = experiment.config, experiment.folder
     jobs: list[tuple[str, int | None, JobFolder]] = [("teacher", None, folder.teacher)]
     seeds = folder.seeds()
-    jobs += [(METHODS.get(name, name), seed, folder.job(seed, name)) for seed in seeds for name in STUDENT_JOBS]
+    jobs += [(method, seed, folder.job(seed, name)) for seed in seeds for name, method in METHODS.items()]
     finished = [(method, seed, job) for method, seed, job in jobs if job.finished]
     if not finished:
         raise UserError(f"{folder.path} holds no finished model: run python main.py --phase all")

@@ -208,7 +208,17 @@ def _read_images(found: list[tuple[Path, tuple[int, int]]], classes: list[str], 
 
 
 def _to_array(image: Image.Image, image_size: int) -> np.ndarray:
-    """Any PIL image as RGB, resized to a square: (3, S, S) uint8."""
+    """A PIL image as RGB, resized to a square: (3, S, S) uint8.
+
+    Raises:
+        ValueError: 32-bit or float pixels, whose brightest value a file does not tell.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no fixed range, save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):  # Pillow would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P":  # a transparent palette may only become RGBA
+        image = image.convert("RGBA")
     image = image.convert("RGB")
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka
 from diagnostics.calibration import calibration
-from diagnostics.comparison import bootstrap_difference, holm, smallest_detectable_difference, wilson_interval
 from diagnostics.cost import Cost, Latency, ratio_to
 from diagnostics.fidelity import fidelity
 from diagnostics.geometry import geometry, linear_probe, tsne
+from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
 from diagnostics.recording import Recording, Recordings
 from diagnostics.robustness import CORRUPTIONS, mean_corruption_error
-from diagnostics.seeds import compare_over_seeds, sentence, summarise
-from diagnostics.statistics import count, paired_statistics
+from diagnostics.seeds import summarise
 from estimator import label_information, mutual_information, nce_lower_bound
 
 MINIBATCH = 256  # samples of a batch of minibatch CKA
@@ -38,7 +37,7 @@ def analyse(recordings: Recordings) -> Section:
     models = recordings.models
     teacher = next((model for model in models if model.meta["method"] == "teacher"), None)
     students = [model for model in models if model is not teacher]
-    correct = {model.name: _correct(model, recordings) for model in models if model.meta["classifies"]}
+    correct = {model.name: right(model, recordings) for model in models if model.meta["classifies"]}
     classifiers = [model for model in models if model.name in correct]
     thorough = [model for model in models if model.meta["detailed"]]
     report: Section = {
@@ -65,53 +64,14 @@ def analyse(recordings: Recordings) -> Section:
     return report
 
 
-def _correct(model: Recording, recordings: Recordings) -> NDArray[np.bool_]:
-    return model.logits.argmax(axis=1) == recordings.labels
-
-
-def accuracy(model: Recording, correct: NDArray[np.bool_]) -> Section:
-    """Top-1 of a model with its Wilson interval."""
-    low, high = wilson_interval(int(correct.sum()), len(correct))
-    kept = {key: model.meta[key] for key in ("name", "method", "seed", "arch", "weights_hash")}
-    return {**kept, "top1": float(correct.mean()), "low": low, "high": high}
-
-
 def paired(classifiers: Sequence[Recording], correct: dict[str, NDArray[np.bool_]]) -> list[Section]:
     """The paired statistics of every two models that share a seed, or of which one is the teacher."""
     rows = []
     for first, second in itertools.combinations(classifiers, 2):
-        if None not in (first.meta["seed"], second.meta["seed"]) and first.meta["seed"] != second.meta["seed"]:
-            continue
-        a, b = correct[first.name], correct[second.name]
-        statistics = paired_statistics(count(a, b))
-        interval = bootstrap_difference(a, b, seed=0)
-        detectable = smallest_detectable_difference(len(a), statistics.disagreement)
-        rows.append(
-            {
-                "a": first.name,
-                "b": second.name,
-                **asdict(statistics),
-                "quoted_log10_p": statistics.quoted_test.log10_p,
-                "quoted_p": statistics.quoted_test.p,
-                "interval": asdict(interval),
-                "detectable": asdict(detectable),
-                "sentence": sentence(
-                    first.name,
-                    second.name,
-                    100 * interval.difference,
-                    _percent(interval.low),
-                    _percent(interval.high),
-                    (len(a), "images"),
-                ),
-            }
-        )
-    for row, adjusted in zip(rows, holm([row["quoted_log10_p"] for row in rows], log10=True), strict=True):
-        row["holm_log10_p"] = adjusted
-    return rows
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+        seeds = {first.meta["seed"], second.meta["seed"]} - {None}
+        if len(seeds) < 2:
+            rows.append(compare_two(first.name, correct[first.name], second.name, correct[second.name]))
+    return adjust(rows)
 
 
 def over_seeds(models: Sequence[Recording], correct: dict[str, NDArray[np.bool_]]) -> Section:
@@ -120,21 +80,9 @@ def over_seeds(models: Sequence[Recording], correct: dict[str, NDArray[np.bool_]
     for model in models:
         if model.meta["seed"] is not None and model.name in correct:
             top1.setdefault(model.meta["method"], {})[model.meta["seed"]] = float(correct[model.name].mean())
-    comparisons = []
-    for method in top1 if "two_stage" in top1 else []:
-        shared = sorted(top1[method].keys() & top1["two_stage"].keys())
-        if method == "two_stage" or len(shared) < 2:
-            continue
-        result = compare_over_seeds([top1[method][s] for s in shared], [top1["two_stage"][s] for s in shared])
-        text = sentence(
-            method,
-            "two_stage",
-            100 * result.difference,
-            _percent(result.low),
-            _percent(result.high),
-            (len(shared), "seeds"),
-        )
-        comparisons.append({"a": method, "b": "two_stage", "seeds": shared, **asdict(result), "sentence": text})
+    others = [method for method in top1 if method != "two_stage"] if "two_stage" in top1 else []
+    found = [compare_seeds(method, "two_stage", top1[method], top1["two_stage"]) for method in others]
+    comparisons = [comparison for comparison in found if comparison is not None]
     summaries = {
         method: {"seeds": sorted(values), **asdict(summarise([values[seed] for seed in sorted(values)]))}
         for method, values in top1.items()

@@ -6,7 +6,7 @@ import urllib.error
 
 import torchvision.models
 from torch import nn
-from torchvision.models import get_model, list_models
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from errors import UserError, nearest
 from models.resnet import CIFAR_RESNETS, CifarResNet, torchvision_resnet
@@ -27,17 +27,16 @@ def build_model(
     Raises:
         UserError: an unknown name, weights that do not exist or cannot be downloaded.
     """
+    if weights is not None:
+        find_weights(arch, weights)
     if arch in CIFAR_RESNETS:
-        if weights is not None:
-            raise UserError(f"weights {weights}: {arch} has no published weights, remove the key")
         depth, channels = CIFAR_RESNETS[arch]
         return CifarResNet(depth, channels, num_classes)
-    classifiers = list_models(module=torchvision.models)
-    if arch not in classifiers:
-        raise UserError(f"unknown arch {arch!r}{nearest(arch, [*CIFAR_RESNETS, *classifiers])}")
+    if arch not in list_models(module=torchvision.models):
+        raise UserError(_unknown(arch))
     try:
         model = _torchvision_model(arch, stem, weights, image_size)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{arch} with weights {weights!r} at image_size {image_size}: {error}") from None
     except (urllib.error.URLError, OSError) as error:
         raise UserError(
@@ -47,6 +46,24 @@ def build_model(
     parent = model.get_submodule(head_name.rpartition(".")[0])
     setattr(parent, head_name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
     return model
+
+
+def find_weights(arch: str, weights: str) -> WeightsEnum:
+    """torchvision's entry for pretrained weights, nothing downloaded; `weights` such as "DEFAULT".
+
+    Raises:
+        UserError: weights that are not published for `arch`.
+    """
+    if arch in CIFAR_RESNETS:
+        raise UserError(f"weights {weights}: {arch} has no published weights, remove the key")
+    try:
+        published = get_model_weights(arch)
+    except ValueError:
+        raise UserError(_unknown(arch)) from None
+    name = weights.rpartition(".")[2]
+    if name not in published.__members__:
+        raise UserError(f"weights {weights}: {arch} has {', '.join(published.__members__)}")
+    return published[name]
 
 
 def classifier(model: nn.Module) -> tuple[str, nn.Linear]:
@@ -64,6 +81,10 @@ def classifier(model: nn.Module) -> tuple[str, nn.Linear]:
 def count_parameters(model: nn.Module) -> int:
     """Number of parameters, trainable or not."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _unknown(arch: str) -> str:
+    return f"unknown arch {arch!r}{nearest(arch, [*CIFAR_RESNETS, *list_models(module=torchvision.models)])}"
 
 
 def _torchvision_model(arch: str, stem: str, weights: str | None, image_size: int) -> nn.Module:

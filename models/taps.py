@@ -42,25 +42,23 @@ class TappedModel(nn.Module):
         taps: module names or torchvision graph node names, shallow first.
 
     Raises:
-        UserError: a tap that does not exist in the network, or one with no image or token features.
+        UserError: a tap that does not exist in the network, or one that `pool` refuses.
     """
 
     def __init__(self, model: nn.Module, taps: Sequence[str]) -> None:
         super().__init__()
-        known = [name for name, _ in model.named_modules() if name]
         nodes, _ = get_graph_node_names(model)
-        for tap in taps:
-            if tap not in known and tap not in nodes:
-                raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{nearest(tap, known)}")
-        returned = {tap: f"tap{position}" for position, tap in enumerate(taps)}
+        self.logits = nodes[-1]
+        self.ends = [_last_node(tap, nodes, model) for tap in taps]
+        names = dict(zip([self.logits, *self.ends], [self.logits, *taps], strict=True))  # a node is asked for once
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # train and eval graphs may differ in dropout nodes
-            self.extractor = create_feature_extractor(model, {**returned, nodes[-1]: "logits"})
-        self.num_taps = len(taps)
+            self.extractor = create_feature_extractor(model, {name: end for end, name in names.items()})
+        self.train(model.training)
 
     def forward(self, images: Tensor) -> Outputs:  # (B, 3, H, W)
         out = self.extractor(images)
-        return Outputs(out["logits"], tuple(pool(out[f"tap{position}"]) for position in range(self.num_taps)))
+        return Outputs(out[self.logits], tuple(pool(out[end]) for end in self.ends))
 
     @torch.no_grad()
     def tap_dims(self, image_size: int) -> list[int]:
@@ -73,12 +71,24 @@ class TappedModel(nn.Module):
         return dims
 
 
+def _last_node(tap: str, nodes: Sequence[str], model: nn.Module) -> str:
+    """The graph node whose output a tap reads: the last one inside it."""
+    inside = [node for node in nodes if f"{node}.".startswith(f"{tap}.")]
+    if not inside:
+        modules = [name for name, _ in model.named_modules()]
+        known = [name for name in modules if any(f"{node}.".startswith(f"{name}.") for node in nodes)]
+        raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{nearest(tap, [*known, *nodes])}")
+    return inside[-1]
+
+
 def pool(features: Tensor) -> Tensor:
     """Average a map (B, C, H, W) over space or tokens (B, T, C) over tokens; (B, C) passes unchanged.
 
     Raises:
-        UserError: features of any other rank.
+        UserError: features of any other rank, or what is no tensor (an attention's pair of outputs).
     """
+    if not isinstance(features, Tensor):
+        raise UserError(f"a tap gave a {type(features).__name__}, choose a module that gives one tensor")
     if features.dim() == 4:
         return features.mean(dim=(2, 3))
     if features.dim() == 3:

@@ -1,33 +1,18 @@
-"""Files of weights: written to a temporary name and renamed, read without unpickling objects."""
+"""Files of weights: written whole or not at all, read without unpickling objects."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from errors import UserError
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomically write UTF-8 text."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+from files import write_atomically
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -42,10 +27,12 @@ def load(path: Path) -> dict[str, Any]:
         UserError: no such file, or one that is no such dict.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a foreign pickle protocol; the error says enough
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except Exception:  # bytes that are no weights make the unpickler fail in any way at all
         raise UserError(f"{path} is no file of weights that can be read safely: save a state dict") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -62,7 +49,8 @@ def load_weights(model: nn.Module, path: Path, arch: str) -> None:
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content.get(key), dict):
             content = content[key]
-    weights = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    weights = {name.removeprefix("module."): value for name, value in tensors.items()}
     problem = _misfit(model.state_dict(), weights)
     if problem:
         raise UserError(f"{path} does not fit {arch}: {problem}; give the architecture it was made with")
@@ -73,7 +61,7 @@ def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     missing = [name for name in wanted if name not in given]
     strange = [name for name in given if name not in wanted]
     if missing or strange:
-        examples = [f"lacks {missing[0]}"] * bool(missing) + [f"has {strange[0]}"] * bool(strange)
+        examples = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in strange[:1]]
         return f"it {' and '.join(examples)} ({len(missing)} missing, {len(strange)} unknown)"
     for name, tensor in wanted.items():
         if tensor.shape != given[name].shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,8 @@ class Alignment(Objective):
         self.teacher = teacher
         self.held_out = held_out
         classifier(model)[1].requires_grad_(False)
+        out = tapped.eval()(held_out.images.normalised(held_out.indices[:1]))
+        freeze_beyond([own for own, _ in crd.pairs(out, out).values()], tapped)
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         return self.crd(self.tapped(batch.images), self.teacher(batch), batch.indices)
@@ -110,6 +113,14 @@ class Alignment(Objective):
 
     def measure(self) -> Measures:
         return self.held_out.measure(self.tapped, self.crd)
+
+
+def freeze_beyond(taps: Sequence[Tensor], tapped: TappedModel) -> None:
+    """Freeze what none of its `taps` depends on: several processes wait for the gradients of all that trains."""
+    parameters = [parameter for parameter in tapped.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(sum(tap.sum() for tap in taps), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 class HeldOut:
@@ -150,9 +161,7 @@ class HeldOut:
 
 def plateaued(history: Sequence[Measures], patience: int, min_delta: float) -> bool:
     """Whether the mean cosine over the taps rose by less than `min_delta` in the last `patience` epochs."""
-    cosines = [
-        sum(value for name, value in epoch.items() if name.startswith("cosine_")) / len(TAPS) for epoch in history
-    ]
+    cosines = [fmean(value for name, value in epoch.items() if name.startswith("cosine_")) for epoch in history]
     return len(cosines) > patience and max(cosines[-patience:]) < max(cosines[:-patience]) + min_delta
 
 

@@ -231,7 +231,8 @@ def fit(
                 rate = optimizer.param_groups[0]["lr"]
                 means = train_one_epoch(trained, batches(epoch), optimizer, schedule, machine, progress)
             seconds = time.perf_counter() - started
-            history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **objective.measure()})
+            measures = distributed.from_first(objective.measure())  # so that all decide the same
+            history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **measures})
             best = _better(best, history[-1], objective.model)
             if rank == 0:
                 folder.save(objective, optimizer, schedule, history, best)

@@ -23,11 +23,12 @@ from torch import nn
 from config import Config, Network, differing_keys, load_config, to_yaml
 from dataset.loader import TrainingData
 from errors import UserError
+from files import write_text
 from machine import Machine
 from models import build_model
 from models.taps import TappedModel, default_taps
 from training import distributed
-from training.checkpoint import load_weights, write_text
+from training.checkpoint import load_weights
 from training.engine import seed_everything
 from training.job_folder import JobFolder
 
@@ -124,7 +125,7 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
     unfinished = [job for job in jobs if job.unfinished]
     if unfinished and not (fresh or resume):
         raise UserError(
-            f"{unfinished[0].path} is unfinished ({unfinished[0].epochs_done()} epochs done): go on with --resume "
+            f"{unfinished[0].path} is unfinished ({len(unfinished[0].history())} epochs done): go on with --resume "
             "or start over with --fresh"
         )
     distributed.barrier()  # every process has looked before the first of them writes

@@ -23,7 +23,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from training.checkpoint import file_hash, load, save, write_text
+from files import write_text
+from training.checkpoint import file_hash, load, save
 
 SHOWN = ("loss", "top1", "val_top1", "test_top1", "cosine_last", "cka_last")
 

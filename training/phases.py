@@ -9,7 +9,7 @@ from functools import partial
 from config import Config, Network, to_yaml
 from dataset.loader import steps_per_epoch
 from errors import UserError
-from models import count_parameters
+from models import count_parameters, find_weights
 from training import distributed
 from training.baselines import train_baseline
 from training.crd import train_stage1
@@ -62,6 +62,8 @@ def check(phase: str, experiment: Experiment) -> None:
     """Raise `UserError`, before anything is written, if what a phase needs is not there or does not fit."""
     config, folder = experiment.config, experiment.folder
     for network in (config.teacher, config.student):
+        if network.weights is not None:
+            find_weights(network.arch, network.weights)
         experiment.tapped(experiment.build(network.model_copy(update={"weights": None})), network)
     if phase == "teacher" and config.teacher.checkpoint is not None:
         raise UserError(

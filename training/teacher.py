@@ -11,7 +11,7 @@ from torch import nn
 from dataset.loader import Batch, TrainingData
 from errors import UserError
 from machine import Machine
-from models import classifier
+from models import classifier, find_weights
 from training import distributed
 from training.checkpoint import file_hash, load_weights
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
@@ -54,7 +54,9 @@ def ensure_teacher(experiment: Experiment) -> nn.Module:
         UserError: there is no teacher, or the given one does not fit.
     """
     settings, folder = experiment.config.teacher, experiment.folder.teacher
-    if not folder.finished:
+    missing = not folder.finished
+    distributed.barrier()  # every process has looked before the first of them writes
+    if missing:
         _take_over(experiment)
     return experiment.trained(settings, folder).requires_grad_(False)
 
@@ -75,9 +77,7 @@ def is_given(experiment: Experiment) -> bool:
 
 def _fits_classes(experiment: Experiment) -> bool:
     settings = experiment.config.teacher
-    from torchvision.models import get_model_weights
-
-    weights = get_model_weights(settings.arch)[settings.weights.rpartition(".")[2]]
+    weights = find_weights(settings.arch, settings.weights)
     return len(weights.meta["categories"]) == experiment.data.num_classes
 
 

@@ -21,10 +21,11 @@ from tqdm import tqdm
 from dataset.augment import apply_view, draw_view, normalise
 from dataset.loader import Batch, TrainingData
 from errors import UserError
+from files import write_text
 from machine import Machine
 from models.taps import Outputs, TappedModel
 from training import distributed
-from training.checkpoint import weights_hash, write_text
+from training.checkpoint import weights_hash
 from training.engine import EVALUATION_BATCH
 from training.experiment import Experiment
 

@@ -1,0 +1,217 @@
+"""A table as plain data, and its ways out: CSV at full precision, LaTeX, and aligned text.
+
+What a number looks like is decided once, by its column; LaTeX, text and the page show the same characters.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Value = str | int | float | None
+MISSING = "n/a"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, perhaps with an interval, and a remark; a value of None is not defined and the note says why."""
+
+    value: Value
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """The key of a column in CSV files, its heading for readers, and how it writes a value."""
+
+    key: str
+    heading: str
+    show: Callable[[Value], str] = str
+    interval: bool = False
+
+    def text(self, cell: Cell) -> str:
+        """What readers see of a cell."""
+        if cell.value is None:
+            return MISSING
+        if not self.interval or cell.low is None or cell.high is None:
+            return self.show(cell.value)
+        return f"{self.show(cell.value)} [{self.show(cell.low)}, {self.show(cell.high)}]"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under columns, and a caption; an empty one says why in `empty`."""
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    empty: str = ""
+
+    @property
+    def headings(self) -> list[str]:
+        return [column.heading for column in self.columns]
+
+    @property
+    def notes(self) -> list[str]:
+        """Each remark once, in the order in which a reader meets it."""
+        return list(dict.fromkeys(cell.note for row in self.rows for cell in row if cell.note))
+
+    def shown(self) -> list[list[tuple[str, str]]]:
+        """For each cell what is shown, and the letter of its footnote or an empty string."""
+        letters = {note: letter(number) for number, note in enumerate(self.notes)}
+        return [
+            [
+                (column.text(cell), letters.get(cell.note, ""))
+                for column, cell in zip(self.columns, row, strict=True)
+            ]
+            for row in self.rows
+        ]
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column holds words, which are aligned to the left."""
+        return all(isinstance(row[column].value, str | None) for row in self.rows)
+
+    def only(self, keep: Callable[[Sequence[Cell]], bool]) -> Table:
+        """The same table with some of its rows."""
+        return Table(self.name, self.caption, self.columns, [row for row in self.rows if keep(row)], self.empty)
+
+
+MODEL = Column("model", "model")
+NO_TEACHER = "There is no teacher among these models."
+
+
+def letter(number: int) -> str:
+    """a to z, then aa, ab and so on."""
+    head, tail = divmod(number, 26)
+    return (letter(head - 1) if head else "") + chr(ord("a") + tail)
+
+
+def percent(places: int = 1) -> Callable[[Value], str]:
+    """Fractions as percent."""
+    return lambda value: _minus(f"{100 * value:.{places}f}")
+
+
+def decimals(places: int) -> Callable[[Value], str]:
+    """Fixed decimals, and the power of ten where these would be too many or too few digits."""
+
+    def show(value: Value) -> str:
+        tiny = 0 < abs(value) < 0.5 * 10**-places
+        return _minus(f"{value:.1e}" if tiny or abs(value) >= 1e6 else f"{value + 0.0:.{places}f}")
+
+    return show
+
+
+def signed(places: int = 1) -> Callable[[Value], str]:
+    """A difference of fractions in percentage points."""
+    return lambda value: _minus(f"{round(100 * value, places) + 0.0:+.{places}f}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def grouped(value: Value) -> str:
+    """Whole numbers with commas."""
+    return f"{value:,}"
+
+
+def to_csv(table: Table) -> str:
+    """Every value at full precision: fractions stay fractions, what is not defined is empty."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        key for c in table.columns for key in ([c.key, f"{c.key}_low", f"{c.key}_high"] if c.interval else [c.key])
+    )
+    for row in table.rows:
+        values: list[Value] = []
+        for column, cell in zip(table.columns, row, strict=True):
+            values += [cell.value, cell.low, cell.high] if column.interval else [cell.value]
+        writer.writerow("" if value is None else value for value in values)
+    return file.getvalue()
+
+
+ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+    "−": "$-$",
+    "×": r"$\times$",
+    "φ": r"$\phi$",
+    "χ": r"$\chi$",
+    "κ": r"$\kappa$",
+    "²": r"\textsuperscript{2}",
+    "₁₀": r"\textsubscript{10}",
+    "≤": r"$\le$",
+    "·": r"$\cdot$",
+}
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    text = text.replace("₁₀", "\0")
+    return "".join(ESCAPES.get(character, character) for character in text).replace("\0", ESCAPES["₁₀"])
+
+
+def to_tex(table: Table) -> str:
+    r"""A `table` float with booktabs rules; wide ones need \usepackage{graphicx} for their \resizebox."""
+    wide = len(table.columns) > 7
+    alignment = "".join("l" if table.is_text(number) else "r" for number in range(len(table.columns)))
+    lines = [
+        "% needs \\usepackage{booktabs" + (",graphicx}" if wide else "}"),
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{escape(table.caption)}}}",
+        f"\\label{{tab:{table.name}}}",
+        *(["\\resizebox{\\linewidth}{!}{%"] if wide else []),
+        f"\\begin{{tabular}}{{{alignment}}}",
+        "\\toprule",
+        " & ".join(map(escape, table.headings)) + r" \\",
+        "\\midrule",
+        *(" & ".join(_tex_cell(*cell) for cell in row) + r" \\" for row in table.shown()),
+        "\\bottomrule",
+        "\\end{tabular}" + ("}" if wide else ""),
+        *(
+            f"\\par\\footnotesize\\textsuperscript{{{letter(number)}}} {escape(note)}"
+            for number, note in enumerate(table.notes)
+        ),
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_cell(text: str, mark: str) -> str:
+    return escape(text) + (f"\\textsuperscript{{{mark}}}" if mark else "")
+
+
+def to_text(table: Table) -> str:
+    """Aligned columns for a terminal, footnotes under them."""
+    if not table.rows:
+        return f"{table.caption}\n{table.empty}\n"
+    cells = [[text + (f" ({mark})" if mark else "") for text, mark in row] for row in table.shown()]
+    grid = [table.headings, *cells]
+    widths = [max(len(row[number]) for row in grid) for number in range(len(table.columns))]
+    left = [table.is_text(number) for number in range(len(table.columns))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            text.ljust(width) if words else text.rjust(width)
+            for text, width, words in zip(row, widths, left, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    notes = [f"({letter(number)}) {note}" for number, note in enumerate(table.notes)]
+    return "\n".join([table.caption, line(table.headings), rule, *map(line, cells), *notes]) + "\n"
+
+
+def interval_cell(values: Mapping[str, object], name: str = "value") -> Cell:
+    """The cell of a result with `low`, `high` and `notes`."""
+    notes: Mapping[str, str] = values["notes"]
+    note = notes.get(name) or notes.get("low", "")
+    return Cell(values[name], values["low"], values["high"], note)

@@ -1,0 +1,158 @@
+"""Compare the models of a run: paired statistics, similarity, calibration, robustness, cost, and a report.
+
+python main_eval.py runs/digits
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from config import load_config
+from dataset.loader import prepare
+from dataset.sources import load_source
+from diagnostics import recording
+from diagnostics.recording import Recordings, Subject
+from diagnostics.report import write_report
+from diagnostics.runs import compare_runs
+from diagnostics.statistics import Counts, paired_statistics
+from diagnostics.tables import summary_text
+from diagnostics.terminal import counts_text, runs_text
+from errors import UserError, exit_code
+from evaluation import open_run, record, subjects_of_files, subjects_of_run
+from export import export_model
+from machine import Machine, choose_device, use_bfloat16
+from main import DEFAULT_CONFIG
+from training.experiment import Experiment, RunFolder
+
+EXPORT_IMAGES = 256  # test images on which an exported file is compared with the model
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "run",
+        nargs="?",
+        type=Path,
+        help="run folder, or its eval/predictions.npz (default: the run of the config in --output-dir)",
+    )
+    parser.add_argument("--teacher", type=Path, metavar="CKPT", help="weights of teacher.arch, with --student")
+    parser.add_argument("--student", type=Path, metavar="CKPT", help="weights of student.arch, with --teacher")
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, help="for --teacher and --student, or a default"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override fields"
+    )
+    parser.add_argument(
+        "--counts",
+        type=int,
+        nargs=4,
+        metavar=("A", "B", "C", "D"),
+        help="statistics of four counts: both right, only the first, only the second, both wrong",
+    )
+    parser.add_argument("--compare", type=Path, nargs="+", metavar="RUN_DIR", help="put several runs in one table")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write the run's student for deployment")
+    parser.add_argument("--output-dir", type=Path, default=Path("runs"), help="where run folders are")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser.parse_args()
+
+
+def evaluate_counts(counts: list[int], as_json: bool) -> None:
+    try:
+        statistics = paired_statistics(Counts(*counts))
+    except ValueError as error:
+        raise UserError(f"--counts: {error}") from None
+    print(json.dumps(asdict(statistics), indent=2) if as_json else counts_text(statistics))
+
+
+def evaluate_run(arguments: argparse.Namespace) -> None:
+    """Record, analyse and report one run, two files of weights, or what was recorded before."""
+    if arguments.run is not None and arguments.run.suffix == ".npz":
+        recordings, folder = _read(arguments.run), arguments.run.parent
+    else:
+        experiment, subjects, folder = _subjects(arguments)
+        recordings = record(experiment, subjects, folder)
+    report = write_report(recordings, folder)
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    print(summary_text(report))
+    print(f"files: {folder}/report.html, report.json, predictions.npz, tables/, figures/")
+
+
+def _subjects(arguments: argparse.Namespace) -> tuple[Experiment, list[Subject], Path]:
+    device = choose_device(arguments.device)
+    config = load_config(arguments.config, arguments.set)
+    if arguments.teacher is None:
+        folder = RunFolder(arguments.run or arguments.output_dir / config.name)
+        machine = Machine(device, use_bfloat16(folder.config().precision, device), arguments.quiet)
+        experiment = open_run(folder, machine)
+        return experiment, subjects_of_run(experiment), folder.path / "eval"
+    machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
+    data = prepare(load_source(config.data), config.data, device)
+    experiment = Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
+    subjects = subjects_of_files(experiment, arguments.teacher, arguments.student)
+    return experiment, subjects, arguments.output_dir / f"{arguments.teacher.stem}_vs_{arguments.student.stem}"
+
+
+def _read(path: Path) -> Recordings:
+    try:
+        return recording.read(path)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def export_student(arguments: argparse.Namespace) -> None:
+    """Write the two-stage student of the run's first seed for deployment."""
+    experiment, _, _ = _subjects(arguments)
+    job = experiment.folder.job(experiment.folder.seeds()[0], "stage2")
+    if not job.finished:
+        raise UserError(f"--export: {job.path} is not finished, run python main.py --phase kd first")
+    network = experiment.config.student
+    model = experiment.trained(network, job)
+    count = min(EXPORT_IMAGES, len(experiment.data.test))
+    images = experiment.data.test.normalised(torch.arange(count))
+    for exported in export_model(model, images, partial(experiment.build, network), arguments.export):
+        shown = exported.note or f"largest difference in logits {exported.difference:.2g} on {count} test images"
+        print(f"{exported.path}: {shown}")
+
+
+def evaluate_runs(arguments: argparse.Namespace) -> None:
+    """Several runs in one table; each is recorded first where its predictions are missing or out of date."""
+    runs = []
+    for path in arguments.compare:
+        arguments.run = path
+        experiment, subjects, folder = _subjects(arguments)
+        runs.append(record(experiment, subjects, folder))
+    try:
+        comparison = compare_runs(runs)
+    except ValueError as error:
+        raise UserError(f"--compare: {error}") from None
+    print(json.dumps(comparison) if arguments.json else runs_text(comparison))
+
+
+def run() -> None:
+    arguments = parse_arguments()
+    if arguments.counts is not None:
+        evaluate_counts(arguments.counts, arguments.json)
+    elif arguments.compare is not None:
+        evaluate_runs(arguments)
+    elif arguments.export is not None:
+        export_student(arguments)
+    elif (arguments.teacher is None) != (arguments.student is None):
+        raise UserError("--teacher and --student go together: give both files of weights")
+    else:
+        evaluate_run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(run))

@@ -1,0 +1,131 @@
+"""A data set of 64 small images, a config for it, and ways to run the commands on them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import main
+from config import load_config
+from dataset.loader import prepare
+from dataset.sources import load_source
+from errors import exit_code
+from machine import Machine
+from training.experiment import Experiment, RunFolder
+
+ROOT = Path(main.__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """As in the subprocesses, so that results can be compared bit by bit."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def image_root(tmp_path_factory) -> Path:
+    """Class folders of 16 training and 8 test images, 16 x 16: a colour a class under noise."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("ash", "birch", "cedar", "date")):
+        colour = 64 + 128 * np.array([label & 1, label >> 1, 0])
+        for part, count in (("train", 16), ("test", 8)):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.normal(colour, 60, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_config(image_root, tmp_path_factory) -> Path:
+    """A YAML file that trains everything on those images in seconds."""
+    folder = tmp_path_factory.mktemp("config")
+    values = {
+        "name": "tiny",
+        "precision": "float32",
+        "data": {
+            "source": "folder",
+            "root": str(image_root),
+            "image_size": 16,
+            "crop": 2,
+            "cache_dir": str(folder / "cache"),
+        },
+        "teacher": {"arch": "resnet8", "epochs": 2, "batch_size": 16},
+        "student": {"arch": "resnet8"},
+        "crd": {"epochs": 2, "batch_size": 16, "num_negatives": 16, "dim": 8},
+        "kd": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.01}},
+        "baselines": {"batch_size": 16},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    load_source(load_config(path).data)  # decoded here, so that no command in a test writes the cache
+    return path
+
+
+@pytest.fixture
+def make_experiment(tiny_config, tmp_path):
+    """`make_experiment("crd.epochs=3", runs=folder)`: an experiment on the tiny data, for use in this process."""
+
+    def make(*overrides: str, runs: Path = tmp_path / "runs") -> Experiment:
+        config = load_config(tiny_config, overrides)
+        machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
+        data = prepare(load_source(config.data), config.data, machine.device)
+        return Experiment(config, data, machine, RunFolder(runs / config.name))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start_main(tiny_config):
+    """`start_main(runs, "--phase", "all")`: starts `python main.py` on the tiny config as a process."""
+
+    def start(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+        command = [sys.executable, *launcher, str(ROOT / "main.py"), "--config", str(tiny_config)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [*command, "--output-dir", str(runs), *arguments],
+            cwd=runs,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_main(start_main):
+    """The same, to its end: gives what it printed and its exit code."""
+
+    def run(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        process = start_main(runs, *arguments, launcher=launcher)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture
+def call_main(tiny_config, monkeypatch, capfd):
+    """`call_main(runs, "--phase", "all")`: the same without a new process."""
+
+    def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        words = ["main.py", "--config", str(tiny_config), "--output-dir", str(runs), *arguments]
+        monkeypatch.setattr(sys, "argv", words)
+        capfd.readouterr()
+        code = exit_code(main.run)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, out, err)
+
+    return call

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import urllib.error
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision.datasets
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from config import Data
+from dataset.sources import Source, load_source
+from errors import UserError
+
+SIDE = 8
+Load = Callable[..., Source]
+
+
+def ramp(seed: int, side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3)).astype(np.uint8)
+
+
+def write_class(folder: Path, first: int, count: int) -> None:
+    folder.mkdir(parents=True)
+    for number in range(first, first + count):
+        Image.fromarray(ramp(number)).save(folder / f"{number:03}.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes, made in the wrong order, 6 training and 2 test images each."""
+    for position, name in enumerate(["zebra", "ant"]):
+        write_class(tmp_path / "images" / "train" / name, 100 * position, 6)
+        write_class(tmp_path / "images" / "test" / name, 100 * position + 50, 2)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(root: Path | None = None, **options: object) -> Source:
+        settings = {"source": "folder", "image_size": SIDE, "cache_dir": tmp_path / "cache"} | options
+        return load_source(Data(root=root, **settings))
+
+    return load
+
+
+def one_image(load: Load, root: Path, image: Image.Image, suffix: str = "png", **options: object) -> np.ndarray:
+    """What becomes of one image of the class "ant" beside those of `root`: (3, S, S)."""
+    image.save(root / "train" / "ant" / f"000.{suffix}", **options)
+    return load(root).train.pixels[0]
+
+
+def test_digits_are_scikit_learns_stratified_70_30(load: Load) -> None:
+    source = load(source="digits", image_size=8)
+    assert (len(source.train), len(source.val), len(source.test)) == (1257, 0, 540)
+    assert source.train.pixels.shape == (1257, 3, 8, 8)
+    whole = load_digits()
+    counts = np.bincount(whole.target)
+    assert np.abs(np.bincount(source.train.labels) - 0.7 * counts).max() < 1
+    assert np.array_equal(np.bincount(source.train.labels) + np.bincount(source.test.labels), counts)
+    pooled = np.concatenate([source.train.pixels, source.test.pixels]).astype(float)
+    assert np.array_equal(pooled[:, 0], pooled[:, 1])
+    levels = np.round(pooled[:, 0] * 16 / 255)  # the original's 0..16
+    assert sorted(map(bytes, levels.astype(np.uint8))) == sorted(map(bytes, whole.images.astype(np.uint8)))
+    assert source.fingerprint == load(source="digits").fingerprint
+    assert source.classes == list("0123456789")
+
+
+def test_folder_holds_the_images_under_sorted_classes(load: Load, root: Path) -> None:
+    source = load(root)
+    assert source.classes == ["ant", "zebra"]
+    assert source.train.labels.tolist() == [0] * 6 + [1] * 6
+    assert source.test.labels.tolist() == [0] * 2 + [1] * 2
+    expected = np.stack([ramp(seed).transpose(2, 0, 1) for seed in (*range(100, 106), *range(6))])
+    assert np.array_equal(source.train.pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_any_mode_becomes_rgb(load: Load, root: Path, mode: str) -> None:
+    image = Image.fromarray(ramp(0)).convert(mode)
+    suffix = "tif" if mode == "CMYK" else "png"
+    pixels = one_image(load, root, image, suffix)
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+def test_a_transparent_palette_is_read_without_a_warning(load: Load, root: Path) -> None:
+    image = Image.fromarray(ramp(0)).quantize(16)
+    pixels = one_image(load, root, image, transparency=bytes(range(16)))
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+
+
+def test_sixteen_bits_are_scaled_not_clipped(load: Load, root: Path) -> None:
+    values = np.linspace(0, 65535, SIDE**2).astype(np.uint16).reshape(SIDE, SIDE)
+    pixels = one_image(load, root, Image.fromarray(values))
+    assert np.array_equal(pixels, np.stack([values // 256] * 3))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_without_a_known_range_are_refused(load: Load, root: Path, dtype: type) -> None:
+    with pytest.raises(UserError, match=r"000\.tif .*no fixed range"):
+        one_image(load, root, Image.fromarray(ramp(0)[:, :, 0].astype(dtype)), "tif")
+
+
+def test_any_size_becomes_image_size(load: Load, root: Path) -> None:
+    colour = np.broadcast_to(np.array([10, 200, 90], dtype=np.uint8), (13, 30, 3))
+    pixels = one_image(load, root, Image.fromarray(np.ascontiguousarray(colour)))
+    assert np.array_equal(pixels, np.broadcast_to(colour[0, 0][:, None, None], (3, SIDE, SIDE)))
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "half"])
+def test_an_unreadable_image_is_named(load: Load, root: Path, content: bytes | str) -> None:
+    path = root / "test" / "zebra" / "050.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=r"zebra.050\.png cannot be read"):
+        load(root)
+
+
+def test_a_class_without_training_images_is_named(load: Load, root: Path) -> None:
+    write_class(root / "test" / "bee", 900, 1)
+    with pytest.raises(UserError, match="bee: a class without training images"):
+        load(root)
+
+
+def test_missing_and_empty_folders_are_named(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "empty" / "ant").mkdir(parents=True)
+    with pytest.raises(UserError, match="no class folder with images"):
+        load(tmp_path / "empty")
+
+
+def test_one_tree_needs_a_split(load: Load, root: Path) -> None:
+    with pytest.raises(UserError, match=r"set data\.split"):
+        load(root / "train")
+    source = load(root / "train", split=0.5)
+    assert np.bincount(source.train.labels).tolist() == np.bincount(source.test.labels).tolist() == [3, 3]
+
+
+def test_split_and_val_fraction_are_stratified_and_disjoint(load: Load, root: Path) -> None:
+    source = load(root, split=0.75, val_fraction=0.5)  # of 16 pooled images
+    parts = (source.train, source.val, source.test)
+    assert [np.bincount(part.labels).tolist() for part in parts] == [[3, 3], [3, 3], [2, 2]]
+    assert len({image.tobytes() for part in parts for image in part.pixels}) == 16
+    assert source.fingerprint == load(root, split=0.75, val_fraction=0.5).fingerprint
+    other = load(root, split=0.75, val_fraction=0.5, seed=1)
+    assert source.fingerprint != other.fingerprint
+    assert not np.array_equal(source.test.pixels, other.test.pixels)
+    with pytest.raises(UserError, match=r"data\.split or data\.val_fraction"):
+        load(root, val_fraction=0.01)
+
+
+def test_validation_images_come_from_the_training_images(load: Load, root: Path) -> None:
+    whole, source = load(root), load(root, val_fraction=0.5)
+    assert np.array_equal(source.test.pixels, whole.test.pixels)
+    parts = {image.tobytes() for part in (source.train, source.val) for image in part.pixels}
+    assert parts == {image.tobytes() for image in whole.train.pixels}
+
+
+def test_second_load_decodes_nothing(load: Load, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load(root)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr(Image, "open", fail)
+    second = load(root)
+    assert isinstance(second.train.pixels, np.memmap)
+    assert np.array_equal(first.train.pixels, second.train.pixels)
+    assert first.fingerprint == second.fingerprint
+    with pytest.raises(AssertionError, match="an image was opened"):
+        load(root, image_size=SIDE + 1)
+
+
+def test_a_changed_image_is_decoded_anew(load: Load, root: Path) -> None:
+    before = load(root)
+    Image.fromarray(ramp(999)).save(root / "train" / "ant" / "100.png")
+    after = load(root)
+    assert np.array_equal(after.train.pixels[0], ramp(999).transpose(2, 0, 1))
+    assert np.array_equal(after.train.pixels[1:], before.train.pixels[1:])
+    assert before.fingerprint != after.fingerprint
+
+
+def test_fingerprint_is_of_the_content_not_of_its_place(load: Load, root: Path) -> None:
+    before = load(root)
+    assert load(root.rename(root.with_name("moved"))).fingerprint == before.fingerprint
+
+
+def test_writing_into_the_arrays_leaves_the_cache_alone(load: Load, root: Path) -> None:
+    first = load(root)
+    expected = first.train.pixels.copy()
+    first.train.pixels[:] = 0
+    assert np.array_equal(load(root).train.pixels, expected)
+
+
+class FakeCifar:
+    """What torchvision's CIFAR datasets offer, without files."""
+
+    def __init__(self, root: str, train: bool, download: bool) -> None:
+        self.data = np.stack([ramp(seed) for seed in range(4 if train else 2)])
+        self.targets = [0, 1, 2, 1] if train else [2, 0]
+        self.classes = ["apple", "bed", "crab"]
+
+
+@pytest.mark.parametrize("image_size", [SIDE, 5])
+def test_cifar_is_read_through_torchvision(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_size: int
+) -> None:
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCifar)
+    source = load(tmp_path / "data", source="cifar10", image_size=image_size)
+    assert source.classes == ["apple", "bed", "crab"]
+    assert (source.train.labels.tolist(), source.test.labels.tolist()) == ([0, 1, 2, 1], [2, 0])
+    resized = Image.fromarray(ramp(1)).resize((image_size, image_size), Image.Resampling.BILINEAR)
+    assert np.array_equal(source.train.pixels[1], np.asarray(resized).transpose(2, 0, 1))
+
+
+def test_cifar_offline_names_the_alternatives(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **kwargs: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
+    with pytest.raises(UserError, match=r"cifar100.*no route to host.*source=folder.*source=digits"):
+        load(tmp_path / "data", source="cifar100")

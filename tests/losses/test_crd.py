@@ -1,0 +1,256 @@
+"""CRDLoss against a float64 reference that gathers (B, K + 1, D) vectors, as the equations are written."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from losses.crd import CRDLoss, LossAgainstBank, MemoryBank, infonce_loss, nce_loss
+
+N, B, K, D, CLASSES = 60, 12, 24, 16, 5
+LABELS = torch.arange(N) % CLASSES
+DIMS = (10, 14)  # of the student's and the teacher's feature
+FROM_BANK = [(mode, objective) for mode in ("exact", "relax", "instance") for objective in ("nce", "infonce")]
+PROJECTIONS = ("project_student.weight", "project_student.bias", "project_teacher.weight", "project_teacher.bias")
+
+
+def unit(vectors: Tensor) -> Tensor:
+    return vectors / vectors.pow(2).sum(dim=-1, keepdim=True).sqrt()
+
+
+class Reference:
+    """The equations in float64: explicit vectors, no shared code with the product."""
+
+    def __init__(self, loss: CRDLoss, momentum: float) -> None:
+        state = {name: value for name, value in loss.state_dict().items() if isinstance(value, Tensor)}
+        self.parameters = {name: state[name].double().requires_grad_() for name in PROJECTIONS}
+        self.banks = [state[f"{side}_bank.features"].double() for side in ("student", "teacher")]
+        self.objective, self.temperature, self.momentum = loss.objective, loss.temperature, momentum
+        self.normalizers: list[Tensor] = []
+
+    def __call__(self, student: Tensor, teacher: Tensor, indices: Tensor, drawn: Tensor) -> Tensor:
+        weights = self.parameters
+        z_student = unit(student @ weights["project_student.weight"].T + weights["project_student.bias"])
+        z_teacher = unit(teacher @ weights["project_teacher.weight"].T + weights["project_teacher.bias"])
+        first = not self.normalizers
+        loss = torch.zeros((), dtype=torch.float64)
+        for side, (anchors, bank) in enumerate([(z_student, self.banks[1]), (z_teacher, self.banks[0])]):
+            entries = bank[drawn]  # (B, K + 1, D)
+            p = torch.exp((anchors[:, None] * entries).sum(dim=2) / self.temperature)  # (B, K + 1)
+            if first:
+                self.normalizers.append(p.detach().mean() * N)
+            loss = loss + (self.nce(p / self.normalizers[side]) if self.objective == "nce" else self.infonce(p))
+        for bank, new in zip(self.banks, (z_student, z_teacher), strict=True):
+            for row, index in enumerate(indices.tolist()):
+                bank[index] = unit(self.momentum * bank[index] + (1 - self.momentum) * new[row].detach())
+        return loss
+
+    def nce(self, p: Tensor) -> Tensor:  # Eq. 18 and 19: h = p / (p + K/N)
+        h = p / (p + K / N)
+        return -(h[:, 0].log() + (1 - h[:, 1:]).log().sum(dim=1)).mean()
+
+    def infonce(self, p: Tensor) -> Tensor:
+        return -(p[:, 0] / p.sum(dim=1)).log().mean()
+
+
+def make(seed: int = 0, **options: object) -> CRDLoss:
+    torch.manual_seed(seed)
+    settings = {"dim": D, "num_negatives": K, "temperature": 0.1, "momentum": 0.5} | options
+    return CRDLoss(*DIMS, LABELS, **settings)
+
+
+def features(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Student and teacher features (B, .) that resemble each other, and the indices (B,) of a batch."""
+    source = torch.Generator().manual_seed(seed)
+    shared = torch.randn(B, max(DIMS), generator=source)
+    student, teacher = (shared[:, :dim] + 0.3 * torch.randn(B, dim, generator=source) for dim in DIMS)
+    return student, teacher, torch.randperm(N, generator=source)[:B]
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    """To 1e-5 of the largest entry."""
+    assert (actual.double() - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def step_both(loss: CRDLoss, reference: Reference, seed: int) -> None:
+    """One training step of both on one draw; losses and all gradients must agree."""
+    student, teacher, indices = features(seed)
+    drawn = loss.draw(indices)
+    inputs = [student.clone().requires_grad_(), teacher.clone().requires_grad_()]
+    expected_inputs = [student.double().requires_grad_(), teacher.double().requires_grad_()]
+    loss.zero_grad()
+    actual, expected = loss(*inputs, indices, drawn), reference(*expected_inputs, indices, drawn)
+    actual.backward()
+    gradients = torch.autograd.grad(expected, [*expected_inputs, *reference.parameters.values()])
+    assert_close(actual, expected)
+    for tensor, gradient in zip([*inputs, *map(loss.get_parameter, PROJECTIONS)], gradients, strict=True):
+        assert_close(tensor.grad, gradient)
+
+
+@pytest.mark.parametrize(("mode", "objective"), FROM_BANK)
+def test_equals_the_equations_over_several_steps(mode: str, objective: str) -> None:
+    loss = make(mode=mode, objective=objective, momentum=0.7)
+    reference = Reference(loss, momentum=0.7)
+    for step in range(4):  # from the second on with updated banks and the first batch's Z
+        step_both(loss, reference, seed=step)
+    assert_close(loss.student_bank.features, reference.banks[0])
+    assert_close(loss.teacher_bank.features, reference.banks[1])
+    if objective == "nce":
+        assert_close(loss.log_z, torch.stack(reference.normalizers).log())
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_in_batch_infonce_equals_the_published_equation(temperature: float) -> None:
+    loss = make(objective="infonce", mode="instance", negatives="batch", temperature=temperature)
+    student, teacher, indices = features(0)
+    student.requires_grad_()
+    leaf = student.detach().double().requires_grad_()
+    double = loss.double()
+    rows = unit(double.project_student(leaf)), unit(double.project_teacher(teacher.double()))
+    expected = torch.zeros((), dtype=torch.float64)
+    for anchors, others in (rows, rows[::-1]):
+        for i in range(B):
+            similar = [torch.dot(anchors[i], others[j]) / temperature for j in range(B)]
+            negatives = sum(similar[j].exp() for j in range(B) if j != i)
+            expected = expected - (similar[i].exp() / (similar[i].exp() + negatives)).log() / B
+    expected.backward()
+    parameter_gradients = [double.get_parameter(name).grad.clone() for name in PROJECTIONS]
+    loss = loss.float()
+    loss.zero_grad()
+    actual = loss(student, teacher, indices)
+    actual.backward()
+    assert_close(actual, expected)
+    assert_close(student.grad, leaf.grad)
+    for name, gradient in zip(PROJECTIONS, parameter_gradients, strict=True):
+        assert_close(loss.get_parameter(name).grad, gradient)
+
+
+def test_nce_by_hand() -> None:
+    # Z = 2, K/N = 2/4: p = (2, 1/2, 3/2), h = (4/5, 1/2, 3/4), loss = -log(4/5 * 1/2 * 1/4) = log 10
+    similarities = torch.tensor([[4.0, 1.0, 3.0]], dtype=torch.float64).log()
+    assert nce_loss(similarities, torch.tensor(2.0).log(), 4).item() == pytest.approx(math.log(10))
+    assert nce_loss(torch.tensor([[0.0, 400.0]]), torch.zeros(()), 1).item() == pytest.approx(400 + math.log(2))
+
+
+def test_infonce_by_hand() -> None:
+    similarities = torch.tensor([[2.0, 1.0, 5.0], [1.0, 1.0, 2.0]], dtype=torch.float64).log()
+    assert infonce_loss(similarities).item() == pytest.approx(math.log(4))  # both positives have a share of 1/4
+    assert infonce_loss(torch.tensor([[0.0, 1000.0]])).item() == 1000.0
+
+
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+def test_gradcheck(objective: str) -> None:
+    """Similarities are float32 inside, so the step is coarse and the bound is that of the finite difference."""
+    source = torch.Generator().manual_seed(0)
+    anchors = unit(torch.randn(3, 4, generator=source, dtype=torch.float64)).requires_grad_()
+    bank = unit(torch.randn(8, 4, generator=source, dtype=torch.float64))
+    drawn = torch.tensor([[0, 3, 4], [1, 3, 3], [2, 7, 0]])  # with a repeat in a row
+
+    def loss_of(cosines: Tensor) -> Tensor:
+        return nce_loss(cosines, torch.tensor(2.0), 8) if objective == "nce" else infonce_loss(cosines)
+
+    def loss(anchors: Tensor) -> Tensor:
+        return LossAgainstBank.apply(anchors, bank, drawn, loss_of)
+
+    assert torch.autograd.gradcheck(loss, (anchors,), eps=1e-3, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+def test_bfloat16_autocast_is_within_a_percent(objective: str) -> None:
+    exact, rounded = make(objective=objective), make(objective=objective)
+    for step in range(3):
+        student, teacher, indices = features(step)
+        drawn = exact.draw(indices)
+        expected = exact(student, teacher, indices, drawn)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = rounded(student, teacher, indices, drawn)
+        assert actual.dtype == torch.float32
+        assert actual.item() == pytest.approx(expected.item(), rel=0.01)
+
+
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+def test_a_saved_state_continues_identically(objective: str) -> None:
+    loss = make(objective=objective)
+    loss(*features(0))
+    file = io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    other = make(seed=9, objective=objective)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    for step in (1, 2):
+        values = []
+        for each in (loss, other):
+            torch.manual_seed(step)
+            values.append(each(*features(step)).item())
+        assert values[0] == values[1]
+    assert torch.equal(loss.student_bank.features, other.student_bank.features)
+    assert torch.equal(loss.log_z, other.log_z)
+
+
+def test_two_processes_keep_the_banks_and_z_of_one() -> None:
+    """`gather` of the first process appends what the second one sent, in the same order of calls."""
+    student, teacher, indices = features(0)
+    drawn = make().draw(indices)
+    parts = [slice(0, B // 2), slice(B // 2, B)]
+    sent: list[Tensor] = []
+
+    def send(tensor: Tensor) -> Tensor:
+        sent.append(tensor)
+        return tensor
+
+    second, first, whole = make(gather=send), make(gather=lambda own: torch.cat([own, sent.pop(0)])), make()
+    for loss, part in ((second, parts[1]), (first, parts[0]), (whole, slice(None))):
+        loss(student[part], teacher[part], indices[part], drawn[part])
+    assert not sent
+    torch.testing.assert_close(first.log_z, whole.log_z)
+    for bank in ("student_bank", "teacher_bank"):
+        torch.testing.assert_close(getattr(first, bank).features, getattr(whole, bank).features)
+
+
+def test_eval_changes_no_bank_and_no_state_that_training_keeps() -> None:
+    loss = make()
+    before = loss.teacher_bank.features.clone()
+    loss.eval()(*features(0))
+    assert torch.equal(loss.teacher_bank.features, before)
+    loss.train()
+    reference = Reference(loss, momentum=0.5)
+    step_both(loss, reference, seed=1)  # Z is that of the first training batch
+
+
+def test_bank_update_by_hand() -> None:
+    bank = MemoryBank(3, 2, momentum=0.75)
+    bank.features.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))
+    bank.update(torch.tensor([2, 0]), torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
+    length = math.hypot(0.75, 0.25)
+    expected = torch.tensor([[0.75 / length, 0.25 / length], [0.0, 1.0], [0.6, 0.8]])
+    torch.testing.assert_close(bank.features, expected)
+
+
+def test_fill_sets_both_banks_to_the_projected_features() -> None:
+    loss = make()
+    student, teacher, indices = features(0)
+    before = loss.teacher_bank.features.clone()
+    loss.fill(student, teacher, indices)
+    assert_close(loss.student_bank.features[indices], unit(loss.project_student(student)).double())
+    assert_close(loss.teacher_bank.features[indices], unit(loss.project_teacher(teacher)).double())
+    others = torch.ones(N, dtype=torch.bool).index_fill(0, indices, False)
+    assert torch.equal(loss.teacher_bank.features[others], before[others])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.0},
+        {"momentum": 1.0},
+        {"num_negatives": 0},
+        {"negatives": "batch"},
+        {"negatives": "batch", "objective": "infonce", "mode": "exact"},
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="need"):
+        make(**options)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+from scipy.stats import entropy
+from torch import Tensor
+
+from losses.kd import distillation_loss, softened_kl
+
+LABELS = torch.tensor([0, 2, 1, 4, 4, 3])
+
+
+def logits(seed: int) -> Tensor:
+    """Logits (6, 5) without a common part, as Hinton et al.'s approximation for large T assumes."""
+    values = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def gradient(temperature: float) -> Tensor:
+    student = logits(0).requires_grad_()
+    softened_kl(student, logits(1), temperature).backward()
+    return student.grad
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
+def test_kl_is_scipys_relative_entropy_times_the_squared_temperature(temperature: float) -> None:
+    student, teacher = (softmax(logits(seed).double().numpy() / temperature, axis=1) for seed in (0, 1))
+    expected = temperature**2 * entropy(teacher, student, axis=1).mean()
+    assert softened_kl(logits(0), logits(1), temperature).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_kl_by_hand() -> None:
+    teacher, student = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 1.0]]).log()
+    expected = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    assert softened_kl(student, teacher, 1.0).item() == pytest.approx(expected)
+    assert softened_kl(teacher, teacher, 4.0).item() == 0.0
+
+
+def test_loss_mixes_kl_and_cross_entropy() -> None:
+    kl = softened_kl(logits(0), logits(1), 4.0).item()
+    cross_entropy = -log_softmax(logits(0).double().numpy(), axis=1)[np.arange(6), LABELS].mean()
+    assert distillation_loss(logits(0), logits(1), LABELS, 4.0, alpha=1.0).item() == kl
+    for alpha in (0.0, 0.9):
+        expected = alpha * kl + (1 - alpha) * cross_entropy
+        actual = distillation_loss(logits(0), logits(1), LABELS, 4.0, alpha).item()
+        assert actual == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
+    distillation_loss(student, teacher, LABELS).backward()
+    assert teacher.grad is None
+    assert student.grad.abs().sum() > 0
+
+
+def test_gradient_for_large_temperatures_matches_logits() -> None:
+    """The gradient tends to (student − teacher) / C for centred logits (Hinton et al., Eq. 4)."""
+    expected = (logits(0) - logits(1)) / (5 * 6)  # mean over 6 images
+    torch.testing.assert_close(gradient(1000.0), expected, rtol=0.02, atol=2e-4)
+    assert gradient(20.0).norm().item() == pytest.approx(gradient(200.0).norm().item(), rel=0.1)
+
+
+def test_gradient_equals_the_closed_form() -> None:
+    temperature = 4.0
+    student, teacher = ((logits(seed).double() / temperature).softmax(dim=1) for seed in (0, 1))
+    expected = temperature * (student - teacher) / 6  # T² · (1/T) · (q − p), mean over 6 images
+    torch.testing.assert_close(gradient(temperature).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradcheck() -> None:
+    student, teacher = logits(0).double().requires_grad_(), logits(1).double()
+
+    def loss(student: Tensor) -> Tensor:
+        return distillation_loss(student, teacher, LABELS, 4.0, 0.7)
+
+    # the softmax is taken in float32, so the step is coarse and the bound is that of the finite difference
+    assert torch.autograd.gradcheck(loss, (student,), eps=1e-2, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.5), (-1.0, 0.5), (4.0, 1.1), (4.0, -0.1)])
+def test_values_out_of_range_are_refused(temperature: float, alpha: float) -> None:
+    with pytest.raises(ValueError, match="need temperature > 0"):
+        distillation_loss(logits(0), logits(1), LABELS, temperature, alpha)

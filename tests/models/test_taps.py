@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from errors import UserError
+from models import build_model, classifier
+from models.taps import TappedModel, blocks_of, default_taps, head_inputs, last_block, pool
+
+SIDE = 32
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+def resnet8(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model("resnet8", 10)
+
+
+@pytest.mark.parametrize(
+    ("arch", "taps", "dims"),
+    [
+        ("resnet8", ["layer2.0", "layer3.0"], [32, 64]),
+        ("resnet20", ["layer3.1", "layer3.2"], [64, 64]),
+        ("resnet18", ["layer4.0", "layer4.1"], [512, 512]),
+        ("mobilenet_v3_small", ["features.10", "features.11"], [96, 96]),
+        ("vit_b_16", ["encoder.layers.encoder_layer_10", "encoder.layers.encoder_layer_11"], [768, 768]),
+    ],
+)
+def test_default_taps_equal_hooks_on_the_last_two_blocks(arch: str, taps: list[str], dims: list[int]) -> None:
+    model = build_model(arch, 10, image_size=SIDE).eval()
+    assert default_taps(model) == taps == blocks_of(model)[-2:]
+    assert last_block(model) is model.get_submodule(taps[1])
+    tapped = TappedModel(model, taps)
+    assert tapped.tap_dims(SIDE) == dims
+    seen = []
+    hooks = [model.get_submodule(tap).register_forward_hook(lambda *of: seen.append(of[2])) for tap in taps]
+    with torch.no_grad():
+        logits = model(images())
+        for hook in hooks:
+            hook.remove()
+        out = tapped(images())
+    assert torch.equal(out.logits, logits)
+    for tap, features in zip(out.taps, seen, strict=True):
+        space = (2, 3) if features.dim() == 4 else 1  # a map, or tokens
+        assert torch.equal(tap, features.mean(dim=space))
+
+
+def test_any_module_or_graph_node_can_be_tapped() -> None:
+    model = resnet8().eval()
+    tapped = TappedModel(model, ["layer1.0.conv1", "layer3"])
+    assert tapped.tap_dims(SIDE) == [16, 64]
+    stem = model.bn1(model.conv1(images())).relu()
+    assert torch.equal(tapped(images()).taps[0], model.layer1[0].conv1(stem).mean(dim=(2, 3)))
+    before_relu, features = TappedModel(model, ["layer3.0.add", "flatten"])(images()).taps
+    assert torch.allclose(features, head_inputs(model, images()))
+    assert (before_relu <= features + 1e-6).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_and_batch_statistics_are_the_models(training: bool) -> None:
+    model = resnet8().train(training)
+    twin = copy.deepcopy(model)
+    tapped = TappedModel(model, default_taps(model))
+    assert (tapped.training, model.training) == (training, training)
+    assert torch.equal(tapped(images()).logits, twin(images()))
+    for name, value in twin.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_dropout_follows_train_and_eval() -> None:
+    model = build_model("mobilenet_v3_small", 10).eval()
+    tapped = TappedModel(model, default_taps(model)).train()
+    model.requires_grad_(False)
+    assert not torch.equal(tapped(images()).logits, tapped(images()).logits)
+    tapped.eval()
+    assert torch.equal(tapped(images()).logits, tapped(images()).logits)
+
+
+def test_weights_are_shared() -> None:
+    model = resnet8()
+    tapped = TappedModel(model, default_taps(model))
+    assert {id(parameter) for parameter in tapped.parameters()} == {id(p) for p in model.parameters()}
+    before = model.fc.weight.clone()
+    optimizer = torch.optim.SGD(tapped.parameters(), lr=0.1)
+    tapped(images()).logits.square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.fc.weight, before)
+    assert torch.equal(tapped.eval()(images()).logits, model.eval()(images()))
+
+
+def test_tap_dims_leave_mode_and_statistics_alone() -> None:
+    model = resnet8()
+    tapped = TappedModel(model, default_taps(model)).train()
+    before = copy.deepcopy(model.state_dict())
+    tapped.tap_dims(SIDE)
+    assert tapped.training and model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_unknown_taps_name_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"'layer3\.1'.*did you mean 'layer3\.0'"):
+        TappedModel(resnet8(), ["layer2.0", "layer3.1"])
+
+
+def test_taps_may_name_one_tensor_twice() -> None:
+    model = resnet8().eval()
+    out = TappedModel(model, ["layer3", "layer3.0", "layer2", "layer3.0", "fc"])(images())
+    expected = head_inputs(model, images())
+    for position in (0, 1, 3):
+        torch.testing.assert_close(out.taps[position], expected)
+    assert torch.equal(out.taps[4], out.logits)
+    assert torch.equal(out.logits, model(images()))
+
+
+class Attentive(nn.Module):
+    """Self-attention over the pixels, whose module gives a pair and whose inner projection is never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
+        self.fc = nn.Linear(3, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)
+        return self.fc(self.attention(x, x, x)[0].mean(dim=1))
+
+
+def test_modules_without_features_of_their_own_are_refused() -> None:
+    with pytest.raises(UserError, match=r"attention\.out_proj.*did you mean"):
+        TappedModel(Attentive(), ["attention.out_proj", "mean"])
+    with pytest.raises(UserError, match="a tap gave a tuple"):
+        TappedModel(Attentive(), ["attention", "mean"]).tap_dims(4)
+
+
+def test_a_network_without_residual_blocks_asks_for_taps() -> None:
+    with pytest.raises(UserError, match="name two modules with taps"):
+        default_taps(Attentive())
+
+
+def test_pool_by_hand() -> None:
+    values = torch.arange(8.0)
+    assert pool(values.reshape(1, 2, 2, 2)).tolist() == [[1.5, 5.5]]  # map: mean over space
+    assert pool(values.reshape(1, 4, 2)).tolist() == [[3.0, 4.0]]  # tokens: mean over tokens
+    assert torch.equal(pool(values.reshape(4, 2)), values.reshape(4, 2))
+    with pytest.raises(UserError, match=r"shape \(8,\)"):
+        pool(values)
+
+
+def test_head_inputs_give_the_logits_when_the_head_is_applied() -> None:
+    model = resnet8().eval()
+    features = head_inputs(model, images())
+    assert features.shape == (3, 64)
+    assert torch.equal(classifier(model)[1](features), model(images()))
+    assert not model.fc._forward_pre_hooks

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import metadata
+
+import pytest
+import torch
+
+from config import list_fields, load_config
+from training.checkpoint import file_hash, load
+
+METHODS = ("scratch", "kd", "crd", "crd_kd")
+JOBS = ("teacher", *(f"seed0/{name}" for name in ("stage1", "stage2", *METHODS)))
+
+
+@pytest.fixture(scope="module")
+def whole_run(run_main, tmp_path_factory):
+    """One `--phase all` as a process of its own: where it was run and what it printed."""
+    runs = tmp_path_factory.mktemp("all")
+    return runs, run_main(runs, "--phase", "all")
+
+
+@pytest.fixture
+def run_copy(whole_run, tmp_path):
+    shutil.copytree(whole_run[0] / "tiny", tmp_path / "tiny")
+    return tmp_path
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same_weights(first, second, jobs=JOBS):
+    for job in jobs:
+        one, other = load(first / job / "model.pt"), load(second / job / "model.pt")
+        assert all(torch.equal(one[name], other[name]) for name in one), job
+
+
+def test_all_trains_and_writes_everything(whole_run, tiny_config):
+    runs, done = whole_run
+    folder = runs / "tiny"
+    assert (done.returncode, done.stderr) == (0, "")
+    for job in JOBS:
+        names = {path.name for path in (folder / job).iterdir()}
+        assert {"metrics.jsonl", "timing.jsonl", "model.pt", "result.json"} <= names, job
+        assert any(name.startswith("events.") for name in names) and "checkpoint.pt" not in names, job
+        result = json.loads((folder / job / "result.json").read_text())
+        lines = [json.loads(line) for line in (folder / job / "metrics.jsonl").read_text().splitlines()]
+        assert len(lines) == result["epochs"] == (4 if job.endswith(METHODS) else 2), job
+        assert result["model_sha256"] == file_hash(folder / job / "model.pt")
+        assert f"files in {folder / job}" in done.stdout
+        if job != "seed0/stage1":
+            assert f"test top-1 {result['test_top1']:.4f}" in done.stdout
+            assert result["test_top1"] == lines[-1]["test_top1"]
+    assert done.stdout.splitlines()[-1] == f"next: python main_eval.py {folder}"
+    assert load_config(folder / "config.yaml") == load_config(tiny_config)
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["processes"] == 1 and environment["packages"]["torch"] == metadata.version("torch")
+    assert "all" in environment["command"] and {"commit", "changed"} == set(environment["git"])
+
+
+def test_phases_one_by_one_end_with_the_same_weights(whole_run, call_main, tmp_path):
+    for phase, following in (("teacher", "crd"), ("crd", "kd"), ("kd", "baselines")):
+        done = call_main(tmp_path, "--phase", phase)
+        assert done.returncode == 0
+        assert done.stdout.splitlines()[-1].startswith(f"next: python main.py --phase {following} --config ")
+    done = call_main(tmp_path, "--phase", "baselines", "--quiet")
+    assert done.stdout.count("\n") == 5 and done.stderr == ""  # one line a method, and the next command
+    assert_same_weights(whole_run[0] / "tiny", tmp_path / "tiny")
+
+
+def test_a_finished_run_trains_nothing_again(run_copy, call_main):
+    before = files(run_copy)
+    done = call_main(run_copy, "--phase", "all")
+    assert done.returncode == 0
+    assert done.stdout.count("finished before, kept") == len(JOBS)
+    after = files(run_copy)
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert changed <= {"config.yaml", "environment.json"} and before.keys() == after.keys()
+
+
+def test_a_new_seed_shares_the_teacher(run_copy, whole_run, call_main):
+    teacher = files(run_copy / "tiny" / "teacher")
+    done = call_main(run_copy, "--phase", "all", "--seeds", "0", "1", "--set", "baselines.methods=[scratch]")
+    assert done.returncode == 2 and "baselines.methods" in done.stderr
+    done = call_main(run_copy, "--phase", "crd", "--seeds", "0", "1")
+    assert done.returncode == 0 and "stage1 seed 0: finished before, kept" in done.stdout
+    assert files(run_copy / "tiny" / "teacher") == teacher
+    one, other = (load(run_copy / "tiny" / f"seed{seed}" / "stage1" / "model.pt") for seed in (0, 1))
+    assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
+    assert_same_weights(run_copy / "tiny", whole_run[0] / "tiny")
+    assert load_config(run_copy / "tiny" / "config.yaml").seeds == [0, 1]
+
+
+def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
+    before = files(tiny_config.parent)
+    done = call_main(tmp_path, "--phase", "all", "--seeds", "0", "1", "--dry-run", "--set", "kd.alpha=0.75")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == [] and files(tiny_config.parent) == before
+    for text in (
+        "alpha: 0.75",
+        "images: 64 train, 0 val, 32 test, 4 classes",
+        "student: resnet8, 77,652 parameters",
+        "machine: cpu, float32",
+        f"scratch seed 1: 4 epochs x 4 steps -> {tmp_path / 'tiny' / 'seed1' / 'scratch'}",
+        "dry run: nothing was trained or written",
+    ):
+        assert text in done.stdout
+
+
+def test_help_config_lists_every_field(call_main, tmp_path):
+    done = call_main(tmp_path, "--help-config")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and list(tmp_path.iterdir()) == []
+    assert [line.split()[0] for line in lines] == [key for key, *_ in list_fields()]
+
+
+def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main):
+    before = files(run_copy)
+    done = call_main(run_copy, "--phase", "kd", "--fresh")
+    assert done.returncode == 0 and "kept" not in done.stdout
+    after = files(run_copy)
+    changed = {path.parent.name for path in after if after[path] != before.get(path)}
+    assert changed == {"tiny", "stage2"}
+    assert_same_weights(run_copy / "tiny", whole_run[0] / "tiny")
+    done = call_main(run_copy, "--phase", "all", "--fresh", "--set", "kd.alpha=0.5", "baselines.methods=[]")
+    assert done.returncode == 2 and "kd.alpha, baselines.methods" in done.stderr  # four baselines would stay
+    done = call_main(run_copy, "--phase", "all", "--fresh", "--quiet", "--set", "kd.alpha=0.5")
+    assert done.returncode == 0 and done.stdout.count(": done, ") == len(JOBS)
+
+
+def test_another_config_is_refused_and_names_its_keys(run_copy, call_main):
+    before = files(run_copy)
+    done = call_main(run_copy, "--phase", "all", "--set", "crd.temperature=0.07", "kd.epochs=3")
+    assert done.returncode == 2
+    assert "made with other values of crd.temperature, kd.epochs: choose another --set name=" in done.stderr
+    assert files(run_copy) == before
+
+
+def test_an_unfinished_run_is_named_and_kept(run_copy, call_main):
+    folder = run_copy / "tiny" / "seed0" / "stage2"
+    (folder / "result.json").unlink()
+    before = files(run_copy)
+    done = call_main(run_copy, "--phase", "all")
+    assert done.returncode == 2
+    assert f"{folder} is unfinished (2 epochs done): go on with --resume or start over with --fresh" in done.stderr
+    assert files(run_copy) == before
+
+
+def test_a_teacher_is_taken_from_another_run(whole_run, call_main, tmp_path):
+    given = whole_run[0] / "tiny" / "teacher" / "model.pt"
+    setting = ("--set", f"teacher.checkpoint={given}", "baselines.methods=[kd]")
+    done = call_main(tmp_path, "--phase", "teacher", *setting)
+    assert done.returncode == 2 and "go on with --phase crd" in done.stderr
+    done = call_main(tmp_path, "--phase", "all", "--quiet", *setting)
+    assert done.returncode == 0 and "teacher: done" not in done.stdout
+    result = json.loads((tmp_path / "tiny" / "teacher" / "result.json").read_text())
+    assert (result["source"], result["source_sha256"]) == (str(given), file_hash(given))
+    assert_same_weights(whole_run[0] / "tiny", tmp_path / "tiny", ("teacher", "seed0/stage2", "seed0/kd"))

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+import torch
+
+from training.checkpoint import load
+
+LONG = (
+    "--set",
+    *(f"{phase}.epochs=12" for phase in ("teacher", "crd", "kd", "baselines")),
+    "baselines.methods=[crd_kd]",
+)
+JOBS = ("teacher", "seed0/stage1", "seed0/stage2", "seed0/crd_kd")
+
+
+def wait_for_epochs(process, folder, epochs=3):
+    metrics = folder / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < epochs:
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("views", "killed"),
+    [(0, JOBS), (2, ("seed0/stage1", "seed0/crd_kd"))],
+)
+def test_a_run_killed_in_each_phase_ends_as_if_nothing_had_happened(
+    start_main, call_main, tmp_path, views, killed
+):
+    options = ("--phase", "all", *LONG, f"teacher.views={views}")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir()
+    stopped.mkdir()
+    for job in killed:
+        folder = stopped / "tiny" / job
+        resume = () if job == killed[0] else ("--resume",)
+        process = start_main(stopped, *options, f"data.cache_dir={stopped / 'cache'}", *resume)
+        wait_for_epochs(process, folder)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert (folder / "checkpoint.pt").exists() and not (folder / "result.json").exists()
+    assert call_main(stopped, *options, f"data.cache_dir={stopped / 'cache'}", "--resume").returncode == 0
+    # the folder of the cache is part of the config, not of the result
+    assert call_main(whole, *options, f"data.cache_dir={whole / 'cache'}").returncode == 0
+    for job in JOBS:
+        one, other = whole / "tiny" / job, stopped / "tiny" / job
+        weights = load(one / "model.pt")
+        assert all(torch.equal(value, load(other / "model.pt")[name]) for name, value in weights.items()), job
+        assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes(), job
+        assert (one / "metrics.jsonl").read_bytes().count(b"\n") == 12
+        assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes(), job
+
+
+def test_ctrl_c_says_one_line_and_training_can_go_on(start_main, call_main, tmp_path):
+    process = start_main(tmp_path, "--phase", "teacher", *LONG)
+    folder = tmp_path / "tiny" / "teacher"
+    wait_for_epochs(process, folder)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.split("\n") == ["", "stopped: what was finished is kept, run again with --resume to go on", ""]
+    assert not (folder / "result.json").exists()
+    assert call_main(tmp_path, "--phase", "teacher", *LONG, "--resume").returncode == 0
+    assert (folder / "metrics.jsonl").read_bytes().count(b"\n") == 12

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from errors import UserError
+from training import distributed
+from training.teacher import train_teacher
+
+ROOT = Path(main.__file__).parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+# A network without batch statistics, trained by one process or by two. Each process measures something else, and
+# the plan ends by it: they must agree all the same.
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from config import CRD, Data, Optimizer
+from dataset.loader import ImageTensors, TrainingData
+from dataset.sources import Images
+from machine import Machine
+from models.taps import Outputs
+from training import distributed
+from training.crd import HierarchicalCRD
+from training.engine import Plan, fit
+from training.job_folder import JobFolder
+from training.teacher import CrossEntropy
+
+
+class Aligned(CrossEntropy):
+    def measure(self):
+        return {"own": float(distributed.rank())}
+
+
+class WithBanks(Aligned):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        labels = self.data.train.labels
+        self.crd = HierarchicalCRD(CRD(num_negatives=4, dim=3), (4, 4), (4, 4), labels)
+
+    def forward(self, batch):
+        logits = self.model(batch.images)
+        other = batch.images.flatten(1)[:, :4]
+        return self.crd(Outputs(logits, (logits, logits)), Outputs(other, (other, other)), batch.indices)
+
+
+def run(kind, out):
+    torch.manual_seed(distributed.rank() if kind is Aligned else 0)  # the processes start apart: the first counts
+    source = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
+    images = ImageTensors(
+        Images(pixels, torch.arange(24).remainder(4).numpy()), torch.zeros(3), torch.ones(3), torch.device("cpu")
+    )
+    data = TrainingData(images, None, images, list("abcd"), "", Data(crop=1), torch.zeros(3), torch.ones(3))
+    machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
+    objective = kind(nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4)), data, machine)
+    plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=lambda history: bool(history) and history[-1]["own"] == 1)
+    folder = JobFolder(Path(out) / kind.__name__)
+    history = fit(objective, data, plan, machine, folder)
+    state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}
+    name = f"{kind.__name__}{distributed.world_size()}{distributed.rank()}.pt"
+    torch.save({"state": state, "history": history}, Path(out) / name)
+
+
+with distributed.process_group(torch.device("cpu")):
+    for kind in (Aligned, WithBanks):
+        run(kind, sys.argv[1])
+"""
+
+
+def test_two_processes_do_what_one_does_and_agree(tmp_path, monkeypatch):
+    script, one, two = tmp_path / "script.py", tmp_path / "one", tmp_path / "two"
+    script.write_text(SCRIPT, encoding="utf-8")
+    one.mkdir()
+    two.mkdir()
+    monkeypatch.setattr(sys, "argv", [str(script), str(one)])
+    runpy.run_path(str(script))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *TORCHRUN, str(script), str(two)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+    single = torch.load(one / "Aligned10.pt", weights_only=True)
+    first, second = (torch.load(two / f"Aligned2{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert len(single["history"]) == 5
+    assert first["history"] == second["history"]  # though each measured another value
+    for name, value in single["state"].items():
+        assert torch.equal(first["state"][name], second["state"][name]), name
+        torch.testing.assert_close(first["state"][name], value, rtol=1e-4, atol=1e-6)
+    for ours, reference in zip(first["history"], single["history"], strict=True):
+        assert abs(ours["loss"] - reference["loss"]) < 1e-5
+
+    first, second = (torch.load(two / f"WithBanks2{rank}.pt", weights_only=True)["state"] for rank in (0, 1))
+    banks = [name for name in first if name.endswith(("bank.features", "log_z"))]
+    assert len(banks) == 6
+    for name in banks:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_torchrun_trains_everything(run_main, tmp_path):
+    settings = ("teacher.views=1", "student.taps=[layer1.0, layer2.0]")  # nothing reads layer3 in stage 1
+    done = run_main(tmp_path, "--phase", "all", "--quiet", "--set", *settings, launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": done, ") == 7 and done.stdout.count("next: ") == 1  # each said once
+    assert "Warning" not in done.stderr
+    folder = tmp_path / "tiny"
+    assert len(list(folder.rglob("result.json"))) == 7 and list(folder.rglob("checkpoint.pt")) == []
+    assert '"processes": 2' in (folder / "environment.json").read_text()
+
+
+def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    with pytest.raises(UserError, match="3 processes cannot share batches of 16 images equally"):
+        train_teacher(make_experiment())

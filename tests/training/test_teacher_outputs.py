@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import training.teacher_outputs as module
+from dataset.loader import training_batches
+from errors import UserError
+from models import classifier
+from training.teacher_outputs import CachedTeacher, LiveTeacher, teacher_outputs
+
+VIEWS = 2
+
+
+@pytest.fixture
+def given(make_experiment, tmp_path):
+    """`given("data.crop=0", seed=1)`: an experiment with a cache of its own and a frozen random teacher."""
+
+    def make(*overrides, seed=0):
+        settings = [f"teacher.views={VIEWS}", f"data.cache_dir={tmp_path / 'cache'}", *overrides]
+        experiment = make_experiment(*settings)
+        network = experiment.new_student(seed).requires_grad_(False)
+        return experiment, experiment.tapped(network, experiment.config.teacher)
+
+    return make
+
+
+def caches(experiment):
+    return sorted(experiment.config.data.cache_dir.glob("teacher-*"))
+
+
+def batch_of(experiment, view):
+    return next(training_batches(experiment.data, 16, seed=1, epoch=0, view=view))
+
+
+def test_cached_outputs_are_the_live_ones_to_float16(given):
+    experiment, teacher = given()
+    cached, live = teacher_outputs(experiment, teacher), LiveTeacher(teacher, experiment.machine)
+    assert isinstance(cached, CachedTeacher)
+    for view in range(VIEWS):
+        batch = batch_of(experiment, view)
+        ours, reference = cached(batch), live(batch)
+        assert ours.logits.dtype == torch.float32 and ours.logits.shape == (16, 4)
+        for one, other in zip((ours.logits, *ours.taps), (reference.logits, *reference.taps), strict=True):
+            torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-4)
+    first, second = cached(batch_of(experiment, 0)), cached(batch_of(experiment, 1))
+    assert not torch.equal(first.logits, second.logits)  # views differ
+
+
+def test_without_views_the_teacher_runs_live_and_its_batch_statistics_stay(given):
+    experiment, teacher = given("teacher.views=0")
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    outputs = teacher_outputs(experiment, teacher.train())
+    outputs(batch_of(experiment, 7))
+    assert isinstance(outputs, LiveTeacher) and caches(experiment) == []
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+def test_a_second_call_runs_no_teacher(given, monkeypatch):
+    experiment, teacher = given()
+    before = teacher_outputs(experiment, teacher)(batch_of(experiment, 1))
+    monkeypatch.setattr(module, "run", lambda *_: pytest.fail("the teacher ran again"))
+    after = teacher_outputs(experiment, teacher)(batch_of(experiment, 1))
+    assert torch.equal(before.logits, after.logits)
+    assert len(caches(experiment)) == 1
+
+
+def test_more_views_are_added_to_those_there_are(given):
+    experiment, teacher = given()
+    teacher_outputs(experiment, teacher)
+    times = {path.name: path.stat().st_mtime_ns for path in caches(experiment)[0].iterdir()}
+    more, _ = given(f"teacher.views={VIEWS + 1}")
+    teacher_outputs(more, teacher)
+    assert len(caches(experiment)) == 1
+    after = {path.name: path.stat().st_mtime_ns for path in caches(experiment)[0].iterdir()}
+    assert set(after) - set(times) == {"view2.npy"} and times.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "seed"),
+    [
+        ([], 1),  # another teacher
+        (["data.val_fraction=0.25"], 0),
+        (["data.seed=1"], 0),
+        (["data.crop=1"], 0),
+        (["data.flip=false"], 0),
+        (["data.mean=[0.5, 0.5, 0.5]"], 0),
+        (["teacher.taps=[layer1.0, layer2.0]"], 0),
+    ],
+)
+def test_a_cache_belongs_to_one_teacher_data_taps_and_seed(given, overrides, seed):
+    experiment, teacher = given()
+    teacher_outputs(experiment, teacher)
+    other, changed = given(*overrides, seed=seed)
+    outputs = teacher_outputs(other, changed)
+    assert len(caches(experiment)) == 2
+    batch = batch_of(other, 1)
+    reference = LiveTeacher(changed, other.machine)(batch)
+    torch.testing.assert_close(outputs(batch).logits, reference.logits, rtol=2e-3, atol=1e-4)
+
+
+def test_an_interrupted_view_goes_on_at_its_mark(given, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 16)  # of 64 images
+    monkeypatch.setattr(module, "EVALUATION_BATCH", 8)
+    experiment, teacher = given()
+    run, images = module.run, []
+
+    def stops(model, batch, machine):
+        if len(images) == 5:  # in the third chunk
+            raise KeyboardInterrupt
+        images.append(len(batch))
+        return run(model, batch, machine)
+
+    monkeypatch.setattr(module, "run", stops)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_outputs(experiment, teacher)
+    monkeypatch.setattr(module, "run", lambda *given: images.append(len(given[1])) or run(*given))
+    images.clear()
+    teacher_outputs(experiment, teacher)
+    assert sum(images) == 64 * VIEWS - 32
+    folder = caches(experiment)[0]
+    assert sorted(path.name for path in folder.iterdir()) == ["view0.npy", "view1.npy"]
+    resumed = np.load(folder / "view0.npy")
+    (folder / "view0.npy").unlink()
+    teacher_outputs(experiment, teacher)
+    np.testing.assert_array_equal(resumed, np.load(folder / "view0.npy"))
+
+
+def test_outputs_too_large_for_float16_are_refused(given):
+    experiment, teacher = given()
+    head: nn.Linear = classifier(teacher)[1]
+    head.bias.fill_(1e5)
+    with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.views=0"):
+        teacher_outputs(experiment, teacher)
+    assert list(islice(caches(experiment)[0].glob("*.npy"), 1)) == []
