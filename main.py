@@ -6,6 +6,7 @@ python main.py --phase all
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
         return f"next: python main_eval.py {experiment.folder.path}"
     shipped = arguments.config == DEFAULT_CONFIG
     given = [] if shipped else [f"--config {arguments.config}"]
-    given += [f"--set {' '.join(arguments.set)}"] if arguments.set else []
+    given += [f"--set {shlex.join(arguments.set)}"] if arguments.set else []
     given += [f"--seeds {' '.join(map(str, arguments.seeds))}"] if arguments.seeds else []
     given += [f"--output-dir {arguments.output_dir}"] if arguments.output_dir != Path("runs") else []
     return " ".join(["next: python main.py", NEXT[arguments.phase], *given])

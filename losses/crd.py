@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Mode = Literal["exact", "relax", "instance"]
+from losses.negatives import Mode, NegativeSampler
+
 Objective = Literal["nce", "infonce"]
 
 
@@ -44,61 +45,6 @@ def infonce_loss(similarities: Tensor) -> Tensor:
     return (similarities.logsumexp(dim=1) - similarities[:, 0]).mean()
 
 
-class NegativeSampler:
-    """Draws, for each anchor, one positive and K negatives as positions in the training set.
-
-    The samples stand sorted by class, so what an anchor may not draw is one run of that order and the other M
-    are consecutive (cyclically). A batch shares one random permutation of range(M), an anchor takes a window of
-    K entries of it at an offset of its own: uniform, without replacement while K <= M (beyond, the window
-    wraps round), and no draw is ever rejected. Where classes differ in size, so does M: entries beyond an
-    anchor's own M are sent through the permutation again until they fall inside (cycle walking), which is
-    again a uniform permutation of its M.
-
-    Args:
-        labels: (N,) class of each training sample.
-        num_negatives: K.
-        mode: "exact", "relax" or "instance" (negatives: all other samples, whatever their class).
-
-    Raises:
-        ValueError: no sample is left to be a negative.
-    """
-
-    def __init__(self, labels: Tensor, num_negatives: int, mode: Mode) -> None:
-        groups = torch.arange(len(labels)) if mode == "instance" else labels.cpu()
-        _, groups, sizes = groups.unique(return_inverse=True, return_counts=True)
-        if len(sizes) < 2:
-            raise ValueError("all samples are of one class, so there are no negatives: use mode instance")
-        ends = sizes.cumsum(0)
-        device = labels.device
-        self.order = groups.argsort(stable=True).to(device)  # (N,) samples sorted by group
-        self.start = (ends - sizes)[groups].to(device)  # (N,) where a sample's group starts in that order
-        self.size = sizes[groups].to(device)  # (N,) and how many it has
-        self.num_negatives = num_negatives
-        self.mode = mode
-        self.largest_rest = len(labels) - int(sizes.min())
-        self.equal_sizes = bool((sizes == sizes[0]).all())
-
-    def __call__(self, indices: Tensor) -> Tensor:
-        """Draw for the samples `indices` (B,) with torch's global generator: (B, K + 1), positive first."""
-        device, num_samples = indices.device, len(self.order)
-        start, size = self.start[indices][:, None], self.size[indices][:, None]
-        rest = num_samples - size  # (B, 1), M of each anchor
-        permutation = torch.randperm(self.largest_rest, device=device)
-        offset = (torch.rand(rest.shape, device=device, dtype=torch.float64) * rest).long()
-        window = (offset + torch.arange(self.num_negatives, device=device)) % rest  # (B, K)
-        drawn = permutation[window]
-        while not self.equal_sizes and (outside := drawn >= rest).any():
-            drawn = torch.where(outside, permutation[drawn], drawn)
-        negatives = self.order[(start + size + drawn) % num_samples]
-        return torch.cat([self._positives(indices, start, size), negatives], dim=1)
-
-    def _positives(self, indices: Tensor, start: Tensor, size: Tensor) -> Tensor:  # (B, 1)
-        if self.mode != "relax":
-            return indices[:, None]
-        within = (torch.rand(size.shape, device=size.device, dtype=torch.float64) * size).long()
-        return self.order[start + within]
-
-
 class LossAgainstBank(torch.autograd.Function):
     """A loss of the similarities between anchors and drawn bank entries, its gradient taken in the forward pass.
 
@@ -111,7 +57,7 @@ class LossAgainstBank(torch.autograd.Function):
     def forward(
         ctx: Any, anchors: Tensor, bank: Tensor, drawn: Tensor, loss_of: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        scores = anchors @ bank.T  # (B, N)
+        scores = anchors.to(bank.dtype) @ bank.T  # (B, N)
         with torch.enable_grad():
             similarities = scores.gather(1, drawn).float().requires_grad_()  # (B, K + 1)
             loss = loss_of(similarities)
@@ -133,16 +79,34 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.momentum = momentum
         self.register_buffer("features", F.normalize(torch.randn(num_samples, dim), dim=1))
+        self._lowered: tuple[Tensor, int] | None = None  # a copy in autocast's precision, of which version
 
     def loss(self, anchors: Tensor, drawn: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
         """`loss_of` the inner products (B, K + 1) of anchors (B, D) with the entries `drawn` (B, K + 1)."""
-        return LossAgainstBank.apply(anchors, self.features, drawn, loss_of)
+        return LossAgainstBank.apply(anchors, self._entries(), drawn, loss_of)
+
+    def _entries(self) -> Tensor:
+        """The bank; under autocast a copy in its precision, kept since casting costs as much as a product."""
+        device = self.features.device.type
+        if not torch.is_autocast_enabled(device):
+            return self.features
+        if self._lowered is None or self._lowered[1] != self.features._version:
+            self._lowered = self.features.to(torch.get_autocast_dtype(device)), self.features._version
+        return self._lowered[0]
 
     @torch.no_grad()
     def update(self, indices: Tensor, features: Tensor) -> None:
         """Entry i becomes the normalised momentum · old + (1 − momentum) · new, for unit `features` (B, D)."""
-        mixed = torch.lerp(features, self.features[indices], self.momentum)
-        self.features[indices] = F.normalize(mixed, dim=1)
+        self.set(indices, F.normalize(torch.lerp(features, self.features[indices], self.momentum), dim=1))
+
+    @torch.no_grad()
+    def set(self, indices: Tensor, features: Tensor) -> None:
+        """Entry i becomes row i of `features` (B, D)."""
+        lowered = self._lowered if self._lowered and self._lowered[1] == self.features._version else None
+        self.features[indices] = features
+        if lowered is not None:
+            lowered[0][indices] = features.to(lowered[0].dtype)
+            self._lowered = lowered[0], self.features._version
 
 
 class CRDLoss(nn.Module):
@@ -244,8 +208,8 @@ class CRDLoss(nn.Module):
         if not self.from_bank:
             return
         student, teacher = self.project(student, teacher)
-        self.student_bank.features[self.gather(indices)] = self.gather(student)
-        self.teacher_bank.features[self.gather(indices)] = self.gather(teacher)
+        self.student_bank.set(self.gather(indices), self.gather(student))
+        self.teacher_bank.set(self.gather(indices), self.gather(teacher))
 
     def _direction(self, cosines: Tensor, side: int) -> Tensor:  # (B, K + 1)
         similarities = cosines / self.temperature

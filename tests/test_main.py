@@ -104,7 +104,7 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
         "student: resnet8, 77,652 parameters",
         "machine: cpu, float32",
         f"scratch seed 1: 4 epochs x 4 steps -> {tmp_path / 'tiny' / 'seed1' / 'scratch'}",
-        "dry run: nothing was trained or written",
+        "dry run: nothing was trained, no run folder was written",
     ):
         assert text in done.stdout
 
@@ -124,10 +124,14 @@ def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main)
     changed = {path.parent.name for path in after if after[path] != before.get(path)}
     assert changed == {"tiny", "stage2"}
     assert_same_weights(run_copy / "tiny", whole_run[0] / "tiny")
-    done = call_main(run_copy, "--phase", "all", "--fresh", "--set", "kd.alpha=0.5", "baselines.methods=[]")
-    assert done.returncode == 2 and "kd.alpha, baselines.methods" in done.stderr  # four baselines would stay
-    done = call_main(run_copy, "--phase", "all", "--fresh", "--quiet", "--set", "kd.alpha=0.5")
-    assert done.returncode == 0 and done.stdout.count(": done, ") == len(JOBS)
+    done = call_main(run_copy, "--phase", "baselines", "--fresh", "--set", "kd.alpha=0.5")
+    assert done.returncode == 2 and "kd.alpha" in done.stderr  # stage 2 of the old config would stay
+    done = call_main(run_copy, "--phase", "crd", "--fresh")
+    assert done.returncode == 0 and not (run_copy / "tiny" / "seed0" / "stage2").exists()  # its stage 1 is another
+    done = call_main(run_copy, "--phase", "teacher", "--fresh", "--quiet", "--set", "kd.alpha=0.5")
+    assert done.returncode == 0
+    assert {path.name for path in (run_copy / "tiny").iterdir() if path.is_dir()} == {"seed0", "teacher"}
+    assert not any((run_copy / "tiny" / "seed0").iterdir())
 
 
 def test_another_config_is_refused_and_names_its_keys(run_copy, call_main):

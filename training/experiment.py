@@ -105,17 +105,18 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
     Args:
         folder: of the run.
         config: the resolved config.
-        fresh: remove what `jobs` left and start them over.
+        fresh: remove what `jobs` left, and what was trained from that, and start over.
         resume: go on with unfinished jobs.
         jobs: what is about to be trained.
 
     Raises:
         UserError: an unfinished job without `fresh` or `resume`, or a run made with another config.
     """
+    present = [job for job in _all_jobs(folder) if job.path.exists()]
+    outdated = _with_dependents(folder, jobs, present) if fresh else []
     if (folder.path / "config.yaml").exists():
-        others = [job for job in _all_jobs(folder) if job not in jobs] if fresh else [folder.teacher]
         keys = differing_keys(folder.config(), config)
-        if keys and not (fresh and not any(job.path.exists() for job in others)):
+        if keys and (not fresh or any(job not in outdated for job in present)):
             raise UserError(
                 f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
                 "or start over with --phase all --fresh"
@@ -124,13 +125,14 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
         raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
     unfinished = [job for job in jobs if job.unfinished]
     if unfinished and not (fresh or resume):
+        done = len(unfinished[0].history())
         raise UserError(
-            f"{unfinished[0].path} is unfinished ({len(unfinished[0].history())} epochs done): go on with --resume "
-            "or start over with --fresh"
+            f"{unfinished[0].path} is unfinished ({done} epochs done): "
+            "go on with --resume or start over with --fresh"
         )
     distributed.barrier()  # every process has looked before the first of them writes
     if distributed.rank() == 0:
-        for job in jobs if fresh else []:
+        for job in outdated:
             job.clear()
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.path / "config.yaml", to_yaml(config))
@@ -141,6 +143,14 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
 def _all_jobs(folder: RunFolder) -> list[JobFolder]:
     students = [folder.job(seed, name) for seed in folder.seeds() for name in STUDENT_JOBS]
     return [folder.teacher, *students]
+
+
+def _with_dependents(folder: RunFolder, jobs: list[JobFolder], present: list[JobFolder]) -> list[JobFolder]:
+    """Jobs and all that was trained from them: everything from the teacher, stage 2 from stage 1."""
+    if folder.teacher in jobs:
+        return present
+    stage2 = [JobFolder(job.path.with_name("stage2")) for job in jobs if job.name == "stage1"]
+    return [*jobs, *stage2]
 
 
 def environment() -> dict[str, Any]:

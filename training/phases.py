@@ -118,4 +118,4 @@ def describe(jobs: list[Job], experiment: Experiment) -> str:
         if job.folder == experiment.folder.teacher and is_given(experiment) and not job.folder.finished:
             state = "given by the config, not trained"
         lines.append(f"{job.title}: {state} -> {job.folder.path}")
-    return "\n".join([*lines, "dry run: nothing was trained or written"])
+    return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from losses.crd import NegativeSampler
+from losses.negatives import NegativeSampler
 
 CLASS_SIZES = st.lists(st.integers(1, 9), min_size=2, max_size=6)
 UNEQUAL = torch.tensor([0] * 3 + [1] * 7 + [2] * 2)[torch.randperm(12, generator=torch.Generator().manual_seed(3))]
