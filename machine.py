@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -47,6 +48,14 @@ def choose_device(name: str) -> torch.device:
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices, use cpu or auto"
         )
     return device
+
+
+def compute_reproducibly(device: torch.device) -> None:
+    """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -16,7 +16,7 @@ from config import Config, config_table, load_config
 from dataset.loader import prepare
 from dataset.sources import load_source
 from errors import exit_code
-from machine import Machine, choose_device, use_bfloat16
+from machine import Machine, choose_device, compute_reproducibly, use_bfloat16
 from training.distributed import process_group
 from training.experiment import Experiment, RunFolder, claim
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
@@ -71,6 +71,7 @@ def run() -> None:
         return
     config = read_config(arguments)
     with process_group(choose_device(arguments.device)) as device:
+        compute_reproducibly(device)
         experiment = open_experiment(config, arguments, device)
         jobs = jobs_of(arguments.phase, config, experiment.folder)
         check(arguments.phase, experiment)

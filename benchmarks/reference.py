@@ -1,0 +1,55 @@
+"""The published CRD step, written from the equations of Tian et al. (2020), as the baseline of `crd_step.py`.
+
+It gathers the vectors of positive and negatives, (B, K + 1, D) twice, multiplies them one anchor at a time, and
+draws the negatives of each sample with numpy, as a data set would.
+
+Letters: B batch, N training samples, K negatives an anchor, D dimension of a projection.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def draw(
+    labels: NDArray[np.int64], indices: NDArray[np.int64], num_negatives: int, rng: np.random.Generator
+) -> Tensor:
+    """(B, K + 1) positions: each sample, then K of other classes without replacement, one sample at a time."""
+    rows = []
+    for index in indices:
+        others = np.flatnonzero(labels != labels[index])
+        rows.append(np.concatenate([[index], rng.choice(others, num_negatives, replace=False)]))
+    return torch.from_numpy(np.stack(rows))
+
+
+def similarities(anchors: Tensor, bank: Tensor, drawn: Tensor, temperature: float) -> Tensor:
+    """(B, K + 1) inner products over gathered vectors, divided by the temperature."""
+    vectors = bank.index_select(0, drawn.reshape(-1)).view(*drawn.shape, -1)  # (B, K + 1, D)
+    return torch.bmm(vectors, anchors[:, :, None]).squeeze(2) / temperature
+
+
+def nce(exponentials: Tensor, z: float, num_samples: int) -> Tensor:
+    """−log h(positive) − Σ log(1 − h(negative)), mean over anchors, with h = p / (p + K/N), p = exp(.) / Z."""
+    p = exponentials / z
+    noise = (p.shape[1] - 1) / num_samples
+    positive = (p[:, 0] / (p[:, 0] + noise)).log()
+    negatives = (noise / (p[:, 1:] + noise)).log()
+    return -(positive + negatives.sum(dim=1)).mean()
+
+
+def step(
+    student: Tensor, teacher: Tensor, banks: tuple[Tensor, Tensor], indices: Tensor, drawn: Tensor, z: float
+) -> Tensor:
+    """Loss of both directions for unit features (B, D), then the momentum update of both banks (N, D)."""
+    student_bank, teacher_bank = banks
+    num_samples = len(student_bank)
+    loss = nce(similarities(student, teacher_bank, drawn, 0.1).exp(), z, num_samples)
+    loss = loss + nce(similarities(teacher, student_bank, drawn, 0.1).exp(), z, num_samples)
+    with torch.no_grad():
+        for bank, features in ((student_bank, student), (teacher_bank, teacher)):
+            bank.index_copy_(0, indices, F.normalize(0.5 * bank[indices] + 0.5 * features, dim=1))
+    return loss
