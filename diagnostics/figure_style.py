@@ -94,7 +94,7 @@ def key(figure: Figure, names: Sequence[str], hollow: Sequence[str] = ()) -> Non
         )
         for name in names
     ]
-    columns = min(6 if figure.get_figwidth() > NARROW else 4, len(names))
+    columns = min(6 if figure.get_figwidth() > NARROW else 3, len(names))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=POINTS, frameon=False)
 
 

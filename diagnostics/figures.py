@@ -31,7 +31,7 @@ FIGURES: dict[str, Callable[[Report, Recordings, Maps], Figure | None]] = {  # i
     "cost": lambda report, recordings, maps: figures_predictions.cost(report["cost"], report["models"]),
     "stage1": lambda report, recordings, maps: figures_training.stage1(report["curves"].get("stage1", [])),
     "stage2": lambda report, recordings, maps: figures_training.stage2(report["curves"].get("two_stage", [])),
-    "training": lambda report, recordings, maps: figures_training.test_accuracy(report["curves"]),
+    "training": lambda report, recordings, maps: figures_training.accuracy_by_epoch(report["curves"]),
 }
 
 

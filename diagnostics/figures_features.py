@@ -106,5 +106,7 @@ def embedding(
         Line2D([], [], linestyle="", marker=shape, color=shade, label=label(classes[c]))
         for c, (shade, shape) in looks.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=POINTS, frameon=False)
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = max(1, min(5, int(figure.get_figwidth() / (0.5 + 0.085 * longest))))  # inches of marker and letters
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=POINTS, frameon=False)
     return figure

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from diagnostics.figure_style import (
     GREY,
@@ -93,6 +94,7 @@ def class_change(fidelity: Section, classes: Sequence[str]) -> Figure | None:
     shown = chosen_classes(change)
     figure, (axes,) = panels(1, 1, 1.4 + 0.19 * len(shown), width=NARROW)
     rows = np.arange(len(shown))
+    axes.use_sticky_edges = False  # room for markers at 0
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.barh(rows, [100 * change[c] for c in shown], height=0.55, color=LIGHT)
     for name in [*(name for name in names if name != main), main]:  # the focus on top
@@ -110,7 +112,7 @@ def class_change(fidelity: Section, classes: Sequence[str]) -> Figure | None:
     axes.set_ylim(len(shown) - 0.4, -0.6)
     if len(shown) < sum(value is not None for value in change):
         axes.axhline(len(shown) / 2 - 0.5, color=GREY, linewidth=0.8, linestyle=":")
-    describe(axes, x=f"accuracy minus the teacher's, points (bars: {main})")
+    describe(axes, x="accuracy minus the teacher's, points")
     key(figure, names, hollow=[name for name in names if name != main])
     return figure
 
@@ -179,9 +181,14 @@ def _against(axes: Axes, models: Sequence[Section], values: Sequence[float]) -> 
         shade = colour(model["name"])
         axes.plot([value, value], [low, high], color=shade, linewidth=0.8, alpha=0.6)
         axes.plot(value, top1, marker(model["name"]), color=shade, markersize=6, alpha=0.9)
-    axes.set_xlim(0, 1.1 * max(values))
+    if max(values) > 8 * min(values):
+        axes.set_xscale("log")
+        axes.set_xlim(min(values) / 2, 2 * max(values))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(0, 1.1 * max(values))
+        axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
-    axes.locator_params(axis="x", nbins=5)
     axes.grid(color=LIGHT)
     axes.set_axisbelow(True)
 

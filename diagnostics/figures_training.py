@@ -60,7 +60,7 @@ def stage2(history: History) -> Figure | None:
     return figure
 
 
-def test_accuracy(curves: Mapping[str, History]) -> Figure | None:
+def accuracy_by_epoch(curves: Mapping[str, History]) -> Figure | None:
     """Test top-1 of every student by epoch of its training; two-stage begins where its stage 1 ended."""
     shown = [name for name, history in curves.items() if any("test_top1" in epoch for epoch in history)]
     shown = [name for name in shown if method_of(name) != "teacher"]

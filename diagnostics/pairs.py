@@ -51,7 +51,7 @@ def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bo
         "quoted_log10_p": statistics.quoted_test.log10_p,
         "interval": asdict(interval),
         "detectable": asdict(smallest_detectable_difference(len(a), statistics.disagreement)),
-        "sentence": _sentence(name_a, name_b, interval, (len(a), "images")),
+        "sentence": _sentence(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
     }
 
 
@@ -72,10 +72,7 @@ def compare_seeds(name_a: str, name_b: str, a: dict[int, float], b: dict[int, fl
 
 
 def _sentence(
-    name_a: str,
-    name_b: str,
-    result: DifferenceInterval | SeedComparison,
-    basis: Basis,
+    name_a: str, name_b: str, result: DifferenceInterval | SeedComparison, basis: Basis, p: float | None = None
 ) -> str:
     bounds = [None if bound is None else 100 * bound for bound in (result.low, result.high)]
-    return sentence(name_a, name_b, 100 * result.difference, *bounds, basis)
+    return sentence(name_a, name_b, 100 * result.difference, *bounds, basis, p)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from diagnostics.figures import FIGURES, draw_all
 from diagnostics.figures_features import coloured_classes
 from diagnostics.figures_predictions import MOST_CLASSES, focus
 from diagnostics.recording import Recordings
-from diagnostics.table_format import NO_TEACHER, Cell, Table, letter, to_csv, to_tex
+from diagnostics.table_format import NO_TEACHER, Table, letter, to_csv, to_tex
 from diagnostics.tables import all_tables
 from diagnostics.verdict import verdict
 from files import write_atomically, write_text
@@ -113,17 +114,13 @@ def embedded(picture: bytes) -> dict[str, Any]:
 
 def lead(table: Table, main: str | None) -> Table:
     """The rows to show at once: the first seed's, and of many pairs those of the student in question."""
-    is_pairs = [column.key for column in table.columns[:2]] == ["a", "b"]
-    if not is_pairs:
-        return table.only(lambda row: is_first(str(row[0].value)))
-
-    def names(row: Sequence[Cell]) -> list[str]:
-        return [str(cell.value) for cell in row[:2]]
-
-    shown = table.only(lambda row: all(map(is_first, names(row))))
-    if len(shown.rows) > MOST_PAIRS and main is not None:
-        shown = shown.only(lambda row: main in names(row))
-    return shown
+    names = 2 if [column.key for column in table.columns[:2]] == ["a", "b"] else 1
+    shown = table.only(lambda row: all(is_first(str(cell.value)) for cell in row[:names]))
+    remarks = ["the first seed"] if len(shown.rows) < len(table.rows) else []
+    if names == 2 and len(shown.rows) > MOST_PAIRS and main is not None:
+        shown = shown.only(lambda row: main in (row[0].value, row[1].value))
+        remarks.append(f"pairs with {main}")
+    return replace(shown, caption=f"{table.caption} Here: {', '.join(remarks)}.") if remarks else shown
 
 
 def facts(context: Mapping[str, Any]) -> dict[str, dict[str, str]]:

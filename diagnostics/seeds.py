@@ -104,10 +104,12 @@ def sentence(
     low: float | None,
     high: float | None,
     basis: tuple[int, Literal["seeds", "images"]],
+    p: float | None = None,
 ) -> str:
     """One plain sentence on B - A, in percent points, with its 95 % interval, over (5, "seeds") or the like.
 
-    B is better or worse only where the interval leaves 0 out; an interval of None is said to be missing.
+    B is better or worse only where the interval leaves 0 out and the test's p, where one is given, is below 0.05:
+    where few images decide, a bootstrap interval is too narrow. An interval of None is said to be missing.
     Raises ValueError for another basis, or when only one bound is None.
     """
     number, unit = basis
@@ -120,6 +122,8 @@ def sentence(
         source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
         return f"{no_difference}, and {source} no interval"
     place = f"{'over' if unit == 'seeds' else 'on'} {number:,} {unit}"
+    if p is not None and p >= 1 - LEVEL and not low <= 0 <= high:
+        return f"{no_difference}, 95 % {_points(low)} to {_points(high)} but p = {p:.2f} by the test, {place}"
     if low > 0:
         size, bounds, verdict = difference_points, (low, high), "better"
     elif high < 0:

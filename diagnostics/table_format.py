@@ -74,7 +74,8 @@ class Table:
 
     def is_text(self, column: int) -> bool:
         """Whether a column holds words, which are aligned to the left."""
-        return all(isinstance(row[column].value, str | None) for row in self.rows)
+        values = [row[column].value for row in self.rows]
+        return any(isinstance(v, str) for v in values) and all(isinstance(v, str | None) for v in values)
 
     def only(self, keep: Callable[[Sequence[Cell]], bool]) -> Table:
         """The same table with some of its rows."""

@@ -52,8 +52,8 @@ def models(report: Section) -> Table:
         Column("flops", "MFLOPs", lambda value: f"{value / 1e6:,.1f}"),
         Column("state_bytes", "kB", lambda value: f"{value / 1000:,.0f}"),
         Column("median_ms", "ms an image", decimals(2)),
-        Column("parameter_ratio", "× parameters", decimals(2)),
-        Column("flop_ratio", "× FLOPs", decimals(2)),
+        Column("parameter_ratio", "× parameters", decimals(3)),
+        Column("flop_ratio", "× FLOPs", decimals(3)),
     ]
     return Table(
         "models",

@@ -9,7 +9,7 @@ from diagnostics.table_format import Cell, Column, Table, decimals, grouped, int
 
 Section = Mapping[str, Any]
 PAIR = (Column("a", "A"), Column("b", "B"))
-ONE_MODEL = "There is only one model that classifies, so there is no pair."
+NO_PAIR = "A pair needs two models that classify."
 
 
 def pairs(rows: Sequence[Section]) -> Table:
@@ -39,7 +39,7 @@ def pairs(rows: Sequence[Section]) -> Table:
         for row in rows
     ]
     caption = "Accuracy difference with 95 % bootstrap interval, and the McNemar test to quote."
-    return Table("pairs", caption, columns, cells, ONE_MODEL)
+    return Table("pairs", caption, columns, cells, NO_PAIR)
 
 
 def tests(rows: Sequence[Section]) -> Table:
@@ -69,7 +69,7 @@ def tests(rows: Sequence[Section]) -> Table:
             line.append(Cell(row[kind]["log10_p"], note=note))
         cells.append(line)
     return Table(
-        "tests", "Counts, McNemar's test and the chi-square test of independence.", columns, cells, ONE_MODEL
+        "tests", "Counts, McNemar's test and the chi-square test of independence.", columns, cells, NO_PAIR
     )
 
 
@@ -100,7 +100,7 @@ def errors(rows: Sequence[Section]) -> Table:
         ]
         for row in rows
     ]
-    return Table("errors", "How alike the errors of two models are.", columns, cells, ONE_MODEL)
+    return Table("errors", "How alike the errors of two models are.", columns, cells, NO_PAIR)
 
 
 def seeds(section: Section) -> Table:

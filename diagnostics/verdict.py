@@ -9,6 +9,8 @@ from typing import Any, Literal
 from diagnostics.figure_style import is_first
 
 LEVEL = 0.05
+ONE_MODEL = "There is one model: nothing to compare."
+NO_TWO_STAGE = "Two-stage is not among these models."
 Side = Literal["behind", "ahead", "even"]
 
 
@@ -79,7 +81,7 @@ def _caution(
     caution = []
     if doubtful:
         caution.append(
-            f"For {listed(doubtful)} the bootstrap interval leaves out 0 but the McNemar test does not confirm it; "
+            f"For {listed(doubtful)} the bootstrap interval leaves out 0 but McNemar's test does not confirm it; "
             "few images decide there, and the test is the one to trust."
         )
     on_images = [name for side in sides.values() for name in side if name not in over_seeds]

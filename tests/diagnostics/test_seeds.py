@@ -81,6 +81,13 @@ def test_wrong_input_is_refused():
         sentence("a", "b", 1.0, None, 1.5, (5, "seeds"))
 
 
+def test_an_interval_without_zero_does_not_overrule_the_test():
+    told = sentence("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
+    assert told.startswith("no difference shown between scratch and teacher: -1.1 points")
+    assert told.endswith("95 % -2.2 to -0.2 but p = 0.07 by the test, on 540 images")
+    assert "worse" in sentence("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.04)
+
+
 NONE_SHOWN = "no difference shown between two_stage and scratch:"
 
 
