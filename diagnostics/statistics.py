@@ -149,6 +149,8 @@ def mcnemar(counts: Counts, corrected: bool = True) -> Test:
 def mcnemar_exact(counts: Counts) -> Test:
     """Exact McNemar test: min(b, c) against Binomial(b + c, 1/2), both tails; p is 1 when b + c is 0."""
     fewer, discordant = min(counts.b, counts.c), counts.b + counts.c
+    if 2 * fewer + 1 >= discordant:  # the tails meet or overlap
+        return Test(float(fewer), 1.0, 0.0)
     tail = special.logsumexp(stats.binom.logpmf(np.arange(fewer + 1), discordant, 0.5))
     return _test(fewer, math.log(2) + tail)
 
