@@ -36,7 +36,8 @@ def export_model(model: nn.Module, images: Tensor, build: Callable[[], nn.Module
         folder: where the files go.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model, images = model.cpu().float().eval(), images.cpu().float()
+    model = model.cpu().float().to(memory_format=torch.contiguous_format).eval()
+    images = images.cpu().float()
     with torch.no_grad():
         wanted = model(images)
         return [

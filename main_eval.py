@@ -101,7 +101,8 @@ def _subjects(arguments: argparse.Namespace) -> tuple[Experiment, list[Subject],
     data = prepare(load_source(config.data), config.data, device)
     experiment = Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
     subjects = subjects_of_files(experiment, arguments.teacher, arguments.student)
-    return experiment, subjects, arguments.output_dir / f"{arguments.teacher.stem}_vs_{arguments.student.stem}"
+    hashes = "-".join(subject.weights_hash[:8] for subject in subjects)
+    return experiment, subjects, arguments.output_dir / f"eval-{hashes}"
 
 
 def _read(path: Path) -> Recordings:

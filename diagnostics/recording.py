@@ -28,6 +28,7 @@ from models.taps import TappedModel, blocks_of, default_taps
 BATCH = 500
 LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
 CORRUPTED_SAMPLE = 1000  # test images that are corrupted
+COST_SECONDS = 0.5  # of repeated passes a batch size
 PROBE_SAMPLE = 5000  # training images that the linear probe learns from
 
 
@@ -151,7 +152,7 @@ def _record_one(
     corrupted = np.empty((0, 0, 0), dtype=np.int32)
     if subject.detailed:
         size = data.settings.image_size
-        meta["cost"] = asdict(model_cost(model, (3, size, size), machine.device))
+        meta["cost"] = asdict(model_cost(model, (3, size, size), machine.device, seconds=COST_SECONDS))
         corrupted = _corrupted(model, data.test, shared["corrupted_indices"], machine)
     projections = {name: value.float().numpy() for name, value in (subject.projections or {}).items()}
     return Recording(

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import main_eval
+from diagnostics import recording
+from diagnostics.recording import read
+from errors import exit_code
+from models import build_model
+from training.checkpoint import load
+
+CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
+
+
+def call(monkeypatch, capfd, *words: object) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["main_eval.py", *map(str, words)])
+    capfd.readouterr()
+    code = exit_code(main_eval.run)
+    return code, *capfd.readouterr()
+
+
+@pytest.fixture(scope="module")
+def trained(run_main, tmp_path_factory):
+    """A run of two seeds with two baselines, and what `main_eval.py` printed of it."""
+    runs = tmp_path_factory.mktemp("evaluated")
+    done = run_main(
+        runs, "--phase", "all", "--seeds", "0", "1", "--quiet", "--set", "baselines.methods=[scratch,kd]"
+    )
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, main_eval.__file__, str(runs / "tiny"), "--quiet"]
+    return runs / "tiny", subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("counts", "mcnemar", "chi_square", "phi", "dissimilarity"),
+    [
+        ((4869, 1884, 694, 2553), 548.38, 2283.92, 0.478, 0.336),
+        ((5186, 1879, 512, 2423), 780.41, 2646.67, 0.515, 0.330),
+        ((2919, 3430, 445, 3206), 2297.87, 1183.88, 0.344, 0.377),
+    ],
+)
+def test_counts_give_the_published_table(monkeypatch, capfd, counts, mcnemar, chi_square, phi, dissimilarity):
+    code, out, err = call(monkeypatch, capfd, "--counts", *counts, "--json")
+    told = json.loads(out)
+    assert (code, err) == (0, "")
+    assert round(told["mcnemar_corrected"]["statistic"], 2) == mcnemar
+    assert round(told["chi_square_yates"]["statistic"], 2) == chi_square
+    assert round(told["phi"], 3) == phi
+    assert round(told["error_dissimilarity"], 3) == dissimilarity
+    code, out, _ = call(monkeypatch, capfd, "--counts", *counts)
+    assert code == 0 and f"{mcnemar:.2f}" in out and f"{chi_square:.2f}" in out
+
+
+def test_a_run_is_evaluated_and_reported(trained):
+    run, done = trained
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = run / "eval"
+    report = json.loads((folder / "report.json").read_text())
+    names = [model["name"] for model in report["models"]]
+    assert names == [*CLASSIFIERS, "scratch/1", "kd/1", "two_stage/1"]
+    for model in report["models"]:
+        job = "teacher" if model["seed"] is None else f"seed{model['seed']}/{model['method']}"
+        result = json.loads((run / job.replace("two_stage", "stage2") / "result.json").read_text())
+        assert model["top1"] == result["test_top1"]  # the same images in the same precision as in training
+        assert model["low"] <= model["top1"] <= model["high"]
+    pairs = {(pair["a"], pair["b"]) for pair in report["pairs"]}
+    assert ("kd", "two_stage") in pairs and ("kd/1", "two_stage/1") in pairs and ("teacher", "kd/1") in pairs
+    assert ("kd", "two_stage/1") not in pairs  # other seeds are no pair
+    assert report["seeds"]["methods"]["kd"]["n"] == 2
+    assert set(report["representation"]) == {"scratch", "kd", "stage1", "two_stage"}
+    assert report["representation"]["two_stage"]["last"]["cosine"] is not None
+    for text in ("two_stage", "kd", str(folder)):
+        assert text in done.stdout
+    for name in (
+        "report.html",
+        "predictions.npz",
+        "tables/models.csv",
+        "tables/pairs.tex",
+        "figures/accuracy.png",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+
+
+def test_predictions_alone_give_the_same_report(trained, tmp_path, monkeypatch, capfd):
+    run, _ = trained
+    shutil.copy(run / "eval" / "predictions.npz", tmp_path)
+    code, *_ = call(monkeypatch, capfd, tmp_path / "predictions.npz")
+    assert code == 0
+    for name in ("report.json", "report.html"):
+        assert (tmp_path / name).read_bytes() == (run / "eval" / name).read_bytes(), name
+
+
+def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monkeypatch, capfd):
+    run = tmp_path / "tiny"
+    shutil.copytree(trained[0], run)
+    recorded = []
+    original = recording._record_one
+    monkeypatch.setattr(recording, "_record_one", lambda *a: recorded.append(a[0].name) or original(*a))
+    assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
+    assert recorded == []
+    weights = load(run / "seed0" / "kd" / "model.pt")
+    torch.save({name: value * 2 for name, value in weights.items()}, run / "seed0" / "kd" / "model.pt")
+    result = json.loads((run / "seed0" / "kd" / "result.json").read_text())
+    (run / "seed0" / "kd" / "result.json").write_text(json.dumps({**result, "model_sha256": "another"}))
+    assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
+    assert recorded == ["kd"]
+
+
+def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
+    run, _ = trained
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    code, out, _ = call(monkeypatch, capfd, "--compare", run, other, "--json", "--quiet")
+    told = json.loads(out)
+    assert code == 0 and {row["run"] for row in told["models"]} == {"tiny", "other"}
+    assert all(pair["interval"]["difference"] == 0 for pair in told["pairs"])  # a copy of itself
+    assert all("no difference shown" in row["sentence"] for row in told["seeds"])
+    code, out, _ = call(monkeypatch, capfd, "--compare", run, other, "--quiet")
+    assert code == 0 and "other:two_stage" in out
+    code, out, err = call(monkeypatch, capfd, "--compare", run, run, "--quiet")
+    assert code == 2 and "names of their own" in err
+
+
+def test_two_files_are_compared(trained, tiny_config, tmp_path, monkeypatch, capfd):
+    run, _ = trained
+    teacher, student = run / "teacher" / "model.pt", run / "seed0" / "stage2" / "model.pt"
+    words = [
+        "--teacher",
+        teacher,
+        "--student",
+        student,
+        "--config",
+        tiny_config,
+        "--output-dir",
+        tmp_path,
+        "--quiet",
+    ]
+    code, out, _ = call(monkeypatch, capfd, *words)
+    (folder,) = tmp_path.iterdir()
+    whole = json.loads((run / "eval" / "report.json").read_text())
+    told = json.loads((folder / "report.json").read_text())
+    assert code == 0 and [model["name"] for model in told["models"]] == ["teacher", "student"]
+    (pair,) = told["pairs"]
+    (same,) = [row for row in whole["pairs"] if (row["a"], row["b"]) == ("teacher", "two_stage")]
+    assert pair["counts"] == same["counts"]
+
+
+def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypatch, capfd):
+    run, _ = trained
+    code, out, err = call(monkeypatch, capfd, run, "--export", tmp_path / "out", "--quiet")
+    assert (code, err) == (0, "")
+    assert "largest difference in logits" in out and "student.onnx" in out
+    model = build_model("resnet8", 4)
+    model.load_state_dict(load(tmp_path / "out" / "student.pt"))
+    images = torch.randn(3, 3, 16, 16)  # another batch size than the one it was exported with
+    program = torch.export.load(tmp_path / "out" / "student.pt2").module()
+    assert torch.allclose(program(images), model.eval()(images), atol=1e-5)
+
+
+def test_recordings_survive_the_file(trained):
+    recordings = read(trained[0] / "eval" / "predictions.npz")
+    teacher = recordings.models[0]
+    assert teacher.logits.shape == (32, 4) and np.array_equal(recordings.indices, np.arange(32))
+    assert [part.shape[1] for part in teacher.layer_features()] == [16, 32, 64]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["nowhere"], "is no run"),
+        (["--counts", "1", "2", "3", "-4"], "--counts"),
+        (["--counts", "0", "0", "0", "0"], "--counts"),
+        (["--teacher", "a.pt"], "go together"),
+        (["nothing.npz"], "is no file of predictions"),
+        (["--device", "cuda:99", "nowhere"], "cuda"),
+    ],
+)
+def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(monkeypatch, capfd, *words)
+    assert (code, out) == (2, "") and part in err and len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
