@@ -48,7 +48,7 @@ def analyse(recordings: Recordings) -> Section:
         "seeds": over_seeds(models, correct),
         "calibration": {model.name: asdict(calibration(model.logits, recordings.labels)) for model in classifiers},
         "geometry": {model.name: shape(model, recordings) for model in thorough},
-        "information": {"labels": {model.name: _label_information(model, recordings) for model in thorough}},
+        "information": {"labels": {model.name: information_on_labels(model, recordings) for model in thorough}},
         "cost": costs(models, teacher),
         "curves": {model.name: model.meta["history"] for model in models},
     }
@@ -56,7 +56,9 @@ def analyse(recordings: Recordings) -> Section:
         compared = [model for model in students if model.meta["detailed"]]
         report["fidelity"] = {s.name: faithful(teacher, s, recordings) for s in students if s.name in correct}
         report["representation"] = {student.name: similarity(teacher, student) for student in compared}
-        report["information"]["teacher"] = {s.name: _shared_information(teacher, s, recordings) for s in compared}
+        report["information"]["teacher"] = {
+            s.name: information_on_teacher(teacher, s, recordings) for s in compared
+        }
         bounds = {student.name: _nce_bound(student, recordings) for student in compared}
         report["information"]["nce_bound"] = {name: bound for name, bound in bounds.items() if bound is not None}
     report["robustness"] = robustness(models, teacher, recordings)
@@ -158,12 +160,14 @@ def embeddings(
     return {model.name: tsne(model.last[recordings.layer_indices].astype(np.float32)) for model in chosen}
 
 
-def _label_information(model: Recording, recordings: Recordings) -> Section:
+def information_on_labels(model: Recording, recordings: Recordings) -> Section:
+    """Mutual information of the last tap with the label, on the sample of the layer comparison."""
     rows = recordings.layer_indices
     return asdict(label_information(model.last[rows].astype(np.float64), recordings.labels[rows]))
 
 
-def _shared_information(teacher: Recording, student: Recording, recordings: Recordings) -> Section:
+def information_on_teacher(teacher: Recording, student: Recording, recordings: Recordings) -> Section:
+    """Mutual information of the two networks' last taps, on the same sample."""
     rows = recordings.layer_indices
     return asdict(mutual_information(teacher.last[rows].astype(np.float64), student.last[rows].astype(np.float64)))
 

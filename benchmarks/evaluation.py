@@ -1,0 +1,105 @@
+"""What an evaluation of three models on 10,000 test images costs, part by part.
+
+    python -m benchmarks.evaluation [RUN_DIR]
+
+Without a run: a resnet18 and two resnet8 with random weights on random 32x32 images of 100 classes. Their times are
+those of trained ones (t-SNE and the linear probe aside, which depend on how the classes lie).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from config import Config, Data, Network, Teacher
+from dataset.loader import prepare
+from dataset.sources import Images, Source
+from diagnostics import analysis
+from diagnostics.recording import Recordings, Subject
+from diagnostics.report import write_report
+from evaluation import open_run, record, subjects_of_run
+from machine import Machine, use_bfloat16
+from models import build_model
+from training.experiment import Experiment, RunFolder
+
+CLASSES, TRAIN, TEST = 100, 10_000, 10_000
+
+
+def random_subjects() -> tuple[Experiment, list[Subject]]:
+    """Three untrained networks and random images."""
+    device = torch.device("cpu")
+    rng = np.random.default_rng(0)
+    parts = [
+        Images(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), np.arange(count) % CLASSES)
+        for count in (TRAIN, 0, TEST)
+    ]
+    source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
+    config = Config(name="random", teacher=Teacher(arch="resnet18"), student=Network(arch="resnet8"))
+    machine = Machine(device, use_bfloat16("auto", device))
+    experiment = Experiment(config, prepare(source, Data(), device), machine, RunFolder(Path("random")))
+    subjects = []
+    for name, arch in (("teacher", "resnet18"), ("kd", "resnet8"), ("two_stage", "resnet8")):
+        seed = None if name == "teacher" else 0
+
+        def build(arch: str = arch) -> torch.nn.Module:
+            return machine.place(build_model(arch, CLASSES))
+
+        subjects.append(Subject(name, name, seed, arch, name, True, True, None, [], build))
+    return experiment, subjects
+
+
+def timed(name: str, call: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    call()
+    print(f"{name:46} {time.perf_counter() - start:6.1f} s", flush=True)
+
+
+def print_parts(recordings: Recordings) -> None:
+    """Time of each family of numbers by itself; all of them are in the report's time as well."""
+    models = recordings.models
+    teacher, *students = models
+    classifiers = [model for model in models if model.meta["classifies"]]
+    correct = {model.name: analysis.right(model, recordings) for model in classifiers}
+    timed("  paired statistics", lambda: analysis.paired(classifiers, correct))
+    timed("  CKA, exact and by minibatches", lambda: [analysis.similarity(teacher, model) for model in students])
+    timed("  geometry and linear probe", lambda: [analysis.shape(model, recordings) for model in models])
+    timed("  information on the label", lambda: [analysis.information_on_labels(m, recordings) for m in models])
+    timed(
+        "  information on the teacher",
+        lambda: [analysis.information_on_teacher(teacher, model, recordings) for model in students],
+    )
+    timed("  t-SNE", lambda: analysis.embeddings(recordings))
+
+
+def main(run: Path | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if run is None:
+            experiment, subjects = random_subjects()
+        else:
+            device = torch.device("cpu")
+            experiment = open_run(RunFolder(run), Machine(device, use_bfloat16("auto", device)))
+            subjects = subjects_of_run(experiment)
+        print(
+            f"{len(subjects)} models, {len(experiment.data.test):,} test images, {torch.get_num_threads()} threads"
+        )
+        start = time.perf_counter()
+        recordings = record(experiment, subjects, Path(folder))
+        print(f"{'recording (logits, features, corruptions, cost)':46} {time.perf_counter() - start:6.1f} s")
+        timed("report (all numbers, tables, figures, page)", lambda: write_report(recordings, Path(folder)))
+        print(f"{'together':46} {time.perf_counter() - start:6.1f} s")
+        print(f"{'peak memory':46} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:6.2f} GB")
+        print("of the report:")
+        print_parts(recordings)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path, help="a finished run")
+    main(parser.parse_args().run)
