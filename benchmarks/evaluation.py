@@ -2,8 +2,8 @@
 
     python -m benchmarks.evaluation [RUN_DIR]
 
-Without a run: a resnet18 and two resnet8 with random weights on random 32x32 images of 100 classes. Their times are
-those of trained ones (t-SNE and the linear probe aside, which depend on how the classes lie).
+Without a run: a resnet18 and two resnet8 with random weights on random 32x32 images of 100 classes. Their times
+are those of trained ones, but for t-SNE and the linear probe, which depend on how the classes lie.
 """
 
 from __future__ import annotations
