@@ -26,7 +26,22 @@ from tqdm import tqdm
 from files import write_text
 from training.checkpoint import file_hash, load, save
 
-SHOWN = ("loss", "top1", "val_top1", "test_top1", "cosine_last", "cka_last")
+# what a person sees of an epoch, all of it stands in metrics.jsonl
+SHOWN = {
+    "loss": "loss",
+    "crd_penultimate": "crd penultimate",
+    "crd_last": "last",
+    "kl": "kl",
+    "ce": "ce",
+    "top1": "top-1",
+    "val_top1": "val top-1",
+    "test_top1": "test top-1",
+    "cosine_penultimate": "cosine penultimate",
+    "cosine_last": "last",
+    "cka_penultimate": "cka penultimate",
+    "cka_last": "last",
+    "learning_rate": "lr",
+}
 
 
 @dataclass(frozen=True)
@@ -141,5 +156,5 @@ class Log:
         with open(self.folder.path / "timing.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "images_per_second": round(images_per_second, 1)}) + "\n")
         if not self.quiet:
-            shown = "  ".join(f"{name} {measures[name]:.4f}" for name in SHOWN if name in measures)
+            shown = "  ".join(f"{text} {measures[name]:.4g}" for name, text in SHOWN.items() if name in measures)
             tqdm.write(f"{self.folder.name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s")
