@@ -11,6 +11,7 @@ import os
 import shutil
 import urllib.error
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,6 +151,8 @@ def _torchvision(name: str, root: Path) -> tuple[Reader, str]:
             root.mkdir(parents=True, exist_ok=True)
             parts = [dataset(str(root), train=train, download=True) for train in (True, False)]
         except (urllib.error.URLError, OSError, RuntimeError) as error:
+            with suppress(OSError):
+                root.rmdir()  # which removes nothing but an empty folder
             raise UserError(
                 f"{name} could not be downloaded to {root} ({error}): put torchvision's archive there, use "
                 "data.source=folder with class folders, or data.source=digits, which needs no download"
