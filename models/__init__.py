@@ -11,6 +11,8 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 from errors import UserError, nearest
 from models.resnet import CIFAR_RESNETS, CifarResNet, torchvision_resnet
 
+STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # those that `stem` applies to
+
 
 def build_model(
     arch: str, num_classes: int, *, stem: str = "cifar", weights: str | None = None, image_size: int = 32
@@ -19,7 +21,7 @@ def build_model(
 
     Args:
         arch: a CIFAR resnet of `models/resnet.py` or any torchvision classifier's name.
-        num_classes: outputs; the last linear layer of a torchvision model is replaced.
+        num_classes: outputs; the last linear layer of a torchvision model is replaced where it has another number.
         stem: "cifar" or "imagenet", for torchvision's resnets only.
         weights: torchvision weight name such as "DEFAULT", or None for random weights.
         image_size: side of the input, handed to models that must know it (vision transformers).
@@ -43,8 +45,9 @@ def build_model(
             f"weights {weights!r} of {arch} could not be downloaded ({error}); give a local file as checkpoint"
         ) from None
     head_name, head = classifier(model)
-    parent = model.get_submodule(head_name.rpartition(".")[0])
-    setattr(parent, head_name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
+    if head.out_features != num_classes:
+        parent = model.get_submodule(head_name.rpartition(".")[0])
+        setattr(parent, head_name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
     return model
 
 
@@ -88,7 +91,7 @@ def _unknown(arch: str) -> str:
 
 
 def _torchvision_model(arch: str, stem: str, weights: str | None, image_size: int) -> nn.Module:
-    if arch in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+    if arch in STEMMED:
         return torchvision_resnet(arch, weights, stem)
     if arch.startswith("vit_"):
         return get_model(arch, weights=weights, image_size=image_size)

@@ -44,6 +44,11 @@ CASES = {
     "unknown arch": ("teacher", ["student.arch=resnet9"], "unknown arch 'resnet9', did you mean 'resnet"),
     "unknown tap": ("all", ["student.taps=[layer3.0, layer9]"], "tap 'layer9' is no module of CifarResNet"),
     "weights that are not published": ("teacher", ["teacher.weights=DEFAULT"], "resnet8 has no published weights"),
+    "weights of other classes": (
+        "crd",
+        ["teacher.arch=resnet18", "teacher.weights=DEFAULT"],
+        "fine-tune them first",
+    ),
     "unknown weights": ("all", ["student.arch=resnet18", "student.weights=BEST"], "resnet18 has IMAGENET1K_V1"),
 }
 

@@ -11,7 +11,7 @@ from torch import nn
 from dataset.loader import Batch, TrainingData
 from errors import UserError
 from machine import Machine
-from models import classifier, find_weights
+from models import STEMMED, find_weights
 from training import distributed
 from training.checkpoint import file_hash, load_weights
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
@@ -72,13 +72,15 @@ def is_given(experiment: Experiment) -> bool:
     settings = experiment.config.teacher
     if settings.checkpoint is not None:
         return True
-    return settings.weights is not None and _fits_classes(experiment)
+    return settings.weights is not None and _usable_as_is(experiment)
 
 
-def _fits_classes(experiment: Experiment) -> bool:
+def _usable_as_is(experiment: Experiment) -> bool:
+    """Whether torchvision's weights fill the whole network: these classes, and the stem they were trained with."""
     settings = experiment.config.teacher
     weights = find_weights(settings.arch, settings.weights)
-    return len(weights.meta["categories"]) == experiment.data.num_classes
+    same_classes = len(weights.meta["categories"]) == experiment.data.num_classes
+    return same_classes and not (settings.arch in STEMMED and settings.stem == "cifar")
 
 
 def _given_teacher(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
@@ -93,10 +95,10 @@ def _given_teacher(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
             "there is no teacher: train one with --phase teacher, name a file with --set teacher.checkpoint=FILE, "
             "or torchvision's with --set teacher.weights=DEFAULT"
         )
-    if not _fits_classes(experiment):
+    if not _usable_as_is(experiment):
         raise UserError(
-            f"teacher.weights {settings.weights} have other classes than these {experiment.data.num_classes}: "
-            "fine-tune them first with --phase teacher"
+            f"teacher.weights {settings.weights} leave the stem or the {experiment.data.num_classes}-class head "
+            "untrained: fine-tune them first with --phase teacher (or use teacher.stem=imagenet)"
         )
     return experiment.build(settings), {"source": f"torchvision {settings.arch} {settings.weights}"}
 
@@ -109,5 +111,5 @@ def _take_over(experiment: Experiment) -> None:
 def _finish(experiment: Experiment, model: nn.Module, result: dict[str, Any]) -> None:
     measures = evaluate_splits(model, experiment.data, experiment.machine)
     if distributed.rank() == 0:
-        experiment.folder.teacher.finish(model, {**result, **measures, "head": classifier(model)[0]})
+        experiment.folder.teacher.finish(model, {**result, **measures})
     distributed.barrier()

@@ -4,6 +4,7 @@ import urllib.error
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from errors import UserError
@@ -90,3 +91,12 @@ def test_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(UserError, match="DEFAULT.*could not be downloaded.*no route to host.*local file"):
         build_model("resnet18", 10, weights="DEFAULT")
+
+
+def test_a_head_of_the_right_size_is_kept():
+    torch.manual_seed(0)
+    wanted = torchvision.models.resnet18(weights=None)
+    torch.manual_seed(0)
+    kept = build_model("resnet18", 1000, stem="imagenet")
+    assert torch.equal(kept.fc.weight, wanted.fc.weight)  # as it must be for pretrained weights to mean anything
+    assert build_model("resnet18", 7, stem="imagenet").fc.out_features == 7
