@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka
+from dataset.augment import generator
 from diagnostics.calibration import calibration
 from diagnostics.cost import Cost, Latency, ratio_to
 from diagnostics.fidelity import fidelity
@@ -109,8 +110,8 @@ def similarity(teacher: Recording, student: Recording) -> Section:
     for tap in ("penultimate", "last"):
         X, Y = torch.from_numpy(getattr(teacher, tap)), torch.from_numpy(getattr(student, tap))
         minibatch = MinibatchCKA()
-        for start in range(0, len(X), MINIBATCH):
-            minibatch.update([X[start : start + MINIBATCH]], [Y[start : start + MINIBATCH]])
+        for rows in _minibatches(len(X)):
+            minibatch.update([X[rows]], [Y[rows]])
         result[tap] = {
             "linear": asdict(linear_cka(X, Y)),
             "rbf": asdict(rbf_cka(X, Y)),
@@ -126,10 +127,14 @@ def layer_matrix(teacher: Recording, student: Recording) -> Section:
     matrix = MinibatchCKA()
     rows = [torch.from_numpy(layer) for layer in teacher.layer_features()]
     columns = [torch.from_numpy(layer) for layer in student.layer_features()]
-    for start in range(0, len(rows[0]), MINIBATCH):
-        stop = start + MINIBATCH
-        matrix.update([layer[start:stop] for layer in rows], [layer[start:stop] for layer in columns])
+    for chosen in _minibatches(len(rows[0])):
+        matrix.update([layer[chosen] for layer in rows], [layer[chosen] for layer in columns])
     return {"teacher": teacher.meta["layers"], "student": student.meta["layers"], **asdict(matrix.value())}
+
+
+def _minibatches(count: int) -> tuple[torch.Tensor, ...]:
+    """Positions in random batches: test images often stand by class, and a batch of few classes is no sample."""
+    return torch.randperm(count, generator=generator(0)).split(MINIBATCH)
 
 
 def projected_cosine(teacher: Recording, student: Recording, tap: str) -> float | None:
