@@ -202,8 +202,8 @@ class CRDLoss(nn.Module):
     def fill(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
         """Set the bank entries of `indices` (B,) to the projected features, without a loss.
 
-        From random entries the positives of the first epoch carry nothing, and both networks learn to avoid the
-        mean of each other's features; from filled banks they start aligned with it.
+        From random entries the positives of the first epoch carry nothing; from filled banks it can learn. Entries
+        are still older than the anchors, which pushes the means of both networks apart in the first epochs.
         """
         if not self.from_bank:
             return

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from errors import UserError, nearest
-from models import classifier
 
 BLOCK_NAMES = (
     "BasicBlock",
@@ -118,14 +117,3 @@ def blocks_of(model: nn.Module) -> list[str]:
 def last_block(model: nn.Module) -> nn.Module:
     """The last residual (or encoder) block: what stage 2 fine-tunes beside the head."""
     return model.get_submodule(default_taps(model)[-1])
-
-
-def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
-    """Features (B, C) that enter the classifier for images (B, 3, H, W)."""
-    captured: list[Tensor] = []
-    handle = classifier(model)[1].register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
-    try:
-        model(images)
-    finally:
-        handle.remove()
-    return captured[0]
