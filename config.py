@@ -1,20 +1,14 @@
 """The one list of options: typed, ranged and described field by field.
 
-`python main.py --help-config` prints this file as a table. A YAML file may say `base: other.yaml` (relative
-to itself) and then holds only what differs. `--set section.key=value` overrides any field.
+`python main.py --help-config` prints this file as a table; `config_file.py` reads YAML files into it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from errors import UserError, nearest
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -22,6 +16,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
 METHODS = ("scratch", "kd", "crd", "crd_kd")
+RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
 
 
 def about(default: Any, description: str, **kwargs: Any) -> Any:
@@ -57,6 +52,28 @@ class Data(Section):
     cache_dir: Path = about(Path("data/cache"), "where decoded images and cached teacher outputs are kept")
 
 
+class Shortcut(Section):
+    cue: Literal["none", "background", "tint", "patch", "frame", "corruption", "gray", "file"] = about(
+        "none", "what is planted in training images as a shortcut to their class; file = labelled in `file`"
+    )
+    conflicting: Fraction | Literal["uniform"] = about(
+        0.05, "share of training images with the cue of another class; uniform = cues regardless of class"
+    )
+    teacher: Literal["biased", "unbiased"] = about(
+        "biased", "cues of the teacher's training images: as `conflicting` says, or uniform"
+    )
+    students: Literal["biased", "unbiased"] = about("biased", "the same of the images that students train on")
+    seed: int = about(0, "seed of the map from classes to cues and of each image's cue")
+    file: Path | None = about(None, "CSV with the columns file,cue: cues that a folder's images have already")
+    test_cues: Count = about(10, "cues that each test image is shown under, a fixed sample where there are more")
+
+    @model_validator(mode="after")
+    def _check(self) -> Shortcut:
+        if (self.cue == "file") != (self.file is not None):
+            raise ValueError("cue: file and a file with cue labels go together")
+        return self
+
+
 class Optimizer(Section):
     name: Literal["sgd", "adam"] = about("sgd", "sgd or adam")
     lr: Positive = about(0.05, "learning rate (peak rate for onecycle)")
@@ -84,6 +101,7 @@ class Network(Section):
 class Teacher(Network):
     arch: str = about("resnet20", "as student.arch")
     checkpoint: Path | None = about(None, "a trained teacher: our model.pt or a state dict that fits teacher.arch")
+    init: Path | None = about(None, "weights that the teacher's own training starts from (--phase teacher)")
     seed: int = about(0, "seed of the teacher's own training")
     epochs: Count = about(30, "epochs of the teacher's own training")
     batch_size: Count = about(128, "images a step")
@@ -100,9 +118,12 @@ class CRD(Section):
         Optimizer(lr=0.03, schedule="exponential", gamma=0.95), "optimizer of features and projections"
     )
     objective: Literal["nce", "infonce"] = about("nce", "nce = Tian et al.'s binary form, infonce = softmax")
-    negatives: Literal["bank", "batch"] = about(
-        "bank", "where negatives come from; batch needs infonce and mode: instance"
+    negatives: Literal["bank", "shared", "queue", "batch"] = about(
+        "bank",
+        "bank: each anchor draws its own from a bank of all samples; shared: the batch draws one set; "
+        "queue: the newest queue_length features; batch: the batch itself, with infonce and mode: instance",
     )
+    queue_length: Count = about(16384, "features that the queue holds")
     mode: Literal["exact", "relax", "instance"] = about(
         "exact", "exact/relax: other classes are negatives; instance: all other samples are, labels unused"
     )
@@ -139,6 +160,47 @@ class KD(Section):
     )
     temperature: Positive = about(4.0, "T, softening of both models' logits")
     alpha: Fraction = about(0.9, "share of the teacher's KL, the rest is cross-entropy; 1 = KL alone")
+    features: Literal["stage1", "random", "teacher", METHODS] = about(
+        "stage1",
+        "whose features the classifier is trained on: stage 1's, untrained, the teacher's or a baseline's",
+    )
+    images: Literal["train", "balanced"] = about(
+        "train", "images to train on; balanced = the held-out ones, each class under all planted cues alike"
+    )
+    head: Literal["new", "teacher"] = about(
+        "new", "classifier to train: a new one, or a projector in front of the teacher's own"
+    )
+    teacher_head: str | None = about(
+        None, "variant with features: teacher, whose classifier takes the place of the teacher's own"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> KD:
+        if self.train != "head" and (self.features != "stage1" or self.head != "new"):
+            raise ValueError("features other than stage1's and head: teacher need train: head")
+        return self
+
+
+class Variant(Section):
+    crd: dict[str, Any] = about({}, "fields of crd that differ; without any, stage 1 is shared")
+    kd: dict[str, Any] = about({}, "fields of kd that differ")
+
+
+class Hypothesis(Section):
+    measure: Literal["following", "unbiased", "clean", "worst_group"] = about(
+        "following", "what is compared, in 0..1"
+    )
+    first: str = about("crd_kd", "method from whose value the second's is taken")
+    second: str = about("two_stage", "method whose value is taken away")
+    where: dict[str, Any] = about({}, "values of the grid's keys for which it is stated, one test for each rest")
+    margin: Positive = about(0.02, "differences within +- margin count as equivalent")
+
+
+class Study(Section):
+    grid: list[dict[str, list[Any]]] = about(
+        [], "config keys and their values; every combination within an entry, and every seed, is a run"
+    )
+    hypothesis: Hypothesis | None = about(None, "the primary hypothesis, stated before running")
 
 
 class Baselines(Section):
@@ -163,6 +225,21 @@ class Config(Section):
     crd: CRD = about(CRD(), "stage 1")
     kd: KD = about(KD(), "stage 2")
     baselines: Baselines = about(Baselines(), "end-to-end baselines on the same budget")
+    shortcut: Shortcut = about(Shortcut(), "planted cues")
+    variants: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Variant] = about(
+        {}, "further two-stage students by name, each with what differs from crd and kd"
+    )
+    study: Study = about(Study(), "runs of --phase study")
+
+    def variant(self, name: str) -> Config:
+        """This config with the fields of crd and kd that a variant changes."""
+        changes = self.variants[name]
+        return self.model_copy(
+            update={
+                "crd": CRD.model_validate(self.crd.model_dump() | changes.crd),
+                "kd": KD.model_validate(self.kd.model_dump() | changes.kd),
+            }
+        )
 
     @property
     def baseline_epochs(self) -> int:
@@ -175,125 +252,22 @@ class Config(Section):
             raise ValueError("crd.until: plateau needs data.val_fraction > 0, test data decides nothing")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
+        for name in self.variants:
+            self._check_variant(name)
         return self
 
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file with its bases, apply `key=value` overrides and validate.
-
-    Raises:
-        UserError: a file that is missing or not YAML, an unknown key, a value of the wrong type or range.
-    """
-    values = _read_yaml(path)
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise UserError(f"--set {override}: write KEY=VALUE, for example --set crd.temperature=0.07")
-        _assign(values, key.strip(), _parse(text, f"--set {key}"))
-    try:
-        return Config.model_validate(_merge(Config().model_dump(), values))
-    except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from None
-
-
-def list_fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
-    """Yield (dotted key, type, default, description) of every option."""
-    defaults = section()
-    for name, field in section.model_fields.items():
-        default = getattr(defaults, name)
-        if isinstance(default, BaseModel):
-            for key, kind, _, description in list_fields(type(default), f"{prefix}{name}."):
-                yield key, kind, _lookup(default, key.removeprefix(f"{prefix}{name}.")), description
-        else:
-            yield f"{prefix}{name}", _type_name(field.annotation), default, field.description or ""
-
-
-def config_table() -> str:
-    """The options as a plain-text table for `--help-config`."""
-    rows = [(key, f"{default}", f"{description} [{kind}]") for key, kind, default, description in list_fields()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "\n".join(f"{key:<{widths[0]}}  {default:<{widths[1]}}  {rest}" for key, default, rest in rows)
-
-
-def to_yaml(config: Config) -> str:
-    """The resolved config as YAML that `load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def differing_keys(first: Config, second: Config) -> list[str]:
-    """Dotted keys in which two configs differ, the seeds aside (a run may gain seeds)."""
-    keys = [key for key, *_ in list_fields() if key != "seeds"]
-    return [key for key in keys if _lookup(first, key) != _lookup(second, key)]
-
-
-def _lookup(section: BaseModel, key: str) -> Any:
-    for part in key.split("."):
-        section = getattr(section, part)
-    return section
-
-
-def _type_name(annotation: Any) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _type_name(arguments[0])
-    if origin is Literal:
-        return "|".join(str(argument) for argument in arguments)
-    if origin in (Union, UnionType):
-        return _type_name(arguments[0])
-    if origin is list:
-        return f"list of {_type_name(arguments[0])}"
-    return annotation.__name__.removeprefix("Posix").lower()
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{where}: not valid YAML, check quotes, brackets and indentation") from None
-
-
-def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise UserError(f"{path}: its chain of base files comes back to itself")
-    try:
-        values = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UserError(f"config {path}: {reason}; give a YAML file, those shipped are in configs/") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values, see python main.py --help-config")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    return _merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        child = values.setdefault(section, {})
-        if not isinstance(child, dict):
-            raise UserError(f"--set {key}: {section} is a value, not a section")
-        values = child
-    values[last] = value
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        fields = [name for name, *_ in list_fields()]
-        sections = {name.rpartition(".")[0] for name in fields} - {""}
-        hint = nearest(key, [*fields, *sorted(sections)])
-        return f"unknown key {key}{hint} (python main.py --help-config lists all)"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {problem['input']!r}"
-    return f"{key}: {message}{given}" if key else message
+    def _check_variant(self, name: str) -> None:
+        if name in RESERVED:
+            raise ValueError(f"variants.{name}: the name is taken, choose another")
+        try:
+            kd = self.variant(name).kd
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ValueError(f"variants.{name}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        if kd.features in METHODS and kd.features not in self.baselines.methods:
+            raise ValueError(f"variants.{name}: {kd.features} is not among baselines.methods")
+        if kd.images == "balanced" and self.data.val_fraction == 0:
+            raise ValueError(f"variants.{name}: images: balanced needs data.val_fraction > 0")
+        given = self.variants.get(kd.teacher_head or "")
+        if kd.teacher_head and (given is None or self.variant(kd.teacher_head).kd.features != "teacher"):
+            raise ValueError(f"variants.{name}: teacher_head names no variant with features: teacher")

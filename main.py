@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from config import Config, config_table, load_config
+from config import Config
+from config_file import config_table, load_config
 from dataset.loader import prepare
 from dataset.sources import load_source
 from errors import exit_code

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from config import load_config
+from config_file import load_config
 from dataset.loader import prepare
 from dataset.sources import load_source
 from diagnostics import recording

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 import main
-from config import load_config
+from config_file import load_config
 from dataset.loader import prepare
 from dataset.sources import load_source
 from errors import exit_code

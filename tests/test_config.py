@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from config import METHODS, Config, config_table, differing_keys, list_fields, load_config, to_yaml
+from config import METHODS, Config
+from config_file import config_table, differing_keys, list_fields, load_config, to_yaml
 from errors import UserError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -181,7 +182,8 @@ def test_every_option_is_in_the_table() -> None:
     def leaves(values: dict[str, object], prefix: str = "") -> set[str]:
         found = set()
         for name, value in values.items():
-            found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}"}
+            nested = isinstance(value, dict) and value
+                found |= leaves(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}"}
         return found
 
     assert {key for key, *_ in list_fields()} == leaves(Config().model_dump())

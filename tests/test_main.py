@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 import torch
 
-from config import list_fields, load_config
+from config_file import list_fields, load_config
 from training.checkpoint import file_hash, load
 
 METHODS = ("scratch", "kd", "crd", "crd_kd")

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from config import Config, Network, differing_keys, load_config, to_yaml
+from config import Config, Network
+from config_file import differing_keys, load_config, to_yaml
 from dataset.loader import TrainingData
 from errors import UserError
 from files import write_text

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from config import Config, Network, to_yaml
+from config import Config, Network
+from config_file import to_yaml
 from dataset.loader import steps_per_epoch
 from errors import UserError
 from models import count_parameters, find_weights
