@@ -183,7 +183,7 @@ def test_every_option_is_in_the_table() -> None:
         found = set()
         for name, value in values.items():
             nested = isinstance(value, dict) and value
-                found |= leaves(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}"}
+            found |= leaves(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}"}
         return found
 
     assert {key for key, *_ in list_fields()} == leaves(Config().model_dump())
