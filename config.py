@@ -144,6 +144,8 @@ class CRD(Section):
     def _check(self) -> CRD:
         if self.negatives == "batch" and (self.objective, self.mode) != ("infonce", "instance"):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
+        if self.negatives == "queue" and self.mode == "relax":
+            raise ValueError("negatives: queue has no other sample of the class: use mode: exact or instance")
         if self.lambda_penultimate + self.lambda_last == 0:
             raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
         return self

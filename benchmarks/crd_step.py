@@ -55,14 +55,16 @@ def loss_difference(bfloat16: bool) -> float:
     """Relative difference between our loss and the published one on the same draw and banks."""
     crd = CRDLoss(D, D, torch.arange(N) % CLASSES, dim=D, num_negatives=K)
     student, teacher, indices = torch.randn(B, D), torch.randn(B, D), torch.randperm(N)[:B]
-    drawn = crd.draw(indices)
+    draw = crd.draw(indices)
     projected = crd.project(student, teacher)
-    banks = crd.student_bank.features.double().clone(), crd.teacher_bank.features.double().clone()
+    by_sample = crd.sampler.position
+    banks = crd.student_bank.features[by_sample].double(), crd.teacher_bank.features[by_sample].double()
     crd.log_z.fill_(math.log(N))
     crd.normalizers_set = True
-    wanted = reference.step(projected[0].double(), projected[1].double(), banks, indices, drawn, float(N))
+    features = projected[0].double(), projected[1].double()
+    wanted = reference.step(*features, banks, indices, crd.sampler.samples(draw), float(N))
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        given = crd(student, teacher, indices, drawn)
+        given = crd(student, teacher, indices, draw)
     return abs(given.item() / wanted.item() - 1)
 
 

@@ -1,25 +1,57 @@
 """Contrastive Representation Distillation (Tian, Krishnan & Isola, ICLR 2020).
 
-Letters: B batch, N training samples, K negatives an anchor, D dimension of a projection, tau temperature.
-The first column of every (B, K + 1) matrix belongs to the positive.
+Letters: B batch, N training samples, K negatives an anchor, L entries of a window that holds them (see
+`losses.negatives`), Q entries of a queue, D dimension of a projection, tau temperature.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.negatives import Mode, NegativeSampler
+from losses.bank import FeatureQueue, MemoryBank
+from losses.negatives import Draw, Mode, NegativeSampler
 
 Objective = Literal["nce", "infonce"]
+Negatives = Literal["bank", "shared", "queue", "batch"]
+FROM_BANK = ("bank", "shared")
 
 
-def nce_loss(similarities: Tensor, log_normalizer: Tensor, num_samples: int) -> Tensor:
+FOLDS = 5  # 2^5 factors of a sum of logarithms are multiplied before the logarithm is taken
+
+
+class SumOfSoftplus(torch.autograd.Function):
+    """Σ over the last dimension of log(1 + exp(x)), with one logarithm for every 32 entries.
+
+    Each term is max(x, 0) + log(1 + e) with e = exp(−|x|) in 0..1. Factors are multiplied as (1 + a)(1 + b) =
+    1 + (a + b + ab), keeping what is beyond 1, so that small terms lose nothing and 32 of them cannot overflow.
+    On a CPU logarithms would otherwise take most of the loss's time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        excess = logits.abs().neg_().exp_()
+        excess = F.pad(excess, (0, -excess.shape[-1] % 2**FOLDS))
+        for _ in range(FOLDS):
+            first, second = excess.chunk(2, dim=-1)
+            excess = torch.addcmul(first, first, second).add_(second)
+        return logits.clamp(min=0).sum(dim=-1) + excess.log1p().sum(dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return ctx.saved_tensors[0].sigmoid().mul_(grads[0][..., None])
+
+
+def nce_loss(
+    positives: Tensor, negatives: Tensor, log_normalizer: Tensor, num_negatives: int, num_samples: int
+) -> Tensor:
     """The binary NCE objective (Tian et al. 2020, Eq. 18 with the critic h of Eq. 19), mean over anchors.
 
     With p = exp(similarity) / Z the critic is h = p / (p + K/N), and the loss is
@@ -27,86 +59,24 @@ def nce_loss(similarities: Tensor, log_normalizer: Tensor, num_samples: int) -> 
     overflows.
 
     Args:
-        similarities: (B, K + 1) cosine similarities divided by tau.
+        positives: (B,) cosine similarities divided by tau.
+        negatives: (B, L) the same of at least K entries, −inf for those that are no negatives.
         log_normalizer: log Z, a scalar tensor.
+        num_negatives: K.
         num_samples: N.
     """
-    num_negatives = similarities.shape[1] - 1
-    logits = similarities - log_normalizer - math.log(num_negatives / num_samples)  # (B, K + 1)
-    return F.softplus(-logits[:, 0]).mean() + F.softplus(logits[:, 1:]).sum(dim=1).mean()
+    shift = log_normalizer + math.log(num_negatives / num_samples)
+    return F.softplus(shift - positives).mean() + SumOfSoftplus.apply(negatives - shift).mean()
 
 
-def infonce_loss(similarities: Tensor) -> Tensor:
+def infonce_loss(positives: Tensor, negatives: Tensor) -> Tensor:
     """−log of the positive's share in the softmax over itself and its negatives, mean over anchors.
 
     Args:
-        similarities: (B, K + 1) cosine similarities divided by tau.
+        positives: (B,) cosine similarities divided by tau.
+        negatives: (B, L) the same, −inf for those that are no negatives.
     """
-    return (similarities.logsumexp(dim=1) - similarities[:, 0]).mean()
-
-
-class LossAgainstBank(torch.autograd.Function):
-    """A loss of the similarities between anchors and drawn bank entries, its gradient taken in the forward pass.
-
-    Scores against the whole bank are one (B, D) x (D, N) product, of which the drawn (B, K + 1) are selected; the
-    gradient goes the same way back. So no (B, K, D) tensor is ever made, nothing of size (B, N) outlives the
-    forward pass, and the bank may be updated before `backward` is called.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, anchors: Tensor, bank: Tensor, drawn: Tensor, loss_of: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        scores = anchors.to(bank.dtype) @ bank.T  # (B, N)
-        with torch.enable_grad():
-            similarities = scores.gather(1, drawn).float().requires_grad_()  # (B, K + 1)
-            loss = loss_of(similarities)
-        (slopes,) = torch.autograd.grad(loss, similarities)
-        ctx.save_for_backward(scores.zero_().scatter_add_(1, drawn, slopes.to(scores.dtype)) @ bank)
-        return loss.detach()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        return grads[0] * ctx.saved_tensors[0].float(), None, None, None
-
-
-class MemoryBank(nn.Module):
-    """One unit vector a training sample, (N, D), moved towards the newest feature with momentum."""
-
-    features: Tensor
-
-    def __init__(self, num_samples: int, dim: int, momentum: float) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.register_buffer("features", F.normalize(torch.randn(num_samples, dim), dim=1))
-        self._lowered: tuple[Tensor, int] | None = None  # a copy in autocast's precision, of which version
-
-    def loss(self, anchors: Tensor, drawn: Tensor, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """`loss_of` the inner products (B, K + 1) of anchors (B, D) with the entries `drawn` (B, K + 1)."""
-        return LossAgainstBank.apply(anchors, self._entries(), drawn, loss_of)
-
-    def _entries(self) -> Tensor:
-        """The bank; under autocast a copy in its precision, kept since casting costs as much as a product."""
-        device = self.features.device.type
-        if not torch.is_autocast_enabled(device):
-            return self.features
-        if self._lowered is None or self._lowered[1] != self.features._version:
-            self._lowered = self.features.to(torch.get_autocast_dtype(device)), self.features._version
-        return self._lowered[0]
-
-    @torch.no_grad()
-    def update(self, indices: Tensor, features: Tensor) -> None:
-        """Entry i becomes the normalised momentum · old + (1 − momentum) · new, for unit `features` (B, D)."""
-        self.set(indices, F.normalize(torch.lerp(features, self.features[indices], self.momentum), dim=1))
-
-    @torch.no_grad()
-    def set(self, indices: Tensor, features: Tensor) -> None:
-        """Entry i becomes row i of `features` (B, D)."""
-        lowered = self._lowered if self._lowered and self._lowered[1] == self.features._version else None
-        self.features[indices] = features
-        if lowered is not None:
-            lowered[0][indices] = features.to(lowered[0].dtype)
-            self._lowered = lowered[0], self.features._version
+    return (torch.logaddexp(positives, negatives.logsumexp(dim=1)) - positives).mean()
 
 
 class CRDLoss(nn.Module):
@@ -115,15 +85,19 @@ class CRDLoss(nn.Module):
     Args:
         student_dim: channels of the student's feature.
         teacher_dim: channels of the teacher's feature.
-        labels: (N,) class of each training sample; the bank has N entries.
+        labels: (N,) class of each training sample; a bank has N entries.
         dim: D, dimension of both linear projections.
         num_negatives: K.
         temperature: tau > 0.
         momentum: share of the old bank entry kept at an update, in [0, 1).
-        mode: see `NegativeSampler`; "instance" where negatives come from the batch.
+        mode: see `NegativeSampler`; "instance" where negatives come from the batch, not "relax" where they come
+            from a queue.
         objective: "nce" (binary, Tian et al.) or "infonce" (softmax).
-        negatives: "bank", or "batch" for infonce among the batch's own features: then the positive is the other
-            network's feature of the same sample and the negatives are its features of the other samples.
+        negatives: "bank", each anchor's own from a bank of all samples; "shared", one set from it for the batch;
+            "queue", see `FeatureQueue`; or "batch" for infonce among the batch's own features: the positive is
+            then the other network's feature of the same sample, the negatives are its features of the others.
+        queue_length: Q, entries of a queue; K is then Q.
+        sampler: one to share with other losses on the same samples, in place of one of its own.
         gather: joins a tensor's batches over processes; banks and Z then agree in all of them.
 
     Raises:
@@ -131,6 +105,7 @@ class CRDLoss(nn.Module):
     """
 
     log_z: Tensor
+    classes: Tensor
 
     def __init__(
         self,
@@ -144,7 +119,9 @@ class CRDLoss(nn.Module):
         momentum: float = 0.5,
         mode: Mode = "exact",
         objective: Objective = "nce",
-        negatives: Literal["bank", "batch"] = "bank",
+        negatives: Negatives = "bank",
+        queue_length: int = 16384,
+        sampler: NegativeSampler | None = None,
         gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> None:
         super().__init__()
@@ -152,17 +129,26 @@ class CRDLoss(nn.Module):
             raise ValueError("need temperature > 0, 0 <= momentum < 1 and num_negatives >= 1")
         if negatives == "batch" and (objective, mode) != ("infonce", "instance"):
             raise ValueError("negatives from the batch need objective infonce and mode instance")
+        if negatives == "queue" and mode == "relax":
+            raise ValueError("negatives from a queue need mode exact or instance")
         self.project_student = nn.Linear(student_dim, dim)
         self.project_teacher = nn.Linear(teacher_dim, dim)
         self.temperature = temperature
         self.objective = objective
         self.gather = gather
         self.num_samples = len(labels)
-        self.from_bank = negatives == "bank"
-        if self.from_bank:
-            self.sampler = NegativeSampler(labels, num_negatives, mode)
+        self.num_negatives = queue_length if negatives == "queue" else num_negatives
+        self.negatives = negatives
+        self.sampler = sampler if negatives in FROM_BANK else None
+        if negatives in FROM_BANK:
+            self.sampler = sampler or NegativeSampler(labels, num_negatives, mode, negatives == "shared")
             self.student_bank = MemoryBank(len(labels), dim, momentum)
             self.teacher_bank = MemoryBank(len(labels), dim, momentum)
+        elif negatives == "queue":
+            classes = torch.arange(len(labels), device=labels.device) if mode == "instance" else labels
+            self.register_buffer("classes", classes, persistent=False)  # (N,) what is no negative of what
+            self.student_bank = FeatureQueue(queue_length, dim)
+            self.teacher_bank = FeatureQueue(queue_length, dim)
         self.register_buffer("log_z", torch.zeros(2))  # student and teacher anchors
         self.normalizers_set = False
 
@@ -171,31 +157,32 @@ class CRDLoss(nn.Module):
         anchors = self.project_student(student), self.project_teacher(teacher.to(student.dtype))
         return F.normalize(anchors[0].float(), dim=1), F.normalize(anchors[1].float(), dim=1)
 
-    def draw(self, indices: Tensor) -> Tensor | None:
-        """Positives and negatives (B, K + 1) for the samples `indices` (B,), to share among several losses."""
-        return self.sampler(indices) if self.from_bank else None
+    def draw(self, indices: Tensor) -> Draw | None:
+        """Positives and negatives for the samples `indices` (B,), to share with losses of the same sampler."""
+        return None if self.sampler is None else self.sampler.draw(indices)
 
-    def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, drawn: Tensor | None = None) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, draw: Draw | None = None) -> Tensor:
         """Loss of both directions, a scalar; in training the banks are updated afterwards.
 
         Args:
             student: (B, student_dim).
             teacher: (B, teacher_dim).
             indices: (B,) positions of the samples in the training set, each at most once.
-            drawn: (B, K + 1) positions of positive and negatives, in place of a draw of its own.
+            draw: positives and negatives of `indices`, in place of a draw of its own.
         """
         student, teacher = self.project(student, teacher)
-        if not self.from_bank:
+        if self.negatives == "batch":
             return self._in_batch(student, teacher)
-        if drawn is None:
-            drawn = self.draw(indices)
-        loss = self.teacher_bank.loss(student, drawn, lambda cosines: self._direction(cosines, side=0))
-        loss = loss + self.student_bank.loss(teacher, drawn, lambda cosines: self._direction(cosines, side=1))
+        if self.negatives == "queue":
+            return self._against_queues(student, teacher, indices)
+        draw = draw or self.sampler.draw(indices)
+        loss = self.teacher_bank.loss(student / self.temperature, draw, partial(self._direction, side=0))
+        loss = loss + self.student_bank.loss(teacher / self.temperature, draw, partial(self._direction, side=1))
         if self.training:
             self.normalizers_set = True
-            indices = self.gather(indices)
-            self.student_bank.update(indices, self.gather(student.detach()))
-            self.teacher_bank.update(indices, self.gather(teacher.detach()))
+            positions = self.sampler.position[self.gather(indices)]
+            self.student_bank.update(positions, self.gather(student.detach()))
+            self.teacher_bank.update(positions, self.gather(teacher.detach()))
         return loss
 
     @torch.no_grad()
@@ -205,20 +192,36 @@ class CRDLoss(nn.Module):
         From random entries the positives of the first epoch carry nothing; from filled banks it can learn. Entries
         are still older than the anchors, which pushes the means of both networks apart in the first epochs.
         """
-        if not self.from_bank:
-            return
         student, teacher = self.project(student, teacher)
-        self.student_bank.set(self.gather(indices), self.gather(student))
-        self.teacher_bank.set(self.gather(indices), self.gather(teacher))
+        positions = self.sampler.position[self.gather(indices)]
+        self.student_bank.set(positions, self.gather(student))
+        self.teacher_bank.set(positions, self.gather(teacher))
 
-    def _direction(self, cosines: Tensor, side: int) -> Tensor:  # (B, K + 1)
-        similarities = cosines / self.temperature
+    def rearrange(self, old: Tensor) -> None:
+        """Follow a reshuffled sampler: `old` (N,) is what `NegativeSampler.reshuffle` gave."""
+        self.student_bank.rearrange(old)
+        self.teacher_bank.rearrange(old)
+
+    def _direction(self, positives: Tensor, negatives: Tensor, side: int) -> Tensor:  # (B,), (B, L)
         if self.objective == "infonce":
-            return infonce_loss(similarities)
+            return infonce_loss(positives, negatives)
         if not self.normalizers_set:  # Z = N times the mean of exp(similarity) over the first batch
-            mean = self.gather(similarities.detach().exp().mean()[None]).mean()
+            total = positives.detach().exp().sum() + negatives.detach().exp().sum()
+            mean = self.gather(total[None] / (len(positives) * (self.num_negatives + 1))).mean()
             self.log_z[side] = mean.log() + math.log(self.num_samples)
-        return nce_loss(similarities, self.log_z[side], self.num_samples)
+        return nce_loss(positives, negatives, self.log_z[side], self.num_negatives, self.num_samples)
+
+    def _against_queues(self, student: Tensor, teacher: Tensor, indices: Tensor) -> Tensor:
+        classes, fixed = self.classes[indices], (student.detach(), teacher.detach())
+        directions = (partial(self._direction, side=side) for side in (0, 1))
+        loss = self.teacher_bank.loss(student / self.temperature, fixed[1], classes, next(directions))
+        loss = loss + self.student_bank.loss(teacher / self.temperature, fixed[0], classes, next(directions))
+        if self.training:
+            self.normalizers_set = True
+            classes = self.gather(classes)
+            self.student_bank.push(self.gather(fixed[0]), classes)
+            self.teacher_bank.push(self.gather(fixed[1]), classes)
+        return loss
 
     def _in_batch(self, student: Tensor, teacher: Tensor) -> Tensor:
         similarities = student @ teacher.T / self.temperature  # (B, B)

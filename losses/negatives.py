@@ -1,77 +1,136 @@
 """Which samples an anchor of a contrastive loss is drawn against.
 
-Letters: B batch, N training samples, K negatives an anchor, M samples an anchor may draw.
+Letters: B batch, N training samples, K negatives an anchor, L entries of a window, m samples of an anchor's class.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Mode = Literal["exact", "relax", "instance"]
 
 
-class NegativeSampler:
-    """Draws, for each anchor, one positive and K negatives as positions in the training set.
+@dataclass(frozen=True)
+class Draw:
+    """Positives and negatives of a batch, as positions in a sampler's circular order of the N samples.
 
-    The samples stand sorted by class, so what an anchor may not draw is one run of that order and the other M
-    are consecutive (cyclically). A batch shares one random permutation of range(M), an anchor takes a window of
-    K entries of it at an offset of its own: uniform, without replacement while K <= M (beyond, the window
-    wraps round), and no draw is ever rejected. Where classes differ in size, so does M: entries beyond an
-    anchor's own M are sent through the permutation again until they fall inside (cycle walking), which is
-    again a uniform permutation of its M.
+    Anchor i's window is the L entries from position `first` + i · `spacing` on. Of them `left_out` are no
+    negatives, the other K are.
+    """
+
+    positives: Tensor  # (B,)
+    first: int
+    spacing: int
+    length: int  # L
+    left_out: Tensor  # (B, L - K) columns of each window
+
+
+class NegativeSampler(nn.Module):
+    """Draws, for each anchor, one positive and K negatives, as windows of one random order of all samples.
+
+    An anchor takes the next K entries from its own place in the order on, skipping those of its class (in mode
+    "instance": itself). The order is random and each place uniform over it, so the K negatives are a uniform draw
+    without replacement from the samples that an anchor may have (where K is more than those, the window goes round
+    again). Windows of one batch are evenly spaced, from a random first place: neighbours share most of theirs,
+    which `losses.bank` uses. `reshuffle` before every epoch, so that no two samples stay neighbours.
 
     Args:
         labels: (N,) class of each training sample.
         num_negatives: K.
         mode: "exact", "relax" or "instance" (negatives: all other samples, whatever their class).
+        shared: one place for all anchors of a batch, which then share their negatives but for their own classes.
 
     Raises:
         ValueError: no sample is left to be a negative.
     """
 
-    def __init__(self, labels: Tensor, num_negatives: int, mode: Mode) -> None:
-        groups = torch.arange(len(labels)) if mode == "instance" else labels.cpu()
+    order: Tensor
+
+    def __init__(self, labels: Tensor, num_negatives: int, mode: Mode, shared: bool = False) -> None:
+        super().__init__()
+        groups = torch.arange(len(labels), device=labels.device) if mode == "instance" else labels
         _, groups, sizes = groups.unique(return_inverse=True, return_counts=True)
         if len(sizes) < 2:
             raise ValueError("all samples are of one class, so there are no negatives: use mode instance")
-        starts = sizes.cumsum(0) - sizes
-        order = groups.argsort(stable=True)
-        device = labels.device
-        self.order = order.repeat(2).int().to(device)  # (2N,) samples sorted by group, twice round
-        self.start = starts[groups].int().to(device)  # (N,) where a sample's group starts in that order
-        self.size = sizes[groups].int().to(device)  # (N,) and how many it has
         self.num_samples = len(labels)
         self.num_negatives = num_negatives
         self.mode = mode
-        self.largest_rest = len(labels) - int(sizes.min())
-        self.equal_sizes = bool((sizes == sizes[0]).all())
+        self.shared = shared
+        self.register_buffer(
+            "order", torch.randperm(len(labels)).to(labels.device)
+        )  # (N,) sample at each position
+        self.keep("group", groups)  # (N,) of each sample: members of one are no negatives of each other
+        self.keep("size", sizes)  # of each group
+        self.keep("start", sizes.cumsum(0) - sizes)  # of each group in a list of all members by group
+        self._arrange()
+        self.register_load_state_dict_post_hook(lambda module, _: module._arrange())
 
-    def __call__(self, indices: Tensor) -> Tensor:
-        """Draw for the samples `indices` (B,) with torch's global generator: (B, K + 1), positive first."""
-        device = indices.device
-        start, size = self.start[indices][:, None], self.size[indices][:, None]
-        rest = self.num_samples - size  # (B, 1), M of each anchor
-        permutation = torch.randperm(self.largest_rest, device=device, dtype=torch.int32)
-        offset = (torch.rand(rest.shape, device=device, dtype=torch.float64) * rest).int()
-        window = (offset + torch.arange(self.num_negatives, device=device, dtype=torch.int32)) % rest  # (B, K)
-        drawn = _look_up(permutation, window)
-        while not self.equal_sizes and (outside := drawn >= rest).any():
-            drawn = torch.where(outside, _look_up(permutation, drawn), drawn)
-        positions = torch.empty(len(indices), self.num_negatives + 1, dtype=torch.int64, device=device)
-        positions[:, :1] = self._positives(indices, start, size)
-        positions[:, 1:] = _look_up(self.order, drawn + (start + size))
-        return positions
+    def keep(self, name: str, tensor: Tensor) -> None:
+        """Let a tensor move with the module, but not be saved with it."""
+        self.register_buffer(name, tensor, persistent=False)
 
-    def _positives(self, indices: Tensor, start: Tensor, size: Tensor) -> Tensor:  # (B, 1)
+    def reshuffle(self) -> Tensor:
+        """Put the samples into a new random order; gives the old position of each entry (N,)."""
+        old = self.position.clone()
+        self.order.copy_(torch.randperm(self.num_samples))  # drawn on the CPU, as `first` is
+        self._arrange()
+        return old[self.order]
+
+    def _arrange(self) -> None:
+        """What follows from the order. At position p a group has p − (its members before p) others before it."""
+        places = torch.arange(self.num_samples, device=self.order.device)
+        self.keep("position", torch.empty_like(self.order).scatter_(0, self.order, places))  # (N,) of each sample
+        by_place = self.group[self.order]
+        self.keep("members", by_place.argsort(stable=True))  # (N,) positions, by group and then in order
+        of_member = by_place[self.members]
+        offset = of_member * (self.num_samples + 1)  # makes one sorted list of the groups' lists
+        self.keep("member_keys", self.members + offset)
+        self.keep("other_keys", self.members - (places - self.start[of_member]) + offset)
+        _, skipped = self._skipped(of_member, self.members)  # a window that begins at a member skips the most
+        self.length = self.num_negatives + int(skipped.max())
+
+    def _skipped(self, group: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """How many members of `group` come before `place`, and within the window that begins there."""
+        start, size = self.start[group], self.size[group]
+        others = self.num_samples - size
+        before = torch.searchsorted(self.member_keys, group * (self.num_samples + 1) + place) - start
+        rounds, rest = _divide(place - before + self.num_negatives, others)
+        until = rounds * size + torch.searchsorted(self.other_keys, group * (self.num_samples + 1) + rest) - start
+        return before, until - before
+
+    def draw(self, indices: Tensor) -> Draw:
+        """Positives and negatives for the samples `indices` (B,), by torch's global generators."""
+        first = int(torch.randint(self.num_samples, ()))  # on the CPU, so that no GPU is waited for
+        spacing = 0 if self.shared else self.num_samples // len(indices)
+        row = torch.arange(len(indices), device=indices.device)
+        place = (first + row * spacing) % self.num_samples
+        group = self.group[indices]
+        before, skipped = self._skipped(group, place)
+        column = torch.arange(self.length - self.num_negatives, device=indices.device)  # of `left_out`
+        rounds, member = _divide(before[:, None] + column, self.size[group][:, None])
+        own = self.members[self.start[group][:, None] + member] + rounds * self.num_samples - place[:, None]
+        left_out = torch.where(column < skipped[:, None], own, self.num_negatives + column)
+        return Draw(self._positives(indices, group), first, spacing, self.length, left_out)
+
+    def _positives(self, indices: Tensor, group: Tensor) -> Tensor:  # (B,)
         if self.mode != "relax":
-            return indices[:, None]
-        within = (torch.rand(size.shape, device=size.device, dtype=torch.float64) * size).int()
-        return _look_up(self.order, start + within)
+            return self.position[indices]
+        within = torch.rand(len(indices), device=indices.device, dtype=torch.float64) * self.size[group]
+        return self.members[self.start[group] + within.long()]
+
+    def samples(self, draw: Draw) -> Tensor:
+        """A draw as positions in the training set, (B, K + 1), positives first."""
+        rows = torch.arange(len(draw.positives), device=self.order.device)[:, None]
+        columns = torch.arange(draw.length, device=self.order.device)
+        window = self.order[(draw.first + rows * draw.spacing + columns) % self.num_samples]  # (B, L)
+        keep = torch.ones_like(window, dtype=torch.bool).scatter_(1, draw.left_out, False)
+        negatives = window[keep].view(len(window), self.num_negatives)
+        return torch.cat([self.order[draw.positives][:, None], negatives], dim=1)
 
 
-def _look_up(table: Tensor, positions: Tensor) -> Tensor:
-    """`table[positions]`, by the faster way for many 32-bit positions."""
-    return table.index_select(0, positions.reshape(-1)).view(positions.shape)
+def _divide(numbers: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
+    return numbers.div(by, rounding_mode="floor"), numbers.remainder(by)

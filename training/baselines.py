@@ -67,6 +67,10 @@ class EndToEnd(Objective):
         if self.crd is not None and self.crd.fills:
             self.crd.fill(self.tapped, self.teacher, batches, self.machine)
 
+    def begin_epoch(self) -> None:
+        if self.crd is not None:
+            self.crd.reshuffle()
+
     def measure(self) -> Measures:
         return evaluate_splits(self.model, self.data, self.machine)
 

@@ -13,7 +13,8 @@ import config as schema
 from CKA import linear_cka
 from dataset.augment import generator
 from dataset.loader import Batch, ImageTensors
-from losses.crd import CRDLoss
+from losses.crd import FROM_BANK, CRDLoss
+from losses.negatives import NegativeSampler
 from machine import Machine
 from models import classifier
 from models.taps import Outputs, TappedModel
@@ -43,8 +44,13 @@ class HierarchicalCRD(nn.Module):
         self, settings: schema.CRD, student_dims: Sequence[int], teacher_dims: Sequence[int], labels: Tensor
     ) -> None:
         super().__init__()
-        self.fills = settings.bank_init == "features" and settings.negatives == "bank"
+        from_bank = settings.negatives in FROM_BANK
+        self.fills = settings.bank_init == "features" and from_bank
         self.weights = dict(zip(TAPS, (settings.lambda_penultimate, settings.lambda_last), strict=True))
+        shared = settings.negatives == "shared"
+        self.sampler = (
+            NegativeSampler(labels, settings.num_negatives, settings.mode, shared) if from_bank else None
+        )
         self.losses = nn.ModuleDict()
         for tap, student_dim, teacher_dim in zip(TAPS, student_dims, teacher_dims, strict=True):
             if self.weights[tap] > 0:
@@ -59,6 +65,8 @@ class HierarchicalCRD(nn.Module):
                     mode=settings.mode,
                     objective=settings.objective,
                     negatives=settings.negatives,
+                    queue_length=settings.queue_length,
+                    sampler=self.sampler,
                     gather=distributed.gather,
                 )
 
@@ -76,11 +84,18 @@ class HierarchicalCRD(nn.Module):
             for tap, (own, other) in self.pairs(run(student, batch.images, machine), teacher(batch)).items():
                 self.losses[tap].fill(own, other, batch.indices)
 
+    def reshuffle(self) -> None:
+        """Put the banks into a new random order, which a further epoch's negatives are drawn by."""
+        if self.sampler is not None:
+            old = self.sampler.reshuffle()
+            for loss in self.losses.values():
+                loss.rearrange(old)
+
     def forward(self, student: Outputs, teacher: Outputs, indices: Tensor) -> dict[str, Term]:
         """One weighted term a tap; both taps see the same draw of negatives."""
-        drawn = next(iter(self.losses.values())).draw(indices)
+        draw = None if self.sampler is None else self.sampler.draw(indices)
         return {
-            f"crd_{tap}": Term(self.losses[tap](own, other, indices, drawn), self.weights[tap])
+            f"crd_{tap}": Term(self.losses[tap](own, other, indices, draw), self.weights[tap])
             for tap, (own, other) in self.pairs(student, teacher).items()
         }
 
@@ -110,6 +125,9 @@ class Alignment(Objective):
     def begin(self, batches: Iterator[Batch]) -> None:
         if self.crd.fills:
             self.crd.fill(self.tapped, self.teacher, batches, self.held_out.machine)
+
+    def begin_epoch(self) -> None:
+        self.crd.reshuffle()
 
     def measure(self) -> Measures:
         return self.held_out.measure(self.tapped, self.crd)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from losses.crd import CRDLoss, LossAgainstBank, MemoryBank, infonce_loss, nce_loss
+from losses.bank import BLOCK, FeatureQueue, LossAgainstBank, MemoryBank, Windows
+from losses.crd import CRDLoss, SumOfSoftplus, infonce_loss, nce_loss
+from losses.negatives import NegativeSampler
 
 N, B, K, D, CLASSES = 60, 12, 24, 16, 5
 LABELS = torch.arange(N) % CLASSES
@@ -22,13 +25,18 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / vectors.pow(2).sum(dim=-1, keepdim=True).sqrt()
 
 
+def by_sample(loss: CRDLoss, bank: MemoryBank) -> Tensor:
+    """A bank's entries in the order of the samples, float64."""
+    return bank.features[loss.sampler.position].double()
+
+
 class Reference:
     """The equations in float64: explicit vectors, no shared code with the product."""
 
     def __init__(self, loss: CRDLoss, momentum: float) -> None:
         state = {name: value for name, value in loss.state_dict().items() if isinstance(value, Tensor)}
         self.parameters = {name: state[name].double().requires_grad_() for name in PROJECTIONS}
-        self.banks = [state[f"{side}_bank.features"].double() for side in ("student", "teacher")]
+        self.banks = [by_sample(loss, bank) for bank in (loss.student_bank, loss.teacher_bank)]
         self.objective, self.temperature, self.momentum = loss.objective, loss.temperature, momentum
         self.normalizers: list[Tensor] = []
 
@@ -79,11 +87,12 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 def step_both(loss: CRDLoss, reference: Reference, seed: int) -> None:
     """One training step of both on one draw; losses and all gradients must agree."""
     student, teacher, indices = features(seed)
-    drawn = loss.draw(indices)
+    draw = loss.draw(indices)
+    drawn = loss.sampler.samples(draw)
     inputs = [student.clone().requires_grad_(), teacher.clone().requires_grad_()]
     expected_inputs = [student.double().requires_grad_(), teacher.double().requires_grad_()]
     loss.zero_grad()
-    actual, expected = loss(*inputs, indices, drawn), reference(*expected_inputs, indices, drawn)
+    actual, expected = loss(*inputs, indices, draw), reference(*expected_inputs, indices, drawn)
     actual.backward()
     gradients = torch.autograd.grad(expected, [*expected_inputs, *reference.parameters.values()])
     assert_close(actual, expected)
@@ -97,8 +106,9 @@ def test_equals_the_equations_over_several_steps(mode: str, objective: str) -> N
     reference = Reference(loss, momentum=0.7)
     for step in range(4):  # from the second on with updated banks and the first batch's Z
         step_both(loss, reference, seed=step)
-    assert_close(loss.student_bank.features, reference.banks[0])
-    assert_close(loss.teacher_bank.features, reference.banks[1])
+        loss.rearrange(loss.sampler.reshuffle())  # which the reference knows nothing of
+    assert_close(by_sample(loss, loss.student_bank), reference.banks[0])
+    assert_close(by_sample(loss, loss.teacher_bank), reference.banks[1])
     if objective == "nce":
         assert_close(loss.log_z, torch.stack(reference.normalizers).log())
 
@@ -132,31 +142,101 @@ def test_in_batch_infonce_equals_the_published_equation(temperature: float) -> N
 def test_nce_by_hand() -> None:
     # Z = 2, K/N = 2/4: p = (2, 1/2, 3/2), h = (4/5, 1/2, 3/4), loss = -log(4/5 * 1/2 * 1/4) = log 10
     similarities = torch.tensor([[4.0, 1.0, 3.0]], dtype=torch.float64).log()
-    assert nce_loss(similarities, torch.tensor(2.0).log(), 4).item() == pytest.approx(math.log(10))
-    assert nce_loss(torch.tensor([[0.0, 400.0]]), torch.zeros(()), 1).item() == pytest.approx(400 + math.log(2))
+    loss = nce_loss(similarities[:, 0], similarities[:, 1:], torch.tensor(2.0).log(), 2, 4)
+    assert loss.item() == pytest.approx(math.log(10))
+    loss = nce_loss(torch.zeros(1), torch.tensor([[400.0, -torch.inf]]), torch.zeros(()), 1, 1)
+    assert loss.item() == pytest.approx(400 + math.log(2))
 
 
 def test_infonce_by_hand() -> None:
     similarities = torch.tensor([[2.0, 1.0, 5.0], [1.0, 1.0, 2.0]], dtype=torch.float64).log()
-    assert infonce_loss(similarities).item() == pytest.approx(math.log(4))  # both positives have a share of 1/4
-    assert infonce_loss(torch.tensor([[0.0, 1000.0]])).item() == 1000.0
+    loss = infonce_loss(similarities[:, 0], similarities[:, 1:])
+    assert loss.item() == pytest.approx(math.log(4))  # both positives have a share of 1/4
+    assert infonce_loss(torch.zeros(1), torch.tensor([[1000.0, -torch.inf]])).item() == 1000.0
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(-9.0, 1.0), (0.0, 3.0), (80.0, 9.0)])
+def test_sum_of_softplus_equals_the_sum(mean: float, spread: float) -> None:
+    torch.manual_seed(0)
+    logits = mean + spread * torch.randn(3, 1001)
+    expected = torch.nn.functional.softplus(logits.double()).sum(dim=1)
+    torch.testing.assert_close(SumOfSoftplus.apply(logits).double(), expected, rtol=1e-6, atol=0)
+    few = logits[:, :40].double().requires_grad_()
+    assert torch.autograd.gradcheck(SumOfSoftplus.apply, (few,))
 
 
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_gradcheck(objective: str) -> None:
-    """Similarities are float32 inside, so the step is coarse and the bound is that of the finite difference."""
-    source = torch.Generator().manual_seed(0)
-    anchors = unit(torch.randn(3, 4, generator=source, dtype=torch.float64)).requires_grad_()
-    bank = unit(torch.randn(8, 4, generator=source, dtype=torch.float64))
-    drawn = torch.tensor([[0, 3, 4], [1, 3, 3], [2, 7, 0]])  # with a repeat in a row
+    torch.manual_seed(0)
+    anchors = unit(torch.randn(3, 4, dtype=torch.float64)).requires_grad_()
+    bank = unit(torch.randn(8, 4, dtype=torch.float64))
+    draw = NegativeSampler(torch.arange(8) % 4, 8, "relax").draw(torch.arange(3))  # 6 others: with repeats
 
-    def loss_of(cosines: Tensor) -> Tensor:
-        return nce_loss(cosines, torch.tensor(2.0), 8) if objective == "nce" else infonce_loss(cosines)
+    def loss_of(positives: Tensor, negatives: Tensor) -> Tensor:
+        if objective == "infonce":
+            return infonce_loss(positives, negatives)
+        return nce_loss(positives, negatives, torch.tensor(2.0), 8, 8)
 
     def loss(anchors: Tensor) -> Tensor:
-        return LossAgainstBank.apply(anchors, bank, drawn, loss_of)
+        return LossAgainstBank.apply(anchors, bank, draw, loss_of)
 
-    assert torch.autograd.gradcheck(loss, (anchors,), eps=1e-3, atol=1e-3, rtol=1e-3)
+    assert torch.autograd.gradcheck(loss, (anchors,))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("room", [1, 7, 64])
+def test_windows_equal_gathered_products(monkeypatch, room: int, shared: bool) -> None:
+    """Whatever the size of a block, and wherever a window runs round the end of the bank."""
+    monkeypatch.setitem(BLOCK, "cpu", room)
+    torch.manual_seed(room)
+    sampler, bank, anchors = NegativeSampler(LABELS, K, "exact", shared), torch.randn(N, D), torch.randn(B, D)
+    for _ in range(20):
+        draw = sampler.draw(torch.randperm(N)[:B])
+        entries = bank[sampler.position[sampler.samples(draw)[:, 1:]]]  # (B, K, D)
+        windows = Windows(draw, anchors, bank)
+        scores = windows.negatives.scatter(1, draw.left_out, torch.nan)
+        kept = ~scores.isnan()
+        torch.testing.assert_close(scores[kept].view(B, K), (entries * anchors[:, None]).sum(dim=2))
+        slopes = torch.randn(B, draw.length).mul_(kept)
+        expected = (slopes[kept].view(B, K, 1) * entries).sum(dim=1)
+        torch.testing.assert_close(windows.pull(slopes), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["exact", "instance"])
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+def test_queue_equals_the_equations(objective: str, mode: str) -> None:
+    loss = make(objective=objective, mode=mode, negatives="queue", queue_length=20)
+    held = [bank.features.double() for bank in (loss.student_bank, loss.teacher_bank)]
+    classes = torch.full((20,), -1)
+    groups = LABELS if mode == "exact" else torch.arange(N)
+    normalizers: list[Tensor] = []
+    for step in range(3):  # 12 a step into 20 places: the oldest are overwritten
+        student, teacher, indices = features(step)
+        both = [side.detach().double() for side in loss.project(student, teacher)]
+        expected = 0.0
+        for side, (anchors, keys, queue) in enumerate([(*both, held[1]), (*both[::-1], held[0])]):
+            positive = torch.exp((anchors * keys).sum(dim=1) / 0.1)
+            allowed = groups[indices][:, None] != classes
+            p = torch.exp(anchors @ queue.T / 0.1) * allowed
+            if len(normalizers) < 2:
+                normalizers.append((positive.sum() + p.sum()) / (B * 21) * N)
+            z = normalizers[side]
+            h = positive / z / (positive / z + 20 / N)
+            nce = -h.log() + torch.log(1 + p / z / (20 / N)).sum(dim=1)
+            expected += (nce if objective == "nce" else (1 + p.sum(dim=1) / positive).log()).mean().item()
+        assert loss(student, teacher, indices).item() == pytest.approx(expected, rel=1e-5)
+        places = [(12 * step + row) % 20 for row in range(12)]
+        held[0][places], held[1][places], classes[places] = *both, groups[indices]
+    assert_close(loss.student_bank.features, held[0])
+    assert_close(loss.teacher_bank.features, held[1])
+
+
+def test_queue_and_its_place_are_saved() -> None:
+    queue, other = FeatureQueue(5, 2), FeatureQueue(5, 2)
+    queue.push(torch.ones(3, 2), torch.tensor([1, 2, 3]))
+    other.load_state_dict(queue.state_dict())
+    other.push(torch.zeros(3, 2), torch.tensor([4, 5, 6]))
+    assert other.classes.tolist() == [6, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
@@ -164,10 +244,10 @@ def test_bfloat16_autocast_is_within_a_percent(objective: str) -> None:
     exact, rounded = make(objective=objective), make(objective=objective)
     for step in range(3):
         student, teacher, indices = features(step)
-        drawn = exact.draw(indices)
-        expected = exact(student, teacher, indices, drawn)
+        draw = exact.draw(indices)
+        expected = exact(student, teacher, indices, draw)
         with torch.autocast("cpu", torch.bfloat16):
-            actual = rounded(student, teacher, indices, drawn)
+            actual = rounded(student, teacher, indices, draw)
         assert actual.dtype == torch.float32
         assert actual.item() == pytest.approx(expected.item(), rel=0.01)
 
@@ -194,8 +274,12 @@ def test_a_saved_state_continues_identically(objective: str) -> None:
 def test_two_processes_keep_the_banks_and_z_of_one() -> None:
     """`gather` of the first process appends what the second one sent, in the same order of calls."""
     student, teacher, indices = features(0)
-    drawn = make().draw(indices)
+    draw = make().draw(indices)
     parts = [slice(0, B // 2), slice(B // 2, B)]
+    draws = [
+        replace(draw, positives=draw.positives[part], left_out=draw.left_out[part], first=draw.first + skipped)
+        for part, skipped in zip(parts, (0, B // 2 * draw.spacing), strict=True)
+    ]
     sent: list[Tensor] = []
 
     def send(tensor: Tensor) -> Tensor:
@@ -203,8 +287,8 @@ def test_two_processes_keep_the_banks_and_z_of_one() -> None:
         return tensor
 
     second, first, whole = make(gather=send), make(gather=lambda own: torch.cat([own, sent.pop(0)])), make()
-    for loss, part in ((second, parts[1]), (first, parts[0]), (whole, slice(None))):
-        loss(student[part], teacher[part], indices[part], drawn[part])
+    for loss, part, own in ((second, parts[1], draws[1]), (first, parts[0], draws[0]), (whole, slice(None), draw)):
+        loss(student[part], teacher[part], indices[part], own)
     assert not sent
     torch.testing.assert_close(first.log_z, whole.log_z)
     for bank in ("student_bank", "teacher_bank"):
@@ -233,12 +317,12 @@ def test_bank_update_by_hand() -> None:
 def test_fill_sets_both_banks_to_the_projected_features() -> None:
     loss = make()
     student, teacher, indices = features(0)
-    before = loss.teacher_bank.features.clone()
+    before = by_sample(loss, loss.teacher_bank)
     loss.fill(student, teacher, indices)
-    assert_close(loss.student_bank.features[indices], unit(loss.project_student(student)).double())
-    assert_close(loss.teacher_bank.features[indices], unit(loss.project_teacher(teacher)).double())
+    assert_close(by_sample(loss, loss.student_bank)[indices], unit(loss.project_student(student)).double())
+    assert_close(by_sample(loss, loss.teacher_bank)[indices], unit(loss.project_teacher(teacher)).double())
     others = torch.ones(N, dtype=torch.bool).index_fill(0, indices, False)
-    assert torch.equal(loss.teacher_bank.features[others], before[others])
+    assert torch.equal(by_sample(loss, loss.teacher_bank)[others], before[others])
 
 
 @pytest.mark.parametrize(
@@ -249,6 +333,7 @@ def test_fill_sets_both_banks_to_the_projected_features() -> None:
         {"num_negatives": 0},
         {"negatives": "batch"},
         {"negatives": "batch", "objective": "infonce", "mode": "exact"},
+        {"negatives": "queue", "mode": "relax"},
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:

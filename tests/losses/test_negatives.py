@@ -18,20 +18,27 @@ def shuffled_labels(sizes: list[int], seed: int) -> Tensor:
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
 
 
+def draw(sampler: NegativeSampler, indices: Tensor) -> Tensor:
+    """Samples (B, K + 1) of a draw from a new order."""
+    sampler.reshuffle()
+    return sampler.samples(sampler.draw(indices))
+
+
 def candidates(labels: Tensor, anchor: int, mode: str) -> set[int]:
     """Samples that may be negatives of one."""
     return {i for i in range(len(labels)) if (i != anchor if mode == "instance" else labels[i] != labels[anchor])}
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("mode", ["exact", "relax", "instance"])
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(sizes=CLASS_SIZES, num_negatives=st.integers(1, 80), seed=st.integers(0, 1000))
 def test_draws_are_allowed_and_as_even_as_they_can_be(
-    mode: str, sizes: list[int], num_negatives: int, seed: int
+    mode: str, shared: bool, sizes: list[int], num_negatives: int, seed: int
 ) -> None:
     labels = shuffled_labels(sizes, seed)
     torch.manual_seed(seed)
-    drawn = NegativeSampler(labels, num_negatives, mode)(torch.arange(len(labels)))
+    drawn = draw(NegativeSampler(labels, num_negatives, mode, shared), torch.arange(len(labels)))
     assert drawn.shape == (len(labels), num_negatives + 1)
     for anchor, row in enumerate(drawn.tolist()):
         allowed = candidates(labels, anchor, mode)
@@ -49,7 +56,7 @@ def test_draws_are_allowed_and_as_even_as_they_can_be(
 def test_every_candidate_is_equally_likely(mode: str, labels: Tensor) -> None:
     torch.manual_seed(0)
     sampler = NegativeSampler(labels, 1, mode)
-    drawn = torch.stack([sampler(torch.arange(12)) for _ in range(3000)])  # one a batch: they are independent
+    drawn = torch.stack([draw(sampler, torch.arange(12)) for _ in range(3000)])  # one an order: independent
     for anchor in range(12):
         counts = drawn[:, anchor, 1].bincount(minlength=12)
         assert chisquare(counts[sorted(candidates(labels, anchor, mode))]).pvalue > 1e-4
@@ -62,7 +69,7 @@ def test_windows_of_several_negatives_are_uniform_too() -> None:
     torch.manual_seed(0)
     sampler = NegativeSampler(UNEQUAL, 2, "exact")
     anchor = int((UNEQUAL == 1).nonzero()[0])  # 7 of its class, 5 candidates, 20 ordered pairs
-    drawn = torch.cat([sampler(torch.tensor([anchor])) for _ in range(6000)])
+    drawn = torch.cat([draw(sampler, torch.tensor([anchor])) for _ in range(6000)])
     pairs = (12 * drawn[:, 1] + drawn[:, 2]).unique(return_counts=True)[1]
     assert len(pairs) == 20
     assert chisquare(pairs).pvalue > 1e-4
@@ -73,9 +80,28 @@ def test_the_draw_is_a_function_of_torchs_seed() -> None:
     draws = []
     for seed in (5, 5, 6):
         torch.manual_seed(seed)
-        draws.append(sampler(torch.arange(12)))
+        draws.append(draw(sampler, torch.arange(12)))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+def test_a_loaded_order_draws_the_same() -> None:
+    sampler, other = (NegativeSampler(UNEQUAL, 4, "exact") for _ in range(2))
+    other.load_state_dict(sampler.state_dict())
+    draws = []
+    for each in (sampler, other):
+        torch.manual_seed(1)
+        draws.append(each.samples(each.draw(torch.arange(12))))
+    assert torch.equal(draws[0], draws[1])
+
+
+def test_shared_negatives_are_one_set_but_for_the_own_class() -> None:
+    labels = torch.arange(400) % 4
+    torch.manual_seed(0)
+    drawn = draw(NegativeSampler(labels, 100, "exact", shared=True), torch.arange(4))[:, 1:]
+    assert len(drawn.unique()) < 170  # about 134 in a row hold 100 of other classes, whatever the class
+    apart = draw(NegativeSampler(labels, 100, "exact"), torch.arange(4))[:, 1:]
+    assert len(apart.unique()) > 300
 
 
 @pytest.mark.parametrize(
