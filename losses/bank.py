@@ -6,6 +6,7 @@ Letters: B batch, N training samples, K negatives an anchor, L entries of a wind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,9 +15,18 @@ from torch import Tensor, nn
 
 from losses.negatives import Draw
 
-BLOCK = {"cpu": 2048, "cuda": 32768}  # entries multiplied at once: small to skip more, large to be called less
+LossOf = Callable[[Tensor, Tensor], Tensor]  # of positives (B,) and negatives (B, L), none where -inf: (B,)
 
-LossOf = Callable[[Tensor, Tensor], Tensor]  # of the positives (B,) and negatives (B, L), those left out at -inf
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done at once."""
+
+    block: int  # entries multiplied: few to skip more, many to call less often
+    chunk: int  # scores that a loss is taken of: few stay in a CPU's cache, and their memory is used again
+
+
+SIZES = {"cpu": Sizes(block=4096, chunk=2**18), "cuda": Sizes(block=2**15, chunk=2**27)}
 
 
 class Windows:
@@ -27,18 +37,22 @@ class Windows:
     the result begin at their own windows, with room at both ends for what a block has beyond them.
     """
 
-    def __init__(self, draw: Draw, anchors: Tensor, bank: Tensor) -> None:
-        self.draw, self.anchors, self.bank = draw, anchors, bank
-        self.room = BLOCK[anchors.device.type if anchors.device.type in BLOCK else "cuda"]
-        self.room = min(self.room, len(bank))
+    def __init__(self, draw: Draw, bank: Tensor, memory: Tensor | None = None) -> None:
+        self.draw, self.bank = draw, bank
+        self.room = min(SIZES[bank.device.type].block, len(bank))
         self.width = draw.length + 2 * self.room
-        self.scores = anchors.new_empty(len(anchors) * self.width)
+        size = len(draw.positives) * self.width
+        fits = memory is not None and memory.dtype == bank.dtype and len(memory) == size
+        self.scores = memory if fits else bank.new_empty(size)
+
+    def score(self, anchors: Tensor) -> None:
+        """Fill `negatives` with the inner products of anchors (B, D) and entries."""
         for rows, entries, block in self._blocks():
-            torch.mm(anchors[rows], bank[entries].T, out=block)
+            torch.mm(anchors[rows], self.bank[entries].T, out=block)
 
     def _blocks(self) -> Iterator[tuple[slice, slice, Tensor]]:
         """Rows of anchors, positions in the bank, and where in the scores their product belongs."""
-        count, spacing, length = len(self.anchors), self.draw.spacing, self.draw.length
+        count, spacing, length = len(self.draw.positives), self.draw.spacing, self.draw.length
         done, end = 0, (count - 1) * spacing + length  # entries beyond the first anchor's place
         while done < end:
             position = (self.draw.first + done) % len(self.bank)
@@ -58,39 +72,47 @@ class Windows:
         """(B, L), a view."""
         return self.scores.view(-1, self.width)[:, self.room : self.room + self.draw.length]
 
-    def pull(self, slopes: Tensor) -> Tensor:
-        """Σ over the window of slope (B, L) times entry, (B, D). Overwrites the scores."""
+    def pull(self) -> Tensor:
+        """Σ over the window of what stands in `negatives`, slopes by now, times entry: (B, D)."""
         rows = self.scores.view(-1, self.width)
         rows[:, : self.room] = 0
         rows[:, self.room + self.draw.length :] = 0
-        self.negatives.copy_(slopes)
-        gradient = torch.zeros_like(self.anchors, dtype=torch.float32)
+        gradient = self.bank.new_zeros(len(rows), self.bank.shape[1], dtype=torch.float32)
         for anchors, entries, block in self._blocks():
             gradient[anchors] += block @ self.bank[entries]
         return gradient
 
 
 class LossAgainstBank(torch.autograd.Function):
-    """A loss of the inner products between anchors and drawn bank entries, its gradient taken in the forward pass.
+    """Mean of a loss of the inner products of anchors and drawn entries, its gradient taken in the forward pass.
 
     So nothing of size (B, L) outlives the forward pass, and the bank may be updated before `backward` is called.
     """
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, bank: Tensor, draw: Draw, loss_of: LossOf) -> Tensor:
-        windows = Windows(draw, anchors.to(bank.dtype), bank)
+    def forward(ctx: Any, anchors: Tensor, windows: Windows, loss_of: LossOf) -> Tensor:
+        bank, draw = windows.bank, windows.draw
+        windows.score(anchors.to(bank.dtype))
         own = bank[draw.positives].to(anchors.dtype)  # (B, D)
-        with torch.enable_grad():
-            positives = (anchors.detach() * own).sum(dim=1).requires_grad_()  # (B,)
-            negatives = windows.negatives.to(anchors.dtype).scatter_(1, draw.left_out, -torch.inf).requires_grad_()
-            loss = loss_of(positives, negatives)
-        slopes = torch.autograd.grad(loss, (positives, negatives))
-        ctx.save_for_backward(slopes[0][:, None] * own + windows.pull(slopes[1]))
-        return loss.detach()
+        positives = (anchors * own).sum(dim=1)  # (B,)
+        losses, slopes = torch.empty_like(positives), torch.empty_like(positives)
+        rows = max(1, SIZES[anchors.device.type].chunk // draw.length)
+        parts = (positives, windows.negatives, draw.left_out, losses, slopes)
+        for positive, negative, left_out, loss, slope in zip(*(part.split(rows) for part in parts), strict=True):
+            scores = negative.to(anchors.dtype).scatter_(1, left_out, -torch.inf).requires_grad_()
+            with torch.enable_grad():
+                leaf = positive.detach().requires_grad_()
+                found = loss_of(leaf, scores)
+                slope_of_leaf, slopes_of_scores = torch.autograd.grad(found.sum() / len(anchors), (leaf, scores))
+            loss.copy_(found.detach())
+            slope.copy_(slope_of_leaf)
+            negative.copy_(slopes_of_scores)
+        ctx.save_for_backward(slopes[:, None] * own + windows.pull())
+        return losses.mean()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        return grads[0] * ctx.saved_tensors[0], None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0] * ctx.saved_tensors[0], None, None
 
 
 class MemoryBank(nn.Module):
@@ -103,10 +125,13 @@ class MemoryBank(nn.Module):
         self.momentum = momentum
         self.register_buffer("features", F.normalize(torch.randn(num_samples, dim), dim=1))
         self._lowered: tuple[Tensor, int] | None = None  # a copy in autocast's precision, of which version
+        self._memory: Tensor | None = None  # for a step's scores, since fresh memory costs as much as a product
 
     def loss(self, anchors: Tensor, draw: Draw, loss_of: LossOf) -> Tensor:
-        """`loss_of` the inner products of anchors (B, D) with the positives (B,) and windows (B, L) of a draw."""
-        return LossAgainstBank.apply(anchors, self._entries(), draw, loss_of)
+        """Mean of `loss_of` the inner products of anchors (B, D) with positives and windows of a draw."""
+        windows = Windows(draw, self._entries(), self._memory)
+        self._memory = windows.scores
+        return LossAgainstBank.apply(anchors, windows, loss_of)
 
     def _entries(self) -> Tensor:
         """The bank; under autocast a copy in its precision, kept since casting costs as much as a product."""
@@ -114,7 +139,8 @@ class MemoryBank(nn.Module):
         if not torch.is_autocast_enabled(device):
             return self.features
         if self._lowered is None or self._lowered[1] != self.features._version:
-            self._lowered = self.features.to(torch.get_autocast_dtype(device)), self.features._version
+            lowered = self.features.to(torch.get_autocast_dtype(device))
+            self._lowered = lowered.T.contiguous().T, self.features._version  # by columns, which multiplies faster
         return self._lowered[0]
 
     @torch.no_grad()
@@ -137,6 +163,14 @@ class MemoryBank(nn.Module):
         self.features.copy_(self.features[old])
 
 
+@dataclass(frozen=True)
+class Keys:
+    """What a batch is compared with beside a queue."""
+
+    positives: Tensor  # (B, D), fixed
+    classes: Tensor  # (B,) of the anchors: no entry of the same one is a negative
+
+
 class FeatureQueue(nn.Module):
     """The newest Q features of any samples and their classes, oldest replaced first (He et al., MoCo, CVPR 2020).
 
@@ -154,17 +188,14 @@ class FeatureQueue(nn.Module):
         self.register_buffer("classes", torch.full((length,), -1))
         self.oldest = 0
 
-    def loss(self, anchors: Tensor, positives: Tensor, classes: Tensor, loss_of: LossOf) -> Tensor:
-        """`loss_of` the inner products of anchors (B, D) with `positives` (B, D) and with all entries.
-
-        Those of an anchor's own class, by `classes` (B,), are at -inf.
-        """
+    def loss(self, anchors: Tensor, keys: Keys, loss_of: LossOf) -> Tensor:
+        """Mean of `loss_of` the inner products of anchors (B, D) with their positives and with all entries."""
         scores = anchors @ self.features.T  # (B, Q)
-        negatives = scores.float().masked_fill(classes[:, None] == self.classes, -torch.inf)
-        return loss_of((anchors * positives).sum(dim=1).float(), negatives)
+        negatives = scores.float().masked_fill(keys.classes[:, None] == self.classes, -torch.inf)
+        return loss_of((anchors * keys.positives).sum(dim=1).float(), negatives).mean()
 
     @torch.no_grad()
-    def push(self, features: Tensor, classes: Tensor) -> None:
+    def update(self, classes: Tensor, features: Tensor) -> None:
         """Replace the oldest entries by `features` (B, D) of `classes` (B,)."""
         places = (self.oldest + torch.arange(len(features), device=features.device)) % len(self.features)
         self.features[places], self.classes[places] = features, classes

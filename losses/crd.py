@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.bank import FeatureQueue, MemoryBank
+from losses.bank import FeatureQueue, Keys, LossOf, MemoryBank
 from losses.negatives import Draw, Mode, NegativeSampler
 
 Objective = Literal["nce", "infonce"]
@@ -37,8 +37,9 @@ class SumOfSoftplus(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
         ctx.save_for_backward(logits)
-        excess = logits.abs().neg_().exp_()
-        excess = F.pad(excess, (0, -excess.shape[-1] % 2**FOLDS))
+        excess = logits.copysign(-1).exp_()
+        if missing := -excess.shape[-1] % 2**FOLDS:
+            excess = F.pad(excess, (0, missing))
         for _ in range(FOLDS):
             first, second = excess.chunk(2, dim=-1)
             excess = torch.addcmul(first, first, second).add_(second)
@@ -52,7 +53,7 @@ class SumOfSoftplus(torch.autograd.Function):
 def nce_loss(
     positives: Tensor, negatives: Tensor, log_normalizer: Tensor, num_negatives: int, num_samples: int
 ) -> Tensor:
-    """The binary NCE objective (Tian et al. 2020, Eq. 18 with the critic h of Eq. 19), mean over anchors.
+    """The binary NCE objective (Tian et al. 2020, Eq. 18 with the critic h of Eq. 19), (B,).
 
     With p = exp(similarity) / Z the critic is h = p / (p + K/N), and the loss is
     −log h(positive) − Σ_k log(1 − h(negative k)). Both logarithms are softplus of the critic's logit, so nothing
@@ -66,17 +67,28 @@ def nce_loss(
         num_samples: N.
     """
     shift = log_normalizer + math.log(num_negatives / num_samples)
-    return F.softplus(shift - positives).mean() + SumOfSoftplus.apply(negatives - shift).mean()
+    return F.softplus(shift - positives) + SumOfSoftplus.apply(negatives - shift)
 
 
 def infonce_loss(positives: Tensor, negatives: Tensor) -> Tensor:
-    """−log of the positive's share in the softmax over itself and its negatives, mean over anchors.
+    """−log of the positive's share in the softmax over itself and its negatives, (B,).
 
     Args:
         positives: (B,) cosine similarities divided by tau.
         negatives: (B, L) the same, −inf for those that are no negatives.
     """
-    return (torch.logaddexp(positives, negatives.logsumexp(dim=1)) - positives).mean()
+    return torch.logaddexp(positives, negatives.logsumexp(dim=1)) - positives
+
+
+class Side(NamedTuple):
+    """One direction of the loss: whose anchors, against which bank, with which positives and negatives."""
+
+    anchors: Tensor  # (B, D) unit vectors divided by tau
+    bank: MemoryBank | FeatureQueue
+    keys: Draw | Keys
+
+    def loss(self, loss_of: LossOf) -> Tensor:
+        return self.bank.loss(self.anchors, self.keys, loss_of)
 
 
 class CRDLoss(nn.Module):
@@ -173,17 +185,44 @@ class CRDLoss(nn.Module):
         student, teacher = self.project(student, teacher)
         if self.negatives == "batch":
             return self._in_batch(student, teacher)
-        if self.negatives == "queue":
-            return self._against_queues(student, teacher, indices)
-        draw = draw or self.sampler.draw(indices)
-        loss = self.teacher_bank.loss(student / self.temperature, draw, partial(self._direction, side=0))
-        loss = loss + self.student_bank.loss(teacher / self.temperature, draw, partial(self._direction, side=1))
+        sides = self._sides(student, teacher, indices, draw)
+        if self.objective == "nce" and not self.normalizers_set:
+            self._set_normalizers(sides)
+        loss = sum(side.loss(partial(self._direction, log_z=self.log_z[i])) for i, side in enumerate(sides))
         if self.training:
             self.normalizers_set = True
-            positions = self.sampler.position[self.gather(indices)]
-            self.student_bank.update(positions, self.gather(student.detach()))
-            self.teacher_bank.update(positions, self.gather(teacher.detach()))
+            self._store(student.detach(), teacher.detach(), indices)
         return loss
+
+    def _sides(self, student: Tensor, teacher: Tensor, indices: Tensor, draw: Draw | None) -> tuple[Side, Side]:
+        """Student anchors with the teacher's bank, and the reverse."""
+        anchors = student / self.temperature, teacher / self.temperature
+        if self.negatives == "queue":
+            classes = self.classes[indices]
+            keys = Keys(teacher.detach(), classes), Keys(student.detach(), classes)
+        else:
+            keys = (draw or self.sampler.draw(indices),) * 2
+        return Side(anchors[0], self.teacher_bank, keys[0]), Side(anchors[1], self.student_bank, keys[1])
+
+    @torch.no_grad()
+    def _set_normalizers(self, sides: tuple[Side, Side]) -> None:
+        """Z is N times the mean of exp(similarity) over the first batch."""
+        for i, side in enumerate(sides):
+            total = side.loss(lambda positives, negatives: positives.exp() + negatives.exp().sum(dim=1))
+            mean = self.gather(total[None]).mean() / (self.num_negatives + 1)
+            self.log_z[i] = mean.log() + math.log(self.num_samples)
+
+    def _direction(self, positives: Tensor, negatives: Tensor, log_z: Tensor) -> Tensor:  # (B,), (B, L)
+        if self.objective == "infonce":
+            return infonce_loss(positives, negatives)
+        return nce_loss(positives, negatives, log_z, self.num_negatives, self.num_samples)
+
+    def _store(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
+        """Bring the newest features of all processes into the banks."""
+        indices, student, teacher = (self.gather(tensor) for tensor in (indices, student, teacher))
+        places = self.classes[indices] if self.negatives == "queue" else self.sampler.position[indices]
+        self.student_bank.update(places, student)
+        self.teacher_bank.update(places, teacher)
 
     @torch.no_grad()
     def fill(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
@@ -201,27 +240,6 @@ class CRDLoss(nn.Module):
         """Follow a reshuffled sampler: `old` (N,) is what `NegativeSampler.reshuffle` gave."""
         self.student_bank.rearrange(old)
         self.teacher_bank.rearrange(old)
-
-    def _direction(self, positives: Tensor, negatives: Tensor, side: int) -> Tensor:  # (B,), (B, L)
-        if self.objective == "infonce":
-            return infonce_loss(positives, negatives)
-        if not self.normalizers_set:  # Z = N times the mean of exp(similarity) over the first batch
-            total = positives.detach().exp().sum() + negatives.detach().exp().sum()
-            mean = self.gather(total[None] / (len(positives) * (self.num_negatives + 1))).mean()
-            self.log_z[side] = mean.log() + math.log(self.num_samples)
-        return nce_loss(positives, negatives, self.log_z[side], self.num_negatives, self.num_samples)
-
-    def _against_queues(self, student: Tensor, teacher: Tensor, indices: Tensor) -> Tensor:
-        classes, fixed = self.classes[indices], (student.detach(), teacher.detach())
-        directions = (partial(self._direction, side=side) for side in (0, 1))
-        loss = self.teacher_bank.loss(student / self.temperature, fixed[1], classes, next(directions))
-        loss = loss + self.student_bank.loss(teacher / self.temperature, fixed[0], classes, next(directions))
-        if self.training:
-            self.normalizers_set = True
-            classes = self.gather(classes)
-            self.student_bank.push(self.gather(fixed[0]), classes)
-            self.teacher_bank.push(self.gather(fixed[1]), classes)
-        return loss
 
     def _in_batch(self, student: Tensor, teacher: Tensor) -> Tensor:
         similarities = student @ teacher.T / self.temperature  # (B, B)
