@@ -1,7 +1,8 @@
-"""The published CRD step, written from the equations of Tian et al. (2020), as the baseline of `crd_step.py`.
+"""The published CRD step, written from the equations of Tian et al. (2020), and the usual way to load its images.
 
-It gathers the vectors of positive and negatives, (B, K + 1, D) twice, multiplies them one anchor at a time, and
-draws the negatives of each sample with numpy, as a data set would.
+The step gathers the vectors of positive and negatives, (B, K + 1, D) twice, multiplies them one anchor at a time,
+and draws the negatives of each sample with numpy, as a data set would. Images go one by one through Pillow and
+torchvision's transforms in the processes of a `DataLoader`.
 
 Letters: B batch, N training samples, K negatives an anchor, D dimension of a projection.
 """
@@ -12,7 +13,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from dataset.sources import Images
+
+WORKERS = 2
 
 
 def draw(
@@ -53,3 +61,45 @@ def step(
         for bank, features in ((student_bank, student), (teacher_bank, teacher)):
             bank.index_copy_(0, indices, F.normalize(0.5 * bank[indices] + 0.5 * features, dim=1))
     return loss
+
+
+class PillowImages(Dataset):
+    """uint8 images as torchvision's data sets give them: image, label, position and, if K > 0, its draw (K + 1,).
+
+    Args:
+        pixels: (N, S, S, 3).
+        labels: (N,).
+        num_negatives: K, or 0 to draw none.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], num_negatives: int = 0) -> None:
+        self.pixels, self.labels, self.num_negatives = pixels, labels, num_negatives
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(pixels.shape[1], padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+            ]
+        )
+
+    @classmethod
+    def of(cls, images: Images, num_negatives: int = 0) -> PillowImages:
+        """This project's images in the layout of Pillow."""
+        return cls(np.ascontiguousarray(images.pixels.transpose(0, 2, 3, 1)), images.labels, num_negatives)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int, Tensor]:
+        image = self.transform(Image.fromarray(self.pixels[index]))
+        drawn = torch.empty(0)
+        if self.num_negatives:
+            rng = np.random.default_rng()
+            drawn = draw(self.labels, np.array([index]), self.num_negatives, rng)[0]
+        return image, int(self.labels[index]), index, drawn
+
+
+def loader(images: PillowImages, batch_size: int) -> DataLoader:
+    """Shuffled whole batches by `WORKERS` processes."""
+    return DataLoader(images, batch_size, shuffle=True, num_workers=WORKERS, drop_last=True)

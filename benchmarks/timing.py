@@ -1,7 +1,8 @@
-"""Times, peak memory and the machine's matrix rate, measured the same way by every benchmark."""
+"""Times, peak memory and rates, measured alike by every benchmark, and the table of what they must reach."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,16 +31,45 @@ class Timing:
     floor: float | None = None  # seconds that the arithmetic alone must take at the measured matrix rate
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A line of the table: what was measured, and what it must reach if anything."""
+
+    what: str
+    value: float | None = None
+    of: str = ""  # what the value is
+    target: float | None = None
+    at_most: bool = False  # whether the target is an upper bound
+    timing: Timing | None = None
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None or self.value is None:
+            return None
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+
 def measure(name: str, call: Callable[[], object], repeats: int, floor: float | None = None) -> Timing:
     """Time `repeats` calls after one of warm-up. Peak memory needs a process of its own."""
-    before = _peak_mb()
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return Timing(name, statistics.median(times), min(times), repeats, _peak_mb() - before, floor)
+    return measure_in_turn({name: call}, repeats, [floor])[0]
+
+
+def measure_in_turn(
+    calls: dict[str, Callable[[], object]], repeats: int, floors: Sequence[float | None]
+) -> list[Timing]:
+    """`measure` several calls, one repeat of each in turn, so that what else the machine does meets them alike."""
+    before = peak_mb()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    added = peak_mb() - before
+    return [
+        Timing(name, statistics.median(seconds), min(seconds), repeats, added, floor)
+        for (name, (_, *seconds)), floor in zip(times.items(), floors, strict=True)
+    ]
 
 
 def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
@@ -47,30 +78,73 @@ def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
     return 2 * size**3 / measure("", lambda: matrix @ matrix, 5).fastest
 
 
-def in_own_process(module: str, case: str) -> Timing:
-    """Run `python -m benchmarks.MODULE --case CASE`, which prints one timing as JSON."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", "--case", case]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return Timing(**json.loads(done.stdout.splitlines()[-1]))
+def arithmetic(call: Callable[[], object]) -> int:
+    """Floating-point operations of the products and convolutions that torch does in `call`."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
 
 
-def print_json(timing: Timing) -> None:
-    """What `in_own_process` reads."""
-    print(json.dumps(asdict(timing)))
-
-
-def table(timings: Sequence[Timing], reference: Timing) -> str:
-    """Each timing with its ratio to the reference's time and memory, and to its own floor."""
-    lines = [f"{'what':44} {'median':>10} {'peak':>9} {'faster':>8} {'memory':>8} {'x floor':>8}"]
-    for timing in timings:
-        floor = "" if timing.floor is None else f"{timing.seconds / timing.floor:8.1f}"
-        lines.append(
-            f"{timing.name:44} {timing.seconds * 1e3:7.1f} ms {timing.peak_mb:6.0f} MB "
-            f"{reference.seconds / timing.seconds:7.1f}x {timing.peak_mb / reference.peak_mb:8.3f} {floor:>8}"
-        )
-    return "\n".join(lines)
-
-
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_own_process(module: str, case: str) -> list[Timing]:
+    """Run `python -m benchmarks.MODULE --case CASE`, which prints its timings as JSON.
+
+    Raises:
+        RuntimeError: the process failed; with what it wrote.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--case", case]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{done.stderr}")
+    return [Timing(**timing) for timing in json.loads(done.stdout.splitlines()[-1])]
+
+
+def command_line(
+    description: str | None,
+    cases: Sequence[str],
+    run: Callable[[str], list[Timing]],
+    claims: Callable[[], list[Claim]],
+) -> None:
+    """What each benchmark does as a script: all of its claims, or one case for `in_own_process`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=cases, help="measure one case in this process and print JSON")
+    case = parser.parse_args().case
+    print(table(claims()) if case is None else json.dumps([asdict(timing) for timing in run(case)]))
+
+
+def table(claims: Sequence[Claim]) -> str:
+    """One line a claim; the floor is what the arithmetic alone takes, `x floor` how far a time is from it."""
+    rows = [("what", "time", "memory", "measured", "", "target", "", "floor", "x floor")]
+    rows += [_cells(claim) for claim in claims]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    left = (0, 4, 6)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _cells(claim: Claim) -> tuple[str, ...]:
+    timing, floor = claim.timing, claim.timing and claim.timing.floor
+    return (
+        claim.what,
+        "" if timing is None else _time(timing.seconds),
+        "" if timing is None else f"{timing.peak_mb:,.0f} MB",
+        "" if claim.value is None else f"{claim.value:.3g}",
+        claim.of,
+        "" if claim.target is None else f"{'<=' if claim.at_most else '>='} {claim.target:g}",
+        {True: "met", False: "MISSED", None: ""}[claim.met],
+        "" if floor is None else _time(floor),
+        "" if timing is None or floor is None else f"{timing.seconds / floor:.1f}",
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds >= 10 else f"{seconds * 1e3:,.1f} ms"

@@ -39,16 +39,22 @@ def draw_view(seed: int, view: int, num_images: int, padding: int, flip: bool) -
 
 
 def apply_view(pixels: Tensor, indices: Tensor, view: View) -> Tensor:
-    """Crop and mirror: `pixels` (B, 3, S, S) are the images at `indices` (B,), on the same device."""
-    mirrored = view.mirrored[indices].to(pixels.device)
-    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-    if view.padding == 0:
-        return pixels
-    rows, columns = view.rows[indices].to(pixels.device), view.columns[indices].to(pixels.device)
-    side = pixels.shape[-1]
-    padded = F.pad(pixels, [view.padding] * 4)
-    windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # (B, 3, 2P + 1, 2P + 1, S, S), a strided view
-    return windows[torch.arange(len(pixels), device=pixels.device), :, rows, columns]
+    """Crop and mirror: `pixels` (B, 3, S, S) are the images at `indices` (B,), on the same device.
+
+    Each row of a window is S bytes on end in the padded image, wherever it begins, so one selection of rows from
+    all places at which one could begin crops the batch. Mirrored windows come from mirrored copies.
+    """
+    count, channels, side, _ = pixels.shape
+    padding, device = view.padding, pixels.device
+    width = side + 2 * padding
+    padded = F.pad(torch.cat([pixels, pixels.flip(3)]), [padding] * 4).contiguous()  # (2B, 3, S + 2P, S + 2P)
+    mirrored, rows, columns = (part[indices].to(device) for part in (view.mirrored, view.rows, view.columns))
+    image = mirrored * count + torch.arange(count, device=device)  # (B,) of the 2B padded ones
+    corner = (image * channels * width + rows) * width + columns  # (B,) where each window begins
+    lines = torch.arange(channels, device=device)[:, None] * width + torch.arange(side, device=device)  # (3, S)
+    begins = corner[:, None] + lines.reshape(-1) * width  # (B, 3S)
+    every = padded.as_strided((padded.numel() - side + 1, side), (1, 1))  # a strided view, nothing is copied
+    return every.index_select(0, begins.reshape(-1)).view(pixels.shape)
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -33,13 +33,15 @@ class Images:
 
     pixels: np.ndarray  # (N, 3, S, S) uint8
     labels: np.ndarray  # (N,) int64
+    names: np.ndarray | None = None  # (N,) str, paths relative to data.root with /, of class folders only
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, positions: np.ndarray) -> Images:
         """The images at `positions`, copied into memory."""
-        return Images(self.pixels[positions], self.labels[positions])
+        names = None if self.names is None else self.names[positions]
+        return Images(self.pixels[positions], self.labels[positions], names)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def load_source(data: Data) -> Source:
         train, test = _split(pooled, 1 - data.split, data.seed)
     elif len(test) == 0:
         raise UserError(f"data.root {data.root}: one tree of classes without train/ and test/, set data.split")
-    val = Images(train.pixels[:0], train.labels[:0])
+    val = train.take(np.arange(0))
     if data.val_fraction > 0:
         train, val = _split(train, data.val_fraction, data.seed)
     key = f"{fingerprint} {data.split} {data.val_fraction} {data.seed if data.split or data.val_fraction else 0}"
@@ -83,7 +85,12 @@ def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
 
 
 def _concatenate(first: Images, second: Images) -> Images:
-    return Images(np.concatenate([first.pixels, second.pixels]), np.concatenate([first.labels, second.labels]))
+    named = first.names is not None and second.names is not None
+    return Images(
+        np.concatenate([first.pixels, second.pixels]),
+        np.concatenate([first.labels, second.labels]),
+        np.concatenate([first.names, second.names]) if named else None,
+    )
 
 
 def _decoded(data: Data) -> tuple[Images, Images, list[str], str]:
@@ -92,15 +99,15 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str], str]:
         train, test = _digits(data.image_size)
         return train, test, [str(digit) for digit in range(10)], _digest(train, test)
     root = data.root or Path("data")
-    read, stamp = _torchvision(data.source, root) if data.source != "folder" else _folder(root)
+    read, stamp, names = _torchvision(data.source, root) if data.source != "folder" else _folder(root)
     key = hashlib.sha256(f"{data.source} {stamp} {data.image_size}".encode()).hexdigest()[:16]
     folder = data.cache_dir / f"{data.source}-{key}"
     if not (folder / "meta.json").exists():
         _write_cache(folder, *read(data.image_size))
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     train, test = (
-        Images(np.load(folder / f"{name}_pixels.npy", mmap_mode="c"), np.load(folder / f"{name}_labels.npy"))
-        for name in ("train", "test")
+        Images(np.load(folder / f"{name}_pixels.npy", mmap_mode="c"), np.load(folder / f"{name}_labels.npy"), part)
+        for name, part in zip(("train", "test"), names, strict=True)
     )
     return train, test, meta["classes"], meta["fingerprint"]
 
@@ -138,9 +145,10 @@ def _digits(image_size: int) -> tuple[Images, Images]:
 
 
 Reader = Callable[[int], tuple[Images, Images, list[str]]]
+Names = tuple[np.ndarray | None, np.ndarray | None]  # of the training and the test images
 
 
-def _torchvision(name: str, root: Path) -> tuple[Reader, str]:
+def _torchvision(name: str, root: Path) -> tuple[Reader, str, Names]:
     """CIFAR-10 or CIFAR-100 by torchvision, downloaded once."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -162,10 +170,10 @@ def _torchvision(name: str, root: Path) -> tuple[Reader, str]:
         ]
         return images[0], images[1], list(parts[0].classes)
 
-    return read, str(root.resolve())
+    return read, str(root.resolve()), (None, None)
 
 
-def _folder(root: Path) -> tuple[Reader, str]:
+def _folder(root: Path) -> tuple[Reader, str, Names]:
     """Class folders under root/train and root/test, or one tree of class folders under root."""
     if not root.is_dir():
         raise UserError(f"data.root {root} is no folder: give one with train/ and test/ class folders")
@@ -181,7 +189,12 @@ def _folder(root: Path) -> tuple[Reader, str]:
         return _read_images(train, classes, image_size), _read_images(test, classes, image_size), classes
 
     stamp = hashlib.sha256(str([(str(path), state) for path, state in train + test]).encode()).hexdigest()
-    return read, stamp
+    return read, stamp, (_names(train, root), _names(test, root))
+
+
+def _names(found: list[tuple[Path, tuple[int, int]]], root: Path) -> np.ndarray:
+    start = len(root.as_posix()) + 1 if root != Path() else 0
+    return np.array([path.as_posix()[start:] for path, _ in found], dtype=np.str_)
 
 
 def _list_images(folder: Path) -> list[tuple[Path, tuple[int, int]]]:

@@ -79,7 +79,7 @@ def make_experiment(tiny_config, tmp_path):
     def make(*overrides: str, runs: Path = tmp_path / "runs") -> Experiment:
         config = load_config(tiny_config, overrides)
         machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
-        data = prepare(load_source(config.data), config.data, machine.device)
+        data = prepare(load_source(config.data), config.data, machine.device, config.shortcut)
         return Experiment(config, data, machine, RunFolder(runs / config.name))
 
     return make

@@ -30,6 +30,8 @@ def test_the_published_draw_has_the_sample_first_and_other_classes_after():
 
 @pytest.mark.parametrize("case", crd_step.CASES)
 def test_each_case_is_measured(case):
-    timing = crd_step.run(case)
+    if case == "torchdistill":
+        pytest.importorskip("torchdistill")
+    [timing] = crd_step.run(case)
     assert timing.seconds >= timing.fastest > 0 and timing.repeats >= 3
-    assert (timing.floor is None) == (case == "published")
+    assert (timing.floor is None) == (case in ("published", "torchdistill"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -59,6 +60,14 @@ def test_other_seeds_and_view_numbers_give_other_views(seed: int, view: int) -> 
     first, second = draw_view(3, 5, 50, 2, flip=True), draw_view(seed, view, 50, 2, flip=True)
     for name in ("rows", "columns", "mirrored"):
         assert not torch.equal(getattr(first, name), getattr(second, name))
+
+
+def test_gives_the_bits_of_indexing_all_windows() -> None:
+    pixels, drawn, indices = images(64, 32), draw_view(1, 2, 64, 4, flip=True), torch.randperm(64)
+    mirrored = torch.where(drawn.mirrored[:, None, None, None], pixels.flip(3), pixels)
+    windows = F.pad(mirrored, [4] * 4).unfold(2, 32, 1).unfold(3, 32, 1)
+    expected = windows[torch.arange(64), :, drawn.rows, drawn.columns]
+    assert torch.equal(apply_view(pixels[indices], indices, drawn), expected[indices])
 
 
 def test_no_flip_and_no_crop_change_nothing() -> None:

@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from config import Data
+from config import Data, Shortcut
 from dataset.augment import apply_view, draw_view, normalise
 from dataset.loader import TrainingData, channel_statistics, prepare, steps_per_epoch, training_batches
+from dataset.shortcut import COLOURS, stamp
 from dataset.sources import Images, Source
+from errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -22,6 +24,17 @@ def some(count: int, seed: int) -> Images:
 def make(train: int = 22, val: int = 0, **options: object) -> TrainingData:
     source = Source(some(train, 0), some(val, 1), some(7, 2), ["a", "b", "c"], "fingerprint")
     return prepare(source, Data(crop=2, **options), CPU)
+
+
+def planted(cue: str = "background", val: int = 0, **options: object) -> TrainingData:
+    """60 training and 9 test images of three classes under a cue."""
+
+    def part(count: int, seed: int) -> Images:
+        source = np.random.default_rng(seed)
+        return Images(source.integers(0, 256, (count, 3, 12, 12)).astype(np.uint8), np.arange(count) % 3)
+
+    source = Source(part(60, 0), part(val, 1), part(9, 2), ["a", "b", "c"], "fingerprint")
+    return prepare(source, Data(crop=3), CPU, Shortcut(cue=cue, **({"conflicting": 0.2} | options)))
 
 
 def orders(data: TrainingData, *args: int, **ranks: int) -> list[list[int]]:
@@ -71,6 +84,17 @@ def test_batches_hold_the_view_of_their_images() -> None:
         assert batch.view == 4
 
 
+def test_the_order_in_memory_does_not_matter() -> None:
+    part = some(22, 0)
+    channels_last = np.ascontiguousarray(part.pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    batches = []
+    for pixels in (part.pixels, channels_last):
+        images = Images(pixels, part.labels)
+        data = prepare(Source(images, images.take(np.arange(0)), images, ["a", "b", "c"], ""), Data(crop=2), CPU)
+        batches.append(next(training_batches(data, 22, 0, 0, 0)).images)
+    assert torch.equal(*batches)
+
+
 def test_measuring_batches_are_all_images_in_order_without_augmentation() -> None:
     data = make()
     batches = list(data.test.batches(3))
@@ -115,3 +139,92 @@ def test_validation_images_only_where_there_are_some() -> None:
     assert make().val is None
     assert len(make(val=4).val) == 4
     assert make().num_classes == 3
+
+
+def unnormalised(images: Tensor, data: TrainingData) -> Tensor:
+    scaled = images * data.std[:, None, None] + data.mean[:, None, None]
+    return (scaled * 255).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("cue", ["background", "tint", "frame", "patch", "corruption", "gray"])
+def test_training_images_are_stamped_after_crop_and_flip(cue: str) -> None:
+    data = planted(cue)
+    seen = next(training_batches(data, 20, seed=3, epoch=1, view=4))
+    pixels = apply_view(data.train.raw(seen.indices), seen.indices, draw_view(0, 4, 60, 3, flip=True))
+    cues = data.train.cues.of_image[seen.indices]
+    assert torch.equal(unnormalised(seen.images, data), stamp(cue, pixels, cues, seen.indices))
+    still = next(data.train.batches(20))
+    expected = data.train.cues.stamp(data.train.raw(still.indices), still.indices)
+    assert torch.equal(unnormalised(still.images, data), expected)
+
+
+def test_augmentation_neither_cuts_nor_mirrors_a_patch() -> None:
+    data = planted("patch")
+    colours = torch.tensor(COLOURS, dtype=torch.uint8)
+    for view in range(3):
+        for batch in training_batches(data, 20, seed=0, epoch=0, view=view):
+            expected = colours[data.train.cues.of_image[batch.indices]]
+            corners = unnormalised(batch.images, data)[..., :2, :2]
+            assert (corners == expected[:, :, None, None]).all()
+
+
+def test_test_images_and_normalisation_are_those_without_a_cue() -> None:
+    clean, data = planted("none"), planted("tint")
+    assert data.test.cues is None
+    assert torch.equal(data.test.normalised(torch.arange(9)), clean.test.normalised(torch.arange(9)))
+    assert torch.equal(data.mean, clean.mean) and torch.equal(data.std, clean.std)
+    assert (clean.classes_cue, clean.cue_count, clean.fingerprint) == (None, 0, "fingerprint")
+    assert clean.for_teacher() is clean
+    assert (sorted(data.classes_cue.tolist()), data.cue_count) == ([0, 1, 2], 3)
+
+
+def test_teacher_and_students_see_the_same_images_in_the_same_order_under_their_own_cues() -> None:
+    data = planted(students="unbiased")
+    teacher = data.for_teacher()
+    differing = 0
+    for ours, theirs in zip(
+        training_batches(data, 20, 5, 3, 1), training_batches(teacher, 20, 5, 3, 1), strict=True
+    ):
+        assert torch.equal(ours.indices, theirs.indices) and torch.equal(ours.labels, theirs.labels)
+        same = data.train.cues.of_image[ours.indices] == teacher.train.cues.of_image[ours.indices]
+        assert torch.equal((ours.images == theirs.images).flatten(1).all(1), same)
+        differing += int((~same).sum())
+    assert differing > 10
+    assert teacher.train.pixels is data.train.pixels
+    own = data.classes_cue[data.train.labels]
+    aligned = [(images.cues.of_image == own).float().mean() for images in (data.train, teacher.train)]
+    assert aligned[0] < 0.6 < aligned[1]
+
+
+def test_fingerprints_differ_by_cues_and_by_nothing_else() -> None:
+    def both(**options: object) -> tuple[str, str]:
+        data = planted(**options)
+        return data.fingerprint, data.for_teacher().fingerprint
+
+    biased, unbiased = both(), both(students="unbiased", teacher="unbiased")
+    assert biased[0] == biased[1] and unbiased[0] == unbiased[1]
+    assert both(students="unbiased") == (unbiased[0], biased[1])
+    assert both(test_cues=3) == biased
+    others = [both(seed=1), both(conflicting=0.4), both(cue="tint"), unbiased, biased]
+    assert len({fingerprint for fingerprint, _ in others} | {"fingerprint"}) == 6
+
+
+def test_held_out_images_are_balanced_and_never_validate() -> None:
+    data = planted(val=27)
+    assert data.val is None and planted().balanced is None
+    cells = data.balanced.labels * 3 + data.balanced.cues.of_image
+    assert cells.bincount().tolist() == [3] * 9
+    balanced = data.on_balanced()
+    assert balanced.train is data.balanced and len(balanced.train) == 27 and balanced.val is None
+    assert balanced.fingerprint not in (data.fingerprint, "fingerprint")
+    assert balanced.for_teacher() is balanced
+    with pytest.raises(UserError, match=r"data\.val_fraction"):
+        planted().on_balanced()
+
+
+def test_gray_is_refused_where_there_is_no_colour() -> None:
+    gray = Images(np.repeat(some(9, 0).pixels[:, :1], 3, axis=1), np.arange(9) % 3)
+    with pytest.raises(UserError, match="without colour"):
+        prepare(
+            Source(gray, gray.take(np.arange(0)), gray, ["a", "b", "c"], ""), Data(), CPU, Shortcut(cue="gray")
+        )

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from config import Data
+from config import Data, Shortcut
+from dataset.loader import TrainingData, prepare
 from dataset.sources import Source, load_source
 from errors import UserError
 
@@ -222,3 +224,79 @@ def test_cifar_offline_names_the_alternatives(load: Load, tmp_path: Path, monkey
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
     with pytest.raises(UserError, match=r"cifar100.*no route to host.*source=folder.*source=digits"):
         load(tmp_path / "data", source="cifar100")
+
+
+def test_names_are_paths_relative_to_root_through_splits_and_the_cache(load: Load, root: Path) -> None:
+    for _ in range(2):  # decoded, then from the cache
+        source = load(root, split=0.75, val_fraction=0.5)
+        names = []
+        for part in (source.train, source.val, source.test):
+            for name, pixels in zip(part.names, part.pixels, strict=True):
+                assert np.array_equal(np.asarray(Image.open(root / name)).transpose(2, 0, 1), pixels)
+            names += part.names.tolist()
+        assert sorted(names) == sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    assert load(source="digits").train.names is None
+
+
+class CueFile:
+    """A CSV with a cue for each image of `root`: land where the file's number is even, otherwise water."""
+
+    def __init__(self, load: Load, root: Path) -> None:
+        self.load, self.root, self.path = load, root, root.parent / "cues.csv"
+        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+        self.rows = {name: "water" if int(name[-5]) % 2 else "land" for name in names}
+
+    def prepare(self, header: str = "file,cue", source: Source | None = None, **options: object) -> TrainingData:
+        self.path.write_text("\n".join([header, *(f"{name},{cue}" for name, cue in self.rows.items())]))
+        shortcut = Shortcut(cue="file", file=self.path, **options)
+        return prepare(source or self.load(self.root), Data(), torch.device("cpu"), shortcut)
+
+
+@pytest.fixture
+def cue_file(load: Load, root: Path) -> CueFile:
+    return CueFile(load, root)
+
+
+def test_cues_of_a_file_are_numbered_in_sorted_order_and_nothing_is_drawn(cue_file: CueFile, load: Load) -> None:
+    cue_file.rows["train/ant/100.png"] = "water"
+    data, plain = cue_file.prepare(), prepare(load(cue_file.root), Data(), torch.device("cpu"))
+    assert data.train.cues.of_image.tolist() == [1, 1, 0, 1, 0, 1] + [0, 1] * 3
+    assert data.test.cues.of_image.tolist() == [0, 1] * 2
+    assert (data.classes_cue.tolist(), data.cue_count) == ([1, 0], 2)  # of two as frequent the first
+    assert torch.equal(data.train.normalised(torch.arange(12)), plain.train.normalised(torch.arange(12)))
+    assert data.for_teacher() is data
+    cue_file.rows["train/ant/100.png"] = "land"
+    assert cue_file.prepare().fingerprint not in (data.fingerprint, plain.fingerprint)
+
+
+def test_balanced_images_of_a_file_are_as_many_of_each_class_and_cue(cue_file: CueFile, load: Load) -> None:
+    data = cue_file.prepare(source=load(cue_file.root, split=0.9, val_fraction=0.5))
+    held_out, chosen = (
+        (images.labels * 2 + images.cues.of_image).bincount(minlength=4) for images in (data.val, data.balanced)
+    )
+    smallest = held_out[held_out > 0].min()
+    assert held_out.max() > smallest
+    assert torch.equal(chosen, torch.where(held_out > 0, smallest, 0))
+
+
+def test_mistakes_in_a_cue_file_are_named(cue_file: CueFile, load: Load) -> None:
+    with pytest.raises(UserError, match="no column 'cue'"):
+        cue_file.prepare("file,label")
+    with pytest.raises(UserError, match="data.source: folder"):
+        cue_file.prepare(source=load(source="digits"))
+    with pytest.raises(UserError, match="only be biased"):
+        cue_file.prepare(teacher="unbiased")
+    cue_file.rows["test/ant/150.png"] = "lava"
+    with pytest.raises(UserError, match="no training image has the cue 'lava'"):
+        cue_file.prepare()
+    cue_file.rows["test/ant/150.png"] = ""
+    with pytest.raises(UserError, match="no cue for test/ant/150.png"):
+        cue_file.prepare()
+    cue_file.rows = dict.fromkeys(cue_file.rows, "land")
+    with pytest.raises(UserError, match="at least two"):
+        cue_file.prepare()
+    del cue_file.rows["train/zebra/003.png"]
+    with pytest.raises(UserError, match="no cue for train/zebra/003.png"):
+        cue_file.prepare()
+    with pytest.raises(UserError, match="cannot be read"):
+        prepare(load(cue_file.root), Data(), torch.device("cpu"), Shortcut(cue="file", file=cue_file.root))

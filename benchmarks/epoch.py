@@ -1,0 +1,198 @@
+"""A stage 1 epoch on CIFAR-100, resnet18 to resnet20, against plain training and against the published loop.
+
+    python -m benchmarks.epoch
+
+The CIFAR-100 config's own settings on random images: two taps, bank of 50,000, teacher looked up in a cache.
+Stage 1 and plain cross-entropy training of the same student take turns, 10 steps each; the published loop (one
+image at a time, float32, live teacher, gathered vectors, its batch of 64) is timed on a few steps. All are scaled
+to an epoch by their numbers of steps, without measuring after it and, once a run, filling banks and cache.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks import reference
+from benchmarks.setting import (
+    CLASSES,
+    SIDE,
+    TEST,
+    TRAIN,
+    cached_views,
+    cifar_config,
+    plain,
+    random_experiment,
+    random_images,
+    steps_of,
+)
+from benchmarks.timing import (
+    Claim,
+    Timing,
+    arithmetic,
+    command_line,
+    in_own_process,
+    matrix_rate,
+    measure,
+    measure_in_turn,
+    peak_mb,
+)
+from config import CRD
+from dataset.loader import steps_per_epoch, training_batches
+from training.crd import Alignment, HeldOut, build_crd
+from training.engine import make_optimizer, make_schedule
+from training.experiment import Experiment
+from training.teacher_outputs import CachedTeacher
+
+STEPS, TURNS, PUBLISHED_BATCH, PUBLISHED_STEPS = 10, 6, 64, 3
+CASES = ("published", "in_turn", "whole")
+
+
+def random_cache(folder: Path, widths: list[int], num_images: int, views: int) -> CachedTeacher:
+    """A teacher's cache of random outputs."""
+    rng = np.random.default_rng(0)
+    for view in range(views):
+        rows = rng.standard_normal((num_images, sum(widths)), dtype=np.float32).astype(np.float16)
+        np.save(folder / f"view{view}.npy", rows)
+    return CachedTeacher(folder, widths, views, torch.device("cpu"))
+
+
+def stage1(experiment: Experiment, folder: Path, views: int) -> Alignment:
+    """Stage 1's objective as `train_stage1` builds it, with a random teacher's random cache."""
+    config, data, machine = experiment.config, experiment.data, experiment.machine
+    teacher = experiment.tapped(machine.place(experiment.build(config.teacher)).eval(), config.teacher)
+    widths = [CLASSES, *teacher.tap_dims(SIDE)]
+    held_out = HeldOut(data.test, teacher.requires_grad_(False), machine, 0)
+    student = experiment.new_student(0)
+    tapped = experiment.tapped(student, config.student)
+    crd = build_crd(experiment, tapped, teacher)
+    return Alignment(student, tapped, crd, random_cache(folder, widths, len(data.train), views), held_out)
+
+
+def crd_arithmetic(settings: CRD, batch_size: int) -> int:
+    """Operations of a step's similarities: two taps, two directions, forward and backward."""
+    return 2 * 2 * 2 * 2 * batch_size * settings.num_negatives * settings.dim
+
+
+def in_turn(folder: Path) -> list[Timing]:
+    """An epoch of plain training, an epoch of stage 1, and what stage 1 does once at the beginning of each."""
+    config = cifar_config(folder)
+    experiment = random_experiment(config, folder, TRAIN, 1000)
+    batch_size, settings = config.crd.batch_size, config.crd.optimizer
+    alone, aligned = plain(experiment), stage1(experiment, folder, 1)
+    batch = next(training_batches(experiment.data, batch_size, 0, 0, 0))
+    rate = matrix_rate(torch.bfloat16 if experiment.machine.bfloat16 else torch.float32)
+    floor = STEPS * arithmetic(lambda: alone(batch)["ce"].value.backward()) / rate
+    floors = [floor, floor + STEPS * crd_arithmetic(config.crd, batch_size) / rate]
+    calls = {
+        "plain": steps_of(alone, experiment, batch_size, settings, STEPS),
+        "stage 1": steps_of(aligned, experiment, batch_size, settings, STEPS),
+    }
+    timings = measure_in_turn(calls, TURNS, floors)
+    once = measure("beginning", aligned.begin_epoch, 3)
+    scale = steps_per_epoch(TRAIN, batch_size) / STEPS
+    return [_scaled(timings[0], scale, 0.0), _scaled(timings[1], scale, once.seconds), once]
+
+
+def _scaled(timing: Timing, factor: float, added: float) -> Timing:
+    floor = None if timing.floor is None else timing.floor * factor
+    seconds, fastest = (value * factor + added for value in (timing.seconds, timing.fastest))
+    return replace(timing, seconds=seconds, fastest=fastest, floor=floor)
+
+
+def whole(folder: Path) -> list[Timing]:
+    """Peak memory of all that a stage 1 process does: filling banks, some steps, measuring, a checkpoint."""
+    config = cifar_config(folder)
+    experiment = random_experiment(config, folder, TRAIN, TEST)
+    objective = stage1(experiment, folder, cached_views(config))
+    batch_size, settings = config.crd.batch_size, config.crd.optimizer
+    start = time.perf_counter()
+    objective.begin(training_batches(experiment.data, batch_size, 0, 0, 0))
+    for view in objective.teacher.views:
+        view.max()  # every page of the cache is read in the course of a run
+    objective.begin_epoch()
+    steps_of(objective, experiment, batch_size, settings, STEPS)()
+    objective.measure()
+    optimizer = make_optimizer(objective, settings)
+    job = experiment.folder.job(0, "stage1")
+    job.path.mkdir(parents=True)
+    job.save(objective, optimizer, make_schedule(optimizer, settings, 1, 1), [], None)
+    seconds = time.perf_counter() - start
+    return [Timing("beginning and end of a run", seconds, seconds, 1, peak_mb())]
+
+
+class PublishedLoop:
+    """A step of stage 1 as published: float32, teacher run live, one gathered CRD a tap."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        config = experiment.config
+        self.settings = config.crd
+        networks = (config.student, config.teacher)
+        self.student, self.teacher = (
+            experiment.tapped(experiment.build(network), network).to(memory_format=torch.contiguous_format)
+            for network in networks
+        )
+        self.teacher.eval()
+        self.projections = nn.ModuleList(
+            nn.ModuleList(nn.Linear(width, self.settings.dim) for width in model.tap_dims(SIDE))
+            for model in (self.student, self.teacher)
+        )
+        self.banks = [
+            tuple(F.normalize(torch.randn(TRAIN, self.settings.dim), dim=1) for _ in range(2)) for _ in range(2)
+        ]
+        data = reference.PillowImages.of(random_images(TRAIN), self.settings.num_negatives)
+        self.batches = iter(reference.loader(data, PUBLISHED_BATCH))
+        parameters = [*self.student.parameters(), *self.projections.parameters()]
+        self.optimizer = torch.optim.SGD(parameters, lr=0.03, momentum=0.9)
+
+    def step(self) -> None:
+        images, _, indices, drawn = next(self.batches)
+        with torch.no_grad():
+            teacher = self.teacher(images).taps
+        student = self.student.train()(images).taps
+        loss: Tensor = torch.zeros(())
+        for tap, banks in enumerate(self.banks):
+            own, other = (
+                F.normalize(self.projections[side][tap](taps[tap]), dim=1)
+                for side, taps in enumerate((student, teacher))
+            )
+            loss = loss + reference.step(own, other, banks, indices, drawn, float(TRAIN))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def published(folder: Path) -> list[Timing]:
+    loop = PublishedLoop(random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0))
+    timing = measure("published loop", loop.step, PUBLISHED_STEPS)
+    return [_scaled(timing, steps_per_epoch(TRAIN, PUBLISHED_BATCH), 0.0)]
+
+
+def run(case: str) -> list[Timing]:
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        return {"published": published, "in_turn": in_turn, "whole": whole}[case](Path(folder))
+
+
+def claims() -> list[Claim]:
+    [base], (alone, aligned, once), [process] = (in_own_process("epoch", case) for case in CASES)
+    slower, faster = aligned.seconds / alone.seconds, base.seconds / aligned.seconds
+    return [
+        Claim("stage 1 epoch: published loop", timing=base),
+        Claim("stage 1 epoch: plain training of the student", timing=alone),
+        Claim("stage 1 epoch: reordering the banks (in the next)", timing=once),
+        Claim("stage 1 epoch", slower, "x the time of plain training", 1.4, at_most=True, timing=aligned),
+        Claim("stage 1 epoch", faster, "x as fast as the published loop", 40),
+        Claim("stage 1 process, peak memory", process.peak_mb / 1000, "GB", 3, at_most=True),
+    ]
+
+
+if __name__ == "__main__":
+    command_line(__doc__, CASES, run, claims)

@@ -1,0 +1,75 @@
+"""What the benchmarks of training share: CIFAR-100's sizes and this project's CIFAR-100 config, on random images.
+
+Times do not depend on what images and networks show, so nothing is downloaded or trained first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain, count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.timing import ROOT
+from config import Config, Optimizer
+from config_file import load_config
+from dataset.loader import prepare, training_batches
+from dataset.sources import Images, Source
+from machine import Machine, use_bfloat16
+from training.engine import Objective, make_optimizer, make_schedule, train_one_epoch
+from training.experiment import Experiment, RunFolder
+from training.teacher import CrossEntropy
+
+TRAIN, TEST, CLASSES, SIDE = 50_000, 10_000, 100, 32
+VIEWS = 4  # of a cached teacher, where the config has a live one
+
+
+def cifar_config(folder: Path, *overrides: str) -> Config:
+    """The CIFAR-100 config with resnet18 as the teacher and resnet20 as the student, its caches in `folder`."""
+    networks = ("teacher.arch=resnet18", "student.arch=resnet20", f"data.cache_dir={folder}")
+    return load_config(ROOT / "configs/cifar100/common.yaml", [*networks, *overrides])
+
+
+def cached_views(config: Config) -> int:
+    """Views of the config's cached teacher."""
+    return config.teacher.views or VIEWS
+
+
+def random_images(count: int, seed: int = 0) -> Images:
+    """`count` images of CIFAR-100's size, labels in turn."""
+    shape = (count, 3, SIDE, SIDE)
+    return Images(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), np.arange(count) % CLASSES)
+
+
+def random_experiment(config: Config, folder: Path, train: int, test: int) -> Experiment:
+    """An experiment on random images, its run in `folder`."""
+    device = torch.device("cpu")
+    parts = (random_images(train), random_images(0), random_images(test, seed=1))
+    source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
+    machine = Machine(device, use_bfloat16(config.precision, device), quiet=True)
+    return Experiment(config, prepare(source, config.data, device), machine, RunFolder(folder))
+
+
+def plain(experiment: Experiment) -> Objective:
+    """Cross-entropy training of the config's student."""
+    return CrossEntropy(experiment.new_student(0), experiment.data, experiment.machine)
+
+
+def steps_of(
+    objective: Objective, experiment: Experiment, batch_size: int, settings: Optimizer, steps: int
+) -> Callable[[], None]:
+    """A call that trains for `steps` further steps by the project's own loop, images and all."""
+    optimizer = make_optimizer(objective, settings)
+    schedule = make_schedule(optimizer, settings, 1000, 1000)
+    data = experiment.data
+    batches = chain.from_iterable(training_batches(data, batch_size, 0, epoch, 0) for epoch in count())
+
+    def call() -> None:
+        objective.train()
+        part = islice(batches, steps)
+        train_one_epoch(objective, part, optimizer, schedule, experiment.machine, tqdm(disable=True))
+
+    return call

@@ -1,0 +1,280 @@
+"""Does a model read the planted cue instead of the object, and has a student that from its teacher?
+
+Each test image is shown under several cues and once without, so that it is its own control. A show of an image of
+class y under cue g is aligned where g is the cue of y, conflicting otherwise; a prediction p follows the cue where
+g is the cue of p. A(y, g) is the accuracy on images of class y shown under cue g. Where no class has the cue g
+(a labelled data set may have such cues) nothing can follow it, so those shows do not count for following.
+
+Letters: n test images, J shows an image, C classes, K cues (those of a class, and those shown), S seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST_GROUP = 10  # images; the worst of smaller groups would be the worst by chance
+SMALLEST_GAP = 0.02  # teachers whose following differs by less have too little to hand on for a ratio
+LEVEL = 0.95
+
+NO_ALIGNED = "No image is shown under the cue of its class."
+NO_CONFLICTING = "No image is shown under the cue of another class."
+NO_TEACHER = "No teacher is given."
+ONE_SEED = "One seed: the interval speaks of other test images, not of training again."
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one model answers to each test image under several cues.
+
+    labels (n,), cues (n, J) the cue of each show, all different within an image, predictions (n, J), clean (n,)
+    predictions without a cue or None, classes_cue (C,) the cue of each class. All integers of 0 or more.
+    J = 1 is a data set whose images come with the one cue they have.
+
+    Raises ValueError for shapes that do not agree, labels or predictions outside [0, C), a cue shown twice.
+    """
+
+    labels: NDArray[np.integer]
+    cues: NDArray[np.integer]
+    predictions: NDArray[np.integer]
+    clean: NDArray[np.integer] | None
+    classes_cue: NDArray[np.integer]
+
+    def __post_init__(self) -> None:
+        n, classes = len(self.labels), len(self.classes_cue)
+        if n == 0 or self.labels.ndim != 1 or self.classes_cue.ndim != 1:
+            raise ValueError("labels must be (n,) with n >= 1, and classes_cue (C,)")
+        if self.cues.ndim != 2 or len(self.cues) != n or self.cues.shape[1] == 0:
+            raise ValueError(f"cues must have shape ({n}, J) with J >= 1, got {self.cues.shape}")
+        if self.predictions.shape != self.cues.shape:
+            raise ValueError(f"predictions must have shape {self.cues.shape}, got {self.predictions.shape}")
+        if self.clean is not None and self.clean.shape != (n,):
+            raise ValueError(f"clean must have shape ({n},), got {self.clean.shape}")
+        given = [self.labels, self.predictions, *([] if self.clean is None else [self.clean])]
+        if any(array.dtype.kind not in "iu" for array in (*given, self.cues, self.classes_cue)):
+            raise ValueError("labels, cues and predictions must be integers")
+        if any(array.min() < 0 or array.max() >= classes for array in given):
+            raise ValueError(f"labels and predictions must lie in [0, {classes}), as classes_cue has {classes}")
+        if self.cues.min() < 0 or self.classes_cue.min() < 0:
+            raise ValueError("cues must be 0 or more: answers without a cue go to clean")
+        if (np.diff(np.sort(self.cues, axis=1), axis=1) == 0).any():
+            raise ValueError("cues must differ within an image: show each image once under each cue")
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(n, J), where the prediction is the label."""
+        return self.predictions == self.labels[:, None]
+
+    @property
+    def aligned(self) -> NDArray[np.bool_]:
+        """(n, J), where the cue is that of the image's class; all other shows are conflicting."""
+        return self.classes_cue[self.labels][:, None] == self.cues
+
+    @property
+    def follows(self) -> NDArray[np.bool_]:
+        """(n, J), where the cue is that of the predicted class."""
+        return self.classes_cue[self.predictions] == self.cues
+
+    @property
+    def misleads(self) -> NDArray[np.bool_]:
+        """(n, J), conflicting shows whose cue is that of some class."""
+        return ~self.aligned & np.isin(self.cues, self.classes_cue)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What `measures` finds; shares in [0, 1]. None where not defined, `notes` says why."""
+
+    images: int
+    shows: int  # J
+    aligned: float | None  # accuracy on aligned shows
+    conflicting: float | None  # accuracy on conflicting shows
+    unbiased: float  # mean of A(y, g) over the cells that have images
+    worst_group: float | None  # smallest A(y, g)
+    following: float | None  # share of conflicting shows on which the prediction follows the cue
+    cue_bias: float | None  # following / (following + right) on conflicting shows
+    flip_rate: float | None  # share of (image, pair of cues) whose two predictions differ
+    clean: float | None  # accuracy without a cue
+    fidelity_aligned: float | None  # share of aligned shows with the teacher's prediction
+    fidelity_conflicting: float | None  # the same of conflicting shows
+    fidelity_followed: float | None  # the same of conflicting shows on which the teacher followed the cue
+    also_followed: float | None  # share of those on which the student follows the cue, by whatever class
+    notes: dict[str, str]
+
+
+def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
+    """Every measure of one model, and its fidelity to a teacher that saw the same shows.
+
+    Raises ValueError where the teacher's shows are others.
+    """
+    misleading, followed = shown.misleads, shown.misleads & shown.follows
+    notes: dict[str, str] = {}
+    unbiased, worst_group = _groups(shown, notes)
+    if shown.clean is None:
+        notes["clean"] = "The images were not shown without a cue."
+    if shown.cues.shape[1] == 1:
+        notes["flip_rate"] = "Each image was shown under one cue only."
+    decided = misleading & (followed | shown.right)
+    undecided = (
+        "No conflicting image is recognised and none follows the cue." if misleading.any() else NO_CONFLICTING
+    )
+    return Measures(
+        images=len(shown.labels),
+        shows=shown.cues.shape[1],
+        aligned=_share("aligned", shown.right, shown.aligned, NO_ALIGNED, notes),
+        conflicting=_share("conflicting", shown.right, ~shown.aligned, NO_CONFLICTING, notes),
+        unbiased=unbiased,
+        worst_group=worst_group,
+        following=_share("following", followed, misleading, NO_CONFLICTING, notes),
+        cue_bias=_share("cue_bias", followed, decided, undecided, notes),
+        flip_rate=None if "flip_rate" in notes else _flip_rate(shown.predictions),
+        clean=None if shown.clean is None else float((shown.clean == shown.labels).mean()),
+        **_fidelity(shown, teacher, notes),
+        notes=notes,
+    )
+
+
+def following_per_image(shown: Shown) -> NDArray[np.float64]:
+    """Share of each image's conflicting shows that follow the cue, (n,); NaN where an image has none."""
+    shows = shown.misleads.sum(axis=1)
+    followed = (shown.misleads & shown.follows).sum(axis=1)
+    return np.divide(followed, shows, out=np.full(len(shows), np.nan), where=shows > 0)
+
+
+def excess_following(own: Measures, reference: Measures) -> float | None:
+    """Following less that of a model trained without the cue, in [-1, 1]; None where one of them has none.
+
+    A model that never reads the cue still "follows" it whenever it confuses two classes.
+    """
+    if own.following is None or reference.following is None:
+        return None
+    return own.following - reference.following
+
+
+def accuracy_gap(own: Measures) -> float | None:
+    """Aligned less conflicting accuracy, in [-1, 1]: about 0 for a model that does not read the cue."""
+    return None if own.aligned is None or own.conflicting is None else own.aligned - own.conflicting
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """How much of the teachers' difference in following their students show: 0 none of it, 1 all of it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: int
+    notes: dict[str, str]
+
+
+def inheritance(
+    biased_student: NDArray[np.floating],
+    unbiased_student: NDArray[np.floating],
+    biased_teacher: NDArray[np.floating],
+    unbiased_teacher: NDArray[np.floating],
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Inheritance:
+    """[student of biased - student of unbiased teacher] / [biased - unbiased teacher], each the following.
+
+    Each argument is (S, n): for each seed `following_per_image` on the same shows; images with a NaN are left out.
+    Following of a seed is the mean over its images, and the ratio is that of the sums over seeds. The 95 %
+    percentile interval draws seeds with replacement and, within each drawn seed, images. No value where the
+    teachers differ by less than SMALLEST_GAP, no interval where they do so in any resample.
+
+    Raises ValueError when shapes differ, a seed has no image left, or resamples is below 1.
+    """
+    arrays = [np.asarray(a, float) for a in (biased_student, unbiased_student, biased_teacher, unbiased_teacher)]
+    shapes = [array.shape for array in arrays]
+    if arrays[0].ndim != 2 or len(set(shapes)) != 1 or resamples < 1:
+        raise ValueError(f"the four arrays must all be (S, n), and resamples 1 or more: got {shapes}, {resamples}")
+    students, teachers = arrays[0] - arrays[1], arrays[2] - arrays[3]  # (S, n)
+    kept = np.isfinite(students) & np.isfinite(teachers)
+    if not kept.any(axis=1).all():
+        raise ValueError("each seed needs an image that all four models saw under the cue of another class")
+    pairs = [np.stack([students[s, kept[s]], teachers[s, kept[s]]], axis=1) for s in range(len(students))]
+    numerator, denominator = np.mean([pair.mean(axis=0) for pair in pairs], axis=0)
+    if denominator < SMALLEST_GAP:
+        reason = f"The teachers' following differs by less than {100 * SMALLEST_GAP:g} points."
+        return Inheritance(None, None, None, len(pairs), dict.fromkeys(("value", "low", "high"), reason))
+    ratio = float(numerator / denominator)
+    drawn = _resampled_means(pairs, np.random.default_rng(seed), resamples)  # (resamples, 2)
+    if drawn[:, 1].min() < SMALLEST_GAP:
+        reason = f"In some resamples the teachers' following differs by less than {100 * SMALLEST_GAP:g} points."
+        return Inheritance(ratio, None, None, len(pairs), dict.fromkeys(("low", "high"), reason))
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    notes = dict.fromkeys(("low", "high"), ONE_SEED) if len(pairs) == 1 else {}
+    return Inheritance(ratio, float(low), float(high), len(pairs), notes)
+
+
+def _share(
+    name: str, hits: NDArray[np.bool_], among: NDArray[np.bool_], reason: str, notes: dict[str, str]
+) -> float | None:
+    """Share of the shows in `among` that are hits; None and a note where there are none."""
+    if among.any():
+        return float(hits[among].mean())
+    notes[name] = reason
+    return None
+
+
+def _groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:
+    """Mean and smallest of A(y, g)."""
+    kinds = np.unique(np.concatenate([shown.classes_cue, shown.cues.ravel()]))  # (K,)
+    shape = (len(shown.classes_cue), len(kinds))
+    cell = (shown.labels[:, None] * shape[1] + np.searchsorted(kinds, shown.cues)).ravel()
+    size = np.bincount(cell, minlength=shape[0] * shape[1])
+    right = np.bincount(cell, weights=shown.right.ravel(), minlength=len(size))
+    accuracy = right[size > 0] / size[size > 0]
+    empty, small = int((size == 0).sum()), int((size < SMALLEST_GROUP).sum())
+    if empty:
+        notes["unbiased"] = f"{empty} of {len(size)} groups of a class and a cue have no image and are left out."
+    if small:
+        notes["worst_group"] = f"{small} of {len(size)} groups have fewer than {SMALLEST_GROUP} images."
+    return float(accuracy.mean()), None if small else float(accuracy.min())
+
+
+def _flip_rate(predictions: NDArray[np.integer]) -> float:
+    first, second = np.triu_indices(predictions.shape[1], k=1)
+    return float(
+        np.mean([(predictions[:, i] != predictions[:, j]).mean() for i, j in zip(first, second, strict=True)])
+    )
+
+
+def _fidelity(shown: Shown, teacher: Shown | None, notes: dict[str, str]) -> dict[str, float | None]:
+    names = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
+    if teacher is None:
+        notes.update(dict.fromkeys(names, NO_TEACHER))
+        return dict.fromkeys(names)
+    for name in ("labels", "cues", "classes_cue"):
+        if not np.array_equal(getattr(shown, name), getattr(teacher, name)):
+            raise ValueError(
+                f"teacher and student must be shown the same images under the same cues: {name} differ"
+            )
+    same, followed = shown.predictions == teacher.predictions, teacher.misleads & teacher.follows
+    nothing = "The teacher follows the cue on no conflicting image." if teacher.misleads.any() else NO_CONFLICTING
+    return {
+        "fidelity_aligned": _share("fidelity_aligned", same, shown.aligned, NO_ALIGNED, notes),
+        "fidelity_conflicting": _share("fidelity_conflicting", same, ~shown.aligned, NO_CONFLICTING, notes),
+        "fidelity_followed": _share("fidelity_followed", same, followed, nothing, notes),
+        "also_followed": _share("also_followed", shown.follows, followed, nothing, notes),
+    }
+
+
+def _resampled_means(
+    pairs: list[NDArray[np.float64]], rng: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """Means (resamples, 2) over S drawn seeds, and in each over as many drawn images as it has.
+
+    Images with the same two numbers are exchangeable, so the counts of each kind are drawn, not the images.
+    """
+    S = len(pairs)
+    drawn_seeds = rng.integers(S, size=(resamples, S))
+    sums = np.zeros((resamples, 2))
+    for s, pair in enumerate(pairs):
+        kinds, counts = np.unique(pair.round(12), axis=0, return_counts=True)
+        rows, _ = np.nonzero(drawn_seeds == s)  # a resample stands here as often as it drew this seed
+        drawn = rng.multinomial(len(pair), counts / len(pair), size=len(rows))  # (rows, kinds)
+        np.add.at(sums, rows, drawn @ kinds / len(pair))
+    return sums / S

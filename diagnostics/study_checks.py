@@ -1,0 +1,80 @@
+"""Whether a study was fit to answer: what each of its models must show, judged by the worst of them.
+
+Values are (place, value): a point and seed in words, and a number, None where it was not recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Values = Sequence[tuple[str, float | None]]
+LEAST_GAP = 0.20  # aligned less conflicting accuracy, from which on a teacher counts as biased
+MOST_GAP = 0.05  # and up to which, either way, as unbiased
+LEAST_CUE_READ = 0.90  # accuracy of the cue-only probe
+MOST_FALL = 0.02  # relative fall of the training KL over the last fifth of the epochs
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check with its worst value; passed and value are None where there was nothing to check."""
+
+    name: str
+    passed: bool | None
+    value: float | None
+    limit: float
+    sentence: str
+    failed: list[str]  # the places that fail
+
+
+def biased_teachers(gaps: Values) -> Check:
+    """gaps: aligned less conflicting test accuracy of each teacher trained on biased cues."""
+    what = "aligned less conflicting accuracy of the biased teacher"
+    return _check("teacher_biased", gaps, LEAST_GAP, "at least", what, " points")
+
+
+def unbiased_teachers(gaps: Values) -> Check:
+    """gaps: the same of each teacher trained on random cues."""
+    sizes = [(place, None if gap is None else abs(gap)) for place, gap in gaps]
+    what = "aligned less conflicting accuracy of the unbiased teacher, either way,"
+    return _check("teacher_unbiased", sizes, MOST_GAP, "at most", what, " points")
+
+
+def cue_readable(accuracies: Values) -> Check:
+    """accuracies: of a probe that reads the cue alone off augmented images."""
+    what = "accuracy of a cue-only probe after augmentation"
+    return _check("cue_readable", accuracies, LEAST_CUE_READ, "at least", what, " %")
+
+
+def converged(falls: Values) -> Check:
+    """falls: `final_fall` of each stage 2."""
+    what = "fall of stage 2's training KL over the last fifth of epochs"
+    return _check("converged", falls, MOST_FALL, "at most", what, " %")
+
+
+def final_fall(history: Sequence[float]) -> float | None:
+    """Relative fall over the last fifth of epochs, of a line fitted to them; None with fewer than two epochs."""
+    epochs = max(1, len(history) // 5)
+    last = np.asarray(history[-epochs - 1 :], float)
+    if len(last) < 2:
+        return None
+    slope, start = np.polyfit(np.arange(len(last)), last, 1)
+    return float(-slope * epochs / start) if start > 0 else 0.0
+
+
+def _check(
+    name: str, values: Values, limit: float, bound: Literal["at least", "at most"], what: str, unit: str
+) -> Check:
+    sign = 1 if bound == "at least" else -1
+    found = [(value, place) for place, value in values if value is not None]
+    if not found:
+        return Check(name, None, None, limit, f"not checked, recorded for no model: {what}", [])
+    worst, where = min(found, key=lambda pair: sign * pair[0])
+    failed = [place for value, place in found if sign * (value - limit) < 0]
+    result = f"{len(failed)} of {len(found)} fail" if failed else f"passed by all {len(found)}"
+    value = f"{round(100 * worst, 1) + 0.0:.1f}{unit} ({where})"  # + 0.0 turns -0.0 into 0.0
+    sentence = f"{what} must be {bound} {100 * limit:g}{unit}: {result}, at worst {value}"
+    return Check(name, not failed, float(worst), limit, sentence, failed)

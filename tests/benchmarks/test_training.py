@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import epoch, input_pipeline, reference, setting, stage2, teacher_cache
+
+SMALL = (
+    "teacher.arch=resnet8",
+    "student.arch=resnet8",
+    "crd.num_negatives=32",
+    "crd.dim=8",
+    "crd.batch_size=16",
+    "kd.batch_size=16",
+    "kd.epochs=2",
+    "precision=float32",
+)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    full = setting.cifar_config
+
+    def config(folder: Path, *overrides: str):
+        return full(folder, *overrides, *SMALL)
+
+    for module in (epoch, input_pipeline, stage2, teacher_cache):
+        monkeypatch.setattr(module, "cifar_config", config)
+    for module in (epoch, input_pipeline):
+        monkeypatch.setattr(module, "TRAIN", 200)
+    monkeypatch.setattr(epoch, "TEST", 20)
+    monkeypatch.setattr(epoch, "STEPS", 1)
+    monkeypatch.setattr(epoch, "TURNS", 1)
+    monkeypatch.setattr(epoch, "PUBLISHED_BATCH", 8)
+    monkeypatch.setattr(epoch, "PUBLISHED_STEPS", 1)
+    monkeypatch.setattr(teacher_cache, "IMAGES", 20)
+    monkeypatch.setattr(teacher_cache, "REPEATS", 1)
+    monkeypatch.setattr(input_pipeline, "PUBLISHED_BATCHES", 2)
+    monkeypatch.setattr(input_pipeline, "BATCH", 10)
+    monkeypatch.setattr(input_pipeline, "copy_rate", lambda: 1e9)
+    monkeypatch.setattr(reference, "WORKERS", 0)  # in this process
+    for module in (epoch, teacher_cache, stage2):
+        monkeypatch.setattr(module, "matrix_rate", lambda dtype: 1e9)
+
+
+@pytest.mark.parametrize(
+    ("module", "case"),
+    [(module, case) for module in (epoch, input_pipeline, teacher_cache) for case in module.CASES],
+)
+def test_each_case_is_measured(module, case):
+    timings = module.run(case)
+    assert all(timing.seconds >= timing.fastest > 0 for timing in timings)
+    assert all(timing.floor is None or timing.floor > 0 for timing in timings)
+
+
+def test_stage_2_is_measured_by_its_own_command(tmp_path):
+    alone, timing = stage2.both(tmp_path, 60, 20)
+    assert timing.name == "2 epochs" and timing.seconds > 0 and alone.seconds > 0
+    assert len(list(tmp_path.glob("teacher-*/view*.npy"))) > 0
+    assert (tmp_path / "run/seed0/stage2/result.json").exists()
+
+
+def test_every_round_caches_one_view_more(tmp_path):
+    config = setting.cifar_config(tmp_path, *SMALL)
+    experiment = setting.random_experiment(config, tmp_path, 20, 0)
+    teacher = experiment.tapped(experiment.build(config.teacher).eval(), config.teacher)
+    call = teacher_cache.caching(experiment, teacher)
+    for views in (1, 2):
+        call()
+        assert len(list(tmp_path.glob("teacher-*/view*.npy"))) == views
+
+
+def test_images_go_through_pillow_as_published():
+    images = setting.random_images(6)
+    data = reference.PillowImages.of(images, num_negatives=3)
+    image, label, index, drawn = data[4]
+    assert (image.shape, image.dtype, label, index) == ((3, 32, 32), torch.float32, 4, 4)
+    assert drawn[0] == 4 and len(set(drawn.tolist())) == 4
+    assert np.array_equal(data.pixels[4].transpose(2, 0, 1), images.pixels[4])
