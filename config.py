@@ -253,9 +253,7 @@ class Config(Section):
         if self.crd.until == "plateau" and self.data.val_fraction == 0:
             raise ValueError("crd.until: plateau needs data.val_fraction > 0, test data decides nothing")
         if self.crd.until == "plateau" and self.shortcut.cue != "none":
-            raise ValueError(
-                "crd.until: plateau has no validation images where a cue is planted: use until: epochs"
-            )
+            raise ValueError("crd.until: plateau has no validation images where a cue is planted: use epochs")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
         for name in self.variants:

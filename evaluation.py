@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from config import Config, Network
+from config import METHODS, Config, Network
 from dataset.loader import prepare
 from dataset.sources import load_source
 from diagnostics import recording
@@ -22,14 +23,13 @@ from training.crd import PROJECTIONS
 from training.experiment import Experiment, RunFolder, environment
 from training.job_folder import JobFolder
 
-# folder -> name in tables, in the order of the tables; what a pair's sentence is about comes last
-METHODS = {name: name for name in ("scratch", "kd", "crd", "crd_kd", "stage1")} | {"stage2": "two_stage"}
-
 
 def open_run(folder: RunFolder, machine: Machine) -> Experiment:
     """A run as it was configured, on the images it was configured with."""
     config = folder.config()
-    return Experiment(config, prepare(load_source(config.data), config.data, machine.device), machine, folder)
+    return Experiment(
+        config, prepare(load_source(config.data), config.data, machine.device, config.shortcut), machine, folder
+    )
 
 
 def subjects_of_run(experiment: Experiment) -> list[Subject]:
@@ -39,27 +39,49 @@ def subjects_of_run(experiment: Experiment) -> list[Subject]:
         UserError: nothing is finished.
     """
     config, folder = experiment.config, experiment.folder
-    jobs: list[tuple[str, int | None, JobFolder]] = [("teacher", None, folder.teacher)]
     seeds = folder.seeds()
-    jobs += [(method, seed, folder.job(seed, name)) for seed in seeds for name, method in METHODS.items()]
-    finished = [(method, seed, job) for method, seed, job in jobs if job.finished]
-    if not finished:
+    found = [_subject(experiment, "teacher", None, folder.teacher, config.teacher, first=True)]
+    for seed in seeds:
+        found += _students(experiment, seed, first=seed == seeds[0])
+    subjects = [subject for subject in found if subject is not None]
+    if not subjects:
         raise UserError(f"{folder.path} holds no finished model: run python main.py --phase all")
-    subjects = []
-    for method, seed, job in finished:
-        network: Network = config.teacher if seed is None else config.student
-        first = seed is None or seed == seeds[0]
-        if method == "stage1" and not first:
-            continue
-        subjects.append(_subject(experiment, method, seed, job, network, first))
     return subjects
 
 
+def _students(experiment: Experiment, seed: int, first: bool) -> Iterator[Subject | None]:
+    """In the order of the tables: what a pair's sentence is about comes last."""
+    folder, network = experiment.folder, experiment.config.student
+    aligned = folder.job(seed, "stage1")
+    for method in METHODS:
+        yield _subject(experiment, method, seed, folder.job(seed, method), network, first)
+    if first:
+        yield _subject(experiment, "stage1", seed, aligned, network, first, aligned)
+    for name in experiment.config.variants:
+        yield _two_stage(experiment.variant(name), name, seed, first)
+    yield _two_stage(experiment, "two_stage", seed, first)
+
+
+def _two_stage(experiment: Experiment, method: str, seed: int, first: bool) -> Subject | None:
+    config, folder = experiment.config, experiment.folder
+    network = config.teacher if config.kd.features == "teacher" else config.student
+    aligned = folder.job(seed, "stage1") if config.kd.features == "stage1" else None
+    return _subject(experiment, method, seed, folder.job(seed, "stage2"), network, first, aligned)
+
+
 def _subject(
-    experiment: Experiment, method: str, seed: int | None, job: JobFolder, network: Network, first: bool
-) -> Subject:
-    aligned = job.path.with_name("stage1") / PROJECTIONS  # of the same seed
-    uses_stage1 = method in ("stage1", "two_stage") and aligned.exists()
+    experiment: Experiment,
+    method: str,
+    seed: int | None,
+    job: JobFolder,
+    network: Network,
+    first: bool,
+    aligned: JobFolder | None = None,
+) -> Subject | None:
+    """A network to evaluate, None if it is not finished; `aligned` is the stage 1 that its features are from."""
+    if not job.finished:
+        return None
+    projections = aligned and aligned.path / PROJECTIONS
     return Subject(
         name=method if first else f"{method}/{seed}",
         method=method,
@@ -71,7 +93,7 @@ def _subject(
         taps=network.taps,
         history=job.history(),
         build=partial(experiment.trained, network, job),
-        projections=load(aligned) if uses_stage1 else None,
+        projections=load(projections) if projections and projections.exists() else None,
     )
 
 

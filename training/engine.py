@@ -25,6 +25,7 @@ from errors import UserError
 from machine import Machine
 from training import distributed
 from training.job_folder import JobFolder
+from training.views import imageless_batches
 
 EVALUATION_BATCH = 500
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -42,9 +43,10 @@ class Term:
 
 class Objective(nn.Module):
     """What a phase minimises. `forward` turns a batch into named terms; `model` is the network whose weights
-    are the phase's result."""
+    are the phase's result. Without `sees_images` its batches have none, which spares making them."""
 
     model: nn.Module
+    sees_images = True
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         raise TypeError(f"{type(self).__name__} defines no terms")
@@ -55,6 +57,9 @@ class Objective(nn.Module):
 
     def begin(self, batches: Iterator[Batch]) -> None:
         """Prepare for the first epoch, whose batches these are. Not called when training is resumed."""
+
+    def begin_epoch(self) -> None:
+        """Prepare for an epoch, with torch's generators seeded for it."""
 
     def measure(self) -> Measures:
         """What to report after an epoch beside the terms."""
@@ -175,9 +180,13 @@ def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
 
 def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: str) -> Measures:
     """Top-1 accuracy in 0..1 and mean cross-entropy in nats of a network on `images`."""
-    logits = predict(model, images, machine)
-    top1 = (logits.argmax(dim=1) == images.labels).double().mean()
-    return {f"{prefix}_top1": top1.item(), f"{prefix}_loss": F.cross_entropy(logits, images.labels).item()}
+    return scores(predict(model, images, machine), images.labels, prefix)
+
+
+def scores(logits: Tensor, labels: Tensor, prefix: str) -> Measures:
+    """Top-1 accuracy in 0..1 and mean cross-entropy in nats of logits (N, classes) for labels (N,)."""
+    top1 = (logits.argmax(dim=1) == labels).double().mean()
+    return {f"{prefix}_top1": top1.item(), f"{prefix}_loss": F.cross_entropy(logits, labels).item()}
 
 
 def evaluate_splits(model: nn.Module, data: TrainingData, machine: Machine) -> Measures:
@@ -218,7 +227,8 @@ def fit(
     history, best = folder.restore(objective, optimizer, schedule)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        return training_batches(data, plan.batch_size, plan.seed, epoch, plan.view(epoch), rank, world)
+        made = training_batches if objective.sees_images else imageless_batches
+        return made(data, plan.batch_size, plan.seed, epoch, plan.view(epoch), rank, world)
 
     if not history:
         objective.begin(batches(0))
@@ -226,6 +236,7 @@ def fit(
         while len(history) < plan.epochs and not plan.ended(history):
             epoch, started = len(history), time.perf_counter()
             seed_everything(plan.seed, epoch, rank)
+            objective.begin_epoch()
             objective.train()
             with log.progress(f"{folder.name} {epoch + 1}/{plan.epochs}", steps) as progress:
                 rate = optimizer.param_groups[0]["lr"]

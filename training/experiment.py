@@ -3,7 +3,8 @@
 runs/NAME/config.yaml         the resolved config
 runs/NAME/environment.json    versions, hardware, git state
 runs/NAME/teacher/            one teacher for all seeds
-runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scratch, kd, crd, crd_kd
+runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scratch, kd, crd, crd_kd,
+                              and stage2_VARIANT, stage1_VARIANT for each variant of the config
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import json
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from config import Config, Network
+from config import METHODS, Config, Network
 from config_file import differing_keys, load_config, to_yaml
 from dataset.loader import TrainingData
 from errors import UserError
@@ -33,21 +35,23 @@ from training.checkpoint import load_weights
 from training.engine import seed_everything
 from training.job_folder import JobFolder
 
-STUDENT_JOBS = ("stage1", "stage2", "scratch", "kd", "crd", "crd_kd")
+STUDENT_JOBS = ("stage1", "stage2", *METHODS)
+OF_VARIANTS = ("stage1_", "stage2_")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the files of an experiment are."""
+    """Where the files of an experiment are; a variant's jobs have folders of other names."""
 
     path: Path
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def teacher(self) -> JobFolder:
         return JobFolder(self.path / "teacher")
 
     def job(self, seed: int, name: str) -> JobFolder:
-        return JobFolder(self.path / f"seed{seed}" / name)
+        return JobFolder(self.path / f"seed{seed}" / self.renamed.get(name, name))
 
     def config(self) -> Config:
         """The config that the run was made with.
@@ -73,6 +77,11 @@ class Experiment:
     data: TrainingData
     machine: Machine
     folder: RunFolder
+
+    def variant(self, name: str) -> Experiment:
+        """The same with a variant's settings, and its own folders as those of stage 1 and 2."""
+        stages = {stage: stage_job(self.config, stage, name) for stage in ("stage1", "stage2")}
+        return replace(self, config=self.config.variant(name), folder=replace(self.folder, renamed=stages))
 
     def build(self, network: Network) -> nn.Module:
         """A network for this data set, with fresh (or torchvision's) weights, on the CPU."""
@@ -100,6 +109,23 @@ class Experiment:
         return self.machine.place(TappedModel(model, network.taps or default_taps(model)))
 
 
+def stage_job(config: Config, stage: str, variant: str | None) -> str:
+    """Name of the folder of a stage: a variant has its own, but shares stage 1 where it changes nothing in it."""
+    shared = variant is None or (stage == "stage1" and not config.variants[variant].crd)
+    return stage if shared else f"{stage}_{variant}"
+
+
+def needs(config: Config, job: str) -> list[str]:
+    """Names of the jobs of the same seed whose weights a job starts from."""
+    for variant in (None, *config.variants):
+        if job == stage_job(config, "stage2", variant):
+            kd = config.kd if variant is None else config.variant(variant).kd
+            sources = [stage_job(config, "stage1", variant)] if kd.features == "stage1" else []
+            sources += [kd.features] if kd.features in METHODS else []
+            return sources + ([f"stage2_{kd.teacher_head}"] if kd.teacher_head else [])
+    return []
+
+
 def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs: list[JobFolder]) -> None:
     """Make the run folder ours to write in, or say why it is not.
 
@@ -114,7 +140,7 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
         UserError: an unfinished job without `fresh` or `resume`, or a run made with another config.
     """
     present = [job for job in _all_jobs(folder) if job.path.exists()]
-    outdated = _with_dependents(folder, jobs, present) if fresh else []
+    outdated = _with_dependents(folder, config, jobs, present) if fresh else []
     if (folder.path / "config.yaml").exists():
         keys = differing_keys(folder.config(), config)
         if keys and (not fresh or any(job not in outdated for job in present)):
@@ -142,16 +168,28 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
 
 
 def _all_jobs(folder: RunFolder) -> list[JobFolder]:
-    students = [folder.job(seed, name) for seed in folder.seeds() for name in STUDENT_JOBS]
-    return [folder.teacher, *students]
+    paths = [path for seed in folder.seeds() for path in sorted((folder.path / f"seed{seed}").iterdir())]
+    return [folder.teacher, *(JobFolder(path) for path in paths if _is_job(path.name))]
 
 
-def _with_dependents(folder: RunFolder, jobs: list[JobFolder], present: list[JobFolder]) -> list[JobFolder]:
-    """Jobs and all that was trained from them: everything from the teacher, stage 2 from stage 1."""
+def _is_job(name: str) -> bool:
+    return name in STUDENT_JOBS or name.startswith(OF_VARIANTS)
+
+
+def _with_dependents(
+    folder: RunFolder, config: Config, jobs: list[JobFolder], present: list[JobFolder]
+) -> list[JobFolder]:
+    """Jobs and all that was trained from them: everything from the teacher, stage 2 from its features."""
     if folder.teacher in jobs:
         return present
-    stage2 = [JobFolder(job.path.with_name("stage2")) for job in jobs if job.name == "stage1"]
-    return [*jobs, *stage2]
+    found = list(jobs)
+    while more := [job for job in present if job not in found and _starts_from(config, job, found)]:
+        found += more
+    return found
+
+
+def _starts_from(config: Config, job: JobFolder, others: list[JobFolder]) -> bool:
+    return any(JobFolder(job.path.with_name(source)) in others for source in needs(config, job.name))
 
 
 def environment() -> dict[str, Any]:

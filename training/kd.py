@@ -1,7 +1,11 @@
-"""Stage 2: train the classifier, and at most the last block slowly, on the teacher's softened logits."""
+"""Stage 2: train the classifier, and at most the last block slowly, on the teacher's softened logits.
+
+With frozen features (`train: head`) they are computed once a view, and an epoch then makes no images.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -16,18 +20,33 @@ from models.taps import last_block
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
 from training.experiment import Experiment
+from training.features import FrozenFeatures
+from training.projector import Projection
 from training.teacher import ensure_teacher
-from training.teacher_outputs import TeacherOutputs, teacher_outputs
+from training.teacher_head import TeacherSide, teacher_side, views_kept
+from training.teacher_outputs import TeacherOutputs
 
 
 class Distillation(Objective):
     """α · T² · KL + (1 − α) · CE for the head, the last block and the head, or the whole network.
 
     What does not train keeps its parameters and its batch statistics bit for bit.
+
+    Args:
+        model: the student.
+        teacher: its teacher's outputs, None where α = 0.
+        settings: the config's section kd.
+        features: the student's frozen features where only its head trains; without them it sees images.
     """
 
     def __init__(
-        self, model: nn.Module, teacher: TeacherOutputs, settings: schema.KD, data: TrainingData, machine: Machine
+        self,
+        model: nn.Module,
+        teacher: TeacherOutputs | None,
+        settings: schema.KD,
+        data: TrainingData,
+        machine: Machine,
+        features: FrozenFeatures | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -35,6 +54,8 @@ class Distillation(Objective):
         self.settings = settings
         self.data = data
         self.machine = machine
+        self.features = features
+        self.sees_images = features is None
         head = classifier(model)[1]
         parts = {"head": [head], "last_block": [last_block(model), head], "all": [model]}
         self.trained = parts[settings.train]  # a plain list, the modules belong to `model`
@@ -59,27 +80,55 @@ class Distillation(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         alpha = self.settings.alpha
-        logits = self.model(batch.images)
-        kl = softened_kl(logits, self.teacher(batch).logits, self.settings.temperature)
-        top1 = (logits.argmax(dim=1) == batch.labels).double().mean()
-        return {
-            "kl": Term(kl, alpha),
-            "ce": Term(F.cross_entropy(logits, batch.labels), 1 - alpha),
-            "top1": Term(top1),
-        }
+        if self.features is None:
+            logits = self.model(batch.images)
+        else:
+            logits = classifier(self.model)[1](self.features(batch))
+        terms = {}
+        if self.teacher is not None:
+            kl = softened_kl(logits, self.teacher(batch).logits, self.settings.temperature)
+            terms["kl"] = Term(kl, alpha)
+        terms["ce"] = Term(F.cross_entropy(logits, batch.labels), 1 - alpha)
+        terms["top1"] = Term((logits.argmax(dim=1) == batch.labels).double().mean())
+        return terms
 
     def measure(self) -> Measures:
-        return evaluate_splits(self.model, self.data, self.machine)
+        if self.features is None:
+            return evaluate_splits(self.model, self.data, self.machine)
+        return self.features.evaluate(classifier(self.model)[1])
+
+
+def starting_network(experiment: Experiment, seed: int) -> nn.Module:
+    """The network whose classifier stage 2 trains, in evaluation mode.
+
+    Stage 1's student comes with the classifier that it started from, any other with a new one.
+    """
+    config, folder = experiment.config, experiment.folder
+    match config.kd.features:
+        case "stage1":
+            return experiment.trained(config.student, folder.job(seed, "stage1"))
+        case "random":
+            model = experiment.new_student(seed).eval()
+        case "teacher":
+            model = ensure_teacher(experiment)
+        case method:
+            model = experiment.trained(config.student, folder.job(seed, method))
+    seed_everything(seed, 2)
+    classifier(model)[1].reset_parameters()
+    return model
 
 
 def train_stage2(experiment: Experiment, seed: int) -> None:
-    """Run stage 2 for one seed from stage 1's student."""
-    config, data, machine = experiment.config, experiment.data, experiment.machine
+    """Run stage 2 for one seed: by default from stage 1's student, on the training images."""
+    config, machine = experiment.config, experiment.machine
     settings, folder = config.kd, experiment.folder.job(seed, "stage2")
-    teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
-    model = experiment.trained(config.student, experiment.folder.job(seed, "stage1"))
+    if settings.images == "balanced":
+        experiment = replace(experiment, data=experiment.data.on_balanced())
+    data = experiment.data
+    model = starting_network(experiment, seed)
+    teacher = teacher_side(experiment, seed)
     seed_everything(seed, 2)
-    objective = Distillation(model, teacher_outputs(experiment, teacher), settings, data, machine)
+    objective = _objective(experiment, model, teacher)
     plan = Plan(
         settings.epochs,
         settings.batch_size,
@@ -92,3 +141,16 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
     if distributed.rank() == 0:
         folder.finish(model, {"epochs": len(history), **evaluate_splits(model, data, machine)})
     distributed.barrier()
+
+
+def _objective(experiment: Experiment, model: nn.Module, teacher: TeacherSide | None) -> Objective:
+    config, data, machine = experiment.config, experiment.data, experiment.machine
+    settings = config.kd
+    outputs = teacher.outputs if teacher is not None and settings.alpha > 0 else None
+    if settings.train != "head":
+        return Distillation(model, outputs, settings, data, machine)
+    known = teacher.features if teacher is not None and settings.features == "teacher" else None
+    features = FrozenFeatures(model, data, machine, views_kept(config), known)
+    if teacher is not None and settings.head == "teacher":
+        return Projection(model, features, teacher.features, teacher.head, machine)
+    return Distillation(model, outputs, settings, data, machine, features)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from config import Config, Network
+from config import Config
 from config_file import to_yaml
 from dataset.loader import steps_per_epoch
 from errors import UserError
@@ -14,10 +15,10 @@ from models import count_parameters, find_weights
 from training import distributed
 from training.baselines import train_baseline
 from training.crd import train_stage1
-from training.experiment import Experiment, RunFolder
+from training.experiment import Experiment, RunFolder, needs, stage_job
 from training.job_folder import JobFolder
 from training.kd import train_stage2
-from training.teacher import check_teacher, is_given, train_teacher
+from training.teacher import check_teacher, check_training, is_given, train_teacher
 
 PHASES = ("teacher", "crd", "kd", "baselines", "all")
 NEXT = {"teacher": "--phase crd", "crd": "--phase kd", "kd": "--phase baselines"}
@@ -32,7 +33,7 @@ class Job:
     train: Callable[[Experiment], None]
     epochs: int
     batch_size: int
-    network: Network
+    balanced: bool = False  # trains on the balanced images
 
 
 def jobs_of(phase: str, config: Config, folder: RunFolder) -> list[Job]:
@@ -40,43 +41,95 @@ def jobs_of(phase: str, config: Config, folder: RunFolder) -> list[Job]:
     teacher = config.teacher
     jobs = []
     if phase in ("teacher", "all"):
-        jobs.append(Job("teacher", folder.teacher, train_teacher, teacher.epochs, teacher.batch_size, teacher))
+        jobs.append(Job("teacher", folder.teacher, train_teacher, teacher.epochs, teacher.batch_size))
     for seed in config.seeds:
-        students: list[tuple[str, Callable[..., None], int, int]] = []
-        if phase in ("crd", "all"):
-            students.append(("stage1", train_stage1, config.crd.epochs, config.crd.batch_size))
-        if phase in ("kd", "all"):
-            students.append(("stage2", train_stage2, config.kd.epochs, config.kd.batch_size))
-        if phase in ("baselines", "all"):
-            for method in config.baselines.methods:
-                train = partial(train_baseline, method=method)
-                students.append((method, train, config.baseline_epochs, config.baselines.batch_size))
-        for name, train, epochs, batch_size in students:
-            job = folder.job(seed, name)
-            jobs.append(
-                Job(f"{name} seed {seed}", job, partial(train, seed=seed), epochs, batch_size, config.student)
-            )
+        students = {job.folder.name: job for job in _students(phase, config, folder, seed)}
+        jobs += [students[name] for name in _in_order(config, list(students))]
     return jobs
+
+
+def _students(phase: str, config: Config, folder: RunFolder, seed: int) -> list[Job]:
+    jobs = []
+
+    def add(name: str, train: Callable[[Experiment], None], *arguments: Any) -> None:
+        jobs.append(Job(f"{name} seed {seed}", folder.job(seed, name), train, *arguments))
+
+    for variant in (None, *config.variants):
+        own = config if variant is None else config.variant(variant)
+        stage1, stage2 = (stage_job(config, stage, variant) for stage in ("stage1", "stage2"))
+        if phase in ("crd", "all") and (variant is None or stage1 != "stage1"):
+            add(stage1, _trainer(train_stage1, seed, variant), own.crd.epochs, own.crd.batch_size)
+        if phase in ("kd", "all"):
+            balanced = own.kd.images == "balanced"
+            add(stage2, _trainer(train_stage2, seed, variant), own.kd.epochs, own.kd.batch_size, balanced)
+    for method in config.baselines.methods if phase in ("baselines", "all") else []:
+        train = partial(train_baseline, method=method, seed=seed)
+        add(method, train, config.baseline_epochs, config.baselines.batch_size)
+    return jobs
+
+
+def _trainer(
+    train: Callable[[Experiment, int], None], seed: int, variant: str | None
+) -> Callable[[Experiment], None]:
+    return lambda experiment: train(experiment if variant is None else experiment.variant(variant), seed)
+
+
+def _in_order(config: Config, names: list[str]) -> list[str]:
+    """The same names, each after those that it needs; stage 1 first, otherwise as they were."""
+    ordered: list[str] = []
+    waiting = sorted(names, key=lambda name: not name.startswith("stage1"))
+    while waiting:
+        free = [name for name in waiting if not set(needs(config, name)) & set(waiting)]
+        if not free:
+            raise UserError(f"{', '.join(waiting)} wait for each other: look at kd.teacher_head")
+        ordered.append(free[0])
+        waiting.remove(free[0])
+    return ordered
 
 
 def check(phase: str, experiment: Experiment) -> None:
     """Raise `UserError`, before anything is written, if what a phase needs is not there or does not fit."""
-    config, folder = experiment.config, experiment.folder
+    config = experiment.config
     for network in (config.teacher, config.student):
         if network.weights is not None:
             find_weights(network.arch, network.weights)
         experiment.tapped(experiment.build(network.model_copy(update={"weights": None})), network)
+    if config.teacher.checkpoint is not None and config.teacher.init is not None:
+        raise UserError("teacher.checkpoint is a trained teacher and teacher.init starts one: give one of them")
     if phase == "teacher" and config.teacher.checkpoint is not None:
         raise UserError(
             "teacher.checkpoint names a trained teacher: remove it to train one, or go on with --phase crd"
         )
+    if phase in ("teacher", "all"):
+        check_training(experiment)
     if phase in ("crd", "kd", "baselines") or (phase == "all" and is_given(experiment)):
         check_teacher(experiment)
-    for seed in config.seeds if phase == "kd" else []:
-        if not folder.job(seed, "stage1").finished:
-            raise UserError(
-                f"there is no finished stage 1 for seed {seed} in {folder.path}: run --phase crd first"
-            )
+    if phase in ("kd", "all"):
+        _check_stage2(phase, experiment)
+
+
+def _check_stage2(phase: str, experiment: Experiment) -> None:
+    config, folder = experiment.config, experiment.folder
+    jobs = jobs_of(phase, config, folder)
+    if any(job.balanced for job in jobs) and experiment.data.balanced is None:
+        raise UserError("kd.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0")
+    coming = [job.folder for job in jobs]
+    for job in jobs:
+        for name in needs(config, job.folder.name):
+            source = JobFolder(job.folder.path.with_name(name))
+            if not source.finished and source not in coming:
+                raise UserError(_missing(name, job.title, folder))
+
+
+def _missing(name: str, title: str, folder: RunFolder) -> str:
+    if name.startswith("stage1"):
+        what = name.replace("stage1", "stage 1").replace("_", " of ")
+        seed = title.rpartition(" ")[2]
+        return f"there is no finished {what} for seed {seed} in {folder.path}: run --phase crd first"
+    return (
+        f"{title} starts from {name}, which is not finished in {folder.path}: "
+        "name it in baselines.methods and run --phase baselines, or all"
+    )
 
 
 def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
@@ -114,7 +167,8 @@ def describe(jobs: list[Job], experiment: Experiment) -> str:
     precision = "bfloat16" if experiment.machine.bfloat16 else "float32"
     lines.append(f"machine: {experiment.machine.device}, {precision}")
     for job in jobs:
-        steps = steps_per_epoch(len(data.train), job.batch_size)
+        images = data.balanced if job.balanced and data.balanced else data.train
+        steps = steps_per_epoch(len(images), job.batch_size)
         state = "finished" if job.folder.finished else f"{job.epochs} epochs x {steps} steps"
         if job.folder == experiment.folder.teacher and is_given(experiment) and not job.folder.finished:
             state = "given by the config, not trained"

@@ -37,14 +37,30 @@ class CrossEntropy(Objective):
 
 
 def train_teacher(experiment: Experiment) -> None:
-    """Train the teacher of the config (from torchvision's weights where it names some)."""
-    settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data
+    """Train the teacher of the config on images under its own cues (from given weights where it names some)."""
+    settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data.for_teacher()
     seed_everything(settings.seed)
-    model = machine.place(experiment.build(settings))
+    model = machine.place(_untrained(experiment))
     objective = CrossEntropy(model, data, machine).to(machine.device)
     plan = Plan(settings.epochs, settings.batch_size, settings.optimizer, settings.seed)
     history = fit(objective, data, plan, machine, experiment.folder.teacher)
     _finish(experiment, model, {"source": "trained", "epochs": len(history)})
+
+
+def _untrained(experiment: Experiment) -> nn.Module:
+    """The network that the teacher's training starts from."""
+    settings = experiment.config.teacher
+    if settings.init is None:
+        return experiment.build(settings)
+    model = experiment.build(settings.model_copy(update={"weights": None}))
+    load_weights(model, settings.init, settings.arch)
+    return model
+
+
+def check_training(experiment: Experiment) -> None:
+    """Raise `UserError`, before anything is written, if the weights to start from are not there or do not fit."""
+    if experiment.config.teacher.init is not None:
+        _untrained(experiment)
 
 
 def ensure_teacher(experiment: Experiment) -> nn.Module:

@@ -1,15 +1,19 @@
 """What the teacher says of a training batch: computed live, or looked up in a cache of V views an image.
 
 A cache is a folder with one float16 file a view, (N, classes + tap channels). It belongs to one teacher, one data
-set, one set of taps and one seed of views, all part of its name, so any run that agrees in them uses it.
+set, one set of taps and one seed of views, all part of its name, so any run that agrees in them uses it. Who fills
+a view holds a lock on its file; a second run or process takes another view meanwhile, or waits.
 
 Letters: N training images, V views, B batch.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +22,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset.augment import apply_view, draw_view, normalise
 from dataset.loader import Batch, TrainingData
 from errors import UserError
 from files import write_text
@@ -28,6 +31,8 @@ from training import distributed
 from training.checkpoint import weights_hash
 from training.engine import EVALUATION_BATCH
 from training.experiment import Experiment
+from training.features import ViewCache
+from training.views import view_batches
 
 CHUNK = 5000  # images between two marks of how far a view has come
 
@@ -60,8 +65,28 @@ class CachedTeacher:
 
     def __call__(self, batch: Batch) -> Outputs:
         rows = self.views[batch.view][batch.indices.cpu()].to(self.device, non_blocking=True).float()
-        logits, *taps = rows.split(self.widths, dim=1)
-        return Outputs(logits, tuple(taps))
+        return _outputs(rows, self.widths)
+
+
+class ViewedTeacher:
+    """Runs the teacher on a whole view when the first batch of it comes: for batches without images."""
+
+    def __init__(self, teacher: TappedModel, widths: list[int], data: TrainingData, machine: Machine) -> None:
+        self.rows = ViewCache(lambda images: _rows(run(teacher, images, machine)), data, keep=1)
+        self.widths = widths
+        teacher.eval()
+
+    def __call__(self, batch: Batch) -> Outputs:
+        return _outputs(self.rows(batch), self.widths)
+
+
+def _rows(outputs: Outputs) -> Tensor:
+    return torch.cat([outputs.logits, *outputs.taps], dim=1)
+
+
+def _outputs(rows: Tensor, widths: list[int]) -> Outputs:
+    logits, *taps = rows.split(widths, dim=1)
+    return Outputs(logits, tuple(taps))
 
 
 @torch.no_grad()
@@ -72,22 +97,32 @@ def run(teacher: TappedModel, images: Tensor, machine: Machine) -> Outputs:
     return Outputs(out.logits.float(), tuple(tap.float() for tap in out.taps))
 
 
-def teacher_outputs(experiment: Experiment, teacher: TappedModel) -> TeacherOutputs:
-    """Live outputs with `teacher.views: 0`, otherwise the cache, which is made or completed first."""
+def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: bool = True) -> TeacherOutputs:
+    """Live outputs with `teacher.views: 0`, otherwise the cache, which is made or completed first.
+
+    Args:
+        experiment: its data are the training images.
+        teacher: frozen.
+        sees_images: whether the batches will have images; live outputs cannot do without otherwise.
+    """
     config, data, machine = experiment.config, experiment.data, experiment.machine
     views = config.teacher.views
-    if views == 0:
+    if views == 0 and sees_images:
         return LiveTeacher(teacher, machine)
     widths = [data.num_classes, *teacher.tap_dims(config.data.image_size)]
+    if views == 0:
+        return ViewedTeacher(teacher, widths, data, machine)
     folder = config.data.cache_dir / f"teacher-{_key(experiment, teacher)}"
     missing = [view for view in range(views) if not (folder / f"view{view}.npy").exists()]
     if missing and distributed.rank() == 0:
         size = len(missing) * len(data.train) * sum(widths) * 2 / 1e6
         print(f"caching the teacher's outputs for {len(missing)} views, {size:,.0f} MB in {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
-    distributed.barrier()
-    for view in missing[distributed.rank() :: distributed.world_size()]:
-        _write_view(folder, view, sum(widths), teacher, data, machine)
+    folder.mkdir(parents=True, exist_ok=True)
+    for wait in (False, True):  # what others are filling comes last
+        for view in missing:
+            with _claimed(folder, view, wait) as ours:
+                if ours:
+                    _write_view(folder, view, sum(widths), teacher.eval(), data, machine)
     distributed.barrier()
     return CachedTeacher(folder, widths, views, machine.device)
 
@@ -105,16 +140,38 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@contextmanager
+def _claimed(folder: Path, view: int, wait: bool) -> Iterator[bool]:
+    """Whether this process is the one that fills a view; it stays so until it is done or dies.
+
+    Args:
+        wait: for another one that fills it, which then is either done or has left it to us.
+    """
+    final, partial = folder / f"view{view}.npy", folder / f"view{view}.partial"
+    if final.exists():
+        yield False
+        return
+    with open(partial, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        if final.exists():  # finished between our two looks: what we opened is that file, or a new empty one
+            partial.unlink(missing_ok=True)
+        yield not final.exists()
+
+
 def _write_view(
     folder: Path, view: int, width: int, teacher: TappedModel, data: TrainingData, machine: Machine
 ) -> None:
     """Fill one view's file, going on where an interrupted one stopped."""
-    num_images, settings = len(data.train), data.settings
+    num_images = len(data.train)
     partial, mark = folder / f"view{view}.partial", folder / f"view{view}.done"
-    done = int(mark.read_text(encoding="utf-8")) if partial.exists() and mark.exists() else 0
-    mode = "r+" if done else "w+"
-    rows = np.lib.format.open_memmap(partial, mode, np.float16, None if done else (num_images, width))
-    drawn = draw_view(settings.seed, view, num_images, settings.crop, settings.flip)
+    done = int(mark.read_text(encoding="utf-8")) if mark.exists() and partial.stat().st_size else 0
+    rows = np.lib.format.open_memmap(
+        partial, "r+" if done else "w+", np.float16, None if done else (num_images, width)
+    )
     with tqdm(
         total=num_images,
         initial=done,
@@ -123,17 +180,17 @@ def _write_view(
         leave=False,
         unit="image",
     ) as progress:
-        for start in range(done, num_images, CHUNK):
-            for indices in torch.arange(start, min(start + CHUNK, num_images)).split(EVALUATION_BATCH):
-                pixels = apply_view(data.train.raw(indices), indices, drawn)
-                images = normalise(pixels, data.train.mean, data.train.std)
-                out = run(teacher.eval(), images, machine)
-                rows[indices.numpy()] = _as_float16(torch.cat([out.logits, *out.taps], dim=1))
-                progress.update(len(indices))
-            rows.flush()
-            write_text(mark, str(start + CHUNK))
+        for indices, images in view_batches(data, view, EVALUATION_BATCH, first=done):
+            end = int(indices[-1]) + 1
+            rows[end - len(indices) : end] = _as_float16(_rows(run(teacher, images, machine)))
+            progress.update(len(indices))
+            if end - done >= CHUNK:
+                rows.flush()
+                write_text(mark, str(end))
+                done = end
+    rows.flush()
     partial.replace(folder / f"view{view}.npy")
-    mark.unlink()
+    mark.unlink(missing_ok=True)
 
 
 def _as_float16(values: Tensor) -> np.ndarray:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from itertools import islice
 
 import numpy as np
@@ -12,6 +15,7 @@ from dataset.loader import training_batches
 from errors import UserError
 from models import classifier
 from training.teacher_outputs import CachedTeacher, LiveTeacher, teacher_outputs
+from training.views import imageless_batches
 
 VIEWS = 2
 
@@ -90,6 +94,7 @@ def test_more_views_are_added_to_those_there_are(given):
         (["data.flip=false"], 0),
         (["data.mean=[0.5, 0.5, 0.5]"], 0),
         (["teacher.taps=[layer1.0, layer2.0]"], 0),
+        (["shortcut.cue=tint"], 0),
     ],
 )
 def test_a_cache_belongs_to_one_teacher_data_taps_and_seed(given, overrides, seed):
@@ -128,6 +133,70 @@ def test_an_interrupted_view_goes_on_at_its_mark(given, monkeypatch):
     (folder / "view0.npy").unlink()
     teacher_outputs(experiment, teacher)
     np.testing.assert_array_equal(resumed, np.load(folder / "view0.npy"))
+
+
+def test_a_view_finished_but_not_yet_renamed_is_taken_as_it_is(given, monkeypatch):
+    experiment, teacher = given()
+    teacher_outputs(experiment, teacher)
+    folder = caches(experiment)[0]
+    whole = np.load(folder / "view1.npy")
+    (folder / "view1.npy").rename(folder / "view1.partial")
+    (folder / "view1.done").write_text("64")
+    monkeypatch.setattr(module, "run", lambda *_: pytest.fail("the teacher ran again"))
+    teacher_outputs(experiment, teacher)
+    np.testing.assert_array_equal(whole, np.load(folder / "view1.npy"))
+    assert sorted(path.name for path in folder.iterdir()) == ["view0.npy", "view1.npy"]
+
+
+def test_two_runs_share_the_work_of_one_cache(given, monkeypatch):
+    monkeypatch.setattr(module, "EVALUATION_BATCH", 8)
+    experiment, teacher = given("teacher.views=4")
+    run, images = module.run, []
+    monkeypatch.setattr(module, "run", lambda *given: images.append(len(given[1])) or run(*given))
+    with ThreadPoolExecutor(3) as pool:  # a lock holds between open files, in one process or in several
+        jobs = [pool.submit(teacher_outputs, experiment, deepcopy(teacher)) for _ in range(3)]
+        found = [job.result()(batch_of(experiment, 3)).logits for job in jobs]
+    assert sum(images) == 4 * 64
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert sorted(path.name for path in caches(experiment)[0].iterdir()) == [f"view{v}.npy" for v in range(4)]
+
+
+def test_what_another_run_is_filling_comes_last_and_is_waited_for(given, monkeypatch):
+    experiment, teacher = given()
+    teacher_outputs(experiment, teacher)
+    folder = caches(experiment)[0]
+    first = (folder / "view0.npy").read_bytes()
+    for view in range(VIEWS):
+        (folder / f"view{view}.npy").unlink()
+    flock = fcntl.flock
+    with open(folder / "view0.partial", "wb") as other:
+        flock(other, fcntl.LOCK_EX)
+
+        def finishes(file, how):  # the other run, while this one waits
+            if how == fcntl.LOCK_EX:
+                assert (folder / "view1.npy").exists()  # this run went on with another view
+                other.write(first)
+                other.flush()
+                (folder / "view0.partial").rename(folder / "view0.npy")
+                flock(other, fcntl.LOCK_UN)
+            flock(file, how)
+
+        monkeypatch.setattr(module.fcntl, "flock", finishes)
+        teacher_outputs(experiment, teacher)
+    assert (folder / "view0.npy").read_bytes() == first
+    assert sorted(path.name for path in folder.iterdir()) == ["view0.npy", "view1.npy"]
+
+
+def test_a_live_teacher_serves_batches_without_images(given):
+    experiment, teacher = given("teacher.views=0")
+    outputs, live = (
+        teacher_outputs(experiment, teacher, sees_images=False),
+        LiveTeacher(teacher, experiment.machine),
+    )
+    batch = batch_of(experiment, 3)
+    ours, reference = outputs(next(imageless_batches(experiment.data, 16, 1, 0, 3))), live(batch)
+    for one, other in zip((ours.logits, *ours.taps), (reference.logits, *reference.taps), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_outputs_too_large_for_float16_are_refused(given):

@@ -1,0 +1,98 @@
+"""Frozen features: what a network's classifier reads, computed once a view and then looked up.
+
+Letters: N images, B batch, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dataset.loader import Batch, TrainingData
+from machine import Machine
+from models import classifier
+from training.engine import EVALUATION_BATCH, Measures, scores
+from training.views import view_batches
+
+
+@torch.no_grad()
+def head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
+    """What the classifier of a network reads of `images`, (B, D), in the precision in which it reads it."""
+    seen: list[Tensor] = []
+    with (
+        classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
+        machine.autocast(),
+    ):
+        model(images)
+    return seen[-1].to(torch.bfloat16 if machine.bfloat16 else torch.float32)
+
+
+class ViewCache:
+    """What `extract` gives for training images, kept in memory a view at a time.
+
+    Views are filled in the order of the data set, so that a resumed run computes the same bits.
+
+    Args:
+        extract: images (B, 3, S, S) to numbers (B, D), a function of each image alone.
+        data: whose training images they are.
+        keep: views that are kept; with one more the oldest goes.
+    """
+
+    def __init__(self, extract: Callable[[Tensor], Tensor], data: TrainingData, keep: int) -> None:
+        self.extract = extract
+        self.data = data
+        self.keep = keep
+        self.views: dict[int, Tensor] = {}  # view -> (N, D) on the CPU
+
+    def __call__(self, batch: Batch) -> Tensor:  # (B, D)
+        if batch.view not in self.views:
+            if len(self.views) == self.keep:
+                del self.views[next(iter(self.views))]
+            images = view_batches(self.data, batch.view, EVALUATION_BATCH)
+            self.views[batch.view] = torch.cat([self.extract(part).cpu() for _, part in images])
+        rows = self.views[batch.view][batch.indices.cpu()]
+        return rows.to(batch.indices.device, non_blocking=True)
+
+
+class FrozenFeatures:
+    """Features of a network, for its classifier to be trained and measured on.
+
+    Args:
+        model: the network, in evaluation mode; only its classifier may change from now on.
+        data: to train and to measure on.
+        keep: views that are kept in memory.
+        training: where training features come from if they are known already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        machine: Machine,
+        keep: int,
+        training: Callable[[Batch], Tensor] | None = None,
+    ) -> None:
+        self.data, self.machine = data, machine
+        self.extract = lambda images: head_inputs(model, images, machine)
+        self.training = training or ViewCache(self.extract, data, keep)
+        self.measured: dict[str, Tensor] = {}  # split -> (N, D)
+
+    def __call__(self, batch: Batch) -> Tensor:  # (B, D)
+        return self.training(batch)
+
+    @torch.no_grad()
+    def evaluate(self, head: nn.Module) -> Measures:
+        """What `evaluate_splits` gives for the network with this classifier."""
+        measures: Measures = {}
+        for split, images in (("val", self.data.val), ("test", self.data.test)):
+            if images is None:
+                continue
+            if split not in self.measured:
+                batches = images.batches(EVALUATION_BATCH)
+                self.measured[split] = torch.cat([self.extract(batch.images) for batch in batches])
+            with self.machine.autocast():
+                logits = [head(part).float() for part in self.measured[split].split(EVALUATION_BATCH)]
+            measures |= scores(torch.cat(logits), images.labels, split)
+        return measures

@@ -1,0 +1,69 @@
+"""Stage 2 with the teacher's own classifier, behind a linear projector (Chen et al., CVPR 2022, "SimKD").
+
+Theirs is convolutional and stands before pooling; after it a linear one folds into the classifier, so that the
+result is an ordinary student. Letters: B batch, S and D dimensions of student and teacher, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataset.loader import Batch
+from machine import Machine
+from models import classifier
+from training.engine import Measures, Objective, Term
+from training.features import FrozenFeatures
+
+
+class Projection(Objective):
+    """Mean squared error between the projected student features and the teacher's; labels are only reported on.
+
+    Args:
+        model: the student, whose classifier becomes projector and teacher classifier in one.
+        features: the student's frozen features, (B, S) a batch.
+        targets: the teacher's features, (B, D) a batch.
+        head: the teacher's classifier, (B, D) to (B, C).
+    """
+
+    sees_images = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        features: FrozenFeatures,
+        targets: Callable[[Batch], Tensor],
+        head: nn.Linear,
+        machine: Machine,
+    ) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.features, self.targets = features, targets
+        self.head = head.requires_grad_(False)
+        width = classifier(model)[1].in_features
+        self.projector = nn.Linear(width, head.in_features).to(machine.device)
+
+    def train(self, mode: bool = True) -> Projection:
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def forward(self, batch: Batch) -> dict[str, Term]:
+        projected = self.projector(self.features(batch))
+        top1 = (self.head(projected).argmax(dim=1) == batch.labels).double().mean()
+        return {"mse": Term(F.mse_loss(projected.float(), self.targets(batch).float()), 1.0), "top1": Term(top1)}
+
+    def measure(self) -> Measures:
+        own = classifier(self.model)[1]
+        fold(self.projector, self.head, own)
+        return self.features.evaluate(own)
+
+
+@torch.no_grad()
+def fold(projector: nn.Linear, head: nn.Linear, into: nn.Linear) -> None:
+    """Make `into` the head after the projection: W = W_head W_projector, b = W_head b_projector + b_head."""
+    into.weight.copy_(head.weight.double() @ projector.weight.double())
+    into.bias.copy_(head.weight.double() @ projector.bias.double() + head.bias.double())
