@@ -162,7 +162,7 @@ class KD(Section):
     )
     temperature: Positive = about(4.0, "T, softening of both models' logits")
     alpha: Fraction = about(0.9, "share of the teacher's KL, the rest is cross-entropy; 1 = KL alone")
-    features: Literal["stage1", "random", "teacher", METHODS] = about(
+    features: Literal["stage1", "random", "teacher", "scratch", "kd", "crd", "crd_kd"] = about(
         "stage1",
         "whose features the classifier is trained on: stage 1's, untrained, the teacher's or a baseline's",
     )

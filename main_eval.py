@@ -1,6 +1,7 @@
-"""Compare the models of a run: paired statistics, similarity, calibration, robustness, cost, and a report.
+"""Compare the models of a run, or the runs of a study: statistics, similarity, figures, and a report.
 
 python main_eval.py runs/digits
+python main_eval.py runs/shortcut_digits    # a study: from the recordings of its runs alone
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from diagnostics.recording import Recordings, Subject
 from diagnostics.report import write_report
 from diagnostics.runs import compare_runs
 from diagnostics.statistics import Counts, paired_statistics
+from diagnostics.study_answer import study_text
+from diagnostics.study_examples import choose_examples
+from diagnostics.study_report import write_study
 from diagnostics.tables import summary_text
 from diagnostics.terminal import counts_text, runs_text
 from errors import UserError, exit_code
@@ -29,8 +33,10 @@ from evaluation import open_run, record, subjects_of_files, subjects_of_run
 from export import export_model
 from machine import Machine, choose_device, use_bfloat16
 from main import DEFAULT_CONFIG
+from study import load_records
 from training.experiment import Experiment, RunFolder
 
+PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 EXPORT_IMAGES = 256  # test images on which an exported file is compared with the model
 
 
@@ -40,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
         "run",
         nargs="?",
         type=Path,
-        help="run folder, or its eval/predictions.npz (default: the run of the config in --output-dir)",
+        help="folder of a run or study, or a run's eval/predictions.npz (default: of the config in --output-dir)",
     )
     parser.add_argument("--teacher", type=Path, metavar="CKPT", help="weights of teacher.arch, with --student")
     parser.add_argument("--student", type=Path, metavar="CKPT", help="weights of student.arch, with --teacher")
@@ -86,19 +92,46 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
         print(json.dumps(report))
         return
     print(summary_text(report))
+    if report["context"]["config"].get("shortcut", {}).get("cue", "none") not in ("none", "file"):
+        print(PLANTED)
     print(f"files: {folder}/report.html, report.json, predictions.npz, tables/, figures/")
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder is one of a study: runs below it were recorded, or it is no run and has a grid."""
+    run = RunFolder(folder)
+    if not (folder / "config.yaml").exists():
+        return False
+    return any(folder.glob("*/*/cues.json")) or bool(run.config().study.grid and not run.seeds())
+
+
+def evaluate_study(folder: Path, as_json: bool) -> None:
+    """Report what was recorded of a study."""
+    records, context = load_records(folder)
+    if not records:
+        raise UserError(f"{folder} holds no recorded run yet: run python main.py --phase study")
+    report = write_study(records, context, folder / "eval", choose_examples(context))
+    if as_json:
+        print(json.dumps(report))
+        return
+    print(study_text(report))
+    print(f"files: {folder}/eval/report.html, report.json, tables/, figures/")
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    return arguments.run or arguments.output_dir / load_config(arguments.config, arguments.set).name
 
 
 def _subjects(arguments: argparse.Namespace) -> tuple[Experiment, list[Subject], Path]:
     device = choose_device(arguments.device)
     config = load_config(arguments.config, arguments.set)
     if arguments.teacher is None:
-        folder = RunFolder(arguments.run or arguments.output_dir / config.name)
+        folder = RunFolder(_folder(arguments))
         machine = Machine(device, use_bfloat16(folder.config().precision, device), arguments.quiet)
         experiment = open_run(folder, machine)
         return experiment, subjects_of_run(experiment), folder.path / "eval"
     machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
-    data = prepare(load_source(config.data), config.data, device)
+    data = prepare(load_source(config.data), config.data, device, config.shortcut)
     experiment = Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
     subjects = subjects_of_files(experiment, arguments.teacher, arguments.student)
     hashes = "-".join(subject.weights_hash[:8] for subject in subjects)
@@ -151,6 +184,8 @@ def run() -> None:
         export_student(arguments)
     elif (arguments.teacher is None) != (arguments.student is None):
         raise UserError("--teacher and --student go together: give both files of weights")
+    elif arguments.teacher is None and is_study(folder := _folder(arguments)):
+        evaluate_study(folder, arguments.json)
     else:
         evaluate_run(arguments)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,60 @@ def test_recordings_survive_the_file(trained):
     teacher = recordings.models[0]
     assert teacher.logits.shape == (32, 4) and np.array_equal(recordings.indices, np.arange(32))
     assert [part.shape[1] for part in teacher.layer_features()] == [16, 32, 64]
+
+
+@pytest.fixture(scope="module")
+def study(run_main, tmp_path_factory):
+    """The folder of a study of both teachers' arms, one seed."""
+    runs = tmp_path_factory.mktemp("studied")
+    grid = "study.grid=[{shortcut.teacher: [biased, unbiased], shortcut.students: [biased]}]"
+    hypothesis = "study.hypothesis={first: kd, second: two_stage, where: {shortcut.teacher: biased}}"
+    words = ["shortcut.cue=background", "shortcut.test_cues=3", "baselines.methods=[kd]", grid, hypothesis]
+    done = run_main(runs, "--phase", "study", "--quiet", "--set", *words)
+    assert done.returncode == 0, done.stderr
+    return runs / "tiny"
+
+
+def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypatch, capfd):
+    alone = tmp_path / "tiny"
+    shutil.copytree(study, alone, ignore=shutil.ignore_patterns("*.pt", "result.json", "metrics.jsonl"))
+    code, out, err = call(monkeypatch, capfd, alone)
+    assert (code, err) == (0, "")
+    for text in ("over one seed, which gives no interval", "Beside it: unbiased accuracy", "at least 20 points"):
+        assert text in out
+    assert out.splitlines()[-1] == f"files: {alone}/eval/report.html, report.json, tables/, figures/"
+    page = (alone / "eval" / "report.html").read_text(encoding="utf-8")
+    assert "teacher biased, students biased, seed 0" in page or "on which both follow" in page  # the examples
+    code, out, _ = call(monkeypatch, capfd, alone, "--json")
+    told = json.loads(out)
+    assert code == 0 and told == json.loads((alone / "eval" / "report.json").read_text())
+    assert told["methods"] == ["teacher", "kd", "two_stage"] and len(told["recorded"]) == 2
+    assert told["missing"] == [] and told["environments"]
+
+
+def test_a_study_without_its_images_or_with_a_run_missing(study, tmp_path, monkeypatch, capfd):
+    cut = tmp_path / "tiny"
+    shutil.copytree(study, cut)
+    for config in cut.glob("*/config.yaml"):
+        text = config.read_text(encoding="utf-8")
+        config.write_text(re.sub(r"(  root:) .*", r"\1 /nowhere", text), encoding="utf-8")
+    (unbiased,) = (path for path in cut.glob("*unbiased*") if path.is_dir())
+    shutil.rmtree(unbiased)
+    code, _, err = call(monkeypatch, capfd, cut)
+    page = (cut / "eval" / "report.html").read_text(encoding="utf-8")
+    assert (code, err) == (0, "") and "Not drawn: The images could not be loaded" in page
+    assert "teacher unbiased, students biased: seed 0 was not recorded" in page
+    shutil.rmtree(next(path for path in cut.glob("*-seed0")))
+    code, _, err = call(monkeypatch, capfd, cut)
+    assert code == 2 and "holds no recorded run yet" in err
+
+
+def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monkeypatch, capfd):
+    run = next(study.glob("*-seed0"))
+    code, out, err = call(monkeypatch, capfd, run, "--quiet")
+    assert (code, err) == (0, "") and out.count(
+        "Trained with a planted cue: these are the test images without"
+    ) == 1
 
 
 @pytest.mark.parametrize(
