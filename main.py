@@ -15,10 +15,12 @@ import torch
 from config import Config
 from config_file import config_table, load_config
 from dataset.loader import prepare
+from dataset.shortcut_sheet import write_contact_sheet
 from dataset.sources import load_source
-from errors import exit_code
+from errors import UserError, exit_code
 from machine import Machine, choose_device, compute_reproducibly, use_bfloat16
-from training.distributed import process_group
+from study import study_phase
+from training.distributed import process_group, rank
 from training.experiment import Experiment, RunFolder, claim
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
 
@@ -27,7 +29,11 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.yaml"
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--phase", choices=PHASES, help="what to train; all does what is missing, in order")
+    parser.add_argument(
+        "--phase",
+        choices=(*PHASES, "study"),
+        help="what to train; all does what is missing, in order; study runs all of a grid",
+    )
     parser.add_argument(
         "--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)"
     )
@@ -45,6 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with what was interrupted")
     existing.add_argument("--fresh", action="store_true", help="remove what this phase left and start it over")
+    parser.add_argument("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
     parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
     parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
@@ -61,7 +68,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
 
 def open_experiment(config: Config, arguments: argparse.Namespace, device: torch.device) -> Experiment:
     machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
-    data = prepare(load_source(config.data), config.data, device)
+    data = prepare(load_source(config.data), config.data, device, config.shortcut)
     return Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
 
 
@@ -70,14 +77,23 @@ def run() -> None:
     if arguments.help_config:
         print(config_table())
         return
+    if arguments.shard and arguments.phase != "study":
+        raise UserError("--shard is for --phase study")
+    if arguments.fresh and arguments.phase == "study":
+        raise UserError("--fresh: a study goes on with what it finds, remove its folder to start over")
     config = read_config(arguments)
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)
+        if arguments.phase == "study":
+            machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
+            study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
+            return
         experiment = open_experiment(config, arguments, device)
         jobs = jobs_of(arguments.phase, config, experiment.folder)
         check(arguments.phase, experiment)
         if arguments.dry_run:
             say(describe(jobs, experiment))
+            show_cues(experiment)
             return
         claim(
             experiment.folder,
@@ -88,6 +104,14 @@ def run() -> None:
         )
         run_jobs(jobs, experiment)
         say(next_command(arguments, experiment))
+
+
+def show_cues(experiment: Experiment) -> None:
+    """Write a contact sheet of planted cues beside the run's folder."""
+    if experiment.config.shortcut.cue != "none" and rank() == 0:
+        path = experiment.folder.path.with_name(f"{experiment.config.name}-cues.png")
+        write_contact_sheet(experiment.data, path)
+        say(f"contact sheet: {path}")
 
 
 def next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:

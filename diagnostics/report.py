@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from diagnostics.analysis import analyse, embeddings
@@ -76,17 +76,10 @@ def page(
     missing: Mapping[str, str],
 ) -> str:
     """The report as one HTML page that needs nothing but itself."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     students = [model["name"] for model in report["models"] if model["method"] != "teacher"]
     main = focus(students) if students else None
     context = report["context"]
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         report=report,
         context=context,
         verdict=verdict(report),
@@ -103,6 +96,18 @@ def page(
         facts=facts(context),
         letter=letter,
     )
+
+
+def template(name: str) -> Template:
+    """A page's template, in which a name that is not given is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def embedded(picture: bytes) -> dict[str, Any]:

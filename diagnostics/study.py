@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from typing import Any
 
@@ -207,8 +207,8 @@ def _with_excess(records: Sequence[Record]) -> list[Record]:
 
 
 def _numbers(record: Record) -> dict[str, float | None]:
-    shares = asdict(record.measures) if record.measures else {}
-    shares = {name: value for name, value in shares.items() if name not in ("images", "shows", "notes")}
+    names = [field.name for field in fields(Measures) if field.name not in ("images", "shows", "notes")]
+    shares = {name: getattr(record.measures, name) for name in names} if record.measures else {}
     extra = {
         name: value
         for name, value in record.extra.items()

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from diagnostics import figures_shortcut, study_tables
 from diagnostics.figure_style import to_bytes
 from diagnostics.figures_shortcut import Examples
-from diagnostics.report import embedded, facts, make
+from diagnostics.report import embedded, facts, make, template
 from diagnostics.study import STUDENT_ARM, TEACHER, TEACHER_ARM, Hypothesis, Record, study
 from diagnostics.study_answer import answer
 from diagnostics.table_format import Table, letter, to_csv, to_tex
@@ -203,16 +202,9 @@ def page(
     report: Section, tables: Mapping[str, Table], pictures: Mapping[str, bytes], examples: Examples | str
 ) -> str:
     """The report as one HTML page that needs nothing but itself."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     points = list({row["label"]: row for row in reversed(report["summary"])}.values())
     shown = places(report)
-    return environment.get_template("study.html.j2").render(
+    return template("study.html.j2").render(
         report=report,
         config=report["config"],
         answer=answer(report),
