@@ -139,7 +139,7 @@ def _frame(pixels: Tensor, cues: Tensor) -> Tensor:
 
 def _patch(pixels: Tensor, cues: Tensor) -> Tensor:
     """The units are the colour at the top left, the tens that at the bottom right, where 0 is no second patch."""
-    size, palette = max(2, round(pixels.shape[-1] / 6)), _palette(pixels)
+    palette, size = _palette(pixels), max(2, round(pixels.shape[-1] / 5))
     patched = pixels.clone()
     patched[..., :size, :size] = palette[cues % 10][:, :, None, None]
     corner = patched[..., -size:, -size:]

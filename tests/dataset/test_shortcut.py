@@ -169,7 +169,7 @@ def test_background_by_hand() -> None:
     assert stamped[:, 2].tolist() == [red, green, blue]
 
 
-@pytest.mark.parametrize(("side", "size"), [(8, 2), (16, 3), (32, 5)])
+@pytest.mark.parametrize(("side", "size"), [(8, 2), (16, 3), (32, 6)])
 def test_patches_code_units_and_tens_by_corner(side: int, size: int) -> None:
     pixels = images(2, side)
     one, two = stamp("patch", pixels, torch.tensor([7, 42]), torch.arange(2))
