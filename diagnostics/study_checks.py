@@ -39,7 +39,7 @@ def biased_teachers(gaps: Values) -> Check:
 def unbiased_teachers(gaps: Values) -> Check:
     """gaps: the same of each teacher trained on random cues."""
     sizes = [(place, None if gap is None else abs(gap)) for place, gap in gaps]
-    what = "aligned less conflicting accuracy of the unbiased teacher, either way,"
+    what = "size of aligned less conflicting accuracy of the unbiased teacher"
     return _check("teacher_unbiased", sizes, MOST_GAP, "at most", what, " points")
 
 
@@ -73,7 +73,7 @@ def _check(
     sign = 1 if bound == "at least" else -1
     found = [(value, place) for place, value in values if value is not None]
     if not found:
-        return Check(name, None, None, limit, f"not checked, recorded for no model: {what}", [])
+        return Check(name, None, None, limit, f"recorded for no model: {what}", [])
     worst, where = min(found, key=lambda pair: sign * pair[0])
     failed = [place for value, place in found if sign * (value - limit) < 0]
     result = f"{len(failed)} of {len(found)} fail" if failed else f"passed by all {len(found)}"
