@@ -57,14 +57,16 @@ class Windows:
         while done < end:
             position = (self.draw.first + done) % len(self.bank)
             size = min(self.room - position % self.room, len(self.bank) - position, end - done)
-            rows = slice(0, count)
+            first, stop = 0, count  # rows whose windows the block is part of
             if spacing:
-                rows = slice(
-                    max(0, -((length - 1 - done) // spacing)), min(count, (done + size - 1) // spacing + 1)
-                )
-            shape, strides = (rows.stop - rows.start, size), (self.width - spacing, 1)
-            start = self.room + rows.start * (self.width - spacing) + done
-            yield rows, slice(position, position + size), self.scores.as_strided(shape, strides, start)
+                first = max(0, -((length - 1 - done) // spacing))
+                stop = min(count, (done + size - 1) // spacing + 1)
+            if first < stop:
+                step = self.width - spacing  # from row to row, as each window begins `spacing` later
+                start = self.room + first * step + done
+                # where windows lie so far apart that the step is negative, a block is part of one at most
+                block = self.scores.as_strided((stop - first, size), (max(step, 0), 1), start)
+                yield slice(first, stop), slice(position, position + size), block
             done += size
 
     @property

@@ -61,9 +61,7 @@ class NegativeSampler(nn.Module):
         self.num_negatives = num_negatives
         self.mode = mode
         self.shared = shared
-        self.register_buffer(
-            "order", torch.randperm(len(labels)).to(labels.device)
-        )  # (N,) sample at each position
+        self.register_buffer("order", torch.randperm(len(labels)).to(labels.device))  # (N,) the samples
         self.keep("group", groups)  # (N,) of each sample: members of one are no negatives of each other
         self.keep("size", sizes)  # of each group
         self.keep("start", sizes.cumsum(0) - sizes)  # of each group in a list of all members by group

@@ -184,13 +184,15 @@ def test_gradcheck(objective: str) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("B", "N", "K"), [(B, N, K), (3, 600, 4), (1, N, K), (N, N, 2)])
 @pytest.mark.parametrize("room", [1, 7, 64])
-def test_windows_equal_gathered_products(monkeypatch, room: int, shared: bool) -> None:
-    """Whatever the size of a block, and wherever a window runs round the end of the bank."""
+def test_windows_equal_gathered_products(monkeypatch, room: int, B: int, N: int, K: int, shared: bool) -> None:
+    """Whatever the size of a block, wherever a window runs round the end of the bank, and however far apart."""
     monkeypatch.setitem(SIZES, "cpu", Sizes(block=room, chunk=3 * K))
     torch.manual_seed(room)
-    sampler, bank, anchors = NegativeSampler(LABELS, K, "exact", shared), torch.randn(N, D), torch.randn(B, D)
-    for _ in range(20):
+    sampler = NegativeSampler(torch.arange(N) % CLASSES, K, "exact", shared)
+    bank, anchors = torch.randn(N, D), torch.randn(B, D)
+    for _ in range(10):
         draw = sampler.draw(torch.randperm(N)[:B])
         entries = bank[sampler.position[sampler.samples(draw)[:, 1:]]]  # (B, K, D)
         windows = Windows(draw, bank)
