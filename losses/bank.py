@@ -26,7 +26,7 @@ class Sizes:
     chunk: int  # scores that a loss is taken of: few stay in a CPU's cache, and their memory is used again
 
 
-SIZES = {"cpu": Sizes(block=4096, chunk=2**18), "cuda": Sizes(block=2**15, chunk=2**27)}
+SIZES = {"cpu": Sizes(block=2048, chunk=2**18), "cuda": Sizes(block=2**15, chunk=2**27)}
 
 
 class Windows:
@@ -51,23 +51,27 @@ class Windows:
             torch.mm(anchors[rows], self.bank[entries].T, out=block)
 
     def _blocks(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows of anchors, positions in the bank, and where in the scores their product belongs."""
+        """Rows of anchors, positions in the bank, and where in the scores their product belongs.
+
+        Blocks begin at the same positions in every step, since a processor prepares anew for each size of product.
+        """
         count, spacing, length = len(self.draw.positives), self.draw.spacing, self.draw.length
-        done, end = 0, (count - 1) * spacing + length  # entries beyond the first anchor's place
-        while done < end:
-            position = (self.draw.first + done) % len(self.bank)
-            size = min(self.room - position % self.room, len(self.bank) - position, end - done)
+        begin = -(self.draw.first % self.room)  # entries beyond the first anchor's place
+        position = self.draw.first + begin
+        while begin < (count - 1) * spacing + length:
+            size = min(self.room, len(self.bank) - position)
             first, stop = 0, count  # rows whose windows the block is part of
             if spacing:
-                first = max(0, -((length - 1 - done) // spacing))
-                stop = min(count, (done + size - 1) // spacing + 1)
+                first = max(0, -((length - 1 - begin) // spacing))
+                stop = min(count, (begin + size - 1) // spacing + 1)
             if first < stop:
                 step = self.width - spacing  # from row to row, as each window begins `spacing` later
-                start = self.room + first * step + done
+                start = self.room + first * step + begin
                 # where windows lie so far apart that the step is negative, a block is part of one at most
                 block = self.scores.as_strided((stop - first, size), (max(step, 0), 1), start)
                 yield slice(first, stop), slice(position, position + size), block
-            done += size
+            begin += size
+            position = (position + size) % len(self.bank)
 
     @property
     def negatives(self) -> Tensor:
