@@ -8,9 +8,10 @@ import torch
 
 from training.checkpoint import load
 
+EPOCHS = 24  # so many that none of these small trainings ends before the signal comes
 LONG = (
     "--set",
-    *(f"{phase}.epochs=12" for phase in ("teacher", "crd", "kd", "baselines")),
+    *(f"{phase}.epochs={EPOCHS}" for phase in ("teacher", "crd", "kd", "baselines")),
     "baselines.methods=[crd_kd]",
 )
 JOBS = ("teacher", "seed0/stage1", "seed0/stage2", "seed0/crd_kd")
@@ -51,12 +52,13 @@ def test_a_run_killed_in_each_phase_ends_as_if_nothing_had_happened(
         weights = load(one / "model.pt")
         assert all(torch.equal(value, load(other / "model.pt")[name]) for name, value in weights.items()), job
         assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes(), job
-        assert (one / "metrics.jsonl").read_bytes().count(b"\n") == 12
+        assert (one / "metrics.jsonl").read_bytes().count(b"\n") == EPOCHS
         assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes(), job
 
 
 def test_ctrl_c_says_one_line_and_training_can_go_on(start_main, call_main, tmp_path):
-    process = start_main(tmp_path, "--phase", "teacher", *LONG)
+    long = (*LONG, "teacher.epochs=150")
+    process = start_main(tmp_path, "--phase", "teacher", *long)
     folder = tmp_path / "tiny" / "teacher"
     wait_for_epochs(process, folder)
     process.send_signal(signal.SIGINT)
@@ -64,5 +66,5 @@ def test_ctrl_c_says_one_line_and_training_can_go_on(start_main, call_main, tmp_
     assert process.returncode == 130
     assert err.split("\n") == ["", "stopped: what was finished is kept, run again with --resume to go on", ""]
     assert not (folder / "result.json").exists()
-    assert call_main(tmp_path, "--phase", "teacher", *LONG, "--resume").returncode == 0
-    assert (folder / "metrics.jsonl").read_bytes().count(b"\n") == 12
+    assert call_main(tmp_path, "--phase", "teacher", *long, "--resume").returncode == 0
+    assert (folder / "metrics.jsonl").read_bytes().count(b"\n") == 150
