@@ -56,6 +56,9 @@ def test_a_run_killed_in_each_phase_ends_as_if_nothing_had_happened(
         assert (one / "result.json").read_bytes() == (other / "result.json").read_bytes(), job
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="a background job that ignores Ctrl-C"
+)
 def test_ctrl_c_says_one_line_and_training_can_go_on(start_main, call_main, tmp_path):
     long = (*LONG, "teacher.epochs=150")
     process = start_main(tmp_path, "--phase", "teacher", *long)
