@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 
 
 class UserError(Exception):
@@ -15,6 +17,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known word closest to `word`, or an empty string."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f", did you mean '{match[0]}'?" if match else ""
+
+
+@cache
+def warn(text: str) -> None:
+    """Print a warning as one line on stderr, each text once, and of several processes only in the first."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def exit_code(command: Callable[[], None]) -> int:

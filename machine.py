@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from errors import UserError
+from errors import UserError, warn
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,27 @@ def compute_reproducibly(device: torch.device) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether networks and losses run under bfloat16 autocast; `auto` does where the hardware multiplies it."""
-    if precision != "auto":
-        return precision == "bfloat16"
+def open_machine(precision: str, device: torch.device, quiet: bool = False) -> Machine:
+    """The machine that a config's precision asks for on a device.
+
+    `auto` is bfloat16 where the hardware multiplies it, otherwise float32; by name either is taken, with a warning
+    for a bfloat16 that the hardware only emulates.
+    """
+    native = multiplies_bfloat16(device)
+    if precision == "bfloat16" and not native:
+        warn("precision=bfloat16 is not native to this processor and far slower than float32: use precision=auto")
+    return Machine(device, native if precision == "auto" else precision == "bfloat16", quiet)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions that multiply bfloat16; without them it is tens of times slower.
+
+    torch's own limit on a CPU's instructions (ATEN_CPU_CAPABILITY) is respected.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if hasattr(torch.cpu, "get_capabilities"):
-        return bool(
-            torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
-        )
-    return False
+    wide = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")
+    if not wide or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

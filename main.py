@@ -18,7 +18,7 @@ from dataset.loader import prepare
 from dataset.shortcut_sheet import write_contact_sheet
 from dataset.sources import load_source
 from errors import UserError, exit_code
-from machine import Machine, choose_device, compute_reproducibly, use_bfloat16
+from machine import choose_device, compute_reproducibly, open_machine
 from study import study_phase
 from training.distributed import process_group, rank
 from training.experiment import Experiment, RunFolder, claim
@@ -67,7 +67,7 @@ def read_config(arguments: argparse.Namespace) -> Config:
 
 
 def open_experiment(config: Config, arguments: argparse.Namespace, device: torch.device) -> Experiment:
-    machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
+    machine = open_machine(config.precision, device, arguments.quiet)
     data = prepare(load_source(config.data), config.data, device, config.shortcut)
     return Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
 
@@ -85,7 +85,7 @@ def run() -> None:
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)
         if arguments.phase == "study":
-            machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
+            machine = open_machine(config.precision, device, arguments.quiet)
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
             return
         experiment = open_experiment(config, arguments, device)

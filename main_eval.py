@@ -31,7 +31,7 @@ from diagnostics.terminal import counts_text, runs_text
 from errors import UserError, exit_code
 from evaluation import open_run, record, subjects_of_files, subjects_of_run
 from export import export_model
-from machine import Machine, choose_device, use_bfloat16
+from machine import choose_device, open_machine
 from main import DEFAULT_CONFIG
 from study import load_records
 from training.experiment import Experiment, RunFolder
@@ -127,10 +127,10 @@ def _subjects(arguments: argparse.Namespace) -> tuple[Experiment, list[Subject],
     config = load_config(arguments.config, arguments.set)
     if arguments.teacher is None:
         folder = RunFolder(_folder(arguments))
-        machine = Machine(device, use_bfloat16(folder.config().precision, device), arguments.quiet)
+        machine = open_machine(folder.config().precision, device, arguments.quiet)
         experiment = open_run(folder, machine)
         return experiment, subjects_of_run(experiment), folder.path / "eval"
-    machine = Machine(device, use_bfloat16(config.precision, device), arguments.quiet)
+    machine = open_machine(config.precision, device, arguments.quiet)
     data = prepare(load_source(config.data), config.data, device, config.shortcut)
     experiment = Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
     subjects = subjects_of_files(experiment, arguments.teacher, arguments.student)

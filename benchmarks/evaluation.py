@@ -25,7 +25,7 @@ from diagnostics import analysis
 from diagnostics.recording import Recordings, Subject
 from diagnostics.report import write_report
 from evaluation import open_run, record, subjects_of_run
-from machine import Machine, use_bfloat16
+from machine import open_machine
 from models import build_model
 from training.experiment import Experiment, RunFolder
 
@@ -42,7 +42,7 @@ def random_subjects() -> tuple[Experiment, list[Subject]]:
     ]
     source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
     config = Config(name="random", teacher=Teacher(arch="resnet18"), student=Network(arch="resnet8"))
-    machine = Machine(device, use_bfloat16("auto", device))
+    machine = open_machine("auto", device)
     experiment = Experiment(config, prepare(source, Data(), device), machine, RunFolder(Path("random")))
     subjects = []
     for name, arch in (("teacher", "resnet18"), ("kd", "resnet8"), ("two_stage", "resnet8")):
@@ -84,7 +84,7 @@ def main(run: Path | None) -> None:
             experiment, subjects = random_subjects()
         else:
             device = torch.device("cpu")
-            experiment = open_run(RunFolder(run), Machine(device, use_bfloat16("auto", device)))
+            experiment = open_run(RunFolder(run), open_machine("auto", device))
             subjects = subjects_of_run(experiment)
         print(
             f"{len(subjects)} models, {len(experiment.data.test):,} test images, {torch.get_num_threads()} threads"

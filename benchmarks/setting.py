@@ -18,7 +18,7 @@ from config import Config, Optimizer
 from config_file import load_config
 from dataset.loader import prepare, training_batches
 from dataset.sources import Images, Source
-from machine import Machine, use_bfloat16
+from machine import open_machine
 from training.engine import Objective, make_optimizer, make_schedule, train_one_epoch
 from training.experiment import Experiment, RunFolder
 from training.teacher import CrossEntropy
@@ -49,7 +49,7 @@ def random_experiment(config: Config, folder: Path, train: int, test: int) -> Ex
     device = torch.device("cpu")
     parts = (random_images(train), random_images(0), random_images(test, seed=1))
     source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
-    machine = Machine(device, use_bfloat16(config.precision, device), quiet=True)
+    machine = open_machine(config.precision, device, quiet=True)
     return Experiment(config, prepare(source, config.data, device), machine, RunFolder(folder))
 
 

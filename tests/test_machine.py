@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from errors import UserError
-from machine import Machine, choose_device, use_bfloat16
+import machine as machine_module
+from errors import UserError, warn
+from machine import Machine, choose_device, multiplies_bfloat16, open_machine
 from models import build_model
 
 CPU = torch.device("cpu")
@@ -18,9 +19,29 @@ def test_devices_by_name():
             choose_device(name)
 
 
-def test_precision_is_what_was_asked_for():
-    assert use_bfloat16("bfloat16", CPU) and not use_bfloat16("float32", CPU)
-    assert isinstance(use_bfloat16("auto", CPU), bool)
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_what_the_hardware_multiplies_and_a_name_is_taken_at_its_word(monkeypatch, capsys, native):
+    monkeypatch.setattr(machine_module, "multiplies_bfloat16", lambda device: native)
+    warn.cache_clear()
+    assert open_machine("auto", CPU).bfloat16 is native
+    assert not open_machine("float32", CPU).bfloat16
+    assert capsys.readouterr().err == ""
+    assert open_machine("bfloat16", CPU).bfloat16 and open_machine("bfloat16", CPU).bfloat16
+    assert capsys.readouterr().err.count("precision=bfloat16 is not native") == (0 if native else 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "instructions", "native"),
+    [
+        ("AVX2", {"avx512_bf16": True}, False),
+        ("AVX512", {"avx512_bf16": True}, True),
+        ("AVX512", {"avx512_f": True}, False),
+    ],
+)
+def test_instructions_count_only_up_to_the_limit_that_torch_was_given(monkeypatch, limit, instructions, native):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: limit)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert multiplies_bfloat16(CPU) is native
 
 
 @pytest.mark.parametrize(("bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])

@@ -11,6 +11,7 @@ from benchmarks import crd_step, reference
 def small(monkeypatch):
     for name, value in {"B": 8, "N": 400, "K": 64, "D": 16, "CLASSES": 5}.items():
         monkeypatch.setattr(crd_step, name, value)
+    monkeypatch.setattr(crd_step, "matrix_rate", lambda dtype: 1e9)
     torch.manual_seed(0)
 
 
@@ -35,3 +36,12 @@ def test_each_case_is_measured(case):
     [timing] = crd_step.run(case)
     assert timing.seconds >= timing.fastest > 0 and timing.repeats >= 3
     assert (timing.floor is None) == (case in ("published", "torchdistill"))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_measured_only_where_it_is_native(monkeypatch, native):
+    monkeypatch.setattr(crd_step, "multiplies_bfloat16", lambda device: native)
+    monkeypatch.setattr(crd_step, "in_own_process", lambda module, case: crd_step.run("published"))
+    lines = [claim.what for claim in crd_step.claims()]
+    assert ("CRD step: bfloat16, loss" in lines) is native
+    assert ("CRD step: bfloat16 is not native here, left out" in lines) is not native
