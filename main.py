@@ -12,19 +12,18 @@ from pathlib import Path
 
 import torch
 
-from config import Config
-from config_file import config_table, load_config
-from dataset.loader import prepare
-from dataset.shortcut_sheet import write_contact_sheet
+from configs.reading import DEFAULT_CONFIG, config_table, load_config
+from configs.schema import Config
+from dataset.contact_sheet import write_contact_sheet
+from dataset.prepare import prepare
 from dataset.sources import load_source
 from errors import UserError, exit_code
-from machine import choose_device, compute_reproducibly, open_machine
-from study import study_phase
+from models.machine import choose_device, compute_reproducibly, open_machine
+from study.run import study_phase
 from training.distributed import process_group, rank
-from training.experiment import Experiment, RunFolder, claim
+from training.experiment import Experiment
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
-
-DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits.yaml"
+from training.run_folder import RunFolder, claim
 
 
 def parse_arguments() -> argparse.Namespace:

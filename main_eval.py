@@ -15,26 +15,26 @@ from pathlib import Path
 
 import torch
 
-from config_file import load_config
-from dataset.loader import prepare
+from configs.reading import DEFAULT_CONFIG, load_config
+from dataset.prepare import prepare
 from dataset.sources import load_source
 from diagnostics import recording
 from diagnostics.recording import Recordings, Subject
-from diagnostics.report import write_report
+from diagnostics.report.folder import write_report
+from diagnostics.report.terminal import counts_text, runs_text
 from diagnostics.runs import compare_runs
 from diagnostics.statistics import Counts, paired_statistics
-from diagnostics.study_answer import study_text
-from diagnostics.study_examples import choose_examples
-from diagnostics.study_report import write_study
-from diagnostics.tables import summary_text
-from diagnostics.terminal import counts_text, runs_text
+from diagnostics.subjects import open_run, record, subjects_of_files, subjects_of_run
+from diagnostics.tables.catalogue import summary_text
 from errors import UserError, exit_code
-from evaluation import open_run, record, subjects_of_files, subjects_of_run
-from export import export_model
-from machine import choose_device, open_machine
-from main import DEFAULT_CONFIG
-from study import load_records
-from training.experiment import Experiment, RunFolder
+from models.export import export_model
+from models.machine import choose_device, open_machine
+from study.answer import study_text
+from study.examples import choose_examples
+from study.records import load_records
+from study.report import write_study
+from training.experiment import Experiment
+from training.run_folder import RunFolder
 
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 EXPORT_IMAGES = 256  # test images on which an exported file is compared with the model

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks import reference
 from benchmarks.timing import Claim, Timing, command_line, in_own_process, matrix_rate, measure
 from losses.crd import CRDLoss
-from machine import multiplies_bfloat16
+from models.machine import multiplies_bfloat16
 
 B, N, K, D, CLASSES = 64, 50_000, 16_384, 256, 100
 CASES = ("published", "torchdistill", "float32", "bfloat16")

@@ -44,7 +44,7 @@ from benchmarks.timing import (
     measure_in_turn,
     peak_mb,
 )
-from config import CRD
+from configs.schema import CRD
 from dataset.loader import steps_per_epoch, training_batches
 from training.crd import Alignment, HeldOut, build_crd
 from training.engine import make_optimizer, make_schedule

@@ -18,16 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from config import Config, Data, Network, Teacher
-from dataset.loader import prepare
+from configs.schema import Config, Data, Network, Teacher
+from dataset.prepare import prepare
 from dataset.sources import Images, Source
 from diagnostics import analysis
 from diagnostics.recording import Recordings, Subject
-from diagnostics.report import write_report
-from evaluation import open_run, record, subjects_of_run
-from machine import open_machine
-from models import build_model
-from training.experiment import Experiment, RunFolder
+from diagnostics.report.folder import write_report
+from diagnostics.subjects import open_run, record, subjects_of_run
+from models.machine import open_machine
+from models.zoo import build_model
+from training.experiment import Experiment
+from training.run_folder import RunFolder
 
 CLASSES, TRAIN, TEST = 100, 10_000, 10_000
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script only this fold
 from benchmarks import crd_step, epoch, input_pipeline, stage2, teacher_cache
 from benchmarks.timing import Claim, table
 from files import write_text
-from training.experiment import environment
+from training.environment import environment
 
 BENCHMARKS = (crd_step, epoch, input_pipeline, teacher_cache, stage2)
 

@@ -14,13 +14,15 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.timing import ROOT
-from config import Config, Optimizer
-from config_file import load_config
-from dataset.loader import prepare, training_batches
+from configs.reading import load_config
+from configs.schema import Config, Optimizer
+from dataset.loader import training_batches
+from dataset.prepare import prepare
 from dataset.sources import Images, Source
-from machine import open_machine
+from models.machine import open_machine
 from training.engine import Objective, make_optimizer, make_schedule, train_one_epoch
-from training.experiment import Experiment, RunFolder
+from training.experiment import Experiment
+from training.run_folder import RunFolder
 from training.teacher import CrossEntropy
 
 TRAIN, TEST, CLASSES, SIDE = 50_000, 10_000, 100, 32

@@ -38,7 +38,7 @@ from benchmarks.timing import (
     peak_mb,
 )
 from dataset.loader import steps_per_epoch
-from machine import Machine
+from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training.experiment import Experiment
 from training.kd import train_stage2

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.augment import generator, normalise
-from dataset.loader import ImageTensors, TrainingData
+from dataset.images import ImageTensors
+from dataset.prepare import TrainingData
 from diagnostics.cost import model_cost
 from diagnostics.robustness import CORRUPTIONS, SEVERITIES, corrupt
-from machine import Machine
+from models.machine import Machine
 from models.taps import TappedModel, blocks_of, default_taps
 
 BATCH = 500

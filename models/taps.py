@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from errors import UserError, nearest
+from models.machine import Machine
+from models.zoo import classifier
 
 BLOCK_NAMES = (
     "BasicBlock",
@@ -117,3 +119,15 @@ def blocks_of(model: nn.Module) -> list[str]:
 def last_block(model: nn.Module) -> nn.Module:
     """The last residual (or encoder) block: what stage 2 fine-tunes beside the head."""
     return model.get_submodule(default_taps(model)[-1])
+
+
+@torch.no_grad()
+def head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
+    """What the classifier of a network reads of `images`, (B, D), in the precision in which it reads it."""
+    seen: list[Tensor] = []
+    with (
+        classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
+        machine.autocast(),
+    ):
+        model(images)
+    return seen[-1].to(torch.bfloat16 if machine.bfloat16 else torch.float32)

@@ -14,12 +14,13 @@ import yaml
 from PIL import Image
 
 import main
-from config_file import load_config
-from dataset.loader import prepare
+from configs.reading import load_config
+from dataset.prepare import prepare
 from dataset.sources import load_source
 from errors import exit_code
-from machine import Machine
-from training.experiment import Experiment, RunFolder
+from models.machine import Machine
+from training.experiment import Experiment
+from training.run_folder import RunFolder
 
 ROOT = Path(main.__file__).parent
 

@@ -7,8 +7,8 @@ from importlib import metadata
 import pytest
 import torch
 
-from config_file import list_fields, load_config
-from training.checkpoint import file_hash, load
+from configs.reading import list_fields, load_config
+from models.checkpoint import file_hash, load
 
 METHODS = ("scratch", "kd", "crd", "crd_kd")
 JOBS = ("teacher", *(f"seed0/{name}" for name in ("stage1", "stage2", *METHODS)))

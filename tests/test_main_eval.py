@@ -14,8 +14,8 @@ import main_eval
 from diagnostics import recording
 from diagnostics.recording import read
 from errors import exit_code
-from models import build_model
-from training.checkpoint import load
+from models.checkpoint import load
+from models.zoo import build_model
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
 

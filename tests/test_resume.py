@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from training.checkpoint import load
+from models.checkpoint import load
 
 EPOCHS = 24  # so many that none of these small trainings ends before the signal comes
 LONG = (

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import nn
 
-import config as schema
-from dataset.loader import Batch, TrainingData
+from configs import schema
+from dataset.images import Batch
+from dataset.prepare import TrainingData
 from losses.kd import softened_kl
-from machine import Machine
+from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed
 from training.crd import HierarchicalCRD, build_crd

@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import config as schema
 from CKA import linear_cka
+from configs import schema
 from dataset.augment import generator
-from dataset.loader import Batch, ImageTensors
+from dataset.images import Batch, ImageTensors
 from losses.crd import FROM_BANK, CRDLoss
 from losses.negatives import NegativeSampler
-from machine import Machine
-from models import classifier
+from models.checkpoint import save
+from models.machine import Machine
 from models.taps import Outputs, TappedModel
+from models.zoo import classifier
 from training import distributed
-from training.checkpoint import save
 from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, fit, seed_everything
 from training.experiment import Experiment
 from training.teacher import ensure_teacher

@@ -18,14 +18,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer, lr_scheduler
 from tqdm import tqdm
 
-import config as schema
+from configs import schema
 from dataset.augment import generator
-from dataset.loader import Batch, ImageTensors, TrainingData, steps_per_epoch, training_batches
+from dataset.images import Batch, ImageTensors
+from dataset.loader import imageless_batches, steps_per_epoch, training_batches
+from dataset.prepare import TrainingData
 from errors import UserError
-from machine import Machine
+from models.machine import Machine
 from training import distributed
 from training.job_folder import JobFolder
-from training.views import imageless_batches
 
 EVALUATION_BATCH = 500
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device

@@ -10,23 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dataset.loader import Batch, TrainingData
-from machine import Machine
-from models import classifier
+from dataset.images import Batch
+from dataset.loader import view_batches
+from dataset.prepare import TrainingData
+from models.machine import Machine
+from models.taps import head_inputs
 from training.engine import EVALUATION_BATCH, Measures, scores
-from training.views import view_batches
-
-
-@torch.no_grad()
-def head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
-    """What the classifier of a network reads of `images`, (B, D), in the precision in which it reads it."""
-    seen: list[Tensor] = []
-    with (
-        classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
-        machine.autocast(),
-    ):
-        model(images)
-    return seen[-1].to(torch.bfloat16 if machine.bfloat16 else torch.float32)
 
 
 class ViewCache:

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from files import write_text
-from training.checkpoint import file_hash, load, save
+from models.checkpoint import file_hash, load, save
 
 # what a person sees of an epoch, all of it stands in metrics.jsonl
 SHOWN = {

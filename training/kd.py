@@ -11,12 +11,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-import config as schema
-from dataset.loader import Batch, TrainingData
+from configs import schema
+from dataset.images import Batch
+from dataset.prepare import TrainingData
 from losses.kd import softened_kl
-from machine import Machine
-from models import classifier
+from models.machine import Machine
 from models.taps import last_block
+from models.zoo import classifier
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
 from training.experiment import Experiment

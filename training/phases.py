@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from config import Config
-from config_file import to_yaml
+from configs.reading import to_yaml
+from configs.schema import Config
 from dataset.loader import steps_per_epoch
 from errors import UserError
-from models import count_parameters, find_weights
+from models.zoo import count_parameters, find_weights
 from training import distributed
 from training.baselines import train_baseline
 from training.crd import train_stage1
-from training.experiment import Experiment, RunFolder, needs, stage_job
+from training.experiment import Experiment
 from training.job_folder import JobFolder
 from training.kd import train_stage2
+from training.run_folder import RunFolder, needs, stage_job
 from training.teacher import check_teacher, check_training, is_given, train_teacher
 
 PHASES = ("teacher", "crd", "kd", "baselines", "all")

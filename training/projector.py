@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dataset.loader import Batch
-from machine import Machine
-from models import classifier
+from dataset.images import Batch
+from models.machine import Machine
+from models.zoo import classifier
 from training.engine import Measures, Objective, Term
 from training.features import FrozenFeatures
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from dataset.loader import Batch, TrainingData
+from dataset.images import Batch
+from dataset.prepare import TrainingData
 from errors import UserError
-from machine import Machine
-from models import STEMMED, find_weights
+from models.checkpoint import file_hash, load_weights
+from models.machine import Machine
+from models.zoo import STEMMED, find_weights
 from training import distributed
-from training.checkpoint import file_hash, load_weights
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
 from training.experiment import Experiment
 

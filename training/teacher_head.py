@@ -9,15 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from config import Config
-from dataset.loader import Batch
-from models import classifier
-from models.taps import Outputs, TappedModel
+from configs.schema import Config
+from dataset.images import Batch
+from dataset.loader import view_batches
+from models.taps import Outputs, TappedModel, head_inputs
+from models.zoo import classifier
 from training.experiment import Experiment
-from training.features import ViewCache, head_inputs
+from training.features import ViewCache
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
-from training.views import view_batches
 
 PROBE = 16  # images on which the last tap is compared with what the classifier reads
 TOLERANCE = 0.01  # of their norm; bfloat16 rounds by 0.004

@@ -22,17 +22,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset.loader import Batch, TrainingData
+from dataset.images import Batch
+from dataset.loader import view_batches
+from dataset.prepare import TrainingData
 from errors import UserError
 from files import write_text
-from machine import Machine
+from models.checkpoint import weights_hash
+from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training import distributed
-from training.checkpoint import weights_hash
 from training.engine import EVALUATION_BATCH
 from training.experiment import Experiment
 from training.features import ViewCache
-from training.views import view_batches
 
 CHUNK = 5000  # images between two marks of how far a view has come
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from config import Data, Shortcut
+from configs.schema import Data, Shortcut
 from dataset.augment import apply_view, draw_view, normalise
-from dataset.loader import TrainingData, channel_statistics, prepare, steps_per_epoch, training_batches
+from dataset.loader import steps_per_epoch, training_batches
+from dataset.prepare import TrainingData, channel_statistics, prepare
 from dataset.shortcut import COLOURS, stamp
 from dataset.sources import Images, Source
 from errors import UserError

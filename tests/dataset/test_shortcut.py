@@ -12,9 +12,10 @@ from PIL import Image
 from scipy.stats import binomtest, chisquare
 from torch import Tensor
 
-from config import Data, Shortcut
+from configs.schema import Data, Shortcut
+from dataset.contact_sheet import contact_sheet, write_contact_sheet
 from dataset.corruptions import CORRUPTIONS, corrupt
-from dataset.loader import prepare
+from dataset.prepare import prepare
 from dataset.shortcut import (
     COLOURS,
     KINDS,
@@ -26,7 +27,6 @@ from dataset.shortcut import (
     number_of_cues,
     stamp,
 )
-from dataset.shortcut_sheet import contact_sheet, write_contact_sheet
 from dataset.sources import Images, Source
 from errors import UserError
 

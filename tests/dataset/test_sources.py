@@ -11,8 +11,8 @@ import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from config import Data, Shortcut
-from dataset.loader import TrainingData, prepare
+from configs.schema import Data, Shortcut
+from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from errors import UserError
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models import build_model, classifier
 from models.taps import TappedModel, blocks_of, default_taps, last_block, pool
+from models.zoo import build_model, classifier
 
 SIDE = 32
 

@@ -26,10 +26,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from config import CRD, Data, Optimizer
-from dataset.loader import ImageTensors, TrainingData
+from configs.schema import CRD, Data, Optimizer
+from dataset.images import ImageTensors
+from dataset.prepare import TrainingData
 from dataset.sources import Images
-from machine import Machine
+from models.machine import Machine
 from models.taps import Outputs
 from training import distributed
 from training.crd import HierarchicalCRD

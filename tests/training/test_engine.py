@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from config import Optimizer
+from configs.schema import Optimizer
 from errors import UserError
 from training.engine import (
     Objective,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from errors import UserError
-from training.checkpoint import load, save
+from models.checkpoint import load, save
 from training.teacher import train_teacher
 
 TINY = ("teacher.epochs=1", "teacher.optimizer.lr=1.0e-9", "teacher.optimizer.weight_decay=0")

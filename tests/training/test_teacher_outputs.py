@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 import training.teacher_outputs as module
-from dataset.loader import training_batches
+from dataset.loader import imageless_batches, training_batches
 from errors import UserError
-from models import classifier
+from models.zoo import classifier
 from training.teacher_outputs import CachedTeacher, LiveTeacher, teacher_outputs
-from training.views import imageless_batches
 
 VIEWS = 2
 

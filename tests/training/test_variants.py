@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from config_file import to_yaml
+from configs.reading import to_yaml
+from dataset.loader import imageless_batches
+from diagnostics.subjects import subjects_of_run
 from errors import UserError
-from evaluation import subjects_of_run
-from models import classifier
-from training.checkpoint import load
-from training.experiment import claim
-from training.features import head_inputs
+from models.checkpoint import load
+from models.taps import head_inputs
+from models.zoo import classifier
 from training.phases import check, describe, jobs_of, run_jobs
 from training.projector import fold
+from training.run_folder import claim
 from training.teacher_head import teacher_side
-from training.views import imageless_batches
 
 HEAD = "train: head"
 VARIANTS = {

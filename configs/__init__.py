@@ -1,0 +1,1 @@
+"""Options: the YAML files, the schema of every field, and the reader."""

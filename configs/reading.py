@@ -1,0 +1,142 @@
+"""Config files: a YAML file, what it builds on, and overrides, made into a `Config`.
+
+A YAML file may say `base: other.yaml` (relative to itself) and then holds only what differs. `--set
+section.key=value` overrides any field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.schema import Config
+from errors import UserError, nearest
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file with its bases, apply `key=value` overrides and validate.
+
+    Raises:
+        UserError: a file that is missing or not YAML, an unknown key, a value of the wrong type or range.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise UserError(f"--set {override}: write KEY=VALUE, for example --set crd.temperature=0.07")
+        _assign(values, key.strip(), _parse(text, f"--set {key}"))
+    try:
+        return Config.model_validate(_merge(Config().model_dump(), values))
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from None
+
+
+def list_fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+    """Yield (dotted key, type, default, description) of every option."""
+    defaults = section()
+    for name, field in section.model_fields.items():
+        default = getattr(defaults, name)
+        if isinstance(default, BaseModel):
+            for key, kind, _, description in list_fields(type(default), f"{prefix}{name}."):
+                yield key, kind, _lookup(default, key.removeprefix(f"{prefix}{name}.")), description
+        else:
+            yield f"{prefix}{name}", _type_name(field.annotation), default, field.description or ""
+
+
+def config_table() -> str:
+    """The options as a plain-text table for `--help-config`."""
+    rows = [(key, f"{default}", f"{description} [{kind}]") for key, kind, default, description in list_fields()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{key:<{widths[0]}}  {default:<{widths[1]}}  {rest}" for key, default, rest in rows)
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def differing_keys(first: Config, second: Config) -> list[str]:
+    """Dotted keys in which two configs differ, the seeds aside (a run may gain seeds)."""
+    keys = [key for key, *_ in list_fields() if key != "seeds"]
+    return [key for key in keys if _lookup(first, key) != _lookup(second, key)]
+
+
+def _lookup(section: BaseModel, key: str) -> Any:
+    for part in key.split("."):
+        section = getattr(section, part)
+    return section
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return "|".join(str(argument) for argument in arguments)
+    if origin in (Union, UnionType):
+        return "|".join(_type_name(argument) for argument in arguments if argument is not type(None))
+    if origin is list:
+        return f"list of {_type_name(arguments[0])}"
+    return annotation.__name__.removeprefix("Posix").lower()
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{where}: not valid YAML, check quotes, brackets and indentation") from None
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UserError(f"{path}: its chain of base files comes back to itself")
+    try:
+        values = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise UserError(f"config {path}: {reason}; give a YAML file, those shipped are in configs/") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, see python main.py --help-config")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    return _merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        child = values.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise UserError(f"--set {key}: {section} is a value, not a section")
+        values = child
+    values[last] = value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        fields = [name for name, *_ in list_fields()]
+        sections = {name.rpartition(".")[0] for name in fields} - {""}
+        hint = nearest(key, [*fields, *sorted(sections)])
+        return f"unknown key {key}{hint} (python main.py --help-config lists all)"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {problem['input']!r}"
+    return f"{key}: {message}{given}" if key else message
+
+
+DEFAULT_CONFIG = Path(__file__).with_name("digits.yaml")

@@ -1,0 +1,78 @@
+"""Labelled images as uint8 tensors, cut into batches as a network sees them.
+
+Letters: N images, B batch, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dataset.augment import View, apply_view, normalise
+from dataset.shortcut import Cues
+from dataset.sources import Images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images as a network sees them."""
+
+    images: Tensor  # (B, 3, S, S) float32, normalised
+    labels: Tensor  # (B,)
+    indices: Tensor  # (B,) positions in the data set
+    view: int  # number of the view the images were made by, -1 for none
+
+
+class ImageTensors:
+    """Labelled uint8 images as tensors, with the normalisation of their data set and perhaps a cue each.
+
+    Pixels move to the model's device once where they fit into a quarter of its free memory; otherwise each
+    batch does.
+    """
+
+    def __init__(
+        self, images: Images, mean: Tensor, std: Tensor, device: torch.device, cues: Cues | None = None
+    ) -> None:
+        self.device = device
+        self.pixels = torch.from_numpy(images.pixels).contiguous()  # decoded ones have the channels last
+        if device.type == "cuda" and self.pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+            self.pixels = self.pixels.to(device)
+        self.labels = torch.from_numpy(images.labels).to(device)
+        self.mean, self.std = mean.to(device), std.to(device)
+        self.cues = cues
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def under(self, cues: Cues) -> ImageTensors:
+        """The same images, sharing their memory, under these cues."""
+        images = copy(self)
+        images.cues = replace(
+            cues, classes_cue=cues.classes_cue.to(self.device), of_image=cues.of_image.to(self.device)
+        )
+        return images
+
+    def raw(self, indices: Tensor) -> Tensor:
+        """uint8 pixels (B, 3, S, S) of `indices` (B,) on the model's device, without a cue."""
+        return self.pixels.index_select(0, indices.to(self.pixels.device)).to(self.device, non_blocking=True)
+
+    def normalised(self, indices: Tensor) -> Tensor:
+        """Images (B, 3, S, S) float32 of `indices` (B,) under their cues, not augmented."""
+        return normalise(self._stamped(self.raw(indices), indices), self.mean, self.std)
+
+    def augmented(self, indices: Tensor, view: View) -> Tensor:
+        """Images (B, 3, S, S) float32 of `indices` (B,): cropped and mirrored first, so that cues stay whole."""
+        pixels = apply_view(self.raw(indices), indices, view)
+        return normalise(self._stamped(pixels, indices), self.mean, self.std)
+
+    def _stamped(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        return pixels if self.cues is None else self.cues.stamp(pixels, indices)
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All images in order, not augmented; the last batch may be smaller."""
+        for indices in torch.arange(len(self), device=self.device).split(batch_size):
+            yield Batch(self.normalised(indices), self.labels[indices], indices, -1)

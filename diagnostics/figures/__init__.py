@@ -1,0 +1,1 @@
+"""Figures: from the numbers of a report to pictures."""

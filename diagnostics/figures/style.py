@@ -1,0 +1,100 @@
+"""What all figures share: one colour and marker a method, type size, panels, and how a figure becomes a file."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from diagnostics.names import method_of
+
+WIDTH = 6.5  # inches, the text width of a page
+NARROW = 4.6  # of a figure with one panel, which a phone can show whole
+POINTS = 9  # type size at that width
+DPI = 150
+
+# Okabe & Ito (2008): eight colours told apart with any colour vision; black comes first.
+PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
+MARKERS = ("D", "o", "^", "s", "X", "P", "v", "*", "<", ">")
+CLASSES = (*PALETTE, "#8A8A8A", "#882255")  # ten for the classes of a map
+GREY, LIGHT = "#767676", "#D9D9D9"
+METHODS = {  # the same in every figure
+    "teacher": ("#000000", "D"),
+    "two_stage": ("#D55E00", "o"),
+    "student": ("#D55E00", "o"),
+    "stage1": ("#CC79A7", "v"),
+    "scratch": ("#56B4E9", "s"),
+    "kd": ("#0072B2", "^"),
+    "crd": ("#009E73", "P"),
+    "crd_kd": ("#E69F00", "X"),
+}
+LONGEST = 18  # characters of a class or layer name in a figure
+
+
+def colour(name: str) -> str:
+    return METHODS.get(method_of(name), (GREY, "o"))[0]
+
+
+def marker(name: str) -> str:
+    return METHODS.get(method_of(name), (GREY, "o"))[1]
+
+
+def label(name: str) -> str:
+    """A name as text in a figure: not too long, and without dollar signs that would start a formula."""
+    short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    return short.replace("$", r"\$")
+
+
+def panels(
+    count: int, columns: int, height: float, share: bool = False, width: float = WIDTH
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels in rows of `columns`, each row `height` inches."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).ravel().tolist()
+    for axes in grid[count:]:
+        axes.remove()
+    for axes in grid[:count]:
+        axes.tick_params(labelsize=POINTS, labelbottom=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, grid[:count]
+
+
+def describe(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
+    """Label a panel."""
+    axes.set_xlabel(x, fontsize=POINTS)
+    axes.set_ylabel(y, fontsize=POINTS)
+    axes.set_title(title, fontsize=POINTS, loc="left")
+
+
+def key(figure: Figure, names: Sequence[str], hollow: Sequence[str] = ()) -> None:
+    """A legend of models under the figure, some with hollow markers as they are drawn."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour(name),
+            marker=marker(name),
+            markerfacecolor="none" if name in hollow else colour(name),
+            markersize=5,
+            label=name,
+        )
+        for name in names
+    ]
+    columns = min(6 if figure.get_figwidth() > NARROW else 3, len(names))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=POINTS, frameon=False)
+
+
+def to_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as `png` or `pdf`, without a date, so that the same numbers give the same file."""
+    buffer = io.BytesIO()
+    metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a class named in another script
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""The page, the sentence it opens with, and what the terminal shows."""

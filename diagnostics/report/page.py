@@ -1,0 +1,119 @@
+"""The report as one HTML page: which tables and figures it shows, and why one is missing."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from diagnostics.figures.features import coloured_classes
+from diagnostics.figures.predictions import MOST_CLASSES
+from diagnostics.figures.style import DPI
+from diagnostics.names import focus, is_first
+from diagnostics.report.verdict import verdict
+from diagnostics.tables.table import NO_TEACHER, Table, letter
+
+LEAST_MAPPED = 10  # images below which a map of them would show nothing
+HERE = Path(__file__).parent
+MOST_PAIRS = 10  # rows of a pair table before it is cut to the pairs of the student in question
+
+
+def page(
+    report: Mapping[str, Any],
+    tables: Mapping[str, Table],
+    pictures: Mapping[str, bytes],
+    missing: Mapping[str, str],
+) -> str:
+    """The report as one HTML page that needs nothing but itself."""
+    students = [model["name"] for model in report["models"] if model["method"] != "teacher"]
+    main = focus(students) if students else None
+    context = report["context"]
+    return template(HERE / "report.html.j2").render(
+        report=report,
+        context=context,
+        verdict=verdict(report),
+        main=main,
+        tables=tables,
+        leads={name: lead(table, main) for name, table in tables.items()},
+        pictures={name: embedded(picture) for name, picture in pictures.items()},
+        missing=missing,
+        several=any(method["n"] > 1 for method in report["seeds"]["methods"].values()),
+        lost=(report.get("fidelity", {}).get(main) or {}).get("lost_most", []),
+        some_classes=len(context["classes"]) > MOST_CLASSES,
+        coloured=len(coloured_classes(len(context["classes"]))),
+        config=yaml.safe_dump(context["config"], sort_keys=False, allow_unicode=True),
+        facts=facts(context),
+        letter=letter,
+    )
+
+
+def template(path: Path) -> Template:
+    """A page's template, which may use those beside it and beside this file; a name not given is an error."""
+    environment = Environment(
+        loader=FileSystemLoader([path.parent, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(path.name)
+
+
+def embedded(picture: bytes) -> dict[str, Any]:
+    """A PNG as text, with its size in CSS pixels, so that the page does not jump while it loads."""
+    width, height = struct.unpack(">II", picture[16:24])
+    data = base64.b64encode(picture).decode()
+    return {"data": data, "width": width * 96 // DPI, "height": height * 96 // DPI}
+
+
+def lead(table: Table, main: str | None) -> Table:
+    """The rows to show at once: the first seed's, and of many pairs those of the student in question."""
+    names = 2 if [column.key for column in table.columns[:2]] == ["a", "b"] else 1
+    shown = table.only(lambda row: all(is_first(str(cell.value)) for cell in row[:names]))
+    remarks = ["the first seed"] if len(shown.rows) < len(table.rows) else []
+    if names == 2 and len(shown.rows) > MOST_PAIRS and main is not None:
+        shown = shown.only(lambda row: main in (row[0].value, row[1].value))
+        remarks.append(f"pairs with {main}")
+    return replace(shown, caption=f"{table.caption} Here: {', '.join(remarks)}.") if remarks else shown
+
+
+def facts(context: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Versions and hardware as lines of text: where the models were trained, and where they were evaluated."""
+    places = {"Evaluated on": context["evaluated_on"], "Trained on": context["trained_on"]}
+    return {place: {key: _line(value) for key, value in known.items()} for place, known in places.items() if known}
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_line(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value)
+
+
+def absent(report: Mapping[str, Any], mapped: int) -> dict[str, str]:
+    """Why a figure is not there, for each that can be missing."""
+    teacher = any(model["method"] == "teacher" for model in report["models"])
+    student = "There is no student among these models." if teacher else NO_TEACHER
+    too_few = f"Fewer than {LEAST_MAPPED} images: no map."
+    return {
+        "accuracy": "No model classifies.",
+        "contingency": student,
+        "class_change": student,
+        "layers": student if not report.get("representation") else "No layer was recorded.",
+        "tsne": too_few
+        if mapped < LEAST_MAPPED
+        else "Neither teacher, stage 1 nor two-stage is among the models.",
+        "reliability": "No model classifies.",
+        "corruptions": "No model was tested on corrupted images.",
+        "cost": "The cost of no model was measured.",
+        "stage1": "No stage 1 of these models is on record.",
+        "stage2": "No stage 2 of these models is on record.",
+        "training": "No training of these students is on record.",
+    }

@@ -1,0 +1,98 @@
+"""Whether two-stage is ahead of the other models or behind them, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from diagnostics.names import is_first
+
+LEVEL = 0.05
+ONE_MODEL = "There is one model: nothing to compare."
+NO_TWO_STAGE = "Two-stage is not among these models."
+Side = Literal["behind", "ahead", "even"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer as sentences: what stands first, and the words of caution that belong to it."""
+
+    answer: list[str]
+    caution: list[str]
+
+
+def verdict(report: Mapping[str, Any]) -> Verdict:
+    """Two-stage (or the one student) against every other model, over seeds where there are several.
+
+    A model is ahead or behind where the 95 % interval of the difference leaves out 0 and, on images, the
+    McNemar test to quote has p < 0.05 as well; all else is "no difference shown".
+    """
+    names = [model["name"] for model in report["models"]]
+    main = next((name for name in ("two_stage", "student") if name in names), None)
+    if main is None or len(names) == 1:
+        why = (
+            "There is one model: nothing to compare."
+            if len(names) == 1
+            else "Two-stage is not among these models."
+        )
+        return Verdict([why], [])
+    sides: dict[Side, list[str]] = {"behind": [], "ahead": [], "even": []}
+    doubtful = []
+    over_seeds = {row["a"]: row for row in report["seeds"]["comparisons"]}
+    for row in report["pairs"]:
+        if main not in (row["a"], row["b"]) or not (is_first(row["a"]) and is_first(row["b"])):
+            continue
+        other = row["a"] if row["b"] == main else row["b"]
+        if other in over_seeds:
+            side = _side(over_seeds[other], 1)
+        else:
+            side = _side(row["interval"], 1 if row["b"] == main else -1)
+            if side != "even" and row["quoted_p"] is not None and row["quoted_p"] >= LEVEL:
+                doubtful.append(f"{other} (p = {row['quoted_p']:.2f})")
+                side = "even"
+        sides[side].append(other)
+    return Verdict(_answer(main, sides), _caution(over_seeds, sides, doubtful))
+
+
+def _side(interval: Mapping[str, Any], sign: int) -> Side:
+    if interval["low"] is None:
+        return "even"
+    low, high = sorted(sign * interval[bound] for bound in ("low", "high"))
+    return "ahead" if low > 0 else "behind" if high < 0 else "even"
+
+
+def _answer(main: str, sides: Mapping[Side, Sequence[str]]) -> list[str]:
+    answer = []
+    if sides["behind"]:
+        answer.append(f"{main} is behind {listed(sides['behind'])}.")
+    if sides["ahead"]:
+        answer.append(f"{main} is ahead of {listed(sides['ahead'])}.")
+    else:
+        answer.append(f"{main} is ahead of no other model.")
+    if sides["even"]:
+        answer.append(f"No difference is shown between {main} and {listed(sides['even'])}.")
+    return answer
+
+
+def _caution(
+    over_seeds: Mapping[str, Any], sides: Mapping[Side, Sequence[str]], doubtful: Sequence[str]
+) -> list[str]:
+    caution = []
+    if doubtful:
+        caution.append(
+            f"For {listed(doubtful)} the bootstrap interval leaves out 0 but McNemar's test does not confirm it; "
+            "few images decide there, and the test is the one to trust."
+        )
+    on_images = [name for side in sides.values() for name in side if name not in over_seeds]
+    if on_images:
+        caution.append(
+            f"Against {listed(on_images)} the basis is one training of each on these test images: "
+            "the interval says what other images would change, not what training again would."
+        )
+    return caution
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

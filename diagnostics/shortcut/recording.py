@@ -1,0 +1,275 @@
+"""How the networks of a run answer the test images under planted cues, once, so that measures need no network.
+
+cues.npz    labels, classes_cue, cues and for each model its predictions, with cues and without
+cues.json   what is known of the run and of each model; written last, so that both are there if it is
+
+Letters: n test images, J shows an image, C classes, K cues, D features, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dataset.augment import apply_view, draw_view, generator, normalise
+from dataset.images import ImageTensors
+from dataset.prepare import TrainingData
+from dataset.shortcut import STREAM, Cues, assign, stamp
+from diagnostics.recording import Subject
+from diagnostics.shortcut.measures import Shown
+from diagnostics.shortcut.probe import probe
+from files import write_atomically, write_text
+from models.machine import Machine
+from models.zoo import classifier
+
+BATCH = 500
+PROBE_IMAGES = 5000  # training images that the probes learn from, at most
+POOLED = 8  # side of what the cue-only probe sees
+HISTORY = ("loss", "ce", "kl", "mse", "crd_penultimate", "crd_last")  # of what is measured in each epoch
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class CueRecording:
+    """The models of a run on the test images; `models` and `about` hold plain values."""
+
+    about: dict[str, Any]  # of the run: cue, seed, cue_read ...
+    models: list[dict[str, Any]]  # method, arch, weights_hash, test_top1, cue_decoding, label_decoding, history
+    labels: Array  # (n,)
+    classes_cue: Array  # (C,), empty without a cue
+    cues: Array  # (n, J), J = 0 without a cue
+    predictions: Array  # (models, n, J) int16
+    clean: Array  # (models, n) int16 without a cue, no rows where the images always have theirs
+
+    def shown(self, number: int) -> Shown | None:
+        """What the `number`-th model answers; None without a cue."""
+        if not self.cues.shape[1]:
+            return None
+        clean = self.clean[number] if len(self.clean) else None
+        return Shown(self.labels, self.cues, self.predictions[number], clean, self.classes_cue)
+
+
+def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
+    """The cues that each test image is shown under, (n, J): its class's own, then others in a random order.
+
+    Args:
+        labels: (n,).
+        classes_cue: (C,).
+        count: K.
+        most: J, at least 2 so that there is another; all K where there are fewer.
+    """
+    own = classes_cue.cpu()[labels.cpu()][:, None]
+    order = torch.rand(len(labels), count - 1, generator=generator(STREAM, seed, 4)).argsort(dim=1)
+    others = (own + 1 + order[:, : max(most, 2) - 1]) % count
+    return torch.cat([own, others], dim=1)
+
+
+@torch.no_grad()
+def record_cues(
+    subjects: Sequence[Subject], data: TrainingData, machine: Machine, about: Mapping[str, Any]
+) -> CueRecording:
+    """Run every subject over the test images, without a cue and under cues, and probe its features.
+
+    Networks that differ in their classifier alone are run once.
+    """
+    shows = _Shows(data)
+    answers: dict[str, _Answers] = {}
+    models, predictions, clean = [], [], []
+    for subject in subjects:
+        model = subject.build().eval()
+        head = classifier(model)[1]
+        key = _trunk_hash(model, head)
+        if key not in answers:
+            answers[key] = _Answers(shows, model, machine)
+        shown, plain = answers[key].of(head)
+        predictions.append(shown)
+        clean.extend([] if plain is None else [plain])
+        seen = shown[:, 0] if plain is None else plain
+        right = float((seen == shows.labels).mean())
+        models.append({**_meta(subject), "test_top1": right, **answers[key].decoding})
+    return CueRecording(
+        {**about, "cue_read": cue_read(data)},
+        models,
+        shows.labels,
+        shows.classes_cue,
+        shows.cues.numpy(),
+        np.array(predictions, dtype=np.int16),
+        np.array(clean, dtype=np.int16),
+    )
+
+
+def _meta(subject: Subject) -> dict[str, Any]:
+    history = {key: [epoch[key] for epoch in subject.history if key in epoch] for key in HISTORY}
+    known = {key: getattr(subject, key) for key in ("method", "arch", "weights_hash")}
+    return {**known, "history": {key: values for key, values in history.items() if values}}
+
+
+class _Shows:
+    """The images that every model is shown: of the test set, and to train probes on."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.data, seed = data, data.shortcut.seed
+        self.labels: Array = data.test.labels.cpu().numpy()
+        self.own = data.test.cues is not None  # the cue that they have, nothing is planted
+        self.planted = data.shortcut.cue != "none" and not self.own
+        self.classes_cue: Array = np.empty(0, np.int64)
+        self.cues = torch.empty(len(self.labels), 0, dtype=torch.int64)
+        self.probed = torch.zeros(len(self.labels), dtype=torch.int64)  # (n,) show that the probes are tested on
+        self.learned: ImageTensors | None = None
+        if data.classes_cue is None:
+            return
+        self.classes_cue = data.classes_cue.cpu().numpy()
+        self.learned = data.balanced or (uniform_images(data) if self.planted else data.train)
+        if self.own:
+            assert data.test.cues is not None
+            self.cues = data.test.cues.of_image.cpu()[:, None]
+            return
+        settings = data.shortcut
+        self.cues = shown_cues(data.test.labels, data.classes_cue, data.cue_count, settings.test_cues, seed)
+        draws = torch.rand(len(self.labels), generator=generator(STREAM, seed, 5))
+        self.probed = (draws >= 1 / data.cue_count).long()  # its own, or the first other: uniform over all K
+
+    def images(self, column: int | None) -> Tensor:
+        """(n, 3, S, S) uint8 test images under the cues of a column, without one for None."""
+        indices = torch.arange(len(self.labels))
+        pixels = self.data.test.raw(indices)
+        if column is None or not self.planted:
+            return pixels
+        return stamp(self.data.shortcut.cue, pixels, self.cues[:, column], indices)
+
+
+class _Answers:
+    """What a network's classifier reads of every show, and what a probe reads there."""
+
+    def __init__(self, shows: _Shows, model: nn.Module, machine: Machine) -> None:
+        self.shows, self.machine = shows, machine
+        test, rest = shows.data.test, range(shows.cues.shape[1])
+
+        def features(column: int | None) -> Tensor:
+            pixels = shows.images(column).split(BATCH)
+            return torch.cat([_head_inputs(model, normalise(p, test.mean, test.std), machine) for p in pixels])
+
+        self.columns = [features(column) for column in rest]  # J times (n, D)
+        self.clean = None if shows.own else features(None)  # (n, D)
+        self.decoding = self._decoding(model)
+
+    def of(self, head: nn.Linear) -> tuple[Array, Array | None]:
+        """Predictions (n, J) and (n,) of a classifier."""
+        columns = [self._classes(head, part) for part in self.columns]
+        shown = np.stack(columns, axis=1) if columns else np.empty((len(self.shows.labels), 0), np.int16)
+        return shown, None if self.clean is None else self._classes(head, self.clean)
+
+    def _classes(self, head: nn.Linear, features: Tensor) -> Array:
+        with self.machine.autocast():
+            return head(features).argmax(dim=1).cpu().numpy().astype(np.int16)
+
+    def _decoding(self, model: nn.Module) -> dict[str, float | None]:
+        """How well cue and label are read off the features, with images on which the two are independent."""
+        shows, images = self.shows, self.shows.learned
+        if images is None or images.cues is None:
+            return {}
+        chosen = torch.randperm(len(images), generator=generator(0))[:PROBE_IMAGES].to(images.device)
+        parts = [_head_inputs(model, images.normalised(part), self.machine) for part in chosen.split(BATCH)]
+        train = torch.cat(parts).float().cpu().numpy()
+        rows = torch.arange(len(shows.labels))
+        test = torch.stack(self.columns)[shows.probed, rows].float().cpu().numpy()
+        cues, labels = images.cues.of_image[chosen].cpu().numpy(), images.labels[chosen].cpu().numpy()
+        return {
+            "cue_decoding": probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
+            "label_decoding": probe(train, labels, test, shows.labels),
+        }
+
+
+def _head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
+    """What the classifier reads of normalised images, (B, D)."""
+    seen: list[Tensor] = []
+    hook = classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with hook, machine.autocast():
+        model(images)
+    return seen[-1]
+
+
+def _trunk_hash(model: nn.Module, head: nn.Linear) -> str:
+    """Of all weights but those of the classifier."""
+    own = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in own:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def uniform_images(data: TrainingData) -> ImageTensors:
+    """The training images under cues that do not depend on their class."""
+    cue, seed = data.shortcut.cue, data.shortcut.seed
+    assert data.classes_cue is not None
+    own = data.classes_cue.cpu()
+    of_image = assign(data.train.labels, own, data.cue_count, "uniform", seed)
+    return data.train.under(Cues(cue, own, data.cue_count, of_image))
+
+
+def cue_read(data: TrainingData) -> float | None:
+    """Balanced accuracy of a probe that reads the cue off training images, augmented and under random cues.
+
+    It sees coarse maps of colour, saturation and contrast, so no class; learns from one half of the images and is
+    tested on the other. None where no cue is planted.
+    """
+    if data.shortcut.cue in ("none", "file"):
+        return None
+    images, settings = uniform_images(data), data.settings
+    assert images.cues is not None
+    chosen = torch.randperm(len(images), generator=generator(0))[: 2 * PROBE_IMAGES].to(images.device)
+    view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
+    maps = torch.cat(
+        [_coarse(images.cues.stamp(apply_view(images.raw(i), i.cpu(), view), i)) for i in chosen.split(BATCH)]
+    )
+    cues, X, half = images.cues.of_image[chosen].cpu().numpy(), maps.cpu().numpy(), len(chosen) // 2
+    return probe(X[:half], cues[:half], X[half:], cues[half:])
+
+
+def _coarse(pixels: Tensor) -> Tensor:
+    """(B, D) of uint8 (B, 3, S, S): mean colour, saturation and contrast of 8 x 8 places."""
+    colour = pixels.float() / 255
+    saturation = colour.amax(dim=1, keepdim=True) - colour.amin(dim=1, keepdim=True)
+    smooth = F.avg_pool2d(colour, 3, stride=1, padding=1, count_include_pad=False)
+    maps = torch.cat([colour, saturation, (colour - smooth).abs()], dim=1)
+    return F.adaptive_avg_pool2d(maps, POOLED).flatten(1)
+
+
+def write(recording: CueRecording, folder: Path) -> None:
+    """Write cues.npz and then cues.json into `folder`."""
+    names = ("labels", "classes_cue", "cues", "predictions", "clean")
+    buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
+    np.savez_compressed(buffer, **{name: getattr(recording, name) for name in names})
+    write_atomically(folder / "cues.npz", lambda file: file.write(buffer.getbuffer()))
+    write_text(folder / "cues.json", json.dumps({**recording.about, "models": recording.models}, indent=1) + "\n")
+
+
+def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
+    """Whether `folder` has a recording of just these models: method -> hash of its weights."""
+    path = folder / "cues.json"
+    if not path.exists():
+        return False
+    models = json.loads(path.read_text(encoding="utf-8"))["models"]
+    return {model["method"]: model["weights_hash"] for model in models} == dict(weights_hashes)
+
+
+def read(folder: Path) -> CueRecording:
+    """Read what `write` wrote."""
+    about = json.loads((folder / "cues.json").read_text(encoding="utf-8"))
+    models = about.pop("models")
+    with np.load(folder / "cues.npz", allow_pickle=False) as arrays:
+        return CueRecording(about, models, **dict(arrays))

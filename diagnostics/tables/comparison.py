@@ -1,0 +1,148 @@
+"""Tables of models against each other: on the same images, and over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, interval_cell, percent, signed
+
+Section = Mapping[str, Any]
+PAIR = (Column("a", "A"), Column("b", "B"))
+NO_PAIR = "A pair needs two models that classify."
+
+
+def pairs(rows: Sequence[Section]) -> Table:
+    """By how much two models differ, and whether that is more than chance."""
+    columns = [
+        *PAIR,
+        Column("difference", "B − A, points", signed(), interval=True),
+        Column("only_a", "only A right", grouped),
+        Column("only_b", "only B right", grouped),
+        Column("quoted", "McNemar"),
+        Column("log10_p", "log₁₀ p", decimals(2)),
+        Column("holm_log10_p", "Holm log₁₀ p", decimals(2)),
+        Column("detectable", "detectable, points", percent()),
+    ]
+    cells = [
+        [
+            Cell(row["a"]),
+            Cell(row["b"]),
+            interval_cell(row["interval"], "difference"),
+            Cell(row["counts"]["b"]),
+            Cell(row["counts"]["c"]),
+            Cell(row["quoted"]),
+            Cell(row["quoted_log10_p"], note=row["notes"].get(f"mcnemar_{row['quoted']}", "")),
+            Cell(row["holm_log10_p"]),
+            Cell(row["detectable"]["difference"], note=row["detectable"]["notes"].get("difference", "")),
+        ]
+        for row in rows
+    ]
+    caption = "Accuracy difference with 95 % bootstrap interval, and the McNemar test to quote."
+    return Table("pairs", caption, columns, cells, NO_PAIR)
+
+
+def tests(rows: Sequence[Section]) -> Table:
+    """The four counts and every test made of them."""
+    kinds = {
+        "mcnemar_corrected": "McNemar corrected",
+        "mcnemar": "uncorrected",
+        "mcnemar_exact": "exact",
+        "chi_square_yates": "χ² Yates",
+        "chi_square": "χ² plain",
+    }
+    counts = {"a": "both right", "b": "only A", "c": "only B", "d": "both wrong"}
+    columns = [*PAIR, *(Column(f"count_{cell}", heading, grouped) for cell, heading in counts.items())]
+    for kind, heading in kinds.items():
+        if kind != "mcnemar_exact":
+            columns.append(Column(kind, heading, decimals(2)))
+        columns.append(
+            Column(f"{kind}_log10_p", "log₁₀ p" if kind != "mcnemar_exact" else "exact log₁₀ p", decimals(2))
+        )
+    cells = []
+    for row in rows:
+        line = [Cell(row["a"]), Cell(row["b"]), *(Cell(row["counts"][cell]) for cell in counts)]
+        for kind in kinds:
+            note = row["notes"].get(kind, "")
+            if kind != "mcnemar_exact":
+                line.append(Cell(row[kind]["statistic"], note=note))
+            line.append(Cell(row[kind]["log10_p"], note=note))
+        cells.append(line)
+    return Table(
+        "tests", "Counts, McNemar's test and the chi-square test of independence.", columns, cells, NO_PAIR
+    )
+
+
+def errors(rows: Sequence[Section]) -> Table:
+    """Whether two models fail on the same images."""
+    kinds = {
+        "phi": "φ",
+        "error_separation_index": "ESI",
+        "error_dissimilarity": "error dissimilarity",
+        "kappa": "κ",
+        "yules_q": "Yule's Q",
+    }
+    columns = [
+        *PAIR,
+        *(Column(kind, heading, decimals(3)) for kind, heading in kinds.items()),
+        Column("odds_ratio", "odds ratio", decimals(2), interval=True),
+        Column("disagreement", "disagreement, %", percent()),
+        Column("double_fault", "double fault, %", percent()),
+    ]
+    cells = [
+        [
+            Cell(row["a"]),
+            Cell(row["b"]),
+            *(Cell(row[kind], note=row["notes"].get(kind, "")) for kind in kinds),
+            Cell(*row["odds_ratio"].values(), note=row["notes"].get("odds_ratio", "")),
+            Cell(row["disagreement"]),
+            Cell(row["double_fault"]),
+        ]
+        for row in rows
+    ]
+    return Table("errors", "How alike the errors of two models are.", columns, cells, NO_PAIR)
+
+
+def seeds(section: Section) -> Table:
+    """Mean over seeds of each student method."""
+    columns = [
+        Column("method", "method"),
+        Column("n", "seeds", grouped),
+        Column("mean", "mean top-1, % [95 % t-interval]", percent(2), interval=True),
+        Column("sd", "sd, points", percent(2)),
+    ]
+    cells = [
+        [
+            Cell(method),
+            Cell(row["n"]),
+            Cell(row["mean"], row["low"], row["high"], row["notes"].get("low", "")),
+            Cell(row["sd"], note=row["notes"].get("sd", "")),
+        ]
+        for method, row in section["methods"].items()
+    ]
+    return Table("seeds", "Top-1 over training seeds.", columns, cells, "No student was trained with a seed.")
+
+
+def seed_comparisons(section: Section) -> Table:
+    """Two-stage against every other method, paired by seed."""
+    columns = [
+        *PAIR,
+        Column("n", "seeds", grouped),
+        Column("difference", "B − A, points [95 % t-interval]", signed(2), interval=True),
+        Column("sd", "sd, points", percent(2)),
+        Column("t", "t", decimals(2)),
+        Column("p", "p", decimals(4)),
+        Column("wilcoxon_p", "Wilcoxon p", decimals(4)),
+    ]
+    cells = [
+        [
+            Cell(row["a"]),
+            Cell(row["b"]),
+            Cell(row["n"]),
+            interval_cell(row, "difference"),
+            *(Cell(row[name], note=row["notes"].get(name, "")) for name in ("sd", "t", "p", "wilcoxon_p")),
+        ]
+        for row in section["comparisons"]
+    ]
+    why = "Comparing methods over seeds needs two_stage and another method with two seeds in common."
+    return Table("seed_comparisons", "Two-stage against each method, paired by seed.", columns, cells, why)

@@ -1,0 +1,114 @@
+"""Tables of what each model predicts: like its teacher or not, how surely, under corruption, at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, decimals, grouped, percent
+
+Section = Mapping[str, Any]
+CALIBRATION = "Calibration; T is fitted on one half of the images, before and after are of the other half."
+
+
+def fidelity(section: Section | None) -> Table:
+    """How faithfully students reproduce the teacher."""
+    columns = [
+        MODEL,
+        Column("agreement", "agreement, %", percent()),
+        Column("kl", "KL, nats", decimals(3)),
+        Column("teacher_errors", "teacher's errors", grouped),
+        Column("agreement_on_errors", "shared errors, %", percent()),
+        Column("lost", "classes that lost"),
+    ]
+    cells = []
+    for name, row in (section or {}).items():
+        change = [value for value in row["accuracy_change"] if value is not None]
+        cells.append(
+            [
+                Cell(name),
+                Cell(row["agreement"]),
+                Cell(row["kl"]),
+                Cell(row["teacher_errors"]),
+                Cell(row["agreement_on_errors"], note=row["notes"].get("agreement_on_errors", "")),
+                Cell(
+                    f"{sum(value < 0 for value in change)} of {len(change)}",
+                    note=row["notes"].get("accuracy_change", ""),
+                ),
+            ]
+        )
+    why = NO_TEACHER if section is None else "There is no student that classifies."
+    return Table("fidelity", "How often a student answers as its teacher does.", columns, cells, why)
+
+
+def calibration(section: Section) -> Table:
+    """Whether confidence can be believed, and what a temperature would mend."""
+    columns = [
+        MODEL,
+        Column("ece", "ECE, %", percent()),
+        Column("classwise_ece", "classwise ECE, %", percent(2)),
+        Column("brier", "Brier", decimals(3)),
+        Column("nll", "NLL", decimals(3)),
+        Column("temperature", "best T", decimals(2)),
+        Column("ece_before", "ECE before, %", percent()),
+        Column("ece_after", "ECE after, %", percent()),
+        Column("nll_before", "NLL before", decimals(3)),
+        Column("nll_after", "NLL after", decimals(3)),
+    ]
+    after = [column.key for column in columns[5:]]
+    cells = []
+    for name, row in section.items():
+        scaling, why = row["scaling"], row["notes"].get("scaling", "")
+        fitted = [Cell(scaling[key] if scaling else None, note="" if scaling else why) for key in after]
+        cells.append([Cell(name), *(Cell(row[key]) for key in ("ece", "classwise_ece", "brier", "nll")), *fitted])
+    return Table("calibration", CALIBRATION, columns, cells, "No model classifies.")
+
+
+def robustness(section: Section) -> Table:
+    """Mean error over the five severities of each corruption, and the mean relative to the teacher."""
+    kinds = list(next(iter(section["errors"].values()), {}))
+    columns = [
+        MODEL,
+        Column("mce", "mCE", decimals(2)),
+        *(Column(kind, f"{kind.replace('_', ' ')}, %", percent()) for kind in kinds),
+    ]
+    cells = []
+    for name, rates in section["errors"].items():
+        relative = section["relative"].get(name)
+        why = relative["notes"].get("mean", "") if relative else NO_TEACHER
+        mean = relative["mean"] if relative else None
+        cells.append([Cell(name), Cell(mean, note=why), *(Cell(sum(rates[k]) / len(rates[k])) for k in kinds)])
+    caption = (
+        f"Mean error over five severities on {section['images']:,} corrupted test images; mCE of the teacher is 1."
+    )
+    return Table("robustness", caption, columns, cells, "No model was tested on corrupted images.")
+
+
+def cost(section: Section) -> Table:
+    """Size, arithmetic and time of each model."""
+    batches = [item["batch"] for item in next(iter(section.values()))["latencies"]] if section else []
+    columns = [
+        MODEL,
+        Column("parameters", "parameters", grouped),
+        Column("flops", "FLOPs an image", grouped),
+        Column("state_bytes", "bytes", grouped),
+    ]
+    for batch in batches:
+        columns += [
+            Column(f"median_ms_{batch}", f"batch {batch}: ms", decimals(2)),
+            Column(f"iqr_ms_{batch}", "quartiles apart, ms", decimals(2)),
+            Column(f"images_per_second_{batch}", "images a second", lambda value: f"{value:,.0f}"),
+            Column(f"latency_ratio_{batch}", "× time", decimals(2)),
+        ]
+    cells = []
+    for name, row in section.items():
+        line = [Cell(name), *(Cell(row[key]) for key in ("parameters", "flops", "state_bytes"))]
+        for item in row["latencies"]:
+            ratio = row["ratio"]
+            times = ratio["latency"].get(str(item["batch"])) if ratio else None
+            why = ratio["notes"].get("latency", "") if ratio else NO_TEACHER
+            line += [Cell(item[key]) for key in ("median_ms", "iqr_ms", "images_per_second")]
+            line.append(Cell(times, note=why if times is None else ""))
+        cells.append(line)
+    device = next((f" on {row['device']}, {row['threads']} threads" for row in section.values()), "")
+    return Table("cost", f"Size and speed{device}.", columns, cells, "The cost of no model was measured.")

@@ -1,0 +1,1 @@
+"""Studies: a declared grid of runs, and what their recordings say together."""

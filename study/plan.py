@@ -1,0 +1,151 @@
+"""What a study consists of, what of it is done, and what a start would do (`--dry-run`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from configs.schema import METHODS, Config
+from dataset.contact_sheet import write_contact_sheet
+from dataset.prepare import prepare
+from dataset.sources import Source, load_source
+from diagnostics.shortcut import recording as shortcut_recording
+from errors import UserError
+from models.machine import Machine
+from study.grid import Shard, StudyRun, runs_of
+from study.sharing import fingerprint
+from training.experiment import Experiment
+from training.job_folder import JobFolder
+from training.phases import Job, check, jobs_of
+from training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study to run: all of its runs, those of this shard, and where they go."""
+
+    config: Config
+    folder: Path
+    machine: Machine
+    shard: Shard = Shard()
+    sources: dict[str, Source] = field(default_factory=dict)  # decoded images by data section
+
+    @cached_property
+    def runs(self) -> list[StudyRun]:
+        return runs_of(self.config)
+
+    @cached_property
+    def mine(self) -> list[StudyRun]:
+        """The runs of this shard; those that share a teacher are in the same."""
+        return self.shard.take(self.runs, lambda run: fingerprint(run.config, "teacher"))
+
+    @cached_property
+    def same(self) -> dict[str, list[JobFolder]]:
+        """Jobs of all runs by what they are made from."""
+        found: dict[str, list[JobFolder]] = {}
+        for run in self.runs:
+            for job in self.jobs(run):
+                found.setdefault(fingerprint(run.config, job.folder.name), []).append(job.folder)
+        return found
+
+    def run_folder(self, run: StudyRun) -> RunFolder:
+        return RunFolder(self.folder / run.name)
+
+    def jobs(self, run: StudyRun) -> list[Job]:
+        return jobs_of("all", run.config, self.run_folder(run))
+
+    def open(self, run: StudyRun) -> Experiment:
+        data = run.config.data
+        key = data.model_dump_json()
+        if key not in self.sources:
+            self.sources[key] = load_source(data)
+        prepared = prepare(self.sources[key], data, self.machine.device, run.config.shortcut)
+        return Experiment(run.config, prepared, self.machine, self.run_folder(run))
+
+    def twin(self, run: StudyRun, job: Job) -> JobFolder | None:
+        """A finished job of another run with the same ingredients."""
+        found = self.same[fingerprint(run.config, job.folder.name)]
+        return next((other for other in found if other != job.folder and other.finished), None)
+
+
+def check_study(study: Study) -> None:
+    stated, config = study.config.study.hypothesis, study.config
+    methods = methods_of(config)
+    for method in (stated.first, stated.second) if stated else ():
+        if method not in methods:
+            raise UserError(f"study.hypothesis: {method} is none of {', '.join(methods)}")
+    for run in study.runs:
+        if run.seed == config.seeds[0]:
+            check("all", study.open(run))
+
+
+def recorded(run: StudyRun, folder: RunFolder) -> bool:
+    """Whether all models of a run are finished, and recorded as they are."""
+    jobs = {method: folder.job(run.seed, name) for method, name in methods_of(run.config).items()}
+    jobs["teacher"] = folder.teacher
+    if not all(job.finished for job in jobs.values()):
+        return False
+    hashes = {method: job.result()["model_sha256"] for method, job in jobs.items()}
+    return shortcut_recording.up_to_date(record_folder(run, folder), hashes)
+
+
+def record_folder(run: StudyRun, folder: RunFolder) -> Path:
+    return folder.job(run.seed, "stage2").path.parent
+
+
+def methods_of(config: Config) -> dict[str, str]:
+    """The students that are compared, with the names of their jobs."""
+    variants = {name: f"stage2_{name}" for name in config.variants}
+    baselines = {name: name for name in METHODS if name in config.baselines.methods}
+    return {**baselines, "two_stage": "stage2", **variants}
+
+
+def describe_study(study: Study) -> str:
+    """What a start would do, for `--dry-run`; with planted cues it writes a contact sheet of each kind."""
+    check_study(study)
+    runs, mine = study.runs, study.mine
+    points: dict[str, Counter[str]] = {}
+    made: set[str] = set()
+    for run in mine:
+        counts = points.setdefault(run.name.removesuffix(f"seed{run.seed}").rstrip("-") or "one point", Counter())
+        counts["runs"] += 1
+        counts["recorded"] += recorded(run, study.run_folder(run))
+        for job in study.jobs(run):
+            key = fingerprint(run.config, job.folder.name)
+            twin = key in made or study.twin(run, job) is not None
+            counts["finished" if job.folder.finished else "to copy" if twin else "to train"] += 1
+            made.add(key)
+    lines = [f"{point}: {_counted(counts)}" for point, counts in points.items()]
+    total = sum(points.values(), Counter[str]())
+    lines.append(f"this shard: {_counted(total)}" if len(mine) < len(runs) else f"in all: {_counted(total)}")
+    lines += [f"contact sheet: {path}" for path in _write_sheets(study)]
+    stated = study.config.study.hypothesis
+    lines.append("no primary hypothesis is stated (study.hypothesis)" if stated is None else _stated(study.config))
+    return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])
+
+
+def _counted(counts: Counter[str]) -> str:
+    jobs = ", ".join(f"{counts[key]} {key}" for key in ("to train", "to copy", "finished"))
+    return f"{counts['runs']} runs, {counts['recorded']} of them recorded; jobs: {jobs}"
+
+
+def _stated(config: Config) -> str:
+    stated = config.study.hypothesis
+    assert stated is not None
+    where = ", ".join(f"{key} = {value}" for key, value in stated.where.items()) or "every point"
+    return (
+        f"primary hypothesis, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
+        f"paired by seed, equivalent within ±{stated.margin:g}"
+    )
+
+
+def _write_sheets(study: Study) -> list[Path]:
+    firsts = {run.config.shortcut.cue: run for run in reversed(study.runs) if run.config.shortcut.cue != "none"}
+    paths = []
+    for cue, run in firsts.items():
+        name = f"{study.folder.name}-cues.png" if len(firsts) == 1 else f"{study.folder.name}-cues-{cue}.png"
+        paths.append(study.folder.with_name(name))
+        write_contact_sheet(study.open(run).data, paths[-1])
+    return paths

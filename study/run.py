@@ -1,0 +1,149 @@
+"""A study: every point of a grid with every seed, each a run, and what was recorded of them.
+
+runs/STUDY/config.yaml           the config with the grid and the hypothesis, refused if it changes later
+runs/STUDY/POINT-seedS/          a run like any other, with its own teacher
+runs/STUDY/POINT-seedS/seedS/    its students, and cues.npz and cues.json: how they answer under cues
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+from configs.reading import differing_keys, load_config, to_yaml
+from configs.schema import Config
+from diagnostics.shortcut import recording as shortcut_recording
+from diagnostics.subjects import subjects_of_run
+from errors import UserError
+from files import write_text
+from models.machine import Machine
+from study.grid import StudyRun, read_shard
+from study.plan import Study, check_study, describe_study, record_folder, recorded
+from study.sharing import copy_job
+from training import distributed
+from training.environment import environment
+from training.experiment import Experiment
+from training.phases import say
+from training.teacher import is_given
+
+
+def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str | None, dry_run: bool) -> None:
+    """`--phase study`: run the study, or describe it; `machine.quiet` leaves out the line of each run.
+
+    Raises:
+        UserError: a shard that is none, several processes, or what `run_study` raises.
+    """
+    if distributed.world_size() > 1:
+        raise UserError("--phase study runs in one process: split it with --shard")
+    study = Study(config, output_dir / config.name, replace(machine, quiet=True), read_shard(shard or "1/1"))
+    if dry_run:
+        say(describe_study(study))
+        return
+    run_study(study, machine.quiet)
+    say(f"next: python main_eval.py {study.folder}")
+
+
+def run_study(study: Study, quiet: bool) -> None:
+    """Train and record what is missing of a shard's runs, going on where an earlier start was stopped.
+
+    A run that fails is named and left as it is, the others go on.
+
+    Raises:
+        UserError: before anything is written, a grid that does not fit or a folder of another study; at the end,
+            runs that failed.
+    """
+    check_study(study)
+    _claim(study)
+    waiting = [run for run in study.mine if not recorded(run, study.run_folder(run))]
+    kept, started, failed = len(study.mine) - len(waiting), time.perf_counter(), []
+    where = "" if study.shard.count == 1 else f" of shard {study.shard.number}/{study.shard.count}"
+    say(f"{len(study.mine)} runs{where}, {kept} finished before")
+    for number, run in enumerate(waiting, start=1):
+        begun = time.perf_counter()
+        try:
+            counts = do_run(study, run)
+        except UserError as error:
+            failed.append(run.name)
+            say(f"{run.name} failed: {error}")
+            continue
+        if not quiet:
+            now = time.perf_counter()
+            left = _duration((now - started) / number * (len(waiting) - number))
+            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {_duration(now - begun)}"
+            say(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
+    if failed:
+        raise UserError(f"{len(failed)} runs failed, the first {failed[0]}: see above, the others are done")
+
+
+def _claim(study: Study) -> None:
+    """Write the study's config, or see that it is the one that is there; seeds may be added."""
+    path = study.folder / "config.yaml"
+    if not path.exists() and study.folder.exists() and any(study.folder.glob("[!.]*")):
+        raise UserError(f"{study.folder} holds files but no config.yaml: choose another --set name=...")
+    with _locked(study.folder):
+        seeds = study.config.seeds
+        if path.exists():
+            old = load_config(path)
+            keys = differing_keys(old, study.config)
+            if keys:
+                raise UserError(
+                    f"{study.folder} is a study with other values of {', '.join(keys)}: "
+                    "choose another --set name=..., or remove the folder to start over"
+                )
+            seeds = list(dict.fromkeys([*old.seeds, *seeds]))
+        write_text(path, to_yaml(study.config.model_copy(update={"seeds": seeds})))
+        write_text(study.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time: shards start together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def do_run(study: Study, run: StudyRun) -> Counter[str]:
+    """Train, or copy from another run, each job that is missing, and record; counts the jobs of either way."""
+    experiment, folder, counts = study.open(run), study.run_folder(run), Counter[str]()
+    if (folder.path / "config.yaml").exists():
+        keys = differing_keys(folder.config(), run.config)
+        if keys:
+            raise UserError(f"{folder.path} was made with other values of {', '.join(keys)}: remove it")
+    else:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))
+        write_text(folder.path / "config.yaml", to_yaml(run.config))
+    for job in study.jobs(run):
+        given = job.folder == folder.teacher and is_given(experiment)
+        if job.folder.finished or given:
+            continue
+        twin = study.twin(run, job)
+        if twin is not None:
+            copy_job(twin, job.folder)
+        else:
+            with redirect_stdout(io.StringIO()):  # a run is one line
+                job.train(experiment)
+        counts["trained" if twin is None else "copied"] += 1
+    _record(experiment, run)
+    return counts
+
+
+def _record(experiment: Experiment, run: StudyRun) -> None:
+    subjects = [subject for subject in subjects_of_run(experiment) if subject.classifies]
+    about = {"point": dict(run.point), "seed": run.seed, "shortcut": run.config.shortcut.model_dump(mode="json")}
+    recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
+    shortcut_recording.write(recording, record_folder(run, experiment.folder))
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

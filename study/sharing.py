@@ -1,0 +1,94 @@
+"""Trainings that several runs of a study have in common: what each depends on, and copying it where it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from typing import Any
+
+from configs.schema import METHODS, Config
+from training.job_folder import JobFolder
+from training.run_folder import needs, stage_job
+
+ONLY_STAGE1 = {"epochs", "batch_size", "optimizer", "until", "patience", "min_delta"}  # of crd, not for baselines
+
+
+def ingredients(config: Config, job: str) -> dict[str, Any]:
+    """All that a job's weights depend on: only those parts of a run's config, and of the jobs it starts from.
+
+    Args:
+        config: of a run, with its one seed.
+        job: name of the job's folder, such as teacher, crd_kd or stage2_head.
+    """
+    values = config.model_dump(mode="json")
+    data = {key: value for key, value in values["data"].items() if key != "cache_dir"}
+    if job == "teacher":
+        own = {key: value for key, value in values["teacher"].items() if key != "views"}
+        return {"data": data, "precision": config.precision, "teacher": own, "cues": _cues(config, "teacher")}
+    common = {
+        "data": data,
+        "precision": config.precision,
+        "seed": config.seeds[0],
+        "student": values["student"],
+        "views": config.teacher.views,
+    }
+    if job in METHODS:
+        return {**common, **_baseline(config, job)}
+    stage = job.partition("_")[0]
+    variant = next(name for name in (None, *config.variants) if stage_job(config, stage, name) == job)
+    own = config if variant is None else config.variant(variant)
+    if stage == "stage1":
+        return {**common, **_stage1(own)}
+    return {**common, **_stage2(own), "from": [ingredients(config, source) for source in needs(config, job)]}
+
+
+def _baseline(config: Config, method: str) -> dict[str, Any]:
+    own: dict[str, Any] = {"epochs": config.baseline_epochs, "cues": _cues(config, "students")}
+    settings = config.baselines.model_dump(mode="json", exclude={"methods", "epochs"})
+    if method == "scratch":
+        return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer")}}
+    own |= {method: settings, "teacher": ingredients(config, "teacher")}
+    return {**own, "crd": config.crd.model_dump(exclude=ONLY_STAGE1)} if "crd" in method else own
+
+
+def _stage1(config: Config) -> dict[str, Any]:
+    teacher = ingredients(config, "teacher")
+    return {"crd": config.crd.model_dump(mode="json"), "cues": _cues(config, "students"), "teacher": teacher}
+
+
+def _stage2(config: Config) -> dict[str, Any]:
+    kd = config.kd
+    settings = kd.model_dump(mode="json", exclude={"features", "teacher_head"})
+    named = kd.features if kd.features in ("random", "teacher") else "job"
+    own = {"kd": settings, "features": named, "first_view": config.crd.epochs}
+    own["cues"] = _cues(config, "balanced" if kd.images == "balanced" else "students")
+    if kd.alpha > 0 or "teacher" in (kd.head, kd.features):
+        own["teacher"] = ingredients(config, "teacher")
+    return own
+
+
+def _cues(config: Config, images: str) -> dict[str, Any] | None:
+    """What decides the cues of the images that "teacher" or "students" train on, or of the "balanced" ones."""
+    shortcut = config.shortcut
+    if shortcut.cue == "none":
+        return None
+    cues = {"cue": shortcut.cue, "seed": shortcut.seed, "file": shortcut.file and str(shortcut.file)}
+    if images == "balanced":
+        return {**cues, "balanced": True}
+    arm = shortcut.teacher if images == "teacher" else shortcut.students
+    return {**cues, "conflicting": shortcut.conflicting if arm == "biased" else "uniform"}
+
+
+def fingerprint(config: Config, job: str) -> str:
+    """Of a job's ingredients: jobs with the same one have the same weights."""
+    return hashlib.sha256(json.dumps(ingredients(config, job), sort_keys=True).encode()).hexdigest()
+
+
+def copy_job(source: JobFolder, target: JobFolder) -> None:
+    """Copy a finished job to where another run has it; an interrupted copy leaves nothing that looks finished."""
+    partial = target.path.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source.path, partial)
+    target.clear()
+    partial.rename(target.path)

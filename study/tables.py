@@ -1,0 +1,247 @@
+"""The tables of a study's report: measures, fidelity, inheritance, comparisons and self-checks.
+
+Each is made for all points, with a column for each key of the grid; `at` cuts out one point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from diagnostics.seeds import ONE_SEED
+from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, interval_cell, percent, signed
+from study.results import STUDENT_ARM, TEACHER_ARM
+
+Section = Mapping[str, Any]
+MEASURES = {
+    "following": "cue following, %",
+    "excess_following": "excess following, points",
+    "unbiased": "unbiased, %",
+    "clean": "clean, %",
+    "worst_group": "worst group, %",
+    "aligned": "aligned, %",
+    "conflicting": "conflicting, %",
+    "cue_bias": "cue bias, %",
+    "flip_rate": "flip rate, %",
+    "cue_decoding": "cue decodable, %",
+    "label_decoding": "label decodable, %",
+}
+BRIEF = ("following", "excess_following", "unbiased", "clean", "worst_group")  # for a terminal
+PLAIN = {"test_top1": "test top-1, %"}  # of a study without a cue
+FIDELITY = {
+    "fidelity_aligned": "same answer, aligned, %",
+    "fidelity_conflicting": "same answer, conflicting, %",
+    "fidelity_followed": "same answer, teacher followed, %",
+    "also_followed": "follows, teacher followed, %",
+}
+SIGNED = ("excess_following",)
+RESULTS = {True: "passed", False: "FAILED", None: "not checked"}
+FAIR = "Teacher and students of this point trained on random cues: the excess of others is taken against it."
+NO_FAIR = "Not recorded with random cues for teacher and students, so there is nothing to take it against."
+CAUTION = "Followed less, but unbiased accuracy is lower too: lower following by lower accuracy is not mitigation."
+NO_MODEL = "No finished model is on record."
+
+
+def all_tables(report: Section) -> dict[str, Table]:
+    """Every table of all points by name, in the order of the report."""
+    summary, planted = report["summary"], report["planted"]
+    tables = [measures(summary, MEASURES if planted else PLAIN, keys(report))]
+    if planted:
+        students = [row for row in summary if row["method"] != "teacher"]
+        tables.append(fidelity(students, keys(report)))
+        tables.append(inheritance(report["inheritance"], report["notes"], keys(report)))
+    tables.append(comparisons(report["rest"], keys(report), planted))
+    tables.append(hypothesis(report["hypothesis"], report["notes"], keys(report)))
+    if report["checks"]:
+        tables.append(checks(report["checks"]))
+    return {table.name: table for table in tables}
+
+
+def keys(report: Section) -> list[str]:
+    """Keys of the grid, in the order in which the points have them."""
+    return list(dict.fromkeys(key for row in report["summary"] for key in row["point"]))
+
+
+def at(table: Table, row: Section, names: Sequence[str]) -> Table:
+    """The part of a table that is about the point of a row of the summary, without the columns that name it."""
+    point = {column.key: str(row["point"].get(column.key, "")) for column in table.columns if column.key in names}
+    kept = [number for number, column in enumerate(table.columns) if column.key not in point]
+    width = len(point)  # the keys come first
+    rows = [cells for cells in table.rows if [cell.value for cell in cells[:width]] == list(point.values())]
+    return replace(
+        table,
+        caption=f"{row['label'][:1].upper()}{row['label'][1:]}. {table.caption}",
+        columns=[table.columns[number] for number in kept],
+        rows=[[cells[number] for number in kept] for cells in rows],
+    )
+
+
+def measures(rows: Sequence[Section], shown: Mapping[str, str], names: Sequence[str]) -> Table:
+    """Means over seeds of each point and method."""
+    caption = "Mean over seeds with its 95 % t-interval."
+    return _over_seeds("measures", caption, rows, shown, names)
+
+
+def fidelity(rows: Sequence[Section], names: Sequence[str]) -> Table:
+    """How often a student answers as its teacher does, and where."""
+    caption = "Share of shown test images on which a student answers as its teacher, mean over seeds."
+    return _over_seeds("fidelity", caption, rows, FIDELITY, names)
+
+
+def inheritance(rows: Sequence[Section], notes: Section, names: Sequence[str]) -> Table:
+    """What students of a biased teacher have of its following, less what those of an unbiased one have."""
+    names = [name for name in names if name != TEACHER_ARM]
+    columns = [
+        *_keys(names),
+        Column("method", "method"),
+        Column("seeds", "seeds", grouped),
+        Column("value", "inheritance [95 % bootstrap]", decimals(2), interval=True),
+    ]
+    cells = [
+        [*_point(row, names), Cell(row["method"]), Cell(len(row["seeds"])), interval_cell(row)] for row in rows
+    ]
+    caption = "Inheritance: 0 none of the teachers' difference in following, 1 all of it."
+    return Table("inheritance", caption, columns, cells, notes.get("inheritance", ""))
+
+
+def comparisons(rows: Sequence[Section], names: Sequence[str], planted: bool) -> Table:
+    """All comparisons beside the primary one, with the accuracies that belong to them."""
+    beside = [name for name in ("unbiased", "clean") if planted]
+    columns = [
+        *_keys(names),
+        Column("first", "A"),
+        Column("second", "B"),
+        Column("measure", "measure", lambda value: str(value).replace("_", " ")),
+        Column("seeds", "seeds", grouped),
+        Column("difference", "A − B, points [95 % t]", signed(), interval=True),
+        *(Column(name, f"{name}, A − B", signed(), interval=True) for name in beside),
+        Column("p", "p", decimals(4)),
+        Column("holm_p", "Holm p", decimals(4)),
+    ]
+    cells = [
+        [
+            *_point(row, names),
+            *(Cell(row[name]) for name in ("first", "second", "measure")),
+            _seeds(len(row["seeds"])),
+            _difference(row, CAUTION if row["caution"] else ""),
+            *(_difference(row["beside"][name]) for name in beside),
+            *(Cell(row[name], note=_remark(row, name)) for name in ("p", "holm_p")),
+        ]
+        for row in rows
+    ]
+    caption = f"Paired by seed; Holm's p allows for all {len(rows):,} comparisons of the study together."
+    return Table("comparisons", caption, columns, cells, "Comparing needs two methods at one point.")
+
+
+def hypothesis(rows: Sequence[Section], notes: Section, names: Sequence[str]) -> Table:
+    """The stated hypothesis at each of its points."""
+    columns = [
+        *_keys(names),
+        Column("first", "A"),
+        Column("second", "B"),
+        Column("measure", "measure"),
+        Column("seeds", "seeds", grouped),
+        Column("difference", "A − B, points [95 % t]", signed(), interval=True),
+        Column("p", "p", decimals(4)),
+        Column("holm_p", "Holm p", decimals(4)),
+        Column("margin", "margin, points", percent()),
+        Column("decision", "decision"),
+    ]
+    cells = [
+        [
+            *_point(row, names),
+            *(Cell(row[name]) for name in ("first", "second", "measure")),
+            _seeds(len(row["seeds"])),
+            _difference(row),
+            *(Cell(row[name], note=_remark(row, name)) for name in ("p", "holm_p")),
+            Cell(row["margin"]),
+            Cell(row["decision"]),
+        ]
+        for row in rows
+    ]
+    caption = "The hypothesis stated before running."
+    return Table("hypothesis", caption, columns, cells, notes.get("hypothesis", ""))
+
+
+def checks(rows: Sequence[Section]) -> Table:
+    """What the study checks of itself."""
+    columns = [
+        Column("check", "check", lambda value: str(value).replace("_", " ")),
+        Column("result", "result"),
+        Column("value", "worst, %", percent()),
+        Column("limit", "limit, %", percent()),
+    ]
+    cells = [
+        [
+            Cell(row["name"]),
+            Cell(RESULTS[row["passed"]]),
+            Cell(row["value"], note="" if row["passed"] is not None else f"{row['sentence']}."),
+            Cell(row["limit"]),
+        ]
+        for row in rows
+    ]
+    return Table("checks", "What the study checks of itself.", columns, cells, "Nothing was checked.")
+
+
+def _over_seeds(
+    name: str, caption: str, rows: Sequence[Section], shown: Mapping[str, str], names: Sequence[str]
+) -> Table:
+    columns = [
+        *_keys(names),
+        Column("method", "method"),
+        Column("seeds", "seeds", grouped),
+        *(Column(key, heading, signed() if key in SIGNED else percent(), True) for key, heading in shown.items()),
+    ]
+    cells = [
+        [
+            *_point(row, names),
+            Cell(row["method"]),
+            _seeds(len(row["seeds"])),
+            *(_summary(row, key) for key in shown),
+        ]
+        for row in rows
+    ]
+    return Table(name, caption, columns, cells, NO_MODEL)
+
+
+def _summary(row: Section, name: str) -> Cell:
+    """A mean over seeds; with one seed the column of seeds says why there is no interval."""
+    result, note = row["values"].get(name), row["notes"].get(name, "")
+    if result is None:
+        return Cell(None, note=note or _why(row, name))
+    note = note or (result["notes"].get("low", "") if result["n"] > 1 else "")
+    return Cell(result["mean"], result["low"], result["high"], note)
+
+
+def _why(row: Section, name: str) -> str:
+    if name != "excess_following":
+        return "Not recorded."
+    arms = {row["point"].get(key, "unbiased") for key in (TEACHER_ARM, STUDENT_ARM)}
+    return FAIR if TEACHER_ARM in row["point"] and arms == {"unbiased"} else NO_FAIR
+
+
+def _difference(row: Section, note: str = "") -> Cell:
+    """With one seed the column of seeds says why there is no interval."""
+    note = note or ("" if len(row["seeds"]) == 1 else _remark(row, "difference"))
+    return Cell(row["difference"], row["low"], row["high"], note)
+
+
+def _remark(row: Section, name: str) -> str:
+    """Why a number of a comparison is not there."""
+    notes = row["notes"]
+    if row.get(name) is not None:
+        return notes.get("low", "") if name == "difference" else ""
+    return notes.get(name) or notes.get("p") or notes.get("difference", "")
+
+
+def _seeds(count: int) -> Cell:
+    return Cell(count, note=ONE_SEED if count == 1 else "")
+
+
+def _keys(names: Sequence[str]) -> list[Column]:
+    return [Column(name, name.rpartition(".")[2]) for name in names]
+
+
+def _point(row: Section, names: Sequence[str]) -> list[Cell]:
+    return [Cell(str(row["point"].get(name, ""))) for name in names]

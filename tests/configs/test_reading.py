@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.reading import config_table, differing_keys, list_fields, load_config, to_yaml
+from configs.schema import METHODS, Config
+from errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+PAIRS = {"resnet34_resnet20", "resnet50_resnet32", "resnet18_resnet8", "resnet34_resnet18", "resnet50_resnet20"}
+
+
+def load(folder: Path, text: str, *overrides: str) -> Config:
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, overrides)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_shipped_files_load_and_round_trip(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert load(tmp_path, to_yaml(config)) == config
+    if path.parent.name in ("cifar100", "paper") and path.stem != "common":
+        assert f"{config.teacher.arch}_{config.student.arch}" == path.stem
+        assert config.name == f"{path.parent.name}_{path.stem}"
+
+
+def test_every_pair_is_shipped_twice() -> None:
+    for folder in ("cifar100", "paper"):
+        assert {path.stem for path in (CONFIGS / folder).glob("*.yaml")} == PAIRS | {"common"}
+
+
+def test_paper_settings_are_the_published_ones() -> None:
+    config = load_config(CONFIGS / "paper" / "resnet34_resnet20.yaml")
+    crd, kd = config.crd, config.kd
+    assert (crd.dim, crd.num_negatives, crd.mode, crd.objective) == (256, 16384, "exact", "nce")
+    assert (crd.temperature, crd.bank_momentum, crd.bank_init) == (0.1, 0.5, "random")
+    assert (crd.optimizer.name, crd.optimizer.lr, crd.optimizer.momentum) == ("sgd", 0.03, 0.9)
+    assert crd.optimizer.schedule == "exponential"
+    assert crd.lambda_last > crd.lambda_penultimate
+    assert (kd.alpha, kd.temperature, kd.optimizer.name, kd.optimizer.lr) == (1.0, 4.0, "adam", 1e-4)
+    assert (kd.train, kd.feature_lr, config.data.split) == ("last_block", 1e-5, 0.7)
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, "") == Config()
+    assert Config().baseline_epochs == Config().crd.epochs + Config().kd.epochs
+    assert load(tmp_path, "baselines: {epochs: 3}").baseline_epochs == 3
+
+
+def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
+    config = load(tmp_path, "crd: {optimizer: {lr: 0.2}}\nkd: {optimizer: {lr: 0.2}}")
+    assert (config.crd.optimizer.lr, config.crd.optimizer.schedule) == (0.2, "exponential")
+    assert (config.kd.optimizer.lr, config.kd.optimizer.name) == (0.2, "adam")
+    assert config.teacher.optimizer == Config().teacher.optimizer
+    assert load(tmp_path, "", "crd.optimizer.lr=0.2").crd == config.crd
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("crd: {temprature: 1}", "unknown key crd.temprature, did you mean 'crd.temperature'"),
+        ("kd: {optimizer: {lrr: 1}}", "unknown key kd.optimizer.lrr, did you mean 'kd.optimizer.lr'"),
+        ("studnt: {arch: resnet8}", "unknown key studnt, did you mean 'student'"),
+        ("seed: [1]", "unknown key seed, did you mean 'seeds'"),
+        ("crd: {temperature: 0}", "crd.temperature: .*greater than 0, not 0"),
+        ("crd: {temperature: .inf}", "crd.temperature: .*finite"),
+        ("crd: {lambda_last: -1}", "crd.lambda_last: "),
+        ("crd: {lambda_last: .nan}", "crd.lambda_last: "),
+        ("crd: {lambda_last: 0, lambda_penultimate: 0}", "crd: .*nothing to align"),
+        ("crd: {bank_momentum: 1}", "crd.bank_momentum: "),
+        ("crd: {num_negatives: 0}", "crd.num_negatives: "),
+        ("crd: {negatives: batch}", "crd: negatives: batch needs objective: infonce"),
+        ("crd: {until: plateau}", "data.val_fraction > 0"),
+        ("kd: {alpha: 1.5}", "kd.alpha: .*less than or equal to 1, not 1.5"),
+        ("kd: {train: everything}", "kd.train: .*'head', 'last_block' or 'all'"),
+        ("data: {split: 1}", "data.split: "),
+        ("data: {mean: [0.5, 0.5]}", "data.mean: "),
+        ("data: {std: [0.5, 0.5, 0]}", "data.std.2: "),
+        ("student: {taps: [layer3.0]}", "student.taps: "),
+        ("teacher: {epochs: many}", "teacher.epochs: .*integer.*not 'many'"),
+        ("teacher: {epochs: 2.5}", "teacher.epochs: .*integer"),
+        ("teacher: 3", "teacher: .*not 3"),
+        ("baselines: {methods: [fitnet]}", "baselines.methods.0: "),
+        ("seeds: []", "seeds: "),
+        ("seeds: [1, 1]", "each seed once"),
+        ("name: a/b", "name: "),
+        ("[1, 2]", "expected keys and values"),
+        ("crd: [1", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, text)
+
+
+def test_bases_merge_from_the_bottom(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "bottom.yaml").write_text(
+        "name: bottom\nseeds: [1, 2]\ncrd: {dim: 8, optimizer: {lr: 0.5, gamma: 0.7}}"
+    )
+    (tmp_path / "inner" / "middle.yaml").write_text("base: ../bottom.yaml\nname: middle\ncrd: {epochs: 3}")
+    config = load(tmp_path, "base: inner/middle.yaml\nseeds: [3]\ncrd: {optimizer: {lr: 0.25}}")
+    assert (config.name, config.seeds, config.crd.dim, config.crd.epochs) == ("middle", [3], 8, 3)
+    assert (config.crd.optimizer.lr, config.crd.optimizer.gamma) == (0.25, 0.7)
+
+
+def test_bases_that_come_back_or_are_missing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("base: config.yaml")
+    with pytest.raises(UserError, match="comes back to itself"):
+        load(tmp_path, "base: other.yaml")
+    with pytest.raises(UserError, match="comes back to itself"):
+        load(tmp_path, "base: config.yaml")
+    with pytest.raises(UserError, match=r"nowhere\.yaml: No such file"):
+        load(tmp_path, "base: nowhere.yaml")
+
+
+def test_a_binary_file_is_no_config(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"\x80\x02\xff")
+    with pytest.raises(UserError, match="not a text file"):
+        load_config(tmp_path / "model.pt")
+
+
+def test_overrides_are_yaml_values_and_win_over_the_file(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        "kd: {alpha: 0.5}",
+        "kd.alpha=1",
+        "kd.optimizer.lr=1e-3",
+        "data.flip=false",
+        "data.root=/data/a=b",
+        "student.taps=[layer2.0, layer3.0]",
+        "data.split=null",
+        "name=digits-2",
+    )
+    assert (config.kd.alpha, config.kd.optimizer.lr, config.data.flip) == (1.0, 1e-3, False)
+    assert (config.data.root, config.data.split) == (Path("/data/a=b"), None)
+    assert (config.student.taps, config.name) == (["layer2.0", "layer3.0"], "digits-2")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("crd.dim", "write KEY=VALUE"),
+        ("crd.dimm=3", "unknown key crd.dimm, did you mean 'crd.dim'"),
+        ("name.first=3", "name is a value, not a section"),
+        ("seeds=[1", "--set seeds: not valid YAML"),
+    ],
+)
+def test_overrides_that_do_not_fit_are_refused(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, "name: some", override)
+
+
+def test_differing_keys_ignore_the_training_seeds(tmp_path: Path) -> None:
+    first = load(tmp_path, "")
+    assert differing_keys(first, load(tmp_path, "seeds: [4, 5]")) == []
+    other = load(tmp_path, "seeds: [4]\ndata: {seed: 1}\ncrd: {optimizer: {lr: 0.2}}")
+    assert differing_keys(first, other) == ["data.seed", "crd.optimizer.lr"]
+
+
+def test_the_table_lists_every_field_with_type_default_and_description() -> None:
+    fields = list(list_fields())
+    lines = config_table().splitlines()
+    assert len(lines) == len(fields)
+    for line, (key, kind, default, description) in zip(lines, fields, strict=True):
+        assert line.split()[0] == key
+        assert str(default) in line
+        assert len(description) > 10
+        assert line.endswith(f"{description} [{kind}]")
+    by_key = {key: (kind, default) for key, kind, default, _ in fields}
+    assert by_key["crd.optimizer.schedule"][1] == "exponential"  # the section's own, not Optimizer's
+    assert by_key["data.root"] == ("path", None)
+    assert by_key["baselines.methods"] == (f"list of {'|'.join(METHODS)}", list(METHODS))
+    assert by_key["teacher.epochs"] == ("int", Config().teacher.epochs)
+
+
+def test_every_option_is_in_the_table() -> None:
+    def leaves(values: dict[str, object], prefix: str = "") -> set[str]:
+        found = set()
+        for name, value in values.items():
+            nested = isinstance(value, dict) and value
+            found |= leaves(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}"}
+        return found
+
+    assert {key for key, *_ in list_fields()} == leaves(Config().model_dump())

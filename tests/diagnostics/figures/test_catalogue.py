@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from diagnostics.calibration import ReliabilityBin
+from diagnostics.figures.features import coloured_classes, embedding, layers
+from diagnostics.figures.predictions import (
+    accuracy,
+    chosen_classes,
+    class_change,
+    contingency,
+    corruptions,
+    cost,
+    reliability,
+    short,
+)
+from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes
+from diagnostics.figures.training import accuracy_by_epoch, stage1, stage2
+
+
+def texts(figure: Figure) -> list[str]:
+    """All that is written in the panels of a figure."""
+    found = []
+    for axes in figure.axes:
+        found += [axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")]
+        found += [text.get_text() for text in (*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels())]
+    return found
+
+
+def model(name: str, top1: float) -> dict:
+    return {"name": name, "method": name.split("/")[0], "top1": top1, "low": top1 - 0.1, "high": top1 + 0.05}
+
+
+def pair(a: str, b: str) -> dict:
+    return {"a": a, "b": b, "n": 10, "counts": {"a": 5, "b": 3, "c": 1, "d": 1}}
+
+
+def test_a_method_looks_the_same_whatever_its_seed_and_unlike_the_others():
+    assert colour("kd/3") == colour("kd") and marker("kd/3") == marker("kd")
+    looks = [look for name, look in METHODS.items() if name != "student"]  # two_stage and student never meet
+    assert len({shade for shade, _ in looks}) == len({shape for _, shape in looks}) == len(looks)
+
+
+def test_labels_are_short_and_never_a_formula():
+    assert label("$x$") == r"\$x\$"
+    assert len(label("a" * 40)) == 18
+    figure = accuracy([model("$a_b$", 0.5)])
+    assert to_bytes(figure, "png")
+
+
+def test_accuracy_keeps_the_seeds_of_a_method_together():
+    figure = accuracy([model("kd", 0.5), model("crd", 0.6), model("kd/1", 0.7)])
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["kd", "kd/1", "crd"]
+    assert accuracy([]) is None
+
+
+def test_contingency_shows_the_first_seed_against_the_teacher():
+    figure = contingency([pair("teacher", "kd"), pair("teacher", "kd/1"), pair("kd", "crd")])
+    assert len(figure.axes) == 1
+    assert [text.get_text() for text in figure.axes[0].texts] == [
+        "5\n50.0 %",
+        "3\n30.0 %",
+        "1\n10.0 %",
+        "1\n10.0 %",
+    ]
+    assert contingency([pair("kd", "crd")]) is None
+
+
+def test_of_many_classes_the_most_changed_are_shown():
+    change = [None, *np.linspace(0.5, -0.5, 99).tolist()]
+    assert chosen_classes(change) == [*range(1, 16), *range(85, 100)]
+    assert chosen_classes([0.1, None, 0.3]) == [2, 0]
+    section = {name: {"accuracy_change": change} for name in ("kd", "two_stage")}
+    figure = class_change(section, [f"class {number}" for number in range(100)])
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert len(names) == 30 and names[0] == "class 1" and names[-1] == "class 99"
+    assert class_change({}, []) is None
+
+
+def test_reliability_leaves_out_empty_bins():
+    bins = [ReliabilityBin(0.0, 0.5, 0, None, None), ReliabilityBin(0.5, 1.0, 4, 0.75, 0.5)]
+    figure = reliability({"kd": {"reliability": [vars(b) for b in bins], "images": 4, "ece": 0.25}})
+    points = figure.axes[0].collections[0].get_offsets()
+    assert points.tolist() == [[75.0, 50.0]]
+    assert "kd, ECE 25.0 %" in texts(figure)
+
+
+def test_corruptions_share_an_axis_that_holds_every_error():
+    rates = {"noise": [0.1, 0.2, 0.3, 0.4, 0.5], "jpeg": [0.9] * 5}
+    figure = corruptions({"kd": rates, "kd/1": rates})
+    assert len(figure.axes) == 2 and len(figure.axes[0].lines) == 1
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() == (0, pytest.approx(93))
+    assert corruptions({}) is None
+
+
+def test_cost_turns_logarithmic_for_a_large_teacher():
+    def costs(parameters: int) -> dict:
+        return {"parameters": parameters, "latencies": [{"batch": 1, "median_ms": 1.0}]}
+
+    models = [model("teacher", 0.7), model("kd", 0.6)]
+    near, far = (cost({"teacher": costs(size), "kd": costs(100)}, models) for size in (300, 10000))
+    assert [figure.axes[0].get_xscale() for figure in (near, far)] == ["linear", "log"]
+    assert cost({}, models) is None
+    assert [short(value) for value in (0.25, 78042, 1.2e6, 3e9)] == ["0.25", "78k", "1.2M", "3G"]
+
+
+def test_layers_show_where_a_value_is_not_defined():
+    part = {"layers": {"teacher": ["a", "b"], "student": ["c"], "values": [[0.5], [None]]}}
+    written = texts(layers({"kd": part}))
+    assert {"0.50", "n/a", "a", "b", "c", "kd"} <= set(written)
+    assert layers({}) is None
+
+
+def test_deep_networks_keep_few_layer_names():
+    names = [f"layer{number}" for number in range(54)]
+    part = {"layers": {"teacher": names, "student": names, "values": np.eye(54).tolist()}}
+    figure = layers({"kd": part})
+    shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert len(shown) <= 14 and shown[-1] == "layer53"
+
+
+def test_maps_colour_ten_of_many_classes():
+    assert coloured_classes(4) == [0, 1, 2, 3]
+    assert coloured_classes(100) == list(range(0, 100, 10))
+    labels = np.arange(100)
+    figure = embedding({"teacher": np.zeros((100, 2))}, labels, [str(c) for c in labels])
+    grey, *others = figure.axes[0].collections
+    assert len(grey.get_offsets()) == 90 and [len(part.get_offsets()) for part in others] == [1] * 10
+    assert len({tuple(part.get_facecolor()[0]) for part in others}) == 10
+    assert embedding({}, labels, []) is None
+
+
+def test_two_stage_begins_where_stage_1_ended():
+    histories = {
+        "teacher": [{"epoch": 1, "test_top1": 0.9}],
+        "stage1": [{"epoch": 1, "cosine_last": 0.1}, {"epoch": 2, "cosine_last": 0.2}],
+        "two_stage": [{"epoch": 1, "test_top1": 0.5}],
+        "kd": [{"epoch": 1, "test_top1": 0.4}, {"epoch": 2}],
+    }
+    lines = accuracy_by_epoch(histories).axes[0].lines
+    assert [line.get_xydata().tolist() for line in lines] == [[[3.0, 50.0]], [[1.0, 40.0]]]
+    assert stage1(histories["stage1"]).axes[0].lines[0].get_ydata().tolist() == [0.1, 0.2]
+    assert stage2(histories["two_stage"]) is not None
+    assert stage1([]) is stage2([]) is accuracy_by_epoch({"kd": []}) is None
+
+
+def test_files_are_the_same_each_time():
+    first, second = (accuracy([model("kd", 0.5)]) for _ in range(2))
+    assert to_bytes(first, "png") == to_bytes(second, "png")
+    assert to_bytes(first, "pdf") == to_bytes(second, "pdf")
+    assert Image.open(io.BytesIO(to_bytes(first, "png"))).width == round(4.6 * 150)

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diagnostics.shortcut.measures import (
+    Measures,
+    Shown,
+    accuracy_gap,
+    excess_following,
+    following_per_image,
+    inheritance,
+    measures,
+)
+from diagnostics.shortcut.probe import probe
+
+CLASSES = 10
+CLASSES_CUE = np.random.default_rng(7).permutation(CLASSES)
+LABELS = np.repeat(np.arange(CLASSES), 20)
+ALL_CUES = np.tile(np.arange(CLASSES), (len(LABELS), 1))
+
+
+def shown(predictions, clean=None) -> Shown:
+    return Shown(LABELS, ALL_CUES, np.broadcast_to(predictions, ALL_CUES.shape), clean, CLASSES_CUE)
+
+
+def test_a_model_that_only_reads_the_cue():
+    result = measures(shown(np.argsort(CLASSES_CUE)[ALL_CUES], clean=np.zeros_like(LABELS)))
+    assert (result.aligned, result.conflicting, result.unbiased) == (1, 0, pytest.approx(1 / CLASSES))
+    assert (result.following, result.cue_bias, result.flip_rate, result.worst_group) == (1, 1, 1, 0)
+    assert (result.clean, accuracy_gap(result)) == (0.1, 1)
+    assert (result.images, result.shows) == (200, 10)
+
+
+def test_a_model_that_never_reads_the_cue_follows_it_at_its_confusion_rate():
+    wrong = np.arange(len(LABELS)) % 20 < 4  # one in five images of each class, taken for the next class
+    answers = np.where(wrong, (LABELS + 1) % CLASSES, LABELS)
+    result = measures(shown(answers[:, None], clean=answers))
+    for name in ("aligned", "conflicting", "unbiased", "worst_group", "clean"):
+        assert getattr(result, name) == pytest.approx(0.8)
+    assert (result.flip_rate, accuracy_gap(result)) == (0, pytest.approx(0))
+    assert result.following == pytest.approx(0.2 / 9)  # of its nine wrong cues, one is that of the next class
+    assert result.cue_bias == pytest.approx(0.2 / 9 / (0.2 / 9 + 0.8))
+    reader = measures(shown(np.argsort(CLASSES_CUE)[ALL_CUES]))
+    assert excess_following(reader, result) == pytest.approx(1 - 0.2 / 9)
+
+
+def test_a_model_that_guesses():
+    guesses = np.random.default_rng(0).integers(CLASSES, size=(50, *ALL_CUES.shape))
+    results = [measures(shown(one)) for one in guesses]
+    for name, chance in {
+        "aligned": 0.1,
+        "conflicting": 0.1,
+        "following": 0.1,
+        "cue_bias": 0.5,
+        "flip_rate": 0.9,
+    }.items():
+        values = [getattr(result, name) for result in results]
+        assert np.mean(values) == pytest.approx(chance, abs=5 * np.std(values) / 50**0.5)
+
+
+def test_many_classes_with_one_cue_by_hand():
+    """Classes 0 and 1 have cue 0, classes 2 and 3 cue 1; each image under both; teacher and student."""
+    labels, cues, classes_cue = np.array([0, 1, 2, 3]), np.tile([0, 1], (4, 1)), np.array([0, 0, 1, 1])
+    student = Shown(labels, cues, np.array([[0, 2], [0, 1], [2, 2], [1, 3]]), np.array([0, 1, 2, 2]), classes_cue)
+    teacher = Shown(labels, cues, np.array([[0, 3], [1, 1], [1, 2], [1, 3]]), None, classes_cue)
+    result = measures(student, teacher)
+    assert (result.aligned, result.conflicting, result.unbiased) == (3 / 4, 2 / 4, 5 / 8)
+    assert (result.following, result.cue_bias) == (2 / 4, 2 / 4)  # 0 -> 2 under cue 1, 3 -> 1 under cue 0
+    assert (result.flip_rate, result.clean) == (3 / 4, 3 / 4)
+    assert (result.fidelity_aligned, result.fidelity_conflicting) == (3 / 4, 2 / 4)
+    assert (result.fidelity_followed, result.also_followed) == (1 / 3, 2 / 3)  # the teacher follows on three
+    assert following_per_image(student).tolist() == [1, 0, 0, 1]
+    assert result.worst_group is None and result.notes == {
+        "worst_group": "8 of 8 groups have fewer than 10 images."
+    }
+    json.dumps(dataclasses.asdict(result), allow_nan=False)
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(2, 6))
+def test_measures_agree_with_a_loop(seed, shows, classes):
+    rng = np.random.default_rng(seed)
+    labels, classes_cue = rng.integers(classes, size=30), rng.integers(3, size=classes)
+    cues = np.stack([rng.permutation(5)[:shows] for _ in labels])  # cues 3 and 4 belong to no class
+    predictions = rng.integers(classes, size=cues.shape)
+    result = measures(Shown(labels, cues, predictions, None, classes_cue))
+    cells: dict = {}
+    conflicting, following, cue_or_right, flips = [], [], [], []
+    for i, y in enumerate(labels):
+        for g, p in zip(cues[i], predictions[i], strict=True):
+            cells.setdefault((y, g), []).append(p == y)
+            if classes_cue[y] != g:
+                conflicting.append(p == y)
+                if g in classes_cue:
+                    following.append(classes_cue[p] == g)
+                    cue_or_right += [bool(classes_cue[p] == g)] if classes_cue[p] == g or p == y else []
+        flips += [a != b for a, b in itertools.combinations(predictions[i], 2)]
+    assert result.unbiased == pytest.approx(np.mean([np.mean(cell) for cell in cells.values()]))
+    expected = {"conflicting": conflicting, "following": following, "cue_bias": cue_or_right, "flip_rate": flips}
+    for name, hits in expected.items():
+        assert getattr(result, name) == (pytest.approx(np.mean(hits)) if hits else None)
+        assert hits or name in result.notes
+
+
+def test_undefined_measures_say_why():
+    clean_only = {"labels": np.array([0, 1]), "clean": None, "classes_cue": np.array([0, 1])}
+    aligned = measures(Shown(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only))
+    for name in ("conflicting", "following", "cue_bias", "flip_rate", "clean", "worst_group", "also_followed"):
+        assert getattr(aligned, name) is None and aligned.notes[name]
+    assert aligned.unbiased == 1 and aligned.notes["unbiased"].startswith("2 of 4 groups")
+    assert accuracy_gap(aligned) is None and excess_following(aligned, aligned) is None
+    only = Shown(cues=np.array([[0], [0]]), predictions=np.array([[0], [1]]), **clean_only)
+    assert np.isnan(following_per_image(only)).tolist() == [True, False]
+
+
+def test_wrong_input_is_refused():
+    good = {
+        "labels": LABELS,
+        "cues": ALL_CUES,
+        "predictions": ALL_CUES,
+        "clean": LABELS,
+        "classes_cue": CLASSES_CUE,
+    }
+    wrong = {
+        "cues": [(ALL_CUES * 0, "differ within"), (ALL_CUES - 1, "0 or more"), (ALL_CUES[:5], "cues must have")],
+        "predictions": [(ALL_CUES[:, :3], "shape"), (ALL_CUES + 1, "lie in"), (ALL_CUES / 2, "integers")],
+        "clean": [(LABELS[:3], "clean")],
+        "labels": [(LABELS[:0], "n >= 1")],
+    }
+    for name, cases in wrong.items():
+        for value, message in cases:
+            with pytest.raises(ValueError, match=message):
+                Shown(**{**good, name: value})
+    with pytest.raises(ValueError, match="cues differ"):
+        measures(Shown(**good), Shown(**{**good, "cues": ALL_CUES[:, ::-1]}))
+
+
+def draws(rng, rates, n) -> np.ndarray:
+    """Following per image of nine conflicting shows, (S, n), with a rate for each seed."""
+    return rng.binomial(9, np.asarray(rates)[:, None], (len(rates), n)) / 9
+
+
+def test_inheritance_of_all_and_of_nothing():
+    rng = np.random.default_rng(0)
+    biased, unbiased = draws(rng, [0.5, 0.6, 0.4], 100), draws(rng, [0.05] * 3, 100)
+    same = inheritance(biased, unbiased, biased, unbiased)
+    assert (same.value, same.low, same.high, same.seeds, same.notes) == (1, 1, 1, 3, {})
+    nothing = inheritance(unbiased, unbiased, biased, unbiased)
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+    hole = biased.copy()
+    hole[:, :50] = np.nan  # images without a conflicting show are left out
+    biased[:, :50] = 1 - biased[:, :50]
+    assert inheritance(hole, unbiased, biased, unbiased).value == 1
+
+
+def test_inheritance_is_not_given_where_teachers_hardly_differ():
+    rng = np.random.default_rng(0)
+    low = draws(rng, [0.05, 0.05], 100)
+    result = inheritance(low, low, low + 0.01, low)
+    assert result.value is None and set(result.notes) == {"value", "low", "high"}
+    result = inheritance(low, low, np.stack([low[0] + 0.5, low[1]]), low)  # one of two seeds is no teacher
+    assert result.value == 0 and result.low is None and set(result.notes) == {"low", "high"}
+    result = inheritance(low[:1], low[:1], low[:1] + 0.5, low[:1])
+    assert result.low is not None and "One seed" in result.notes["low"]
+    with pytest.raises(ValueError, match="S, n"):
+        inheritance(low, low, low[:, :50], low)
+    with pytest.raises(ValueError, match="each seed"):
+        inheritance(low * np.nan, low, low, low)
+
+
+def test_the_interval_equals_a_plain_bootstrap_and_covers():
+    rng = np.random.default_rng(1)
+    covered, trials, seeds = 0, 60, 10
+    for trial in range(trials):
+        taught = rng.normal(0.5, 0.05, seeds)  # the true ratio is 0.4 / 1
+        given = 0.1 + 0.4 * (taught - 0.1) + rng.normal(0, 0.03, seeds)
+        arms = [draws(rng, rates, 60) for rates in (given, [0.1] * seeds, taught, [0.1] * seeds)]
+        result = inheritance(*arms, seed=trial, resamples=400)
+        covered += result.low <= 0.4 <= result.high
+    assert covered >= 0.85 * trials
+    plain = []
+    for _ in range(2000):
+        picked = rng.integers(seeds, size=seeds)
+        images = rng.integers(60, size=(seeds, 60))
+        a, b, c, d = (arm[picked[:, None], images] for arm in arms)
+        plain.append((a - b).sum() / (c - d).sum())
+    wide = inheritance(*arms, resamples=2000)
+    assert (wide.low, wide.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.01)
+
+
+def test_probe_reads_what_is_there_and_weighs_classes_alike():
+    rng = np.random.default_rng(0)
+    y = (rng.random(3000) < 0.1).astype(int)
+    X = rng.normal(size=(3000, 5))
+    assert probe(X[:1500], y[:1500], X[1500:], y[1500:]) == pytest.approx(0.5, abs=0.06)
+    X[:, 2] += 2 * y  # the best threshold for classes that weigh alike is right for Phi(1) = 0.84 of either
+    assert probe(X[:1500], y[:1500], X[1500:], y[1500:]) == pytest.approx(0.84, abs=0.06)
+    assert probe(X[:1500], y[:1500] * 0, X[1500:], y[1500:]) is None
+    train_X, train_y = np.array([[0.0], [1.0], [2.0]]), np.array([0, 1, 2])
+    test_y = np.array([0, 0, 1, 3])  # answered 2, 0, 1 and 2: a class not trained, one not tested
+    score = probe(train_X, train_y, np.array([[3.0], [-1.0], [1.0], [3.0]]), test_y)
+    assert score == pytest.approx((1 / 2 + 1 + 0) / 3)
+
+
+def test_measures_are_plain_numbers():
+    result = dataclasses.asdict(measures(shown(ALL_CUES, LABELS), shown(ALL_CUES, LABELS)))
+    json.dumps(result, allow_nan=False)
+    assert {field.name for field in dataclasses.fields(Measures)} == set(result)
+    assert result["fidelity_conflicting"] == 1 and all(type(v) is not np.float64 for v in result.values())

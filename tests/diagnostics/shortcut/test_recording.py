@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from configs.schema import Data, Shortcut
+from dataset.prepare import prepare
+from dataset.sources import Images, Source
+from diagnostics.recording import Subject
+from diagnostics.shortcut import recording as shortcut_recording
+from diagnostics.shortcut.measures import measures
+from diagnostics.shortcut.recording import cue_read, read, record_cues, shown_cues, up_to_date, write
+from models.machine import Machine
+
+CPU = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
+CLASSES = 6
+
+
+class ByColour(nn.Module):
+    """Features are the mean colour of the top left patch, normalised; the head makes it a class."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.scale = nn.Parameter(torch.ones(3))
+        self.fc = nn.Linear(3, CLASSES)
+        self.runs = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        return self.fc(images[:, :, :2, :2].mean(dim=(2, 3)) * self.scale)
+
+
+def made(cue="patch", val=60, **changes):
+    rng = np.random.default_rng(0)
+
+    def some(count):
+        labels = np.arange(count) % CLASSES
+        return Images(rng.integers(0, 255, (count, 3, 16, 16), dtype=np.uint8), labels.astype(np.int64))
+
+    source = Source(some(240), some(val), some(90), list("abcdef"), "made")
+    settings = Data(image_size=16, crop=2, flip=True, val_fraction=0.2)
+    return prepare(source, settings, CPU.device, Shortcut(cue=cue, **changes))
+
+
+def subject(method, model):
+    history = [{"epoch": 1, "kl": 2.0, "top1": 0.5}, {"epoch": 2, "kl": 1.0, "top1": 0.6}]
+    return Subject(method, method, 0, "colour", f"hash of {method}", True, True, None, history, lambda: model)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    data, first, second = made(), ByColour(0), ByColour(1)
+    models = [subject("teacher", first), subject("two_stage", second)]
+    return data, (first, second), record_cues(models, data, CPU, {"seed": 3})
+
+
+def test_each_image_is_shown_under_its_own_cue_and_different_others():
+    labels, own = torch.arange(2000) % 8, torch.tensor([3, 1, 0, 2, 4, 5, 6, 7])
+    every = shown_cues(labels, own, 8, most=10, seed=1)
+    assert every.shape == (2000, 8) and (every[:, 0] == own[labels]).all()
+    assert (every.sort(dim=1).values == torch.arange(8)).all()
+    some = shown_cues(labels, own, 8, most=3, seed=1)
+    assert torch.equal(some, every[:, :3]) and not torch.equal(some, shown_cues(labels, own, 8, 3, seed=2))
+    counts = Counter(some[labels == 0][:, 1].tolist())
+    assert own[0].item() not in counts and min(counts.values()) > 15  # 250 / 7 are expected of each
+    assert shown_cues(labels, own, 8, most=1, seed=1).shape == (2000, 2)
+
+
+def test_predictions_are_those_of_the_network_on_stamped_images(recorded):
+    data, (first, second), recording = recorded
+    assert recording.predictions.shape == (2, 90, 6) and recording.clean.shape == (2, 90)
+    for number, model in enumerate((first, second)):
+        with torch.no_grad():
+            plain = model(data.test.normalised(torch.arange(90))).argmax(dim=1).numpy()
+        assert (recording.clean[number] == plain).all()
+        assert recording.models[number]["test_top1"] == pytest.approx((plain == recording.labels).mean())
+        # the features are the cue, so a prediction depends on the shown cue alone
+        for cue in range(6):
+            assert len(set(recording.predictions[number][recording.cues == cue])) == 1
+    assert [model["method"] for model in recording.models] == ["teacher", "two_stage"]
+    assert recording.models[1]["history"] == {"kl": [2.0, 1.0]}
+    found = measures(recording.shown(1), recording.shown(0))
+    assert found.shows == 6 and found.clean == recording.models[1]["test_top1"]
+
+
+def test_networks_that_differ_in_the_classifier_alone_run_once():
+    first, second, other = ByColour(0), ByColour(1), ByColour(2)
+    with torch.no_grad():
+        other.scale.mul_(2)
+    record_cues([subject(name, m) for name, m in zip("abc", (first, second, other), strict=True)], made(), CPU, {})
+    assert (first.runs > 0, second.runs, other.runs) == (True, 0, first.runs)
+
+
+def test_probes_read_the_cue_and_not_the_label(recorded):
+    assert recorded[2].models[0]["cue_decoding"] > 0.95
+    assert recorded[2].models[0]["label_decoding"] < 0.35
+    without = record_cues([subject("teacher", ByColour(0))], made(val=0), CPU, {})
+    assert without.models[0]["cue_decoding"] > 0.95 and without.models[0]["label_decoding"] < 0.35
+
+
+@pytest.mark.parametrize("cue", ["patch", "background", "tint", "frame"])
+def test_a_probe_reads_the_cue_after_augmentation(cue):
+    assert cue_read(made(cue)) > 0.9
+
+
+def test_no_cue_leaves_accuracy_and_cues_of_ones_own_are_shown_once(recorded):
+    data = recorded[0]
+    plain = record_cues([subject("teacher", ByColour(0))], made("none"), CPU, {})
+    assert plain.shown(0) is None and plain.about["cue_read"] is None
+    assert plain.models[0]["test_top1"] == recorded[2].models[0]["test_top1"]
+    own = SimpleNamespace(**vars(data))  # test images with cues that they brought
+    own.shortcut = Shortcut(cue="file", file="cues.csv")
+    own.test = data.test.under(shortcut_recording.Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
+    shown = record_cues([subject("teacher", ByColour(0))], own, CPU, {}).shown(0)
+    assert shown.cues.shape == (90, 1) and shown.clean is None and measures(shown).clean is None
+
+
+def test_what_is_written_is_read(recorded, tmp_path):
+    recording = recorded[2]
+    hashes = {"teacher": "hash of teacher", "two_stage": "hash of two_stage"}
+    assert not up_to_date(tmp_path, hashes)
+    write(recording, tmp_path)
+    assert up_to_date(tmp_path, hashes) and not up_to_date(tmp_path, {**hashes, "kd": "hash of kd"})
+    assert not up_to_date(tmp_path, {**hashes, "two_stage": "another"})
+    assert {path.name for path in tmp_path.iterdir()} == {"cues.npz", "cues.json"}
+    again = read(tmp_path)
+    assert (again.about, again.models) == (recording.about, recording.models)
+    for name in ("labels", "classes_cue", "cues", "predictions", "clean"):
+        assert np.array_equal(getattr(again, name), getattr(recording, name))
+    assert again.predictions.dtype == np.int16 and again.about["seed"] == 3

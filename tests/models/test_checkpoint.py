@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from errors import UserError
+from files import write_atomically, write_text
+from models.checkpoint import file_hash, load, load_weights, save, weights_hash
+
+
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "model.pt"
+    save(path, {"x": torch.ones(2)})
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert torch.equal(load(path)["x"], torch.ones(2))
+    write_text(path, "λ")
+    assert path.read_bytes() == "λ".encode()
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("ran code from a file",))
+
+
+@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+def test_a_pickled_object_is_refused_and_not_run(tmp_path, protocol, capsys):
+    plain, in_archive = tmp_path / "a.pkl", tmp_path / "b.pt"
+    plain.write_bytes(pickle.dumps({"x": Harmful()}, protocol=protocol))
+    torch.save({"x": Harmful()}, in_archive)
+    for path in (plain, in_archive):
+        with pytest.raises(UserError, match="no file of weights that can be read safely"):
+            load(path)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_no_dict_or_no_file_is_refused(tmp_path):
+    torch.save([torch.ones(1)], tmp_path / "list.pt")
+    with pytest.raises(UserError, match="holds a list, not a state dict"):
+        load(tmp_path / "list.pt")
+    with pytest.raises(UserError, match="no such file"):
+        load(tmp_path / "absent.pt")
+    with pytest.raises(UserError, match="no file of weights"):
+        load(tmp_path)
+
+
+@settings(deadline=None, max_examples=50, derandomize=True)
+@given(st.binary(max_size=60))
+@example(b"0")
+@example(b"]")
+@example(b'"""A text file."""\nimport os\n')
+def test_any_other_bytes_are_refused(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        load(path)
+
+
+def network(width=3):
+    return nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda weights: weights,
+        lambda weights: {"state_dict": weights, "epoch": 3},
+        lambda weights: {"model": weights, "optimizer": {"state": {}}},
+        lambda weights: {"model_state_dict": {f"module.{name}": value for name, value in weights.items()}},
+        lambda weights: {f"module.{name}": value for name, value in weights.items()},
+    ],
+)
+def test_state_dicts_are_accepted_as_people_save_them(tmp_path, wrap):
+    source, target = network(), network()
+    torch.save(wrap(dict(source.state_dict())), tmp_path / "weights.pt")
+    load_weights(target, tmp_path / "weights.pt", "net")
+    assert all(torch.equal(target.state_dict()[name], value) for name, value in source.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (network(4).state_dict(), r"0.weight is (4, 2), not (3, 2)"),
+        (nn.Sequential(nn.Linear(2, 3)).state_dict(), "it lacks 1.weight (5 missing, 0 unknown)"),
+        ({**network().state_dict(), "fc.bias": torch.ones(1)}, "it has fc.bias (0 missing, 1 unknown)"),
+        ({"other": torch.ones(1)}, "it lacks 0.weight and has other (7 missing, 1 unknown)"),
+        ({0: torch.ones(1)}, "it lacks 0.weight and has 0 (7 missing, 1 unknown)"),
+    ],
+)
+def test_a_misfit_is_named_in_one_line_and_changes_nothing(tmp_path, content, message):
+    save(tmp_path / "weights.pt", content)
+    model = network()
+    before = weights_hash(model)
+    with pytest.raises(UserError) as caught:
+        load_weights(model, tmp_path / "weights.pt", "net")
+    assert f"does not fit net: {message}" in str(caught.value) and "\n" not in str(caught.value)
+    assert weights_hash(model) == before
+
+
+def test_hashes(tmp_path):
+    content = bytes(range(256)) * 8192  # more than one chunk
+    (tmp_path / "file").write_bytes(content)
+    assert file_hash(tmp_path / "file") == hashlib.sha256(content).hexdigest()[:16]
+    model = network()
+    before = weights_hash(model)
+    assert weights_hash(model) == before
+    model[1].num_batches_tracked += 1
+    assert weights_hash(model) != before

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from errors import UserError, warn
+from models import machine as machine_module
+from models.machine import Machine, choose_device, multiplies_bfloat16, open_machine
+from models.zoo import build_model
+
+CPU = torch.device("cpu")
+
+
+def test_devices_by_name():
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("toaster", "mps", "cuda:99"):
+        with pytest.raises(UserError, match=f"--device {name}"):
+            choose_device(name)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_what_the_hardware_multiplies_and_a_name_is_taken_at_its_word(monkeypatch, capsys, native):
+    monkeypatch.setattr(machine_module, "multiplies_bfloat16", lambda device: native)
+    warn.cache_clear()
+    assert open_machine("auto", CPU).bfloat16 is native
+    assert not open_machine("float32", CPU).bfloat16
+    assert capsys.readouterr().err == ""
+    assert open_machine("bfloat16", CPU).bfloat16 and open_machine("bfloat16", CPU).bfloat16
+    assert capsys.readouterr().err.count("precision=bfloat16 is not native") == (0 if native else 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "instructions", "native"),
+    [
+        ("AVX2", {"avx512_bf16": True}, False),
+        ("AVX512", {"avx512_bf16": True}, True),
+        ("AVX512", {"avx512_f": True}, False),
+    ],
+)
+def test_instructions_count_only_up_to_the_limit_that_torch_was_given(monkeypatch, limit, instructions, native):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: limit)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
+    assert multiplies_bfloat16(CPU) is native
+
+
+@pytest.mark.parametrize(("bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_networks_run_in_the_chosen_precision(bfloat16, dtype):
+    machine = Machine(CPU, bfloat16)
+    model = machine.place(build_model("resnet8", 3))
+    with machine.autocast():
+        assert model(torch.zeros(2, 3, 8, 8)).dtype == dtype
+    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diagnostics.shortcut.measures import Measures, Shown
+from study import report as study_report
+from study.answer import answer, study_text
+from study.figures import Examples, followed
+from study.records import Hypothesis, Record
+from study.report import places, write_study
+
+STATED = Hypothesis(
+    "following", "crd_kd", "two_stage", 0.02, {"shortcut.teacher": "biased", "shortcut.students": "biased"}
+)
+METHODS = {"teacher": 0.6, "kd<1>": 0.3, "crd_kd": 0.4, "two_stage": 0.3}
+ARMS = ("biased", "unbiased")
+POINTS = [{"shortcut.teacher": t, "shortcut.students": s} for s, t in itertools.product(ARMS[::-1], ARMS[::-1])]
+EXAMPLES = Examples(
+    np.zeros((2, 3, 8, 8), np.uint8), ["$3$", "4"], {"teacher": ["7", "7"], "two_stage": ["7", "8"]}, "seed 0"
+)
+
+
+def measured(following: float, unbiased: float, gap: float, is_teacher: bool) -> Measures:
+    shares = {"aligned": 0.95, "conflicting": 0.95 - gap, "clean": 0.9, "cue_bias": 0.5, "flip_rate": 0.4}
+    names = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
+    faithful = dict.fromkeys(names, None if is_teacher else 0.7)
+    notes = {"worst_group": "Too few."} | (dict.fromkeys(names, "No teacher is given.") if is_teacher else {})
+    return Measures(
+        images=40,
+        shows=4,
+        following=following,
+        unbiased=unbiased,
+        worst_group=None,
+        **shares,
+        **faithful,
+        notes=notes,
+    )
+
+
+def records(seeds: int = 4, points: list[dict[str, str]] = POINTS, unbiased_gap: float = 0.01) -> list[Record]:
+    """Students of a biased teacher follow as METHODS says, others 0.05; who follows less is less accurate too."""
+    rng, found = np.random.default_rng(0), []
+    for point, seed, (method, rate) in itertools.product(points, range(seeds), METHODS.items()):
+        biased = point.get("shortcut.teacher", "biased") == "biased"
+        images = rng.binomial(9, rate if biased else 0.05, 100) / 9
+        following = float(images.mean())
+        unbiased = 0.5 + following / 2 + rng.normal(0, 0.001)
+        own = measured(following, unbiased, 0.5 if biased else unbiased_gap, method == "teacher")
+        extra = {"cue_decoding": 0.9, "label_decoding": 0.8, "cue_read": 0.99, "kl": [2.0, *[1.0] * 10]}
+        found.append(Record(point, seed, method, own, images, extra))
+    return found
+
+
+def context(given: list[Record], stated: Hypothesis | None = STATED) -> dict[str, Any]:
+    """As `study.load_records` gives it, with every run recorded."""
+    runs = {json.dumps([record.point, record.seed]): record for record in given}
+    network = {"arch": "resnet8"}
+    return {
+        "name": "tiny",
+        "config": {"name": "tiny", "data": {"source": "digits"}, "teacher": network, "student": network},
+        "points": [dict(point) for point in {json.dumps(r.point): r.point for r in given}.values()],
+        "seeds": sorted({record.seed for record in given}),
+        "hypothesis": stated,
+        "recorded": [
+            {"point": dict(r.point), "seed": r.seed, "run": Path(f"run{number}")}
+            for number, r in enumerate(runs.values())
+        ],
+    }
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """`write(records)`: the report and its page, with an empty picture in place of each drawn figure."""
+    monkeypatch.setattr(study_report, "to_bytes", lambda figure, kind: bytes(24))
+
+    def run(given: list[Record], stated: Hypothesis | None = STATED, **changes: Any) -> tuple[dict, str]:
+        report = write_study(given, {**context(given, stated), **changes}, tmp_path)
+        text = (tmp_path / "report.json").read_text(encoding="utf-8")
+        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON")) == report
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert not re.search(r">\s*(nan|inf|None|\[\])\s*<|[^a-z]nan[^a-z]", page + study_text(report))
+        return report, page
+
+    return run
+
+
+class Page(HTMLParser):
+    """Collects links and their targets, and checks that tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: set[str] = set()
+        self.anchors: set[str] = set()
+        self.pictures = 0
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links |= {found["href"].removeprefix("#")} if found.get("href") else set()
+        self.anchors |= {found["id"]} if found.get("id") else set()
+        self.pictures += tag == "img"
+        self.open += [] if tag in ("meta", "img") else [tag]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_same_records_give_the_same_files_and_a_page_that_needs_nothing_else(tmp_path):
+    for folder in ("first", "second"):
+        write_study(records(2), context(records(2)), tmp_path / folder, EXAMPLES)
+    files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*")]
+    assert all((tmp_path / "first" / f).read_bytes() == (tmp_path / "second" / f).read_bytes() for f in files)
+    text = (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and page.links <= page.anchors
+    assert "<script" not in text and "http" not in text and "kd&lt;1&gt;" in text and "kd<1>" not in text
+    figures = {path.stem for path in (tmp_path / "first" / "figures").glob("*.png")}
+    assert figures == {path.stem for path in (tmp_path / "first" / "figures").glob("*.pdf")}
+    assert {name.split("-")[0] for name in figures} == {"following", "inheritance", "examples"}
+    assert len(figures) == page.pictures == 5
+    tables = {path.stem for path in (tmp_path / "first" / "tables").glob("*.csv")}
+    assert {
+        "measures",
+        "measures_first",
+        "fidelity",
+        "inheritance",
+        "comparisons",
+        "hypothesis",
+        "checks",
+    } <= tables
+    assert tables == {path.stem for path in (tmp_path / "first" / "tables").glob("*.tex")}
+
+
+def test_the_answer_comes_first_with_what_belongs_beside_it(write):
+    report, page = write(records())
+    primary, beside, warning = answer(report)
+    assert re.match(r"Cue following is \d+\.\d points higher with crd_kd than with two_stage, 95 % ", primary)
+    assert re.search(r"unbiased accuracy 69\.\d % \(crd_kd\) and 6\d\.\d % \(two_stage\), difference", beside)
+    assert "clean accuracy 90.0 % (crd_kd) and 90.0 % (two_stage), difference 0.0 points" in beside
+    assert warning.startswith("two_stage follows the cue less, but") and "not mitigation" in warning
+    assert report["points"][0] == "teacher biased, students biased"  # the last in the grid
+    assert page.index(primary) < page.index("Self-checks") < page.index("<table>")
+    text = study_text(report)
+    assert text.startswith(primary) and "Teacher biased, students biased. Mean over seeds" in text
+    assert text.count("passed: ") == 4 and "FAILED" not in text
+
+
+def test_tables_hold_the_numbers(write, tmp_path):
+    report, _ = write(records())
+    with open(tmp_path / "tables" / "measures.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 4 and rows[0]["shortcut.teacher"] == "biased"
+    expected = [r.measures.following for r in records() if r.method == "kd<1>" and r.point == POINTS[-1]]
+    (row,) = [r for r in rows[:4] if r["method"] == "kd<1>"]
+    assert float(row["following"]) == pytest.approx(np.mean(expected)) and row["worst_group"] == ""
+    assert float(row["excess_following"]) == pytest.approx(0.25, abs=0.03) and float(row["cue_decoding"]) == 0.9
+    first = (tmp_path / "tables" / "comparisons_first.csv").read_text(encoding="utf-8").splitlines()
+    assert len(first) == 1 + 2 and first[0].startswith("first,second,measure,seeds,difference,")
+    assert len((tmp_path / "tables" / "inheritance.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3
+
+
+def test_places_join_the_arms_of_the_teacher(write):
+    report, _ = write(records())
+    first, second = places(report)
+    assert (first.label, second.label) == ("students biased", "students unbiased")
+    assert list(first.arms) == ["biased", "unbiased"] and len(first.inheritance) == 3
+    assert first.name("following") == "following-1-students-biased"
+
+
+def test_a_failed_check_is_told_everywhere(write):
+    report, page = write(records(unbiased_gap=0.2))
+    assert "Self-checks that failed: teacher unbiased." in answer(report)[-1]
+    assert "<strong>FAILED</strong>" in page and "Where it failed" in page
+    assert re.search(r"FAILED: .*at most 5 points: 8 of 8 fail, at worst 20.0 points", study_text(report))
+
+
+def test_one_seed_has_no_intervals_and_says_why(write):
+    report, page = write(records(1))
+    assert "over one seed, which gives no interval" in answer(report)[0]
+    assert "One seed says nothing about the spread over seeds." in page
+
+
+def test_what_is_missing_is_named(write):
+    kept = [r for r in records(2) if r.method != "crd_kd" and (r.method, r.seed) != ("two_stage", 1)]
+    whole = context(records(3))
+    recorded = [place for place in whole["recorded"] if place["seed"] < 2]
+    report, page = write(kept, points=whole["points"], seeds=whole["seeds"], recorded=recorded)
+    assert "no seed has a value of both" in answer(report)[0]
+    assert "teacher biased, students biased: seed 2 was not recorded" in report["missing"]
+    assert "teacher biased, students biased: no two_stage of seed 1" in report["missing"]
+    assert len(report["missing"]) == 8 and "8 missing" in page and "missing: 8" in study_text(report)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ([{}], "No teacher and student were recorded in both arms of shortcut.teacher."),
+        (POINTS[-1:], "Not recorded with random cues for teacher and students"),
+    ],
+    ids=["no grid", "one arm"],
+)
+def test_fewer_arms(write, points, said):
+    stated = replace(STATED, where={})
+    report, page = write(records(2, points), stated)
+    assert said in page and "Example images were not asked for." in page and report["hypothesis"]
+    assert all(part["passed"] is None for part in report["checks"] if part["name"] == "teacher_unbiased")
+
+
+def test_without_a_hypothesis_or_a_point_for_it(write):
+    report, _ = write(records(2), None)
+    assert answer(report)[0].startswith("No hypothesis was stated") and report["rest"]
+    report, _ = write(records(2), replace(STATED, where={"shortcut.teacher": "odd"}))
+    assert answer(report)[0].startswith("No primary answer. No model is at a point")
+
+
+def test_a_study_without_a_cue(write, tmp_path):
+    rng, points = np.random.default_rng(0), [{"student.arch": arch} for arch in ("resnet8", "resnet20")]
+    rates = {"teacher": 0.95, "kd": 0.8, "two_stage": 0.9}
+    given = [
+        Record(point, seed, method, None, None, {"test_top1": rate + rng.normal(0, 0.003), "cue_read": None})
+        for point, seed, (method, rate) in itertools.product(points, range(3), rates.items())
+    ]
+    report, page = write(given, None)
+    assert "No cue was planted" in page and "cue following" not in page and "Inheritance" not in page
+    assert Page(page).open == [] and Page(page).links <= Page(page).anchors
+    assert "points lower with kd than with two_stage" in report["rest"][0]["sentence"]
+    text = study_text(report)
+    assert "test top-1, %" in text and text.count("resnet20") == 3
+    names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert names == {"accuracy-1-arch-resnet8", "accuracy-2-arch-resnet20"}
+
+
+def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path):
+    write(records(1))
+    mine = tmp_path / "figures" / "mine.png"
+    mine.write_bytes(b"")
+    write(records(1, POINTS[-1:]))
+    left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    assert left == {"following-1-students-biased", "mine"}
+
+
+def test_followed_images_are_conflicting_and_fooled_both():
+    classes_cue = np.arange(4)
+    labels, cues = np.repeat(np.arange(4), 5), np.tile(np.arange(4), (20, 1))
+    teacher = Shown(labels, cues, cues.copy(), None, classes_cue)  # reads the cue alone
+    student = replace(teacher, predictions=np.where(labels[:, None] < 2, cues, labels[:, None]))
+    images, columns = followed(teacher, student, most=4)
+    assert images == [0, 3, 6, 9] and len(set(columns)) > 1
+    assert all(labels[image] != cues[image, column] for image, column in zip(images, columns, strict=True))
+    honest = replace(teacher, predictions=np.tile(labels[:, None], 4))
+    assert followed(teacher, honest) == ([], [])
+
+
+def test_no_record_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least one record"):
+        write_study([], context(records(1)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
