@@ -1,0 +1,146 @@
+"""The rooms of the house and the arrows between them, read from the imports: serves no module, but all of them."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOT_MODULES = {"main", "main_eval", "errors", "files"}
+PURE = {"torch", "numpy", "scipy", "sklearn"}  # all that a file which can be lifted out may need
+
+# room -> rooms it may import; what stands lower may be used by what stands higher, never the reverse
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "files": {"errors"},
+    "losses": set(),
+    "CKA": set(),
+    "estimator": set(),
+    "configs": {"errors", "files"},
+    "models": {"configs", "errors", "files"},
+    "dataset": {"configs", "errors", "files"},
+    "training": {"CKA", "configs", "dataset", "errors", "files", "losses", "models"},
+    "diagnostics": {"CKA", "configs", "dataset", "errors", "estimator", "files", "models", "training"},
+    "study": {"configs", "dataset", "diagnostics", "errors", "files", "models", "training"},
+    "main": {"configs", "dataset", "errors", "models", "study", "training"},
+    "main_eval": {"configs", "dataset", "diagnostics", "errors", "files", "models", "study", "training"},
+}
+MAY_IMPORT["benchmarks"] = set(MAY_IMPORT) - {"main", "main_eval"} | {"benchmarks"}
+
+LIFTABLE = ("losses", "CKA", "estimator", "diagnostics.statistics")  # torch and numpy in, numbers out
+
+# within diagnostics: a page is made of tables and figures, and those of measures
+UPWARDS = {
+    "diagnostics.tables": ("diagnostics.report", "diagnostics.figures"),
+    "diagnostics.figures": ("diagnostics.report", "diagnostics.tables"),
+}
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module outside the tests by its dotted name."""
+    rooms = [root / room for room in MAY_IMPORT if (root / room).is_dir()]
+    paths = [*root.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths
+    }
+
+
+def imports(root: Path) -> dict[str, set[str]]:
+    """What each module imports: modules of this project by their dotted names, others by their first part."""
+    known = modules(root)
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}: a relative import hides which room is entered"
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                named = [one if one in known else str(node.module) for one in inner]
+            else:
+                continue
+            found[name] |= {one if one in known else one.partition(".")[0] for one in named} - {name}
+    return found
+
+
+def breaches(root: Path) -> list[str]:
+    """Every import that a rule forbids, in words."""
+    graph = imports(root)
+    lines = []
+    for module, used in graph.items():
+        room = module.partition(".")[0]
+        for other in sorted(used):
+            other_room = other.partition(".")[0]
+            own = other in graph
+            if own and other_room != room and other_room not in MAY_IMPORT[room]:
+                lines.append(f"{module} imports {other}: {room} may not import {other_room}")
+            if module.startswith(LIFTABLE) and _is_foreign(module, other, own):
+                lines.append(f"{module} imports {other}: it could not be lifted out any more")
+            for start, forbidden in UPWARDS.items():
+                if module.startswith(start) and other.startswith(forbidden):
+                    lines.append(f"{module} imports {other}: {start} stands below it")
+    return lines
+
+
+def _is_foreign(module: str, other: str, own: bool) -> bool:
+    if own:
+        return module.partition(".")[0] != other.partition(".")[0] or module.startswith("diagnostics")
+    return other not in PURE and other not in sys.stdlib_module_names
+
+
+def test_every_arrow_points_down() -> None:
+    assert breaches(ROOT) == []
+
+
+def test_there_are_no_circles() -> None:
+    graph = imports(ROOT)
+    try:
+        TopologicalSorter({name: used & graph.keys() for name, used in graph.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
+
+
+def test_the_root_holds_the_entry_points_and_nothing_else_that_is_python() -> None:
+    assert {path.stem for path in ROOT.glob("*.py")} == ROOT_MODULES
+
+
+def test_each_module_has_a_test_of_its_name_or_is_named_in_the_first_line_of_one() -> None:
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    first_lines = " ".join(path.read_text(encoding="utf-8").partition("\n")[0] for path in files)
+    without = [
+        name
+        for name, path in modules(ROOT).items()
+        if path.name != "__init__.py"
+        and not (ROOT / "tests" / path.relative_to(ROOT)).with_name(f"test_{path.name}").exists()
+        and path.relative_to(ROOT).as_posix() not in first_lines
+    ]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    ("module", "planted", "breach"),
+    [
+        ("losses/planted.py", "from configs.schema import CRD", "losses may not import configs"),
+        ("losses/planted.py", "import pydantic", "it could not be lifted out any more"),
+        ("diagnostics/statistics.py", "from diagnostics import seeds", "it could not be lifted out any more"),
+        ("training/planted.py", "def late():\n    from diagnostics import seeds", "training may not import"),
+        ("models/planted.py", "import study.grid", "models may not import study"),
+        ("study/planted.py", "from main import run", "study may not import main"),
+        ("diagnostics/tables/planted.py", "from diagnostics.report import page", "tables stands below it"),
+    ],
+)
+def test_a_wrong_import_is_found(tmp_path: Path, module: str, planted: str, breach: str) -> None:
+    for name in ("configs/schema", "diagnostics/seeds", "diagnostics/report/page", "study/grid", "main"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.py").touch()
+    (tmp_path / module).parent.mkdir(parents=True, exist_ok=True)
+    assert breaches(tmp_path) == []
+    (tmp_path / module).write_text(planted, encoding="utf-8")
+    found = breaches(tmp_path)
+    assert found and all(line.startswith(module.removesuffix(".py").replace("/", ".")) for line in found)
+    assert any(breach in line for line in found)
