@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from configs.reading import DEFAULT_CONFIG, load_config
 from dataset.prepare import prepare
 from dataset.sources import load_source
 from diagnostics import recording
-from diagnostics.recording import Recordings, Subject
+from diagnostics.plain import to_plain
+from diagnostics.recording import Recording, Subject
 from diagnostics.report.folder import write_report
 from diagnostics.report.terminal import counts_text, runs_text
 from diagnostics.runs import compare_runs
@@ -31,7 +31,7 @@ from models.export import export_model
 from models.machine import choose_device, open_machine
 from study.answer import study_text
 from study.examples import choose_examples
-from study.records import load_records
+from study.measurements import load_measurements
 from study.report import write_study
 from training.experiment import Experiment
 from training.run_folder import RunFolder
@@ -77,7 +77,7 @@ def evaluate_counts(counts: list[int], as_json: bool) -> None:
         statistics = paired_statistics(Counts(*counts))
     except ValueError as error:
         raise UserError(f"--counts: {error}") from None
-    print(json.dumps(asdict(statistics), indent=2) if as_json else counts_text(statistics))
+    print(json.dumps(to_plain(statistics), indent=2) if as_json else counts_text(statistics))
 
 
 def evaluate_run(arguments: argparse.Namespace) -> None:
@@ -89,10 +89,10 @@ def evaluate_run(arguments: argparse.Namespace) -> None:
         recordings = record(experiment, subjects, folder)
     report = write_report(recordings, folder)
     if arguments.json:
-        print(json.dumps(report))
+        print(json.dumps(to_plain(report)))
         return
     print(summary_text(report))
-    if report["context"]["config"].get("shortcut", {}).get("cue", "none") not in ("none", "file"):
+    if report.context.config.get("shortcut", {}).get("cue", "none") not in ("none", "file"):
         print(PLANTED)
     print(f"files: {folder}/report.html, report.json, predictions.npz, tables/, figures/")
 
@@ -107,12 +107,12 @@ def is_study(folder: Path) -> bool:
 
 def evaluate_study(folder: Path, as_json: bool) -> None:
     """Report what was recorded of a study."""
-    records, context = load_records(folder)
-    if not records:
+    measured, context = load_measurements(folder)
+    if not measured:
         raise UserError(f"{folder} holds no recorded run yet: run python main.py --phase study")
-    report = write_study(records, context, folder / "eval", choose_examples(context))
+    report = write_study(measured, context, folder / "eval", choose_examples(context))
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps(to_plain(report)))
         return
     print(study_text(report))
     print(f"files: {folder}/eval/report.html, report.json, tables/, figures/")
@@ -138,7 +138,7 @@ def _subjects(arguments: argparse.Namespace) -> tuple[Experiment, list[Subject],
     return experiment, subjects, arguments.output_dir / f"eval-{hashes}"
 
 
-def _read(path: Path) -> Recordings:
+def _read(path: Path) -> Recording:
     try:
         return recording.read(path)
     except ValueError as error:
@@ -171,7 +171,7 @@ def evaluate_runs(arguments: argparse.Namespace) -> None:
         comparison = compare_runs(runs)
     except ValueError as error:
         raise UserError(f"--compare: {error}") from None
-    print(json.dumps(comparison) if arguments.json else runs_text(comparison))
+    print(json.dumps(to_plain(comparison)) if arguments.json else runs_text(comparison))
 
 
 def run() -> None:

@@ -22,7 +22,7 @@ from configs.schema import Config, Data, Network, Teacher
 from dataset.prepare import prepare
 from dataset.sources import Images, Source
 from diagnostics import analysis
-from diagnostics.recording import Recordings, Subject
+from diagnostics.recording import Recording, Subject
 from diagnostics.report.folder import write_report
 from diagnostics.subjects import open_run, record, subjects_of_run
 from models.machine import open_machine
@@ -62,7 +62,7 @@ def timed(name: str, call: Callable[[], object]) -> None:
     print(f"{name:46} {time.perf_counter() - start:6.1f} s", flush=True)
 
 
-def print_parts(recordings: Recordings) -> None:
+def print_parts(recordings: Recording) -> None:
     """Time of each family of numbers by itself; all of them are in the report's time as well."""
     models = recordings.models
     teacher, *students = models

@@ -6,8 +6,8 @@ Letters: N test images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,60 +19,61 @@ from diagnostics.comparison import (
     smallest_detectable_difference,
     wilson_interval,
 )
-from diagnostics.recording import Recording, Recordings
+from diagnostics.recording import RecordedModel, Recording
+from diagnostics.results import MethodsCompared, ModelAccuracy, Pair
 from diagnostics.seeds import SeedComparison, compare_over_seeds, sentence
 from diagnostics.statistics import count, paired_statistics
 
-Section = dict[str, Any]
 Basis = tuple[int, Literal["seeds", "images"]]
 
 
-def right(model: Recording, recordings: Recordings) -> NDArray[np.bool_]:
+def right(model: RecordedModel, recording: Recording) -> NDArray[np.bool_]:
     """Where a model is right, (N,)."""
-    return model.logits.argmax(axis=1) == recordings.labels
+    return np.asarray(model.logits.argmax(axis=1) == recording.labels)
 
 
-def accuracy(model: Recording, correct: NDArray[np.bool_]) -> Section:
+def accuracy(model: RecordedModel, correct: NDArray[np.bool_]) -> ModelAccuracy:
     """Top-1 of a model with its Wilson interval."""
-    low, high = wilson_interval(int(correct.sum()), len(correct))
-    kept = {key: model.meta[key] for key in ("name", "method", "seed", "arch", "weights_hash")}
-    return {**kept, "top1": float(correct.mean()), "low": low, "high": high}
+    meta, (low, high) = model.meta, wilson_interval(int(correct.sum()), len(correct))
+    top1 = float(correct.mean())
+    return ModelAccuracy(meta.name, meta.method, meta.seed, meta.arch, meta.weights_hash, top1, low, high)
 
 
-def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Section:
+def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Pair:
     """Every paired statistic of two models, right or wrong on the same images (N,), and the sentence it allows."""
     statistics = paired_statistics(count(a, b))
     interval = bootstrap_difference(a, b, seed=0)
-    return {
-        "a": name_a,
-        "b": name_b,
-        **asdict(statistics),
-        "quoted_p": statistics.quoted_test.p,
-        "quoted_log10_p": statistics.quoted_test.log10_p,
-        "interval": asdict(interval),
-        "detectable": asdict(smallest_detectable_difference(len(a), statistics.disagreement)),
-        "sentence": _sentence(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
-    }
+    return Pair(
+        name_a,
+        name_b,
+        statistics,
+        statistics.quoted_test.p,
+        statistics.quoted_test.log10_p,
+        interval,
+        smallest_detectable_difference(len(a), statistics.disagreement),
+        _sentence(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
+    )
 
 
-def adjust(pairs: Sequence[Section]) -> list[Section]:
+def adjust(pairs: Sequence[Pair]) -> list[Pair]:
     """The same pairs with Holm's correction over all of them."""
-    adjusted = holm([pair["quoted_log10_p"] for pair in pairs], log10=True)
-    return [{**pair, "holm_log10_p": value} for pair, value in zip(pairs, adjusted, strict=True)]
+    adjusted = holm([pair.quoted_log10_p for pair in pairs], log10=True)
+    return [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
 
 
-def compare_seeds(name_a: str, name_b: str, a: dict[int, float], b: dict[int, float]) -> Section | None:
+def compare_seeds(name_a: str, name_b: str, a: dict[int, float], b: dict[int, float]) -> MethodsCompared | None:
     """Paired comparison of accuracies by seed; None where fewer than two seeds are shared."""
     shared = sorted(a.keys() & b.keys())
     if len(shared) < 2:
         return None
     result = compare_over_seeds([a[seed] for seed in shared], [b[seed] for seed in shared])
-    text = _sentence(name_a, name_b, result, (len(shared), "seeds"))
-    return {"a": name_a, "b": name_b, "seeds": shared, **asdict(result), "sentence": text}
+    return MethodsCompared(
+        name_a, name_b, shared, result, _sentence(name_a, name_b, result, (len(shared), "seeds"))
+    )
 
 
 def _sentence(
     name_a: str, name_b: str, result: DifferenceInterval | SeedComparison, basis: Basis, p: float | None = None
 ) -> str:
-    bounds = [None if bound is None else 100 * bound for bound in (result.low, result.high)]
-    return sentence(name_a, name_b, 100 * result.difference, *bounds, basis, p)
+    low, high = (None if bound is None else 100 * bound for bound in (result.low, result.high))
+    return sentence(name_a, name_b, 100 * result.difference, low, high, basis, p)

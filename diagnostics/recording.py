@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,8 @@ from tqdm import tqdm
 from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from diagnostics.cost import model_cost
+from diagnostics.cost import Cost, Latency, model_cost
+from diagnostics.plain import to_plain
 from diagnostics.robustness import CORRUPTIONS, SEVERITIES, corrupt
 from models.machine import Machine
 from models.taps import TappedModel, blocks_of, default_taps
@@ -31,6 +32,8 @@ LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
 CORRUPTED_SAMPLE = 1000  # test images that are corrupted
 COST_SECONDS = 0.5  # of repeated passes a batch size
 PROBE_SAMPLE = 5000  # training images that the linear probe learns from
+
+History = Sequence[Mapping[str, float]]  # what was measured in each epoch
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,53 @@ class Subject:
     classifies: bool  # False for stage 1, whose classifier is untrained
     detailed: bool  # whether corruptions and cost are measured too
     taps: Sequence[str] | None  # None for the last two blocks
-    history: Sequence[Mapping[str, float]]
+    history: History
     build: Callable[[], nn.Module]  # gives the network on its device
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
 
 
 @dataclass(frozen=True)
-class Recording:
+class Meta:
+    """What is known of a recorded network beside its outputs: of its `Subject`, and measured with it."""
+
+    name: str
+    method: str
+    seed: int | None
+    arch: str
+    weights_hash: str
+    classifies: bool
+    detailed: bool
+    history: History
+    layers: list[str]  # names of the layers of the layer-by-layer comparison
+    widths: list[int]  # their channels
+    cost: Cost | None  # None if not detailed
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Meta:
+        cost = values["cost"]
+        if cost is not None:
+            cost = Cost(**{**cost, "latencies": [Latency(**latency) for latency in cost["latencies"]]})
+        return Meta(**{**values, "cost": cost})
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all models of a recording have in common."""
+
+    run: str  # name of the run's folder
+    config: dict[str, Any]  # the resolved config as JSON
+    classes: list[str]
+    fingerprint: str  # of the images
+    bfloat16: bool
+    evaluated_on: dict[str, Any]  # versions and hardware, see training/environment.py
+    trained_on: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class RecordedModel:
     """One network on the test images."""
 
-    meta: dict[str, Any]  # of the subject, with layer names and widths and the measured cost
+    meta: Meta
     logits: NDArray[np.float32]  # (N, C)
     penultimate: NDArray[np.float16]  # (N, D1)
     last: NDArray[np.float16]  # (N, D2)
@@ -65,27 +105,27 @@ class Recording:
 
     @property
     def name(self) -> str:
-        return self.meta["name"]
+        return self.meta.name
 
     def layer_features(self) -> list[NDArray[np.float16]]:
         """The (M, D) features of each layer."""
-        return np.split(self.layers, np.cumsum(self.meta["widths"])[:-1], axis=1)
+        return np.split(self.layers, np.cumsum(self.meta.widths)[:-1], axis=1)
 
 
 ARRAYS = ("logits", "penultimate", "last", "layers", "probe", "corrupted")
 
 
 @dataclass(frozen=True)
-class Recordings:
+class Recording:
     """All networks of an evaluation on the same images."""
 
-    context: dict[str, Any]  # run, config, environment, class names, data fingerprint
+    context: Context
     labels: NDArray[np.int64]  # (N,)
     indices: NDArray[np.int64]  # (N,) positions in the test set
     layer_indices: NDArray[np.int64]  # (M,)
     corrupted_indices: NDArray[np.int64]
     probe_labels: NDArray[np.int64]  # (P,)
-    models: list[Recording]
+    models: list[RecordedModel]
 
 
 SHARED = ("labels", "indices", "layer_indices", "corrupted_indices", "probe_labels")
@@ -95,9 +135,9 @@ def record(
     subjects: Sequence[Subject],
     data: TrainingData,
     machine: Machine,
-    context: dict[str, Any],
-    old: Recordings | None,
-) -> Recordings:
+    context: Context,
+    old: Recording | None,
+) -> Recording:
     """Run every subject over the test images, or take it from `old` where weights and data are unchanged."""
     num_images = len(data.test)
     shared = {
@@ -109,27 +149,38 @@ def record(
     probe = _sample(len(data.train), PROBE_SAMPLE)
     known = (
         {}
-        if old is None or old.context["fingerprint"] != context["fingerprint"]
-        else {(model.meta["weights_hash"], model.meta["detailed"]): model for model in old.models}
+        if old is None or old.context.fingerprint != context.fingerprint
+        else {(model.meta.weights_hash, model.meta.detailed): model for model in old.models}
     )
     models = []
     for subject in tqdm(subjects, desc="evaluating", disable=machine.quiet or None, leave=False, unit="model"):
         found = known.get((subject.weights_hash, subject.detailed))
         if found is not None:
-            meta = {**found.meta, **_meta(subject)}
-            models.append(replace(found, meta=meta))
+            again = _meta(subject, found.meta.layers, found.meta.widths, found.meta.cost)
+            models.append(replace(found, meta=again))
         else:
             models.append(_record_one(subject, data, machine, shared, probe))
-    return Recordings(context, probe_labels=data.train.labels.cpu().numpy()[probe], models=models, **shared)
+    return Recording(context, probe_labels=data.train.labels.cpu().numpy()[probe], models=models, **shared)
 
 
 def _sample(total: int, most: int) -> NDArray[np.int64]:
     return np.sort(torch.randperm(total, generator=generator(0))[:most].numpy())
 
 
-def _meta(subject: Subject) -> dict[str, Any]:
-    kept = ("name", "method", "seed", "arch", "weights_hash", "classifies", "detailed")
-    return {**{key: getattr(subject, key) for key in kept}, "history": [dict(epoch) for epoch in subject.history]}
+def _meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
+    return Meta(
+        subject.name,
+        subject.method,
+        subject.seed,
+        subject.arch,
+        subject.weights_hash,
+        subject.classifies,
+        subject.detailed,
+        [dict(epoch) for epoch in subject.history],
+        layers,
+        widths,
+        cost,
+    )
 
 
 @torch.no_grad()
@@ -139,7 +190,7 @@ def _record_one(
     machine: Machine,
     shared: Mapping[str, NDArray[Any]],
     probe: NDArray[np.int64],
-) -> Recording:
+) -> RecordedModel:
     model = subject.build().eval()
     layers = blocks_of(model) or list(subject.taps or ())
     taps = list(subject.taps or default_taps(model))
@@ -149,15 +200,15 @@ def _record_one(
     logits, features = _forward(tapped, data.test, np.arange(len(data.test)), machine)
     sample = [feature[shared["layer_indices"]] for feature in features[: len(layers)]]
     probe_features = _forward(tapped, data.train, probe, machine)[1][positions[1]]
-    meta = {**_meta(subject), "layers": layers, "widths": [part.shape[1] for part in sample], "cost": None}
+    cost = None
     corrupted = np.empty((0, 0, 0), dtype=np.int32)
     if subject.detailed:
         size = data.settings.image_size
-        meta["cost"] = asdict(model_cost(model, (3, size, size), machine.device, seconds=COST_SECONDS))
+        cost = model_cost(model, (3, size, size), machine.device, seconds=COST_SECONDS)
         corrupted = _corrupted(model, data.test, shared["corrupted_indices"], machine)
     projections = {name: value.float().numpy() for name, value in (subject.projections or {}).items()}
-    return Recording(
-        meta,
+    return RecordedModel(
+        _meta(subject, layers, [part.shape[1] for part in sample], cost),
         logits,
         features[positions[0]],
         features[positions[1]],
@@ -197,12 +248,12 @@ def _corrupted(
     return predicted
 
 
-def write(recordings: Recordings, file: BinaryIO) -> None:
-    """Store recordings as a compressed .npz without pickled objects."""
-    arrays: dict[str, NDArray[Any]] = {name: getattr(recordings, name) for name in SHARED}
-    arrays["context"] = np.array(json.dumps(recordings.context))
-    arrays["meta"] = np.array([json.dumps(model.meta) for model in recordings.models])
-    for number, model in enumerate(recordings.models):
+def write(recording: Recording, file: BinaryIO) -> None:
+    """Store a recording as a compressed .npz without pickled objects."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(recording, name) for name in SHARED}
+    arrays["context"] = np.array(json.dumps(to_plain(recording.context)))
+    arrays["meta"] = np.array([json.dumps(to_plain(model.meta)) for model in recording.models])
+    for number, model in enumerate(recording.models):
         arrays |= {f"{number}.{name}": getattr(model, name) for name in ARRAYS}
         arrays |= {f"{number}.projections.{name}": value for name, value in model.projections.items()}
     buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
@@ -210,13 +261,13 @@ def write(recordings: Recordings, file: BinaryIO) -> None:
     file.write(buffer.getbuffer())
 
 
-def _read_one(arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any], prefix: str) -> Recording:
+def _read_one(arrays: Mapping[str, NDArray[Any]], meta: Meta, prefix: str) -> RecordedModel:
     start = f"{prefix}projections."
     projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
-    return Recording(meta, *(arrays[prefix + name] for name in ARRAYS), projections)
+    return RecordedModel(meta, *(arrays[prefix + name] for name in ARRAYS), projections)
 
 
-def read(path: Path) -> Recordings:
+def read(path: Path) -> Recording:
     """Read what `write` stored.
 
     Raises:
@@ -224,9 +275,9 @@ def read(path: Path) -> Recordings:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            metas = [json.loads(text) for text in arrays["meta"]]
+            metas = [Meta.from_json(json.loads(text)) for text in arrays["meta"]]
             models = [_read_one(arrays, meta, f"{number}.") for number, meta in enumerate(metas)]
             shared = {name: arrays[name] for name in SHARED}
-            return Recordings(json.loads(str(arrays["context"])), models=models, **shared)
-    except (OSError, KeyError, ValueError, EOFError) as error:
+            return Recording(Context(**json.loads(str(arrays["context"]))), models=models, **shared)
+    except (OSError, KeyError, TypeError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is no file of predictions: {error}") from None

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
+from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE
+
 WILCOXON_FROM = 6  # with fewer seeds, the smallest two-sided p, 2 / 2^S, cannot pass below 0.05
 ROUNDING = 1e-12  # differences below this share of the largest value are rounding error, not spread
 
@@ -117,21 +118,22 @@ def sentence(
         raise ValueError(f'basis must be a number of 1 or more with "seeds" or "images", got {basis}')
     if (low is None) != (high is None):
         raise ValueError("low and high must both be given or both be None")
-    no_difference = f"no difference shown between {name_b} and {name_a}: {_points(difference_points)} points"
+    no_difference = (
+        f"no difference shown between {name_b} and {name_a}: {plain_number(difference_points, 1)} points"
+    )
     if low is None or high is None:
         source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
         return f"{no_difference}, and {source} no interval"
     place = f"{'over' if unit == 'seeds' else 'on'} {number:,} {unit}"
-    if p is not None and p >= 1 - LEVEL and not low <= 0 <= high:
-        return f"{no_difference}, 95 % {_points(low)} to {_points(high)} but p = {p:.2f} by the test, {place}"
-    if low > 0:
-        size, bounds, verdict = difference_points, (low, high), "better"
-    elif high < 0:
-        size, bounds, verdict = -difference_points, (-high, -low), "worse"
-    else:
-        return f"{no_difference}, 95 % {_points(low)} to {_points(high)}, {place}"
-    interval = f"95 % {_points(bounds[0])} to {_points(bounds[1])}"
-    return f"{name_b} is {_points(size)} points {verdict} than {name_a}, {interval}, {place}"
+    if p is not None and p >= SIGNIFICANCE and not low <= 0 <= high:
+        bounds = f"95 % {plain_number(low, 1)} to {plain_number(high, 1)}"
+        return f"{no_difference}, {bounds} but p = {p:.2f} by the test, {place}"
+    if low <= 0 <= high:
+        return f"{no_difference}, 95 % {plain_number(low, 1)} to {plain_number(high, 1)}, {place}"
+    sign, verdict = (1, "better") if low > 0 else (-1, "worse")
+    least, most = sorted((sign * low, sign * high))
+    interval = f"95 % {plain_number(least, 1)} to {plain_number(most, 1)}"
+    return f"{name_b} is {plain_number(sign * difference_points, 1)} points {verdict} than {name_a}, {interval}, {place}"
 
 
 def _checked(values: Sequence[float], name: str) -> np.ndarray:
@@ -149,7 +151,7 @@ def _summary(values: np.ndarray, scale: float) -> SeedSummary:
     sd = float(values.std(ddof=1))
     if sd <= ROUNDING * scale:
         return SeedSummary(n, mean, 0.0, None, None, dict.fromkeys(("low", "high"), NO_SPREAD))
-    margin = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
     return SeedSummary(n, mean, sd, mean - margin, mean + margin, {})
 
 
@@ -172,5 +174,6 @@ def _signed_rank_p(differences: np.ndarray, scale: float) -> float:
     return min(1.0, 2 * float(tail))
 
 
-def _points(value: float) -> str:
-    return f"{round(value, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0
+def plain_number(value: float, places: int, sign: str = "") -> str:
+    """A number with so many decimals; what rounds to 0 has no sign of its own."""
+    return f"{round(value, places) + 0.0:{sign}.{places}f}"  # + 0.0 turns -0.0 into 0.0

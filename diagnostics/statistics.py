@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
+CONFIDENCE = 0.95  # of every interval
+SIGNIFICANCE = 0.05  # below which a p counts
 EXACT_BELOW = 25  # with fewer discordant images than this, the exact McNemar test is the one to quote
 
 NO_DISCORDANT = "b + c is 0: no image is right for one model and wrong for the other."

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -14,7 +13,7 @@ from configs.schema import METHODS, Config, Network
 from dataset.prepare import prepare
 from dataset.sources import load_source
 from diagnostics import recording
-from diagnostics.recording import Recordings, Subject
+from diagnostics.recording import Context, Recording, Subject
 from errors import UserError
 from files import write_atomically
 from models.checkpoint import file_hash, load, load_weights
@@ -121,29 +120,29 @@ def _load(experiment: Experiment, network: Network, path: Path) -> nn.Module:
     return experiment.machine.place(model).eval()
 
 
-def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Recordings:
+def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Recording:
     """Record the subjects, reusing and then replacing `folder`/predictions.npz."""
     path = folder / "predictions.npz"
     try:
         old = recording.read(path) if path.exists() else None
     except ValueError:
         old = None  # of another version: recorded again below
-    recordings = recording.record(subjects, experiment.data, experiment.machine, _context(experiment), old)
+    new = recording.record(subjects, experiment.data, experiment.machine, _context(experiment), old)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: recording.write(recordings, file))
-    return recordings
+    write_atomically(path, lambda file: recording.write(new, file))
+    return new
 
 
-def _context(experiment: Experiment) -> dict[str, Any]:
+def _context(experiment: Experiment) -> Context:
     config: Config = experiment.config
     trained = experiment.folder.path / "environment.json"
     here = {key: value for key, value in environment().items() if key != "command"}
-    return {
-        "run": experiment.folder.path.name,
-        "config": config.model_dump(mode="json"),
-        "classes": experiment.data.classes,
-        "fingerprint": experiment.data.fingerprint,
-        "bfloat16": experiment.machine.bfloat16,
-        "evaluated_on": here,
-        "trained_on": json.loads(trained.read_text(encoding="utf-8")) if trained.exists() else None,
-    }
+    return Context(
+        run=experiment.folder.path.name,
+        config=config.model_dump(mode="json"),
+        classes=experiment.data.classes,
+        fingerprint=experiment.data.fingerprint,
+        bfloat16=experiment.machine.bfloat16,
+        evaluated_on=here,
+        trained_on=json.loads(trained.read_text(encoding="utf-8")) if trained.exists() else None,
+    )

@@ -2,69 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from diagnostics.tables.table import to_text
 from study import tables as study_tables
+from study.comparison import Contrast, points
+from study.results import StudyReport
 
-Section = Mapping[str, Any]
 NOT_STATED = "No hypothesis was stated before running, so there is no primary answer: all comparisons explore."
 
 
-def answer(report: Section) -> list[str]:
+def answer(report: StudyReport) -> list[str]:
     """The primary hypothesis in a sentence with its interval, and what must be read with it."""
-    if not report["hypothesis"]:
-        return [NOT_STATED if report["stated"] is None else f"No primary answer. {report['notes']['hypothesis']}"]
-    row = report["hypothesis"][0]
-    lines = [f"{_capital(row['sentence'])}."]
-    lines += _beside(row) if report["planted"] else []
-    lines += [f"{row['caution']}."] if row["caution"] else []
-    failed = [check["name"].replace("_", " ") for check in report["checks"] if check["passed"] is False]
+    if not report.hypothesis:
+        return [NOT_STATED if report.stated is None else f"No primary answer. {report.notes['hypothesis']}"]
+    row = report.hypothesis[0]
+    lines = [f"{_capital(row.sentence)}."]
+    lines += _beside(row) if report.planted else []
+    lines += [f"{row.caution}."] if row.caution else []
+    failed = [check.name.replace("_", " ") for check in report.checks if check.passed is False]
     if failed:
         lines.append(f"Self-checks that failed: {', '.join(failed)}. Read the answer with that in mind.")
     return lines
 
 
-def _beside(row: Section) -> list[str]:
+def _beside(row: Contrast) -> list[str]:
     parts = []
-    for name, result in row["beside"].items():
-        if result["difference"] is None:
+    for name, result in row.beside.items():
+        if result.difference is None or result.mean_first is None or result.mean_second is None:
             parts.append(f"{name} accuracy is not on record")
             continue
-        both = " and ".join(
-            f"{100 * result[mean]:.1f} % ({row[side]})"
-            for mean, side in (("mean_first", "first"), ("mean_second", "second"))
-        )
-        low, high = result["low"], result["high"]
-        interval = "" if low is None else f", 95 % {_points_text(low)} to {_points_text(high)}"
-        parts.append(f"{name} accuracy {both}, difference {_points_text(result['difference'])} points{interval}")
+        both = f"{100 * result.mean_first:.1f} % ({row.first}) and {100 * result.mean_second:.1f} % ({row.second})"
+        interval = ""
+        if result.low is not None and result.high is not None:
+            interval = f", 95 % {points(result.low)} to {points(result.high)}"
+        parts.append(f"{name} accuracy {both}, difference {points(result.difference)} points{interval}")
     return [f"Beside it: {'; '.join(parts)}."]
-
-
-def _points_text(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:.1f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def study_text(report: Section) -> str:
+def study_text(report: StudyReport) -> str:
     """Answer, self-checks and the table of the first point, for a terminal."""
-    first = report["summary"][0]
+    first = report.summary[0]
     shown = {name: study_tables.MEASURES[name] for name in study_tables.BRIEF}
-    lead = [row for row in report["summary"] if row["label"] == first["label"]]
-    if not report["planted"]:
-        lead, shown = report["summary"], study_tables.PLAIN
-    names = [] if report["planted"] else study_tables.keys(report)
+    lead = [row for row in report.summary if row.label == first.label]
+    if not report.planted:
+        lead, shown = report.summary, study_tables.PLAIN
+    names = [] if report.planted else study_tables.keys(report)
     table = study_tables.measures(lead, shown, names)
-    caption = f"{_capital(first['label'])}. {table.caption}" if report["planted"] else table.caption
+    caption = f"{_capital(first.label)}. {table.caption}" if report.planted else table.caption
     parts = [*answer(report), ""]
-    for check in report["checks"]:
-        parts.append(f"{study_tables.RESULTS[check['passed']]}: {check['sentence']}")
-    parts += ["", to_text(replace(table, caption=caption))] if report["checks"] else [to_text(table)]
-    if report["missing"]:
-        parts.append(f"missing: {len(report['missing'])}, first {report['missing'][0]}; all in the report\n")
+    for check in report.checks:
+        parts.append(f"{study_tables.RESULTS[check.passed]}: {check.sentence}")
+    parts += ["", to_text(replace(table, caption=caption))] if report.checks else [to_text(table)]
+    if report.missing:
+        parts.append(f"missing: {len(report.missing)}, first {report.missing[0]}; all in the report\n")
     return "\n".join(parts)

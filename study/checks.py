@@ -11,6 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from diagnostics.seeds import plain_number
+
 Values = Sequence[tuple[str, float | None]]
 LEAST_GAP = 0.20  # aligned less conflicting accuracy, from which on a teacher counts as biased
 MOST_GAP = 0.05  # and up to which, either way, as unbiased
@@ -77,6 +79,6 @@ def _check(
     worst, where = min(found, key=lambda pair: sign * pair[0])
     failed = [place for value, place in found if sign * (value - limit) < 0]
     result = f"{len(failed)} of {len(found)} fail" if failed else f"passed by all {len(found)}"
-    value = f"{round(100 * worst, 1) + 0.0:.1f}{unit} ({where})"  # + 0.0 turns -0.0 into 0.0
+    value = f"{plain_number(100 * worst, 1)}{unit} ({where})"
     sentence = f"{what} must be {bound} {100 * limit:g}{unit}: {result}, at worst {value}"
     return Check(name, not failed, float(worst), limit, sentence, failed)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,21 +15,19 @@ from diagnostics.names import focus
 from diagnostics.shortcut import recording as shortcut_recording
 from errors import UserError
 from study.figures import Examples, followed
-from study.grid import label_of
+from study.grid import Point, agrees, label_of
+from study.measurements import RecordedRun, StudyContext
 from study.results import TEACHER, TEACHER_ARM
 
-Section = Mapping[str, Any]
 
-
-def choose_examples(context: Section) -> Examples | str:
+def choose_examples(context: StudyContext) -> Examples | str:
     """Images of the first run that answers on which teacher and student follow the cue, or why there are none.
 
-    context: what `study.load_records` gives beside the records. The student is the second of the hypothesis, else
-    two-stage.
+    The student is the second of the hypothesis, else two-stage.
     """
     place = _place(context)
-    recording = shortcut_recording.read(place["recording"])
-    shown = {model["method"]: recording.shown(number) for number, model in enumerate(recording.models)}
+    recording = shortcut_recording.read(place.recording)
+    shown = {model.method: recording.shown(number) for number, model in enumerate(recording.models)}
     methods = _methods(context, list(shown))
     teacher, student = shown.get(TEACHER), shown.get(methods[-1]) if methods else None
     if teacher is None or student is None:
@@ -46,27 +43,31 @@ def choose_examples(context: Section) -> Examples | str:
     pixels = data.test.raw(indices)
     if data.shortcut.cue != "file":  # those have their cues already
         pixels = stamp(data.shortcut.cue, pixels, torch.from_numpy(recording.cues[images, columns]), indices)
-    names = [TEACHER, *methods]
-    answers = {name: [data.classes[c] for c in shown[name].predictions[images, columns]] for name in names}
+    answering = {name: one for name in (TEACHER, *methods) if (one := shown[name]) is not None}
+    answers = {
+        name: [data.classes[c] for c in one.predictions[images, columns]] for name, one in answering.items()
+    }
     labels = [data.classes[label] for label in recording.labels[images]]
-    return Examples(pixels.numpy(), labels, answers, f"{label_of(place['point'])}, seed {place['seed']}")
+    return Examples(pixels.numpy(), labels, answers, f"{label_of(place.point)}, seed {place.seed}")
 
 
-def _place(context: Section) -> Section:
+def _place(context: StudyContext) -> RecordedRun:
     """The first recorded run where the hypothesis is stated, else of a biased teacher, else of all."""
-    recorded, stated = context["recorded"], context["hypothesis"]
-    where = [{TEACHER_ARM: "biased"}, {}] if stated is None else [stated.where, {TEACHER_ARM: "biased"}, {}]
-    return next(place for point in where for place in recorded if point.items() <= place["point"].items())
+    recorded, stated = context.recorded, context.hypothesis
+    where: list[Point] = (
+        [{TEACHER_ARM: "biased"}, {}] if stated is None else [stated.where, {TEACHER_ARM: "biased"}, {}]
+    )
+    return next(place for point in where for place in recorded if agrees(place.point, point))
 
 
-def _methods(context: Section, present: Sequence[str]) -> list[str]:
+def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
     """The students whose answers are shown, the one in question last."""
-    stated = context["hypothesis"]
+    stated = context.hypothesis
     named = [] if stated is None else [name for name in (stated.first, stated.second) if name in present]
     students = [name for name in present if name != TEACHER]
     return [name for name in named if name != TEACHER] or ([focus(students)] if students else [])
 
 
-def _data(place: Section) -> TrainingData:
-    config = load_config(place["run"] / "config.yaml")
+def _data(place: RecordedRun) -> TrainingData:
+    config = load_config(place.run / "config.yaml")
     return prepare(load_source(config.data), config.data, torch.device("cpu"), config.shortcut)

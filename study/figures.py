@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,9 +15,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from diagnostics.figures.style import GREY, LIGHT, NARROW, POINTS, describe, label, panels
+from diagnostics.seeds import SeedSummary
 from diagnostics.shortcut.measures import Shown
+from study.results import InheritanceRow, SummaryRow
 
-Section = Mapping[str, Any]
 ARMS = {  # colour, marker and filling: told apart without colours too
     "biased": ("#D55E00", "o", "#D55E00"),
     "unbiased": ("#0072B2", "s", "white"),
@@ -30,12 +30,12 @@ MOST_EXAMPLES = 8
 SHORT = 14  # characters of a class above an example
 
 
-def dots(arms: Mapping[str, Sequence[Section]], names: Sequence[str]) -> Figure | None:
+def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figure | None:
     """Each method's numbers with their intervals over seeds, a panel a number, the teacher's arm as colour.
 
     arms: rows of the study's summary by the teacher's arm, "" where the grid has none. names: keys of TITLES.
     """
-    methods = list(dict.fromkeys(row["method"] for rows in arms.values() for row in rows))
+    methods = list(dict.fromkeys(row.method for rows in arms.values() for row in rows))
     if not methods:
         return None
     height = 1.15 + 0.24 * len(methods)
@@ -46,7 +46,7 @@ def dots(arms: Mapping[str, Sequence[Section]], names: Sequence[str]) -> Figure 
         for place, (arm, rows) in enumerate(arms.items()):
             shift = 0.3 * ((place + 0.5) / len(arms) - 0.5)
             for row in rows:
-                _dot(axes, methods.index(row["method"]) + shift, row["values"].get(name), arm)
+                _dot(axes, methods.index(row.method) + shift, row.values.get(name), arm)
         _method_rows(axes, methods, named=number == 0)
         left, right = axes.get_xlim()
         axes.set_xlim(max(left, -3), min(right, 103))  # intervals over few seeds may leave 0 to 100
@@ -59,19 +59,19 @@ def dots(arms: Mapping[str, Sequence[Section]], names: Sequence[str]) -> Figure 
     return figure
 
 
-def inheritance(rows: Sequence[Section], stated: Sequence[str]) -> Figure | None:
+def inheritance(rows: Sequence[InheritanceRow], stated: Sequence[str]) -> Figure | None:
     """Bars from 0, none of the teachers' difference inherited, with bootstrap intervals; `stated` are darker."""
     if not rows:
         return None
-    methods = [row["method"] for row in rows]
+    methods = [row.method for row in rows]
     figure, (axes,) = panels(1, 1, 0.95 + 0.24 * len(rows), width=NARROW)
     for number, row in enumerate(rows):
-        if row["value"] is None:
+        if row.value is None:
             axes.annotate(" not defined", (0, number), va="center", fontsize=POINTS, color=GREY)
             continue
-        axes.barh(number, row["value"], 0.62, color=STATED_BAR if row["method"] in stated else BAR)
-        if row["low"] is not None:
-            axes.plot([row["low"], row["high"]], [number, number], color="black", linewidth=1.3)
+        axes.barh(number, row.value, 0.62, color=STATED_BAR if row.method in stated else BAR)
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [number, number], color="black", linewidth=1.3)
     for value in (0, 1):
         axes.axvline(value, color=GREY, linewidth=0.8, linestyle="-" if value == 0 else ":")
     _method_rows(axes, methods, named=True)
@@ -98,9 +98,9 @@ def followed(teacher: Shown, student: Shown, most: int = MOST_EXAMPLES) -> tuple
     Images lie evenly apart in the test set; from one to the next the choice among an image's shows moves on.
     """
     both = teacher.misleads & teacher.follows & student.follows  # (n, J)
-    images = both.any(axis=1).nonzero()[0]
+    images = np.flatnonzero(both.any(axis=1))
     chosen = images[np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)].tolist()
-    shows = [both[image].nonzero()[0] for image in chosen]
+    shows = [np.flatnonzero(both[image]) for image in chosen]
     return chosen, [int(columns[number % len(columns)]) for number, columns in enumerate(shows)]
 
 
@@ -120,13 +120,13 @@ def examples(shown: Examples) -> Figure | None:
     return figure
 
 
-def _dot(axes: Axes, height: float, summary: Section | None, arm: str) -> None:
+def _dot(axes: Axes, height: float, summary: SeedSummary | None, arm: str) -> None:
     if summary is None:
         return
     colour, marker, face = ARMS[arm]
-    if summary["low"] is not None:
-        axes.plot([100 * summary["low"], 100 * summary["high"]], [height, height], color=colour, linewidth=1.3)
-    axes.plot(100 * summary["mean"], height, marker, color=colour, markerfacecolor=face, markersize=5)
+    if summary.low is not None and summary.high is not None:
+        axes.plot([100 * summary.low, 100 * summary.high], [height, height], color=colour, linewidth=1.3)
+    axes.plot(100 * summary.mean, height, marker, color=colour, markerfacecolor=face, markersize=5)
 
 
 def _method_rows(axes: Axes, methods: Sequence[str], named: bool) -> None:

@@ -15,7 +15,6 @@ from sklearn.model_selection import ParameterGrid
 
 from configs.reading import list_fields
 from configs.schema import Config, Study
-from diagnostics.pairs import Section
 from errors import UserError, nearest
 
 Point = Mapping[str, Any]  # dotted config keys and their values
@@ -149,7 +148,7 @@ def read_shard(text: str) -> Shard:
     return Shard(int(match[1]), int(match[2]))
 
 
-def label_of(point: Section, without: str = "") -> str:
+def label_of(point: Point, without: str = "") -> str:
     """A point in words, as in the study's numbers."""
     parts = [f"{key.rpartition('.')[2]} {value}" for key, value in point.items() if key != without]
     return ", ".join(parts) or "the only point"

@@ -23,7 +23,7 @@ from training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyRuns:
     """A study to run: all of its runs, those of this shard, and where they go."""
 
     config: Config
@@ -70,7 +70,7 @@ class Study:
         return next((other for other in found if other != job.folder and other.finished), None)
 
 
-def check_study(study: Study) -> None:
+def check_study(study: StudyRuns) -> None:
     stated, config = study.config.study.hypothesis, study.config
     methods = methods_of(config)
     for method in (stated.first, stated.second) if stated else ():
@@ -81,7 +81,7 @@ def check_study(study: Study) -> None:
             check("all", study.open(run))
 
 
-def recorded(run: StudyRun, folder: RunFolder) -> bool:
+def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
     """Whether all models of a run are finished, and recorded as they are."""
     jobs = {method: folder.job(run.seed, name) for method, name in methods_of(run.config).items()}
     jobs["teacher"] = folder.teacher
@@ -102,7 +102,7 @@ def methods_of(config: Config) -> dict[str, str]:
     return {**baselines, "two_stage": "stage2", **variants}
 
 
-def describe_study(study: Study) -> str:
+def describe_study(study: StudyRuns) -> str:
     """What a start would do, for `--dry-run`; with planted cues it writes a contact sheet of each kind."""
     check_study(study)
     runs, mine = study.runs, study.mine
@@ -111,7 +111,7 @@ def describe_study(study: Study) -> str:
     for run in mine:
         counts = points.setdefault(run.name.removesuffix(f"seed{run.seed}").rstrip("-") or "one point", Counter())
         counts["runs"] += 1
-        counts["recorded"] += recorded(run, study.run_folder(run))
+        counts["recorded"] += is_recorded(run, study.run_folder(run))
         for job in study.jobs(run):
             key = fingerprint(run.config, job.folder.name)
             twin = key in made or study.twin(run, job) is not None
@@ -141,7 +141,7 @@ def _stated(config: Config) -> str:
     )
 
 
-def _write_sheets(study: Study) -> list[Path]:
+def _write_sheets(study: StudyRuns) -> list[Path]:
     firsts = {run.config.shortcut.cue: run for run in reversed(study.runs) if run.config.shortcut.cue != "none"}
     paths = []
     for cue, run in firsts.items():

@@ -8,95 +8,101 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
 
-from diagnostics.figures.style import to_bytes
-from diagnostics.report.folder import make
+from diagnostics.report.folder import make, write_figures, write_json, write_tables
 from diagnostics.report.page import embedded, facts, template
-from diagnostics.tables.table import Table, letter, to_csv, to_tex
-from files import write_atomically, write_text
+from diagnostics.tables.table import Table, letter
+from files import write_text
 from study import figures as figures_shortcut
 from study import tables as study_tables
 from study.answer import answer
 from study.figures import Examples
-from study.grid import label_of
-from study.records import Hypothesis, Record
-from study.results import STUDENT_ARM, TEACHER, TEACHER_ARM, study
+from study.grid import Point, label_of
+from study.measurements import Measurement, RecordedRun, StudyContext
+from study.results import (
+    STUDENT_ARM,
+    TEACHER,
+    TEACHER_ARM,
+    InheritanceRow,
+    Results,
+    StudyReport,
+    SummaryRow,
+    conclude,
+)
 
-Section = Mapping[str, Any]
 FIGURES = ("following", "inheritance", "accuracy", "examples")  # how names of figures begin
 NO_EXAMPLES = "Example images were not asked for."
 
 
 def write_study(
-    records: Sequence[Record], context: Section, folder: Path, examples: Examples | str = NO_EXAMPLES
-) -> dict[str, Any]:
-    """Write all of a study's report to `folder`; gives what report.json holds.
+    records: Sequence[Measurement], context: StudyContext, folder: Path, examples: Examples | str = NO_EXAMPLES
+) -> StudyReport:
+    """Write all of a study's report to `folder`.
 
-    context: what `study.load_records` gives beside the records. examples: images on which a cue is followed, or
-    why there are none.
+    examples: images on which a cue is followed, or why there are none.
 
     Raises ValueError where there is no record, or there are two of one point, method and seed.
     """
     report = assemble(records, context)
     tables = study_tables.all_tables(report)
-    for name, table in _files(tables, report):
-        write_text(make(folder / "tables") / f"{name}.csv", to_csv(table))
-        write_text(folder / "tables" / f"{name}.tex", to_tex(table))
+    write_tables(dict(_files(tables, report)), make(folder / "tables"))
     figures = draw(report, None if isinstance(examples, str) else examples)
-    pictures = _write_figures(figures, make(folder / "figures"))
-    write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    pictures = write_figures(figures, make(folder / "figures"), lambda name: name.split("-")[0] in FIGURES)
+    write_json(report, folder / "report.json")
     write_text(folder / "report.html", page(report, tables, pictures, examples))
     return report
 
 
-def assemble(records: Sequence[Record], context: Section) -> dict[str, Any]:
+def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
     """All numbers of a study and what is missing from it, the point of the hypothesis and the teachers first."""
     if not records:
-        raise ValueError("a report of a study needs at least one record")
-    hypothesis: Hypothesis | None = context["hypothesis"]
+        raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
-    results = study(ordered, hypothesis)
+    results = conclude(ordered, context.hypothesis)
     order = {label: number for number, label in enumerate(_points(results))}
-    summary = sorted(results["summary"], key=lambda row: order[row["label"]])
-    planted = any(record.measures for record in records)
-    return {
-        "study": context["name"],
-        "config": context["config"],
-        "stated": None if hypothesis is None else asdict(hypothesis),
-        "recorded": [place["run"].name for place in context["recorded"]],
-        "environments": _environments(context["recorded"]),
-        "planted": planted,
-        "seeds": sorted({record.seed for record in records}),
-        "points": list(order),
-        "methods": list(dict.fromkeys(record.method for record in ordered)),
-        **results,
-        "summary": summary,
-        "missing": [*_unrecorded(context), *_gaps(summary)],
-    }
+    summary = sorted(results.summary, key=lambda row: order[row.label])
+    return StudyReport(
+        study=context.name,
+        config=context.config,
+        stated=context.hypothesis,
+        recorded=[place.run.name for place in context.recorded],
+        environments=_environments(context.recorded),
+        planted=any(record.measures for record in records),
+        seeds=sorted({record.seed for record in records}),
+        points=list(order),
+        methods=list(dict.fromkeys(record.method for record in ordered)),
+        summary=summary,
+        hypothesis=results.hypothesis,
+        rest=results.rest,
+        inheritance=results.inheritance,
+        checks=results.checks,
+        notes=results.notes,
+        missing=[*_unrecorded(context), *_gaps(summary)],
+    )
 
 
-def _points(results: Section) -> list[str]:
+def _points(results: Results) -> list[str]:
     """Labels of the points, the one that answers first: where the hypothesis is stated, else the biased one."""
-    labels = list(dict.fromkeys(row["label"] for row in results["summary"]))
-    stated = [row["label"] for row in results["hypothesis"]]
-    biased = [row["label"] for row in results["summary"] if _arms(row["point"]) == {"biased"}]
+    labels = list(dict.fromkeys(row.label for row in results.summary))
+    stated = [row.label for row in results.hypothesis]
+    biased = [row.label for row in results.summary if _arms(row.point) == {"biased"}]
     return list(dict.fromkeys([*stated, *biased[:1], *labels]))
 
 
-def _arms(point: Section) -> set[str]:
+def _arms(point: Point) -> set[str]:
     return {point[key] for key in (TEACHER_ARM, STUDENT_ARM) if key in point}
 
 
-def _unrecorded(context: Section) -> list[str]:
+def _unrecorded(context: StudyContext) -> list[str]:
     """Runs that were not recorded, in words."""
-    recorded = [(place["point"], place["seed"]) for place in context["recorded"]]
-    wanted = [(point, seed) for point in context["points"] for seed in context["seeds"]]
+    recorded = [(place.point, place.seed) for place in context.recorded]
+    wanted = [(point, seed) for point in context.points for seed in context.seeds]
     return [
         f"{label_of(point)}: seed {seed} was not recorded"
         for point, seed in wanted
@@ -104,21 +110,21 @@ def _unrecorded(context: Section) -> list[str]:
     ]
 
 
-def _environments(recorded: Sequence[Section]) -> list[dict[str, Any]]:
+def _environments(recorded: Sequence[RecordedRun]) -> list[dict[str, Any]]:
     """The different versions and machines that the runs were trained with."""
-    paths = [place["run"] / "environment.json" for place in recorded]
+    paths = [place.run / "environment.json" for place in recorded]
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     for known in found:
         known.pop("command", None)
     return [known for number, known in enumerate(found) if known not in found[:number]]
 
 
-def _gaps(summary: Sequence[Section]) -> list[str]:
+def _gaps(summary: Sequence[SummaryRow]) -> list[str]:
     """Models that other seeds of a point have, or other points, in words."""
-    methods = list(dict.fromkeys(row["method"] for row in summary))
+    methods = list(dict.fromkeys(row.method for row in summary))
     lines = []
-    for label in dict.fromkeys(row["label"] for row in summary):
-        here = {row["method"]: row["seeds"] for row in summary if row["label"] == label}
+    for label in dict.fromkeys(row.label for row in summary):
+        here = {row.method: row.seeds for row in summary if row.label == label}
         seeds = sorted(set().union(*here.values()))
         for method in methods:
             lacking = [str(seed) for seed in seeds if seed not in here.get(method, [])]
@@ -133,37 +139,37 @@ class Place:
 
     label: str
     number: int
-    arms: Mapping[str, Sequence[Section]]
-    inheritance: Sequence[Section]
+    arms: Mapping[str, Sequence[SummaryRow]]
+    inheritance: Sequence[InheritanceRow]
 
     def name(self, kind: str) -> str:
         """Of a figure, fit for a file."""
         return f"{kind}-{self.number}-{re.sub(r'[^A-Za-z0-9_.]+', '-', self.label).strip('-')}"
 
 
-def places(report: Section) -> list[Place]:
+def places(report: StudyReport) -> list[Place]:
     """In the order of the points."""
-    groups: dict[str, dict[str, list[Section]]] = {}
-    for row in report["summary"]:
-        arms = groups.setdefault(label_of(row["point"], without=TEACHER_ARM), {})
-        arms.setdefault(row["point"].get(TEACHER_ARM, ""), []).append(row)
+    groups: dict[str, dict[str, list[SummaryRow]]] = {}
+    for row in report.summary:
+        arms = groups.setdefault(label_of(row.point, without=TEACHER_ARM), {})
+        arms.setdefault(row.point.get(TEACHER_ARM, ""), []).append(row)
     return [
         Place(
             label,
             number,
             {arm: arms[arm] for arm in ("biased", "unbiased", "") if arm in arms},
-            [row for row in report["inheritance"] if label_of(row["point"], without=TEACHER_ARM) == label],
+            [row for row in report.inheritance if label_of(row.point, without=TEACHER_ARM) == label],
         )
         for number, (label, arms) in enumerate(groups.items(), start=1)
     ]
 
 
-def draw(report: Section, examples: Examples | None) -> dict[str, Figure]:
+def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
     """Figures by name; one whose numbers are not there is left out."""
-    stated = [row[side] for row in report["hypothesis"][:1] for side in ("first", "second")]
+    stated = [name for row in report.hypothesis[:1] for name in (row.first, row.second)]
     drawn: dict[str, Figure | None] = {}
     for place in places(report):
-        if report["planted"]:
+        if report.planted:
             drawn[place.name("following")] = figures_shortcut.dots(place.arms, ("following", "unbiased"))
             drawn[place.name("inheritance")] = figures_shortcut.inheritance(place.inheritance, stated)
         else:
@@ -173,56 +179,42 @@ def draw(report: Section, examples: Examples | None) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _write_figures(figures: Mapping[str, Figure], folder: Path) -> dict[str, bytes]:
-    """Write each as PDF and PNG, remove those of an earlier report that this one lacks; give the PNGs."""
-    pictures = {}
-    for name, figure in figures.items():
-        for kind in ("pdf", "png"):
-            content = to_bytes(figure, kind)
-            write_atomically(folder / f"{name}.{kind}", lambda file, content=content: file.write(content))
-        pictures[name] = content
-    for path in sorted([*folder.glob("*.pdf"), *folder.glob("*.png")]):
-        if path.stem.split("-")[0] in FIGURES and path.stem not in figures:
-            path.unlink()
-    return pictures
-
-
-def _files(tables: Mapping[str, Table], report: Section) -> Iterator[tuple[str, Table]]:
+def _files(tables: Mapping[str, Table], report: StudyReport) -> Iterator[tuple[str, Table]]:
     """Tables as files: of all points, and where there are several the first one's apart, fit for a paper."""
-    names, first = study_tables.keys(report), report["summary"][0]
+    names, first = study_tables.keys(report), report.summary[0]
     for name, table in tables.items():
         yield name, table
-        if len(report["points"]) > 1 and name in ("measures", "fidelity", "comparisons"):
+        if len(report.points) > 1 and name in ("measures", "fidelity", "comparisons"):
             yield f"{name}_first", replace(study_tables.at(table, first, names), name=f"{name}_first")
 
 
 def page(
-    report: Section, tables: Mapping[str, Table], pictures: Mapping[str, bytes], examples: Examples | str
+    report: StudyReport, tables: Mapping[str, Table], pictures: Mapping[str, bytes], examples: Examples | str
 ) -> str:
     """The report as one HTML page that needs nothing but itself."""
-    points = list({row["label"]: row for row in reversed(report["summary"])}.values())
+    points = list({row.label: row for row in reversed(report.summary)}.values())
     shown = places(report)
     return template(Path(__file__).with_name("study.html.j2")).render(
         report=report,
-        config=report["config"],
+        config=report.config,
         answer=answer(report),
         results=study_tables.RESULTS,
-        points=sorted(points, key=lambda row: report["points"].index(row["label"])),
+        points=sorted(points, key=lambda row: report.points.index(row.label)),
         places=shown,
         at=lambda name, row: study_tables.at(tables[name], row, study_tables.keys(report)),
         tables=tables,
         pictures={name: embedded(picture) for name, picture in pictures.items()},
         missing=_absent(report, shown, examples),
         examples=None if isinstance(examples, str) else examples.place,
-        yaml=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
-        facts=[facts({"evaluated_on": None, "trained_on": known}) for known in report["environments"]],
+        yaml=yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True),
+        facts=[facts(None, known) for known in report.environments],
         letter=letter,
     )
 
 
-def _absent(report: Section, shown: Sequence[Place], examples: Examples | str) -> dict[str, str]:
+def _absent(report: StudyReport, shown: Sequence[Place], examples: Examples | str) -> dict[str, str]:
     """Why a figure is not there, for each that can be missing."""
     nothing = "No conflicting image on which both follow the cue."
-    reasons = {place.name("inheritance"): report["notes"].get("inheritance", "") for place in shown}
+    reasons = {place.name("inheritance"): report.notes.get("inheritance", "") for place in shown}
     reasons = {name: reason or "Not recorded in both arms of the teacher." for name, reason in reasons.items()}
     return {**reasons, "examples": examples if isinstance(examples, str) else nothing}

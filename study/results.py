@@ -3,7 +3,6 @@ Holm, inheritance from teacher to student, and whether the study was fit to answ
 
 A point is one combination of the grid's values. Models of one point and seed share images, order and initial
 weights, so they are compared in pairs by seed. Numbers are shares in [0, 1]; sentences speak of percent points.
-All results are dicts and lists that JSON can hold.
 """
 
 from __future__ import annotations
@@ -11,18 +10,21 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.seeds import summarise
+from configs.schema import Hypothesis
+from diagnostics.seeds import SeedSummary, summarise
 from diagnostics.shortcut.measures import Measures, accuracy_gap, excess_following, inheritance
 from study.checks import Check, biased_teachers, converged, cue_readable, final_fall, unbiased_teachers
 from study.comparison import (
     UNBIASED,
+    Contrast,
+    Difference,
     caution,
     compare,
     decide,
@@ -30,49 +32,116 @@ from study.comparison import (
     rest_sentence,
     with_holm,
 )
-from study.records import Hypothesis, Record
+from study.grid import Point, agrees, label_of
+from study.measurements import Measurement
 
-Section = dict[str, Any]
 TEACHER = "teacher"  # the method name of the teachers' own records
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
 BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
 
 
-Group = dict[int, Record]  # the models of one point and method, by seed
+Following = NDArray[np.float64] | None  # (n,) of each test image
+Group = dict[int, Measurement]  # the models of one point and method, by seed
 Groups = Mapping[tuple[str, str], Group]  # point as JSON, method
 
 
-def study(records: Sequence[Record], stated: Hypothesis | None) -> Section:
-    """All results: summary, hypothesis, rest, inheritance, checks, and notes on what is empty.
+@dataclass(frozen=True)
+class SummaryRow:
+    """Every number of one point and method over its seeds."""
+
+    point: Point
+    label: str  # the point in words
+    method: str
+    seeds: list[int]
+    values: Mapping[str, SeedSummary | None]  # None where no seed has it
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class InheritanceRow:
+    """Inheritance of one method, at points that differ in the teacher's arm alone."""
+
+    point: Point  # without that arm
+    label: str
+    method: str
+    seeds: list[int]
+    value: float | None
+    low: float | None
+    high: float | None
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the measurements of a study say together; `notes` has a word on each part that is empty."""
+
+    summary: list[SummaryRow]
+    hypothesis: list[Contrast]
+    rest: list[Contrast]
+    inheritance: list[InheritanceRow]
+    checks: list[Check]
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What the report of a study knows, the point that answers first."""
+
+    study: str
+    config: dict[str, Any]  # as JSON
+    stated: Hypothesis | None
+    recorded: list[str]  # names of runs
+    environments: list[dict[str, Any]]  # versions and hardware of the trainings, each once
+    planted: bool
+    seeds: list[int]
+    points: list[str]
+    methods: list[str]
+    summary: list[SummaryRow]
+    hypothesis: list[Contrast]
+    rest: list[Contrast]
+    inheritance: list[InheritanceRow]
+    checks: list[Check]
+    notes: Mapping[str, str]
+    missing: list[str]
+
+
+def conclude(records: Sequence[Measurement], stated: Hypothesis | None) -> Results:
+    """All results of a study.
 
     Raises ValueError for two records of one point, method and seed.
     """
     groups = _groups(_with_excess(records))
     planted = any(record.measures for record in records)
-    results = {
-        "summary": summary(groups),
-        "hypothesis": primary(groups, stated) if stated else [],
-        "rest": rest(groups, stated, "following" if planted else "test_top1"),
-        "inheritance": inheritances(groups),
-        "checks": [asdict(check) for check in checks(records) if planted or check.passed is not None],
-    }
-    reasons = {
-        "hypothesis": "No model is at a point that the hypothesis speaks of." if stated else "None was stated.",
-        "inheritance": f"No teacher and student were recorded in both arms of {TEACHER_ARM}.",
-    }
-    return {**results, "notes": {name: reason for name, reason in reasons.items() if not results[name]}}
+    hypothesis = primary(groups, stated) if stated else []
+    inherited = inheritances(groups)
+    notes = {}
+    if not hypothesis:
+        notes["hypothesis"] = (
+            "No model is at a point that the hypothesis speaks of." if stated else "None was stated."
+        )
+    if not inherited:
+        notes["inheritance"] = f"No teacher and student were recorded in both arms of {TEACHER_ARM}."
+    return Results(
+        summary(groups),
+        hypothesis,
+        rest(groups, stated, "following" if planted else "test_top1"),
+        inherited,
+        [check for check in checks(records) if planted or check.passed is not None],
+        notes,
+    )
 
 
-def summary(groups: Groups) -> list[Section]:
+def summary(groups: Groups) -> list[SummaryRow]:
     """Every number of each point and method over its seeds; None where no seed has it, with the reason."""
     rows = []
     for (_, method), group in groups.items():
         per_seed = [_numbers(record) for record in group.values()]
-        values: Section = {}
+        values: dict[str, SeedSummary | None] = {}
         notes: dict[str, str] = {}
         for name in dict.fromkeys(name for numbers in per_seed for name in numbers):
-            given = [numbers[name] for numbers in per_seed if numbers.get(name) is not None]
-            values[name] = asdict(summarise(given)) if given else None
+            found = [numbers.get(name) for numbers in per_seed]
+            given = [value for value in found if value is not None]
+            values[name] = summarise(given) if given else None
             remarks = [record.measures.notes.get(name) for record in group.values() if record.measures]
             remark = next(filter(None, remarks), None)
             if len(given) < len(group):
@@ -80,22 +149,23 @@ def summary(groups: Groups) -> list[Section]:
                 notes[name] = f"{missing}: {remark or 'not recorded.'}"
             elif remark:
                 notes[name] = remark
-        rows.append({**_place(group), "method": method, "seeds": sorted(group), "values": values, "notes": notes})
+        rows.append(SummaryRow(*_place(group), method, sorted(group), values, notes))
     return rows
 
 
-def primary(groups: Groups, stated: Hypothesis) -> list[Section]:
+def primary(groups: Groups, stated: Hypothesis) -> list[Contrast]:
     """The stated test at each of its points, decided by the 95 % t-interval of the paired differences."""
     rows = []
     for key in dict.fromkeys(key for key, _ in groups):
-        if _agrees(json.loads(key), stated.where):
+        if agrees(json.loads(key), stated.where):
             row = _compare(groups, key, stated.first, stated.second, stated.measure)
-            row |= {"margin": stated.margin, "decision": decide(row["low"], row["high"], stated.margin)}
-            rows.append({**row, "sentence": primary_sentence(row)})
+            decision = decide(row.result.low, row.result.high, stated.margin)
+            row = replace(row, margin=stated.margin, decision=decision)
+            rows.append(replace(row, sentence=primary_sentence(row)))
     return with_holm(rows)
 
 
-def rest(groups: Groups, stated: Hypothesis | None, measure: str) -> list[Section]:
+def rest(groups: Groups, stated: Hypothesis | None, measure: str) -> list[Contrast]:
     """All other tests, by paired t with Holm's correction over all of them.
 
     With a hypothesis: in its measure, each other method against its two, and its two where it is not stated.
@@ -106,10 +176,10 @@ def rest(groups: Groups, stated: Hypothesis | None, measure: str) -> list[Sectio
         methods = [method for other, method in groups if other == key and method != TEACHER]
         for first, second in _pairs(methods, stated, json.loads(key)):
             rows.append(_compare(groups, key, first, second, stated.measure if stated else measure))
-    return [{**row, "sentence": rest_sentence(row)} for row in with_holm(rows)]
+    return [replace(row, sentence=rest_sentence(row)) for row in with_holm(rows)]
 
 
-def inheritances(groups: Groups) -> list[Section]:
+def inheritances(groups: Groups) -> list[InheritanceRow]:
     """Inheritance of each method, from points that differ in the teacher's arm alone."""
     rows = []
     for key, method in groups:
@@ -119,23 +189,31 @@ def inheritances(groups: Groups) -> list[Section]:
         if method == TEACHER or point.get(TEACHER_ARM) != "biased" or not all(name in groups for name in names):
             continue
         four = [{s: r.per_image_following for s, r in groups[name].items()} for name in names]
-        seeds = [seed for seed in sorted(four[0]) if all(_has_following(arm.get(seed)) for arm in four)]
-        row = _place(groups[key, method], without=TEACHER_ARM) | {"method": method, "seeds": seeds}
-        if not seeds:
-            reason = "No seed has an answer to conflicting images of all four models."
-            rows.append({**row, **dict.fromkeys(("value", "low", "high")), "notes": {"value": reason}})
-            continue
-        result = asdict(inheritance(*(np.stack([arm[seed] for seed in seeds]) for arm in four)))
-        rows.append({**row, **{name: result[name] for name in ("value", "low", "high", "notes")}})
+        rows.append(_inheritance(*_place(groups[key, method], without=TEACHER_ARM), method, four))
     return rows
 
 
-def checks(records: Sequence[Record]) -> list[Check]:
+def _inheritance(point: Point, label: str, method: str, four: Sequence[Mapping[int, Following]]) -> InheritanceRow:
+    """four: following per image by seed, of the students and of the teachers, biased and unbiased."""
+    complete = {
+        seed: [array for arm in four if _has_following(array := arm.get(seed))]  # (n,) each
+        for seed in sorted(four[0])
+    }
+    seeds = [seed for seed, arrays in complete.items() if len(arrays) == len(four)]
+    if not seeds:
+        reason = "No seed has an answer to conflicting images of all four models."
+        return InheritanceRow(point, label, method, seeds, None, None, None, {"value": reason})
+    arms = [np.stack([complete[seed][number] for seed in seeds]) for number in range(len(four))]  # (S, n) each
+    found = inheritance(arms[0], arms[1], arms[2], arms[3])
+    return InheritanceRow(point, label, method, seeds, found.value, found.low, found.high, found.notes)
+
+
+def checks(records: Sequence[Measurement]) -> list[Check]:
     """What a study must show before its answer counts."""
     gaps: dict[str, list[tuple[str, float | None]]] = {"biased": [], "unbiased": []}
     cue_read, falls = [], []
     for record in records:
-        place = f"{_label(record.point)}, seed {record.seed}"
+        place = f"{label_of(record.point)}, seed {record.seed}"
         if record.method == TEACHER and record.measures:
             arm = record.point.get(TEACHER_ARM, record.extra.get(TEACHER_ARM, "biased"))
             gaps[arm].append((place, accuracy_gap(record.measures)))
@@ -153,17 +231,17 @@ def _key(point: Mapping[str, Any]) -> str:
     return json.dumps(point, sort_keys=True)
 
 
-def _groups(records: Sequence[Record]) -> dict[tuple[str, str], Group]:
+def _groups(records: Sequence[Measurement]) -> dict[tuple[str, str], Group]:
     groups: dict[tuple[str, str], Group] = {}
     for record in records:
         group = groups.setdefault((_key(record.point), record.method), {})
         if record.seed in group:
-            raise ValueError(f"two records of {record.method}, seed {record.seed}, at {_label(record.point)}")
+            raise ValueError(f"two records of {record.method}, seed {record.seed}, at {label_of(record.point)}")
         group[record.seed] = record
     return groups
 
 
-def _with_excess(records: Sequence[Record]) -> list[Record]:
+def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
     """The records, those with a counterpart whose cues were random throughout with their excess over it."""
     measured = {(_key(r.point), r.method, r.seed): r.measures for r in records if r.measures}
     result = []
@@ -177,7 +255,7 @@ def _with_excess(records: Sequence[Record]) -> list[Record]:
     return result
 
 
-def _numbers(record: Record) -> dict[str, float | None]:
+def _numbers(record: Measurement) -> dict[str, float | None]:
     names = [field.name for field in fields(Measures) if field.name not in ("images", "shows", "notes")]
     shares = {name: getattr(record.measures, name) for name in names} if record.measures else {}
     extra = {
@@ -188,47 +266,39 @@ def _numbers(record: Record) -> dict[str, float | None]:
     return {**shares, **extra}
 
 
-def _number(record: Record | None, name: str) -> float | None:
+def _number(record: Measurement | None, name: str) -> float | None:
     numbers = _numbers(record) if record else {}
     if name == "clean":  # the same by another name, where no cue is planted
         return numbers.get("clean", numbers.get("test_top1"))
     return numbers.get(name)
 
 
-def _place(group: Group, without: str = "") -> Section:
+def _place(group: Group, without: str = "") -> tuple[Point, str]:
     point = {key: value for key, value in next(iter(group.values())).point.items() if key != without}
-    return {"point": point, "label": _label(point)}
-
-
-def _label(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in point.items()) or "the only point"
-
-
-def _agrees(point: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    return all(key in point and point[key] == value for key, value in where.items())
+    return point, label_of(point)
 
 
 def _pairs(methods: Sequence[str], stated: Hypothesis | None, point: Mapping[str, Any]) -> list[tuple[str, str]]:
     if stated is None:
         return list(itertools.combinations(methods, 2))
     two = [name for name in (stated.first, stated.second) if name in methods]
-    unstated = [(stated.first, stated.second)] if len(two) == 2 and not _agrees(point, stated.where) else []
+    unstated = [(stated.first, stated.second)] if len(two) == 2 and not agrees(point, stated.where) else []
     return unstated + [(method, name) for name in two for method in methods if method not in two]
 
 
-def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Section:
+def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:
     """Two methods at one point, with the accuracies that stand beside and a caution where it needs one."""
     pair = [groups.get((key, method), {}) for method in (first, second)]
 
-    def in_measure(name: str) -> Section:
+    def in_measure(name: str) -> Difference:
         values = [{seed: _number(record, name) for seed, record in group.items()} for group in pair]
         return compare(*({s: value for s, value in one.items() if value is not None} for one in values))
 
-    place = _place(next(group for (other, _), group in groups.items() if other == key))
-    row = {**place, "first": first, "second": second, "measure": measure, **in_measure(measure)}
+    point, label = _place(next(group for (other, _), group in groups.items() if other == key))
     beside = {name: in_measure(name) for name in BESIDE}
-    return {**row, "beside": beside, "caution": caution(row, beside[UNBIASED])}
+    row = Contrast(point, label, first, second, measure, in_measure(measure), beside, None)
+    return replace(row, caution=caution(row, beside[UNBIASED]))
 
 
-def _has_following(array: NDArray[np.float64] | None) -> bool:
+def _has_following(array: Following) -> TypeGuard[NDArray[np.float64]]:
     return array is not None and bool(np.isfinite(array).any())

@@ -25,7 +25,7 @@ from errors import UserError
 from files import write_text
 from models.machine import Machine
 from study.grid import StudyRun, read_shard
-from study.plan import Study, check_study, describe_study, record_folder, recorded
+from study.plan import StudyRuns, check_study, describe_study, is_recorded, record_folder
 from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
@@ -42,7 +42,7 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
     """
     if distributed.world_size() > 1:
         raise UserError("--phase study runs in one process: split it with --shard")
-    study = Study(config, output_dir / config.name, replace(machine, quiet=True), read_shard(shard or "1/1"))
+    study = StudyRuns(config, output_dir / config.name, replace(machine, quiet=True), read_shard(shard or "1/1"))
     if dry_run:
         say(describe_study(study))
         return
@@ -50,7 +50,7 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
     say(f"next: python main_eval.py {study.folder}")
 
 
-def run_study(study: Study, quiet: bool) -> None:
+def run_study(study: StudyRuns, quiet: bool) -> None:
     """Train and record what is missing of a shard's runs, going on where an earlier start was stopped.
 
     A run that fails is named and left as it is, the others go on.
@@ -61,7 +61,7 @@ def run_study(study: Study, quiet: bool) -> None:
     """
     check_study(study)
     _claim(study)
-    waiting = [run for run in study.mine if not recorded(run, study.run_folder(run))]
+    waiting = [run for run in study.mine if not is_recorded(run, study.run_folder(run))]
     kept, started, failed = len(study.mine) - len(waiting), time.perf_counter(), []
     where = "" if study.shard.count == 1 else f" of shard {study.shard.number}/{study.shard.count}"
     say(f"{len(study.mine)} runs{where}, {kept} finished before")
@@ -82,7 +82,7 @@ def run_study(study: Study, quiet: bool) -> None:
         raise UserError(f"{len(failed)} runs failed, the first {failed[0]}: see above, the others are done")
 
 
-def _claim(study: Study) -> None:
+def _claim(study: StudyRuns) -> None:
     """Write the study's config, or see that it is the one that is there; seeds may be added."""
     path = study.folder / "config.yaml"
     if not path.exists() and study.folder.exists() and any(study.folder.glob("[!.]*")):
@@ -111,7 +111,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def do_run(study: Study, run: StudyRun) -> Counter[str]:
+def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     """Train, or copy from another run, each job that is missing, and record; counts the jobs of either way."""
     experiment, folder, counts = study.open(run), study.run_folder(run), Counter[str]()
     if (folder.path / "config.yaml").exists():
@@ -139,7 +139,7 @@ def do_run(study: Study, run: StudyRun) -> Counter[str]:
 
 def _record(experiment: Experiment, run: StudyRun) -> None:
     subjects = [subject for subject in subjects_of_run(experiment) if subject.classifies]
-    about = {"point": dict(run.point), "seed": run.seed, "shortcut": run.config.shortcut.model_dump(mode="json")}
+    about = shortcut_recording.About(dict(run.point), run.seed, run.config.shortcut.model_dump(mode="json"))
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
     shortcut_recording.write(recording, record_folder(run, experiment.folder))
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from diagnostics.seeds import ONE_SEED
-from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, interval_cell, percent, signed
-from study.results import STUDENT_ARM, TEACHER_ARM
+from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, percent, signed
+from study.checks import Check
+from study.comparison import Contrast, Difference
+from study.results import STUDENT_ARM, TEACHER_ARM, InheritanceRow, StudyReport, SummaryRow
 
-Section = Mapping[str, Any]
 MEASURES = {
     "following": "cue following, %",
     "excess_following": "excess following, points",
@@ -43,53 +43,53 @@ CAUTION = "Followed less, but unbiased accuracy is lower too: lower following by
 NO_MODEL = "No finished model is on record."
 
 
-def all_tables(report: Section) -> dict[str, Table]:
+def all_tables(report: StudyReport) -> dict[str, Table]:
     """Every table of all points by name, in the order of the report."""
-    summary, planted = report["summary"], report["planted"]
+    summary, planted = report.summary, report.planted
     tables = [measures(summary, MEASURES if planted else PLAIN, keys(report))]
     if planted:
-        students = [row for row in summary if row["method"] != "teacher"]
+        students = [row for row in summary if row.method != "teacher"]
         tables.append(fidelity(students, keys(report)))
-        tables.append(inheritance(report["inheritance"], report["notes"], keys(report)))
-    tables.append(comparisons(report["rest"], keys(report), planted))
-    tables.append(hypothesis(report["hypothesis"], report["notes"], keys(report)))
-    if report["checks"]:
-        tables.append(checks(report["checks"]))
+        tables.append(inheritance(report.inheritance, report.notes, keys(report)))
+    tables.append(comparisons(report.rest, keys(report), planted))
+    tables.append(hypothesis(report.hypothesis, report.notes, keys(report)))
+    if report.checks:
+        tables.append(checks(report.checks))
     return {table.name: table for table in tables}
 
 
-def keys(report: Section) -> list[str]:
+def keys(report: StudyReport) -> list[str]:
     """Keys of the grid, in the order in which the points have them."""
-    return list(dict.fromkeys(key for row in report["summary"] for key in row["point"]))
+    return list(dict.fromkeys(key for row in report.summary for key in row.point))
 
 
-def at(table: Table, row: Section, names: Sequence[str]) -> Table:
+def at(table: Table, row: SummaryRow, names: Sequence[str]) -> Table:
     """The part of a table that is about the point of a row of the summary, without the columns that name it."""
-    point = {column.key: str(row["point"].get(column.key, "")) for column in table.columns if column.key in names}
+    point = {column.key: str(row.point.get(column.key, "")) for column in table.columns if column.key in names}
     kept = [number for number, column in enumerate(table.columns) if column.key not in point]
     width = len(point)  # the keys come first
     rows = [cells for cells in table.rows if [cell.value for cell in cells[:width]] == list(point.values())]
     return replace(
         table,
-        caption=f"{row['label'][:1].upper()}{row['label'][1:]}. {table.caption}",
+        caption=f"{row.label[:1].upper()}{row.label[1:]}. {table.caption}",
         columns=[table.columns[number] for number in kept],
         rows=[[cells[number] for number in kept] for cells in rows],
     )
 
 
-def measures(rows: Sequence[Section], shown: Mapping[str, str], names: Sequence[str]) -> Table:
+def measures(rows: Sequence[SummaryRow], shown: Mapping[str, str], names: Sequence[str]) -> Table:
     """Means over seeds of each point and method."""
     caption = "Mean over seeds with its 95 % t-interval."
     return _over_seeds("measures", caption, rows, shown, names)
 
 
-def fidelity(rows: Sequence[Section], names: Sequence[str]) -> Table:
+def fidelity(rows: Sequence[SummaryRow], names: Sequence[str]) -> Table:
     """How often a student answers as its teacher does, and where."""
     caption = "Share of shown test images on which a student answers as its teacher, mean over seeds."
     return _over_seeds("fidelity", caption, rows, FIDELITY, names)
 
 
-def inheritance(rows: Sequence[Section], notes: Section, names: Sequence[str]) -> Table:
+def inheritance(rows: Sequence[InheritanceRow], notes: Mapping[str, str], names: Sequence[str]) -> Table:
     """What students of a biased teacher have of its following, less what those of an unbiased one have."""
     names = [name for name in names if name != TEACHER_ARM]
     columns = [
@@ -98,14 +98,12 @@ def inheritance(rows: Sequence[Section], notes: Section, names: Sequence[str]) -
         Column("seeds", "seeds", grouped),
         Column("value", "inheritance [95 % bootstrap]", decimals(2), interval=True),
     ]
-    cells = [
-        [*_point(row, names), Cell(row["method"]), Cell(len(row["seeds"])), interval_cell(row)] for row in rows
-    ]
+    cells = [[*_point(row, names), Cell(row.method), Cell(len(row.seeds)), _inherited(row)] for row in rows]
     caption = "Inheritance: 0 none of the teachers' difference in following, 1 all of it."
     return Table("inheritance", caption, columns, cells, notes.get("inheritance", ""))
 
 
-def comparisons(rows: Sequence[Section], names: Sequence[str], planted: bool) -> Table:
+def comparisons(rows: Sequence[Contrast], names: Sequence[str], planted: bool) -> Table:
     """All comparisons beside the primary one, with the accuracies that belong to them."""
     beside = [name for name in ("unbiased", "clean") if planted]
     columns = [
@@ -122,11 +120,10 @@ def comparisons(rows: Sequence[Section], names: Sequence[str], planted: bool) ->
     cells = [
         [
             *_point(row, names),
-            *(Cell(row[name]) for name in ("first", "second", "measure")),
-            _seeds(len(row["seeds"])),
-            _difference(row, CAUTION if row["caution"] else ""),
-            *(_difference(row["beside"][name]) for name in beside),
-            *(Cell(row[name], note=_remark(row, name)) for name in ("p", "holm_p")),
+            *_compared(row),
+            _difference(row.result, CAUTION if row.caution else ""),
+            *(_difference(row.beside[name]) for name in beside),
+            *_p_values(row),
         ]
         for row in rows
     ]
@@ -134,7 +131,7 @@ def comparisons(rows: Sequence[Section], names: Sequence[str], planted: bool) ->
     return Table("comparisons", caption, columns, cells, "Comparing needs two methods at one point.")
 
 
-def hypothesis(rows: Sequence[Section], notes: Section, names: Sequence[str]) -> Table:
+def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequence[str]) -> Table:
     """The stated hypothesis at each of its points."""
     columns = [
         *_keys(names),
@@ -151,12 +148,11 @@ def hypothesis(rows: Sequence[Section], notes: Section, names: Sequence[str]) ->
     cells = [
         [
             *_point(row, names),
-            *(Cell(row[name]) for name in ("first", "second", "measure")),
-            _seeds(len(row["seeds"])),
-            _difference(row),
-            *(Cell(row[name], note=_remark(row, name)) for name in ("p", "holm_p")),
-            Cell(row["margin"]),
-            Cell(row["decision"]),
+            *_compared(row),
+            _difference(row.result),
+            *_p_values(row),
+            Cell(row.margin),
+            Cell(row.decision),
         ]
         for row in rows
     ]
@@ -164,7 +160,7 @@ def hypothesis(rows: Sequence[Section], notes: Section, names: Sequence[str]) ->
     return Table("hypothesis", caption, columns, cells, notes.get("hypothesis", ""))
 
 
-def checks(rows: Sequence[Section]) -> Table:
+def checks(rows: Sequence[Check]) -> Table:
     """What the study checks of itself."""
     columns = [
         Column("check", "check", lambda value: str(value).replace("_", " ")),
@@ -174,10 +170,10 @@ def checks(rows: Sequence[Section]) -> Table:
     ]
     cells = [
         [
-            Cell(row["name"]),
-            Cell(RESULTS[row["passed"]]),
-            Cell(row["value"], note="" if row["passed"] is not None else f"{row['sentence']}."),
-            Cell(row["limit"]),
+            Cell(row.name),
+            Cell(RESULTS[row.passed]),
+            Cell(row.value, note="" if row.passed is not None else f"{row.sentence}."),
+            Cell(row.limit),
         ]
         for row in rows
     ]
@@ -185,7 +181,7 @@ def checks(rows: Sequence[Section]) -> Table:
 
 
 def _over_seeds(
-    name: str, caption: str, rows: Sequence[Section], shown: Mapping[str, str], names: Sequence[str]
+    name: str, caption: str, rows: Sequence[SummaryRow], shown: Mapping[str, str], names: Sequence[str]
 ) -> Table:
     columns = [
         *_keys(names),
@@ -196,8 +192,8 @@ def _over_seeds(
     cells = [
         [
             *_point(row, names),
-            Cell(row["method"]),
-            _seeds(len(row["seeds"])),
+            Cell(row.method),
+            _seeds(len(row.seeds)),
             *(_summary(row, key) for key in shown),
         ]
         for row in rows
@@ -205,33 +201,45 @@ def _over_seeds(
     return Table(name, caption, columns, cells, NO_MODEL)
 
 
-def _summary(row: Section, name: str) -> Cell:
+def _summary(row: SummaryRow, name: str) -> Cell:
     """A mean over seeds; with one seed the column of seeds says why there is no interval."""
-    result, note = row["values"].get(name), row["notes"].get(name, "")
+    result, note = row.values.get(name), row.notes.get(name, "")
     if result is None:
         return Cell(None, note=note or _why(row, name))
-    note = note or (result["notes"].get("low", "") if result["n"] > 1 else "")
-    return Cell(result["mean"], result["low"], result["high"], note)
+    note = note or (result.notes.get("low", "") if result.n > 1 else "")
+    return Cell(result.mean, result.low, result.high, note)
 
 
-def _why(row: Section, name: str) -> str:
+def _why(row: SummaryRow, name: str) -> str:
     if name != "excess_following":
         return "Not recorded."
-    arms = {row["point"].get(key, "unbiased") for key in (TEACHER_ARM, STUDENT_ARM)}
-    return FAIR if TEACHER_ARM in row["point"] and arms == {"unbiased"} else NO_FAIR
+    arms = {row.point.get(key, "unbiased") for key in (TEACHER_ARM, STUDENT_ARM)}
+    return FAIR if TEACHER_ARM in row.point and arms == {"unbiased"} else NO_FAIR
 
 
-def _difference(row: Section, note: str = "") -> Cell:
+def _inherited(row: InheritanceRow) -> Cell:
+    return Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", ""))
+
+
+def _compared(row: Contrast) -> list[Cell]:
+    return [Cell(row.first), Cell(row.second), Cell(row.measure), _seeds(len(row.result.seeds))]
+
+
+def _difference(result: Difference, note: str = "") -> Cell:
     """With one seed the column of seeds says why there is no interval."""
-    note = note or ("" if len(row["seeds"]) == 1 else _remark(row, "difference"))
-    return Cell(row["difference"], row["low"], row["high"], note)
+    if not note and len(result.seeds) != 1:
+        note = result.notes.get("low", "") if result.difference is not None else _missing(result, "difference")
+    return Cell(result.difference, result.low, result.high, note)
 
 
-def _remark(row: Section, name: str) -> str:
+def _p_values(row: Contrast) -> list[Cell]:
+    values = {"p": row.result.p, "holm_p": row.holm_p}
+    return [Cell(p, note="" if p is not None else _missing(row.result, name)) for name, p in values.items()]
+
+
+def _missing(result: Difference, name: str) -> str:
     """Why a number of a comparison is not there."""
-    notes = row["notes"]
-    if row.get(name) is not None:
-        return notes.get("low", "") if name == "difference" else ""
+    notes = result.notes
     return notes.get(name) or notes.get("p") or notes.get("difference", "")
 
 
@@ -243,5 +251,5 @@ def _keys(names: Sequence[str]) -> list[Column]:
     return [Column(name, name.rpartition(".")[2]) for name in names]
 
 
-def _point(row: Section, names: Sequence[str]) -> list[Cell]:
-    return [Cell(str(row["point"].get(name, ""))) for name in names]
+def _point(row: SummaryRow | InheritanceRow | Contrast, names: Sequence[str]) -> list[Cell]:
+    return [Cell(str(row.point.get(name, ""))) for name in names]

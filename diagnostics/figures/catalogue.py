@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diagnostics.figures import features as figures_features
-from diagnostics.figures import predictions as figures_predictions
-from diagnostics.figures import training as figures_training
-from diagnostics.recording import Recordings
+from diagnostics.figures import features, predictions, training
+from diagnostics.recording import Recording
+from diagnostics.results import LayerMatrix, Report
 
-Report = Mapping[str, Any]
-Maps = Mapping[str, NDArray[Any]]
+Maps = Mapping[str, NDArray[np.float64]]  # by model, (M, 2)
 
-FIGURES: dict[str, Callable[[Report, Recordings, Maps], Figure | None]] = {  # in the order of the report
-    "accuracy": lambda report, recordings, maps: figures_predictions.accuracy(report["models"]),
-    "contingency": lambda report, recordings, maps: figures_predictions.contingency(report["pairs"]),
-    "class_change": lambda report, recordings, maps: figures_predictions.class_change(
-        report.get("fidelity", {}), report["context"]["classes"]
+
+def _layers(report: Report) -> dict[str, LayerMatrix]:
+    return {name: part.layers for name, part in (report.representation or {}).items()}
+
+
+FIGURES: dict[str, Callable[[Report, Recording, Maps], Figure | None]] = {  # in the order of the report
+    "accuracy": lambda report, recording, maps: predictions.accuracy(report.models),
+    "contingency": lambda report, recording, maps: predictions.contingency(report.pairs),
+    "class_change": lambda report, recording, maps: predictions.class_change(
+        report.fidelity or {}, report.context.classes
     ),
-    "layers": lambda report, recordings, maps: figures_features.layers(report.get("representation", {})),
-    "tsne": lambda report, recordings, maps: figures_features.embedding(
-        maps, recordings.labels[recordings.layer_indices], report["context"]["classes"]
+    "layers": lambda report, recording, maps: features.layers(_layers(report)),
+    "tsne": lambda report, recording, maps: features.embedding(
+        maps, recording.labels[recording.layer_indices], report.context.classes
     ),
-    "reliability": lambda report, recordings, maps: figures_predictions.reliability(report["calibration"]),
-    "corruptions": lambda report, recordings, maps: figures_predictions.corruptions(
-        report["robustness"]["errors"]
-    ),
-    "cost": lambda report, recordings, maps: figures_predictions.cost(report["cost"], report["models"]),
-    "stage1": lambda report, recordings, maps: figures_training.stage1(report["curves"].get("stage1", [])),
-    "stage2": lambda report, recordings, maps: figures_training.stage2(report["curves"].get("two_stage", [])),
-    "training": lambda report, recordings, maps: figures_training.accuracy_by_epoch(report["curves"]),
+    "reliability": lambda report, recording, maps: predictions.reliability(report.calibration),
+    "corruptions": lambda report, recording, maps: predictions.corruptions(report.robustness.errors),
+    "cost": lambda report, recording, maps: predictions.cost(report.cost, report.models),
+    "stage1": lambda report, recording, maps: training.stage1(report.curves.get("stage1", [])),
+    "stage2": lambda report, recording, maps: training.stage2(report.curves.get("two_stage", [])),
+    "training": lambda report, recording, maps: training.accuracy_by_epoch(report.curves),
 }
 
 
-def draw_all(report: Report, recordings: Recordings, maps: Maps) -> dict[str, Figure]:
+def draw_all(report: Report, recording: Recording, maps: Maps) -> dict[str, Figure]:
     """Figures by name; one whose numbers are not there is left out.
 
-    report: what `analysis.analyse` gives; maps: (M, 2) points a model, of `analysis.embeddings`.
+    maps: points a model, of `analysis.embeddings`.
     """
-    drawn = {name: draw(report, recordings, maps) for name, draw in FIGURES.items()}
+    drawn = {name: draw(report, recording, maps) for name, draw in FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}

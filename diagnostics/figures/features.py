@@ -7,30 +7,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from diagnostics.figures.style import CLASSES, LIGHT, MARKERS, POINTS, describe, label, panels
+from diagnostics.results import LayerMatrix
 
 MOST_TICKS = 14
 MOST_COLOURED = 10  # classes told apart in a map
 
 
-def layers(representation: Mapping[str, Any]) -> Figure | None:
+def layers(representation: Mapping[str, LayerMatrix]) -> Figure | None:
     """CKA of every teacher layer (rows, first at the bottom) with every layer of each student (columns)."""
-    matrices = {name: part["layers"] for name, part in representation.items() if part["layers"]["values"]}
+    matrices = {name: part for name, part in representation.items() if part.matrix.values}
     if not matrices:
         return None
-    deepest = max(min(len(part["teacher"]), MOST_TICKS) for part in matrices.values())
+    deepest = max(min(len(part.teacher), MOST_TICKS) for part in matrices.values())
     figure, grid = panels(len(matrices), 3, 1.3 + 0.2 * deepest)
     for number, (axes, (name, part)) in enumerate(zip(grid, matrices.items(), strict=True)):
-        image = _heat_map(axes, np.array(part["values"], dtype=np.float64))
-        _ticks(axes, part["teacher"], part["student"], rows=number % 3 == 0)
+        image = _heat_map(axes, np.array(part.matrix.values, dtype=np.float64))
+        _ticks(axes, part.teacher, part.student, rows=number % 3 == 0)
         describe(axes, "student", "teacher" if number % 3 == 0 else "", name)
     bar = figure.colorbar(image, ax=grid, shrink=0.6, pad=0.02)
     bar.set_label("linear CKA", fontsize=POINTS)
@@ -38,7 +39,7 @@ def layers(representation: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-def _heat_map(axes: Axes, values: NDArray[np.float64]) -> Any:
+def _heat_map(axes: Axes, values: NDArray[np.float64]) -> AxesImage:
     axes.set_facecolor(LIGHT)  # shows where a value is not defined
     image = axes.imshow(
         np.ma.masked_invalid(values),
@@ -77,7 +78,7 @@ def coloured_classes(classes: int) -> list[int]:
 
 
 def embedding(
-    maps: Mapping[str, NDArray[Any]], labels: NDArray[np.int64], classes: Sequence[str]
+    maps: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> Figure | None:
     """t-SNE maps (M, 2) side by side, a colour and marker a class of labels (M,); other classes in grey."""
     if not maps:

@@ -17,6 +17,7 @@ from diagnostics.figures.predictions import MOST_CLASSES
 from diagnostics.figures.style import DPI
 from diagnostics.names import focus, is_first
 from diagnostics.report.verdict import verdict
+from diagnostics.results import Report
 from diagnostics.tables.table import NO_TEACHER, Table, letter
 
 LEAST_MAPPED = 10  # images below which a map of them would show nothing
@@ -25,15 +26,15 @@ MOST_PAIRS = 10  # rows of a pair table before it is cut to the pairs of the stu
 
 
 def page(
-    report: Mapping[str, Any],
+    report: Report,
     tables: Mapping[str, Table],
     pictures: Mapping[str, bytes],
     missing: Mapping[str, str],
 ) -> str:
     """The report as one HTML page that needs nothing but itself."""
-    students = [model["name"] for model in report["models"] if model["method"] != "teacher"]
+    students = [model.name for model in report.models if model.method != "teacher"]
     main = focus(students) if students else None
-    context = report["context"]
+    context, faithful = report.context, (report.fidelity or {}).get(main or "")
     return template(HERE / "report.html.j2").render(
         report=report,
         context=context,
@@ -43,12 +44,12 @@ def page(
         leads={name: lead(table, main) for name, table in tables.items()},
         pictures={name: embedded(picture) for name, picture in pictures.items()},
         missing=missing,
-        several=any(method["n"] > 1 for method in report["seeds"]["methods"].values()),
-        lost=(report.get("fidelity", {}).get(main) or {}).get("lost_most", []),
-        some_classes=len(context["classes"]) > MOST_CLASSES,
-        coloured=len(coloured_classes(len(context["classes"]))),
-        config=yaml.safe_dump(context["config"], sort_keys=False, allow_unicode=True),
-        facts=facts(context),
+        several=any(method.summary.n > 1 for method in report.seeds.methods.values()),
+        lost=faithful.lost_most if faithful else [],
+        some_classes=len(context.classes) > MOST_CLASSES,
+        coloured=len(coloured_classes(len(context.classes))),
+        config=yaml.safe_dump(context.config, sort_keys=False, allow_unicode=True),
+        facts=facts(context.evaluated_on, context.trained_on),
         letter=letter,
     )
 
@@ -83,9 +84,11 @@ def lead(table: Table, main: str | None) -> Table:
     return replace(shown, caption=f"{table.caption} Here: {', '.join(remarks)}.") if remarks else shown
 
 
-def facts(context: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def facts(
+    evaluated_on: Mapping[str, Any] | None, trained_on: Mapping[str, Any] | None
+) -> dict[str, dict[str, str]]:
     """Versions and hardware as lines of text: where the models were trained, and where they were evaluated."""
-    places = {"Evaluated on": context["evaluated_on"], "Trained on": context["trained_on"]}
+    places = {"Evaluated on": evaluated_on, "Trained on": trained_on}
     return {place: {key: _line(value) for key, value in known.items()} for place, known in places.items() if known}
 
 
@@ -97,16 +100,16 @@ def _line(value: Any) -> str:
     return "unknown" if value is None else str(value)
 
 
-def absent(report: Mapping[str, Any], mapped: int) -> dict[str, str]:
+def absent(report: Report, mapped: int) -> dict[str, str]:
     """Why a figure is not there, for each that can be missing."""
-    teacher = any(model["method"] == "teacher" for model in report["models"])
+    teacher = any(model.method == "teacher" for model in report.models)
     student = "There is no student among these models." if teacher else NO_TEACHER
     too_few = f"Fewer than {LEAST_MAPPED} images: no map."
     return {
         "accuracy": "No model classifies.",
         "contingency": student,
         "class_change": student,
-        "layers": student if not report.get("representation") else "No layer was recorded.",
+        "layers": student if not report.representation else "No layer was recorded.",
         "tsne": too_few
         if mapped < LEAST_MAPPED
         else "Neither teacher, stage 1 nor two-stage is among the models.",

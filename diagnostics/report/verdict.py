@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from diagnostics.comparison import DifferenceInterval
 from diagnostics.names import is_first
+from diagnostics.results import Report
+from diagnostics.seeds import SeedComparison
+from diagnostics.statistics import SIGNIFICANCE
 
-LEVEL = 0.05
 ONE_MODEL = "There is one model: nothing to compare."
 NO_TWO_STAGE = "Two-stage is not among these models."
 Side = Literal["behind", "ahead", "even"]
@@ -22,43 +25,38 @@ class Verdict:
     caution: list[str]
 
 
-def verdict(report: Mapping[str, Any]) -> Verdict:
+def verdict(report: Report) -> Verdict:
     """Two-stage (or the one student) against every other model, over seeds where there are several.
 
     A model is ahead or behind where the 95 % interval of the difference leaves out 0 and, on images, the
     McNemar test to quote has p < 0.05 as well; all else is "no difference shown".
     """
-    names = [model["name"] for model in report["models"]]
+    names = [model.name for model in report.models]
     main = next((name for name in ("two_stage", "student") if name in names), None)
     if main is None or len(names) == 1:
-        why = (
-            "There is one model: nothing to compare."
-            if len(names) == 1
-            else "Two-stage is not among these models."
-        )
-        return Verdict([why], [])
+        return Verdict([ONE_MODEL if len(names) == 1 else NO_TWO_STAGE], [])
     sides: dict[Side, list[str]] = {"behind": [], "ahead": [], "even": []}
     doubtful = []
-    over_seeds = {row["a"]: row for row in report["seeds"]["comparisons"]}
-    for row in report["pairs"]:
-        if main not in (row["a"], row["b"]) or not (is_first(row["a"]) and is_first(row["b"])):
+    over_seeds = {row.a: row.result for row in report.seeds.comparisons}
+    for row in report.pairs:
+        if main not in (row.a, row.b) or not (is_first(row.a) and is_first(row.b)):
             continue
-        other = row["a"] if row["b"] == main else row["b"]
+        other = row.a if row.b == main else row.b
         if other in over_seeds:
             side = _side(over_seeds[other], 1)
         else:
-            side = _side(row["interval"], 1 if row["b"] == main else -1)
-            if side != "even" and row["quoted_p"] is not None and row["quoted_p"] >= LEVEL:
-                doubtful.append(f"{other} (p = {row['quoted_p']:.2f})")
+            side = _side(row.interval, 1 if row.b == main else -1)
+            if side != "even" and row.quoted_p is not None and row.quoted_p >= SIGNIFICANCE:
+                doubtful.append(f"{other} (p = {row.quoted_p:.2f})")
                 side = "even"
         sides[side].append(other)
     return Verdict(_answer(main, sides), _caution(over_seeds, sides, doubtful))
 
 
-def _side(interval: Mapping[str, Any], sign: int) -> Side:
-    if interval["low"] is None:
+def _side(interval: DifferenceInterval | SeedComparison, sign: int) -> Side:
+    if interval.low is None or interval.high is None:
         return "even"
-    low, high = sorted(sign * interval[bound] for bound in ("low", "high"))
+    low, high = sorted((sign * interval.low, sign * interval.high))
     return "ahead" if low > 0 else "behind" if high < 0 else "even"
 
 
@@ -76,7 +74,7 @@ def _answer(main: str, sides: Mapping[Side, Sequence[str]]) -> list[str]:
 
 
 def _caution(
-    over_seeds: Mapping[str, Any], sides: Mapping[Side, Sequence[str]], doubtful: Sequence[str]
+    over_seeds: Mapping[str, SeedComparison], sides: Mapping[Side, Sequence[str]], doubtful: Sequence[str]
 ) -> list[str]:
     caution = []
     if doubtful:

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diagnostics.statistics import CONFIDENCE
+
 SMALLEST_GROUP = 10  # images; the worst of smaller groups would be the worst by chance
 SMALLEST_GAP = 0.02  # teachers whose following differs by less have too little to hand on for a ratio
-LEVEL = 0.95
 
 NO_ALIGNED = "No image is shown under the cue of its class."
 NO_CONFLICTING = "No image is shown under the cue of another class."
-NO_TEACHER = "No teacher is given."
-ONE_SEED = "One seed: the interval speaks of other test images, not of training again."
+TEACHER_NOT_GIVEN = "No teacher is given."
+OTHER_IMAGES_ONLY = "One seed: the interval speaks of other test images, not of training again."
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,17 @@ class Shown:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(n, J), where the prediction is the label."""
-        return self.predictions == self.labels[:, None]
+        return np.asarray(self.predictions == self.labels[:, None])
 
     @property
     def aligned(self) -> NDArray[np.bool_]:
         """(n, J), where the cue is that of the image's class; all other shows are conflicting."""
-        return self.classes_cue[self.labels][:, None] == self.cues
+        return np.asarray(self.classes_cue[self.labels][:, None] == self.cues)
 
     @property
     def follows(self) -> NDArray[np.bool_]:
         """(n, J), where the cue is that of the predicted class."""
-        return self.classes_cue[self.predictions] == self.cues
+        return np.asarray(self.classes_cue[self.predictions] == self.cues)
 
     @property
     def misleads(self) -> NDArray[np.bool_]:
@@ -204,8 +205,8 @@ def inheritance(
     if drawn[:, 1].min() < SMALLEST_GAP:
         reason = f"In some resamples the teachers' following differs by less than {100 * SMALLEST_GAP:g} points."
         return Inheritance(ratio, None, None, len(pairs), dict.fromkeys(("low", "high"), reason))
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    notes = dict.fromkeys(("low", "high"), ONE_SEED) if len(pairs) == 1 else {}
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    notes = dict.fromkeys(("low", "high"), OTHER_IMAGES_ONLY) if len(pairs) == 1 else {}
     return Inheritance(ratio, float(low), float(high), len(pairs), notes)
 
 
@@ -245,7 +246,7 @@ def _flip_rate(predictions: NDArray[np.integer]) -> float:
 def _fidelity(shown: Shown, teacher: Shown | None, notes: dict[str, str]) -> dict[str, float | None]:
     names = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
     if teacher is None:
-        notes.update(dict.fromkeys(names, NO_TEACHER))
+        notes.update(dict.fromkeys(names, TEACHER_NOT_GIVEN))
         return dict.fromkeys(names)
     for name in ("labels", "cues", "classes_cue"):
         if not np.array_equal(getattr(shown, name), getattr(teacher, name)):

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from dataset.augment import apply_view, draw_view, generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.shortcut import STREAM, Cues, assign, stamp
+from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
 from diagnostics.recording import Subject
 from diagnostics.shortcut.measures import Shown
 from diagnostics.shortcut.probe import probe
 from files import write_atomically, write_text
 from models.machine import Machine
+from models.taps import head_inputs
 from models.zoo import classifier
 
 BATCH = 500
@@ -42,11 +44,46 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class CueRecording:
-    """The models of a run on the test images; `models` and `about` hold plain values."""
+class Decoding:
+    """How well cue and label are read off a model's features, balanced accuracy in 0..1."""
 
-    about: dict[str, Any]  # of the run: cue, seed, cue_read ...
-    models: list[dict[str, Any]]  # method, arch, weights_hash, test_top1, cue_decoding, label_decoding, history
+    cue_decoding: float | None
+    label_decoding: float | None
+
+
+@dataclass(frozen=True)
+class CuedModel:
+    """What is known of a model beside its answers."""
+
+    method: str
+    arch: str
+    weights_hash: str
+    history: dict[str, list[float]]  # by measure, one value an epoch
+    test_top1: float  # of clean images where there are some, else of the images with their own cue
+    decoding: Decoding | None = field(metadata=FLAT | WHERE_GIVEN)  # None without a cue
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> CuedModel:
+        probes = [values.pop(name, ...) for name in ("cue_decoding", "label_decoding")]
+        return CuedModel(**values, decoding=None if ... in probes else Decoding(*probes))
+
+
+@dataclass(frozen=True)
+class About:
+    """The run that a recording is of."""
+
+    point: dict[str, Any]  # of the study's grid
+    seed: int
+    shortcut: dict[str, Any]  # the config's section
+    cue_read: float | None = None  # accuracy of a probe that reads the cue alone off augmented images
+
+
+@dataclass(frozen=True)
+class CueRecording:
+    """The models of a run on the test images."""
+
+    about: About
+    models: list[CuedModel]
     labels: Array  # (n,)
     classes_cue: Array  # (C,), empty without a cue
     cues: Array  # (n, J), J = 0 without a cue
@@ -77,9 +114,7 @@ def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed:
 
 
 @torch.no_grad()
-def record_cues(
-    subjects: Sequence[Subject], data: TrainingData, machine: Machine, about: Mapping[str, Any]
-) -> CueRecording:
+def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machine, about: About) -> CueRecording:
     """Run every subject over the test images, without a cue and under cues, and probe its features.
 
     Networks that differ in their classifier alone are run once.
@@ -98,9 +133,9 @@ def record_cues(
         clean.extend([] if plain is None else [plain])
         seen = shown[:, 0] if plain is None else plain
         right = float((seen == shows.labels).mean())
-        models.append({**_meta(subject), "test_top1": right, **answers[key].decoding})
+        models.append(_model(subject, right, answers[key].decoding))
     return CueRecording(
-        {**about, "cue_read": cue_read(data)},
+        replace(about, cue_read=cue_read(data)),
         models,
         shows.labels,
         shows.classes_cue,
@@ -110,10 +145,10 @@ def record_cues(
     )
 
 
-def _meta(subject: Subject) -> dict[str, Any]:
+def _model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedModel:
     history = {key: [epoch[key] for epoch in subject.history if key in epoch] for key in HISTORY}
-    known = {key: getattr(subject, key) for key in ("method", "arch", "weights_hash")}
-    return {**known, "history": {key: values for key, values in history.items() if values}}
+    kept = {key: values for key, values in history.items() if values}
+    return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding)
 
 
 class _Shows:
@@ -159,7 +194,7 @@ class _Answers:
 
         def features(column: int | None) -> Tensor:
             pixels = shows.images(column).split(BATCH)
-            return torch.cat([_head_inputs(model, normalise(p, test.mean, test.std), machine) for p in pixels])
+            return torch.cat([head_inputs(model, normalise(p, test.mean, test.std), machine) for p in pixels])
 
         self.columns = [features(column) for column in rest]  # J times (n, D)
         self.clean = None if shows.own else features(None)  # (n, D)
@@ -175,30 +210,21 @@ class _Answers:
         with self.machine.autocast():
             return head(features).argmax(dim=1).cpu().numpy().astype(np.int16)
 
-    def _decoding(self, model: nn.Module) -> dict[str, float | None]:
+    def _decoding(self, model: nn.Module) -> Decoding | None:
         """How well cue and label are read off the features, with images on which the two are independent."""
         shows, images = self.shows, self.shows.learned
         if images is None or images.cues is None:
-            return {}
+            return None
         chosen = torch.randperm(len(images), generator=generator(0))[:PROBE_IMAGES].to(images.device)
-        parts = [_head_inputs(model, images.normalised(part), self.machine) for part in chosen.split(BATCH)]
+        parts = [head_inputs(model, images.normalised(part), self.machine) for part in chosen.split(BATCH)]
         train = torch.cat(parts).float().cpu().numpy()
         rows = torch.arange(len(shows.labels))
         test = torch.stack(self.columns)[shows.probed, rows].float().cpu().numpy()
         cues, labels = images.cues.of_image[chosen].cpu().numpy(), images.labels[chosen].cpu().numpy()
-        return {
-            "cue_decoding": probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
-            "label_decoding": probe(train, labels, test, shows.labels),
-        }
-
-
-def _head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
-    """What the classifier reads of normalised images, (B, D)."""
-    seen: list[Tensor] = []
-    hook = classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with hook, machine.autocast():
-        model(images)
-    return seen[-1]
+        return Decoding(
+            probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
+            probe(train, labels, test, shows.labels),
+        )
 
 
 def _trunk_hash(model: nn.Module, head: nn.Linear) -> str:
@@ -255,7 +281,10 @@ def write(recording: CueRecording, folder: Path) -> None:
     buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
     np.savez_compressed(buffer, **{name: getattr(recording, name) for name in names})
     write_atomically(folder / "cues.npz", lambda file: file.write(buffer.getbuffer()))
-    write_text(folder / "cues.json", json.dumps({**recording.about, "models": recording.models}, indent=1) + "\n")
+    write_text(
+        folder / "cues.json",
+        json.dumps({**to_plain(recording.about), "models": to_plain(recording.models)}, indent=1) + "\n",
+    )
 
 
 def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
@@ -272,4 +301,4 @@ def read(folder: Path) -> CueRecording:
     about = json.loads((folder / "cues.json").read_text(encoding="utf-8"))
     models = about.pop("models")
     with np.load(folder / "cues.npz", allow_pickle=False) as arrays:
-        return CueRecording(about, models, **dict(arrays))
+        return CueRecording(About(**about), [CuedModel.from_json(model) for model in models], **dict(arrays))

@@ -1,41 +1,37 @@
-"""The tables of the report: here and in tables_*.py what stands in which column, in table_format.py how."""
+"""All tables of the report, in its order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from diagnostics.results import Report
 from diagnostics.tables import comparison as tables_comparison
 from diagnostics.tables import features as tables_features
 from diagnostics.tables import predictions as tables_predictions
 from diagnostics.tables.models import models
 from diagnostics.tables.table import Table, to_text
 
-Section = Mapping[str, Any]
 
-
-def all_tables(report: Section) -> dict[str, Table]:
+def all_tables(report: Report) -> dict[str, Table]:
     """Every table by name, in the order of the report; one without rows says why."""
     tables = [
         models(report),
-        tables_comparison.pairs(report["pairs"]),
-        tables_comparison.tests(report["pairs"]),
-        tables_comparison.errors(report["pairs"]),
-        tables_comparison.seeds(report["seeds"]),
-        tables_comparison.seed_comparisons(report["seeds"]),
-        tables_predictions.fidelity(report.get("fidelity")),
-        tables_features.representation(report.get("representation")),
-        tables_features.information(report["information"]),
-        tables_features.geometry(report["geometry"]),
-        tables_predictions.calibration(report["calibration"]),
-        tables_predictions.robustness(report["robustness"]),
-        tables_predictions.cost(report["cost"]),
+        tables_comparison.pairs(report.pairs),
+        tables_comparison.tests(report.pairs),
+        tables_comparison.errors(report.pairs),
+        tables_comparison.seeds(report.seeds.methods),
+        tables_comparison.seed_comparisons(report.seeds.comparisons),
+        tables_predictions.fidelity(report.fidelity),
+        tables_features.representation(report.representation),
+        tables_features.information(report.information),
+        tables_features.geometry(report.geometry),
+        tables_predictions.calibration(report.calibration),
+        tables_predictions.robustness(report.robustness),
+        tables_predictions.cost(report.cost),
     ]
     return {table.name: table for table in tables}
 
 
-def summary_text(report: Section) -> str:
+def summary_text(report: Report) -> str:
     """Models, pairs and seeds for the terminal, and the sentences."""
     tables = all_tables(report)
     shown = [tables[name] for name in ("models", "pairs", "tests", "errors", "seeds", "seed_comparisons")]
-    return "\n".join([*(to_text(table) for table in shown), *report["sentences"]]) + "\n"
+    return "\n".join([*(to_text(table) for table in shown), *report.sentences]) + "\n"

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
-from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, interval_cell, percent, signed
+from diagnostics.results import MethodOverSeeds, MethodsCompared, Pair
+from diagnostics.statistics import PairedStatistics
+from diagnostics.tables.table import Cell, Column, Table, decimals, difference_cell, grouped, percent, signed
 
-Section = Mapping[str, Any]
 PAIR = (Column("a", "A"), Column("b", "B"))
+
+
+class Compared(Protocol):
+    """Two names and their paired statistics."""
+
+    @property
+    def a(self) -> str: ...
+    @property
+    def b(self) -> str: ...
+    @property
+    def statistics(self) -> PairedStatistics: ...
+
+
 NO_PAIR = "A pair needs two models that classify."
 
 
-def pairs(rows: Sequence[Section]) -> Table:
+def pairs(rows: Sequence[Pair]) -> Table:
     """By how much two models differ, and whether that is more than chance."""
     columns = [
         *PAIR,
@@ -26,15 +40,15 @@ def pairs(rows: Sequence[Section]) -> Table:
     ]
     cells = [
         [
-            Cell(row["a"]),
-            Cell(row["b"]),
-            interval_cell(row["interval"], "difference"),
-            Cell(row["counts"]["b"]),
-            Cell(row["counts"]["c"]),
-            Cell(row["quoted"]),
-            Cell(row["quoted_log10_p"], note=row["notes"].get(f"mcnemar_{row['quoted']}", "")),
-            Cell(row["holm_log10_p"]),
-            Cell(row["detectable"]["difference"], note=row["detectable"]["notes"].get("difference", "")),
+            Cell(row.a),
+            Cell(row.b),
+            difference_cell(row.interval),
+            Cell(row.statistics.counts.b),
+            Cell(row.statistics.counts.c),
+            Cell(row.statistics.quoted),
+            Cell(row.quoted_log10_p, note=row.statistics.notes.get(f"mcnemar_{row.statistics.quoted}", "")),
+            Cell(row.holm_log10_p),
+            Cell(row.detectable.difference, note=row.detectable.notes.get("difference", "")),
         ]
         for row in rows
     ]
@@ -42,7 +56,7 @@ def pairs(rows: Sequence[Section]) -> Table:
     return Table("pairs", caption, columns, cells, NO_PAIR)
 
 
-def tests(rows: Sequence[Section]) -> Table:
+def tests(rows: Sequence[Compared]) -> Table:
     """The four counts and every test made of them."""
     kinds = {
         "mcnemar_corrected": "McNemar corrected",
@@ -61,19 +75,20 @@ def tests(rows: Sequence[Section]) -> Table:
         )
     cells = []
     for row in rows:
-        line = [Cell(row["a"]), Cell(row["b"]), *(Cell(row["counts"][cell]) for cell in counts)]
+        statistics = row.statistics
+        line = [Cell(row.a), Cell(row.b), *(Cell(getattr(statistics.counts, cell)) for cell in counts)]
         for kind in kinds:
-            note = row["notes"].get(kind, "")
+            note, test = statistics.notes.get(kind, ""), getattr(statistics, kind)
             if kind != "mcnemar_exact":
-                line.append(Cell(row[kind]["statistic"], note=note))
-            line.append(Cell(row[kind]["log10_p"], note=note))
+                line.append(Cell(test.statistic, note=note))
+            line.append(Cell(test.log10_p, note=note))
         cells.append(line)
     return Table(
         "tests", "Counts, McNemar's test and the chi-square test of independence.", columns, cells, NO_PAIR
     )
 
 
-def errors(rows: Sequence[Section]) -> Table:
+def errors(rows: Sequence[Compared]) -> Table:
     """Whether two models fail on the same images."""
     kinds = {
         "phi": "φ",
@@ -91,19 +106,24 @@ def errors(rows: Sequence[Section]) -> Table:
     ]
     cells = [
         [
-            Cell(row["a"]),
-            Cell(row["b"]),
-            *(Cell(row[kind], note=row["notes"].get(kind, "")) for kind in kinds),
-            Cell(*row["odds_ratio"].values(), note=row["notes"].get("odds_ratio", "")),
-            Cell(row["disagreement"]),
-            Cell(row["double_fault"]),
+            Cell(row.a),
+            Cell(row.b),
+            *(Cell(getattr(row.statistics, kind), note=row.statistics.notes.get(kind, "")) for kind in kinds),
+            _odds_cell(row.statistics),
+            Cell(row.statistics.disagreement),
+            Cell(row.statistics.double_fault),
         ]
         for row in rows
     ]
     return Table("errors", "How alike the errors of two models are.", columns, cells, NO_PAIR)
 
 
-def seeds(section: Section) -> Table:
+def _odds_cell(statistics: PairedStatistics) -> Cell:
+    odds = statistics.odds_ratio
+    return Cell(odds.value, odds.low, odds.high, statistics.notes.get("odds_ratio", ""))
+
+
+def seeds(methods: Mapping[str, MethodOverSeeds]) -> Table:
     """Mean over seeds of each student method."""
     columns = [
         Column("method", "method"),
@@ -114,16 +134,16 @@ def seeds(section: Section) -> Table:
     cells = [
         [
             Cell(method),
-            Cell(row["n"]),
-            Cell(row["mean"], row["low"], row["high"], row["notes"].get("low", "")),
-            Cell(row["sd"], note=row["notes"].get("sd", "")),
+            Cell(row.summary.n),
+            Cell(row.summary.mean, row.summary.low, row.summary.high, row.summary.notes.get("low", "")),
+            Cell(row.summary.sd, note=row.summary.notes.get("sd", "")),
         ]
-        for method, row in section["methods"].items()
+        for method, row in methods.items()
     ]
     return Table("seeds", "Top-1 over training seeds.", columns, cells, "No student was trained with a seed.")
 
 
-def seed_comparisons(section: Section) -> Table:
+def seed_comparisons(comparisons: Sequence[MethodsCompared]) -> Table:
     """Two-stage against every other method, paired by seed."""
     columns = [
         *PAIR,
@@ -134,15 +154,16 @@ def seed_comparisons(section: Section) -> Table:
         Column("p", "p", decimals(4)),
         Column("wilcoxon_p", "Wilcoxon p", decimals(4)),
     ]
+    measured = ("sd", "t", "p", "wilcoxon_p")
     cells = [
         [
-            Cell(row["a"]),
-            Cell(row["b"]),
-            Cell(row["n"]),
-            interval_cell(row, "difference"),
-            *(Cell(row[name], note=row["notes"].get(name, "")) for name in ("sd", "t", "p", "wilcoxon_p")),
+            Cell(row.a),
+            Cell(row.b),
+            Cell(row.result.n),
+            difference_cell(row.result),
+            *(Cell(getattr(row.result, name), note=row.result.notes.get(name, "")) for name in measured),
         ]
-        for row in section["comparisons"]
+        for row in comparisons
     ]
     why = "Comparing methods over seeds needs two_stage and another method with two seeds in common."
     return Table("seed_comparisons", "Two-stage against each method, paired by seed.", columns, cells, why)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, decimals, grouped, percent
+from diagnostics.calibration import Calibration
+from diagnostics.results import Faithfulness, RelativeCost, Robustness
+from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, decimals, grouped, per, percent
 
-Section = Mapping[str, Any]
 CALIBRATION = "Calibration; T is fitted on one half of the images, before and after are of the other half."
 
 
-def fidelity(section: Section | None) -> Table:
+def fidelity(section: Mapping[str, Faithfulness] | None) -> Table:
     """How faithfully students reproduce the teacher."""
     columns = [
         MODEL,
@@ -23,17 +23,18 @@ def fidelity(section: Section | None) -> Table:
     ]
     cells = []
     for name, row in (section or {}).items():
-        change = [value for value in row["accuracy_change"] if value is not None]
+        result = row.result
+        change = [value for value in result.accuracy_change if value is not None]
         cells.append(
             [
                 Cell(name),
-                Cell(row["agreement"]),
-                Cell(row["kl"]),
-                Cell(row["teacher_errors"]),
-                Cell(row["agreement_on_errors"], note=row["notes"].get("agreement_on_errors", "")),
+                Cell(result.agreement),
+                Cell(result.kl),
+                Cell(result.teacher_errors),
+                Cell(result.agreement_on_errors, note=result.notes.get("agreement_on_errors", "")),
                 Cell(
                     f"{sum(value < 0 for value in change)} of {len(change)}",
-                    note=row["notes"].get("accuracy_change", ""),
+                    note=result.notes.get("accuracy_change", ""),
                 ),
             ]
         )
@@ -41,7 +42,7 @@ def fidelity(section: Section | None) -> Table:
     return Table("fidelity", "How often a student answers as its teacher does.", columns, cells, why)
 
 
-def calibration(section: Section) -> Table:
+def calibration(section: Mapping[str, Calibration]) -> Table:
     """Whether confidence can be believed, and what a temperature would mend."""
     columns = [
         MODEL,
@@ -58,57 +59,57 @@ def calibration(section: Section) -> Table:
     after = [column.key for column in columns[5:]]
     cells = []
     for name, row in section.items():
-        scaling, why = row["scaling"], row["notes"].get("scaling", "")
-        fitted = [Cell(scaling[key] if scaling else None, note="" if scaling else why) for key in after]
-        cells.append([Cell(name), *(Cell(row[key]) for key in ("ece", "classwise_ece", "brier", "nll")), *fitted])
+        scaling, why = row.scaling, row.notes.get("scaling", "")
+        fitted = [Cell(getattr(scaling, key)) if scaling else Cell(None, note=why) for key in after]
+        cells.append([Cell(name), Cell(row.ece), Cell(row.classwise_ece), Cell(row.brier), Cell(row.nll), *fitted])
     return Table("calibration", CALIBRATION, columns, cells, "No model classifies.")
 
 
-def robustness(section: Section) -> Table:
+def robustness(section: Robustness) -> Table:
     """Mean error over the five severities of each corruption, and the mean relative to the teacher."""
-    kinds = list(next(iter(section["errors"].values()), {}))
+    kinds = list(next(iter(section.errors.values()), {}))
     columns = [
         MODEL,
         Column("mce", "mCE", decimals(2)),
         *(Column(kind, f"{kind.replace('_', ' ')}, %", percent()) for kind in kinds),
     ]
     cells = []
-    for name, rates in section["errors"].items():
-        relative = section["relative"].get(name)
-        why = relative["notes"].get("mean", "") if relative else NO_TEACHER
-        mean = relative["mean"] if relative else None
+    for name, rates in section.errors.items():
+        relative = section.relative.get(name)
+        why = relative.notes.get("mean", "") if relative else NO_TEACHER
+        mean = relative.mean if relative else None
         cells.append([Cell(name), Cell(mean, note=why), *(Cell(sum(rates[k]) / len(rates[k])) for k in kinds)])
     caption = (
-        f"Mean error over five severities on {section['images']:,} corrupted test images; mCE of the teacher is 1."
+        f"Mean error over five severities on {section.images:,} corrupted test images; mCE of the teacher is 1."
     )
     return Table("robustness", caption, columns, cells, "No model was tested on corrupted images.")
 
 
-def cost(section: Section) -> Table:
+def cost(section: Mapping[str, RelativeCost]) -> Table:
     """Size, arithmetic and time of each model."""
-    batches = [item["batch"] for item in next(iter(section.values()))["latencies"]] if section else []
+    first = next(iter(section.values()), None)
     columns = [
         MODEL,
         Column("parameters", "parameters", grouped),
         Column("flops", "FLOPs an image", grouped),
         Column("state_bytes", "bytes", grouped),
     ]
-    for batch in batches:
+    for latency in first.cost.latencies if first else []:
+        batch = latency.batch
         columns += [
             Column(f"median_ms_{batch}", f"batch {batch}: ms", decimals(2)),
             Column(f"iqr_ms_{batch}", "quartiles apart, ms", decimals(2)),
-            Column(f"images_per_second_{batch}", "images a second", lambda value: f"{value:,.0f}"),
+            Column(f"images_per_second_{batch}", "images a second", per(1, 0)),
             Column(f"latency_ratio_{batch}", "× time", decimals(2)),
         ]
     cells = []
     for name, row in section.items():
-        line = [Cell(name), *(Cell(row[key]) for key in ("parameters", "flops", "state_bytes"))]
-        for item in row["latencies"]:
-            ratio = row["ratio"]
-            times = ratio["latency"].get(str(item["batch"])) if ratio else None
-            why = ratio["notes"].get("latency", "") if ratio else NO_TEACHER
-            line += [Cell(item[key]) for key in ("median_ms", "iqr_ms", "images_per_second")]
+        line = [Cell(name), Cell(row.cost.parameters), Cell(row.cost.flops), Cell(row.cost.state_bytes)]
+        for item in row.cost.latencies:
+            times = row.ratio.latency.get(str(item.batch)) if row.ratio else None
+            why = row.ratio.notes.get("latency", "") if row.ratio else NO_TEACHER
+            line += [Cell(item.median_ms), Cell(item.iqr_ms), Cell(item.images_per_second)]
             line.append(Cell(times, note=why if times is None else ""))
         cells.append(line)
-    device = next((f" on {row['device']}, {row['threads']} threads" for row in section.values()), "")
+    device = f" on {first.cost.device}, {first.cost.threads} threads" if first else ""
     return Table("cost", f"Size and speed{device}.", columns, cells, "The cost of no model was measured.")

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from diagnostics.comparison import DifferenceInterval
+from diagnostics.seeds import SeedComparison, plain_number
+
 Value = str | int | float | None
+Show = Callable[[Value], str]
 MISSING = "n/a"
 
 
@@ -30,7 +34,7 @@ class Column:
 
     key: str
     heading: str
-    show: Callable[[Value], str] = str
+    show: Show = str
     interval: bool = False
 
     def text(self, cell: Cell) -> str:
@@ -92,33 +96,50 @@ def letter(number: int) -> str:
     return (letter(head - 1) if head else "") + chr(ord("a") + tail)
 
 
-def percent(places: int = 1) -> Callable[[Value], str]:
+def percent(places: int = 1) -> Show:
     """Fractions as percent."""
-    return lambda value: _minus(f"{100 * value:.{places}f}")
+    return lambda value: fixed(100 * _number(value), places)
 
 
-def decimals(places: int) -> Callable[[Value], str]:
+def decimals(places: int) -> Show:
     """Fixed decimals, and the power of ten where these would be too many or too few digits."""
 
     def show(value: Value) -> str:
-        tiny = 0 < abs(value) < 0.5 * 10**-places
-        return _minus(f"{value:.1e}" if tiny or abs(value) >= 1e6 else f"{value + 0.0:.{places}f}")
+        number = _number(value)
+        tiny = 0 < abs(number) < 0.5 * 10**-places
+        return _minus(f"{number:.1e}") if tiny or abs(number) >= 1e6 else fixed(number, places)
 
     return show
 
 
-def signed(places: int = 1) -> Callable[[Value], str]:
+def signed(places: int = 1) -> Show:
     """A difference of fractions in percentage points."""
-    return lambda value: _minus(f"{round(100 * value, places) + 0.0:+.{places}f}")
+    return lambda value: fixed(100 * _number(value), places, sign="+")
+
+
+def per(unit: float, places: int) -> Show:
+    """Numbers in multiples of `unit`, with commas."""
+    return lambda value: f"{_number(value) / unit:,.{places}f}"
+
+
+def grouped(value: Value) -> str:
+    """Whole numbers with commas."""
+    return f"{_number(value):,}"
+
+
+def fixed(value: float, places: int, sign: str = "") -> str:
+    """A number with so many decimals and a typographic minus; what rounds to 0 has no sign of its own."""
+    return _minus(plain_number(value, places, sign))
 
 
 def _minus(text: str) -> str:
     return text.replace("-", "−")
 
 
-def grouped(value: Value) -> str:
-    """Whole numbers with commas."""
-    return f"{value:,}"
+def _number(value: Value) -> float:
+    if value is None or isinstance(value, str):
+        raise TypeError(f"a column of numbers cannot show {value!r}")
+    return value
 
 
 def to_csv(table: Table) -> str:
@@ -211,8 +232,7 @@ def to_text(table: Table) -> str:
     return "\n".join([table.caption, line(table.headings), rule, *map(line, cells), *notes]) + "\n"
 
 
-def interval_cell(values: Mapping[str, object], name: str = "value") -> Cell:
-    """The cell of a result with `low`, `high` and `notes`."""
-    notes: Mapping[str, str] = values["notes"]
-    note = notes.get(name) or notes.get("low", "")
-    return Cell(values[name], values["low"], values["high"], note)
+def difference_cell(result: DifferenceInterval | SeedComparison) -> Cell:
+    """The cell of a difference with its interval."""
+    note = result.notes.get("difference") or result.notes.get("low", "")
+    return Cell(result.difference, result.low, result.high, note)

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 
 from diagnostics.analysis import similarity
-from diagnostics.recording import Recording
+from diagnostics.recording import RecordedModel
 
 
-def recorded(features: np.ndarray) -> Recording:
+def recorded(features: np.ndarray) -> RecordedModel:
     half = features.astype(np.float16)
     meta = {"layers": ["last"], "widths": [half.shape[1]]}
     no_corruptions = np.empty((0, 0, 0), dtype=np.int32)
-    return Recording(meta, half.astype(np.float32), half, half, half, half, no_corruptions, {})
+    return RecordedModel(meta, half.astype(np.float32), half, half, half, half, no_corruptions, {})
 
 
 def test_minibatch_cka_does_not_depend_on_images_standing_by_class():

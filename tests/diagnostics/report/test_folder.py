@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diagnostics.recording import Recording, Recordings
+from diagnostics.recording import RecordedModel, Recording
 from diagnostics.report import folder as report_module
 from diagnostics.report.folder import write_report
 from diagnostics.report.verdict import listed, verdict
@@ -44,7 +44,7 @@ HISTORIES = {
 }
 
 
-def network(name: str, labels: np.ndarray = LABELS, right: float = 0.7, history: bool = True) -> Recording:
+def network(name: str, labels: np.ndarray = LABELS, right: float = 0.7, history: bool = True) -> RecordedModel:
     """A network that is right on the first `right` of the images and calls the others the next class."""
     method, _, number = name.partition("/")
     rng = np.random.default_rng(len(name))
@@ -71,14 +71,14 @@ def network(name: str, labels: np.ndarray = LABELS, right: float = 0.7, history:
     corrupted = np.broadcast_to(guess, (6, 5, n)).astype(np.int32)
     layers = rng.normal(size=(n, 7)).astype(np.float16)
     empty = np.empty((0, 0, 0), dtype=np.int32)
-    return Recording(
+    return RecordedModel(
         meta, logits.astype(np.float32), features, features, layers, probe, empty if number else corrupted, {}
     )
 
 
-def recordings(models: list[Recording], labels: np.ndarray = LABELS) -> Recordings:
+def recordings(models: list[RecordedModel], labels: np.ndarray = LABELS) -> Recording:
     positions = np.arange(len(labels))
-    return Recordings(CONTEXT, labels, positions, positions, positions, TRAINED, models)
+    return Recording(CONTEXT, labels, positions, positions, positions, TRAINED, models)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def write(tmp_path, monkeypatch):
     """`write(recordings)`: the report and its page, with an empty picture in place of each drawn figure."""
     monkeypatch.setattr(report_module, "to_bytes", lambda figure, kind: bytes(24))
 
-    def run(what: Recordings) -> tuple[dict, str]:
+    def run(what: Recording) -> tuple[dict, str]:
         report = write_report(what, tmp_path)
         text = (tmp_path / "report.json").read_text(encoding="utf-8")
         assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON")) == report
@@ -117,7 +117,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def usual() -> list[Recording]:
+def usual() -> list[RecordedModel]:
     names = {"teacher": 0.9, "stage1": 0.5, "two_stage": 0.4, "kd": 0.8}
     return [network(name, right=right) for name, right in names.items()]
 

@@ -1,0 +1,187 @@
+"""What a report knows, section by section: `analysis.analyse` makes it, tables, figures and the page read it.
+
+The order of the fields is that of report.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from CKA.cka import Similarity
+from CKA.minibatch import SimilarityMatrix
+from diagnostics.calibration import Calibration
+from diagnostics.comparison import DetectableDifference, DifferenceInterval
+from diagnostics.cost import Cost, CostRatio
+from diagnostics.fidelity import Fidelity
+from diagnostics.geometry import Geometry, LinearProbe
+from diagnostics.plain import FLAT, WHERE_GIVEN
+from diagnostics.recording import Context, History
+from diagnostics.robustness import CorruptionError
+from diagnostics.seeds import SeedComparison, SeedSummary
+from diagnostics.statistics import PairedStatistics
+from estimator import MutualInformation
+
+ErrorRates = dict[str, list[float]]  # by corruption, one a severity
+
+
+@dataclass(frozen=True)
+class ModelAccuracy:
+    """Top-1 of a model in 0..1 with its Wilson interval."""
+
+    name: str
+    method: str
+    seed: int | None  # None for the teacher
+    arch: str
+    weights_hash: str
+    top1: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same images."""
+
+    a: str
+    b: str
+    statistics: PairedStatistics = field(metadata=FLAT)
+    quoted_p: float | None
+    quoted_log10_p: float | None
+    interval: DifferenceInterval
+    detectable: DetectableDifference
+    sentence: str
+    holm_log10_p: float | None = None  # set when all pairs are known
+
+
+@dataclass(frozen=True)
+class MethodOverSeeds:
+    """Top-1 of a method over its seeds."""
+
+    seeds: list[int]
+    summary: SeedSummary = field(metadata=FLAT)
+
+
+@dataclass(frozen=True)
+class MethodsCompared:
+    """Two methods, paired by seed."""
+
+    a: str
+    b: str
+    seeds: list[int]
+    result: SeedComparison = field(metadata=FLAT)
+    sentence: str
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """Each student method, and two-stage against each other one."""
+
+    methods: dict[str, MethodOverSeeds]
+    comparisons: list[MethodsCompared]
+
+
+@dataclass(frozen=True)
+class LostClass:
+    """A class and the change of its accuracy against the teacher's, in -1..1."""
+
+    name: str = field(metadata={"key": "class"})
+    change: float
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How a student answers beside its teacher, and the classes that lost most."""
+
+    result: Fidelity = field(metadata=FLAT)
+    lost_most: list[LostClass]
+
+
+@dataclass(frozen=True)
+class TapSimilarity:
+    """CKA of a tap with the teacher's, exact and by minibatches, and the cosine behind stage 1's projections."""
+
+    linear: Similarity
+    rbf: Similarity
+    linear_minibatch: float | None
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class LayerMatrix:
+    """CKA of every teacher layer (rows) with every student layer (columns)."""
+
+    teacher: list[str]
+    student: list[str]
+    matrix: SimilarityMatrix = field(metadata=FLAT)
+
+
+@dataclass(frozen=True)
+class Representation:
+    """A student's features beside its teacher's."""
+
+    penultimate: TapSimilarity
+    last: TapSimilarity
+    layers: LayerMatrix
+
+
+@dataclass(frozen=True)
+class ContrastiveBound:
+    """log K - L of a contrastive loss."""
+
+    value: float  # nats
+    loss: float
+    negatives: int  # K
+
+
+@dataclass(frozen=True)
+class Information:
+    """Mutual information of last taps, by model."""
+
+    labels: dict[str, MutualInformation]
+    teacher: dict[str, MutualInformation] | None = field(metadata=WHERE_GIVEN)
+    nce_bound: dict[str, ContrastiveBound] | None = field(metadata=WHERE_GIVEN)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The geometry of a model's last tap, and what a linear probe reads from it."""
+
+    geometry: Geometry = field(metadata=FLAT)
+    probe: LinearProbe
+
+
+@dataclass(frozen=True)
+class RelativeCost:
+    """What a model costs, and its ratio to the teacher's, None without a teacher."""
+
+    cost: Cost = field(metadata=FLAT)
+    ratio: CostRatio | None
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Error rates under corruption by model, and relative to the teacher's."""
+
+    errors: dict[str, ErrorRates]
+    relative: dict[str, CorruptionError]
+    images: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every number of an evaluation; a section that needs a teacher is None where there is none."""
+
+    context: Context
+    images: int
+    models: list[ModelAccuracy]
+    pairs: list[Pair]
+    seeds: OverSeeds
+    calibration: dict[str, Calibration]
+    geometry: dict[str, Shape]
+    information: Information
+    cost: dict[str, RelativeCost]
+    curves: dict[str, History]
+    fidelity: dict[str, Faithfulness] | None = field(metadata=WHERE_GIVEN)
+    representation: dict[str, Representation] | None = field(metadata=WHERE_GIVEN)
+    robustness: Robustness
+    sentences: list[str]
