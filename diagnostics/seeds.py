@@ -133,7 +133,8 @@ def sentence(
     sign, verdict = (1, "better") if low > 0 else (-1, "worse")
     least, most = sorted((sign * low, sign * high))
     interval = f"95 % {plain_number(least, 1)} to {plain_number(most, 1)}"
-    return f"{name_b} is {plain_number(sign * difference_points, 1)} points {verdict} than {name_a}, {interval}, {place}"
+    size = plain_number(sign * difference_points, 1)
+    return f"{name_b} is {size} points {verdict} than {name_a}, {interval}, {place}"
 
 
 def _checked(values: Sequence[float], name: str) -> np.ndarray:

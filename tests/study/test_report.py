@@ -12,15 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from configs.schema import Hypothesis
+from diagnostics.plain import to_plain
+from diagnostics.report import folder
 from diagnostics.shortcut.measures import Measures, Shown
-from study import report as study_report
 from study.answer import answer, study_text
 from study.figures import Examples, followed
-from study.records import Hypothesis, Record
+from study.measurements import Measurement, RecordedRun, StudyContext
 from study.report import places, write_study
+from study.results import StudyReport
 
 STATED = Hypothesis(
-    "following", "crd_kd", "two_stage", 0.02, {"shortcut.teacher": "biased", "shortcut.students": "biased"}
+    measure="following",
+    first="crd_kd",
+    second="two_stage",
+    where={"shortcut.teacher": "biased", "shortcut.students": "biased"},
 )
 METHODS = {"teacher": 0.6, "kd<1>": 0.3, "crd_kd": 0.4, "two_stage": 0.3}
 ARMS = ("biased", "unbiased")
@@ -47,7 +53,9 @@ def measured(following: float, unbiased: float, gap: float, is_teacher: bool) ->
     )
 
 
-def records(seeds: int = 4, points: list[dict[str, str]] = POINTS, unbiased_gap: float = 0.01) -> list[Record]:
+def records(
+    seeds: int = 4, points: list[dict[str, str]] = POINTS, unbiased_gap: float = 0.01
+) -> list[Measurement]:
     """Students of a biased teacher follow as METHODS says, others 0.05; who follows less is less accurate too."""
     rng, found = np.random.default_rng(0), []
     for point, seed, (method, rate) in itertools.product(points, range(seeds), METHODS.items()):
@@ -57,36 +65,38 @@ def records(seeds: int = 4, points: list[dict[str, str]] = POINTS, unbiased_gap:
         unbiased = 0.5 + following / 2 + rng.normal(0, 0.001)
         own = measured(following, unbiased, 0.5 if biased else unbiased_gap, method == "teacher")
         extra = {"cue_decoding": 0.9, "label_decoding": 0.8, "cue_read": 0.99, "kl": [2.0, *[1.0] * 10]}
-        found.append(Record(point, seed, method, own, images, extra))
+        found.append(Measurement(point, seed, method, own, images, extra))
     return found
 
 
-def context(given: list[Record], stated: Hypothesis | None = STATED) -> dict[str, Any]:
-    """As `study.load_records` gives it, with every run recorded."""
+def context(given: list[Measurement], stated: Hypothesis | None = STATED) -> StudyContext:
+    """As `load_measurements` gives it, with every run recorded."""
     runs = {json.dumps([record.point, record.seed]): record for record in given}
     network = {"arch": "resnet8"}
-    return {
-        "name": "tiny",
-        "config": {"name": "tiny", "data": {"source": "digits"}, "teacher": network, "student": network},
-        "points": [dict(point) for point in {json.dumps(r.point): r.point for r in given}.values()],
-        "seeds": sorted({record.seed for record in given}),
-        "hypothesis": stated,
-        "recorded": [
-            {"point": dict(r.point), "seed": r.seed, "run": Path(f"run{number}")}
+    return StudyContext(
+        name="tiny",
+        config={"name": "tiny", "data": {"source": "digits"}, "teacher": network, "student": network},
+        points=[dict(point) for point in {json.dumps(r.point): r.point for r in given}.values()],
+        seeds=sorted({record.seed for record in given}),
+        hypothesis=stated,
+        recorded=[
+            RecordedRun(dict(r.point), r.seed, Path(f"run{number}"), Path())
             for number, r in enumerate(runs.values())
         ],
-    }
+    )
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """`write(records)`: the report and its page, with an empty picture in place of each drawn figure."""
-    monkeypatch.setattr(study_report, "to_bytes", lambda figure, kind: bytes(24))
+    monkeypatch.setattr(folder, "to_bytes", lambda figure, kind: bytes(24))
 
-    def run(given: list[Record], stated: Hypothesis | None = STATED, **changes: Any) -> tuple[dict, str]:
-        report = write_study(given, {**context(given, stated), **changes}, tmp_path)
+    def run(
+        given: list[Measurement], stated: Hypothesis | None = STATED, **changes: Any
+    ) -> tuple[StudyReport, str]:
+        report = write_study(given, replace(context(given, stated), **changes), tmp_path)
         text = (tmp_path / "report.json").read_text(encoding="utf-8")
-        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON")) == report
+        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON")) == to_plain(report)
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert not re.search(r">\s*(nan|inf|None|\[\])\s*<|[^a-z]nan[^a-z]", page + study_text(report))
         return report, page
@@ -117,8 +127,8 @@ class Page(HTMLParser):
 
 
 def test_the_same_records_give_the_same_files_and_a_page_that_needs_nothing_else(tmp_path):
-    for folder in ("first", "second"):
-        write_study(records(2), context(records(2)), tmp_path / folder, EXAMPLES)
+    for name in ("first", "second"):
+        write_study(records(2), context(records(2)), tmp_path / name, EXAMPLES)
     files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*")]
     assert all((tmp_path / "first" / f).read_bytes() == (tmp_path / "second" / f).read_bytes() for f in files)
     text = (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
@@ -149,7 +159,7 @@ def test_the_answer_comes_first_with_what_belongs_beside_it(write):
     assert re.search(r"unbiased accuracy 69\.\d % \(crd_kd\) and 6\d\.\d % \(two_stage\), difference", beside)
     assert "clean accuracy 90.0 % (crd_kd) and 90.0 % (two_stage), difference 0.0 points" in beside
     assert warning.startswith("two_stage follows the cue less, but") and "not mitigation" in warning
-    assert report["points"][0] == "teacher biased, students biased"  # the last in the grid
+    assert report.points[0] == "teacher biased, students biased"  # the last in the grid
     assert page.index(primary) < page.index("Self-checks") < page.index("<table>")
     text = study_text(report)
     assert text.startswith(primary) and "Teacher biased, students biased. Mean over seeds" in text
@@ -194,12 +204,12 @@ def test_one_seed_has_no_intervals_and_says_why(write):
 def test_what_is_missing_is_named(write):
     kept = [r for r in records(2) if r.method != "crd_kd" and (r.method, r.seed) != ("two_stage", 1)]
     whole = context(records(3))
-    recorded = [place for place in whole["recorded"] if place["seed"] < 2]
-    report, page = write(kept, points=whole["points"], seeds=whole["seeds"], recorded=recorded)
+    recorded = [place for place in whole.recorded if place.seed < 2]
+    report, page = write(kept, points=whole.points, seeds=whole.seeds, recorded=recorded)
     assert "no seed has a value of both" in answer(report)[0]
-    assert "teacher biased, students biased: seed 2 was not recorded" in report["missing"]
-    assert "teacher biased, students biased: no two_stage of seed 1" in report["missing"]
-    assert len(report["missing"]) == 8 and "8 missing" in page and "missing: 8" in study_text(report)
+    assert "teacher biased, students biased: seed 2 was not recorded" in report.missing
+    assert "teacher biased, students biased: no two_stage of seed 1" in report.missing
+    assert len(report.missing) == 8 and "8 missing" in page and "missing: 8" in study_text(report)
 
 
 @pytest.mark.parametrize(
@@ -211,16 +221,16 @@ def test_what_is_missing_is_named(write):
     ids=["no grid", "one arm"],
 )
 def test_fewer_arms(write, points, said):
-    stated = replace(STATED, where={})
+    stated = STATED.model_copy(update={"where": {}})
     report, page = write(records(2, points), stated)
-    assert said in page and "Example images were not asked for." in page and report["hypothesis"]
-    assert all(part["passed"] is None for part in report["checks"] if part["name"] == "teacher_unbiased")
+    assert said in page and "Example images were not asked for." in page and report.hypothesis
+    assert all(part.passed is None for part in report.checks if part.name == "teacher_unbiased")
 
 
 def test_without_a_hypothesis_or_a_point_for_it(write):
     report, _ = write(records(2), None)
-    assert answer(report)[0].startswith("No hypothesis was stated") and report["rest"]
-    report, _ = write(records(2), replace(STATED, where={"shortcut.teacher": "odd"}))
+    assert answer(report)[0].startswith("No hypothesis was stated") and report.rest
+    report, _ = write(records(2), STATED.model_copy(update={"where": {"shortcut.teacher": "odd"}}))
     assert answer(report)[0].startswith("No primary answer. No model is at a point")
 
 
@@ -228,13 +238,13 @@ def test_a_study_without_a_cue(write, tmp_path):
     rng, points = np.random.default_rng(0), [{"student.arch": arch} for arch in ("resnet8", "resnet20")]
     rates = {"teacher": 0.95, "kd": 0.8, "two_stage": 0.9}
     given = [
-        Record(point, seed, method, None, None, {"test_top1": rate + rng.normal(0, 0.003), "cue_read": None})
+        Measurement(point, seed, method, None, None, {"test_top1": rate + rng.normal(0, 0.003), "cue_read": None})
         for point, seed, (method, rate) in itertools.product(points, range(3), rates.items())
     ]
     report, page = write(given, None)
     assert "No cue was planted" in page and "cue following" not in page and "Inheritance" not in page
     assert Page(page).open == [] and Page(page).links <= Page(page).anchors
-    assert "points lower with kd than with two_stage" in report["rest"][0]["sentence"]
+    assert "points lower with kd than with two_stage" in report.rest[0].sentence
     text = study_text(report)
     assert "test top-1, %" in text and text.count("resnet20") == 3
     names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
@@ -263,6 +273,6 @@ def test_followed_images_are_conflicting_and_fooled_both():
 
 
 def test_no_record_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least one record"):
+    with pytest.raises(ValueError, match="at least one measurement"):
         write_study([], context(records(1)), tmp_path)
     assert list(tmp_path.iterdir()) == []

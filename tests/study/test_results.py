@@ -9,13 +9,15 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from configs.schema import Hypothesis
+from diagnostics.plain import to_plain
 from diagnostics.shortcut.measures import Measures
 from study.checks import final_fall
-from study.comparison import caution, compare, decide, primary_sentence, rest_sentence
-from study.records import Hypothesis, Record
-from study.results import study
+from study.comparison import Contrast, Difference, caution, compare, decide, primary_sentence, rest_sentence
+from study.measurements import Measurement
+from study.results import conclude
 
-STATED = Hypothesis("following", "crd_kd", "two_stage", 0.02, {"shortcut.teacher": "biased"})
+STATED = Hypothesis(measure="following", first="crd_kd", second="two_stage", where={"shortcut.teacher": "biased"})
 METHODS = {"crd_kd": 0.40, "two_stage": 0.38, "kd": 0.30, "scratch": 0.20}
 NAMES = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed", "worst_group")
 
@@ -26,7 +28,7 @@ def measured(following: float, gap: float = 0.5) -> Measures:
     return Measures(images=40, shows=10, following=following, **rates, **rest, notes={"worst_group": "Too few."})
 
 
-def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[Record]:
+def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[Measurement]:
     """Both arms, four seeds; students of the biased teacher follow as METHODS says, all others 0.05."""
     rng = np.random.default_rng(0)
     records = []
@@ -38,80 +40,80 @@ def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[R
             images = rng.binomial(9, rate, 200) / 9
             extra = {"test_top1": 0.9, "cue_read": 0.99, "kl": [3.0, 2.0, 1.01, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]}
             result = measured(float(images.mean()), gap if method == "teacher" else 0.3)
-            records.append(Record(point, seed, method, result, images, extra))
+            records.append(Measurement(point, seed, method, result, images, extra))
     return records
 
 
 @pytest.fixture(scope="module")
 def results():
-    return study(planted_study(), STATED)
+    return conclude(planted_study(), STATED)
 
 
 def test_the_study_is_json_and_complete(results):
-    json.dumps(results, allow_nan=False)
-    assert len(results["summary"]) == 4 * 5 and len(results["hypothesis"]) == 2 and results["notes"] == {}
-    row = results["summary"][0]
-    assert (row["method"], row["label"]) == ("teacher", "cue patch, teacher biased, students biased")
-    assert row["values"]["aligned"]["mean"] == pytest.approx(0.95) and row["values"]["test_top1"]["n"] == 4
-    assert row["values"]["worst_group"] is None and "Too few." in row["notes"]["worst_group"]
+    json.dumps(to_plain(results), allow_nan=False)
+    assert len(results.summary) == 4 * 5 and len(results.hypothesis) == 2 and results.notes == {}
+    row = results.summary[0]
+    assert (row.method, row.label) == ("teacher", "cue patch, teacher biased, students biased")
+    assert row.values["aligned"].mean == pytest.approx(0.95) and row.values["test_top1"].n == 4
+    assert row.values["worst_group"] is None and "Too few." in row.notes["worst_group"]
 
 
 def test_primary_is_the_paired_difference_by_seed(results):
     records = {(r.method, r.seed): r.measures.following for r in planted_study()[:20]}
     pairs = [[records[method, seed] for seed in range(4)] for method in ("crd_kd", "two_stage")]
-    row, expected = results["hypothesis"][0], stats.ttest_rel(*pairs)
-    assert row["difference"] == pytest.approx(np.subtract(*pairs).mean())
-    assert (row["low"], row["high"]) == pytest.approx(tuple(expected.confidence_interval()))
-    assert row["p"] == pytest.approx(expected.pvalue) and row["seeds"] == [0, 1, 2, 3]
-    assert row["beside"]["unbiased"]["difference"] == pytest.approx(-row["difference"] / 2)
-    assert row["sentence"] and row["decision"] in ("undecided", "equivalent")
+    row, expected = results.hypothesis[0], stats.ttest_rel(*pairs)
+    assert row.result.difference == pytest.approx(np.subtract(*pairs).mean())
+    assert (row.result.low, row.result.high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert row.result.p == pytest.approx(expected.pvalue) and row.result.seeds == [0, 1, 2, 3]
+    assert row.beside["unbiased"].difference == pytest.approx(-row.result.difference / 2)
+    assert row.sentence and row.decision in ("undecided", "equivalent")
 
 
 def test_the_rest_is_corrected_by_holm_over_all(results):
-    rest = results["rest"]
+    rest = results.rest
     assert len(rest) == 4 * 2 * 2 + 2  # two others against two at each point, the two where not stated
-    adjusted = multipletests([row["p"] for row in rest], method="holm")[1]
-    assert [row["holm_p"] for row in rest] == pytest.approx(adjusted)
-    tests = {(row["label"], row["first"], row["second"]): row for row in rest}
+    adjusted = multipletests([row.result.p for row in rest], method="holm")[1]
+    assert [row.holm_p for row in rest] == pytest.approx(adjusted)
+    tests = {(row.label, row.first, row.second): row for row in rest}
     scratch = tests["cue patch, teacher biased, students biased", "scratch", "crd_kd"]
-    assert scratch["difference"] == pytest.approx(-0.2, abs=0.03) and scratch["caution"] is None
-    assert "lower with scratch than with crd_kd" in scratch["sentence"]
-    assert not any("teacher" in (row["first"], row["second"]) for row in rest)
+    assert scratch.result.difference == pytest.approx(-0.2, abs=0.03) and scratch.caution is None
+    assert "lower with scratch than with crd_kd" in scratch.sentence
+    assert not any("teacher" in (row.first, row.second) for row in rest)
 
 
 def test_inheritance_and_excess(results):
-    rows = {(row["point"]["shortcut.students"], row["method"]): row for row in results["inheritance"]}
+    rows = {(row.point["shortcut.students"], row.method): row for row in results.inheritance}
     assert len(rows) == 2 * 4
     for (_, method), row in rows.items():
         expected = (METHODS[method] - 0.05) / (0.6 - 0.05)
-        assert row["value"] == pytest.approx(expected, abs=0.05)
-        assert row["low"] < row["value"] < row["high"] and row["seeds"] == [0, 1, 2, 3]
-        assert "shortcut.teacher" not in row["point"]
-    summary = {(row["label"], row["method"]): row["values"] for row in results["summary"]}
-    excess = summary["cue patch, teacher biased, students biased", "kd"]["excess_following"]["mean"]
+        assert row.value == pytest.approx(expected, abs=0.05)
+        assert row.low < row.value < row.high and row.seeds == [0, 1, 2, 3]
+        assert "shortcut.teacher" not in row.point
+    summary = {(row.label, row.method): row.values for row in results.summary}
+    excess = summary["cue patch, teacher biased, students biased", "kd"]["excess_following"].mean
     assert excess == pytest.approx(0.25, abs=0.03)
     assert "excess_following" not in summary["cue patch, teacher unbiased, students unbiased", "kd"]
 
 
 def test_models_without_answers_have_no_inheritance():
     records = [replace(record, per_image_following=None) for record in planted_study()]
-    row = study(records, STATED)["inheritance"][0]
-    assert row["value"] is None and row["notes"]["value"] and row["seeds"] == []
+    row = conclude(records, STATED).inheritance[0]
+    assert row.value is None and row.notes["value"] and row.seeds == []
 
 
 def test_checks_pass_and_fail_when_they_should(results):
-    assert [check["passed"] for check in results["checks"]] == [True] * 4
-    assert results["checks"][0]["value"] == pytest.approx(0.5)
+    assert [check.passed for check in results.checks] == [True] * 4
+    assert results.checks[0].value == pytest.approx(0.5)
     records = planted_study(unbiased_gap=-0.08, biased_gap=0.02)  # as of a "biased" teacher on random cues
     bad = replace(records[3], extra={"cue_read": 0.3, "kl": [4.0, 3.0, 2.0, 1.0, 0.5]})
-    checks = {check["name"]: check for check in study([*records[:3], bad, *records[4:]], STATED)["checks"]}
-    assert [check["passed"] for check in checks.values()] == [False] * 4
-    assert checks["teacher_unbiased"]["value"] == pytest.approx(0.08)
-    assert "8 of 8 fail, at worst 2.0 points" in checks["teacher_biased"]["sentence"]
-    assert checks["converged"]["value"] == pytest.approx(0.5)
-    assert checks["converged"]["failed"] == ["kd, cue patch, teacher biased, students biased, seed 0"]
-    unseen = study([replace(records[1], extra={})], None)["checks"]
-    assert [check["passed"] for check in unseen] == [None] * 4
+    checks = {check.name: check for check in conclude([*records[:3], bad, *records[4:]], STATED).checks}
+    assert [check.passed for check in checks.values()] == [False] * 4
+    assert checks["teacher_unbiased"].value == pytest.approx(0.08)
+    assert "8 of 8 fail, at worst 2.0 points" in checks["teacher_biased"].sentence
+    assert checks["converged"].value == pytest.approx(0.5)
+    assert checks["converged"].failed == ["kd, cue patch, teacher biased, students biased, seed 0"]
+    unseen = conclude([replace(records[1], extra={})], None).checks
+    assert [check.passed for check in unseen] == [None] * 4
 
 
 def test_final_fall():
@@ -122,12 +124,15 @@ def test_final_fall():
     assert final_fall([0.0, 0.0]) == 0 and final_fall([1.0]) is None and final_fall([]) is None
 
 
+def contrast(result: Difference, measure: str = "following") -> Contrast:
+    return Contrast({}, "", "A", "B", measure, result, {}, None)
+
+
 def answer(differences: list[float], margin: float = 0.02) -> tuple[str, str]:
     first = dict(enumerate(0.3 + np.asarray(differences)))
-    row = {"first": "A", "second": "B", "measure": "following", "margin": margin}
-    row |= compare(first, dict.fromkeys(first, 0.3))
-    row["decision"] = decide(row["low"], row["high"], margin)
-    return row["decision"], primary_sentence(row)
+    row = contrast(compare(first, dict.fromkeys(first, 0.3)))
+    decision = decide(row.result.low, row.result.high, margin)
+    return decision, primary_sentence(replace(row, margin=margin, decision=decision))
 
 
 def test_the_hypothesis_in_all_its_cases():
@@ -159,7 +164,7 @@ def test_lower_following_through_lower_accuracy_is_called_so():
     less, more = {s: 0.1 + s / 1000 for s in seeds}, {s: 0.3 - s / 1000 for s in seeds}
     accurate, poor = dict.fromkeys(seeds, 0.9), {s: 0.6 + s / 1000 for s in seeds}
     for first, second, own, other in ((less, more, poor, accurate), (more, less, accurate, poor)):
-        row = {"first": "A", "second": "B", "measure": "following", **compare(first, second)}
+        row = contrast(compare(first, second))
         text = caution(row, compare(own, other))
         lower = "A" if first is less else "B"
         assert text.startswith(
@@ -167,12 +172,12 @@ def test_lower_following_through_lower_accuracy_is_called_so():
         )
         assert "95 % 29.6 to 30.0: lower following through lower accuracy is not mitigation" in text
         assert caution(row, compare(other, own)) is None
-        assert caution({**row, "measure": "clean"}, compare(own, other)) is None
+        assert caution(replace(row, measure="clean"), compare(own, other)) is None
 
 
 def test_a_sentence_of_the_rest_without_a_difference():
-    row = {"first": "A", "second": "B", "measure": "unbiased", **compare({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.5})}
-    text = rest_sentence({**row, "holm_p": 0.8})
+    row = contrast(compare({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.5}), "unbiased")
+    text = rest_sentence(replace(row, holm_p=0.8))
     assert text.startswith(
         "no difference in unbiased accuracy shown between A and B: A minus B is 5.0 points, 95 %"
     )
@@ -182,30 +187,30 @@ def test_a_sentence_of_the_rest_without_a_difference():
 def test_a_study_without_a_cue():
     rng = np.random.default_rng(0)
     records = [
-        Record({"student.arch": arch}, seed, method, None, None, {"test_top1": top1 + rng.normal(0, 0.003)})
+        Measurement({"student.arch": arch}, seed, method, None, None, {"test_top1": top1 + rng.normal(0, 0.003)})
         for arch, seed, (method, top1) in itertools.product(
             "ab", range(5), {"kd": 0.8, "crd": 0.9, "x": 0.8}.items()
         )
     ]
-    plain = study(records, None)
-    json.dumps(plain, allow_nan=False)
-    assert list(plain["summary"][0]["values"]) == ["test_top1"]
-    assert [(row["first"], row["second"]) for row in plain["rest"][:3]] == [
+    plain = conclude(records, None)
+    json.dumps(to_plain(plain), allow_nan=False)
+    assert list(plain.summary[0].values) == ["test_top1"]
+    assert [(row.first, row.second) for row in plain.rest[:3]] == [
         ("kd", "crd"),
         ("kd", "x"),
         ("crd", "x"),
     ]
-    assert "points lower with kd than with crd" in plain["rest"][0]["sentence"]
-    assert plain["checks"] == plain["inheritance"] == plain["hypothesis"] == []
-    assert set(plain["notes"]) == {"hypothesis", "inheritance"}
-    stated = Hypothesis("clean", "crd", "kd", 0.01, {"student.arch": "b"})
-    (row,) = study(records, stated)["hypothesis"]
-    assert row["decision"] == "higher" and row["difference"] == pytest.approx(0.1, abs=0.01)
-    assert study(records, replace(stated, where={"student.arch": "c"}))["notes"]["hypothesis"]
+    assert "points lower with kd than with crd" in plain.rest[0].sentence
+    assert plain.checks == plain.inheritance == plain.hypothesis == []
+    assert set(plain.notes) == {"hypothesis", "inheritance"}
+    stated = Hypothesis(measure="clean", first="crd", second="kd", margin=0.01, where={"student.arch": "b"})
+    (row,) = conclude(records, stated).hypothesis
+    assert row.decision == "higher" and row.result.difference == pytest.approx(0.1, abs=0.01)
+    assert conclude(records, stated.model_copy(update={"where": {"student.arch": "c"}})).notes["hypothesis"]
 
 
 def test_seeds_that_one_lacks_are_left_out_and_twice_is_refused():
     records = [r for r in planted_study() if (r.method, r.seed) != ("crd_kd", 2)]
-    assert study(records, STATED)["hypothesis"][0]["seeds"] == [0, 1, 3]
+    assert conclude(records, STATED).hypothesis[0].result.seeds == [0, 1, 3]
     with pytest.raises(ValueError, match="two records of teacher, seed 0"):
-        study([*records, records[0]], STATED)
+        conclude([*records, records[0]], STATED)

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from configs.reading import load_config
 from dataset.prepare import prepare
 from dataset.sources import load_source
+from diagnostics.plain import to_plain
 from errors import UserError
 from models.checkpoint import load
 from study import plan as study_plan
 from study import run as study
 from study.grid import Shard, point_names, points_of, read_shard, runs_of
-from study.records import Record, load_records
-from study.results import study as analyse
+from study.measurements import Measurement, load_measurements
+from study.results import conclude as analyse
 from study.sharing import fingerprint
 
 ROOT = Path(study.__file__).parents[1]
@@ -206,18 +207,18 @@ def test_a_copied_job_is_what_training_it_would_give(whole_study, call_main, tmp
 
 
 def test_records_hold_what_the_study_needs(whole_study):
-    records, context = load_records(whole_study[0])
-    assert len(records) == 8 * 5 and all(isinstance(record, Record) for record in records)
-    assert context["methods"] == ["teacher", "scratch", "crd_kd", "two_stage", "head"]
-    assert (context["runs"], len(context["recorded"]), len(context["points"])) == (8, 8, 8)
-    assert context["hypothesis"].where == {"shortcut.teacher": "biased"}
-    first = {record.method: record for record in records if record.point == context["points"][0]}
+    records, context = load_measurements(whole_study[0])
+    assert len(records) == 8 * 5 and all(isinstance(record, Measurement) for record in records)
+    assert {record.method for record in records} == {"teacher", "scratch", "crd_kd", "two_stage", "head"}
+    assert (len(context.recorded), len(context.points), context.seeds) == (8, 8, [0])
+    assert context.hypothesis.where == {"shortcut.teacher": "biased"}
+    first = {record.method: record for record in records if record.point == context.points[0]}
     assert first["teacher"].extra["cue_read"] > 0.5 and "kl" not in first["crd_kd"].extra
     assert len(first["head"].extra["kl"]) == 1 and first["head"].measures.fidelity_aligned is not None
     assert first["two_stage"].per_image_following.shape == (32,)
-    results = analyse(records, context["hypothesis"])
-    assert len(results["hypothesis"]) == 4 and len(results["inheritance"]) == 4 * 4
-    json.dumps(results)
+    results = analyse(records, context.hypothesis)
+    assert len(results.hypothesis) == 4 and len(results.inheritance) == 4 * 4
+    json.dumps(to_plain(results))
 
 
 def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, tmp_path):
@@ -237,7 +238,7 @@ def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, tmp_path):
     assert "0 jobs trained, 6 copied" in call(call_main, tmp_path).stdout
     (tmp_path / "s" / FIRST / "seed0" / "cues.json").unlink()
     assert call(call_main, tmp_path, "--quiet").stdout.count("\n") == 2
-    assert len(load_records(tmp_path / "s")[1]["recorded"]) == 8
+    assert len(load_measurements(tmp_path / "s")[1].recorded) == 8
 
 
 def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path):
@@ -247,7 +248,7 @@ def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path
     (tmp_path / "s" / "config.yaml").unlink()
     assert "holds files but no config.yaml" in call(call_main, tmp_path).stderr
     with pytest.raises(UserError, match="is no study"):
-        load_records(tmp_path / "s")
+        load_measurements(tmp_path / "s")
 
 
 def test_a_dry_run_says_what_would_be_done(call_main, tmp_path):
@@ -277,10 +278,9 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
     done = call(call_main, tmp_path, settings=(*plain, grid))
     assert done.returncode == 2 and "1 runs failed, the first nce-seed0" in done.stderr
     monkeypatch.undo()
-    records, context = load_records(tmp_path / "p")
-    assert [record.method for record in records] == ["teacher", "kd", "two_stage"] and context[
-        "hypothesis"
-    ] is None
+    records, context = load_measurements(tmp_path / "p")
+    assert [record.method for record in records] == ["teacher", "kd", "two_stage"]
+    assert context.hypothesis is None
     assert all(record.measures is None and 0 <= record.extra["test_top1"] <= 1 for record in records)
 
 

@@ -7,7 +7,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diagnostics.calibration import ReliabilityBin
+from CKA.minibatch import SimilarityMatrix
+from diagnostics.calibration import Calibration, ReliabilityBin
+from diagnostics.comparison import DetectableDifference, DifferenceInterval
+from diagnostics.cost import Cost, Latency
+from diagnostics.fidelity import Fidelity
 from diagnostics.figures.features import coloured_classes, embedding, layers
 from diagnostics.figures.predictions import (
     accuracy,
@@ -21,6 +25,8 @@ from diagnostics.figures.predictions import (
 )
 from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes
 from diagnostics.figures.training import accuracy_by_epoch, stage1, stage2
+from diagnostics.results import Faithfulness, LayerMatrix, ModelAccuracy, Pair, RelativeCost
+from diagnostics.statistics import Counts, paired_statistics
 
 
 def texts(figure: Figure) -> list[str]:
@@ -32,12 +38,22 @@ def texts(figure: Figure) -> list[str]:
     return found
 
 
-def model(name: str, top1: float) -> dict:
-    return {"name": name, "method": name.split("/")[0], "top1": top1, "low": top1 - 0.1, "high": top1 + 0.05}
+def model(name: str, top1: float) -> ModelAccuracy:
+    return ModelAccuracy(name, name.split("/")[0], 0, "resnet8", "", top1, top1 - 0.1, top1 + 0.05)
 
 
-def pair(a: str, b: str) -> dict:
-    return {"a": a, "b": b, "n": 10, "counts": {"a": 5, "b": 3, "c": 1, "d": 1}}
+def pair(a: str, b: str) -> Pair:
+    statistics = paired_statistics(Counts(5, 3, 1, 1))
+    interval, detectable = DifferenceInterval(0.0, None, None, {}), DetectableDifference(None, {})
+    return Pair(a, b, statistics, None, None, interval, detectable, "")
+
+
+def faithful(change: list[float | None]) -> Faithfulness:
+    return Faithfulness(Fidelity(10, 0.5, 0.1, 3, None, change, {}), [])
+
+
+def matrix(teacher: list[str], student: list[str], values: list[list[float | None]]) -> LayerMatrix:
+    return LayerMatrix(teacher, student, SimilarityMatrix(values, 10, 1))
 
 
 def test_a_method_looks_the_same_whatever_its_seed_and_unlike_the_others():
@@ -75,7 +91,7 @@ def test_of_many_classes_the_most_changed_are_shown():
     change = [None, *np.linspace(0.5, -0.5, 99).tolist()]
     assert chosen_classes(change) == [*range(1, 16), *range(85, 100)]
     assert chosen_classes([0.1, None, 0.3]) == [2, 0]
-    section = {name: {"accuracy_change": change} for name in ("kd", "two_stage")}
+    section = {name: faithful(change) for name in ("kd", "two_stage")}
     figure = class_change(section, [f"class {number}" for number in range(100)])
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert len(names) == 30 and names[0] == "class 1" and names[-1] == "class 99"
@@ -84,7 +100,7 @@ def test_of_many_classes_the_most_changed_are_shown():
 
 def test_reliability_leaves_out_empty_bins():
     bins = [ReliabilityBin(0.0, 0.5, 0, None, None), ReliabilityBin(0.5, 1.0, 4, 0.75, 0.5)]
-    figure = reliability({"kd": {"reliability": [vars(b) for b in bins], "images": 4, "ece": 0.25}})
+    figure = reliability({"kd": Calibration(4, 0.25, 0.1, 0.5, 0.7, bins, None, {})})
     points = figure.axes[0].collections[0].get_offsets()
     assert points.tolist() == [[75.0, 50.0]]
     assert "kd, ECE 25.0 %" in texts(figure)
@@ -99,8 +115,8 @@ def test_corruptions_share_an_axis_that_holds_every_error():
 
 
 def test_cost_turns_logarithmic_for_a_large_teacher():
-    def costs(parameters: int) -> dict:
-        return {"parameters": parameters, "latencies": [{"batch": 1, "median_ms": 1.0}]}
+    def costs(parameters: int) -> RelativeCost:
+        return RelativeCost(Cost(parameters, 1, 1, [Latency(1, 5, 1.0, 0.1, 1000.0)], "cpu", 1), None)
 
     models = [model("teacher", 0.7), model("kd", 0.6)]
     near, far = (cost({"teacher": costs(size), "kd": costs(100)}, models) for size in (300, 10000))
@@ -110,16 +126,14 @@ def test_cost_turns_logarithmic_for_a_large_teacher():
 
 
 def test_layers_show_where_a_value_is_not_defined():
-    part = {"layers": {"teacher": ["a", "b"], "student": ["c"], "values": [[0.5], [None]]}}
-    written = texts(layers({"kd": part}))
+    written = texts(layers({"kd": matrix(["a", "b"], ["c"], [[0.5], [None]])}))
     assert {"0.50", "n/a", "a", "b", "c", "kd"} <= set(written)
     assert layers({}) is None
 
 
 def test_deep_networks_keep_few_layer_names():
     names = [f"layer{number}" for number in range(54)]
-    part = {"layers": {"teacher": names, "student": names, "values": np.eye(54).tolist()}}
-    figure = layers({"kd": part})
+    figure = layers({"kd": matrix(names, names, np.eye(54).tolist())})
     shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert len(shown) <= 14 and shown[-1] == "layer53"
 

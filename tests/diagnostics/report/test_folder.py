@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diagnostics.recording import RecordedModel, Recording
+from diagnostics.cost import Cost, Latency
+from diagnostics.plain import to_plain
+from diagnostics.recording import Context, Meta, RecordedModel, Recording
 from diagnostics.report import folder as report_module
 from diagnostics.report.folder import write_report
 from diagnostics.report.verdict import listed, verdict
+from diagnostics.results import Report
 
 CLASSES, WIDTH, TRAINED = 4, 6, np.tile(np.arange(4), 5)
 LABELS = np.tile(np.arange(CLASSES), 12)
-CONTEXT = {
-    "run": "tiny",
-    "config": {
+CONTEXT = Context(
+    run="tiny",
+    config={
         "name": "tiny",
         "seeds": [0],
         "data": {"source": "folder", "val_fraction": 0.0},
@@ -32,12 +35,12 @@ CONTEXT = {
             "batch_size": 8,
         },
     },
-    "classes": ["a<b", "$x_1$", "naïve", "猫"],
-    "fingerprint": "0123",
-    "bfloat16": False,
-    "evaluated_on": {"python": "3.12", "packages": {"torch": "2.9"}, "gpus": [], "git": {"commit": None}},
-    "trained_on": None,
-}
+    classes=["a<b", "$x_1$", "naïve", "猫"],
+    fingerprint="0123",
+    bfloat16=False,
+    evaluated_on={"python": "3.12", "packages": {"torch": "2.9"}, "gpus": [], "git": {"commit": None}},
+    trained_on=None,
+)
 HISTORIES = {
     "stage1": [{"epoch": 1, "crd_last": 3.0, "cosine_last": 0.1, "cka_last": 0.2}],
     "two_stage": [{"epoch": e, "loss": 1.0, "top1": 0.5, "test_top1": 0.5, "test_loss": 1.0} for e in (1, 2)],
@@ -53,21 +56,20 @@ def network(name: str, labels: np.ndarray = LABELS, right: float = 0.7, history:
     logits = 3 * np.eye(CLASSES)[guess] + rng.normal(size=(n, CLASSES)) / 5
     features = (np.eye(CLASSES, WIDTH)[labels] + rng.normal(size=(n, WIDTH))).astype(np.float16)
     probe = (np.eye(CLASSES, WIDTH)[TRAINED] + rng.normal(size=(len(TRAINED), WIDTH))).astype(np.float16)
-    latency = {"batch": 1, "repeats": 5, "median_ms": 0.5, "iqr_ms": 0.1, "images_per_second": 2000.0}
-    cost = {"parameters": 100, "flops": 1000, "state_bytes": 500, "device": "cpu", "threads": 1}
-    meta = {
-        "name": name,
-        "method": method,
-        "seed": None if method == "teacher" else int(number or 0),
-        "arch": "resnet8",
-        "weights_hash": name,
-        "classifies": method != "stage1",
-        "detailed": not number,
-        "history": HISTORIES.get(method, []) if history else [],
-        "layers": ["one", "two"],
-        "widths": [3, 4],
-        "cost": None if number else {**cost, "latencies": [latency]},
-    }
+    latency = Latency(batch=1, repeats=5, median_ms=0.5, iqr_ms=0.1, images_per_second=2000.0)
+    meta = Meta(
+        name,
+        method,
+        seed=None if method == "teacher" else int(number or 0),
+        arch="resnet8",
+        weights_hash=name,
+        classifies=method != "stage1",
+        detailed=not number,
+        history=HISTORIES.get(method, []) if history else [],
+        layers=["one", "two"],
+        widths=[3, 4],
+        cost=None if number else Cost(100, 1000, 500, [latency], "cpu", 1),
+    )
     corrupted = np.broadcast_to(guess, (6, 5, n)).astype(np.int32)
     layers = rng.normal(size=(n, 7)).astype(np.float16)
     empty = np.empty((0, 0, 0), dtype=np.int32)
@@ -86,10 +88,10 @@ def write(tmp_path, monkeypatch):
     """`write(recordings)`: the report and its page, with an empty picture in place of each drawn figure."""
     monkeypatch.setattr(report_module, "to_bytes", lambda figure, kind: bytes(24))
 
-    def run(what: Recording) -> tuple[dict, str]:
+    def run(what: Recording) -> tuple[Report, str]:
         report = write_report(what, tmp_path)
         text = (tmp_path / "report.json").read_text(encoding="utf-8")
-        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON")) == report
+        assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON")) == to_plain(report)
         return report, (tmp_path / "report.html").read_text(encoding="utf-8")
 
     return run
@@ -165,8 +167,8 @@ def test_it_says_who_is_behind_and_who_is_ahead(write):
 
 def test_an_interval_that_the_test_does_not_confirm_shows_no_difference(write):
     report, page = write(recordings([network("teacher", right=1.0), network("two_stage", right=0.9)]))
-    interval = report["pairs"][0]["interval"]
-    assert interval["high"] < 0 and report["pairs"][0]["quoted_p"] > 0.05
+    interval = report.pairs[0].interval
+    assert interval.high < 0 and report.pairs[0].quoted_p > 0.05
     assert verdict(report).answer[-1] == "No difference is shown between two_stage and teacher."
     assert "McNemar&#39;s test does not confirm it" in page
 
@@ -177,7 +179,7 @@ def test_several_seeds(write):
         suffix = f"/{number}" if number else ""
         models += [network(f"two_stage{suffix}", right=own), network(f"kd{suffix}", right=other)]
     report, page = write(recordings(models))
-    assert report["seeds"]["methods"]["kd"]["n"] == 3 and len(report["seeds"]["comparisons"]) == 1
+    assert report.seeds.methods["kd"].summary.n == 3 and len(report.seeds.comparisons) == 1
     assert "over 3 seeds" in page and "Here: the first seed." in page and "kd/2" in page
     assert any("behind" in line and "kd" in line for line in verdict(report).answer)
     assert "Against teacher the basis" in verdict(report).caution[-1]
@@ -203,7 +205,7 @@ CASES = {
 def test_what_is_not_defined_has_a_word_on_why(write, case):
     models, why = CASES[case]
     if case == "identical":
-        models = [models[0], replace(models[1], meta={**network("two_stage").meta})]
+        models = [models[0], replace(models[1], meta=network("two_stage").meta)]
     _, page = write(recordings(models))
     assert why in page
     assert not re.search(r">\s*(nan|inf|None)\s*<", page)
@@ -214,7 +216,7 @@ def test_what_is_not_defined_has_a_word_on_why(write, case):
 )
 def test_few_images_and_a_missing_class(write, labels):
     report, page = write(recordings([network(n, labels) for n in ("teacher", "stage1", "two_stage")], labels))
-    assert report["images"] == len(labels)
+    assert report.images == len(labels)
     assert "No test image of class" in page or len(labels) == 12
     assert ("Fewer than 10 images: no map." in page) == (len(labels) < 10)
 
@@ -231,9 +233,10 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Pa
 
 def test_the_contrastive_bound_is_called_what_it_is(write):
     report, page = write(recordings(usual()))
-    assert report["information"]["nce_bound"]["stage1"]["negatives"] == 16
+    assert report.information.nce_bound["stage1"].negatives == 16
     assert "an index of progress, not a bound" in page
-    binary = {**CONTEXT, "config": {**CONTEXT["config"], "crd": {**CONTEXT["config"]["crd"], "objective": "nce"}}}
+    crd = {**CONTEXT.config["crd"], "objective": "nce"}
+    binary = replace(CONTEXT, config={**CONTEXT.config, "crd": crd})
     _, page = write(replace(recordings(usual()), context=binary))
     assert "trained with the binary objective (nce)" in page
 

@@ -14,9 +14,10 @@ from dataset.sources import Images, Source
 from diagnostics.recording import Subject
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import measures
-from diagnostics.shortcut.recording import cue_read, read, record_cues, shown_cues, up_to_date, write
+from diagnostics.shortcut.recording import About, cue_read, read, record_cues, shown_cues, up_to_date, write
 from models.machine import Machine
 
+ABOUT = About({}, 0, {})
 CPU = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
 CLASSES = 6
 
@@ -57,7 +58,7 @@ def subject(method, model):
 def recorded():
     data, first, second = made(), ByColour(0), ByColour(1)
     models = [subject("teacher", first), subject("two_stage", second)]
-    return data, (first, second), record_cues(models, data, CPU, {"seed": 3})
+    return data, (first, second), record_cues(models, data, CPU, About({}, 3, {}))
 
 
 def test_each_image_is_shown_under_its_own_cue_and_different_others():
@@ -79,29 +80,31 @@ def test_predictions_are_those_of_the_network_on_stamped_images(recorded):
         with torch.no_grad():
             plain = model(data.test.normalised(torch.arange(90))).argmax(dim=1).numpy()
         assert (recording.clean[number] == plain).all()
-        assert recording.models[number]["test_top1"] == pytest.approx((plain == recording.labels).mean())
+        assert recording.models[number].test_top1 == pytest.approx((plain == recording.labels).mean())
         # the features are the cue, so a prediction depends on the shown cue alone
         for cue in range(6):
             assert len(set(recording.predictions[number][recording.cues == cue])) == 1
-    assert [model["method"] for model in recording.models] == ["teacher", "two_stage"]
-    assert recording.models[1]["history"] == {"kl": [2.0, 1.0]}
+    assert [model.method for model in recording.models] == ["teacher", "two_stage"]
+    assert recording.models[1].history == {"kl": [2.0, 1.0]}
     found = measures(recording.shown(1), recording.shown(0))
-    assert found.shows == 6 and found.clean == recording.models[1]["test_top1"]
+    assert found.shows == 6 and found.clean == recording.models[1].test_top1
 
 
 def test_networks_that_differ_in_the_classifier_alone_run_once():
     first, second, other = ByColour(0), ByColour(1), ByColour(2)
     with torch.no_grad():
         other.scale.mul_(2)
-    record_cues([subject(name, m) for name, m in zip("abc", (first, second, other), strict=True)], made(), CPU, {})
+    record_cues(
+        [subject(name, m) for name, m in zip("abc", (first, second, other), strict=True)], made(), CPU, ABOUT
+    )
     assert (first.runs > 0, second.runs, other.runs) == (True, 0, first.runs)
 
 
 def test_probes_read_the_cue_and_not_the_label(recorded):
-    assert recorded[2].models[0]["cue_decoding"] > 0.95
-    assert recorded[2].models[0]["label_decoding"] < 0.35
-    without = record_cues([subject("teacher", ByColour(0))], made(val=0), CPU, {})
-    assert without.models[0]["cue_decoding"] > 0.95 and without.models[0]["label_decoding"] < 0.35
+    assert recorded[2].models[0].decoding.cue_decoding > 0.95
+    assert recorded[2].models[0].decoding.label_decoding < 0.35
+    without = record_cues([subject("teacher", ByColour(0))], made(val=0), CPU, ABOUT)
+    assert without.models[0].decoding.cue_decoding > 0.95 and without.models[0].decoding.label_decoding < 0.35
 
 
 @pytest.mark.parametrize("cue", ["patch", "background", "tint", "frame"])
@@ -111,13 +114,13 @@ def test_a_probe_reads_the_cue_after_augmentation(cue):
 
 def test_no_cue_leaves_accuracy_and_cues_of_ones_own_are_shown_once(recorded):
     data = recorded[0]
-    plain = record_cues([subject("teacher", ByColour(0))], made("none"), CPU, {})
-    assert plain.shown(0) is None and plain.about["cue_read"] is None
-    assert plain.models[0]["test_top1"] == recorded[2].models[0]["test_top1"]
+    plain = record_cues([subject("teacher", ByColour(0))], made("none"), CPU, ABOUT)
+    assert plain.shown(0) is None and plain.about.cue_read is None
+    assert plain.models[0].test_top1 == recorded[2].models[0].test_top1
     own = SimpleNamespace(**vars(data))  # test images with cues that they brought
     own.shortcut = Shortcut(cue="file", file="cues.csv")
     own.test = data.test.under(shortcut_recording.Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
-    shown = record_cues([subject("teacher", ByColour(0))], own, CPU, {}).shown(0)
+    shown = record_cues([subject("teacher", ByColour(0))], own, CPU, ABOUT).shown(0)
     assert shown.cues.shape == (90, 1) and shown.clean is None and measures(shown).clean is None
 
 
@@ -133,4 +136,4 @@ def test_what_is_written_is_read(recorded, tmp_path):
     assert (again.about, again.models) == (recording.about, recording.models)
     for name in ("labels", "classes_cue", "cues", "predictions", "clean"):
         assert np.array_equal(getattr(again, name), getattr(recording, name))
-    assert again.predictions.dtype == np.int16 and again.about["seed"] == 3
+    assert again.predictions.dtype == np.int16 and again.about.seed == 3

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 
 import pytest
 
 from diagnostics.comparison import bootstrap_difference, smallest_detectable_difference
+from diagnostics.cost import Cost, Latency
+from diagnostics.results import MethodOverSeeds, MethodsCompared, Pair, RelativeCost, Robustness
 from diagnostics.seeds import compare_over_seeds, summarise
 from diagnostics.statistics import Counts, paired_statistics
 from diagnostics.tables import comparison as tables_comparison
@@ -43,20 +44,14 @@ TABLE = Table(
 )
 
 
-def pair_row(a: int, b: int, c: int, d: int) -> dict:
+def pair_row(a: int, b: int, c: int, d: int) -> Pair:
     statistics = paired_statistics(Counts(a, b, c, d))
     right_a = [True] * (a + b) + [False] * (c + d)
     right_b = [True] * a + [False] * b + [True] * c + [False] * d
-    quoted = statistics.quoted_test.log10_p
-    return {
-        "a": "teacher",
-        "b": "kd",
-        **dataclasses.asdict(statistics),
-        "quoted_log10_p": quoted,
-        "holm_log10_p": quoted,
-        "interval": dataclasses.asdict(bootstrap_difference(right_a, right_b, seed=0)),
-        "detectable": dataclasses.asdict(smallest_detectable_difference(a + b + c + d, statistics.disagreement)),
-    }
+    quoted = statistics.quoted_test
+    interval = bootstrap_difference(right_a, right_b, seed=0)
+    detectable = smallest_detectable_difference(a + b + c + d, statistics.disagreement)
+    return Pair("teacher", "kd", statistics, quoted.p, quoted.log10_p, interval, detectable, "", quoted.log10_p)
 
 
 def shown(table: Table, row: int = 0) -> dict[str, str]:
@@ -140,21 +135,20 @@ def test_pair_tables_of_identical_models_explain_each_gap():
 
 def test_seed_tables():
     one, three = summarise([0.7]), summarise([0.70, 0.72, 0.74])
-    table = seeds({"methods": {"kd": dataclasses.asdict(three), "crd": dataclasses.asdict(one)}})
+    table = seeds({"kd": MethodOverSeeds([0, 1, 2], three), "crd": MethodOverSeeds([0], one)})
     assert shown(table) == {"method": "kd", "n": "3", "mean": "72.00 [67.03, 76.97]", "sd": "2.00"}
     assert shown(table, 1) == {"method": "crd", "n": "1", "mean": "70.00", "sd": "n/a"}
-    comparison = dataclasses.asdict(compare_over_seeds([0.7, 0.7, 0.7], [0.70, 0.72, 0.74]))
-    table = seed_comparisons({"comparisons": [{"a": "kd", "b": "two_stage", **comparison}]})
+    comparison = compare_over_seeds([0.7, 0.7, 0.7], [0.70, 0.72, 0.74])
+    table = seed_comparisons([MethodsCompared("kd", "two_stage", [0, 1, 2], comparison, "")])
     assert shown(table)["difference"] == "+2.00 [−2.97, +6.97]"
     assert "6 seeds" in table.notes[0]
 
 
 def test_robustness_and_cost_without_a_teacher():
     errors_of = {"kd": {"jpeg": [0.1, 0.2, 0.3, 0.4, 0.5]}}
-    table = robustness({"errors": errors_of, "relative": {}, "images": 9})
+    table = robustness(Robustness(errors_of, {}, 9))
     assert shown(table) == {"model": "kd", "mce": "n/a", "jpeg": "30.0"} and "no teacher" in table.notes[0]
-    latency = {"batch": 1, "repeats": 5, "median_ms": 0.5, "iqr_ms": 0.1, "images_per_second": 2000.0}
-    measured = {"parameters": 10, "flops": 20, "state_bytes": 30, "device": "cpu", "threads": 1}
-    table = cost({"kd": {**measured, "latencies": [latency], "ratio": None}})
+    latency = Latency(batch=1, repeats=5, median_ms=0.5, iqr_ms=0.1, images_per_second=2000.0)
+    table = cost({"kd": RelativeCost(Cost(10, 20, 30, [latency], "cpu", 1), None)})
     assert shown(table)["median_ms_1"] == "0.50" and shown(table)["latency_ratio_1"] == "n/a"
     assert cost({}).empty and not cost({}).rows
