@@ -80,15 +80,17 @@ def ours(bfloat16: bool) -> Timing:
 def loss_difference(bfloat16: bool) -> float:
     """Relative difference between our loss and the published one on the same draw and banks."""
     crd = CRDLoss(D, D, torch.arange(N) % CLASSES, dim=D, num_negatives=K)
+    sampler = crd.sampler
+    assert sampler is not None
     student, teacher, indices = torch.randn(B, D), torch.randn(B, D), torch.randperm(N)[:B]
-    draw = crd.draw(indices)
+    draw = sampler.draw(indices)
     projected = crd.project(student, teacher)
-    by_sample = crd.sampler.position
+    by_sample = sampler.position
     banks = crd.student_bank.features[by_sample].double(), crd.teacher_bank.features[by_sample].double()
     crd.log_z.fill_(math.log(N))
     crd.normalizers_set = True
     features = projected[0].double(), projected[1].double()
-    wanted = reference.step(*features, banks, indices, crd.sampler.samples(draw), float(N))
+    wanted = reference.step(*features, banks, indices, reference.drawn_samples(sampler, draw), float(N))
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         given = crd(student, teacher, indices, draw)
     return abs(given.item() / wanted.item() - 1)

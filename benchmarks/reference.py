@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from dataset.sources import Images
+from losses.negatives import Draw, NegativeSampler
 
 WORKERS = 2
 
@@ -103,3 +104,14 @@ class PillowImages(Dataset):
 def loader(images: PillowImages, batch_size: int) -> DataLoader:
     """Shuffled whole batches by `WORKERS` processes."""
     return DataLoader(images, batch_size, shuffle=True, num_workers=WORKERS, drop_last=True)
+
+
+def drawn_samples(sampler: NegativeSampler, draw: Draw) -> Tensor:
+    """A draw as positions in the training set, (B, K + 1), positives first: what the published form gathers."""
+    rows = torch.arange(len(draw.positives))[:, None]
+    window = sampler.order[
+        (draw.first + rows * draw.spacing + torch.arange(draw.length)) % len(sampler.order)
+    ]  # (B, L)
+    keep = torch.ones_like(window, dtype=torch.bool).scatter_(1, draw.left_out, False)
+    negatives = window[keep].view(len(window), sampler.num_negatives)
+    return torch.cat([sampler.order[draw.positives][:, None], negatives], dim=1)

@@ -118,12 +118,11 @@ class CRD(Section):
         Optimizer(lr=0.03, schedule="exponential", gamma=0.95), "optimizer of features and projections"
     )
     objective: Literal["nce", "infonce"] = about("nce", "nce = Tian et al.'s binary form, infonce = softmax")
-    negatives: Literal["bank", "shared", "queue", "batch"] = about(
+    negatives: Literal["bank", "shared", "batch"] = about(
         "bank",
         "bank: each anchor draws its own from a bank of all samples; shared: the batch draws one set; "
-        "queue: the newest queue_length features; batch: the batch itself, with infonce and mode: instance",
+        "batch: the batch itself, with infonce and mode: instance",
     )
-    queue_length: Count = about(16384, "features that the queue holds")
     mode: Literal["exact", "relax", "instance"] = about(
         "exact", "exact/relax: other classes are negatives; instance: all other samples are, labels unused"
     )
@@ -144,8 +143,6 @@ class CRD(Section):
     def _check(self) -> CRD:
         if self.negatives == "batch" and (self.objective, self.mode) != ("infonce", "instance"):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
-        if self.negatives == "queue" and self.mode == "relax":
-            raise ValueError("negatives: queue has no other sample of the class: use mode: exact or instance")
         if self.lambda_penultimate + self.lambda_last == 0:
             raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
         return self

@@ -165,14 +165,13 @@ PAINTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "patch": _patch,
     "gray": _gray,
 }
-KINDS = (*PAINTED, "corruption")
 
 
 def stamp(kind: str, pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
     """Images with their cues, uint8 (B, 3, S, S) on the device of `pixels`; those of cue -1 are left as they are.
 
     Args:
-        kind: one of `KINDS`.
+        kind: a key of `PAINTED`, or "corruption".
         pixels: uint8 (B, 3, S, S), S at least 8.
         cues: (B,) in -1..K-1.
         indices: (B,) positions in the data set, on which the noise of corruptions depends.
@@ -197,7 +196,7 @@ def _corrupted(pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
 class Cues:
     """The cues of a set of images."""
 
-    kind: str  # one of KINDS, or "file" where the images have them already
+    kind: str  # a key of PAINTED, "corruption", or "file" where the images have them already
     classes_cue: Tensor  # (C,)
     count: int  # K
     of_image: Tensor  # (N,)

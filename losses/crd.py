@@ -1,7 +1,7 @@
 """Contrastive Representation Distillation (Tian, Krishnan & Isola, ICLR 2020).
 
 Letters: B batch, N training samples, K negatives an anchor, L entries of a window that holds them (see
-`losses.negatives`), Q entries of a queue, D dimension of a projection, tau temperature.
+`losses.negatives`), D dimension of a projection, tau temperature.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.bank import FeatureQueue, Keys, LossOf, MemoryBank
+from losses.bank import LossOf, MemoryBank
 from losses.negatives import Draw, Mode, NegativeSampler
 
-Objective = Literal["nce", "infonce"]
-Negatives = Literal["bank", "shared", "queue", "batch"]
+Form = Literal["nce", "infonce"]  # binary (Tian et al.), or softmax
+Negatives = Literal["bank", "shared", "batch"]
 FROM_BANK = ("bank", "shared")
-
 
 FOLDS = 5  # 2^5 factors of a sum of logarithms are multiplied before the logarithm is taken
 
@@ -31,7 +30,9 @@ class SumOfSoftplus(torch.autograd.Function):
 
     Each term is max(x, 0) + log(1 + e) with e = exp(−|x|) in 0..1. Factors are multiplied as (1 + a)(1 + b) =
     1 + (a + b + ab), keeping what is beyond 1, so that small terms lose nothing and 32 of them cannot overflow.
-    On a CPU logarithms would otherwise take most of the loss's time.
+    On a CPU logarithms would otherwise take most of the loss's time. Against softplus(x).sum(-1) a whole CRD step
+    (B 64, N 50,000, K 16,384, d 256; medians of 60 steps in turn, 2 cores of an AMD EPYC) takes 9 % less time in
+    float32 and 18 % less in bfloat16 with AVX-512, and 1.4 % more in float32 where torch is limited to AVX2.
     """
 
     @staticmethod
@@ -84,11 +85,11 @@ class Side(NamedTuple):
     """One direction of the loss: whose anchors, against which bank, with which positives and negatives."""
 
     anchors: Tensor  # (B, D) unit vectors divided by tau
-    bank: MemoryBank | FeatureQueue
-    keys: Draw | Keys
+    bank: MemoryBank
+    draw: Draw
 
     def loss(self, loss_of: LossOf) -> Tensor:
-        return self.bank.loss(self.anchors, self.keys, loss_of)
+        return self.bank.loss(self.anchors, self.draw, loss_of)
 
 
 class CRDLoss(nn.Module):
@@ -102,13 +103,11 @@ class CRDLoss(nn.Module):
         num_negatives: K.
         temperature: tau > 0.
         momentum: share of the old bank entry kept at an update, in [0, 1).
-        mode: see `NegativeSampler`; "instance" where negatives come from the batch, not "relax" where they come
-            from a queue.
+        mode: see `NegativeSampler`; "instance" where negatives come from the batch.
         objective: "nce" (binary, Tian et al.) or "infonce" (softmax).
         negatives: "bank", each anchor's own from a bank of all samples; "shared", one set from it for the batch;
-            "queue", see `FeatureQueue`; or "batch" for infonce among the batch's own features: the positive is
-            then the other network's feature of the same sample, the negatives are its features of the others.
-        queue_length: Q, entries of a queue; K is then Q.
+            or "batch" for infonce among the batch's own features: the positive is then the other network's feature
+            of the same sample, the negatives are its features of the others.
         sampler: one to share with other losses on the same samples, in place of one of its own.
         gather: joins a tensor's batches over processes; banks and Z then agree in all of them.
 
@@ -117,7 +116,8 @@ class CRDLoss(nn.Module):
     """
 
     log_z: Tensor
-    classes: Tensor
+    student_bank: MemoryBank
+    teacher_bank: MemoryBank
 
     def __init__(
         self,
@@ -130,9 +130,8 @@ class CRDLoss(nn.Module):
         temperature: float = 0.1,
         momentum: float = 0.5,
         mode: Mode = "exact",
-        objective: Objective = "nce",
+        objective: Form = "nce",
         negatives: Negatives = "bank",
-        queue_length: int = 16384,
         sampler: NegativeSampler | None = None,
         gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> None:
@@ -141,26 +140,19 @@ class CRDLoss(nn.Module):
             raise ValueError("need temperature > 0, 0 <= momentum < 1 and num_negatives >= 1")
         if negatives == "batch" and (objective, mode) != ("infonce", "instance"):
             raise ValueError("negatives from the batch need objective infonce and mode instance")
-        if negatives == "queue" and mode == "relax":
-            raise ValueError("negatives from a queue need mode exact or instance")
         self.project_student = nn.Linear(student_dim, dim)
         self.project_teacher = nn.Linear(teacher_dim, dim)
         self.temperature = temperature
         self.objective = objective
         self.gather = gather
         self.num_samples = len(labels)
-        self.num_negatives = queue_length if negatives == "queue" else num_negatives
+        self.num_negatives = num_negatives
         self.negatives = negatives
         self.sampler = sampler if negatives in FROM_BANK else None
         if negatives in FROM_BANK:
             self.sampler = sampler or NegativeSampler(labels, num_negatives, mode, negatives == "shared")
             self.student_bank = MemoryBank(len(labels), dim, momentum)
             self.teacher_bank = MemoryBank(len(labels), dim, momentum)
-        elif negatives == "queue":
-            classes = torch.arange(len(labels), device=labels.device) if mode == "instance" else labels
-            self.register_buffer("classes", classes, persistent=False)  # (N,) what is no negative of what
-            self.student_bank = FeatureQueue(queue_length, dim)
-            self.teacher_bank = FeatureQueue(queue_length, dim)
         self.register_buffer("log_z", torch.zeros(2))  # student and teacher anchors
         self.normalizers_set = False
 
@@ -168,10 +160,6 @@ class CRDLoss(nn.Module):
         """Both features, (B, student_dim) and (B, teacher_dim), as float32 unit vectors (B, D)."""
         anchors = self.project_student(student), self.project_teacher(teacher.to(student.dtype))
         return F.normalize(anchors[0].float(), dim=1), F.normalize(anchors[1].float(), dim=1)
-
-    def draw(self, indices: Tensor) -> Draw | None:
-        """Positives and negatives for the samples `indices` (B,), to share with losses of the same sampler."""
-        return None if self.sampler is None else self.sampler.draw(indices)
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, draw: Draw | None = None) -> Tensor:
         """Loss of both directions, a scalar; in training the banks are updated afterwards.
@@ -188,7 +176,8 @@ class CRDLoss(nn.Module):
         sides = self._sides(student, teacher, indices, draw)
         if self.objective == "nce" and not self.normalizers_set:
             self._set_normalizers(sides)
-        loss = sum(side.loss(partial(self._direction, log_z=self.log_z[i])) for i, side in enumerate(sides))
+        own, other = (side.loss(partial(self._direction, log_z=self.log_z[i])) for i, side in enumerate(sides))
+        loss = own + other
         if self.training:
             self.normalizers_set = True
             self._store(student.detach(), teacher.detach(), indices)
@@ -197,12 +186,8 @@ class CRDLoss(nn.Module):
     def _sides(self, student: Tensor, teacher: Tensor, indices: Tensor, draw: Draw | None) -> tuple[Side, Side]:
         """Student anchors with the teacher's bank, and the reverse."""
         anchors = student / self.temperature, teacher / self.temperature
-        if self.negatives == "queue":
-            classes = self.classes[indices]
-            keys = Keys(teacher.detach(), classes), Keys(student.detach(), classes)
-        else:
-            keys = (draw or self.sampler.draw(indices),) * 2
-        return Side(anchors[0], self.teacher_bank, keys[0]), Side(anchors[1], self.student_bank, keys[1])
+        shared = draw or self._bank_sampler().draw(indices)
+        return Side(anchors[0], self.teacher_bank, shared), Side(anchors[1], self.student_bank, shared)
 
     @torch.no_grad()
     def _set_normalizers(self, sides: tuple[Side, Side]) -> None:
@@ -220,7 +205,7 @@ class CRDLoss(nn.Module):
     def _store(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
         """Bring the newest features of all processes into the banks."""
         indices, student, teacher = (self.gather(tensor) for tensor in (indices, student, teacher))
-        places = self.classes[indices] if self.negatives == "queue" else self.sampler.position[indices]
+        places = self._bank_sampler().position[indices]
         self.student_bank.update(places, student)
         self.teacher_bank.update(places, teacher)
 
@@ -232,7 +217,7 @@ class CRDLoss(nn.Module):
         are still older than the anchors, which pushes the means of both networks apart in the first epochs.
         """
         student, teacher = self.project(student, teacher)
-        positions = self.sampler.position[self.gather(indices)]
+        positions = self._bank_sampler().position[self.gather(indices)]
         self.student_bank.set(positions, self.gather(student))
         self.teacher_bank.set(positions, self.gather(teacher))
 
@@ -240,6 +225,10 @@ class CRDLoss(nn.Module):
         """Follow a reshuffled sampler: `old` (N,) is what `NegativeSampler.reshuffle` gave."""
         self.student_bank.rearrange(old)
         self.teacher_bank.rearrange(old)
+
+    def _bank_sampler(self) -> NegativeSampler:
+        assert self.sampler is not None  # set wherever negatives come from a bank
+        return self.sampler
 
     def _in_batch(self, student: Tensor, teacher: Tensor) -> Tensor:
         similarities = student @ teacher.T / self.temperature  # (B, B)

@@ -5,6 +5,8 @@ Letters: B batch, C classes, T temperature.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,32 +20,34 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         student_logits: (B, C).
         teacher_logits: (B, C), no gradient reaches them.
         temperature: T > 0.
+
+    Raises:
+        ValueError: a temperature that is not positive.
     """
+    if temperature <= 0:
+        raise ValueError(f"need temperature > 0, not {temperature}")
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-def distillation_loss(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    temperature: float = 4.0,
-    alpha: float = 0.9,
-) -> Tensor:
-    """α · T² · KL(teacher/T ‖ student/T) + (1 − α) · cross-entropy, mean over the batch, in nats.
+class DistillationTerms(NamedTuple):
+    """The two parts of the loss, scalars in nats; α of the first and 1 − α of the second are minimised."""
+
+    kl: Tensor
+    ce: Tensor
+
+
+def distillation_terms(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
+) -> DistillationTerms:
+    """T² · KL(teacher/T ‖ student/T) and cross-entropy, each the mean over the batch.
 
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
         labels: (B,) integer classes.
         temperature: T > 0.
-        alpha: share of the KL in [0, 1]; 1 is the KL alone.
-
-    Raises:
-        ValueError: a temperature that is not positive, an alpha outside [0, 1].
     """
-    if temperature <= 0 or not 0 <= alpha <= 1:
-        raise ValueError(f"need temperature > 0 and 0 <= alpha <= 1, not {temperature} and {alpha}")
     kl = softened_kl(student_logits, teacher_logits, temperature)
-    return alpha * kl + (1 - alpha) * F.cross_entropy(student_logits.float(), labels)
+    return DistillationTerms(kl, F.cross_entropy(student_logits.float(), labels))

@@ -49,7 +49,14 @@ class NegativeSampler(nn.Module):
         ValueError: no sample is left to be a negative.
     """
 
-    order: Tensor
+    order: Tensor  # (N,) the samples in a random order
+    group: Tensor  # (N,) of each sample: members of one are no negatives of each other
+    size: Tensor  # of each group
+    start: Tensor  # of each group in a list of all members by group
+    position: Tensor  # (N,) of each sample in the order
+    members: Tensor  # (N,) positions, by group and then in order
+    member_keys: Tensor  # (N,) `members` as one sorted list, by an offset a group
+    other_keys: Tensor  # (N,) the same of how many others come before each member
 
     def __init__(self, labels: Tensor, num_negatives: int, mode: Mode, shared: bool = False) -> None:
         super().__init__()
@@ -121,15 +128,6 @@ class NegativeSampler(nn.Module):
             return self.position[indices]
         within = torch.rand(len(indices), device=indices.device, dtype=torch.float64) * self.size[group]
         return self.members[self.start[group] + within.long()]
-
-    def samples(self, draw: Draw) -> Tensor:
-        """A draw as positions in the training set, (B, K + 1), positives first."""
-        rows = torch.arange(len(draw.positives), device=self.order.device)[:, None]
-        columns = torch.arange(draw.length, device=self.order.device)
-        window = self.order[(draw.first + rows * draw.spacing + columns) % self.num_samples]  # (B, L)
-        keep = torch.ones_like(window, dtype=torch.bool).scatter_(1, draw.left_out, False)
-        negatives = window[keep].view(len(window), self.num_negatives)
-        return torch.cat([self.order[draw.positives][:, None], negatives], dim=1)
 
 
 def _divide(numbers: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:

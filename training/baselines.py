@@ -10,12 +10,12 @@ from torch import nn
 from configs import schema
 from dataset.images import Batch
 from dataset.prepare import TrainingData
-from losses.kd import softened_kl
+from losses.kd import distillation_terms
 from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed
 from training.crd import HierarchicalCRD, build_crd
-from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
 from training.teacher import CrossEntropy, ensure_teacher
 from training.teacher_outputs import TeacherOutputs, teacher_outputs
@@ -53,15 +53,16 @@ class EndToEnd(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         student, teacher = self.tapped(batch.images), self.teacher(batch)
-        terms = {"ce": Term(F.cross_entropy(student.logits, batch.labels), 1 - self.alpha)}
         if self.alpha:
-            kl = softened_kl(student.logits, teacher.logits, self.settings.temperature)
-            terms["kl"] = Term(kl, self.alpha)
+            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.settings.temperature)
+            terms = {"ce": Term(both.ce, 1 - self.alpha), "kl": Term(both.kl, self.alpha)}
+        else:
+            terms = {"ce": Term(F.cross_entropy(student.logits, batch.labels), 1.0)}
         if self.crd is not None:
             aligned = self.crd(student, teacher, batch.indices)
             weight = self.settings.crd_weight
             terms |= {name: Term(term.value, weight * term.weight) for name, term in aligned.items()}
-        terms["top1"] = Term((student.logits.argmax(dim=1) == batch.labels).double().mean())
+        terms["top1"] = Term(top1_of(student.logits, batch.labels))
         return terms
 
     def begin(self, batches: Iterator[Batch]) -> None:

@@ -65,7 +65,6 @@ class HierarchicalCRD(nn.Module):
                     mode=settings.mode,
                     objective=settings.objective,
                     negatives=settings.negatives,
-                    queue_length=settings.queue_length,
                     sampler=self.sampler,
                     gather=distributed.gather,
                 )

@@ -184,10 +184,17 @@ def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: s
     return scores(predict(model, images, machine), images.labels, prefix)
 
 
+def top1_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share in 0..1 of logits (N, classes) that are largest at their labels (N,), a float64 scalar."""
+    return (logits.argmax(dim=1) == labels).double().mean()
+
+
 def scores(logits: Tensor, labels: Tensor, prefix: str) -> Measures:
     """Top-1 accuracy in 0..1 and mean cross-entropy in nats of logits (N, classes) for labels (N,)."""
-    top1 = (logits.argmax(dim=1) == labels).double().mean()
-    return {f"{prefix}_top1": top1.item(), f"{prefix}_loss": F.cross_entropy(logits, labels).item()}
+    return {
+        f"{prefix}_top1": top1_of(logits, labels).item(),
+        f"{prefix}_loss": F.cross_entropy(logits, labels).item(),
+    }
 
 
 def evaluate_splits(model: nn.Module, data: TrainingData, machine: Machine) -> Measures:

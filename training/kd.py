@@ -14,12 +14,12 @@ from torch import nn
 from configs import schema
 from dataset.images import Batch
 from dataset.prepare import TrainingData
-from losses.kd import softened_kl
+from losses.kd import distillation_terms
 from models.machine import Machine
 from models.taps import last_block
 from models.zoo import classifier
 from training import distributed
-from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
 from training.features import FrozenFeatures
 from training.projector import Projection
@@ -85,13 +85,11 @@ class Distillation(Objective):
             logits = self.model(batch.images)
         else:
             logits = classifier(self.model)[1](self.features(batch))
-        terms = {}
-        if self.teacher is not None:
-            kl = softened_kl(logits, self.teacher(batch).logits, self.settings.temperature)
-            terms["kl"] = Term(kl, alpha)
-        terms["ce"] = Term(F.cross_entropy(logits, batch.labels), 1 - alpha)
-        terms["top1"] = Term((logits.argmax(dim=1) == batch.labels).double().mean())
-        return terms
+        top1 = Term(top1_of(logits, batch.labels))
+        if self.teacher is None:  # α is 0
+            return {"ce": Term(F.cross_entropy(logits, batch.labels), 1.0), "top1": top1}
+        terms = distillation_terms(logits, self.teacher(batch).logits, batch.labels, self.settings.temperature)
+        return {"kl": Term(terms.kl, alpha), "ce": Term(terms.ce, 1 - alpha), "top1": top1}
 
     def measure(self) -> Measures:
         if self.features is None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dataset.images import Batch
 from models.machine import Machine
 from models.zoo import classifier
-from training.engine import Measures, Objective, Term
+from training.engine import Measures, Objective, Term, top1_of
 from training.features import FrozenFeatures
 
 
@@ -53,7 +53,7 @@ class Projection(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         projected = self.projector(self.features(batch))
-        top1 = (self.head(projected).argmax(dim=1) == batch.labels).double().mean()
+        top1 = top1_of(self.head(projected), batch.labels)
         return {"mse": Term(F.mse_loss(projected.float(), self.targets(batch).float()), 1.0), "top1": Term(top1)}
 
     def measure(self) -> Measures:

@@ -15,7 +15,7 @@ from models.checkpoint import file_hash, load_weights
 from models.machine import Machine
 from models.zoo import STEMMED, find_weights
 from training import distributed
-from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
 
 
@@ -30,8 +30,10 @@ class CrossEntropy(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         logits = self.model(batch.images)
-        top1 = (logits.argmax(dim=1) == batch.labels).double().mean()
-        return {"ce": Term(F.cross_entropy(logits, batch.labels), 1.0), "top1": Term(top1)}
+        return {
+            "ce": Term(F.cross_entropy(logits, batch.labels), 1.0),
+            "top1": Term(top1_of(logits, batch.labels)),
+        }
 
     def measure(self) -> Measures:
         return evaluate_splits(self.model, self.data, self.machine)

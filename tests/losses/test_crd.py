@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.bank import SIZES, FeatureQueue, LossAgainstBank, MemoryBank, Sizes, Windows
+from benchmarks.reference import drawn_samples
+from losses.bank import SIZES, LossAgainstBank, MemoryBank, Sizes, Windows
 from losses.crd import CRDLoss, SumOfSoftplus, infonce_loss, nce_loss
 from losses.negatives import NegativeSampler
 
@@ -87,8 +88,8 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 def step_both(loss: CRDLoss, reference: Reference, seed: int) -> None:
     """One training step of both on one draw; losses and all gradients must agree."""
     student, teacher, indices = features(seed)
-    draw = loss.draw(indices)
-    drawn = loss.sampler.samples(draw)
+    draw = loss.sampler.draw(indices)
+    drawn = drawn_samples(loss.sampler, draw)
     inputs = [student.clone().requires_grad_(), teacher.clone().requires_grad_()]
     expected_inputs = [student.double().requires_grad_(), teacher.double().requires_grad_()]
     loss.zero_grad()
@@ -194,7 +195,7 @@ def test_windows_equal_gathered_products(monkeypatch, room: int, B: int, N: int,
     bank, anchors = torch.randn(N, D), torch.randn(B, D)
     for _ in range(10):
         draw = sampler.draw(torch.randperm(N)[:B])
-        entries = bank[sampler.position[sampler.samples(draw)[:, 1:]]]  # (B, K, D)
+        entries = bank[sampler.position[drawn_samples(sampler, draw)[:, 1:]]]  # (B, K, D)
         windows = Windows(draw, bank)
         windows.score(anchors)
         scores = windows.negatives.scatter(1, draw.left_out, torch.nan)
@@ -206,49 +207,12 @@ def test_windows_equal_gathered_products(monkeypatch, room: int, B: int, N: int,
         torch.testing.assert_close(windows.pull(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["exact", "instance"])
-@pytest.mark.parametrize("objective", ["nce", "infonce"])
-def test_queue_equals_the_equations(objective: str, mode: str) -> None:
-    loss = make(objective=objective, mode=mode, negatives="queue", queue_length=20)
-    held = [bank.features.double() for bank in (loss.student_bank, loss.teacher_bank)]
-    classes = torch.full((20,), -1)
-    groups = LABELS if mode == "exact" else torch.arange(N)
-    normalizers: list[Tensor] = []
-    for step in range(3):  # 12 a step into 20 places: the oldest are overwritten
-        student, teacher, indices = features(step)
-        both = [side.detach().double() for side in loss.project(student, teacher)]
-        expected = 0.0
-        for side, (anchors, keys, queue) in enumerate([(*both, held[1]), (*both[::-1], held[0])]):
-            positive = torch.exp((anchors * keys).sum(dim=1) / 0.1)
-            allowed = groups[indices][:, None] != classes
-            p = torch.exp(anchors @ queue.T / 0.1) * allowed
-            if len(normalizers) < 2:
-                normalizers.append((positive.sum() + p.sum()) / (B * 21) * N)
-            z = normalizers[side]
-            h = positive / z / (positive / z + 20 / N)
-            nce = -h.log() + torch.log(1 + p / z / (20 / N)).sum(dim=1)
-            expected += (nce if objective == "nce" else (1 + p.sum(dim=1) / positive).log()).mean().item()
-        assert loss(student, teacher, indices).item() == pytest.approx(expected, rel=1e-5)
-        places = [(12 * step + row) % 20 for row in range(12)]
-        held[0][places], held[1][places], classes[places] = *both, groups[indices]
-    assert_close(loss.student_bank.features, held[0])
-    assert_close(loss.teacher_bank.features, held[1])
-
-
-def test_queue_and_its_place_are_saved() -> None:
-    queue, other = FeatureQueue(5, 2), FeatureQueue(5, 2)
-    queue.update(torch.tensor([1, 2, 3]), torch.ones(3, 2))
-    other.load_state_dict(queue.state_dict())
-    other.update(torch.tensor([4, 5, 6]), torch.zeros(3, 2))
-    assert other.classes.tolist() == [6, 2, 3, 4, 5]
-
-
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_bfloat16_autocast_is_within_a_percent(objective: str) -> None:
     exact, rounded = make(objective=objective), make(objective=objective)
     for step in range(3):
         student, teacher, indices = features(step)
-        draw = exact.draw(indices)
+        draw = exact.sampler.draw(indices)
         expected = exact(student, teacher, indices, draw)
         with torch.autocast("cpu", torch.bfloat16):
             actual = rounded(student, teacher, indices, draw)
@@ -278,7 +242,7 @@ def test_a_saved_state_continues_identically(objective: str) -> None:
 def test_two_processes_keep_the_banks_and_z_of_one() -> None:
     """`gather` of the first process appends what the second one sent, in the same order of calls."""
     student, teacher, indices = features(0)
-    draw = make().draw(indices)
+    draw = make().sampler.draw(indices)
     parts = [slice(0, B // 2), slice(B // 2, B)]
     draws = [
         replace(draw, positives=draw.positives[part], left_out=draw.left_out[part], first=draw.first + skipped)
@@ -337,7 +301,6 @@ def test_fill_sets_both_banks_to_the_projected_features() -> None:
         {"num_negatives": 0},
         {"negatives": "batch"},
         {"negatives": "batch", "objective": "infonce", "mode": "exact"},
-        {"negatives": "queue", "mode": "relax"},
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:

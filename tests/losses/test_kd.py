@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from losses.kd import distillation_loss, softened_kl
+from losses.kd import distillation_terms, softened_kl
 
 LABELS = torch.tensor([0, 2, 1, 4, 4, 3])
 
@@ -16,6 +16,14 @@ def logits(seed: int) -> Tensor:
     """Logits (6, 5) without a common part, as Hinton et al.'s approximation for large T assumes."""
     values = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
     return values - values.mean(dim=1, keepdim=True)
+
+
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float = 4.0, alpha: float = 0.9
+) -> Tensor:
+    """What is minimised of the two terms."""
+    kl, ce = distillation_terms(student, teacher, labels, temperature)
+    return alpha * kl + (1 - alpha) * ce
 
 
 def gradient(temperature: float) -> Tensor:
@@ -79,7 +87,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(loss, (student,), eps=1e-2, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.5), (-1.0, 0.5), (4.0, 1.1), (4.0, -0.1)])
-def test_values_out_of_range_are_refused(temperature: float, alpha: float) -> None:
+@pytest.mark.parametrize("temperature", [0.0, -1.0])
+def test_temperatures_out_of_range_are_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="need temperature > 0"):
-        distillation_loss(logits(0), logits(1), LABELS, temperature, alpha)
+        softened_kl(logits(0), logits(1), temperature)

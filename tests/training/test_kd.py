@@ -7,7 +7,7 @@ import torch
 
 from configs.schema import KD, Network
 from dataset.loader import imageless_batches, training_batches
-from losses.kd import distillation_loss
+from losses.kd import distillation_terms
 from models.checkpoint import load
 from models.machine import Machine
 from models.taps import head_inputs
@@ -89,7 +89,8 @@ def test_the_loss_is_the_distillation_loss(objective, alpha, temperature):
     with torch.no_grad():
         logits = distillation.model.eval()(batch.images)
         teacher = distillation.teacher.teacher(batch.images).logits
-    expected = distillation_loss(logits, teacher, batch.labels, temperature, alpha)
+    kl, ce = distillation_terms(logits, teacher, batch.labels, temperature)
+    expected = alpha * kl + (1 - alpha) * ce
     optimizer = torch.optim.SGD(distillation.model.fc.parameters(), lr=0.1)
     distillation.trained = []  # all batch statistics fixed, as above
     values = train_step(distillation.train(), batch, optimizer, experiment.machine)
