@@ -10,18 +10,14 @@ import shlex
 import sys
 from pathlib import Path
 
-import torch
-
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
 from dataset.contact_sheet import write_contact_sheet
-from dataset.prepare import prepare
-from dataset.sources import load_source
 from errors import UserError, exit_code
-from models.machine import choose_device, compute_reproducibly, open_machine
+from models.machine import Machine, choose_device, compute_reproducibly, open_machine
 from study.run import study_phase
 from training.distributed import process_group, rank
-from training.experiment import Experiment
+from training.experiment import Experiment, open_experiment
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
 from training.run_folder import RunFolder, claim
 
@@ -65,12 +61,6 @@ def read_config(arguments: argparse.Namespace) -> Config:
     return load_config(arguments.config, [*arguments.set, *seeds])
 
 
-def open_experiment(config: Config, arguments: argparse.Namespace, device: torch.device) -> Experiment:
-    machine = open_machine(config.precision, device, arguments.quiet)
-    data = prepare(load_source(config.data), config.data, device, config.shortcut)
-    return Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
-
-
 def run() -> None:
     arguments = parse_arguments()
     if arguments.help_config:
@@ -83,26 +73,26 @@ def run() -> None:
     config = read_config(arguments)
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)
+        machine = open_machine(config.precision, device, arguments.quiet)
         if arguments.phase == "study":
-            machine = open_machine(config.precision, device, arguments.quiet)
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
-            return
-        experiment = open_experiment(config, arguments, device)
-        jobs = jobs_of(arguments.phase, config, experiment.folder)
-        check(arguments.phase, experiment)
-        if arguments.dry_run:
-            say(describe(jobs, experiment))
-            show_cues(experiment)
-            return
-        claim(
-            experiment.folder,
-            config,
-            fresh=arguments.fresh,
-            resume=arguments.resume,
-            jobs=[j.folder for j in jobs],
-        )
-        run_jobs(jobs, experiment)
-        say(next_command(arguments, experiment))
+        else:
+            run_phase(config, machine, arguments)
+
+
+def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
+    """Train what a phase consists of, or say what it would be."""
+    experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
+    jobs = jobs_of(arguments.phase, config, experiment.folder)
+    check(arguments.phase, experiment)
+    if arguments.dry_run:
+        say(describe(jobs, experiment))
+        show_cues(experiment)
+        return
+    names = [job.name for job in jobs]
+    claim(experiment.folder, config, fresh=arguments.fresh, resume=arguments.resume, jobs=names)
+    run_jobs(jobs, experiment)
+    say(next_command(arguments, experiment))
 
 
 def show_cues(experiment: Experiment) -> None:

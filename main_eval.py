@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from configs.reading import DEFAULT_CONFIG, load_config
-from dataset.prepare import prepare
-from dataset.sources import load_source
 from diagnostics import recording
 from diagnostics.plain import to_plain
 from diagnostics.recording import Recording, Subject
@@ -24,7 +23,14 @@ from diagnostics.report.folder import write_report
 from diagnostics.report.terminal import counts_text, runs_text
 from diagnostics.runs import compare_runs
 from diagnostics.statistics import Counts, paired_statistics
-from diagnostics.subjects import open_run, record, subjects_of_files, subjects_of_run
+from diagnostics.subjects import (
+    find_subject,
+    network_of,
+    open_run,
+    record,
+    subjects_of_files,
+    subjects_of_run,
+)
 from diagnostics.tables.catalogue import summary_text
 from errors import UserError, exit_code
 from models.export import export_model
@@ -33,14 +39,30 @@ from study.answer import study_text
 from study.examples import choose_examples
 from study.measurements import load_measurements
 from study.report import write_study
-from training.experiment import Experiment
+from training.experiment import Experiment, open_experiment
 from training.run_folder import RunFolder
 
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 EXPORT_IMAGES = 256  # test images on which an exported file is compared with the model
 
 
-def parse_arguments() -> argparse.Namespace:
+# what each way of calling reads; anything else that is given with it is refused, since it would be ignored
+ALWAYS = {"quiet"}
+CHOOSES = {"config", "set", "output_dir"}
+READS = {
+    "--counts": {"counts", "json"},
+    "--compare": {"compare", "device", "json"},
+    "RUN_DIR --export": {"run", "export", "model", "seed", "device"},
+    "--export": {"export", "model", "seed", "device", *CHOOSES},
+    "--teacher --student --export": {"teacher", "student", "export", "device", *CHOOSES},
+    "--teacher --student": {"teacher", "student", "device", "json", *CHOOSES},
+    "predictions.npz": {"run", "json"},
+    "RUN_DIR": {"run", "device", "json"},
+    "no RUN_DIR": {"device", "json", *CHOOSES},
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "run",
@@ -51,10 +73,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, metavar="CKPT", help="weights of teacher.arch, with --student")
     parser.add_argument("--student", type=Path, metavar="CKPT", help="weights of student.arch, with --teacher")
     parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, help="for --teacher and --student, or a default"
+        "--config", type=Path, default=DEFAULT_CONFIG, help="for --teacher and --student, or to find a run by name"
     )
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override fields"
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override fields of --config"
     )
     parser.add_argument(
         "--counts",
@@ -64,12 +86,41 @@ def parse_arguments() -> argparse.Namespace:
         help="statistics of four counts: both right, only the first, only the second, both wrong",
     )
     parser.add_argument("--compare", type=Path, nargs="+", metavar="RUN_DIR", help="put several runs in one table")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write the run's student for deployment")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write a student for deployment")
+    parser.add_argument("--model", help="which model of a run to export (default: two_stage)")
+    parser.add_argument("--seed", type=int, help="of which seed (default: the run's first)")
     parser.add_argument("--output-dir", type=Path, default=Path("runs"), help="where run folders are")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    return parser.parse_args()
+    return parser
+
+
+def way_of(arguments: argparse.Namespace) -> str:
+    """Which of `READS` a call is."""
+    if arguments.counts is not None:
+        return "--counts"
+    if arguments.compare is not None:
+        return "--compare"
+    if (arguments.teacher is None) != (arguments.student is None):
+        raise UserError("--teacher and --student go together: give both files of weights")
+    files = arguments.teacher is not None
+    if arguments.export is not None:
+        return "--teacher --student --export" if files else "RUN_DIR --export" if arguments.run else "--export"
+    if files:
+        return "--teacher --student"
+    if arguments.run is None:
+        return "no RUN_DIR"
+    return "predictions.npz" if arguments.run.suffix == ".npz" else "RUN_DIR"
+
+
+def refuse_ignored(parser: argparse.ArgumentParser, arguments: argparse.Namespace, way: str) -> None:
+    """Raise `UserError` for an argument that this way of calling does not read."""
+    given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
+    for name in sorted(given - READS[way] - ALWAYS):
+        shown = f"RUN_DIR {arguments.run}" if name == "run" else f"--{name.replace('_', '-')}"
+        why = ", which has its own config" if way.startswith("RUN_DIR") and name in CHOOSES else ""
+        raise UserError(f"{shown} is not read together with {way}{why}: leave it out")
 
 
 def evaluate_counts(counts: list[int], as_json: bool) -> None:
@@ -80,15 +131,32 @@ def evaluate_counts(counts: list[int], as_json: bool) -> None:
     print(json.dumps(to_plain(statistics), indent=2) if as_json else counts_text(statistics))
 
 
-def evaluate_run(arguments: argparse.Namespace) -> None:
-    """Record, analyse and report one run, two files of weights, or what was recorded before."""
-    if arguments.run is not None and arguments.run.suffix == ".npz":
-        recordings, folder = _read(arguments.run), arguments.run.parent
-    else:
-        experiment, subjects, folder = _subjects(arguments)
-        recordings = record(experiment, subjects, folder)
-    report = write_report(recordings, folder)
-    if arguments.json:
+def evaluate_predictions(path: Path, as_json: bool) -> None:
+    """Report what was recorded before."""
+    try:
+        found = recording.read(path)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    report_on(found, path.parent, as_json)
+
+
+def evaluate_run(experiment: Experiment, as_json: bool) -> None:
+    """Record, analyse and report one run."""
+    folder = experiment.folder.path / "eval"
+    report_on(record(experiment, subjects_of_run(experiment), folder), folder, as_json)
+
+
+def evaluate_files(experiment: Experiment, teacher: Path, student: Path, output_dir: Path, as_json: bool) -> None:
+    """The same of two files of weights; the folder bears the names of their hashes."""
+    subjects = subjects_of_files(experiment, teacher, student)
+    folder = output_dir / f"eval-{'-'.join(subject.weights_hash[:8] for subject in subjects)}"
+    report_on(record(experiment, subjects, folder), folder, as_json)
+
+
+def report_on(found: Recording, folder: Path, as_json: bool) -> None:
+    """Write the report of a recording and print its tables."""
+    report = write_report(found, folder)
+    if as_json:
         print(json.dumps(to_plain(report)))
         return
     print(summary_text(report))
@@ -118,76 +186,70 @@ def evaluate_study(folder: Path, as_json: bool) -> None:
     print(f"files: {folder}/eval/report.html, report.json, tables/, figures/")
 
 
-def _folder(arguments: argparse.Namespace) -> Path:
-    return arguments.run or arguments.output_dir / load_config(arguments.config, arguments.set).name
-
-
-def _subjects(arguments: argparse.Namespace) -> tuple[Experiment, list[Subject], Path]:
-    device = choose_device(arguments.device)
-    config = load_config(arguments.config, arguments.set)
-    if arguments.teacher is None:
-        folder = RunFolder(_folder(arguments))
-        machine = open_machine(folder.config().precision, device, arguments.quiet)
-        experiment = open_run(folder, machine)
-        return experiment, subjects_of_run(experiment), folder.path / "eval"
-    machine = open_machine(config.precision, device, arguments.quiet)
-    data = prepare(load_source(config.data), config.data, device, config.shortcut)
-    experiment = Experiment(config, data, machine, RunFolder(arguments.output_dir / config.name))
-    subjects = subjects_of_files(experiment, arguments.teacher, arguments.student)
-    hashes = "-".join(subject.weights_hash[:8] for subject in subjects)
-    return experiment, subjects, arguments.output_dir / f"eval-{hashes}"
-
-
-def _read(path: Path) -> Recording:
-    try:
-        return recording.read(path)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def export_student(arguments: argparse.Namespace) -> None:
-    """Write the two-stage student of the run's first seed for deployment."""
-    experiment, _, _ = _subjects(arguments)
-    job = experiment.folder.job(experiment.folder.seeds()[0], "stage2")
-    if not job.finished:
-        raise UserError(f"--export: {job.path} is not finished, run python main.py --phase kd first")
-    network = experiment.config.student
-    model = experiment.trained(network, job)
+def export_student(experiment: Experiment, subject: Subject, folder: Path) -> None:
+    """Write one model for deployment, each file compared with it on test images."""
     count = min(EXPORT_IMAGES, len(experiment.data.test))
     images = experiment.data.test.normalised(torch.arange(count))
-    for exported in export_model(model, images, partial(experiment.build, network), arguments.export):
+    build = partial(experiment.build, network_of(experiment, subject), pretrained=False)
+    for exported in export_model(subject.build(), images, build, folder):
         shown = exported.note or f"largest difference in logits {exported.difference:.2g} on {count} test images"
         print(f"{exported.path}: {shown}")
 
 
-def evaluate_runs(arguments: argparse.Namespace) -> None:
+def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], as_json: bool) -> None:
     """Several runs in one table; each is recorded first where its predictions are missing or out of date."""
-    runs = []
-    for path in arguments.compare:
-        arguments.run = path
-        experiment, subjects, folder = _subjects(arguments)
-        runs.append(record(experiment, subjects, folder))
+    experiments = [open_at(path) for path in paths]
+    runs = [record(one, subjects_of_run(one), one.folder.path / "eval") for one in experiments]
     try:
         comparison = compare_runs(runs)
     except ValueError as error:
         raise UserError(f"--compare: {error}") from None
-    print(json.dumps(to_plain(comparison)) if arguments.json else runs_text(comparison))
+    print(json.dumps(to_plain(comparison)) if as_json else runs_text(comparison))
 
 
 def run() -> None:
-    arguments = parse_arguments()
-    if arguments.counts is not None:
+    parser = make_parser()
+    arguments = parser.parse_args()
+    way = way_of(arguments)
+    refuse_ignored(parser, arguments, way)
+    if way == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
-    elif arguments.compare is not None:
-        evaluate_runs(arguments)
-    elif arguments.export is not None:
-        export_student(arguments)
-    elif (arguments.teacher is None) != (arguments.student is None):
-        raise UserError("--teacher and --student go together: give both files of weights")
-    elif arguments.teacher is None and is_study(folder := _folder(arguments)):
+    elif way == "predictions.npz":
+        evaluate_predictions(arguments.run, arguments.json)
+    else:
+        evaluate_models(way, arguments)
+
+
+def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
+    """All ways of calling that need networks or a study's folder."""
+    device = choose_device(arguments.device)
+
+    def open_at(path: Path) -> Experiment:
+        folder = RunFolder(path)
+        return open_run(folder, open_machine(folder.config().precision, device, arguments.quiet))
+
+    if way == "--compare":
+        evaluate_runs(arguments.compare, open_at, arguments.json)
+        return
+    config = load_config(arguments.config, arguments.set)
+    if way.startswith("--teacher"):
+        machine = open_machine(config.precision, device, arguments.quiet)
+        experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
+        files = arguments.teacher, arguments.student
+        if arguments.export is not None:
+            export_student(experiment, subjects_of_files(experiment, *files)[1], arguments.export)
+        else:
+            evaluate_files(experiment, *files, arguments.output_dir, arguments.json)
+        return
+    folder: Path = arguments.run or arguments.output_dir / config.name
+    if arguments.export is not None:
+        experiment = open_at(folder)
+        subject = find_subject(experiment, arguments.model or "two_stage", arguments.seed)
+        export_student(experiment, subject, arguments.export)
+    elif is_study(folder):
         evaluate_study(folder, arguments.json)
     else:
-        evaluate_run(arguments)
+        evaluate_run(open_at(folder), arguments.json)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def whole(folder: Path) -> list[Timing]:
     steps_of(objective, experiment, batch_size, settings, STEPS)()
     objective.measure()
     optimizer = make_optimizer(objective, settings)
-    job = experiment.folder.job(0, "stage1")
+    job = experiment.stage1(0)
     job.path.mkdir(parents=True)
     job.save(objective, optimizer, make_schedule(optimizer, settings, 1, 1), [], None)
     seconds = time.perf_counter() - start

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from configs.schema import Config, Data, Network, Teacher
-from dataset.prepare import prepare
+from configs.schema import Config, Network, Teacher
 from dataset.sources import Images, Source
 from diagnostics import analysis
 from diagnostics.recording import Recording, Subject
@@ -27,7 +26,7 @@ from diagnostics.report.folder import write_report
 from diagnostics.subjects import open_run, record, subjects_of_run
 from models.machine import open_machine
 from models.zoo import build_model
-from training.experiment import Experiment
+from training.experiment import Experiment, open_experiment
 from training.run_folder import RunFolder
 
 CLASSES, TRAIN, TEST = 100, 10_000, 10_000
@@ -44,7 +43,7 @@ def random_subjects() -> tuple[Experiment, list[Subject]]:
     source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
     config = Config(name="random", teacher=Teacher(arch="resnet18"), student=Network(arch="resnet8"))
     machine = open_machine("auto", device)
-    experiment = Experiment(config, prepare(source, Data(), device), machine, RunFolder(Path("random")))
+    experiment = open_experiment(config, RunFolder(Path("random")), machine, source)
     subjects = []
     for name, arch in (("teacher", "resnet18"), ("kd", "resnet8"), ("two_stage", "resnet8")):
         seed = None if name == "teacher" else 0

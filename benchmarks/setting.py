@@ -17,11 +17,10 @@ from benchmarks.timing import ROOT
 from configs.reading import load_config
 from configs.schema import Config, Optimizer
 from dataset.loader import training_batches
-from dataset.prepare import prepare
 from dataset.sources import Images, Source
 from models.machine import open_machine
 from training.engine import Objective, make_optimizer, make_schedule, train_one_epoch
-from training.experiment import Experiment
+from training.experiment import Experiment, open_experiment
 from training.run_folder import RunFolder
 from training.teacher import CrossEntropy
 
@@ -52,7 +51,7 @@ def random_experiment(config: Config, folder: Path, train: int, test: int) -> Ex
     parts = (random_images(train), random_images(0), random_images(test, seed=1))
     source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
     machine = open_machine(config.precision, device, quiet=True)
-    return Experiment(config, prepare(source, config.data, device), machine, RunFolder(folder))
+    return open_experiment(config, RunFolder(folder), machine, source)
 
 
 def plain(experiment: Experiment) -> Objective:

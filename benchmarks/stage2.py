@@ -53,7 +53,7 @@ def trained_before(experiment: Experiment) -> None:
     config, folder = experiment.config, experiment.folder
     teacher = experiment.machine.place(experiment.build(config.teacher))
     folder.teacher.finish(teacher, {})
-    folder.job(0, "stage1").finish(experiment.new_student(0), {})
+    experiment.stage1(0).finish(experiment.new_student(0), {})
     tapped = experiment.tapped(teacher, config.teacher)
     dims = tapped.tap_dims(SIDE)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,7 +15,8 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
-METHODS = ("scratch", "kd", "crd", "crd_kd")
+Method = Literal["scratch", "kd", "crd", "crd_kd"]
+METHODS: tuple[Method, ...] = get_args(Method)
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
 
 
@@ -203,7 +204,7 @@ class Study(Section):
 
 
 class Baselines(Section):
-    methods: list[Literal[METHODS]] = about(list(METHODS), "end-to-end baselines to train")
+    methods: list[Method] = about(list(METHODS), "end-to-end baselines to train")
     epochs: Count | None = about(None, "epochs of each (default: those of stage 1 and stage 2 together)")
     batch_size: Count = about(64, "images a step")
     optimizer: Optimizer = about(Optimizer(), "optimizer of all of them")

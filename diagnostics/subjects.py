@@ -7,30 +7,24 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from torch import nn
-
 from configs.schema import METHODS, Config, Network
-from dataset.prepare import prepare
-from dataset.sources import load_source
 from diagnostics import recording
 from diagnostics.recording import Context, Recording, Subject
 from errors import UserError
 from files import write_atomically
-from models.checkpoint import file_hash, load, load_weights
+from models.checkpoint import file_hash, load
 from models.machine import Machine
 from training.crd import PROJECTIONS
 from training.environment import environment
-from training.experiment import Experiment
+from training.experiment import Experiment, open_experiment
 from training.job_folder import JobFolder
+from training.job_name import baseline
 from training.run_folder import RunFolder
 
 
 def open_run(folder: RunFolder, machine: Machine) -> Experiment:
     """A run as it was configured, on the images it was configured with."""
-    config = folder.config()
-    return Experiment(
-        config, prepare(load_source(config.data), config.data, machine.device, config.shortcut), machine, folder
-    )
+    return open_experiment(folder.config(), folder, machine)
 
 
 def subjects_of_run(experiment: Experiment) -> list[Subject]:
@@ -53,21 +47,21 @@ def subjects_of_run(experiment: Experiment) -> list[Subject]:
 def _students(experiment: Experiment, seed: int, first: bool) -> Iterator[Subject | None]:
     """In the order of the tables: what a pair's sentence is about comes last."""
     folder, network = experiment.folder, experiment.config.student
-    aligned = folder.job(seed, "stage1")
+    aligned = experiment.stage1(seed)
     for method in METHODS:
-        yield _subject(experiment, method, seed, folder.job(seed, method), network, first)
+        yield _subject(experiment, method, seed, folder.job(baseline(seed, method)), network, first)
     if first:
         yield _subject(experiment, "stage1", seed, aligned, network, first, aligned)
     for name in experiment.config.variants:
-        yield _two_stage(experiment.variant(name), name, seed, first)
+        yield _two_stage(experiment.of_variant(name), name, seed, first)
     yield _two_stage(experiment, "two_stage", seed, first)
 
 
 def _two_stage(experiment: Experiment, method: str, seed: int, first: bool) -> Subject | None:
-    config, folder = experiment.config, experiment.folder
+    config = experiment.config
     network = config.teacher if config.kd.features == "teacher" else config.student
-    aligned = folder.job(seed, "stage1") if config.kd.features == "stage1" else None
-    return _subject(experiment, method, seed, folder.job(seed, "stage2"), network, first, aligned)
+    aligned = experiment.stage1(seed) if config.kd.features == "stage1" else None
+    return _subject(experiment, method, seed, experiment.stage2(seed), network, first, aligned)
 
 
 def _subject(
@@ -98,6 +92,35 @@ def _subject(
     )
 
 
+def find_subject(experiment: Experiment, method: str, seed: int | None) -> Subject:
+    """The model of a run that is asked for, of its first seed where none is given.
+
+    Raises:
+        UserError: it is not there, or not finished.
+    """
+    found = {(subject.method, subject.seed): subject for subject in subjects_of_run(experiment)}
+    seeds = experiment.folder.seeds()
+    of = None if method == "teacher" else seed if seed is not None else next(iter(seeds), None)
+    wanted = (method, of)
+    if wanted not in found:
+        known = ", ".join(sorted(subject.name for subject in found.values() if subject.classifies))
+        of_seed = "" if of is None else f" of seed {of}"
+        has = known or "none that classifies"
+        raise UserError(f"{experiment.folder.path} has no finished {method}{of_seed}: it has {has}")
+    if not found[wanted].classifies:
+        raise UserError(f"{method} does not classify: its classifier is untrained, choose another model")
+    return found[wanted]
+
+
+def network_of(experiment: Experiment, subject: Subject) -> Network:
+    """The config's section of a network: a variant on the teacher's features is the teacher's network."""
+    config = experiment.config
+    if subject.method == "teacher":
+        return config.teacher
+    variant = config.variant(subject.method) if subject.method in config.variants else config
+    return config.teacher if variant.kd.features == "teacher" and subject.method not in METHODS else config.student
+
+
 def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> list[Subject]:
     """A teacher and a student given as files, built as the config says."""
     subjects = []
@@ -105,19 +128,13 @@ def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> l
         ("teacher", teacher, experiment.config.teacher),
         ("student", student, experiment.config.student),
     ):
-        build = partial(_load, experiment, network, path)
+        build = partial(experiment.loaded, network, path)
         build()  # so that a file that does not fit is refused before anything is written
         seed = None if method == "teacher" else 0
         subjects.append(
             Subject(method, method, seed, network.arch, file_hash(path), True, True, network.taps, [], build)
         )
     return subjects
-
-
-def _load(experiment: Experiment, network: Network, path: Path) -> nn.Module:
-    model = experiment.build(network.model_copy(update={"weights": None}))
-    load_weights(model, path, network.arch)
-    return experiment.machine.place(model).eval()
 
 
 def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Recording:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from errors import UserError, warn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Machine:
         """The context in which networks and losses run."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: ModuleT) -> ModuleT:
         """Move a network to the device, convolutions in channels-last order."""
         return model.to(self.device, memory_format=torch.channels_last)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from configs.schema import METHODS, Config
 from dataset.contact_sheet import write_contact_sheet
-from dataset.prepare import prepare
 from dataset.sources import Source, load_source
 from diagnostics.shortcut import recording as shortcut_recording
 from errors import UserError
 from models.machine import Machine
 from study.grid import Shard, StudyRun, runs_of
 from study.sharing import fingerprint
-from training.experiment import Experiment
+from training.experiment import Experiment, open_experiment
 from training.job_folder import JobFolder
+from training.job_name import TEACHER, JobName, baseline, stage2
 from training.phases import Job, check, jobs_of
 from training.run_folder import RunFolder
 
@@ -39,7 +39,7 @@ class StudyRuns:
     @cached_property
     def mine(self) -> list[StudyRun]:
         """The runs of this shard; those that share a teacher are in the same."""
-        return self.shard.take(self.runs, lambda run: fingerprint(run.config, "teacher"))
+        return self.shard.take(self.runs, lambda run: fingerprint(run.config, TEACHER))
 
     @cached_property
     def same(self) -> dict[str, list[JobFolder]]:
@@ -47,7 +47,7 @@ class StudyRuns:
         found: dict[str, list[JobFolder]] = {}
         for run in self.runs:
             for job in self.jobs(run):
-                found.setdefault(fingerprint(run.config, job.folder.name), []).append(job.folder)
+                found.setdefault(fingerprint(run.config, job.name), []).append(job.folder)
         return found
 
     def run_folder(self, run: StudyRun) -> RunFolder:
@@ -61,18 +61,17 @@ class StudyRuns:
         key = data.model_dump_json()
         if key not in self.sources:
             self.sources[key] = load_source(data)
-        prepared = prepare(self.sources[key], data, self.machine.device, run.config.shortcut)
-        return Experiment(run.config, prepared, self.machine, self.run_folder(run))
+        return open_experiment(run.config, self.run_folder(run), self.machine, self.sources[key])
 
     def twin(self, run: StudyRun, job: Job) -> JobFolder | None:
         """A finished job of another run with the same ingredients."""
-        found = self.same[fingerprint(run.config, job.folder.name)]
+        found = self.same[fingerprint(run.config, job.name)]
         return next((other for other in found if other != job.folder and other.finished), None)
 
 
 def check_study(study: StudyRuns) -> None:
     stated, config = study.config.study.hypothesis, study.config
-    methods = methods_of(config)
+    methods = methods_of(config, config.seeds[0])
     for method in (stated.first, stated.second) if stated else ():
         if method not in methods:
             raise UserError(f"study.hypothesis: {method} is none of {', '.join(methods)}")
@@ -83,7 +82,7 @@ def check_study(study: StudyRuns) -> None:
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
     """Whether all models of a run are finished, and recorded as they are."""
-    jobs = {method: folder.job(run.seed, name) for method, name in methods_of(run.config).items()}
+    jobs = {method: folder.job(name) for method, name in methods_of(run.config, run.seed).items()}
     jobs["teacher"] = folder.teacher
     if not all(job.finished for job in jobs.values()):
         return False
@@ -92,14 +91,16 @@ def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
 
 
 def record_folder(run: StudyRun, folder: RunFolder) -> Path:
-    return folder.job(run.seed, "stage2").path.parent
+    return folder.job(stage2(run.seed)).path.parent
 
 
-def methods_of(config: Config) -> dict[str, str]:
+def methods_of(config: Config, seed: int) -> dict[str, JobName]:
     """The students that are compared, with the names of their jobs."""
-    variants = {name: f"stage2_{name}" for name in config.variants}
-    baselines = {name: name for name in METHODS if name in config.baselines.methods}
-    return {**baselines, "two_stage": "stage2", **variants}
+    baselines: dict[str, JobName] = {
+        name: baseline(seed, name) for name in METHODS if name in config.baselines.methods
+    }
+    variants = {name: stage2(seed, name) for name in config.variants}
+    return {**baselines, "two_stage": stage2(seed), **variants}
 
 
 def describe_study(study: StudyRuns) -> str:
@@ -113,7 +114,7 @@ def describe_study(study: StudyRuns) -> str:
         counts["runs"] += 1
         counts["recorded"] += is_recorded(run, study.run_folder(run))
         for job in study.jobs(run):
-            key = fingerprint(run.config, job.folder.name)
+            key = fingerprint(run.config, job.name)
             twin = key in made or study.twin(run, job) is not None
             counts["finished" if job.folder.finished else "to copy" if twin else "to train"] += 1
             made.add(key)

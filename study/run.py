@@ -30,6 +30,7 @@ from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
 from training.experiment import Experiment
+from training.job_name import TEACHER
 from training.phases import say
 from training.teacher import is_given
 
@@ -123,7 +124,7 @@ def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))
         write_text(folder.path / "config.yaml", to_yaml(run.config))
     for job in study.jobs(run):
-        given = job.folder == folder.teacher and is_given(experiment)
+        given = job.name == TEACHER and is_given(experiment)
         if job.folder.finished or given:
             continue
         twin = study.twin(run, job)

@@ -7,25 +7,24 @@ import json
 import shutil
 from typing import Any
 
-from configs.schema import METHODS, Config
+from configs.schema import Config
+from training.baselines import TERMS
 from training.job_folder import JobFolder
-from training.run_folder import needs, stage_job
+from training.job_name import TEACHER, JobName, config_of, needs
 
 ONLY_STAGE1 = {"epochs", "batch_size", "optimizer", "until", "patience", "min_delta"}  # of crd, not for baselines
 
 
-def ingredients(config: Config, job: str) -> dict[str, Any]:
+def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     """All that a job's weights depend on: only those parts of a run's config, and of the jobs it starts from.
 
-    Args:
-        config: of a run, with its one seed.
-        job: name of the job's folder, such as teacher, crd_kd or stage2_head.
+    config: of a run, with its one seed.
     """
     values = config.model_dump(mode="json")
     data = {key: value for key, value in values["data"].items() if key != "cache_dir"}
-    if job == "teacher":
-        own = {key: value for key, value in values["teacher"].items() if key != "views"}
-        return {"data": data, "precision": config.precision, "teacher": own, "cues": _cues(config, "teacher")}
+    if job == TEACHER:
+        settings = {key: value for key, value in values["teacher"].items() if key != "views"}
+        return {"data": data, "precision": config.precision, "teacher": settings, "cues": _cues(config, "teacher")}
     common = {
         "data": data,
         "precision": config.precision,
@@ -33,14 +32,12 @@ def ingredients(config: Config, job: str) -> dict[str, Any]:
         "student": values["student"],
         "views": config.teacher.views,
     }
-    if job in METHODS:
-        return {**common, **_baseline(config, job)}
-    stage = job.partition("_")[0]
-    variant = next(name for name in (None, *config.variants) if stage_job(config, stage, name) == job)
-    own = config if variant is None else config.variant(variant)
-    if stage == "stage1":
+    own = config_of(config, job)
+    if job.kind == "stage1":
         return {**common, **_stage1(own)}
-    return {**common, **_stage2(own), "from": [ingredients(config, source) for source in needs(config, job)]}
+    if job.kind == "stage2":
+        return {**common, **_stage2(own), "from": [ingredients(config, source) for source in needs(config, job)]}
+    return {**common, **_baseline(config, job.of)}
 
 
 def _baseline(config: Config, method: str) -> dict[str, Any]:
@@ -48,12 +45,12 @@ def _baseline(config: Config, method: str) -> dict[str, Any]:
     settings = config.baselines.model_dump(mode="json", exclude={"methods", "epochs"})
     if method == "scratch":
         return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer")}}
-    own |= {method: settings, "teacher": ingredients(config, "teacher")}
-    return {**own, "crd": config.crd.model_dump(exclude=ONLY_STAGE1)} if "crd" in method else own
+    own |= {method: settings, "teacher": ingredients(config, TEACHER)}
+    return {**own, "crd": config.crd.model_dump(exclude=ONLY_STAGE1)} if TERMS[method].crd else own
 
 
 def _stage1(config: Config) -> dict[str, Any]:
-    teacher = ingredients(config, "teacher")
+    teacher = ingredients(config, TEACHER)
     return {"crd": config.crd.model_dump(mode="json"), "cues": _cues(config, "students"), "teacher": teacher}
 
 
@@ -61,10 +58,10 @@ def _stage2(config: Config) -> dict[str, Any]:
     kd = config.kd
     settings = kd.model_dump(mode="json", exclude={"features", "teacher_head"})
     named = kd.features if kd.features in ("random", "teacher") else "job"
-    own = {"kd": settings, "features": named, "first_view": config.crd.epochs}
+    own: dict[str, Any] = {"kd": settings, "features": named, "first_view": config.crd.epochs}
     own["cues"] = _cues(config, "balanced" if kd.images == "balanced" else "students")
     if kd.alpha > 0 or "teacher" in (kd.head, kd.features):
-        own["teacher"] = ingredients(config, "teacher")
+        own["teacher"] = ingredients(config, TEACHER)
     return own
 
 
@@ -80,7 +77,7 @@ def _cues(config: Config, images: str) -> dict[str, Any] | None:
     return {**cues, "conflicting": shortcut.conflicting if arm == "biased" else "uniform"}
 
 
-def fingerprint(config: Config, job: str) -> str:
+def fingerprint(config: Config, job: JobName) -> str:
     """Of a job's ingredients: jobs with the same one have the same weights."""
     return hashlib.sha256(json.dumps(ingredients(config, job), sort_keys=True).encode()).hexdigest()
 

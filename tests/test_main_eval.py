@@ -165,6 +165,25 @@ def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypat
     assert torch.allclose(program(images), model.eval()(images), atol=1e-5)
 
 
+def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, tmp_path, monkeypatch, capfd):
+    run, _ = trained
+
+    def exported(*words):
+        code, _, err = call(monkeypatch, capfd, *words, "--export", tmp_path / "out", "--quiet")
+        return load(tmp_path / "out" / "student.pt") if code == 0 else err
+
+    def is_of(weights, folder):
+        return all(torch.equal(value, weights[name]) for name, value in load(run / folder / "model.pt").items())
+
+    assert is_of(exported(run), "seed0/stage2")
+    assert is_of(exported(run, "--model", "kd", "--seed", "1"), "seed1/kd")
+    files = ("--teacher", run / "teacher" / "model.pt", "--student", run / "seed0" / "scratch" / "model.pt")
+    assert is_of(exported(*files, "--config", tiny_config, "--output-dir", tmp_path), "seed0/scratch")
+    assert "no finished crd of seed 0: it has kd, kd/1" in exported(run, "--model", "crd")
+    assert "does not classify" in exported(run, "--model", "stage1")
+    assert "no finished kd of seed 7" in exported(run, "--model", "kd", "--seed", "7")
+
+
 def test_recordings_survive_the_file(trained):
     recordings = read(trained[0] / "eval" / "predictions.npz")
     teacher = recordings.models[0]
@@ -235,6 +254,16 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["--teacher", "a.pt"], "go together"),
         (["nothing.npz"], "is no file of predictions"),
         (["--device", "cuda:99", "nowhere"], "cuda"),
+        (
+            ["nowhere", "--set", "crd.epochs=1"],
+            "--set is not read together with RUN_DIR, which has its own config",
+        ),
+        (["nowhere", "--config", "a.yaml"], "--config is not read together with RUN_DIR"),
+        (["--counts", "1", "2", "3", "4", "--compare", "a"], "--compare is not read together with --counts"),
+        (["nowhere", "--teacher", "a.pt", "--student", "b.pt"], "RUN_DIR nowhere is not read"),
+        (["nowhere.npz", "--export", "out"], "is no run"),
+        (["nowhere", "--model", "kd"], "--model is not read together with RUN_DIR: leave it out"),
+        (["--export", "out"], "is no run"),
     ],
 )
 def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd):

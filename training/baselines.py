@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import nn
 
 from configs import schema
+from configs.schema import Method
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.kd import distillation_terms
@@ -17,8 +19,25 @@ from training import distributed
 from training.crd import HierarchicalCRD, build_crd
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
+from training.job_name import baseline
 from training.teacher import CrossEntropy, ensure_teacher
 from training.teacher_outputs import TeacherOutputs, teacher_outputs
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a baseline minimises beside the cross-entropy."""
+
+    kl: bool
+    crd: bool
+
+
+TERMS: dict[str, Terms] = {  # by method
+    "scratch": Terms(kl=False, crd=False),
+    "kd": Terms(kl=True, crd=False),
+    "crd": Terms(kl=False, crd=True),
+    "crd_kd": Terms(kl=True, crd=True),
+}
 
 
 class EndToEnd(Objective):
@@ -77,19 +96,19 @@ class EndToEnd(Objective):
         return evaluate_splits(self.model, self.data, self.machine)
 
 
-def train_baseline(experiment: Experiment, method: str, seed: int) -> None:
+def train_baseline(experiment: Experiment, method: Method, seed: int) -> None:
     """Train one baseline for one seed, from the same weights, in the same order, on the same views."""
     config, data, machine = experiment.config, experiment.data, experiment.machine
-    settings, folder = config.baselines, experiment.folder.job(seed, method)
+    settings, folder = config.baselines, experiment.folder.job(baseline(seed, method))
     model = experiment.new_student(seed)
     objective: Objective = CrossEntropy(model, data, machine)
     if method != "scratch":
         teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
         tapped = experiment.tapped(model, config.student)
         seed_everything(seed, 1)
-        crd = build_crd(experiment, tapped, teacher) if "crd" in method else None
+        crd = build_crd(experiment, tapped, teacher) if TERMS[method].crd else None
         outputs = teacher_outputs(experiment, teacher)
-        objective = EndToEnd(model, tapped, outputs, crd, "kd" in method, settings, data, machine)
+        objective = EndToEnd(model, tapped, outputs, crd, TERMS[method].kl, settings, data, machine)
     plan = Plan(config.baseline_epochs, settings.batch_size, settings.optimizer, seed, views=config.teacher.views)
     history = fit(objective, data, plan, machine, folder)
     if distributed.rank() == 0:

@@ -193,7 +193,7 @@ def build_crd(experiment: Experiment, student: TappedModel, teacher: TappedModel
 def train_stage1(experiment: Experiment, seed: int) -> None:
     """Run stage 1 for one seed and write the aligned student and its projections."""
     config, data, machine = experiment.config, experiment.data, experiment.machine
-    settings, folder = config.crd, experiment.folder.job(seed, "stage1")
+    settings, folder = config.crd, experiment.stage1(seed)
     teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
     outputs = teacher_outputs(experiment, teacher)
     held_out = HeldOut(data.val or data.test, teacher, machine, config.data.seed)

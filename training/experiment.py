@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
 from configs.schema import Config, Network
-from dataset.prepare import TrainingData
+from dataset.prepare import TrainingData, prepare
+from dataset.sources import Source, load_source
 from models.checkpoint import load_weights
 from models.machine import Machine
 from models.taps import TappedModel, default_taps
 from models.zoo import build_model
 from training.engine import seed_everything
 from training.job_folder import JobFolder
-from training.run_folder import RunFolder, stage_job
+from training.job_name import stage1_of, stage2
+from training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,29 @@ class Experiment:
     data: TrainingData
     machine: Machine
     folder: RunFolder
+    variant: str = ""  # whose settings `config` has, empty for two_stage itself
 
-    def variant(self, name: str) -> Experiment:
-        """The same with a variant's settings, and its own folders as those of stage 1 and 2."""
-        stages = {stage: stage_job(self.config, stage, name) for stage in ("stage1", "stage2")}
-        return replace(self, config=self.config.variant(name), folder=replace(self.folder, renamed=stages))
+    def of_variant(self, name: str) -> Experiment:
+        """The same with a variant's settings; its stages have folders of their own."""
+        return replace(self, config=self.config.variant(name), variant=name) if name else self
 
-    def build(self, network: Network) -> nn.Module:
-        """A network for this data set, with fresh (or torchvision's) weights, on the CPU."""
+    def stage1(self, seed: int) -> JobFolder:
+        """The stage 1 of this experiment's variant: its own, or the one that it shares."""
+        return self.folder.job(stage1_of(self.config, seed, self.variant))
+
+    def stage2(self, seed: int) -> JobFolder:
+        return self.folder.job(stage2(seed, self.variant))
+
+    def build(self, network: Network, pretrained: bool = True) -> nn.Module:
+        """A network for this data set on the CPU, with random weights or those of torchvision that are named.
+
+        pretrained: whether `network.weights` count; not where other weights are loaded over them.
+        """
         return build_model(
             network.arch,
             self.data.num_classes,
             stem=network.stem,
-            weights=network.weights,
+            weights=network.weights if pretrained else None,
             image_size=self.config.data.image_size,
         )
 
@@ -48,10 +61,30 @@ class Experiment:
 
     def trained(self, network: Network, job: JobFolder) -> nn.Module:
         """A finished job's network in evaluation mode on the device."""
-        model = self.build(network.model_copy(update={"weights": None}))
-        load_weights(model, job.model, network.arch)
+        return self.loaded(network, job.model)
+
+    def loaded(self, network: Network, path: Path) -> nn.Module:
+        """A network with the weights of a file, in evaluation mode on the device.
+
+        Raises:
+            UserError: a file that cannot be read or does not fit.
+        """
+        model = self.build(network, pretrained=False)
+        load_weights(model, path, network.arch)
         return self.machine.place(model).eval()
 
     def tapped(self, model: nn.Module, network: Network) -> TappedModel:
         """A network that also gives its taps: those of the config, or its last two blocks."""
         return self.machine.place(TappedModel(model, network.taps or default_taps(model)))
+
+
+def open_experiment(
+    config: Config, folder: RunFolder, machine: Machine, source: Source | None = None
+) -> Experiment:
+    """An experiment on the images that its config names, decoded here unless `source` has them already.
+
+    Raises:
+        UserError: images that are missing or do not fit the config.
+    """
+    images = load_source(config.data) if source is None else source
+    return Experiment(config, prepare(images, config.data, machine.device, config.shortcut), machine, folder)

@@ -22,6 +22,7 @@ from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
 from training.features import FrozenFeatures
+from training.job_name import baseline
 from training.projector import Projection
 from training.teacher import ensure_teacher
 from training.teacher_head import TeacherSide, teacher_side, views_kept
@@ -102,16 +103,16 @@ def starting_network(experiment: Experiment, seed: int) -> nn.Module:
 
     Stage 1's student comes with the classifier that it started from, any other with a new one.
     """
-    config, folder = experiment.config, experiment.folder
+    config = experiment.config
     match config.kd.features:
         case "stage1":
-            return experiment.trained(config.student, folder.job(seed, "stage1"))
+            return experiment.trained(config.student, experiment.stage1(seed))
         case "random":
             model = experiment.new_student(seed).eval()
         case "teacher":
             model = ensure_teacher(experiment)
         case method:
-            model = experiment.trained(config.student, folder.job(seed, method))
+            model = experiment.trained(config.student, experiment.folder.job(baseline(seed, method)))
     seed_everything(seed, 2)
     classifier(model)[1].reset_parameters()
     return model
@@ -120,7 +121,7 @@ def starting_network(experiment: Experiment, seed: int) -> nn.Module:
 def train_stage2(experiment: Experiment, seed: int) -> None:
     """Run stage 2 for one seed: by default from stage 1's student, on the training images."""
     config, machine = experiment.config, experiment.machine
-    settings, folder = config.kd, experiment.folder.job(seed, "stage2")
+    settings, folder = config.kd, experiment.stage2(seed)
     if settings.images == "balanced":
         experiment = replace(experiment, data=experiment.data.on_balanced())
     data = experiment.data

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from configs.reading import to_yaml
-from configs.schema import Config
+from configs.schema import CRD, KD, Config
 from dataset.loader import steps_per_epoch
 from errors import UserError
 from models.zoo import count_parameters, find_weights
@@ -17,8 +16,9 @@ from training.baselines import train_baseline
 from training.crd import train_stage1
 from training.experiment import Experiment
 from training.job_folder import JobFolder
+from training.job_name import TEACHER, JobName, baseline, needs, stage1_of, stage2
 from training.kd import train_stage2
-from training.run_folder import RunFolder, needs, stage_job
+from training.run_folder import RunFolder
 from training.teacher import check_teacher, check_training, is_given, train_teacher
 
 PHASES = ("teacher", "crd", "kd", "baselines", "all")
@@ -29,7 +29,7 @@ NEXT = {"teacher": "--phase crd", "crd": "--phase kd", "kd": "--phase baselines"
 class Job:
     """One training of one network."""
 
-    title: str
+    name: JobName
     folder: JobFolder
     train: Callable[[Experiment], None]
     epochs: int
@@ -42,47 +42,51 @@ def jobs_of(phase: str, config: Config, folder: RunFolder) -> list[Job]:
     teacher = config.teacher
     jobs = []
     if phase in ("teacher", "all"):
-        jobs.append(Job("teacher", folder.teacher, train_teacher, teacher.epochs, teacher.batch_size))
+        jobs.append(Job(TEACHER, folder.teacher, train_teacher, teacher.epochs, teacher.batch_size))
     for seed in config.seeds:
-        students = {job.folder.name: job for job in _students(phase, config, folder, seed)}
+        students = {
+            name: job for name, job in _students(config, folder, seed).items() if phase in _PHASES_OF[name.kind]
+        }
         jobs += [students[name] for name in _in_order(config, list(students))]
     return jobs
 
 
-def _students(phase: str, config: Config, folder: RunFolder, seed: int) -> list[Job]:
-    jobs = []
+_PHASES_OF = {"stage1": ("crd", "all"), "stage2": ("kd", "all"), "baseline": ("baselines", "all")}
 
-    def add(name: str, train: Callable[[Experiment], None], *arguments: Any) -> None:
-        jobs.append(Job(f"{name} seed {seed}", folder.job(seed, name), train, *arguments))
 
-    for variant in (None, *config.variants):
-        own = config if variant is None else config.variant(variant)
-        stage1, stage2 = (stage_job(config, stage, variant) for stage in ("stage1", "stage2"))
-        if phase in ("crd", "all") and (variant is None or stage1 != "stage1"):
-            add(stage1, _trainer(train_stage1, seed, variant), own.crd.epochs, own.crd.batch_size)
-        if phase in ("kd", "all"):
-            balanced = own.kd.images == "balanced"
-            add(stage2, _trainer(train_stage2, seed, variant), own.kd.epochs, own.kd.batch_size, balanced)
-    for method in config.baselines.methods if phase in ("baselines", "all") else []:
-        train = partial(train_baseline, method=method, seed=seed)
-        add(method, train, config.baseline_epochs, config.baselines.batch_size)
+def _students(config: Config, folder: RunFolder, seed: int) -> dict[JobName, Job]:
+    jobs: dict[JobName, Job] = {}
+    for variant in ("", *config.variants):
+        name, own = stage1_of(config, seed, variant), config.variant(variant) if variant else config
+        if name not in jobs:
+            jobs[name] = _stage(train_stage1, name, variant, folder, own.crd)
+        jobs[stage2(seed, variant)] = _stage(train_stage2, stage2(seed, variant), variant, folder, own.kd)
+    for method in config.baselines.methods:
+        name, train = baseline(seed, method), partial(train_baseline, method=method, seed=seed)
+        jobs[name] = Job(name, folder.job(name), train, config.baseline_epochs, config.baselines.batch_size)
     return jobs
 
 
-def _trainer(
-    train: Callable[[Experiment, int], None], seed: int, variant: str | None
-) -> Callable[[Experiment], None]:
-    return lambda experiment: train(experiment if variant is None else experiment.variant(variant), seed)
+def _stage(
+    train: Callable[[Experiment, int], None], name: JobName, variant: str, folder: RunFolder, settings: CRD | KD
+) -> Job:
+    seed, balanced = name.seed or 0, isinstance(settings, KD) and settings.images == "balanced"
+
+    def run(experiment: Experiment) -> None:
+        train(experiment.of_variant(variant), seed)
+
+    return Job(name, folder.job(name), run, settings.epochs, settings.batch_size, balanced)
 
 
-def _in_order(config: Config, names: list[str]) -> list[str]:
+def _in_order(config: Config, names: list[JobName]) -> list[JobName]:
     """The same names, each after those that it needs; stage 1 first, otherwise as they were."""
-    ordered: list[str] = []
-    waiting = sorted(names, key=lambda name: not name.startswith("stage1"))
+    ordered: list[JobName] = []
+    waiting = sorted(names, key=lambda name: name.kind != "stage1")
     while waiting:
         free = [name for name in waiting if not set(needs(config, name)) & set(waiting)]
         if not free:
-            raise UserError(f"{', '.join(waiting)} wait for each other: look at kd.teacher_head")
+            labels = ", ".join(name.label for name in waiting)
+            raise UserError(f"{labels} wait for each other: look at kd.teacher_head")
         ordered.append(free[0])
         waiting.remove(free[0])
     return ordered
@@ -94,7 +98,7 @@ def check(phase: str, experiment: Experiment) -> None:
     for network in (config.teacher, config.student):
         if network.weights is not None:
             find_weights(network.arch, network.weights)
-        experiment.tapped(experiment.build(network.model_copy(update={"weights": None})), network)
+        experiment.tapped(experiment.build(network, pretrained=False), network)
     if config.teacher.checkpoint is not None and config.teacher.init is not None:
         raise UserError("teacher.checkpoint is a trained teacher and teacher.init starts one: give one of them")
     if phase == "teacher" and config.teacher.checkpoint is not None:
@@ -114,21 +118,19 @@ def _check_stage2(phase: str, experiment: Experiment) -> None:
     jobs = jobs_of(phase, config, folder)
     if any(job.balanced for job in jobs) and experiment.data.balanced is None:
         raise UserError("kd.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0")
-    coming = [job.folder for job in jobs]
+    coming = [job.name for job in jobs]
     for job in jobs:
-        for name in needs(config, job.folder.name):
-            source = JobFolder(job.folder.path.with_name(name))
-            if not source.finished and source not in coming:
-                raise UserError(_missing(name, job.title, folder))
+        for source in needs(config, job.name):
+            if not folder.job(source).finished and source not in coming:
+                raise UserError(_missing(source, job.name, folder))
 
 
-def _missing(name: str, title: str, folder: RunFolder) -> str:
-    if name.startswith("stage1"):
-        what = name.replace("stage1", "stage 1").replace("_", " of ")
-        seed = title.rpartition(" ")[2]
-        return f"there is no finished {what} for seed {seed} in {folder.path}: run --phase crd first"
+def _missing(source: JobName, name: JobName, folder: RunFolder) -> str:
+    if source.kind == "stage1":
+        what = f"stage 1 of {source.of}" if source.of else "stage 1"
+        return f"there is no finished {what} for seed {name.seed} in {folder.path}: run --phase crd first"
     return (
-        f"{title} starts from {name}, which is not finished in {folder.path}: "
+        f"{name.title} starts from {source.label}, which is not finished in {folder.path}: "
         "name it in baselines.methods and run --phase baselines, or all"
     )
 
@@ -136,12 +138,12 @@ def _missing(name: str, title: str, folder: RunFolder) -> str:
 def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
     """Train what is not finished; a teacher that the config gives is not trained."""
     for job in jobs:
-        given = job.folder == experiment.folder.teacher and is_given(experiment)
+        given = job.name == TEACHER and is_given(experiment)
         if job.folder.finished:
-            say(f"{job.title}: finished before, kept")
+            say(f"{job.name.title}: finished before, kept")
         elif not given:
             job.train(experiment)
-            say(f"{job.title}: done, {_reached(job.folder)}, files in {job.folder.path}")
+            say(f"{job.name.title}: done, {_reached(job.folder)}, files in {job.folder.path}")
 
 
 def _reached(folder: JobFolder) -> str:
@@ -161,7 +163,7 @@ def describe(jobs: list[Job], experiment: Experiment) -> str:
     config, data = experiment.config, experiment.data
     lines = [to_yaml(config)]
     for title, network in (("teacher", config.teacher), ("student", config.student)):
-        model = experiment.build(network.model_copy(update={"weights": None}))
+        model = experiment.build(network, pretrained=False)
         lines.append(f"{title}: {network.arch}, {count_parameters(model):,} parameters")
     sizes = [len(data.train), len(data.val) if data.val else 0, len(data.test)]
     lines.append("images: {:,} train, {:,} val, {:,} test".format(*sizes) + f", {data.num_classes} classes")
@@ -171,7 +173,7 @@ def describe(jobs: list[Job], experiment: Experiment) -> str:
         images = data.balanced if job.balanced and data.balanced else data.train
         steps = steps_per_epoch(len(images), job.batch_size)
         state = "finished" if job.folder.finished else f"{job.epochs} epochs x {steps} steps"
-        if job.folder == experiment.folder.teacher and is_given(experiment) and not job.folder.finished:
+        if job.name == TEACHER and is_given(experiment) and not job.folder.finished:
             state = "given by the config, not trained"
-        lines.append(f"{job.title}: {state} -> {job.folder.path}")
+        lines.append(f"{job.name.title}: {state} -> {job.folder.path}")
     return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])

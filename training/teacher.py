@@ -55,7 +55,7 @@ def _untrained(experiment: Experiment) -> nn.Module:
     settings = experiment.config.teacher
     if settings.init is None:
         return experiment.build(settings)
-    model = experiment.build(settings.model_copy(update={"weights": None}))
+    model = experiment.build(settings, pretrained=False)
     load_weights(model, settings.init, settings.arch)
     return model
 
@@ -106,7 +106,7 @@ def _given_teacher(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
     settings = experiment.config.teacher
     if settings.checkpoint is not None:
         path = Path(settings.checkpoint)
-        model = experiment.build(settings.model_copy(update={"weights": None}))
+        model = experiment.build(settings, pretrained=False)
         load_weights(model, path, settings.arch)
         return model, {"source": str(path), "source_sha256": file_hash(path)}
     if settings.weights is None:

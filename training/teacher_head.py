@@ -16,6 +16,7 @@ from models.taps import Outputs, TappedModel, head_inputs
 from models.zoo import classifier
 from training.experiment import Experiment
 from training.features import ViewCache
+from training.job_name import stage2
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
 
@@ -57,7 +58,7 @@ def teacher_side(experiment: Experiment, seed: int) -> TeacherSide | None:
     tapped, head = experiment.tapped(network, config.teacher), classifier(network)[1]
     in_tap = _reads_last_tap(network, tapped, experiment)
     if settings.teacher_head is not None:
-        job = experiment.folder.job(seed, f"stage2_{settings.teacher_head}")
+        job = experiment.folder.job(stage2(seed, settings.teacher_head))
         retrained = experiment.trained(config.teacher, job).requires_grad_(False)
         head = classifier(retrained)[1]
         if not in_tap:  # the same features once more, for logits of the other classifier

@@ -22,6 +22,7 @@ from study.grid import Shard, point_names, points_of, read_shard, runs_of
 from study.measurements import Measurement, load_measurements
 from study.results import conclude as analyse
 from study.sharing import fingerprint
+from training.job_name import TEACHER, read_label
 
 ROOT = Path(study.__file__).parents[1]
 GRID = (
@@ -143,7 +144,8 @@ def test_shards_cover_everything_once_and_keep_groups_together(groups, count):
 
 def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
     def key(job, *overrides):
-        return fingerprint(load_config(tiny_config, [*STUDY, *VARIANTS, *overrides]), job)
+        name = TEACHER if job == "teacher" else read_label(job, 0)
+        return fingerprint(load_config(tiny_config, [*STUDY, *VARIANTS, *overrides]), name)
 
     VARIANTS = (
         "variants={llr: {kd: {train: head, features: teacher, images: balanced, alpha: 0}}, "
@@ -289,7 +291,7 @@ def test_shipped_studies_are_valid(name):
     config = load_config(ROOT / "configs" / "shortcut" / f"{name}.yaml")
     runs = runs_of(config)
     stated = config.study.hypothesis
-    assert {stated.first, stated.second} <= study_plan.methods_of(config).keys() and stated.margin == 0.02
+    assert {stated.first, stated.second} <= study_plan.methods_of(config, 0).keys() and stated.margin == 0.02
     assert len(runs) == {"digits": 240, "cifar100_folder": 2}[name]
 
 

@@ -10,6 +10,7 @@ from models.checkpoint import load
 from models.zoo import classifier
 from training.crd import Alignment, HeldOut, HierarchicalCRD, build_crd, plateaued, train_stage1
 from training.engine import seed_everything, train_step
+from training.job_name import stage1
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher
 
@@ -42,7 +43,7 @@ def test_the_classifier_is_untouched_and_everything_before_it_trains(with_teache
     experiment = with_teacher("crd.bank_init=features", name="filled")  # from random banks the loss first rises
     start = experiment.new_student(0).state_dict()
     train_stage1(experiment, seed=0)
-    folder = experiment.folder.job(0, "stage1")
+    folder = experiment.folder.job(stage1(0))
     end = load(folder.model)
     for name, value in start.items():
         same = torch.equal(value, end[name])
@@ -76,7 +77,7 @@ def test_teacher_outputs_from_a_complete_cache_give_the_same_measures(with_teach
     for name in ("makes_the_cache", "finds_the_cache"):
         experiment = with_teacher(*settings, name=name)
         train_stage1(experiment, seed=0)
-        texts.append((experiment.folder.job(0, "stage1").path / "metrics.jsonl").read_text())
+        texts.append((experiment.folder.job(stage1(0)).path / "metrics.jsonl").read_text())
     assert texts[0] == texts[1]
     assert len(list(tmp_path.glob("teacher-*"))) == 1
 
@@ -101,7 +102,7 @@ def test_what_no_tap_reads_stays_as_it_was(with_teacher):
     experiment = with_teacher("student.taps=[layer1.0, layer2.0]", name="shallow")
     start = experiment.new_student(0).state_dict()
     train_stage1(experiment, seed=0)
-    for name, value in load(experiment.folder.job(0, "stage1").model).items():
+    for name, value in load(experiment.folder.job(stage1(0)).model).items():
         if "running" not in name and "tracked" not in name:
             assert torch.equal(value, start[name]) == name.startswith(("layer3.", "fc.")), name
 
@@ -171,6 +172,6 @@ def test_a_plateau_ends_stage1_and_is_said(with_teacher, capsys):
     experiment = with_teacher(*settings, name="plateau")
     object.__setattr__(experiment.machine, "quiet", False)
     train_stage1(experiment, seed=0)
-    result = experiment.folder.job(0, "stage1").result()
+    result = experiment.folder.job(stage1(0)).result()
     assert (result["epochs"], result["ended_by"]) == (2, "plateau")
     assert "stage 1 ended after 2 of 7 epochs" in capsys.readouterr().out

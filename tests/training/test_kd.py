@@ -16,6 +16,7 @@ from training import kd, teacher_head
 from training.crd import train_stage1
 from training.engine import evaluate_splits, make_optimizer, train_step
 from training.features import FrozenFeatures, ViewCache
+from training.job_name import stage1, stage2
 from training.kd import Distillation, train_stage2
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher, teacher_outputs
@@ -33,7 +34,7 @@ def after_stage1(make_experiment, runs):
         if not experiment.folder.teacher.finished:
             train_teacher(experiment)
             train_stage1(experiment, seed=0)
-        experiment.folder.job(0, "stage2").clear()
+        experiment.folder.job(stage2(0)).clear()
         return experiment
 
     return make
@@ -48,9 +49,9 @@ LAST = "layer3.0."
 )
 def test_only_what_trains_changes_parameters_and_batch_statistics(after_stage1, train, may_change):
     experiment = after_stage1(f"kd.train={train}", "kd.feature_lr=0.001")
-    before = load(experiment.folder.job(0, "stage1").model)
+    before = load(experiment.folder.job(stage1(0)).model)
     train_stage2(experiment, seed=0)
-    after = load(experiment.folder.job(0, "stage2").model)
+    after = load(experiment.folder.job(stage2(0)).model)
     assert any(name.startswith(LAST) and "running_mean" in name for name in before)
     for name, value in before.items():
         assert torch.equal(value, after[name]) != name.startswith(may_change), name
@@ -59,7 +60,7 @@ def test_only_what_trains_changes_parameters_and_batch_statistics(after_stage1, 
 def test_each_epoch_reports_both_parts_of_the_loss(after_stage1):
     experiment = after_stage1("kd.alpha=0.7")
     train_stage2(experiment, seed=0)
-    folder = experiment.folder.job(0, "stage2")
+    folder = experiment.folder.job(stage2(0))
     history = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     expected = {"epoch", "learning_rate", "loss", "kl", "ce", "top1", "test_top1", "test_loss"}
     assert len(history) == 2 and all(set(measures) == expected for measures in history)
@@ -113,7 +114,7 @@ def test_the_head_and_the_features_have_rates_of_their_own(objective, train, cou
 
 
 def frozen(experiment, views=2):
-    model = experiment.trained(experiment.config.student, experiment.folder.job(0, "stage1"))
+    model = experiment.trained(experiment.config.student, experiment.folder.job(stage1(0)))
     return model, FrozenFeatures(model, experiment.data, experiment.machine, keep=views)
 
 
@@ -174,7 +175,7 @@ def test_training_on_cached_features_is_training_on_images(after_stage1, monkeyp
     experiment = after_stage1(
         f"teacher.views={views}", f"data.cache_dir={tmp_path}", "kd.train=head", "kd.epochs=3"
     )
-    folder = experiment.folder.job(0, "stage2")
+    folder = experiment.folder.job(stage2(0))
     train_stage2(experiment, seed=0)
     cached, history = load(folder.model), folder.history()
     folder.clear()
@@ -182,7 +183,7 @@ def test_training_on_cached_features_is_training_on_images(after_stage1, monkeyp
     monkeypatch.setattr(teacher_head, "teacher_outputs", lambda *given, sees_images: teacher_outputs(*given))
     train_stage2(experiment, seed=0)
     plain = load(folder.model)
-    assert not torch.equal(plain["fc.weight"], load(experiment.folder.job(0, "stage1").model)["fc.weight"])
+    assert not torch.equal(plain["fc.weight"], load(experiment.folder.job(stage1(0)).model)["fc.weight"])
     for name, value in plain.items():
         torch.testing.assert_close(cached[name], value, rtol=1e-4, atol=1e-5)
     for ours, other in zip(history, folder.history(), strict=True):
@@ -194,14 +195,14 @@ def test_no_images_are_made_in_an_epoch_on_cached_features(after_stage1, monkeyp
     monkeypatch.setattr("training.engine.training_batches", lambda *_: pytest.fail("made images"))
     monkeypatch.setattr("training.teacher_head.ensure_teacher", lambda *_: pytest.fail("asked for a teacher"))
     train_stage2(experiment, seed=0)
-    assert set(experiment.folder.job(0, "stage2").history()[0]) == {
+    assert set(experiment.folder.job(stage2(0)).history()[0]) == {
         *("epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss")
     }
 
 
 def test_resumed_training_of_the_head_is_bit_identical(after_stage1, monkeypatch):
     experiment = after_stage1("kd.train=head", "kd.epochs=4")
-    folder = experiment.folder.job(0, "stage2")
+    folder = experiment.folder.job(stage2(0))
     train_stage2(experiment, seed=0)
     whole, metrics = load(folder.model), (folder.path / "metrics.jsonl").read_bytes()
     folder.clear()

@@ -12,6 +12,7 @@ from errors import UserError
 from models.checkpoint import load
 from models.taps import head_inputs
 from models.zoo import classifier
+from training.job_name import baseline, read_label, stage1, stage2
 from training.phases import check, describe, jobs_of, run_jobs
 from training.projector import fold
 from training.run_folder import claim
@@ -55,8 +56,8 @@ def finished(request, make_experiment, runs):
     return experiment, jobs
 
 
-def weights(experiment, name):
-    return load(experiment.folder.job(0, name).model)
+def weights(experiment, label):
+    return load(experiment.folder.job(read_label(label, 0)).model)
 
 
 def same_features(one, other):
@@ -89,10 +90,10 @@ def test_every_variant_starts_from_the_features_it_names(finished):
 
 def test_a_reused_classifier_is_that_of_the_teacher_behind_a_projector(finished):
     experiment, _ = finished
-    history = experiment.folder.job(0, "stage2_reused").history()
+    history = experiment.folder.job(stage2(0, "reused")).history()
     assert set(history[0]) == {"epoch", "learning_rate", "loss", "mse", "top1", "test_top1", "test_loss"}
     assert history[-1]["mse"] < 0.5 * history[0]["mse"]
-    result = experiment.folder.job(0, "stage2_reused").result()
+    result = experiment.folder.job(stage2(0, "reused")).result()
     assert result["test_top1"] == history[-1]["test_top1"]
     teacher = load(experiment.folder.teacher.model)
     # what the student's classifier says lies in what the teacher's can say
@@ -103,9 +104,9 @@ def test_a_reused_classifier_is_that_of_the_teacher_behind_a_projector(finished)
 
 def test_the_teacher_of_a_variant_speaks_with_the_named_classifier(finished):
     experiment, _ = finished
-    own = experiment.variant("reheaded")
+    own = experiment.of_variant("reheaded")
     side = teacher_side(own, 0)
-    network = experiment.trained(experiment.config.teacher, experiment.folder.job(0, "stage2_oracle"))
+    network = experiment.trained(experiment.config.teacher, experiment.folder.job(stage2(0, "oracle")))
     batch = next(imageless_batches(experiment.data, 16, 0, 0, 1))
     with torch.no_grad():
         expected = classifier(network)[1](side.features(batch))
@@ -117,7 +118,7 @@ def test_a_tap_that_the_classifier_does_not_read_is_not_taken_for_its_features(f
     experiment, _ = finished
     config = experiment.config
     taps = config.teacher.model_copy(update={"taps": ["layer1.1", "layer2.1"]})
-    own = experiment.variant("reheaded")
+    own = experiment.of_variant("reheaded")
     shallow = replace(own, config=own.config.model_copy(update={"teacher": taps}))
     batch = next(imageless_batches(experiment.data, 16, 0, 0, 1))
     with torch.no_grad():
@@ -155,11 +156,11 @@ def test_fresh_removes_what_was_trained_from_it(finished):
     experiment, _ = finished
     folder, config = experiment.folder, experiment.config
     (folder.path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    claim(folder, config, fresh=True, resume=False, jobs=[folder.job(0, "stage2_oracle")])
+    claim(folder, config, fresh=True, resume=False, jobs=[stage2(0, "oracle")])
     left = {path.name for path in (folder.path / "seed0").iterdir()}
     assert not {"stage2_oracle", "stage2_reheaded"} & left and "stage2_reused" in left
-    claim(folder, config, fresh=True, resume=False, jobs=[folder.job(0, "kd")])
-    claim(folder, config, fresh=True, resume=False, jobs=[folder.job(0, "stage1")])
+    claim(folder, config, fresh=True, resume=False, jobs=[baseline(0, "kd")])
+    claim(folder, config, fresh=True, resume=False, jobs=[stage1(0)])
     left = {path.name for path in (folder.path / "seed0").iterdir()}
     assert left == {"stage1_relaxed", "stage2_relaxed", "stage2_blank"}
 
@@ -195,7 +196,7 @@ def test_stage_2_of_a_variant_alone_asks_for_its_stage_1(make_experiment, runs):
     given = runs / "teacher.pt"
     experiment = make_experiment("variants={a: {crd: {mode: relax}}}", f"teacher.checkpoint={given}")
     torch.save(experiment.build(experiment.config.teacher).state_dict(), given)
-    experiment.folder.job(0, "stage1").path.mkdir(parents=True)
-    (experiment.folder.job(0, "stage1").path / "result.json").write_text("{}")
+    experiment.folder.job(stage1(0)).path.mkdir(parents=True)
+    (experiment.folder.job(stage1(0)).path / "result.json").write_text("{}")
     with pytest.raises(UserError, match="there is no finished stage 1 of a for seed 0"):
         check("kd", experiment)

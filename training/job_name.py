@@ -1,0 +1,85 @@
+"""What a training of a run is called, what it starts from, and the one place where names of folders are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from configs.schema import METHODS, Config
+
+STAGES: tuple[Literal["stage1", "stage2"], ...] = ("stage1", "stage2")
+
+
+@dataclass(frozen=True)
+class JobName:
+    """One training: of the teacher, of a stage, or of a baseline."""
+
+    kind: Literal["teacher", "stage1", "stage2", "baseline"]
+    seed: int | None = None  # None for the teacher, which all seeds share
+    of: str = ""  # a baseline's method, a stage's variant; empty for the two stages of two_stage itself
+
+    @property
+    def label(self) -> str:
+        """Without the seed: the folder's name."""
+        if self.kind == "baseline":
+            return self.of
+        return f"{self.kind}_{self.of}" if self.of else self.kind
+
+    @property
+    def path(self) -> Path:
+        """Below the run's folder."""
+        return Path(self.label) if self.seed is None else Path(f"seed{self.seed}", self.label)
+
+    @property
+    def title(self) -> str:
+        """As a person reads it."""
+        return self.label if self.seed is None else f"{self.label} seed {self.seed}"
+
+
+TEACHER = JobName("teacher")
+
+
+def stage1(seed: int, variant: str = "") -> JobName:
+    return JobName("stage1", seed, variant)
+
+
+def stage2(seed: int, variant: str = "") -> JobName:
+    return JobName("stage2", seed, variant)
+
+
+def baseline(seed: int, method: str) -> JobName:
+    return JobName("baseline", seed, method)
+
+
+def read_label(label: str, seed: int) -> JobName | None:
+    """The job of a folder of a seed, None for a folder that is none."""
+    if label in METHODS:
+        return baseline(seed, label)
+    for stage in STAGES:
+        if label == stage or label.startswith(f"{stage}_"):
+            return JobName(stage, seed, label.removeprefix(stage).removeprefix("_"))
+    return None
+
+
+def stage1_of(config: Config, seed: int, variant: str = "") -> JobName:
+    """The stage 1 that a variant's stage 2 starts from: its own only where it changes something in it."""
+    return stage1(seed, variant if variant and config.variants[variant].crd else "")
+
+
+def config_of(config: Config, job: JobName) -> Config:
+    """The settings of a stage: the config's, or as its variant changes them."""
+    return config.variant(job.of) if job.kind in STAGES and job.of else config
+
+
+def needs(config: Config, job: JobName) -> list[JobName]:
+    """The jobs of the same seed whose weights a job starts from."""
+    if job.kind != "stage2" or job.seed is None or (job.of and job.of not in config.variants):
+        return []
+    kd = config_of(config, job).kd
+    sources = []
+    if kd.features == "stage1":
+        sources.append(stage1_of(config, job.seed, job.of))
+    elif kd.features in METHODS:
+        sources.append(baseline(job.seed, kd.features))
+    return [*sources, stage2(job.seed, kd.teacher_head)] if kd.teacher_head else sources
