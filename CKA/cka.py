@@ -156,7 +156,8 @@ def _rbf_rows(X: Tensor, start: int, block: int) -> Tensor:
 def _trace_of_rows(K: Tensor, L: Tensor) -> Tensor:
     """The part of tr(KL) in these rows (b, n - start) and, by symmetry, in the columns below them."""
     b = len(K)
-    return 2 * torch.tensordot(K, L) - torch.tensordot(K[:, :b], L[:, :b])
+    twice: Tensor = 2 * torch.tensordot(K, L) - torch.tensordot(K[:, :b], L[:, :b])
+    return twice
 
 
 def _hsic(trace: Tensor, k_rows: Tensor, l_rows: Tensor) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def in_turn(folder: Path) -> list[Timing]:
     rate = matrix_rate(torch.bfloat16 if experiment.machine.bfloat16 else torch.float32)
     floor = STEPS * arithmetic(lambda: alone(batch)["ce"].value.backward()) / rate
     floors = [floor, floor + STEPS * crd_arithmetic(config.crd, batch_size) / rate]
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "plain": steps_of(alone, experiment, batch_size, settings, STEPS),
         "stage 1": steps_of(aligned, experiment, batch_size, settings, STEPS),
     }
@@ -115,6 +116,7 @@ def whole(folder: Path) -> list[Timing]:
     batch_size, settings = config.crd.batch_size, config.crd.optimizer
     start = time.perf_counter()
     objective.begin(training_batches(experiment.data, batch_size, 0, 0, 0))
+    assert isinstance(objective.teacher, CachedTeacher)
     for view in objective.teacher.views:
         view.max()  # every page of the cache is read in the course of a run
     objective.begin_epoch()
@@ -126,6 +128,11 @@ def whole(folder: Path) -> list[Timing]:
     job.save(objective, optimizer, make_schedule(optimizer, settings, 1, 1), [], None)
     seconds = time.perf_counter() - start
     return [Timing("beginning and end of a run", seconds, seconds, 1, peak_mb())]
+
+
+def random_bank(dim: int) -> Tensor:
+    """Unit vectors (N, D)."""
+    return F.normalize(torch.randn(TRAIN, dim), dim=1)
 
 
 class PublishedLoop:
@@ -140,16 +147,15 @@ class PublishedLoop:
             for network in networks
         )
         self.teacher.eval()
-        self.projections = nn.ModuleList(
-            nn.ModuleList(nn.Linear(width, self.settings.dim) for width in model.tap_dims(SIDE))
+        self.projections = [
+            [nn.Linear(width, self.settings.dim) for width in model.tap_dims(SIDE)]
             for model in (self.student, self.teacher)
-        )
-        self.banks = [
-            tuple(F.normalize(torch.randn(TRAIN, self.settings.dim), dim=1) for _ in range(2)) for _ in range(2)
         ]
+        self.banks = [(random_bank(self.settings.dim), random_bank(self.settings.dim)) for _ in range(2)]
         data = reference.PillowImages.of(random_images(TRAIN), self.settings.num_negatives)
         self.batches = iter(reference.loader(data, PUBLISHED_BATCH))
-        parameters = [*self.student.parameters(), *self.projections.parameters()]
+        parameters = list(self.student.parameters())
+        parameters += [weight for side in self.projections for one in side for weight in one.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=0.03, momentum=0.9)
 
     def step(self) -> None:

@@ -21,6 +21,7 @@ import torch
 from configs.schema import Config, Network, Teacher
 from dataset.sources import Images, Source
 from diagnostics import analysis
+from diagnostics.pairs import right
 from diagnostics.recording import Recording, Subject
 from diagnostics.report.folder import write_report
 from diagnostics.subjects import open_run, record, subjects_of_run
@@ -40,7 +41,8 @@ def random_subjects() -> tuple[Experiment, list[Subject]]:
         Images(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), np.arange(count) % CLASSES)
         for count in (TRAIN, 0, TEST)
     ]
-    source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
+    names = [str(number) for number in range(CLASSES)]
+    source = Source(parts[0], parts[1], parts[2], names, "random")
     config = Config(name="random", teacher=Teacher(arch="resnet18"), student=Network(arch="resnet8"))
     machine = open_machine("auto", device)
     experiment = open_experiment(config, RunFolder(Path("random")), machine, source)
@@ -61,21 +63,21 @@ def timed(name: str, call: Callable[[], object]) -> None:
     print(f"{name:46} {time.perf_counter() - start:6.1f} s", flush=True)
 
 
-def print_parts(recordings: Recording) -> None:
+def print_parts(recording: Recording) -> None:
     """Time of each family of numbers by itself; all of them are in the report's time as well."""
-    models = recordings.models
+    models = recording.models
     teacher, *students = models
-    classifiers = [model for model in models if model.meta["classifies"]]
-    correct = {model.name: analysis.right(model, recordings) for model in classifiers}
+    classifiers = [model for model in models if model.meta.classifies]
+    correct = {model.name: right(model, recording) for model in classifiers}
     timed("  paired statistics", lambda: analysis.paired(classifiers, correct))
     timed("  CKA, exact and by minibatches", lambda: [analysis.similarity(teacher, model) for model in students])
-    timed("  geometry and linear probe", lambda: [analysis.shape(model, recordings) for model in models])
-    timed("  information on the label", lambda: [analysis.information_on_labels(m, recordings) for m in models])
+    timed("  geometry and linear probe", lambda: [analysis.shape(model, recording) for model in models])
+    timed("  information on the label", lambda: [analysis.information_on_labels(m, recording) for m in models])
     timed(
         "  information on the teacher",
-        lambda: [analysis.information_on_teacher(teacher, model, recordings) for model in students],
+        lambda: [analysis.information_on_teacher(teacher, model, recording) for model in students],
     )
-    timed("  t-SNE", lambda: analysis.embeddings(recordings))
+    timed("  t-SNE", lambda: analysis.embeddings(recording))
 
 
 def main(run: Path | None) -> None:
@@ -90,13 +92,13 @@ def main(run: Path | None) -> None:
             f"{len(subjects)} models, {len(experiment.data.test):,} test images, {torch.get_num_threads()} threads"
         )
         start = time.perf_counter()
-        recordings = record(experiment, subjects, Path(folder))
+        recording = record(experiment, subjects, Path(folder))
         print(f"{'recording (logits, features, corruptions, cost)':46} {time.perf_counter() - start:6.1f} s")
-        timed("report (all numbers, tables, figures, page)", lambda: write_report(recordings, Path(folder)))
+        timed("report (all numbers, tables, figures, page)", lambda: write_report(recording, Path(folder)))
         print(f"{'together':46} {time.perf_counter() - start:6.1f} s")
         print(f"{'peak memory':46} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:6.2f} GB")
         print("of the report:")
-        print_parts(recordings)
+        print_parts(recording)
 
 
 if __name__ == "__main__":

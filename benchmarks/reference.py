@@ -64,7 +64,10 @@ def step(
     return loss
 
 
-class PillowImages(Dataset):
+Sample = tuple[Tensor, int, int, Tensor]  # image, label, position, draw
+
+
+class PillowImages(Dataset[Sample]):
     """uint8 images as torchvision's data sets give them: image, label, position and, if K > 0, its draw (K + 1,).
 
     Args:
@@ -101,7 +104,7 @@ class PillowImages(Dataset):
         return image, int(self.labels[index]), index, drawn
 
 
-def loader(images: PillowImages, batch_size: int) -> DataLoader:
+def loader(images: PillowImages, batch_size: int) -> DataLoader[Sample]:
     """Shuffled whole batches by `WORKERS` processes."""
     return DataLoader(images, batch_size, shuffle=True, num_workers=WORKERS, drop_last=True)
 

@@ -82,7 +82,7 @@ def arithmetic(call: Callable[[], object]) -> int:
     """Floating-point operations of the products and convolutions that torch does in `call`."""
     with FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def peak_mb() -> float:
@@ -124,7 +124,7 @@ def command_line(
 
 def table(claims: Sequence[Claim]) -> str:
     """One line a claim; the floor is what the arithmetic alone takes, `x floor` how far a time is from it."""
-    rows = [("what", "time", "memory", "measured", "", "target", "", "floor", "x floor")]
+    rows: list[tuple[str, ...]] = [("what", "time", "memory", "measured", "", "target", "", "floor", "x floor")]
     rows += [_cells(claim) for claim in claims]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     left = (0, 4, 6)
@@ -138,7 +138,8 @@ def table(claims: Sequence[Claim]) -> str:
 
 
 def _cells(claim: Claim) -> tuple[str, ...]:
-    timing, floor = claim.timing, claim.timing and claim.timing.floor
+    timing = claim.timing
+    floor = None if timing is None else timing.floor
     return (
         claim.what,
         "" if timing is None else _time(timing.seconds),

@@ -82,7 +82,7 @@ def _type_name(annotation: Any) -> str:
         return "|".join(_type_name(argument) for argument in arguments if argument is not type(None))
     if origin is list:
         return f"list of {_type_name(arguments[0])}"
-    return annotation.__name__.removeprefix("Posix").lower()
+    return str(annotation.__name__).removeprefix("Posix").lower()
 
 
 def _parse(text: str, where: str) -> Any:

@@ -36,7 +36,8 @@ def contact_sheet(data: TrainingData) -> Tensor:
     rows.append(_test_row(data))
     scale = max(1, SIDE // rows[0].shape[-1])
     tiles = torch.cat([_filled(row) for row in rows]).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    return make_grid(tiles, nrow=COLUMNS, padding=max(2, scale), pad_value=96)
+    grid: Tensor = make_grid(tiles, nrow=COLUMNS, padding=max(2, scale), pad_value=96)
+    return grid
 
 
 def write_contact_sheet(data: TrainingData, path: Path) -> None:

@@ -165,8 +165,8 @@ def _fingerprint(source: str, images: ImageTensors) -> str:
     cues = images.cues
     assert cues is not None
     digest = hashlib.sha256(f"{source} {cues.kind} {cues.count}".encode())
-    digest.update(cues.classes_cue.cpu().numpy())
-    digest.update(cues.of_image.cpu().numpy())
+    digest.update(cues.classes_cue.cpu().numpy().data)
+    digest.update(cues.of_image.cpu().numpy().data)
     return digest.hexdigest()[:16]
 
 

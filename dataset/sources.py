@@ -130,8 +130,8 @@ def _digest(*parts: Images) -> str:
     digest = hashlib.sha256()
     for images in parts:
         digest.update(str(images.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(images.pixels))
-        digest.update(np.ascontiguousarray(images.labels))
+        digest.update(np.ascontiguousarray(images.pixels).data)
+        digest.update(np.ascontiguousarray(images.labels).data)
     return digest.hexdigest()[:16]
 
 

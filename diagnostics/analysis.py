@@ -146,7 +146,8 @@ def layer_matrix(teacher: RecordedModel, student: RecordedModel) -> LayerMatrix:
 
 def _minibatches(count: int) -> tuple[torch.Tensor, ...]:
     """Positions in random batches: test images often stand by class, and a batch of few classes is no sample."""
-    return torch.randperm(count, generator=generator(0)).split(MINIBATCH)
+    batches: tuple[torch.Tensor, ...] = torch.randperm(count, generator=generator(0)).split(MINIBATCH)
+    return batches
 
 
 def projected_cosine(teacher: RecordedModel, student: RecordedModel, tap: Tap) -> float | None:

@@ -120,7 +120,12 @@ def reliability_diagram(p: np.ndarray, labels: np.ndarray, bins: int) -> list[Re
 def expected_calibration_error(p: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """ECE in [0, 1] of probabilities p (N, C) against labels (N,), Guo et al. 2017, equation 3."""
     filled = [b for b in reliability_diagram(p, labels, bins) if b.count]
-    return sum(b.count * abs(b.accuracy - b.confidence) for b in filled) / len(labels)
+    gaps = [
+        b.count * abs(b.accuracy - b.confidence)
+        for b in filled
+        if b.accuracy is not None and b.confidence is not None
+    ]
+    return sum(gaps) / len(labels)
 
 
 def _bin_of(values: np.ndarray, bins: int) -> np.ndarray:

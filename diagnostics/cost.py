@@ -103,7 +103,7 @@ def ratio_to(cost: Cost, reference: Cost) -> CostRatio:
         if getattr(reference, name) == 0:
             notes[name] = "The reference has none."
             return None
-        return getattr(cost, name) / getattr(reference, name)
+        return float(getattr(cost, name) / getattr(reference, name))
 
     medians = {item.batch: item.median_ms for item in reference.latencies}
     latency: dict[str, float | None] = {

@@ -148,7 +148,7 @@ def effective_rank(X: np.ndarray) -> float | None:
 def collapsed_dimensions(X: np.ndarray) -> int:
     """Dimensions whose standard deviation is at most 1 % of the root mean square one; D if X is constant."""
     if _is_constant(X):
-        return X.shape[1]
+        return int(X.shape[1])
     variances = X.var(axis=0, dtype=np.float64)
     return int((variances <= COLLAPSED_BELOW**2 * variances.mean()).sum())
 
@@ -209,7 +209,7 @@ def tsne(X: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
     with threadpool_limits(limits=1):
         reduced = PCA(min(50, *X.shape), random_state=seed).fit_transform(X.astype(np.float64))
         plane = TSNE(init="pca", random_state=seed, perplexity=min(perplexity, (len(X) - 1) / 3))
-        return plane.fit_transform(reduced)
+        return np.asarray(plane.fit_transform(reduced))
 
 
 def _check_features(X: np.ndarray, y: np.ndarray) -> None:

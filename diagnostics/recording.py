@@ -257,14 +257,14 @@ def write(recording: Recording, file: BinaryIO) -> None:
         arrays |= {f"{number}.{name}": getattr(model, name) for name in ARRAYS}
         arrays |= {f"{number}.projections.{name}": value for name, value in model.projections.items()}
     buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     file.write(buffer.getbuffer())
 
 
 def _read_one(arrays: Mapping[str, NDArray[Any]], meta: Meta, prefix: str) -> RecordedModel:
     start = f"{prefix}projections."
     projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
-    return RecordedModel(meta, *(arrays[prefix + name] for name in ARRAYS), projections)
+    return RecordedModel(meta, **{name: arrays[prefix + name] for name in ARRAYS}, projections=projections)
 
 
 def read(path: Path) -> Recording:

@@ -10,7 +10,7 @@ Intervals, corrections for many tests and power are in comparison.py; repeated s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -215,32 +215,31 @@ def paired_statistics(counts: Counts) -> PairedStatistics:
     disagreement = (b + c) / n and double_fault = d / n, both in [0, 1], are Kuncheva & Whitaker's (2003).
     """
     discordant = counts.b + counts.c
-    values = {
-        "mcnemar_corrected": mcnemar(counts),
-        "mcnemar": mcnemar(counts, corrected=False),
-        "mcnemar_exact": mcnemar_exact(counts),
-        "chi_square_yates": chi_square(counts),
-        "chi_square": chi_square(counts, yates=False),
-        "phi": phi(counts),
-        "error_separation_index": error_separation_index(counts),
-        "error_dissimilarity": error_dissimilarity(counts),
-        "odds_ratio": odds_ratio(counts),
-        "kappa": kappa(counts),
-        "yules_q": yules_q(counts),
-        "disagreement": discordant / counts.n,
-        "double_fault": counts.d / counts.n,
-    }
-    missing = [name for name, value in values.items() if value is None or value == Test(None, None, None)]
-    return PairedStatistics(
+    statistics = PairedStatistics(
         counts=counts,
         n=counts.n,
         accuracy_a=counts.accuracy_a,
         accuracy_b=counts.accuracy_b,
         difference=(counts.c - counts.b) / counts.n,
         quoted="exact" if discordant < EXACT_BELOW else "corrected",
-        notes={name: UNDEFINED[name] for name in missing} | _remarks(counts),
-        **values,
+        mcnemar_corrected=mcnemar(counts),
+        mcnemar=mcnemar(counts, corrected=False),
+        mcnemar_exact=mcnemar_exact(counts),
+        chi_square_yates=chi_square(counts),
+        chi_square=chi_square(counts, yates=False),
+        phi=phi(counts),
+        error_separation_index=error_separation_index(counts),
+        error_dissimilarity=error_dissimilarity(counts),
+        odds_ratio=odds_ratio(counts),
+        kappa=kappa(counts),
+        yules_q=yules_q(counts),
+        disagreement=discordant / counts.n,
+        double_fault=counts.d / counts.n,
+        notes={},
     )
+    values = {name: getattr(statistics, name) for name in UNDEFINED}
+    missing = [name for name, value in values.items() if value is None or value == Test(None, None, None)]
+    return replace(statistics, notes={name: UNDEFINED[name] for name in missing} | _remarks(counts))
 
 
 def _remarks(counts: Counts) -> dict[str, str]:

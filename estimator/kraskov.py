@@ -58,14 +58,15 @@ def ksg(X: ArrayLike, Y: ArrayLike, *, k: int = 3, variant: int = 1, unit: str =
 
 def count_closer(X: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.int64]:
     """Samples of X (N, D) strictly within radius (N,) of each sample, itself included: n_x + 1 of Eq. 8."""
-    return cKDTree(X).query_ball_point(X, np.nextafter(radius, 0), p=np.inf, return_length=True, workers=-1)
+    inside = np.nextafter(radius, 0)
+    return np.asarray(cKDTree(X).query_ball_point(X, inside, p=np.inf, return_length=True, workers=-1))
 
 
 def _count_in_rectangle(X: NDArray[np.float64], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:
     """n_x of Eq. 9: samples no farther in X (N, D) than the farthest in X of the k joint neighbours (N, k + 1)."""
     half_side = np.abs(X[neighbours] - X[:, None]).max(axis=(1, 2))  # (N,)
     counts = cKDTree(X).query_ball_point(X, half_side, p=np.inf, return_length=True, workers=-1)
-    return counts - 1
+    return np.asarray(counts - 1)
 
 
 def as_matrix(X: ArrayLike) -> NDArray[np.float64]:
@@ -87,7 +88,7 @@ def standardised(X: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
     deviation = X.std(axis=0)
     X /= np.where(deviation > 0, deviation, 1)
     repeats = (np.diff(np.sort(X, axis=0), axis=0) == 0).any(axis=0)  # (D,)
-    return X + NOISE * repeats * rng.standard_normal(X.shape)
+    return np.asarray(X + NOISE * repeats * rng.standard_normal(X.shape))
 
 
 def check_options(k: int, unit: str) -> None:

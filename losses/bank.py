@@ -46,8 +46,9 @@ class Windows:
         self.room = min(SIZES[bank.device.type].block, len(bank))
         self.width = draw.length + 2 * self.room
         size = len(draw.positives) * self.width
-        fits = memory is not None and memory.dtype == bank.dtype and len(memory) == size
-        self.scores = memory if fits else bank.new_empty(size)
+        if memory is None or memory.dtype != bank.dtype or len(memory) != size:
+            memory = bank.new_empty(size)
+        self.scores = memory
 
     def score(self, anchors: Tensor) -> None:
         """Fill `negatives` with the inner products of anchors (B, D) and entries."""
@@ -141,7 +142,8 @@ class MemoryBank(nn.Module):
         """Mean of `loss_of` the inner products of anchors (B, D) with positives and windows of a draw."""
         windows = Windows(draw, self._entries(), self._memory)
         self._memory = windows.scores
-        return LossAgainstBank.apply(anchors, windows, loss_of)
+        found: Tensor = LossAgainstBank.apply(anchors, windows, loss_of)
+        return found
 
     def _entries(self) -> Tensor:
         """The bank; under autocast a copy in its precision, kept since casting costs as much as a product."""

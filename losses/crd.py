@@ -48,7 +48,8 @@ class SumOfSoftplus(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return ctx.saved_tensors[0].sigmoid().mul_(grads[0][..., None])
+        slopes: Tensor = ctx.saved_tensors[0].sigmoid()
+        return slopes.mul_(grads[0][..., None])
 
 
 def nce_loss(
@@ -68,7 +69,8 @@ def nce_loss(
         num_samples: N.
     """
     shift = log_normalizer + math.log(num_negatives / num_samples)
-    return F.softplus(shift - positives) + SumOfSoftplus.apply(negatives - shift)
+    of_negatives: Tensor = SumOfSoftplus.apply(negatives - shift)
+    return F.softplus(shift - positives) + of_negatives
 
 
 def infonce_loss(positives: Tensor, negatives: Tensor) -> Tensor:

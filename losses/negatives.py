@@ -73,7 +73,7 @@ class NegativeSampler(nn.Module):
         self.keep("size", sizes)  # of each group
         self.keep("start", sizes.cumsum(0) - sizes)  # of each group in a list of all members by group
         self._arrange()
-        self.register_load_state_dict_post_hook(lambda module, _: module._arrange())
+        self.register_load_state_dict_post_hook(_arrange_again)  # type: ignore[no-untyped-call]  # torch gives no types
 
     def keep(self, name: str, tensor: Tensor) -> None:
         """Let a tensor move with the module, but not be saved with it."""
@@ -128,6 +128,10 @@ class NegativeSampler(nn.Module):
             return self.position[indices]
         within = torch.rand(len(indices), device=indices.device, dtype=torch.float64) * self.size[group]
         return self.members[self.start[group] + within.long()]
+
+
+def _arrange_again(sampler: NegativeSampler, _: object) -> None:
+    sampler._arrange()
 
 
 def _divide(numbers: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:

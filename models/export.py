@@ -79,6 +79,7 @@ def _onnx(model: nn.Module, images: Tensor, wanted: Tensor, path: Path) -> Expor
         program = torch.onnx.export(
             model, (images,), dynamo=True, dynamic_shapes=shapes, input_names=["images"], verbose=False
         )
+    assert program is not None  # None only where an exporter other than dynamo's is asked for
     write_atomically(path, lambda file: file.write(program.model_proto.SerializeToString()))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})

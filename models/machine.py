@@ -29,7 +29,8 @@ class Machine:
 
     def place(self, model: ModuleT) -> ModuleT:
         """Move a network to the device, convolutions in channels-last order."""
-        return model.to(self.device, memory_format=torch.channels_last)
+        model.to(self.device)
+        return model.to(memory_format=torch.channels_last)
 
 
 def choose_device(name: str) -> torch.device:

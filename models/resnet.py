@@ -48,6 +48,10 @@ class CifarResNet(nn.Module):
         num_classes: outputs of the head `fc`.
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(self, depth: int, channels: tuple[int, int, int, int], num_classes: int) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
@@ -61,7 +65,7 @@ class CifarResNet(nn.Module):
                 BasicBlock(before, after, stride),
                 *(BasicBlock(after, after, 1) for _ in range(blocks - 1)),
             ]
-            setattr(self, f"layer{stage}", nn.Sequential(*layers))
+            self.add_module(f"layer{stage}", nn.Sequential(*layers))
         self.fc = nn.Linear(channels[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -69,8 +73,10 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, num_classes)
         x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+        logits: Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return logits
 
 
 def torchvision_resnet(name: str, weights: str | None, stem: str) -> TorchvisionResNet:

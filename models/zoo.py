@@ -91,12 +91,15 @@ def _unknown(arch: str) -> str:
 
 
 def _torchvision_model(arch: str, stem: str, weights: str | None, image_size: int) -> nn.Module:
-    if arch in STEMMED:
-        return torchvision_resnet(arch, weights, stem)
-    if arch.startswith("vit_"):
-        return get_model(arch, weights=weights, image_size=image_size)
     if arch in ("googlenet", "inception_v3"):
         raise ValueError("it returns auxiliary outputs in training, which no objective here uses")
     if arch.startswith("swin"):
         raise ValueError("its maps are channels-last, which taps do not read")
-    return get_model(arch, weights=weights)
+    model: nn.Module
+    if arch in STEMMED:
+        model = torchvision_resnet(arch, weights, stem)
+    elif arch.startswith("vit_"):
+        model = get_model(arch, weights=weights, image_size=image_size)
+    else:
+        model = get_model(arch, weights=weights)
+    return model

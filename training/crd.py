@@ -51,10 +51,10 @@ class HierarchicalCRD(nn.Module):
         self.sampler = (
             NegativeSampler(labels, settings.num_negatives, settings.mode, shared) if from_bank else None
         )
-        self.losses = nn.ModuleDict()
+        losses: dict[str, CRDLoss] = {}
         for tap, student_dim, teacher_dim in zip(TAPS, student_dims, teacher_dims, strict=True):
             if self.weights[tap] > 0:
-                self.losses[tap] = CRDLoss(
+                losses[tap] = CRDLoss(
                     student_dim,
                     teacher_dim,
                     labels,
@@ -68,6 +68,13 @@ class HierarchicalCRD(nn.Module):
                     sampler=self.sampler,
                     gather=distributed.gather,
                 )
+        self.losses = nn.ModuleDict(losses)
+
+    def loss_at(self, tap: str) -> CRDLoss:
+        """The loss of a tap that has one."""
+        loss = self.losses[tap]
+        assert isinstance(loss, CRDLoss)
+        return loss
 
     def pairs(self, student: Outputs, teacher: Outputs) -> dict[str, tuple[Tensor, Tensor]]:
         """Student and teacher feature of every tap that has a loss."""
@@ -81,14 +88,14 @@ class HierarchicalCRD(nn.Module):
         student.eval()
         for batch in batches:
             for tap, (own, other) in self.pairs(run(student, batch.images, machine), teacher(batch)).items():
-                self.losses[tap].fill(own, other, batch.indices)
+                self.loss_at(tap).fill(own, other, batch.indices)
 
     def reshuffle(self) -> None:
         """Put the banks into a new random order, which a further epoch's negatives are drawn by."""
         if self.sampler is not None:
             old = self.sampler.reshuffle()
-            for loss in self.losses.values():
-                loss.rearrange(old)
+            for tap in self.losses:
+                self.loss_at(tap).rearrange(old)
 
     def forward(self, student: Outputs, teacher: Outputs, indices: Tensor) -> dict[str, Term]:
         """One weighted term a tap; both taps see the same draw of negatives."""
@@ -119,7 +126,8 @@ class Alignment(Objective):
         freeze_beyond([own for own, _ in crd.pairs(out, out).values()], tapped)
 
     def forward(self, batch: Batch) -> dict[str, Term]:
-        return self.crd(self.tapped(batch.images), self.teacher(batch), batch.indices)
+        terms: dict[str, Term] = self.crd(self.tapped(batch.images), self.teacher(batch), batch.indices)
+        return terms
 
     def begin(self, batches: Iterator[Batch]) -> None:
         if self.crd.fills:
@@ -135,7 +143,8 @@ class Alignment(Objective):
 def freeze_beyond(taps: Sequence[Tensor], tapped: TappedModel) -> None:
     """Freeze what none of its `taps` depends on: several processes wait for the gradients of all that trains."""
     parameters = [parameter for parameter in tapped.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(sum(tap.sum() for tap in taps), parameters, allow_unused=True)
+    total = torch.stack([tap.sum() for tap in taps]).sum()
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.requires_grad_(gradient is not None)
 
@@ -168,7 +177,7 @@ class HeldOut:
         student.train(was_training)
         measures: Measures = {}
         for tap, (own, other) in pairs.items():
-            projected = crd.losses[tap].project(own, other)
+            projected = crd.loss_at(tap).project(own, other)
             measures[f"cosine_{tap}"] = F.cosine_similarity(*projected).mean().item()
             similarity = linear_cka(own.cpu(), other.cpu()).value
             if similarity is not None:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +137,7 @@ def train_one_epoch(
     optimizer: Optimizer,
     schedule: lr_scheduler.LRScheduler,
     machine: Machine,
-    progress: tqdm,
+    progress: tqdm[NoReturn],
 ) -> Measures:
     """One pass over `batches`; gives the mean of every term.
 

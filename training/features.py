@@ -6,6 +6,7 @@ Letters: N images, B batch, D features.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class FrozenFeatures:
         training: Callable[[Batch], Tensor] | None = None,
     ) -> None:
         self.data, self.machine = data, machine
-        self.extract = lambda images: head_inputs(model, images, machine)
+        self.extract: Callable[[Tensor], Tensor] = partial(head_inputs, model, machine=machine)
         self.training = training or ViewCache(self.extract, data, keep)
         self.measured: dict[str, Tensor] = {}  # split -> (N, D)
 

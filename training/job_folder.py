@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 from torch.optim import Optimizer
@@ -67,7 +67,8 @@ class JobFolder:
         return self.path.exists() and not self.finished
 
     def result(self) -> dict[str, Any]:
-        return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        return result
 
     def history(self) -> list[dict[str, float]]:
         """What was measured in each epoch that is done."""
@@ -143,7 +144,7 @@ class Log:
     events: Any  # torch.utils.tensorboard.SummaryWriter, None in a process that does not write
     quiet: bool
 
-    def progress(self, title: str, steps: int) -> tqdm:
+    def progress(self, title: str, steps: int) -> tqdm[NoReturn]:
         """A bar over the steps of an epoch."""
         return tqdm(total=steps, desc=title, disable=self.quiet or None, leave=False, unit="step")
 

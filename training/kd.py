@@ -59,8 +59,12 @@ class Distillation(Objective):
         self.features = features
         self.sees_images = features is None
         head = classifier(model)[1]
-        parts = {"head": [head], "last_block": [last_block(model), head], "all": [model]}
-        self.trained = parts[settings.train]  # a plain list, the modules belong to `model`
+        parts: dict[str, list[nn.Module]] = {
+            "head": [head],
+            "last_block": [last_block(model), head],
+            "all": [model],
+        }
+        self.trained: list[nn.Module] = parts[settings.train]  # a plain list, the modules belong to `model`
         model.requires_grad_(False)
         for module in self.trained:
             module.requires_grad_(True)

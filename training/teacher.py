@@ -91,12 +91,14 @@ def is_given(experiment: Experiment) -> bool:
     settings = experiment.config.teacher
     if settings.checkpoint is not None:
         return True
-    return settings.weights is not None and _usable_as_is(experiment)
+    return _usable_as_is(experiment)
 
 
 def _usable_as_is(experiment: Experiment) -> bool:
     """Whether torchvision's weights fill the whole network: these classes, and the stem they were trained with."""
     settings = experiment.config.teacher
+    if settings.weights is None:
+        return False
     weights = find_weights(settings.arch, settings.weights)
     same_classes = len(weights.meta["categories"]) == experiment.data.num_classes
     return same_classes and not (settings.arch in STEMMED and settings.stem == "cifar")

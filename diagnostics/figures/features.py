@@ -88,10 +88,11 @@ def embedding(
     figure, grid = panels(len(maps), 3, 3.1)
     for axes, (name, points) in zip(grid, maps.items(), strict=True):
         others = ~np.isin(labels, shown)
-        axes.scatter(*points[others].T, s=3, color=LIGHT, linewidths=0, rasterized=True)
+        axes.scatter(points[others, 0], points[others, 1], s=3, color=LIGHT, linewidths=0, rasterized=True)
         for c, (shade, shape) in looks.items():
             axes.scatter(
-                *points[labels == c].T,
+                points[labels == c, 0],
+                points[labels == c, 1],
                 s=12,
                 color=shade,
                 marker=shape,
@@ -107,7 +108,7 @@ def embedding(
         Line2D([], [], linestyle="", marker=shape, color=shade, label=label(classes[c]))
         for c, (shade, shape) in looks.items()
     ]
-    longest = max(len(handle.get_label()) for handle in handles)
+    longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(5, int(figure.get_figwidth() / (0.5 + 0.085 * longest))))  # inches of marker and letters
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=POINTS, frameon=False)
     return figure

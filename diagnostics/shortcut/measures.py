@@ -141,7 +141,9 @@ def following_per_image(shown: Shown) -> NDArray[np.float64]:
     """Share of each image's conflicting shows that follow the cue, (n,); NaN where an image has none."""
     shows = shown.misleads.sum(axis=1)
     followed = (shown.misleads & shown.follows).sum(axis=1)
-    return np.divide(followed, shows, out=np.full(len(shows), np.nan), where=shows > 0)
+    shares = np.full(len(shows), np.nan)
+    np.divide(followed, shows, out=shares, where=shows > 0)
+    return shares
 
 
 def excess_following(own: Measures, reference: Measures) -> float | None:

@@ -208,7 +208,8 @@ class _Answers:
 
     def _classes(self, head: nn.Linear, features: Tensor) -> Array:
         with self.machine.autocast():
-            return head(features).argmax(dim=1).cpu().numpy().astype(np.int16)
+            predicted: Tensor = head(features).argmax(dim=1)
+        return predicted.cpu().numpy().astype(np.int16)
 
     def _decoding(self, model: nn.Module) -> Decoding | None:
         """How well cue and label are read off the features, with images on which the two are independent."""
