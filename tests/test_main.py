@@ -1,3 +1,5 @@
+"""Of main.py, and training/experiment.py, training/phases.py, training/environment.py."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,7 @@
+"""Of main_eval.py, models/export.py, diagnostics/subjects.py, diagnostics/runs.py, diagnostics/recording.py
+and diagnostics/report/terminal.py.
+"""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Of benchmarks/timing.py, and benchmarks/run_all.py."""
+
 from __future__ import annotations
 
 import json

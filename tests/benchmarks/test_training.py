@@ -1,3 +1,7 @@
+"""Of benchmarks/teacher_cache.py, benchmarks/input_pipeline.py, benchmarks/epoch.py, benchmarks/stage2.py,
+benchmarks/setting.py and benchmarks/reference.py.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path

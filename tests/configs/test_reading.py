@@ -1,3 +1,5 @@
+"""Of configs/reading.py, and configs/schema.py."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Of dataset/loader.py, and dataset/images.py, dataset/prepare.py."""
+
 from __future__ import annotations
 
 import numpy as np

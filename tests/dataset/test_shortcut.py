@@ -1,3 +1,5 @@
+"""Of dataset/shortcut.py, and dataset/contact_sheet.py, dataset/corruptions.py."""
+
 from __future__ import annotations
 
 from pathlib import Path

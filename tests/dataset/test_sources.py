@@ -1,3 +1,5 @@
+"""Of dataset/sources.py, and dataset/cue_file.py."""
+
 from __future__ import annotations
 
 import urllib.error

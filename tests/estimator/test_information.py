@@ -1,3 +1,5 @@
+"""Of estimator/information.py, and estimator/bounds.py."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""CRDLoss against a float64 reference that gathers (B, K + 1, D) vectors, as the equations are written."""
+"""Of losses/crd.py and losses/bank.py, against a float64 reference that gathers (B, K + 1, D) vectors."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Of models/zoo.py, and models/resnet.py."""
+
 from __future__ import annotations
 
 import urllib.error

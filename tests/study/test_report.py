@@ -1,3 +1,5 @@
+"""Of study/report.py, and study/answer.py, study/tables.py."""
+
 from __future__ import annotations
 
 import csv
@@ -15,9 +17,9 @@ import pytest
 from configs.schema import Hypothesis
 from diagnostics.plain import to_plain
 from diagnostics.report import folder
-from diagnostics.shortcut.measures import Measures, Shown
+from diagnostics.shortcut.measures import Measures
 from study.answer import answer, study_text
-from study.figures import Examples, followed
+from study.figures import Examples
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.report import places, write_study
 from study.results import StudyReport
@@ -28,9 +30,17 @@ STATED = Hypothesis(
     second="two_stage",
     where={"shortcut.teacher": "biased", "shortcut.students": "biased"},
 )
+
+
 METHODS = {"teacher": 0.6, "kd<1>": 0.3, "crd_kd": 0.4, "two_stage": 0.3}
+
+
 ARMS = ("biased", "unbiased")
+
+
 POINTS = [{"shortcut.teacher": t, "shortcut.students": s} for s, t in itertools.product(ARMS[::-1], ARMS[::-1])]
+
+
 EXAMPLES = Examples(
     np.zeros((2, 3, 8, 8), np.uint8), ["$3$", "4"], {"teacher": ["7", "7"], "two_stage": ["7", "8"]}, "seed 0"
 )
@@ -258,18 +268,6 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path):
     write(records(1, POINTS[-1:]))
     left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert left == {"following-1-students-biased", "mine"}
-
-
-def test_followed_images_are_conflicting_and_fooled_both():
-    classes_cue = np.arange(4)
-    labels, cues = np.repeat(np.arange(4), 5), np.tile(np.arange(4), (20, 1))
-    teacher = Shown(labels, cues, cues.copy(), None, classes_cue)  # reads the cue alone
-    student = replace(teacher, predictions=np.where(labels[:, None] < 2, cues, labels[:, None]))
-    images, columns = followed(teacher, student, most=4)
-    assert images == [0, 3, 6, 9] and len(set(columns)) > 1
-    assert all(labels[image] != cues[image, column] for image, column in zip(images, columns, strict=True))
-    honest = replace(teacher, predictions=np.tile(labels[:, None], 4))
-    assert followed(teacher, honest) == ([], [])
 
 
 def test_no_record_is_refused(tmp_path):

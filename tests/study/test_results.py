@@ -12,13 +12,15 @@ from statsmodels.stats.multitest import multipletests
 from configs.schema import Hypothesis
 from diagnostics.plain import to_plain
 from diagnostics.shortcut.measures import Measures
-from study.checks import final_fall
-from study.comparison import Contrast, Difference, caution, compare, decide, primary_sentence, rest_sentence
 from study.measurements import Measurement
 from study.results import conclude
 
 STATED = Hypothesis(measure="following", first="crd_kd", second="two_stage", where={"shortcut.teacher": "biased"})
+
+
 METHODS = {"crd_kd": 0.40, "two_stage": 0.38, "kd": 0.30, "scratch": 0.20}
+
+
 NAMES = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed", "worst_group")
 
 
@@ -114,74 +116,6 @@ def test_checks_pass_and_fail_when_they_should(results):
     assert checks["converged"].failed == ["kd, cue patch, teacher biased, students biased, seed 0"]
     unseen = conclude([replace(records[1], extra={})], None).checks
     assert [check.passed for check in unseen] == [None] * 4
-
-
-def test_final_fall():
-    assert final_fall([9.0, 1.0, 1.0]) == pytest.approx(0, abs=1e-12)
-    assert final_fall([1.0, 0.9]) == pytest.approx(0.1)
-    assert final_fall([9.0] * 4 + [5.0, 3.0, 2.0, 1.0]) == pytest.approx(1 - 1.5 / 4)
-    assert abs(final_fall([2.0, 2.2, 2.2, 2.0] * 3)) < 0.05  # views that differ by 10 % are no fall
-    assert final_fall([0.0, 0.0]) == 0 and final_fall([1.0]) is None and final_fall([]) is None
-
-
-def contrast(result: Difference, measure: str = "following") -> Contrast:
-    return Contrast({}, "", "A", "B", measure, result, {}, None)
-
-
-def answer(differences: list[float], margin: float = 0.02) -> tuple[str, str]:
-    first = dict(enumerate(0.3 + np.asarray(differences)))
-    row = contrast(compare(first, dict.fromkeys(first, 0.3)))
-    decision = decide(row.result.low, row.result.high, margin)
-    return decision, primary_sentence(replace(row, margin=margin, decision=decision))
-
-
-def test_the_hypothesis_in_all_its_cases():
-    wiggle = np.array([-1, 1, 0, -1, 1]) / 1000  # half-width of the interval: 0.124 points
-    decision, text = answer(wiggle)
-    assert decision == "equivalent"
-    expected = "A minus B is 0.0 points, 95 % -0.1 to 0.1, over 5 seeds"
-    assert text == f"cue following of A and B is equivalent within ±2 points: {expected}"
-    decision, text = answer(wiggle + 0.01)
-    assert decision == "higher, by less than the margin"
-    expected = "cue following is 1.0 points higher with A than with B, 95 % 0.9 to 1.1, over 5 seeds"
-    assert text == f"{expected}: a difference, but within ±2 points"
-    decision, text = answer(wiggle - 0.05)
-    assert decision == "lower"
-    assert text == "cue following is 5.0 points lower with A than with B, 95 % 4.9 to 5.1, over 5 seeds"
-    decision, text = answer(20 * wiggle + 0.03)
-    assert decision == "higher" and text.endswith(
-        "0.5 to 5.5, over 5 seeds; whether by more than 2 points is open"
-    )
-    decision, text = answer(20 * wiggle)
-    assert decision == "undecided" and text.startswith("undecided, neither a difference nor equivalence within ±2")
-    decision, text = answer([0.1])
-    assert decision == "undecided" and text.endswith("10.0 points over one seed, which gives no interval")
-    assert "no seed has a value of both" in answer([])[1]
-
-
-def test_lower_following_through_lower_accuracy_is_called_so():
-    seeds = range(5)
-    less, more = {s: 0.1 + s / 1000 for s in seeds}, {s: 0.3 - s / 1000 for s in seeds}
-    accurate, poor = dict.fromkeys(seeds, 0.9), {s: 0.6 + s / 1000 for s in seeds}
-    for first, second, own, other in ((less, more, poor, accurate), (more, less, accurate, poor)):
-        row = contrast(compare(first, second))
-        text = caution(row, compare(own, other))
-        lower = "A" if first is less else "B"
-        assert text.startswith(
-            f"{lower} follows the cue less, but its unbiased accuracy is lower too, by 29.8 points"
-        )
-        assert "95 % 29.6 to 30.0: lower following through lower accuracy is not mitigation" in text
-        assert caution(row, compare(other, own)) is None
-        assert caution(replace(row, measure="clean"), compare(own, other)) is None
-
-
-def test_a_sentence_of_the_rest_without_a_difference():
-    row = contrast(compare({0: 0.5, 1: 0.7}, {0: 0.6, 1: 0.5}), "unbiased")
-    text = rest_sentence(replace(row, holm_p=0.8))
-    assert text.startswith(
-        "no difference in unbiased accuracy shown between A and B: A minus B is 5.0 points, 95 %"
-    )
-    assert text.endswith("over 2 seeds, p = 0.800")
 
 
 def test_a_study_without_a_cue():

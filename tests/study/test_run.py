@@ -1,3 +1,5 @@
+"""Of study/run.py, and study/examples.py, study/plan.py, study/measurements.py."""
+
 from __future__ import annotations
 
 import json
@@ -7,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from configs.reading import load_config
 from dataset.prepare import prepare
@@ -18,21 +18,31 @@ from errors import UserError
 from models.checkpoint import load
 from study import plan as study_plan
 from study import run as study
-from study.grid import Shard, point_names, points_of, read_shard, runs_of
+from study.grid import read_shard, runs_of
 from study.measurements import Measurement, load_measurements
 from study.results import conclude as analyse
-from study.sharing import fingerprint
-from training.job_name import TEACHER, read_label
 
 ROOT = Path(study.__file__).parents[1]
+
+
 GRID = (
     "study.grid=[{shortcut.conflicting: [0.1, 0.3], shortcut.teacher: [biased, unbiased], "
     "shortcut.students: [biased, unbiased]}]"
 )
+
+
 STATED = "study.hypothesis={first: crd_kd, second: two_stage, where: {shortcut.teacher: biased}}"
+
+
 SHORT = ("teacher.epochs=1", "crd.epochs=1", "kd.epochs=1")
+
+
 SMALL = ("name=s", "shortcut.cue=patch", "data.val_fraction=0.25", *SHORT)
+
+
 STUDY = (*SMALL, "baselines.methods=[scratch, crd_kd]", "variants={head: {kd: {train: head}}}", GRID, STATED)
+
+
 FIRST = "conflicting_0.1-teacher_biased-students_biased-seed0"
 
 
@@ -57,43 +67,6 @@ def whole_study(tiny_config, tmp_path_factory):
     finally:
         study.do_run = do_run
     return runs / "s", counts
-
-
-def test_a_grid_is_a_union_of_products_without_repetition():
-    grid = [{"b.x": [1, 2], "a.y": ["p", "q"]}, {"b.x": [2], "a.y": ["q"]}, {"a.y": ["r"]}]
-    points = points_of(grid)
-    assert len(points) == 5 and {"a.y": "r"} in points and points.count({"b.x": 2, "a.y": "q"}) == 1
-    assert list(points[0]) == ["b.x", "a.y"]
-    assert points_of([]) == [{}]
-    with pytest.raises(UserError, match="a.y has no values"):
-        points_of([{"a.y": []}])
-
-
-def test_names_say_a_word_alone_only_where_it_tells():
-    grid = [
-        {
-            "shortcut.cue": ["patch"],
-            "kd.alpha": [0.5],
-            "shortcut.teacher": ["biased"],
-            "shortcut.students": ["biased"],
-        }
-    ]
-    assert point_names(points_of(grid)) == ["patch-alpha_0.5-teacher_biased-students_biased"]
-    both = points_of([{"student.arch": ["resnet8"], "teacher.arch": ["resnet8", "a/b: c"]}])
-    assert point_names(both) == ["student.arch_resnet8-teacher.arch_resnet8", "student.arch_resnet8-a_b_c"]
-    alike = point_names([{"kd.head": "a b"}, {"kd.head": "a/b"}])
-    assert len(set(alike)) == 2 and all(set(name) <= set("ab_-01") for name in alike)
-
-
-def test_each_run_has_its_seed_and_its_point(tiny_config):
-    config = load_config(tiny_config, [*STUDY, "seeds=[3, 5]"])
-    runs = runs_of(config)
-    assert len(runs) == len({run.name for run in runs}) == 16
-    run = runs[1]
-    assert run.name == "conflicting_0.1-teacher_biased-students_biased-seed5" and run.config.seeds == [5]
-    assert (run.config.teacher.seed, run.config.shortcut.seed, run.config.study.grid) == (5, 5, [])
-    assert [run.config.shortcut.conflicting for run in runs] == [0.1] * 8 + [0.3] * 8
-    assert [run.name for run in runs_of(load_config(tiny_config, ["study.grid=[]"]))] == ["seed0"]
 
 
 @pytest.mark.parametrize(
@@ -128,56 +101,6 @@ def test_shards_and_fresh_belong_to_their_phases(call_main, tmp_path):
     nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypothesis.where={kd.alpha: 1}"))
     assert nowhere.returncode == 2 and "study.hypothesis.where" in nowhere.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-@settings(deadline=None, max_examples=50, derandomize=True)
-@given(st.lists(st.integers(0, 6), max_size=30), st.integers(1, 9))
-def test_shards_cover_everything_once_and_keep_groups_together(groups, count):
-    runs = list(enumerate(groups))
-    parts = [Shard(number, count).take(runs, lambda run: run[1]) for number in range(1, count + 1)]
-    assert sorted(run for part in parts for run in part) == runs
-    assert all(len({number for number, part in enumerate(parts) if run in part}) == 1 for run in runs)
-    homes = [{run[1] for run in part} for part in parts]
-    assert sum(map(len, homes)) == len(set(groups))
-    assert max(map(len, homes)) - min(map(len, homes)) <= 1
-
-
-def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
-    def key(job, *overrides):
-        name = TEACHER if job == "teacher" else read_label(job, 0)
-        return fingerprint(load_config(tiny_config, [*STUDY, *VARIANTS, *overrides]), name)
-
-    VARIANTS = (
-        "variants={llr: {kd: {train: head, features: teacher, images: balanced, alpha: 0}}, "
-        "again: {kd: {train: head, teacher_head: llr}}, other: {crd: {mode: instance}}, "
-        "random: {kd: {train: head, features: random, alpha: 0}}}",
-    )
-    jobs = ("teacher", "scratch", "crd_kd", "stage1", "stage1_other", "stage2", "stage2_other", "stage2_llr")
-    jobs += ("stage2_again", "stage2_random")
-
-    def changed_by(*overrides):
-        return {job for job in jobs if key(job) != key(job, *overrides)}
-
-    teacher_free = {"scratch", "stage2_random"}
-    assert changed_by("shortcut.teacher=unbiased") == set(jobs) - teacher_free
-    assert changed_by("shortcut.students=unbiased") == set(jobs) - {"teacher", "stage2_llr"}
-    assert changed_by("shortcut.teacher=unbiased", "shortcut.conflicting=uniform") == set(jobs)
-    assert changed_by("kd.alpha=0.3") == {"stage2", "stage2_other", "stage2_again"}
-    assert changed_by("crd.temperature=0.3") == {
-        "crd_kd",
-        "stage1",
-        "stage1_other",
-        "stage2",
-        "stage2_other",
-        "stage2_again",
-    }
-    assert changed_by("baselines.alpha=0.3") == {"crd_kd"}
-    assert changed_by("seeds=[4]") == set(jobs) - {"teacher"}
-    assert changed_by("teacher.seed=4") == set(jobs) - teacher_free
-    assert changed_by("data.seed=4") == changed_by("shortcut.seed=4") == set(jobs)
-    assert changed_by("name=other", "data.cache_dir=elsewhere", "study.grid=[]") == set()
-    fair = ("shortcut.teacher=unbiased", "shortcut.students=unbiased")
-    assert all(key(job, *fair) == key(job, *fair, "shortcut.conflicting=0.3") for job in jobs)
 
 
 def test_a_study_trains_each_thing_once_and_records_it(whole_study):

@@ -1,3 +1,5 @@
+"""Of training/engine.py, and training/job_folder.py."""
+
 from __future__ import annotations
 
 import json

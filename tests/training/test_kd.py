@@ -1,3 +1,5 @@
+"""Of training/kd.py, and training/features.py."""
+
 from __future__ import annotations
 
 import json

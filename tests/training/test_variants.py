@@ -1,3 +1,5 @@
+"""Of training/teacher_head.py, training/projector.py, training/run_folder.py."""
+
 from __future__ import annotations
 
 from dataclasses import replace

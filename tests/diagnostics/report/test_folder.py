@@ -1,3 +1,8 @@
+"""Of diagnostics/report/folder.py, diagnostics/report/page.py, diagnostics/report/verdict.py,
+diagnostics/pairs.py, diagnostics/results.py, diagnostics/tables/features.py, diagnostics/tables/models.py,
+diagnostics/tables/catalogue.py and diagnostics/figures/catalogue.py.
+"""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Of diagnostics/shortcut/recording.py, and diagnostics/shortcut/probe.py."""
+
 from __future__ import annotations
 
 from collections import Counter

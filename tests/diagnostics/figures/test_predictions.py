@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 
-from CKA.minibatch import SimilarityMatrix
 from diagnostics.calibration import Calibration, ReliabilityBin
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
 from diagnostics.cost import Cost, Latency
 from diagnostics.fidelity import Fidelity
-from diagnostics.figures.features import coloured_classes, embedding, layers
 from diagnostics.figures.predictions import (
     accuracy,
     chosen_classes,
@@ -23,9 +18,7 @@ from diagnostics.figures.predictions import (
     reliability,
     short,
 )
-from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes
-from diagnostics.figures.training import accuracy_by_epoch, stage1, stage2
-from diagnostics.results import Faithfulness, LayerMatrix, ModelAccuracy, Pair, RelativeCost
+from diagnostics.results import Faithfulness, ModelAccuracy, Pair, RelativeCost
 from diagnostics.statistics import Counts, paired_statistics
 
 
@@ -50,23 +43,6 @@ def pair(a: str, b: str) -> Pair:
 
 def faithful(change: list[float | None]) -> Faithfulness:
     return Faithfulness(Fidelity(10, 0.5, 0.1, 3, None, change, {}), [])
-
-
-def matrix(teacher: list[str], student: list[str], values: list[list[float | None]]) -> LayerMatrix:
-    return LayerMatrix(teacher, student, SimilarityMatrix(values, 10, 1))
-
-
-def test_a_method_looks_the_same_whatever_its_seed_and_unlike_the_others():
-    assert colour("kd/3") == colour("kd") and marker("kd/3") == marker("kd")
-    looks = [look for name, look in METHODS.items() if name != "student"]  # two_stage and student never meet
-    assert len({shade for shade, _ in looks}) == len({shape for _, shape in looks}) == len(looks)
-
-
-def test_labels_are_short_and_never_a_formula():
-    assert label("$x$") == r"\$x\$"
-    assert len(label("a" * 40)) == 18
-    figure = accuracy([model("$a_b$", 0.5)])
-    assert to_bytes(figure, "png")
 
 
 def test_accuracy_keeps_the_seeds_of_a_method_together():
@@ -123,48 +99,3 @@ def test_cost_turns_logarithmic_for_a_large_teacher():
     assert [figure.axes[0].get_xscale() for figure in (near, far)] == ["linear", "log"]
     assert cost({}, models) is None
     assert [short(value) for value in (0.25, 78042, 1.2e6, 3e9)] == ["0.25", "78k", "1.2M", "3G"]
-
-
-def test_layers_show_where_a_value_is_not_defined():
-    written = texts(layers({"kd": matrix(["a", "b"], ["c"], [[0.5], [None]])}))
-    assert {"0.50", "n/a", "a", "b", "c", "kd"} <= set(written)
-    assert layers({}) is None
-
-
-def test_deep_networks_keep_few_layer_names():
-    names = [f"layer{number}" for number in range(54)]
-    figure = layers({"kd": matrix(names, names, np.eye(54).tolist())})
-    shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(shown) <= 14 and shown[-1] == "layer53"
-
-
-def test_maps_colour_ten_of_many_classes():
-    assert coloured_classes(4) == [0, 1, 2, 3]
-    assert coloured_classes(100) == list(range(0, 100, 10))
-    labels = np.arange(100)
-    figure = embedding({"teacher": np.zeros((100, 2))}, labels, [str(c) for c in labels])
-    grey, *others = figure.axes[0].collections
-    assert len(grey.get_offsets()) == 90 and [len(part.get_offsets()) for part in others] == [1] * 10
-    assert len({tuple(part.get_facecolor()[0]) for part in others}) == 10
-    assert embedding({}, labels, []) is None
-
-
-def test_two_stage_begins_where_stage_1_ended():
-    histories = {
-        "teacher": [{"epoch": 1, "test_top1": 0.9}],
-        "stage1": [{"epoch": 1, "cosine_last": 0.1}, {"epoch": 2, "cosine_last": 0.2}],
-        "two_stage": [{"epoch": 1, "test_top1": 0.5}],
-        "kd": [{"epoch": 1, "test_top1": 0.4}, {"epoch": 2}],
-    }
-    lines = accuracy_by_epoch(histories).axes[0].lines
-    assert [line.get_xydata().tolist() for line in lines] == [[[3.0, 50.0]], [[1.0, 40.0]]]
-    assert stage1(histories["stage1"]).axes[0].lines[0].get_ydata().tolist() == [0.1, 0.2]
-    assert stage2(histories["two_stage"]) is not None
-    assert stage1([]) is stage2([]) is accuracy_by_epoch({"kd": []}) is None
-
-
-def test_files_are_the_same_each_time():
-    first, second = (accuracy([model("kd", 0.5)]) for _ in range(2))
-    assert to_bytes(first, "png") == to_bytes(second, "png")
-    assert to_bytes(first, "pdf") == to_bytes(second, "pdf")
-    assert Image.open(io.BytesIO(to_bytes(first, "png"))).width == round(4.6 * 150)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from diagnostics.figures.predictions import (
+    accuracy,
+)
+from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes
+from diagnostics.results import ModelAccuracy
+
+
+def model(name: str, top1: float) -> ModelAccuracy:
+    return ModelAccuracy(name, name.split("/")[0], 0, "resnet8", "", top1, top1 - 0.1, top1 + 0.05)
+
+
+def test_a_method_looks_the_same_whatever_its_seed_and_unlike_the_others():
+    assert colour("kd/3") == colour("kd") and marker("kd/3") == marker("kd")
+    looks = [look for name, look in METHODS.items() if name != "student"]  # two_stage and student never meet
+    assert len({shade for shade, _ in looks}) == len({shape for _, shape in looks}) == len(looks)
+
+
+def test_labels_are_short_and_never_a_formula():
+    assert label("$x$") == r"\$x\$"
+    assert len(label("a" * 40)) == 18
+    figure = accuracy([model("$a_b$", 0.5)])
+    assert to_bytes(figure, "png")
+
+
+def test_files_are_the_same_each_time():
+    first, second = (accuracy([model("kd", 0.5)]) for _ in range(2))
+    assert to_bytes(first, "png") == to_bytes(second, "png")
+    assert to_bytes(first, "pdf") == to_bytes(second, "pdf")
+    assert Image.open(io.BytesIO(to_bytes(first, "png"))).width == round(4.6 * 150)

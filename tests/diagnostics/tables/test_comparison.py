@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from diagnostics.comparison import bootstrap_difference, smallest_detectable_difference
+from diagnostics.results import MethodOverSeeds, MethodsCompared, Pair
+from diagnostics.seeds import compare_over_seeds, summarise
+from diagnostics.statistics import Counts, paired_statistics
+from diagnostics.tables import comparison as tables_comparison
+from diagnostics.tables.comparison import errors, pairs, seed_comparisons, seeds
+from diagnostics.tables.table import (
+    Table,
+    to_text,
+)
+
+
+def pair_row(a: int, b: int, c: int, d: int) -> Pair:
+    statistics = paired_statistics(Counts(a, b, c, d))
+    right_a = [True] * (a + b) + [False] * (c + d)
+    right_b = [True] * a + [False] * b + [True] * c + [False] * d
+    quoted = statistics.quoted_test
+    interval = bootstrap_difference(right_a, right_b, seed=0)
+    detectable = smallest_detectable_difference(a + b + c + d, statistics.disagreement)
+    return Pair("teacher", "kd", statistics, quoted.p, quoted.log10_p, interval, detectable, "", quoted.log10_p)
+
+
+def shown(table: Table, row: int = 0) -> dict[str, str]:
+    return {column.key: text for column, (text, _) in zip(table.columns, table.shown()[row], strict=True)}
+
+
+def test_pair_tables_give_the_published_example():
+    row = pair_row(4869, 1884, 694, 2553)
+    assert shown(tables_comparison.tests([row])) | {
+        "mcnemar_corrected": "548.38",
+        "chi_square_yates": "2283.92",
+    } == shown(tables_comparison.tests([row]))
+    assert shown(errors([row]))["error_separation_index"] == "0.462"
+    assert shown(errors([row]))["error_dissimilarity"] == "0.336"
+    answer = shown(pairs([row]))
+    assert (answer["only_a"], answer["only_b"], answer["quoted"]) == ("1,884", "694", "corrected")
+    assert answer["difference"].startswith("−11.9 [−12.") and float(answer["log10_p"].replace("−", "-")) < -100
+
+
+def test_pair_tables_of_identical_models_explain_each_gap():
+    row = pair_row(40, 0, 0, 0)
+    for table in (pairs([row]), tables_comparison.tests([row]), errors([row])):
+        assert "n/a" in to_text(table) and table.notes
+        gaps = [mark for text, mark in table.shown()[0] if text == "n/a"]
+        assert all(gaps)
+    assert pairs([]).empty
+
+
+def test_seed_tables():
+    one, three = summarise([0.7]), summarise([0.70, 0.72, 0.74])
+    table = seeds({"kd": MethodOverSeeds([0, 1, 2], three), "crd": MethodOverSeeds([0], one)})
+    assert shown(table) == {"method": "kd", "n": "3", "mean": "72.00 [67.03, 76.97]", "sd": "2.00"}
+    assert shown(table, 1) == {"method": "crd", "n": "1", "mean": "70.00", "sd": "n/a"}
+    comparison = compare_over_seeds([0.7, 0.7, 0.7], [0.70, 0.72, 0.74])
+    table = seed_comparisons([MethodsCompared("kd", "two_stage", [0, 1, 2], comparison, "")])
+    assert shown(table)["difference"] == "+2.00 [−2.97, +6.97]"
+    assert "6 seeds" in table.notes[0]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from diagnostics.tables.table import (
+    Cell,
+    Column,
+    Table,
+    decimals,
+    grouped,
+    letter,
+    percent,
+    signed,
+    to_csv,
+    to_tex,
+    to_text,
+)
+
+COLUMNS = (
+    Column("model", "model"),
+    Column("top1", "top-1, %", percent(), interval=True),
+    Column("n", "images", grouped),
+    Column("phi", "φ", decimals(2)),
+)
+
+
+TABLE = Table(
+    "small",
+    "Two models & 100 %.",
+    COLUMNS,
+    [
+        [Cell("two_stage"), Cell(2 / 3, 0.5, 0.8), Cell(12345), Cell(-0.004)],
+        [Cell("kd"), Cell(1.0), Cell(7), Cell(None, note="Always right.")],
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("show", "value", "text"),
+    [
+        (percent(1), 0.98333, "98.3"),
+        (signed(1), -0.0111, "−1.1"),
+        (signed(1), -0.0001, "+0.0"),
+        (decimals(3), 0.0, "0.000"),
+        (decimals(3), -0.0, "0.000"),
+        (decimals(3), 0.0002, "2.0e−04"),
+        (decimals(2), 0.006, "0.01"),
+        (decimals(2), 7.5e9, "7.5e+09"),
+        (grouped, 11220132, "11,220,132"),
+    ],
+)
+def test_numbers_as_they_are_shown(show, value, text):
+    assert show(value) == text
+
+
+def test_what_is_not_defined_says_why_in_a_footnote():
+    assert TABLE.shown()[1] == [("kd", ""), ("100.0", ""), ("7", ""), ("n/a", "a")]
+    assert TABLE.notes == ["Always right."]
+    assert [letter(number) for number in (0, 25, 26, 52)] == ["a", "z", "aa", "ba"]
+
+
+def test_csv_keeps_every_digit_and_leaves_out_what_is_not_defined():
+    header, first, second = csv.reader(io.StringIO(to_csv(TABLE)))
+    assert header == ["model", "top1", "top1_low", "top1_high", "n", "phi"]
+    assert float(first[1]) == 2 / 3 and first[4:] == ["12345", "-0.004"]
+    assert second == ["kd", "1.0", "", "", "7", ""]
+
+
+def test_text_is_aligned():
+    assert to_text(TABLE).splitlines() == [
+        "Two models & 100 %.",
+        "model               top-1, %  images         φ",
+        "---------  -----------------  ------  --------",
+        "two_stage  66.7 [50.0, 80.0]  12,345  −4.0e−03",
+        "kd                     100.0       7   n/a (a)",
+        "(a) Always right.",
+    ]
+    empty = Table("none", "Nothing.", COLUMNS, [], "There is no model.")
+    assert to_text(empty) == "Nothing.\nThere is no model.\n"
+
+
+def test_tex_escapes_what_latex_would_read():
+    tex = to_tex(TABLE)
+    assert r"\caption{Two models \& 100 \%.}" in tex
+    assert r"two\_stage & 66.7 [50.0, 80.0] & 12,345 & $-$4.0e$-$03 \\" in tex
+    assert r"n/a\textsuperscript{a}" in tex and r"\begin{tabular}{lrrr}" in tex and r"$\phi$" in tex
+    assert tex.count("{") == tex.count("}")
+    assert r"\textbackslash{}x\textasciicircum{}\{\}" in to_tex(Table("odd", "\\x^{}", COLUMNS[:1], [[Cell("a")]]))

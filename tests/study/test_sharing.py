@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from configs.reading import load_config
+from study.sharing import fingerprint
+from training.job_name import TEACHER, read_label
+
+GRID = (
+    "study.grid=[{shortcut.conflicting: [0.1, 0.3], shortcut.teacher: [biased, unbiased], "
+    "shortcut.students: [biased, unbiased]}]"
+)
+
+
+STATED = "study.hypothesis={first: crd_kd, second: two_stage, where: {shortcut.teacher: biased}}"
+
+
+SHORT = ("teacher.epochs=1", "crd.epochs=1", "kd.epochs=1")
+
+
+SMALL = ("name=s", "shortcut.cue=patch", "data.val_fraction=0.25", *SHORT)
+
+
+STUDY = (*SMALL, "baselines.methods=[scratch, crd_kd]", "variants={head: {kd: {train: head}}}", GRID, STATED)
+
+
+def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
+    def key(job, *overrides):
+        name = TEACHER if job == "teacher" else read_label(job, 0)
+        return fingerprint(load_config(tiny_config, [*STUDY, *VARIANTS, *overrides]), name)
+
+    VARIANTS = (
+        "variants={llr: {kd: {train: head, features: teacher, images: balanced, alpha: 0}}, "
+        "again: {kd: {train: head, teacher_head: llr}}, other: {crd: {mode: instance}}, "
+        "random: {kd: {train: head, features: random, alpha: 0}}}",
+    )
+    jobs = ("teacher", "scratch", "crd_kd", "stage1", "stage1_other", "stage2", "stage2_other", "stage2_llr")
+    jobs += ("stage2_again", "stage2_random")
+
+    def changed_by(*overrides):
+        return {job for job in jobs if key(job) != key(job, *overrides)}
+
+    teacher_free = {"scratch", "stage2_random"}
+    assert changed_by("shortcut.teacher=unbiased") == set(jobs) - teacher_free
+    assert changed_by("shortcut.students=unbiased") == set(jobs) - {"teacher", "stage2_llr"}
+    assert changed_by("shortcut.teacher=unbiased", "shortcut.conflicting=uniform") == set(jobs)
+    assert changed_by("kd.alpha=0.3") == {"stage2", "stage2_other", "stage2_again"}
+    assert changed_by("crd.temperature=0.3") == {
+        "crd_kd",
+        "stage1",
+        "stage1_other",
+        "stage2",
+        "stage2_other",
+        "stage2_again",
+    }
+    assert changed_by("baselines.alpha=0.3") == {"crd_kd"}
+    assert changed_by("seeds=[4]") == set(jobs) - {"teacher"}
+    assert changed_by("teacher.seed=4") == set(jobs) - teacher_free
+    assert changed_by("data.seed=4") == changed_by("shortcut.seed=4") == set(jobs)
+    assert changed_by("name=other", "data.cache_dir=elsewhere", "study.grid=[]") == set()
+    fair = ("shortcut.teacher=unbiased", "shortcut.students=unbiased")
+    assert all(key(job, *fair) == key(job, *fair, "shortcut.conflicting=0.3") for job in jobs)
