@@ -77,7 +77,7 @@ def _unit(pixels: Tensor) -> int:
     return max(1, round(pixels.shape[-1] / 16))
 
 
-def _gray(pixels: Tensor) -> Tensor:
+def gray(pixels: Tensor) -> Tensor:
     red, green, blue = pixels.unbind(1)
     return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]  # (B, 1, S, S)
 
@@ -149,7 +149,7 @@ def _pixelate(pixels: Tensor, indices: Tensor) -> Tensor:
 
 
 def _saturate(pixels: Tensor, indices: Tensor) -> Tensor:
-    return _gray(pixels).lerp(pixels, 3.0)
+    return gray(pixels).lerp(pixels, 3.0)
 
 
 def _gaussian_noise(pixels: Tensor, indices: Tensor) -> Tensor:

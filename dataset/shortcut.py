@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 
 from dataset.augment import generator
-from dataset.corruptions import CORRUPTIONS, LUMA, corrupt
+from dataset.corruptions import CORRUPTIONS, corrupt, gray
 from errors import UserError
 
 COLOURS = (
@@ -149,9 +149,7 @@ def _patch(pixels: Tensor, cues: Tensor) -> Tensor:
 
 
 def _gray(pixels: Tensor, cues: Tensor) -> Tensor:
-    red, green, blue = pixels.unbind(1)
-    gray = (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
-    return torch.where((cues == 1)[:, None, None, None], gray, pixels)
+    return torch.where((cues == 1)[:, None, None, None], gray(pixels), pixels)
 
 
 def _palette(pixels: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from diagnostics.results import (
     Shape,
     TapSimilarity,
 )
-from diagnostics.robustness import CORRUPTIONS, mean_corruption_error
+from diagnostics.robustness import DEGRADATIONS, mean_corruption_error
 from diagnostics.seeds import summarise
 from estimator import MutualInformation, label_information, mutual_information, nce_lower_bound
 
@@ -223,7 +223,7 @@ def robustness(models: Sequence[RecordedModel], teacher: RecordedModel | None, r
     rates = {
         model.name: {
             name: [float((row != labels).mean()) for row in predicted]
-            for name, predicted in zip(CORRUPTIONS, model.corrupted, strict=True)
+            for name, predicted in zip(DEGRADATIONS, model.corrupted, strict=True)
         }
         for model in models
         if model.corrupted.size and model.meta.classifies

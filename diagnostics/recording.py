@@ -23,7 +23,7 @@ from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from diagnostics.cost import Cost, Latency, model_cost
 from diagnostics.plain import to_plain
-from diagnostics.robustness import CORRUPTIONS, SEVERITIES, corrupt
+from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
 from models.machine import Machine
 from models.taps import TappedModel, blocks_of, default_taps
 
@@ -237,11 +237,11 @@ def _corrupted(
     model: nn.Module, images: ImageTensors, indices: NDArray[np.int64], machine: Machine
 ) -> NDArray[np.int32]:
     """Predicted classes of `indices` under every corruption and severity, (corruptions, severities, images)."""
-    predicted = np.empty((len(CORRUPTIONS), len(SEVERITIES), len(indices)), dtype=np.int32)
+    predicted = np.empty((len(DEGRADATIONS), len(SEVERITIES), len(indices)), dtype=np.int32)
     clean = images.raw(torch.from_numpy(indices).to(images.device)).cpu()
-    for row, name in enumerate(CORRUPTIONS):
+    for row, name in enumerate(DEGRADATIONS):
         for column, severity in enumerate(SEVERITIES):
-            pixels = corrupt(clean, name, severity).to(images.device)
+            pixels = degrade(clean, name, severity).to(images.device)
             with machine.autocast():
                 parts = [model(normalise(part, images.mean, images.std)) for part in pixels.split(BATCH)]
             predicted[row, column] = torch.cat(parts).argmax(dim=1).cpu().numpy()

@@ -75,7 +75,7 @@ def jpeg(images: Tensor, quality: float, seed: int) -> Tensor:
 
 
 # Each takes the images, a level and a seed, which only the noise uses.
-CORRUPTIONS: dict[str, Callable[[Tensor, float, int], Tensor]] = {
+DEGRADATIONS: dict[str, Callable[[Tensor, float, int], Tensor]] = {
     "gaussian_noise": gaussian_noise,
     "gaussian_blur": gaussian_blur,
     "contrast": contrast,
@@ -94,8 +94,8 @@ LEVELS: dict[str, tuple[float, float, float, float, float]] = {  # severity 1 to
 }
 
 
-def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
-    """Corrupt uint8 images (B, 3, H, W) by one of `CORRUPTIONS` at severity 1 to 5; shape and device stay.
+def degrade(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
+    """Corrupt uint8 images (B, 3, H, W) by one of `DEGRADATIONS` at severity 1 to 5; shape and device stay.
 
     The result for an image follows from its pixels, name, severity and seed alone, in a batch of any size.
 
@@ -103,8 +103,8 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     ------
     ValueError : an unknown name, a severity outside 1 to 5, images of another type or shape.
     """
-    if name not in CORRUPTIONS:
-        raise ValueError(f"unknown corruption {name!r}, choose one of {', '.join(CORRUPTIONS)}")
+    if name not in DEGRADATIONS:
+        raise ValueError(f"unknown corruption {name!r}, choose one of {', '.join(DEGRADATIONS)}")
     if severity not in SEVERITIES:
         raise ValueError(f"severity must be 1, 2, 3, 4 or 5, got {severity}")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -112,7 +112,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     if len(images) == 0:
         return images
     level, seed = LEVELS[name][severity - 1], zlib.crc32(f"{seed} {name} {severity}".encode())
-    return CORRUPTIONS[name](images, level, seed)
+    return DEGRADATIONS[name](images, level, seed)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ MOST_SAMPLES = 10_000  # more would take minutes and move a linear probe little
 ITERATIONS = 200
 
 
-def probe(
+def balanced_probe(
     train_X: NDArray[np.floating],
     train_y: NDArray[np.integer],
     test_X: NDArray[np.floating],
@@ -31,6 +31,9 @@ def probe(
     Tells how well a cue, or a label, can be read off the features; give it images whose cue and label are
     independent, or one is read off the other. Classes weigh alike in training. The seed draws MOST_SAMPLES of
     the training features where there are more. None where training has a single class.
+
+    `geometry.linear_probe` asks another question, what a model's features hold of its own classes: plain accuracy,
+    classes weighed as they are, float32 for speed and a word on convergence.
     """
     chosen = np.random.default_rng(seed).permutation(len(train_X))[:MOST_SAMPLES]
     X, y = train_X[chosen].astype(np.float64), train_y[chosen]

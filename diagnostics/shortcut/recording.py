@@ -29,7 +29,7 @@ from dataset.shortcut import STREAM, Cues, assign, stamp
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
 from diagnostics.recording import Subject
 from diagnostics.shortcut.measures import Shown
-from diagnostics.shortcut.probe import probe
+from diagnostics.shortcut.probe import balanced_probe
 from files import write_atomically, write_text
 from models.machine import Machine
 from models.taps import head_inputs
@@ -223,8 +223,8 @@ class _Answers:
         test = torch.stack(self.columns)[shows.probed, rows].float().cpu().numpy()
         cues, labels = images.cues.of_image[chosen].cpu().numpy(), images.labels[chosen].cpu().numpy()
         return Decoding(
-            probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
-            probe(train, labels, test, shows.labels),
+            balanced_probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
+            balanced_probe(train, labels, test, shows.labels),
         )
 
 
@@ -264,7 +264,7 @@ def cue_read(data: TrainingData) -> float | None:
         [_coarse(images.cues.stamp(apply_view(images.raw(i), i.cpu(), view), i)) for i in chosen.split(BATCH)]
     )
     cues, X, half = images.cues.of_image[chosen].cpu().numpy(), maps.cpu().numpy(), len(chosen) // 2
-    return probe(X[:half], cues[:half], X[half:], cues[half:])
+    return balanced_probe(X[:half], cues[:half], X[half:], cues[half:])
 
 
 def _coarse(pixels: Tensor) -> Tensor:

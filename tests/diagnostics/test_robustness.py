@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from diagnostics.robustness import CORRUPTIONS, LEVELS, SEVERITIES, corrupt, mean_corruption_error
+from diagnostics.robustness import DEGRADATIONS, LEVELS, SEVERITIES, degrade, mean_corruption_error
 
 
 def pictures(count: int, side: int = 32, seed: int = 0) -> Tensor:
@@ -26,56 +26,56 @@ def distance(a: Tensor, b: Tensor) -> float:
 
 
 def test_every_corruption_has_five_levels() -> None:
-    assert CORRUPTIONS.keys() == LEVELS.keys()
+    assert DEGRADATIONS.keys() == LEVELS.keys()
     assert all(len(levels) == len(SEVERITIES) for levels in LEVELS.values())
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", DEGRADATIONS)
 def test_the_damage_grows_with_severity(name: str) -> None:
     images = pictures(16)
-    damage = [distance(corrupt(images, name, severity), images) for severity in SEVERITIES]
+    damage = [distance(degrade(images, name, severity), images) for severity in SEVERITIES]
     assert damage[0] > 0
     assert damage == sorted(damage)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("name", DEGRADATIONS)
 @pytest.mark.parametrize("shape", [(5, 3, 32, 32), (3, 3, 8, 12)])
 def test_an_image_is_corrupted_alike_in_any_batch_and_order(name: str, shape: tuple[int, ...]) -> None:
     images = pictures(shape[0], 32)[..., : shape[2], : shape[3]]
-    whole = corrupt(images, name, 3, seed=7)
+    whole = degrade(images, name, 3, seed=7)
     assert (whole.shape, whole.dtype) == (images.shape, torch.uint8)
-    one_by_one = torch.cat([corrupt(image[None], name, 3, seed=7) for image in images])
+    one_by_one = torch.cat([degrade(image[None], name, 3, seed=7) for image in images])
     assert torch.equal(whole, one_by_one)
-    assert torch.equal(whole.flip(0), corrupt(images.flip(0), name, 3, seed=7))
+    assert torch.equal(whole.flip(0), degrade(images.flip(0), name, 3, seed=7))
 
 
 def test_noise_has_its_level_and_follows_seed_and_severity() -> None:
     grey = torch.full((1, 3, 128, 128), 128, dtype=torch.uint8)
-    noise = (corrupt(grey, "gaussian_noise", 5).float() - 128) / 255
+    noise = (degrade(grey, "gaussian_noise", 5).float() - 128) / 255
     assert noise.std().item() == pytest.approx(0.10, rel=0.02)
     assert noise.mean().item() == pytest.approx(0, abs=2e-3)
-    assert torch.equal(corrupt(grey, "gaussian_noise", 5, 1), corrupt(grey, "gaussian_noise", 5, 1))
-    assert not torch.equal(corrupt(grey, "gaussian_noise", 5, 1), corrupt(grey, "gaussian_noise", 5, 2))
-    lighter = (corrupt(grey + 1, "gaussian_noise", 5).float() - 129) / 255  # another image, other noise
+    assert torch.equal(degrade(grey, "gaussian_noise", 5, 1), degrade(grey, "gaussian_noise", 5, 1))
+    assert not torch.equal(degrade(grey, "gaussian_noise", 5, 1), degrade(grey, "gaussian_noise", 5, 2))
+    lighter = (degrade(grey + 1, "gaussian_noise", 5).float() - 129) / 255  # another image, other noise
     assert abs((noise * lighter).mean().item()) < 5e-4
 
 
 def test_blur_is_scipys_gaussian() -> None:
     image = pictures(1)
     expected = gaussian_filter(image[0].double().numpy(), (0, 1, 1), mode="mirror", truncate=4)
-    assert np.abs(corrupt(image, "gaussian_blur", 5)[0].numpy() - expected).max() <= 0.51
+    assert np.abs(degrade(image, "gaussian_blur", 5)[0].numpy() - expected).max() <= 0.51
 
 
 def test_contrast_by_hand() -> None:
     image = torch.tensor([[[0, 200]], [[0, 80]], [[7, 7]]], dtype=torch.uint8)[None]  # means 100, 40, 7
-    assert corrupt(image, "contrast", 1)[0].tolist() == [[[25, 175]], [[10, 70]], [[7, 7]]]  # 0.75 of the way
+    assert degrade(image, "contrast", 1)[0].tolist() == [[[25, 175]], [[10, 70]], [[7, 7]]]  # 0.75 of the way
 
 
 def test_brightness_is_the_value_of_hsv() -> None:
     image = pictures(1)
     image[0, :, 0, 0] = 0  # black has no hue
     image[0, :, 0, 1] = torch.tensor([250, 10, 0])  # saturates
-    bright = corrupt(image, "brightness", 4)
+    bright = degrade(image, "brightness", 4)
     for row, column in ((0, 0), (0, 1), (5, 9), (31, 31)):
         h, s, v = colorsys.rgb_to_hsv(*(image[0, :, row, column] / 255).tolist())
         expected = [255 * x for x in colorsys.hsv_to_rgb(h, s, min(v + 0.2, 1.0))]
@@ -84,23 +84,23 @@ def test_brightness_is_the_value_of_hsv() -> None:
 
 def test_pixelate_keeps_flat_images_and_makes_blocks() -> None:
     flat = torch.full((2, 3, 32, 32), 77, dtype=torch.uint8)
-    assert torch.equal(corrupt(flat, "pixelate", 5), flat)
-    columns = corrupt(pictures(1), "pixelate", 5)[0, 0].T
+    assert torch.equal(degrade(flat, "pixelate", 5), flat)
+    columns = degrade(pictures(1), "pixelate", 5)[0, 0].T
     assert len(torch.unique(columns, dim=0)) == 20  # int(32 x 0.65)
 
 
 def test_an_empty_batch_stays_empty() -> None:
-    assert corrupt(pictures(2)[:0], "jpeg", 1).shape == (0, 3, 32, 32)
+    assert degrade(pictures(2)[:0], "jpeg", 1).shape == (0, 3, 32, 32)
 
 
 def test_wrong_input_is_named() -> None:
     images = pictures(1)
     with pytest.raises(ValueError, match="choose one of gaussian_noise"):
-        corrupt(images, "snow", 1)
+        degrade(images, "snow", 1)
     with pytest.raises(ValueError, match="severity"):
-        corrupt(images, "jpeg", 6)
+        degrade(images, "jpeg", 6)
     with pytest.raises(ValueError, match="uint8"):
-        corrupt(images.float(), "jpeg", 1)
+        degrade(images.float(), "jpeg", 1)
 
 
 TEACHER = {"jpeg": [0.1, 0.1, 0.2, 0.2, 0.4], "contrast": [0.0, 0.1, 0.1, 0.1, 0.2]}
