@@ -10,6 +10,7 @@ from dataset.loader import imageless_batches, training_batches
 from losses.kd import distillation_loss
 from models.checkpoint import load
 from models.machine import Machine
+from models.parts import Part, part_of
 from models.taps import head_inputs
 from models.zoo import classifier
 from training import kd, teacher_head
@@ -76,7 +77,9 @@ def objective(make_experiment):
         network = experiment.new_student(1).requires_grad_(False).eval()
         teacher = LiveTeacher(experiment.tapped(network, experiment.config.teacher), experiment.machine)
         model = experiment.new_student(0)
-        return Distillation(model, teacher, KD(**settings), experiment.data, experiment.machine)
+        kd = KD(**settings)
+        part = part_of(model, kd.train, None, experiment.config.data.image_size)
+        return Distillation(model, teacher, part, kd, experiment.data, experiment.machine)
 
     return experiment, make
 
@@ -91,7 +94,7 @@ def test_the_loss_is_the_distillation_loss(objective, alpha, temperature):
         teacher = distillation.teacher.teacher(batch.images).logits
     expected = distillation_loss(logits, teacher, batch.labels, temperature, alpha)
     optimizer = torch.optim.SGD(distillation.model.fc.parameters(), lr=0.1)
-    distillation.trained = []  # all batch statistics fixed, as above
+    distillation.part = Part([], [])  # all batch statistics fixed, as above
     values = train_step(distillation.train(), batch, optimizer, experiment.machine)
     torch.testing.assert_close(values["loss"], expected)
     assert values["top1"] == (logits.argmax(1) == batch.labels).double().mean()
