@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from configs.schema import Config, Network, Teacher
-from dataset.sources import Images, Source
+from dataset.decoded_cache import Images
+from dataset.sources import Source
 from diagnostics import analysis
 from diagnostics.pairs import right
 from diagnostics.recording import Recording, Subject
@@ -42,7 +43,7 @@ def random_subjects() -> tuple[Experiment, list[Subject]]:
         for count in (TRAIN, 0, TEST)
     ]
     names = [str(number) for number in range(CLASSES)]
-    source = Source(parts[0], parts[1], parts[2], names, "random")
+    source = Source(parts[0], parts[1], parts[2], names)
     config = Config(name="random", teacher=Teacher(arch="resnet18"), student=Network(arch="resnet8"))
     machine = open_machine("auto", device)
     experiment = open_experiment(config, RunFolder(Path("random")), machine, source)

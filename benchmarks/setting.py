@@ -16,8 +16,9 @@ from tqdm import tqdm
 from benchmarks.timing import ROOT
 from configs.reading import load_config
 from configs.schema import Config, Optimizer
+from dataset.decoded_cache import Images
 from dataset.loader import training_batches
-from dataset.sources import Images, Source
+from dataset.sources import Source
 from models.machine import open_machine
 from training.engine import Objective, make_optimizer, make_schedule, train_one_epoch
 from training.experiment import Experiment, open_experiment
@@ -49,7 +50,7 @@ def random_experiment(config: Config, folder: Path, train: int, test: int) -> Ex
     """An experiment on random images, its run in `folder`."""
     device = torch.device("cpu")
     parts = (random_images(train), random_images(0), random_images(test, seed=1))
-    source = Source(*parts, [str(number) for number in range(CLASSES)], "random")
+    source = Source(*parts, [str(number) for number in range(CLASSES)])
     machine = open_machine(config.precision, device, quiet=True)
     return open_experiment(config, RunFolder(folder), machine, source)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from configs.merge import merge
 from configs.schema import Config
 from errors import UserError, nearest
 
@@ -31,7 +32,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
             raise UserError(f"--set {override}: write KEY=VALUE, for example --set crd.temperature=0.07")
         _assign(values, key.strip(), _parse(text, f"--set {key}"))
     try:
-        return Config.model_validate(_merge(Config().model_dump(), values))
+        return Config.model_validate(merge(Config().model_dump(), values))
     except ValidationError as error:
         raise UserError(f"{path}: {_first_problem(error)}") from None
 
@@ -85,9 +86,28 @@ def _type_name(annotation: Any) -> str:
     return str(annotation.__name__).removeprefix("Posix").lower()
 
 
+class _RepeatedKey(yaml.YAMLError):
+    """A key that a mapping has twice, of which YAML would take the last."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values alone, each key of a mapping once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise _RepeatedKey(f"{key.value} (line {key.start_mark.line + 1})")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
+    except _RepeatedKey as error:
+        raise UserError(f"{where}: {error} stands twice, keep one of them") from None
     except yaml.YAMLError:
         raise UserError(f"{where}: not valid YAML, check quotes, brackets and indentation") from None
 
@@ -96,24 +116,18 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise UserError(f"{path}: its chain of base files comes back to itself")
     try:
-        values = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
+        values = _parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UserError(f"config {path}: {reason}; give a YAML file, those shipped are in configs/") from None
+    if values is None:  # an empty file
+        return {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, see python main.py --help-config")
     base = values.pop("base", None)
     if base is None:
         return values
-    return _merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
+    return merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
@@ -123,7 +137,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(child, dict):
             raise UserError(f"--set {key}: {section} is a value, not a section")
         values = child
-    values[last] = value
+    values |= merge(values, {last: value})
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -8,10 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from configs.merge import merge
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
@@ -28,6 +39,17 @@ def about(default: Any, description: str, **kwargs: Any) -> Any:
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes`, `on` and `true` as 1 where a number is wanted."""
+        wanted = str(cls.model_fields[str(info.field_name)].annotation)
+        takes_booleans = "bool" in wanted or "Any" in wanted
+        given = value if isinstance(value, list) else [value]
+        if not takes_booleans and any(isinstance(one, bool) for one in given):
+            raise ValueError("true and false (yes, no, on, off) are no value here, quote them or give a number")
+        return value
+
 
 class Data(Section):
     source: Literal["digits", "cifar10", "cifar100", "folder"] = about(
@@ -38,19 +60,30 @@ class Data(Section):
     split: Annotated[float, Field(gt=0, lt=1)] | None = about(
         None, "pool all images and train on this fraction, stratified (the paper: 0.7)"
     )
+    bit_depth: Literal[8, 10, 12, 14, 16] | None = about(
+        None, "bits in use of grey images stored with 16 (default: the fewest that hold the brightest value)"
+    )
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = about(
         0.0, "part of the training images held out for early stopping and adaptive decisions"
     )
     crop: Annotated[int, Field(ge=0)] = about(4, "padding in pixels of the random crop, 0 = no crop")
     flip: bool = about(True, "random horizontal flip; wrong where a mirror image changes the class")
-    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = about(
+    mean: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None = about(
         None, "channel means in 0..1 to normalise with (default: of the training images)"
     )
-    std: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = about(
+    std: Annotated[list[Deviation], Field(min_length=3, max_length=3)] | None = about(
         None, "channel deviations in 0..1 (default: of the training images)"
     )
     seed: int = about(0, "seed of the split and of the augmented views, shared by all training seeds")
     cache_dir: Path = about(Path("data/cache"), "where decoded images and cached teacher outputs are kept")
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.crop >= self.image_size:
+            raise ValueError(
+                f"crop {self.crop} is a padding and must be smaller than image_size {self.image_size}"
+            )
+        return self
 
 
 class Shortcut(Section):
@@ -236,8 +269,8 @@ class Config(Section):
         changes = self.variants[name]
         return self.model_copy(
             update={
-                "crd": CRD.model_validate(self.crd.model_dump() | changes.crd),
-                "kd": KD.model_validate(self.kd.model_dump() | changes.kd),
+                "crd": CRD.model_validate(merge(self.crd.model_dump(), changes.crd)),
+                "kd": KD.model_validate(merge(self.kd.model_dump(), changes.kd)),
             }
         )
 

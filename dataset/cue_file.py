@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.sources import Images, Source
+from dataset.decoded_cache import Images
+from dataset.sources import Source
 from errors import UserError
 
 
@@ -48,9 +49,20 @@ def _read(path: Path) -> dict[str, str]:
             missing = [name for name in ("file", "cue") if name not in (reader.fieldnames or ())]
             if missing:
                 raise UserError(f"{path}: no column '{missing[0]}', its first line must name file and cue")
-            return {row["file"]: (row["cue"] or "").strip() for row in reader}
+            return _rows(path, reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"shortcut.file {path} cannot be read: {error}") from None
+
+
+def _rows(path: Path, reader: csv.DictReader[str]) -> dict[str, str]:
+    cues: dict[str, str] = {}
+    for row in reader:
+        cue = (row["cue"] or "").strip()
+        if cues.setdefault(row["file"], cue) != cue:
+            raise UserError(
+                f"{path}: {row['file']} has the cue '{cues[row['file']]}' in one row and '{cue}' in another"
+            )
+    return cues
 
 
 def _look_up(images: Images, rows: dict[str, str], path: Path) -> list[str]:

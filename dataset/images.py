@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dataset.augment import View, apply_view, normalise
+from dataset.decoded_cache import Images
 from dataset.shortcut import Cues
-from dataset.sources import Images
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from configs.schema import Data, Shortcut
 from dataset.cue_file import balanced_positions, most_frequent, own_cues
+from dataset.identity import DataIdentity
 from dataset.images import ImageTensors
 from dataset.shortcut import Cues, assign, balance, cue_of_class, number_of_cues
 from dataset.sources import Source
@@ -30,7 +31,8 @@ class TrainingData:
     val: ImageTensors | None
     test: ImageTensors  # never with a planted cue
     classes: list[str]
-    fingerprint: str  # of the training images and their cues
+    fingerprint: str  # of all images and the cues of the training images
+    identity: DataIdentity
     settings: Data
     mean: Tensor
     std: Tensor
@@ -38,7 +40,6 @@ class TrainingData:
     shortcut: Shortcut = NO_SHORTCUT
     classes_cue: Tensor | None = None  # (C,)
     cue_count: int = 0
-    source_fingerprint: str = ""  # of the images alone
     teacher_cues: Cues | None = None  # of the training images, where they are planted
 
     @property
@@ -50,7 +51,7 @@ class TrainingData:
         if self.teacher_cues is None:
             return self
         train = self.train.under(self.teacher_cues)
-        return replace(self, train=train, fingerprint=_fingerprint(self.source_fingerprint, train))
+        return replace(self, train=train, fingerprint=_fingerprint(self.identity.digest, train))
 
     def on_balanced(self) -> TrainingData:
         """The balanced images as training images.
@@ -64,7 +65,7 @@ class TrainingData:
             self,
             train=self.balanced,
             val=None,
-            fingerprint=_fingerprint(f"{self.source_fingerprint} balanced", self.balanced),
+            fingerprint=_fingerprint(f"{self.identity.digest} balanced", self.balanced),
             teacher_cues=None,
         )
 
@@ -89,12 +90,12 @@ def prepare(
         val if len(val) else None,
         test,
         source.classes,
-        source.fingerprint,
+        source.identity.digest,
+        source.identity,
         settings,
         mean,
         std,
         shortcut=shortcut,
-        source_fingerprint=source.fingerprint,
     )
     if shortcut.cue == "none":
         return data
@@ -122,7 +123,7 @@ def _planted(data: TrainingData, source: Source) -> TrainingData:
         train=train,
         val=None,
         balanced=balanced,
-        fingerprint=_fingerprint(data.source_fingerprint, train),
+        fingerprint=_fingerprint(data.identity.digest, train),
         classes_cue=classes_cue.to(labels.device),
         cue_count=count,
         teacher_cues=cues(shortcut.teacher),
@@ -149,7 +150,7 @@ def _labelled(data: TrainingData, source: Source) -> TrainingData:
         val=data.val and data.val.under(Cues("file", classes_cue, count, val)),
         test=data.test.under(Cues("file", classes_cue, count, test)),
         balanced=balanced,
-        fingerprint=_fingerprint(data.source_fingerprint, labelled),
+        fingerprint=_fingerprint(data.identity.digest, labelled),
         classes_cue=classes_cue.to(device),
         cue_count=count,
     )

@@ -18,7 +18,7 @@ from estimator.kraskov import as_matrix, check_options, ksg
 from estimator.ross import ross
 
 MAX_PARTS = 10  # the interval looks at splits of the data into 2 to 10 parts
-MIN_PART = 20  # samples in the smallest part
+MIN_PART = 20  # samples in the smallest part, and the fewest distinct ones that an estimate is made of
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,29 @@ def mutual_information(
     Features of no more than `max_dims` columns stay as they are. The information in what PCA dropped is
     missing from the value, and nearest neighbours lose accuracy with every dimension: compare values at equal
     N, k and dimensions, and do not read them as absolutes. The interval (see `subsample_interval`) asks for
-    200 samples. `value` is None for N <= k. Raises ValueError as `ksg` does.
+    200 samples. Of samples that repeat, in X and Y alike, one is kept: copies of a point are its nearest
+    neighbours and would pass for dependence. `value` is None for N <= k, and where samples repeat and fewer than
+    20 distinct ones remain. Raises ValueError as `ksg` does.
     """
     check_options(k, unit)
     X, Y = as_matrix(X), as_matrix(Y)
     if len(X) != len(Y):
         raise ValueError(f"X and Y must hold the same samples, got {len(X)} and {len(Y)}")
     notes: dict[str, str] = {}
+    given, first = len(X), distinct(np.hstack([X, Y]))
+    X, Y = X[first], Y[first]
+    _note_repeats(given, len(X), notes)
     X, kept_x = _reduced(X, max_dims, "x", notes)
     Y, kept_y = _reduced(Y, max_dims, "y", notes)
 
     def estimate(rows: NDArray[np.int64]) -> float:
         return ksg(X[rows], Y[rows], k=k, variant=variant, unit=unit, seed=seed)
 
-    value = estimate(np.arange(len(X))) if len(X) > k else None
+    enough = len(X) > k and (len(X) == given or len(X) >= MIN_PART)
+    value = estimate(np.arange(len(X))) if enough else None
     if value is None:
-        notes["value"] = f"k = {k} needs more than {k} samples."
+        fewest = k + 1 if len(X) == given else max(k + 1, MIN_PART)
+        notes["value"] = f"An estimate with k = {k} needs {fewest} distinct samples or more, not {len(X)}."
     low, high = _interval(estimate, len(X), value, max(MIN_PART, 4 * k), level, seed, notes)
     return MutualInformation(
         value, low, high, unit, k, variant, X.shape[1], Y.shape[1], kept_x, kept_y, len(X), notes
@@ -90,18 +97,25 @@ def label_information(
     """I(X; label) of features X (N, D) and labels (N,) by `ross`, with X reduced by PCA to `max_dims`.
 
     `n` counts the samples used: classes with one sample are left out, which `notes["n"]` says. The interval
-    asks for 200 samples and 10 (k + 1) of each class on average. `value` is None if no class has 2 samples.
-    Raises ValueError as `ross` does.
+    asks for 200 samples and 10 (k + 1) of each class on average. Samples that repeat in features and label count
+    once, as in `mutual_information`. `value` is None if no class has 2 samples, and where samples repeat and fewer
+    than 20 distinct ones remain. Raises ValueError as `ross` does.
     """
     X, labels = as_matrix(X), np.asarray(labels)
     if labels.shape != (len(X),):
         raise ValueError(f"labels must be (N,) with N = {len(X)}, got {labels.shape}")
     check_options(k, unit)
     notes = {"variant": "The estimator for labels has no variants."}
+    given = len(X)
+    first = distinct(np.hstack([X, np.unique(labels, return_inverse=True)[1].reshape(-1, 1)]))
+    X, labels = X[first], labels[first]
+    repeats = given - len(X)
+    _note_repeats(given, len(X), notes)
     classes, sizes = np.unique(labels, return_counts=True)
     keep = np.isin(labels, classes[sizes > 1])
     if not keep.all():
-        notes["n"] = f"{np.sum(~keep)} samples, each the only one of its class, were left out."
+        lone = f"{np.sum(~keep)} samples, each the only one of its class, were left out."
+        notes["n"] = f"{notes['n']} {lone}" if "n" in notes else lone
     if (smaller := np.sum((sizes > 1) & (sizes <= k))) > 0:
         notes["k"] = f"k is smaller in {smaller} class(es) of {k} samples or fewer."
     X, labels = X[keep], labels[keep]
@@ -110,12 +124,25 @@ def label_information(
     def estimate(rows: NDArray[np.int64]) -> float:
         return ross(X[rows], labels[rows], k=k, unit=unit, seed=seed)
 
-    value = estimate(np.arange(len(X))) if len(X) > 0 else None
+    value = estimate(np.arange(len(X))) if len(X) > 0 and (not repeats or len(X) >= MIN_PART) else None
     if value is None:
-        notes["value"] = "No class has 2 samples or more."
+        few = f"Only {len(X)} distinct samples are of a class with another one, {MIN_PART} are needed."
+        notes["value"] = few if repeats else "No class has 2 samples or more."
     min_part = max(MIN_PART, (k + 1) * int(np.sum(sizes > 1)))
     low, high = _interval(estimate, len(X), value, min_part, level, seed, notes)
     return MutualInformation(value, low, high, unit, k, None, X.shape[1], 1, kept_x, 1.0, len(X), notes)
+
+
+def distinct(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of the rows of (N, D) that repeat no earlier row, in order."""
+    if len(rows) == 0:
+        return np.arange(0)
+    return np.sort(np.unique(rows, axis=0, return_index=True)[1])
+
+
+def _note_repeats(given: int, kept: int, notes: dict[str, str]) -> None:
+    if kept < given:
+        notes["n"] = f"{given - kept} of {given} samples repeat another one and were left out."
 
 
 def reduce(X: ArrayLike, max_dims: int) -> tuple[NDArray[np.float64], float | None]:

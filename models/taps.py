@@ -1,22 +1,27 @@
-"""Taps: named places in a network whose output is read beside its logits.
+"""Taps: named places in a network that are read beside its logits.
+
+A tap is a module's name, and then what the module gives, before anything that follows changes it in place; or a
+module's name with `:input` behind it, and then what the module reads.
 
 Letters: B batch, C channels, H x W map, T tokens.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torch.utils.hooks import RemovableHandle
 
 from errors import UserError, nearest
 from models.machine import Machine
 from models.zoo import classifier
 
+INPUT = ":input"
 BLOCK_NAMES = (
     "BasicBlock",
     "Bottleneck",
@@ -39,27 +44,36 @@ class TappedModel(nn.Module):
     """A network that returns its logits and its pooled taps in one pass; weights are shared with `model`.
 
     Args:
-        model: any network that torch.fx can trace.
-        taps: module names or torchvision graph node names, shallow first.
+        model: any network.
+        taps: as this file's head says, shallow first.
 
     Raises:
-        UserError: a tap that does not exist in the network, or one that `pool` refuses.
+        UserError: a tap that names no module of the network.
     """
 
     def __init__(self, model: nn.Module, taps: Sequence[str]) -> None:
         super().__init__()
-        nodes, _ = get_graph_node_names(model)
-        self.logits = nodes[-1]
-        self.ends = [_last_node(tap, nodes, model) for tap in taps]
-        names = dict(zip([self.logits, *self.ends], [self.logits, *taps], strict=True))  # a node is asked for once
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # train and eval graphs may differ in dropout nodes
-            self.extractor = create_feature_extractor(model, {name: end for end, name in names.items()})
+        self.model = model
+        self.taps = tuple(taps)
+        for tap in self.taps:
+            find_module(model, tap)
         self.train(model.training)
 
     def forward(self, images: Tensor) -> Outputs:  # (B, 3, H, W)
-        out = self.extractor(images)
-        return Outputs(out[self.logits], tuple(pool(out[end]) for end in self.ends))
+        """Logits and pooled taps.
+
+        Raises:
+            UserError: a tap whose module was not run, or whose tensor `pool` refuses.
+        """
+        seen: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for tap in dict.fromkeys(self.taps):
+                hooks.enter_context(on_tap(self.model, tap, partial(seen.__setitem__, tap)))
+            logits = self.model(images)
+        unread = [tap for tap in self.taps if tap not in seen]
+        if unread:
+            raise UserError(f"tap {unread[0]!r} is never run by {type(self.model).__name__}, choose another")
+        return Outputs(logits, tuple(seen[tap] for tap in self.taps))
 
     @torch.no_grad()
     def tap_dims(self, image_size: int) -> list[int]:
@@ -72,18 +86,33 @@ class TappedModel(nn.Module):
         return dims
 
 
-def _last_node(tap: str, nodes: Sequence[str], model: nn.Module) -> str:
-    """The graph node whose output a tap reads: the last one inside it."""
-    inside = [node for node in nodes if f"{node}.".startswith(f"{tap}.")]
-    if not inside:
-        modules = [name for name, _ in model.named_modules()]
-        known = [name for name in modules if any(f"{node}.".startswith(f"{name}.") for node in nodes)]
-        raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{nearest(tap, [*known, *nodes])}")
-    return inside[-1]
+def find_module(model: nn.Module, tap: str) -> nn.Module:
+    """The module that a tap names.
+
+    Raises:
+        UserError: there is none; the message has the nearest name.
+    """
+    modules = dict(model.named_modules())
+    name = tap.removesuffix(INPUT)
+    if not name or name not in modules:
+        known = [known for known in modules if known]
+        raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{nearest(name, known)}")
+    module: nn.Module = modules[name]
+    return module
 
 
-def pool(features: Tensor) -> Tensor:
-    """Average a map (B, C, H, W) over space or tokens (B, T, C) over tokens; (B, C) passes unchanged.
+def on_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> RemovableHandle:
+    """Have `read` called with the pooled features (B, C) of a tap whenever the network runs."""
+    module = find_module(model, tap)
+    if tap.endswith(INPUT):
+        return module.register_forward_pre_hook(lambda _, inputs: read(pool(inputs[0])) and None)
+    return module.register_forward_hook(lambda _, inputs, output: read(pool(output)) and None)
+
+
+def pool(features: Any) -> Tensor:
+    """Average a map (B, C, H, W) over space or tokens (B, T, C) over tokens; (B, C) is copied.
+
+    The result stays as it is when the network goes on and changes `features` in place.
 
     Raises:
         UserError: features of any other rank, or what is no tensor (an attention's pair of outputs).
@@ -95,30 +124,28 @@ def pool(features: Tensor) -> Tensor:
     if features.dim() == 3:
         return features.mean(dim=1)
     if features.dim() == 2:
-        return features
+        return features.clone()
     raise UserError(f"a tap gave a tensor of shape {tuple(features.shape)}, choose a module that gives features")
 
 
 def default_taps(model: nn.Module) -> list[str]:
-    """Names of the last two residual (or encoder) blocks of a network.
+    """The end of the block before the last, and what the classifier reads: nothing of the features lies beyond.
 
     Raises:
-        UserError: a network without such blocks, whose taps must be named.
+        UserError: a network without residual (or encoder) blocks, whose taps must be named.
     """
     blocks = blocks_of(model)
     if len(blocks) < 2:
-        raise UserError(f"{type(model).__name__} has no residual blocks: name two modules with taps: [name, name]")
-    return blocks[-2:]
+        raise UserError(
+            f"{type(model).__name__} has no residual blocks: name two modules with taps: [name, "
+            f"{classifier(model)[0]}{INPUT}]"
+        )
+    return [blocks[-2], f"{classifier(model)[0]}{INPUT}"]
 
 
 def blocks_of(model: nn.Module) -> list[str]:
     """Names of all residual (or encoder) blocks in the order of the network."""
     return [name for name, module in model.named_modules() if type(module).__name__ in BLOCK_NAMES]
-
-
-def last_block(model: nn.Module) -> nn.Module:
-    """The last residual (or encoder) block: what stage 2 fine-tunes beside the head."""
-    return model.get_submodule(default_taps(model)[-1])
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from sklearn.model_selection import ParameterGrid
 
+from configs.merge import merge
 from configs.reading import list_fields
 from configs.schema import Config, Study
 from errors import UserError, nearest
@@ -108,7 +109,7 @@ def _config_of(config: Config, point: Point, seed: int, name: str) -> Config:
             place = place.setdefault(section, {}) if isinstance(place, dict) else {}
         if not isinstance(place, dict) or last not in place:
             raise UserError(_unknown(key))
-        place[last] = value
+        place |= merge(place, {last: value})
     values |= {"name": name, "seeds": [seed], "study": Study().model_dump()}
     values["teacher"]["seed"] = values["shortcut"]["seed"] = seed
     try:

@@ -16,7 +16,7 @@ from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.kd import distillation_terms
 from models.machine import Machine
-from models.taps import last_block
+from models.parts import Part, part_of
 from models.zoo import classifier
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
@@ -37,6 +37,7 @@ class Distillation(Objective):
     Args:
         model: the student.
         teacher: its teacher's outputs, None where α = 0.
+        part: what of the student trains.
         settings: the config's section kd.
         features: the student's frozen features where only its head trains; without them it sees images.
     """
@@ -45,6 +46,7 @@ class Distillation(Objective):
         self,
         model: nn.Module,
         teacher: TeacherOutputs | None,
+        part: Part,
         settings: schema.KD,
         data: TrainingData,
         machine: Machine,
@@ -58,21 +60,15 @@ class Distillation(Objective):
         self.machine = machine
         self.features = features
         self.sees_images = features is None
-        head = classifier(model)[1]
-        parts: dict[str, list[nn.Module]] = {
-            "head": [head],
-            "last_block": [last_block(model), head],
-            "all": [model],
-        }
-        self.trained: list[nn.Module] = parts[settings.train]  # a plain list, the modules belong to `model`
+        self.part = part  # no module of its own: what it holds belongs to `model`
         model.requires_grad_(False)
-        for module in self.trained:
-            module.requires_grad_(True)
+        for parameter in part.parameters:
+            parameter.requires_grad_(True)
 
     def train(self, mode: bool = True) -> Distillation:
         super().train(mode)
         self.model.eval()
-        for module in self.trained:
+        for module in self.part.modules:
             module.train(mode)
         return self
 
@@ -151,10 +147,11 @@ def _objective(experiment: Experiment, model: nn.Module, teacher: TeacherSide | 
     config, data, machine = experiment.config, experiment.data, experiment.machine
     settings = config.kd
     outputs = teacher.outputs if teacher is not None and settings.alpha > 0 else None
+    part = part_of(model, settings.train, config.student.taps, config.data.image_size)
     if settings.train != "head":
-        return Distillation(model, outputs, settings, data, machine)
+        return Distillation(model, outputs, part, settings, data, machine)
     known = teacher.features if teacher is not None and settings.features == "teacher" else None
     features = FrozenFeatures(model, data, machine, views_kept(config), known)
     if teacher is not None and settings.head == "teacher":
         return Projection(model, features, teacher.features, teacher.head, machine)
-    return Distillation(model, outputs, settings, data, machine, features)
+    return Distillation(model, outputs, part, settings, data, machine, features)

@@ -189,3 +189,26 @@ def test_every_option_is_in_the_table() -> None:
         return found
 
     assert {key for key, *_ in list_fields()} == leaves(Config().model_dump())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("crd: {epochs: yes}", r"crd\.epochs: true and false .* are no value here"),
+        ("seeds: [true]", r"seeds: true and false"),
+        ("crd: {patience: on, until: plateau}", r"crd\.patience: true and false"),
+        ("data: {crop: true}", r"data\.crop: true and false"),
+        ("shortcut: {conflicting: yes}", r"shortcut\.conflicting: true and false"),
+        ("data: {mean: [125.3, 123.0, 113.9]}", r"data\.mean\.0: .*less than or equal to 1, not 125\.3"),
+        ("data: {std: [63.0, 62.1, 66.7]}", r"data\.std\.0: .*less than or equal to 1"),
+        ("data: {crop: 32, image_size: 32}", r"data: crop 32 is a padding and must be smaller than image_size 32"),
+        ("false", "expected keys and values"),
+        ("[]", "expected keys and values"),
+        ("crd: {dim: 4, dim: 8}", r"dim \(line 1\) stands twice"),
+        ("name: a\nseeds: [1]\nname: b", r"name \(line 3\) stands twice"),
+    ],
+)
+def test_values_that_would_be_taken_for_others_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path / "c.yaml")

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from configs.schema import Data, Shortcut
 from dataset.augment import apply_view, draw_view, normalise
+from dataset.decoded_cache import Images
 from dataset.loader import steps_per_epoch, training_batches
 from dataset.prepare import TrainingData, channel_statistics, prepare
 from dataset.shortcut import COLOURS, stamp
-from dataset.sources import Images, Source
+from dataset.sources import Source
 from errors import UserError
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ def some(count: int, seed: int) -> Images:
 
 
 def make(train: int = 22, val: int = 0, **options: object) -> TrainingData:
-    source = Source(some(train, 0), some(val, 1), some(7, 2), ["a", "b", "c"], "fingerprint")
+    source = Source(some(train, 0), some(val, 1), some(7, 2), ["a", "b", "c"])
     return prepare(source, Data(crop=2, **options), CPU)
 
 
@@ -36,7 +37,7 @@ def planted(cue: str = "background", val: int = 0, **options: object) -> Trainin
         source = np.random.default_rng(seed)
         return Images(source.integers(0, 256, (count, 3, 12, 12)).astype(np.uint8), np.arange(count) % 3)
 
-    source = Source(part(60, 0), part(val, 1), part(9, 2), ["a", "b", "c"], "fingerprint")
+    source = Source(part(60, 0), part(val, 1), part(9, 2), ["a", "b", "c"])
     return prepare(source, Data(crop=3), CPU, Shortcut(cue=cue, **({"conflicting": 0.2} | options)))
 
 
@@ -93,7 +94,7 @@ def test_the_order_in_memory_does_not_matter() -> None:
     batches = []
     for pixels in (part.pixels, channels_last):
         images = Images(pixels, part.labels)
-        data = prepare(Source(images, images.take(np.arange(0)), images, ["a", "b", "c"], ""), Data(crop=2), CPU)
+        data = prepare(Source(images, images.take(np.arange(0)), images, ["a", "b", "c"]), Data(crop=2), CPU)
         batches.append(next(training_batches(data, 22, 0, 0, 0)).images)
     assert torch.equal(*batches)
 
@@ -176,7 +177,7 @@ def test_test_images_and_normalisation_are_those_without_a_cue() -> None:
     assert data.test.cues is None
     assert torch.equal(data.test.normalised(torch.arange(9)), clean.test.normalised(torch.arange(9)))
     assert torch.equal(data.mean, clean.mean) and torch.equal(data.std, clean.std)
-    assert (clean.classes_cue, clean.cue_count, clean.fingerprint) == (None, 0, "fingerprint")
+    assert (clean.classes_cue, clean.cue_count, clean.fingerprint) == (None, 0, clean.identity.digest)
     assert clean.for_teacher() is clean
     assert (sorted(data.classes_cue.tolist()), data.cue_count) == ([0, 1, 2], 3)
 
@@ -209,7 +210,7 @@ def test_fingerprints_differ_by_cues_and_by_nothing_else() -> None:
     assert both(students="unbiased") == (unbiased[0], biased[1])
     assert both(test_cues=3) == biased
     others = [both(seed=1), both(conflicting=0.4), both(cue="tint"), unbiased, biased]
-    assert len({fingerprint for fingerprint, _ in others} | {"fingerprint"}) == 6
+    assert len({fingerprint for fingerprint, _ in others} | {planted().identity.digest}) == 6
 
 
 def test_held_out_images_are_balanced_and_never_validate() -> None:
@@ -219,7 +220,7 @@ def test_held_out_images_are_balanced_and_never_validate() -> None:
     assert cells.bincount().tolist() == [3] * 9
     balanced = data.on_balanced()
     assert balanced.train is data.balanced and len(balanced.train) == 27 and balanced.val is None
-    assert balanced.fingerprint not in (data.fingerprint, "fingerprint")
+    assert balanced.fingerprint not in (data.fingerprint, data.identity.digest)
     assert balanced.for_teacher() is balanced
     with pytest.raises(UserError, match=r"data\.val_fraction"):
         planted().on_balanced()
@@ -228,6 +229,4 @@ def test_held_out_images_are_balanced_and_never_validate() -> None:
 def test_gray_is_refused_where_there_is_no_colour() -> None:
     gray = Images(np.repeat(some(9, 0).pixels[:, :1], 3, axis=1), np.arange(9) % 3)
     with pytest.raises(UserError, match="without colour"):
-        prepare(
-            Source(gray, gray.take(np.arange(0)), gray, ["a", "b", "c"], ""), Data(), CPU, Shortcut(cue="gray")
-        )
+        prepare(Source(gray, gray.take(np.arange(0)), gray, ["a", "b", "c"]), Data(), CPU, Shortcut(cue="gray"))

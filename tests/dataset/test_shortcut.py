@@ -17,6 +17,7 @@ from torch import Tensor
 from configs.schema import Data, Shortcut
 from dataset.contact_sheet import contact_sheet, write_contact_sheet
 from dataset.corruptions import CORRUPTIONS, corrupt
+from dataset.decoded_cache import Images
 from dataset.prepare import prepare
 from dataset.shortcut import (
     COLOURS,
@@ -29,7 +30,7 @@ from dataset.shortcut import (
     number_of_cues,
     stamp,
 )
-from dataset.sources import Images, Source
+from dataset.sources import Source
 from errors import UserError
 
 
@@ -233,7 +234,7 @@ def test_cues_stamp_their_images_and_nothing_of_a_file() -> None:
 @pytest.mark.parametrize(("cue", "shown"), [("patch", 3), ("gray", 2), ("none", 0)])
 def test_contact_sheet(tmp_path: Path, cue: str, shown: int) -> None:
     part = Images(images(12, 16).numpy(), np.arange(12) % 3)
-    source = Source(part, part.take(np.arange(0)), part, names(3), "fingerprint")
+    source = Source(part, part.take(np.arange(0)), part, names(3))
     data = prepare(source, Data(crop=2), torch.device("cpu"), Shortcut(cue=cue))
     sheet = contact_sheet(data)
     tile = 64 + 4  # four times enlarged, with a border of the same width

@@ -68,7 +68,7 @@ def test_digits_are_scikit_learns_stratified_70_30(load: Load) -> None:
     assert np.array_equal(pooled[:, 0], pooled[:, 1])
     levels = np.round(pooled[:, 0] * 16 / 255)  # the original's 0..16
     assert sorted(map(bytes, levels.astype(np.uint8))) == sorted(map(bytes, whole.images.astype(np.uint8)))
-    assert source.fingerprint == load(source="digits").fingerprint
+    assert source.identity == load(source="digits").identity
     assert source.classes == list("0123456789")
 
 
@@ -89,10 +89,12 @@ def test_any_mode_becomes_rgb(load: Load, root: Path, mode: str) -> None:
     assert np.array_equal(pixels, np.asarray(image.convert("RGB")).transpose(2, 0, 1))
 
 
-def test_a_transparent_palette_is_read_without_a_warning(load: Load, root: Path) -> None:
+def test_what_is_transparent_lies_on_white(load: Load, root: Path) -> None:
     image = Image.fromarray(ramp(0)).quantize(16)
-    pixels = one_image(load, root, image, transparency=bytes(range(16)))
-    assert np.array_equal(pixels, np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+    pixels = one_image(load, root, image, transparency=bytes(range(0, 256, 16)))
+    alpha = (np.asarray(image) * 16)[None] / 255  # of each palette entry
+    expected = alpha * np.asarray(image.convert("RGB")).transpose(2, 0, 1) + (1 - alpha) * 255
+    assert np.abs(pixels - expected).max() <= 1
 
 
 def test_sixteen_bits_are_scaled_not_clipped(load: Load, root: Path) -> None:
@@ -130,8 +132,11 @@ def test_a_class_without_training_images_is_named(load: Load, root: Path) -> Non
 def test_missing_and_empty_folders_are_named(load: Load, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere is no folder"):
         load(tmp_path / "nowhere")
-    (tmp_path / "empty" / "ant").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no class folder with images"):
+        load(tmp_path / "empty")
+    (tmp_path / "empty" / "ant").mkdir()
+    with pytest.raises(UserError, match="ant: a class without images"):
         load(tmp_path / "empty")
 
 
@@ -147,9 +152,9 @@ def test_split_and_val_fraction_are_stratified_and_disjoint(load: Load, root: Pa
     parts = (source.train, source.val, source.test)
     assert [np.bincount(part.labels).tolist() for part in parts] == [[3, 3], [3, 3], [2, 2]]
     assert len({image.tobytes() for part in parts for image in part.pixels}) == 16
-    assert source.fingerprint == load(root, split=0.75, val_fraction=0.5).fingerprint
+    assert source.identity == load(root, split=0.75, val_fraction=0.5).identity
     other = load(root, split=0.75, val_fraction=0.5, seed=1)
-    assert source.fingerprint != other.fingerprint
+    assert source.identity != other.identity
     assert not np.array_equal(source.test.pixels, other.test.pixels)
     with pytest.raises(UserError, match=r"data\.split or data\.val_fraction"):
         load(root, val_fraction=0.01)
@@ -172,7 +177,7 @@ def test_second_load_decodes_nothing(load: Load, root: Path, monkeypatch: pytest
     second = load(root)
     assert isinstance(second.train.pixels, np.memmap)
     assert np.array_equal(first.train.pixels, second.train.pixels)
-    assert first.fingerprint == second.fingerprint
+    assert first.identity == second.identity
     with pytest.raises(AssertionError, match="an image was opened"):
         load(root, image_size=SIDE + 1)
 
@@ -183,12 +188,12 @@ def test_a_changed_image_is_decoded_anew(load: Load, root: Path) -> None:
     after = load(root)
     assert np.array_equal(after.train.pixels[0], ramp(999).transpose(2, 0, 1))
     assert np.array_equal(after.train.pixels[1:], before.train.pixels[1:])
-    assert before.fingerprint != after.fingerprint
+    assert before.identity != after.identity
 
 
 def test_fingerprint_is_of_the_content_not_of_its_place(load: Load, root: Path) -> None:
     before = load(root)
-    assert load(root.rename(root.with_name("moved"))).fingerprint == before.fingerprint
+    assert load(root.rename(root.with_name("moved"))).identity == before.identity
 
 
 def test_writing_into_the_arrays_leaves_the_cache_alone(load: Load, root: Path) -> None:

@@ -140,3 +140,34 @@ def test_nce_bound_lies_below_the_information_of_gaussians() -> None:
     loss = float(np.mean(np.log(np.exp(ratio).sum(axis=1)) - np.diag(ratio)))
     bound = nce_lower_bound(loss, 999)
     assert 0.7 < bound < -math.log(1 - rho**2) / 2 + 0.05
+
+
+@pytest.mark.parametrize(("copied", "copies"), [(500, 3), (25, 4)])
+def test_repeated_samples_count_once(copied: int, copies: int) -> None:
+    # Independent data: before, every sample four times gave 6.1 nats and 5 % of samples five times 1.2.
+    X, Y = gaussians(0.0, 2, 500)
+    again = np.concatenate([np.arange(500), np.repeat(np.arange(copied), copies)])
+    plain, repeated = mutual_information(X, Y), mutual_information(X[again], Y[again])
+    assert repeated.value == plain.value and abs(repeated.value) < 0.1
+    assert (repeated.n, repeated.low) == (500, plain.low)
+    assert repeated.notes["n"].startswith(f"{copied * copies} of {500 + copied * copies} samples repeat")
+    labels = np.arange(500) % 3
+    plain, repeated = label_information(X, labels), label_information(X[again], labels[again])
+    assert repeated.value == plain.value and abs(repeated.value) < 0.1
+    assert f"{copied * copies} of" in repeated.notes["n"]
+
+
+def test_too_few_distinct_samples_give_no_number() -> None:
+    X, Y = gaussians(0.9, 2, 15)
+    again = np.arange(300) % 15
+    result = mutual_information(X[again], Y[again])
+    assert result.value is None and "20 distinct samples or more, not 15" in result.notes["value"]
+    result = label_information(X[again], again % 2)
+    assert result.value is None and "15 distinct samples" in result.notes["value"]
+
+
+def test_equal_features_of_different_labels_or_partners_are_no_repeats() -> None:
+    X = np.repeat(np.arange(50.0), 2)
+    labels = np.arange(100) % 2
+    assert "n" not in label_information(X, labels).notes
+    assert "n" not in mutual_information(X, labels + X / 100).notes

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.taps import TappedModel, blocks_of, default_taps, last_block, pool
+from models.taps import TappedModel, blocks_of, default_taps, pool
 from models.zoo import build_model, classifier
 
 SIDE = 32
@@ -34,41 +34,63 @@ def resnet8(seed: int = 0) -> nn.Module:
 @pytest.mark.parametrize(
     ("arch", "taps", "dims"),
     [
-        ("resnet8", ["layer2.0", "layer3.0"], [32, 64]),
-        ("resnet20", ["layer3.1", "layer3.2"], [64, 64]),
-        ("resnet18", ["layer4.0", "layer4.1"], [512, 512]),
-        ("mobilenet_v3_small", ["features.10", "features.11"], [96, 96]),
-        ("vit_b_16", ["encoder.layers.encoder_layer_10", "encoder.layers.encoder_layer_11"], [768, 768]),
+        ("resnet8", ["layer2.0", "fc:input"], [32, 64]),
+        ("resnet20", ["layer3.1", "fc:input"], [64, 64]),
+        ("resnet18", ["layer4.0", "fc:input"], [512, 512]),
+        ("mobilenet_v3_small", ["features.10", "classifier.3:input"], [96, 1024]),
+        ("vit_b_16", ["encoder.layers.encoder_layer_10", "heads.head:input"], [768, 768]),
     ],
 )
-def test_default_taps_equal_hooks_on_the_last_two_blocks(arch: str, taps: list[str], dims: list[int]) -> None:
+def test_default_taps_are_the_block_before_the_last_and_what_the_head_reads(
+    arch: str, taps: list[str], dims: list[int]
+) -> None:
     model = build_model(arch, 10, image_size=SIDE).eval()
-    assert default_taps(model) == taps == blocks_of(model)[-2:]
-    assert last_block(model) is model.get_submodule(taps[1])
+    assert default_taps(model) == taps and blocks_of(model)[-2] == taps[0]
     tapped = TappedModel(model, taps)
     assert tapped.tap_dims(SIDE) == dims
-    seen = []
-    hooks = [model.get_submodule(tap).register_forward_hook(lambda *of: seen.append(of[2])) for tap in taps]
+    seen: list[Tensor] = []
+    hook = model.get_submodule(taps[0]).register_forward_hook(lambda *of: seen.append(of[2]))
     with torch.no_grad():
         logits = model(images())
-        for hook in hooks:
-            hook.remove()
-        out = tapped(images())
+        hook.remove()
+        out, read = tapped(images()), head_inputs(model, images())
     assert torch.equal(out.logits, logits)
-    for tap, features in zip(out.taps, seen, strict=True):
-        space = (2, 3) if features.dim() == 4 else 1  # a map, or tokens
-        assert torch.equal(tap, features.mean(dim=space))
+    space = (2, 3) if seen[0].dim() == 4 else 1  # a map, or tokens
+    assert torch.equal(out.taps[0], seen[0].mean(dim=space))
+    assert torch.equal(out.taps[1], read)
 
 
-def test_any_module_or_graph_node_can_be_tapped() -> None:
+def test_any_module_can_be_tapped_at_either_end() -> None:
     model = resnet8().eval()
-    tapped = TappedModel(model, ["layer1.0.conv1", "layer3"])
-    assert tapped.tap_dims(SIDE) == [16, 64]
+    tapped = TappedModel(model, ["layer1.0.conv1", "layer1.0.conv1:input", "layer3"])
+    assert tapped.tap_dims(SIDE) == [16, 16, 64]
     stem = model.bn1(model.conv1(images())).relu()
-    assert torch.equal(tapped(images()).taps[0], model.layer1[0].conv1(stem).mean(dim=(2, 3)))
-    before_relu, features = TappedModel(model, ["layer3.0.add", "flatten"])(images()).taps
-    assert torch.allclose(features, head_inputs(model, images()))
-    assert (before_relu <= features + 1e-6).all()
+    out = tapped(images())
+    assert torch.equal(out.taps[0], model.layer1[0].conv1(stem).mean(dim=(2, 3)))
+    assert torch.equal(out.taps[1], stem.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("arch", "tap"), [("vgg11", "features.0"), ("densenet121", "features.norm5"), ("resnet18", "layer4.1.bn1")]
+)
+def test_a_tap_is_the_modules_own_output_not_what_an_in_place_operation_left_there(arch: str, tap: str) -> None:
+    model = build_model(arch, 10).eval()
+    seen: list[Tensor] = []
+    hook = model.get_submodule(tap).register_forward_hook(lambda *of: seen.append(of[2].detach().clone()))
+    out = TappedModel(model, [tap])(images())
+    hook.remove()
+    assert (seen[0] < 0).any()  # which the ReLU behind it removes
+    assert torch.equal(out.taps[0], seen[0].mean(dim=(2, 3)))
+    out.taps[0].sum().backward()  # and the change in place does not keep gradients from passing
+
+
+def test_features_without_space_are_copied_before_they_change() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(inplace=True), nn.Linear(5, 3))
+    inputs = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    own = model[1](inputs.flatten(1))
+    tapped = TappedModel(model, ["1", "3:input"])(inputs)
+    assert torch.equal(tapped.taps[0], own) and (own < 0).any()
+    assert torch.equal(tapped.taps[1], own.relu())
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -141,14 +163,14 @@ class Attentive(nn.Module):
 
 
 def test_modules_without_features_of_their_own_are_refused() -> None:
-    with pytest.raises(UserError, match=r"attention\.out_proj.*did you mean"):
-        TappedModel(Attentive(), ["attention.out_proj", "mean"])
+    with pytest.raises(UserError, match=r"attention\.out_proj.*never run"):
+        TappedModel(Attentive(), ["attention.out_proj", "fc"]).tap_dims(4)
     with pytest.raises(UserError, match="a tap gave a tuple"):
-        TappedModel(Attentive(), ["attention", "mean"]).tap_dims(4)
+        TappedModel(Attentive(), ["attention", "fc"]).tap_dims(4)
 
 
 def test_a_network_without_residual_blocks_asks_for_taps() -> None:
-    with pytest.raises(UserError, match="name two modules with taps"):
+    with pytest.raises(UserError, match=r"name two modules with taps: \[name, fc:input\]"):
         default_taps(Attentive())
 
 

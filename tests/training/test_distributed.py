@@ -29,7 +29,7 @@ from torch import nn
 from configs.schema import CRD, Data, Optimizer
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from dataset.sources import Images
+from dataset.decoded_cache import Images
 from models.machine import Machine
 from models.taps import Outputs
 from training import distributed

@@ -12,6 +12,7 @@ from dataset.loader import imageless_batches, training_batches
 from losses.kd import distillation_terms
 from models.checkpoint import load
 from models.machine import Machine
+from models.parts import Part, part_of
 from models.taps import head_inputs
 from models.zoo import classifier
 from training import kd, teacher_head
@@ -79,7 +80,9 @@ def objective(make_experiment):
         network = experiment.new_student(1).requires_grad_(False).eval()
         teacher = LiveTeacher(experiment.tapped(network, experiment.config.teacher), experiment.machine)
         model = experiment.new_student(0)
-        return Distillation(model, teacher, KD(**settings), experiment.data, experiment.machine)
+        kd = KD(**settings)
+        part = part_of(model, kd.train, None, experiment.config.data.image_size)
+        return Distillation(model, teacher, part, kd, experiment.data, experiment.machine)
 
     return experiment, make
 
@@ -95,7 +98,7 @@ def test_the_loss_is_the_distillation_loss(objective, alpha, temperature):
     kl, ce = distillation_terms(logits, teacher, batch.labels, temperature)
     expected = alpha * kl + (1 - alpha) * ce
     optimizer = torch.optim.SGD(distillation.model.fc.parameters(), lr=0.1)
-    distillation.trained = []  # all batch statistics fixed, as above
+    distillation.part = Part([], [])  # all batch statistics fixed, as above
     values = train_step(distillation.train(), batch, optimizer, experiment.machine)
     torch.testing.assert_close(values["loss"], expected)
     assert values["top1"] == (logits.argmax(1) == batch.labels).double().mean()

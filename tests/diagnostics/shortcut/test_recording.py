@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from configs.schema import Data, Shortcut
+from dataset.decoded_cache import Images
 from dataset.prepare import prepare
-from dataset.sources import Images, Source
+from dataset.sources import Source
 from diagnostics.recording import Subject
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import measures
@@ -46,7 +47,7 @@ def made(cue="patch", val=60, **changes):
         labels = np.arange(count) % CLASSES
         return Images(rng.integers(0, 255, (count, 3, 16, 16), dtype=np.uint8), labels.astype(np.int64))
 
-    source = Source(some(240), some(val), some(90), list("abcdef"), "made")
+    source = Source(some(240), some(val), some(90), list("abcdef"))
     settings = Data(image_size=16, crop=2, flip=True, val_fraction=0.2)
     return prepare(source, settings, CPU.device, Shortcut(cue=cue, **changes))
 

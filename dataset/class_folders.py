@@ -1,0 +1,121 @@
+"""Which files of a folder are images, and of which class: one folder a class, its name the class's.
+
+What a desktop or a notebook leaves behind is passed over; what looks like a class or an image but would be lost is
+refused by name, since classes are numbered in sorted order and one missing shifts all after it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import UserError
+
+IMAGE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
+    *(".jp2", ".tga"),
+}
+# pictures that are not read: a class must not lose them without a word
+OTHER_PICTURES = {
+    *(".avif", ".heic", ".heif", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".pcx", ".ico", ".dcm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+}
+LEFT_BEHIND = {"__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image of a class folder, with its size in bytes and its time of change in nanoseconds."""
+
+    path: Path
+    size: int
+    changed: int
+
+    @property
+    def label(self) -> str:
+        return self.path.parent.name
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """The images of a root: training and test, or all of one tree as training images."""
+
+    root: Path
+    train: list[ImageFile]
+    test: list[ImageFile]
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted({image.label for image in self.train})
+
+
+def find_images(root: Path) -> ClassFolders:
+    """Class folders under root/train and root/test, or one tree of class folders under root, in sorted order.
+
+    Raises:
+        UserError: no such folder, train/ without test/, a class that is empty, too deep, in formats that are not
+            read or without training images.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.root {root} is no folder: give one with train/ and test/ class folders")
+    parts = {name for name in ("train", "val", "test") if _holds_classes(root / name)}
+    if "train" in parts and "test" not in parts:
+        instead = "; val/ is no test split here: rename it to test/ if it is to be one" if "val" in parts else ""
+        raise UserError(f"data.root {root} has train/ but no test/ with class folders{instead}")
+    if not {"train", "test"} <= parts:
+        return ClassFolders(root, _list_images(root), [])
+    found = ClassFolders(root, _list_images(root / "train"), _list_images(root / "test"))
+    strange = sorted({image.label for image in found.test} - set(found.classes))
+    if strange:
+        raise UserError(f"{root / 'test' / strange[0]}: a class without training images in {root / 'train'}")
+    return found
+
+
+def _is_left_behind(name: str) -> bool:
+    """Hidden files and folders, a NAS's @eaDir, a Mac's __MACOSX and ._ files, bins."""
+    return name.startswith((".", "@")) or name in LEFT_BEHIND
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        kept = [entry for entry in entries if not _is_left_behind(entry.name)]
+    return sorted(kept, key=lambda entry: entry.name)
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder has folders in it: root/train may be a class of that name as well."""
+    return folder.is_dir() and any(entry.is_dir() for entry in _entries(folder))
+
+
+def _list_images(folder: Path) -> list[ImageFile]:
+    found: list[ImageFile] = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            found += _images_of_class(Path(entry.path))
+    if not found:
+        raise UserError(f"{folder}: no class folder with images ({', '.join(sorted(IMAGE_SUFFIXES))}) in it")
+    return found
+
+
+def _images_of_class(folder: Path) -> list[ImageFile]:
+    found = []
+    for entry in _entries(folder):
+        suffix = Path(entry.name).suffix.lower()
+        if entry.is_dir():
+            _refuse_images_below(Path(entry.path), folder)
+        elif suffix in OTHER_PICTURES:
+            raise UserError(f"{entry.path}: {suffix} is not read, convert it to .png or take it out of the class")
+        elif suffix in IMAGE_SUFFIXES:
+            state = entry.stat()
+            found.append(ImageFile(Path(entry.path), state.st_size, state.st_mtime_ns))
+    if not found:
+        raise UserError(f"{folder}: a class without images, remove the folder or put images into it")
+    return found
+
+
+def _refuse_images_below(folder: Path, of_class: Path) -> None:
+    for below, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_left_behind(name)]
+        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES | OTHER_PICTURES for name in names):
+            raise UserError(f"{below}: images one folder too deep, move them up into {of_class}")

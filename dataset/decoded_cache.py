@@ -1,0 +1,80 @@
+"""Decoded images in a folder, memory-mapped when read again, with digests that tell a damaged file.
+
+train_pixels.npy, train_labels.npy, test_pixels.npy, test_labels.npy    arrays (N, 3, S, S) and (N,)
+meta.json                                                               class names, digest of each array
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.identity import array_digest
+from errors import warn
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some labelled images."""
+
+    pixels: NDArray[np.uint8]  # (N, 3, S, S)
+    labels: NDArray[np.int64]  # (N,)
+    names: NDArray[np.str_] | None = None  # (N,) paths relative to data.root with /, of class folders only
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: NDArray[np.int64]) -> Images:
+        """The images at `positions`, copied into memory."""
+        names = None if self.names is None else self.names[positions]
+        return Images(self.pixels[positions], self.labels[positions], names)
+
+
+Decoded = tuple[Images, Images, list[str]]  # training and test images, class names
+PARTS = ("train", "test")
+
+
+def write_cache(folder: Path, train: Images, test: Images, classes: list[str]) -> None:
+    """Write all files to a folder of their own, which then takes its name at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
+    digests = {}
+    for name, images in zip(PARTS, (train, test), strict=True):
+        for kind, array in (("pixels", images.pixels), ("labels", images.labels)):
+            np.save(partial / f"{name}_{kind}.npy", array)
+            digests[f"{name}_{kind}"] = array_digest(array)
+    meta = {"classes": classes, "digests": digests}
+    (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    try:
+        partial.replace(folder)
+    except OSError:  # another process has finished the same folder meanwhile
+        shutil.rmtree(partial)
+
+
+def read_cache(folder: Path) -> Decoded | None:
+    """What `write_cache` wrote; None where there is nothing, or where it is damaged and removed with a word.
+
+    Every byte is read once to compare digests.
+    """
+    if not folder.exists():
+        return None
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        parts = []
+        for name in PARTS:
+            arrays = [np.load(folder / f"{name}_{kind}.npy", mmap_mode="c") for kind in ("pixels", "labels")]
+            for kind, array in zip(("pixels", "labels"), arrays, strict=True):
+                if array_digest(array) != meta["digests"][f"{name}_{kind}"]:
+                    raise ValueError(f"{name}_{kind}.npy is not as it was written")
+            parts.append(Images(*arrays))
+        return parts[0], parts[1], list(meta["classes"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        warn(f"{folder} is damaged ({error}): decoded anew")
+        shutil.rmtree(folder)
+        return None
