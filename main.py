@@ -84,13 +84,13 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
     """Train what a phase consists of, or say what it would be."""
     experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
     jobs = jobs_of(arguments.phase, config, experiment.folder)
-    check(arguments.phase, experiment)
+    check(arguments.phase, experiment, arguments.fresh)
     if arguments.dry_run:
         say(describe(jobs, experiment))
         show_cues(experiment)
         return
     names = [job.name for job in jobs]
-    claim(experiment.folder, config, fresh=arguments.fresh, resume=arguments.resume, jobs=names)
+    claim(experiment.folder, config, experiment.data, fresh=arguments.fresh, resume=arguments.resume, jobs=names)
     run_jobs(jobs, experiment)
     say(next_command(arguments, experiment))
 

@@ -5,6 +5,7 @@ Letters: N test images, C classes, D channels, M images of the layer sample, P t
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,7 @@ class Subject:
     taps: Sequence[str] | None  # None for the last two blocks
     history: History
     build: Callable[[], nn.Module]  # gives the network on its device
+    stem: str = ""  # see the config's `stem`
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
 
 
@@ -68,6 +70,7 @@ class Meta:
     layers: list[str]  # names of the layers of the layer-by-layer comparison
     widths: list[int]  # their channels
     cost: Cost | None  # None if not detailed
+    made_by: str = ""  # digest of weights and all that turns them into a network with taps
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Meta:
@@ -84,10 +87,12 @@ class Context:
     run: str  # name of the run's folder
     config: dict[str, Any]  # the resolved config as JSON
     classes: list[str]
-    fingerprint: str  # of the images
+    fingerprint: str  # of the images and cues
     bfloat16: bool
     evaluated_on: dict[str, Any]  # versions and hardware, see training/environment.py
     trained_on: dict[str, Any] | None
+    made_on: str = ""  # digest of images, normalisation, precision and device
+    test: str = ""  # digest of the test images and their classes alone
 
 
 @dataclass(frozen=True)
@@ -149,12 +154,12 @@ def record(
     probe = _sample(len(data.train), PROBE_SAMPLE)
     known = (
         {}
-        if old is None or old.context.fingerprint != context.fingerprint
-        else {(model.meta.weights_hash, model.meta.detailed): model for model in old.models}
+        if old is None or old.context.made_on != context.made_on
+        else {(model.meta.made_by, model.meta.detailed): model for model in old.models}
     )
     models = []
     for subject in tqdm(subjects, desc="evaluating", disable=machine.quiet or None, leave=False, unit="model"):
-        found = known.get((subject.weights_hash, subject.detailed))
+        found = known.get((made_by(subject), subject.detailed))
         if found is not None:
             again = _meta(subject, found.meta.layers, found.meta.widths, found.meta.cost)
             models.append(replace(found, meta=again))
@@ -165,6 +170,13 @@ def record(
 
 def _sample(total: int, most: int) -> NDArray[np.int64]:
     return np.sort(torch.randperm(total, generator=generator(0))[:most].numpy())
+
+
+def made_by(subject: Subject) -> str:
+    """Digest of all that the outputs of a network depend on beside the images."""
+    taps = list(subject.taps) if subject.taps else None
+    parts = [subject.weights_hash, subject.arch, subject.stem, taps, sorted(subject.projections or {})]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
@@ -180,6 +192,7 @@ def _meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | N
         layers,
         widths,
         cost,
+        made_by(subject),
     )
 
 

@@ -57,11 +57,11 @@ def compare_runs(runs: Sequence[Recording]) -> RunsCompared:
     seeds: list[MethodsCompared] = []
     notes: list[str] = []
     for first, second in itertools.combinations(runs, 2):
-        if first.context.fingerprint == second.context.fingerprint:
+        if first.context.test and first.context.test == second.context.test:
             pairs += _on_images(first, second)
             seeds += _over_seeds(first, second)
         else:
-            notes.append(f"{first.context.run} and {second.context.run} have other images: not tested")
+            notes.append(f"{first.context.run} and {second.context.run} have other test images: not tested")
     return RunsCompared(rows, adjust(pairs), seeds, notes)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from configs.schema import METHODS, Config, Network
+from configs.schema import METHODS, Network
 from diagnostics import recording
 from diagnostics.recording import Context, Recording, Subject
 from errors import UserError
@@ -17,14 +18,21 @@ from models.machine import Machine
 from training.crd import PROJECTIONS
 from training.environment import environment
 from training.experiment import Experiment, open_experiment
+from training.identity import check_identity
 from training.job_folder import JobFolder
 from training.job_name import baseline
 from training.run_folder import RunFolder
 
 
 def open_run(folder: RunFolder, machine: Machine) -> Experiment:
-    """A run as it was configured, on the images it was configured with."""
-    return open_experiment(folder.config(), folder, machine)
+    """A run as it was configured, on the images that it was made from.
+
+    Raises:
+        UserError: the images are others now.
+    """
+    experiment = open_experiment(folder.config(), folder, machine)
+    check_identity(folder.path, experiment.data)
+    return experiment
 
 
 def subjects_of_run(experiment: Experiment) -> list[Subject]:
@@ -76,6 +84,7 @@ def _subject(
     """A network to evaluate, None if it is not finished; `aligned` is the stage 1 that its features are from."""
     if not job.finished:
         return None
+    job.verified_model()
     projections = aligned and aligned.path / PROJECTIONS
     return Subject(
         name=method if first else f"{method}/{seed}",
@@ -88,6 +97,7 @@ def _subject(
         taps=network.taps,
         history=job.history(),
         build=partial(experiment.trained, network, job),
+        stem=network.stem,
         projections=load(projections) if projections and projections.exists() else None,
     )
 
@@ -132,7 +142,19 @@ def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> l
         build()  # so that a file that does not fit is refused before anything is written
         seed = None if method == "teacher" else 0
         subjects.append(
-            Subject(method, method, seed, network.arch, file_hash(path), True, True, network.taps, [], build)
+            Subject(
+                method,
+                method,
+                seed,
+                network.arch,
+                file_hash(path),
+                True,
+                True,
+                network.taps,
+                [],
+                build,
+                network.stem,
+            )
         )
     return subjects
 
@@ -151,7 +173,7 @@ def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Rec
 
 
 def _context(experiment: Experiment) -> Context:
-    config: Config = experiment.config
+    config, data = experiment.config, experiment.data
     trained = experiment.folder.path / "environment.json"
     here = {key: value for key, value in environment().items() if key != "command"}
     return Context(
@@ -162,4 +184,13 @@ def _context(experiment: Experiment) -> Context:
         bfloat16=experiment.machine.bfloat16,
         evaluated_on=here,
         trained_on=json.loads(trained.read_text(encoding="utf-8")) if trained.exists() else None,
+        made_on=_made_on(experiment),
+        test=data.identity.of_test,
     )
+
+
+def _made_on(experiment: Experiment) -> str:
+    """Digest of all that outputs depend on beside the network: images, normalisation, precision, device."""
+    data, machine = experiment.data, experiment.machine
+    parts = [data.fingerprint, data.mean.tolist(), data.std.tolist(), machine.bfloat16, machine.device.type]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ def load(path: Path) -> dict[str, Any]:
     """Read a dict of tensors and plain values onto the CPU.
 
     Raises:
-        UserError: no such file, or one that is no such dict.
+        UserError: no such file, one that is no such dict, or one that is not as it was written.
     """
+    _check_sums(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a foreign pickle protocol; the error says enough
@@ -39,11 +42,27 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
+def _check_sums(path: Path) -> None:
+    """Raise `UserError` for an archive with an entry that does not match its checksum: torch does not look."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error):
+        damaged = "its list of entries"
+    if damaged is not None:
+        raise UserError(
+            f"{path} is damaged ({damaged} is not as it was written): take another copy, or start over"
+        )
+
+
 def load_weights(model: nn.Module, path: Path, arch: str) -> None:
     """Fill `model` from a state dict, plain or under the key `state_dict`, `model` or `model_state_dict`.
 
     Raises:
-        UserError: a file that cannot be read, or whose names or shapes are not those of the model.
+        UserError: a file that cannot be read, whose names or shapes are not those of the model, or whose values no
+            network works with.
     """
     content = load(path)
     for key in ("state_dict", "model", "model_state_dict"):
@@ -54,6 +73,9 @@ def load_weights(model: nn.Module, path: Path, arch: str) -> None:
     problem = _misfit(model.state_dict(), weights)
     if problem:
         raise UserError(f"{path} does not fit {arch}: {problem}; give the architecture it was made with")
+    unsound = _unsound(model.state_dict(), weights)
+    if unsound:
+        raise UserError(f"{path}: {unsound}; no network works with these weights")
     model.load_state_dict(weights)
 
 
@@ -66,6 +88,19 @@ def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     for name, tensor in wanted.items():
         if tensor.shape != given[name].shape:
             return f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
+    return ""
+
+
+def _unsound(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What is wrong with weights that fit: not real numbers, not finite, a variance below 0."""
+    for name, tensor in given.items():
+        if wanted[name].is_floating_point() and not tensor.is_floating_point():
+            kind = "complex" if tensor.is_complex() else str(tensor.dtype).removeprefix("torch.")
+            return f"{name} holds {kind} numbers"
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return f"{name} holds NaN or infinity"
+        if name.rpartition(".")[2] == "running_var" and (tensor < 0).any():
+            return f"{name} holds a negative variance"
     return ""
 
 

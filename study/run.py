@@ -30,6 +30,7 @@ from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
 from training.experiment import Experiment
+from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
 from training.phases import say
 from training.teacher import is_given
@@ -119,9 +120,11 @@ def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
         keys = differing_keys(folder.config(), run.config)
         if keys:
             raise UserError(f"{folder.path} was made with other values of {', '.join(keys)}: remove it")
+        check_identity(folder.path, experiment.data)
     else:
         folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))
+        write_identity(folder.path, experiment.data)
         write_text(folder.path / "config.yaml", to_yaml(run.config))
     for job in study.jobs(run):
         given = job.name == TEACHER and is_given(experiment)

@@ -79,7 +79,7 @@ def test_a_finished_run_trains_nothing_again(run_copy, call_main):
     assert done.stdout.count("finished before, kept") == len(JOBS)
     after = files(run_copy)
     changed = {path.name for path in after if after[path] != before.get(path)}
-    assert changed <= {"config.yaml", "environment.json"} and before.keys() == after.keys()
+    assert changed <= {"config.yaml", "environment.json", "identity.json"} and before.keys() == after.keys()
 
 
 def test_a_new_seed_shares_the_teacher(run_copy, whole_run, call_main):

@@ -18,7 +18,7 @@ import main_eval
 from diagnostics import recording
 from diagnostics.recording import read
 from errors import exit_code
-from models.checkpoint import load
+from models.checkpoint import file_hash, load
 from models.zoo import build_model
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
@@ -113,7 +113,9 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monk
     weights = load(run / "seed0" / "kd" / "model.pt")
     torch.save({name: value * 2 for name, value in weights.items()}, run / "seed0" / "kd" / "model.pt")
     result = json.loads((run / "seed0" / "kd" / "result.json").read_text())
-    (run / "seed0" / "kd" / "result.json").write_text(json.dumps({**result, "model_sha256": "another"}))
+    (run / "seed0" / "kd" / "result.json").write_text(
+        json.dumps({**result, "model_sha256": file_hash(run / "seed0" / "kd" / "model.pt")})
+    )
     assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
     assert recorded == ["kd"]
 

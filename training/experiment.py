@@ -61,7 +61,7 @@ class Experiment:
 
     def trained(self, network: Network, job: JobFolder) -> nn.Module:
         """A finished job's network in evaluation mode on the device."""
-        return self.loaded(network, job.model)
+        return self.loaded(network, job.verified_model())
 
     def loaded(self, network: Network, path: Path) -> nn.Module:
         """A network with the weights of a file, in evaluation mode on the device.

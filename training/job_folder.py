@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from errors import UserError
 from files import write_text
 from models.checkpoint import file_hash, load, save
 
@@ -65,6 +66,22 @@ class JobFolder:
     @property
     def unfinished(self) -> bool:
         return self.path.exists() and not self.finished
+
+    def verified_model(self) -> Path:
+        """The file of weights, after a look whether it is the one that training left.
+
+        Raises:
+            UserError: it was removed, replaced or edited.
+        """
+        if not self.model.exists():
+            raise UserError(
+                f"{self.model} is gone, and {self.name} was finished: put it back or train it with --fresh"
+            )
+        if file_hash(self.model) != self.result()["model_sha256"]:
+            raise UserError(
+                f"{self.model} is not the file that training left: put that back, or train it with --fresh"
+            )
+        return self.model
 
     def result(self) -> dict[str, Any]:
         result: dict[str, Any] = json.loads((self.path / "result.json").read_text(encoding="utf-8"))

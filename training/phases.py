@@ -92,7 +92,7 @@ def _in_order(config: Config, names: list[JobName]) -> list[JobName]:
     return ordered
 
 
-def check(phase: str, experiment: Experiment) -> None:
+def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
     """Raise `UserError`, before anything is written, if what a phase needs is not there or does not fit."""
     config = experiment.config
     for network in (config.teacher, config.student):
@@ -108,7 +108,7 @@ def check(phase: str, experiment: Experiment) -> None:
     if phase in ("teacher", "all"):
         check_training(experiment)
     if phase in ("crd", "kd", "baselines") or (phase == "all" and is_given(experiment)):
-        check_teacher(experiment)
+        check_teacher(experiment, renewed=fresh and phase == "all")
     if phase in ("kd", "all"):
         _check_stage2(phase, experiment)
 

@@ -2,6 +2,7 @@
 
 runs/NAME/config.yaml         the resolved config
 runs/NAME/environment.json    versions, hardware, git state
+runs/NAME/identity.json       digests of the images, classes and normalisation that it was made from
 runs/NAME/teacher/            one teacher for all seeds
 runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scratch, kd, crd, crd_kd,
                               and stage2_VARIANT, stage1_VARIANT for each variant of the config
@@ -15,10 +16,12 @@ from pathlib import Path
 
 from configs.reading import differing_keys, load_config, to_yaml
 from configs.schema import Config
+from dataset.prepare import TrainingData
 from errors import UserError
 from files import write_text
 from training import distributed
 from training.environment import environment
+from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
 
@@ -60,18 +63,22 @@ class RunFolder:
         return sorted(int(name) for name in names if name.lstrip("-").isdigit())
 
 
-def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs: list[JobName]) -> None:
+def claim(
+    folder: RunFolder, config: Config, data: TrainingData, *, fresh: bool, resume: bool, jobs: list[JobName]
+) -> None:
     """Make the run folder ours to write in, or say why it is not.
 
     Args:
         folder: of the run.
         config: the resolved config.
+        data: the images as they are now.
         fresh: remove what `jobs` left, and what was trained from that, and start over.
         resume: go on with unfinished jobs.
         jobs: what is about to be trained.
 
     Raises:
-        UserError: an unfinished job without `fresh` or `resume`, or a run made with another config.
+        UserError: an unfinished job without `fresh` or `resume`, or a run made with another config or from other
+            images.
     """
     present = folder.present()
     outdated = _with_dependents(config, jobs, present) if fresh else []
@@ -82,6 +89,8 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
                 f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
                 "or start over with --phase all --fresh"
             )
+        if any(job not in outdated for job in present):
+            check_identity(folder.path, data)
     elif folder.path.exists() and any(folder.path.iterdir()):
         raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
     unfinished = [folder.job(job) for job in jobs if folder.job(job).unfinished]
@@ -96,6 +105,7 @@ def claim(folder: RunFolder, config: Config, *, fresh: bool, resume: bool, jobs:
         for job in outdated:
             folder.job(job).clear()
         folder.path.mkdir(parents=True, exist_ok=True)
+        write_identity(folder.path, data)
         write_text(folder.path / "config.yaml", to_yaml(config))
         write_text(folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
     distributed.barrier()

@@ -10,7 +10,7 @@ from torch import nn
 
 from dataset.images import Batch
 from dataset.prepare import TrainingData
-from errors import UserError
+from errors import UserError, warn
 from models.checkpoint import file_hash, load_weights
 from models.machine import Machine
 from models.zoo import STEMMED, find_weights
@@ -73,6 +73,7 @@ def ensure_teacher(experiment: Experiment) -> nn.Module:
         UserError: there is no teacher, or the given one does not fit.
     """
     settings, folder = experiment.config.teacher, experiment.folder.teacher
+    _refuse_another_file(experiment)
     missing = not folder.finished
     distributed.barrier()  # every process has looked before the first of them writes
     if missing:
@@ -80,10 +81,28 @@ def ensure_teacher(experiment: Experiment) -> nn.Module:
     return experiment.trained(settings, folder).requires_grad_(False)
 
 
-def check_teacher(experiment: Experiment) -> None:
-    """Raise `UserError`, before anything is written, if a phase that needs a teacher would have none that fits."""
-    if not experiment.folder.teacher.finished:
+def check_teacher(experiment: Experiment, renewed: bool) -> None:
+    """Raise `UserError`, before anything is written, if a phase that needs a teacher would have none that fits.
+
+    renewed: what the run has of a teacher is about to be removed.
+    """
+    if not renewed:
+        _refuse_another_file(experiment)
+    if renewed or not experiment.folder.teacher.finished:
         _given_teacher(experiment)
+
+
+def _refuse_another_file(experiment: Experiment) -> None:
+    """A given file that has changed since the run copied it is another teacher."""
+    path, folder = experiment.config.teacher.checkpoint, experiment.folder.teacher
+    if path is None or not folder.finished or not path.exists():
+        return
+    copied = folder.result().get("source_sha256")
+    if copied is not None and copied != file_hash(path):
+        raise UserError(
+            f"teacher.checkpoint {path} has changed since {folder.path} copied it: put the old file back, "
+            "or start over with --phase all --fresh"
+        )
 
 
 def is_given(experiment: Experiment) -> bool:
@@ -126,11 +145,24 @@ def _given_teacher(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
 
 def _take_over(experiment: Experiment) -> None:
     model, origin = _given_teacher(experiment)
-    _finish(experiment, experiment.machine.place(model), origin)
+    measures = _finish(experiment, experiment.machine.place(model), origin)
+    if distributed.rank() == 0:
+        _say_how_good(experiment, origin["source"], measures["test_top1"])
 
 
-def _finish(experiment: Experiment, model: nn.Module, result: dict[str, Any]) -> None:
+def _say_how_good(experiment: Experiment, source: str, top1: float) -> None:
+    if not experiment.machine.quiet:
+        print(f"teacher: taken over from {source}, test top-1 {top1:.4f}", flush=True)
+    if top1 <= 2 / experiment.data.num_classes:
+        warn(
+            f"the teacher from {source} is right on {100 * top1:.1f} % of the test images, hardly more than "
+            "chance: are its classes in another order, or its images normalised otherwise?"
+        )
+
+
+def _finish(experiment: Experiment, model: nn.Module, result: dict[str, Any]) -> Measures:
     measures = evaluate_splits(model, experiment.data, experiment.machine)
     if distributed.rank() == 0:
         experiment.folder.teacher.finish(model, {**result, **measures})
     distributed.barrier()
+    return measures

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from dataset.images import Batch
 from dataset.loader import view_batches
 from dataset.prepare import TrainingData
-from errors import UserError
+from errors import UserError, warn
 from files import write_text
-from models.checkpoint import weights_hash
+from models.checkpoint import file_hash, weights_hash
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training import distributed
@@ -114,7 +114,8 @@ def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: b
     if views == 0:
         return ViewedTeacher(teacher, widths, data, machine)
     folder = config.data.cache_dir / f"teacher-{_key(experiment, teacher)}"
-    missing = [view for view in range(views) if not (folder / f"view{view}.npy").exists()]
+    missing = [view for view in range(views) if not _is_whole(folder, view)]
+    distributed.barrier()  # every process has looked before one of them fills what is missing
     if missing and distributed.rank() == 0:
         size = len(missing) * len(data.train) * sum(widths) * 2 / 1e6
         print(f"caching the teacher's outputs for {len(missing)} views, {size:,.0f} MB in {folder}")
@@ -132,13 +133,34 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
     data, settings = experiment.data, experiment.config.data
     parts = {
         "teacher": weights_hash(teacher),
-        "taps": experiment.config.teacher.taps,
+        "taps": teacher.taps,
         "data": data.fingerprint,
         "views": [settings.seed, settings.crop, settings.flip, settings.image_size],
         "normalisation": [data.mean.tolist(), data.std.tolist()],
         "bfloat16": experiment.machine.bfloat16,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_whole(folder: Path, view: int) -> bool:
+    """Whether a view is there as it was written; a damaged one is removed with a word, to be filled anew."""
+    path, kept = folder / f"view{view}.npy", folder / f"view{view}.sha256"
+    if not path.exists():
+        return False
+    state = path.stat()
+    known = _seen.get(path)
+    if known == (state.st_size, state.st_mtime_ns):
+        return True
+    if kept.exists() and kept.read_text(encoding="utf-8").strip() == file_hash(path):
+        _seen[path] = state.st_size, state.st_mtime_ns
+        return True
+    warn(f"{path} is not as it was written: filled anew")
+    if distributed.rank() == 0:
+        path.unlink(missing_ok=True)
+    return False
+
+
+_seen: dict[Path, tuple[int, int]] = {}  # views that this process has read whole, with size and time of change
 
 
 @contextmanager
@@ -190,6 +212,7 @@ def _write_view(
                 write_text(mark, str(end))
                 done = end
     rows.flush()
+    write_text(folder / f"view{view}.sha256", file_hash(partial) + "\n")
     partial.replace(folder / f"view{view}.npy")
     mark.unlink(missing_ok=True)
 

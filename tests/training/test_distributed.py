@@ -30,6 +30,7 @@ from configs.schema import CRD, Data, Optimizer
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.decoded_cache import Images
+from dataset.sources import Source
 from models.machine import Machine
 from models.taps import Outputs
 from training import distributed
@@ -60,10 +61,11 @@ def run(kind, out):
     torch.manual_seed(distributed.rank() if kind is Aligned else 0)  # the processes start apart: the first counts
     source = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
-    images = ImageTensors(
-        Images(pixels, torch.arange(24).remainder(4).numpy()), torch.zeros(3), torch.ones(3), torch.device("cpu")
-    )
-    data = TrainingData(images, None, images, list("abcd"), "", Data(crop=1), torch.zeros(3), torch.ones(3))
+    source = Images(pixels, torch.arange(24).remainder(4).numpy())
+    zeros, ones = torch.zeros(3), torch.ones(3)
+    images = ImageTensors(source, zeros, ones, torch.device("cpu"))
+    identity = Source(source, source, source, list("abcd")).identity
+    data = TrainingData(images, None, images, list("abcd"), "", identity, Data(crop=1), zeros, ones)
     machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
     objective = kind(nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4)), data, machine)
     plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=lambda history: bool(history) and history[-1]["own"] == 1)

@@ -12,7 +12,7 @@ from torch import nn
 
 import training.teacher_outputs as module
 from dataset.loader import imageless_batches, training_batches
-from errors import UserError
+from errors import UserError, warn
 from models.zoo import classifier
 from training.teacher_outputs import CachedTeacher, LiveTeacher, teacher_outputs
 
@@ -80,7 +80,7 @@ def test_more_views_are_added_to_those_there_are(given):
     teacher_outputs(more, teacher)
     assert len(caches(experiment)) == 1
     after = {path.name: path.stat().st_mtime_ns for path in caches(experiment)[0].iterdir()}
-    assert set(after) - set(times) == {"view2.npy"} and times.items() <= after.items()
+    assert set(after) - set(times) == {"view2.npy", "view2.sha256"} and times.items() <= after.items()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,31 @@ def test_a_cache_belongs_to_one_teacher_data_taps_and_seed(given, overrides, see
     torch.testing.assert_close(outputs(batch).logits, reference.logits, rtol=2e-3, atol=1e-4)
 
 
+def files_of(folder):
+    """Views that are there, and views whose digest is; nothing else may be."""
+    found = sorted(folder.iterdir())
+    assert {path.suffix for path in found} <= {".npy", ".sha256"}
+    return [[path.stem for path in found if path.suffix == suffix] for suffix in (".npy", ".sha256")]
+
+
+@pytest.mark.parametrize("damage", ["one bit", "cut", "its digest"])
+def test_a_damaged_view_is_named_and_filled_anew(given, capsys, damage):
+    # Before, one flipped bit of a cached view changed the weights without a word.
+    warn.cache_clear()
+    experiment, teacher = given()
+    batch = batch_of(experiment, 1)
+    before = teacher_outputs(experiment, teacher)(batch)
+    folder = caches(experiment)[0]
+    path = folder / ("view1.sha256" if damage == "its digest" else "view1.npy")
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 4
+    path.write_bytes(content[:-7] if damage == "cut" else content)
+    module._seen.clear()  # as in another process
+    after = teacher_outputs(experiment, teacher)(batch)
+    assert torch.equal(before.logits, after.logits) and files_of(folder) == [["view0", "view1"]] * 2
+    assert "view1.npy is not as it was written: filled anew" in capsys.readouterr().err
+
+
 def test_an_interrupted_view_goes_on_at_its_mark(given, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 16)  # of 64 images
     monkeypatch.setattr(module, "EVALUATION_BATCH", 8)
@@ -127,7 +152,7 @@ def test_an_interrupted_view_goes_on_at_its_mark(given, monkeypatch):
     teacher_outputs(experiment, teacher)
     assert sum(images) == 64 * VIEWS - 32
     folder = caches(experiment)[0]
-    assert sorted(path.name for path in folder.iterdir()) == ["view0.npy", "view1.npy"]
+    assert files_of(folder) == [["view0", "view1"]] * 2
     resumed = np.load(folder / "view0.npy")
     (folder / "view0.npy").unlink()
     teacher_outputs(experiment, teacher)
@@ -144,7 +169,7 @@ def test_a_view_finished_but_not_yet_renamed_is_taken_as_it_is(given, monkeypatc
     monkeypatch.setattr(module, "run", lambda *_: pytest.fail("the teacher ran again"))
     teacher_outputs(experiment, teacher)
     np.testing.assert_array_equal(whole, np.load(folder / "view1.npy"))
-    assert sorted(path.name for path in folder.iterdir()) == ["view0.npy", "view1.npy"]
+    assert files_of(folder) == [["view0", "view1"]] * 2
 
 
 def test_two_runs_share_the_work_of_one_cache(given, monkeypatch):
@@ -157,7 +182,7 @@ def test_two_runs_share_the_work_of_one_cache(given, monkeypatch):
         found = [job.result()(batch_of(experiment, 3)).logits for job in jobs]
     assert sum(images) == 4 * 64
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
-    assert sorted(path.name for path in caches(experiment)[0].iterdir()) == [f"view{v}.npy" for v in range(4)]
+    assert files_of(caches(experiment)[0]) == [[f"view{v}" for v in range(4)]] * 2
 
 
 def test_what_another_run_is_filling_comes_last_and_is_waited_for(given, monkeypatch):
@@ -183,7 +208,7 @@ def test_what_another_run_is_filling_comes_last_and_is_waited_for(given, monkeyp
         monkeypatch.setattr(module.fcntl, "flock", finishes)
         teacher_outputs(experiment, teacher)
     assert (folder / "view0.npy").read_bytes() == first
-    assert sorted(path.name for path in folder.iterdir()) == ["view0.npy", "view1.npy"]
+    assert files_of(folder) == [["view0", "view1"]] * 2
 
 
 def test_a_live_teacher_serves_batches_without_images(given):

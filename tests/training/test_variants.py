@@ -158,11 +158,11 @@ def test_fresh_removes_what_was_trained_from_it(finished):
     experiment, _ = finished
     folder, config = experiment.folder, experiment.config
     (folder.path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-    claim(folder, config, fresh=True, resume=False, jobs=[stage2(0, "oracle")])
+    claim(folder, config, experiment.data, fresh=True, resume=False, jobs=[stage2(0, "oracle")])
     left = {path.name for path in (folder.path / "seed0").iterdir()}
     assert not {"stage2_oracle", "stage2_reheaded"} & left and "stage2_reused" in left
-    claim(folder, config, fresh=True, resume=False, jobs=[baseline(0, "kd")])
-    claim(folder, config, fresh=True, resume=False, jobs=[stage1(0)])
+    claim(folder, config, experiment.data, fresh=True, resume=False, jobs=[baseline(0, "kd")])
+    claim(folder, config, experiment.data, fresh=True, resume=False, jobs=[stage1(0)])
     left = {path.name for path in (folder.path / "seed0").iterdir()}
     assert left == {"stage1_relaxed", "stage2_relaxed", "stage2_blank"}
 
