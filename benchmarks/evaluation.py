@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from configs.schema import Config, Network, Teacher
+from configs.schema import Config, Student, Teacher
 from dataset.decoded_cache import Images
 from dataset.sources import Source
 from diagnostics import analysis
@@ -44,7 +44,7 @@ def random_subjects() -> tuple[Experiment, list[Subject]]:
     ]
     names = [str(number) for number in range(CLASSES)]
     source = Source(parts[0], parts[1], parts[2], names)
-    config = Config(name="random", teacher=Teacher(arch="resnet18"), student=Network(arch="resnet8"))
+    config = Config(name="random", teacher=Teacher(arch="resnet18"), student=Student(arch="resnet8"))
     machine = open_machine("auto", device)
     experiment = open_experiment(config, RunFolder(Path("random")), machine, source)
     subjects = []

@@ -73,18 +73,19 @@ def both(folder: Path, train: int, test: int) -> list[Timing]:
     trained_before(experiment)
     batch_size = config.kd.batch_size
     alone, steps = plain(experiment), steps_per_epoch(train, batch_size)
+    timed = max(1, steps // SHARE)
     rate = matrix_rate(torch.bfloat16 if experiment.machine.bfloat16 else torch.float32)
     image = experiment.data.train.normalised(torch.arange(1))
     forward = arithmetic(lambda: alone.model.eval()(image))
-    epoch = steps_of(alone, experiment, batch_size, config.crd.optimizer, steps // SHARE)
-    plain_timing = measure("a plain epoch", epoch, REPEATS, 3 * forward * batch_size * (steps // SHARE) / rate)
+    epoch = steps_of(alone, experiment, batch_size, config.crd.optimizer, timed)
+    plain_timing = measure("a plain epoch", epoch, REPEATS, 3 * forward * batch_size * timed / rate)
     before, start = peak_mb(), time.perf_counter()
     train_stage2(experiment, 0)
     seconds = time.perf_counter() - start
     views = min(config.teacher.views, config.kd.epochs)
     floor = forward * (views * train + test) / rate
     stage2 = Timing(f"{config.kd.epochs} epochs", seconds, seconds, 1, peak_mb() - before, floor)
-    return [_times(plain_timing, steps / (steps // SHARE)), stage2]
+    return [_times(plain_timing, steps / timed), stage2]
 
 
 def _times(timing: Timing, factor: float) -> Timing:

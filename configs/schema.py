@@ -129,7 +129,17 @@ class Network(Section):
         "cifar", "first layers of torchvision's resnets: 3x3 stride 1 without pooling, or the original"
     )
     weights: str | None = about(None, "torchvision weight name to start from, for example DEFAULT")
-    taps: Taps | None = about(None, "two module names, shallow first (default: the last two residual blocks)")
+    taps: Taps | None = about(
+        None,
+        "two module names, shallow first, with :input behind a name for what the module reads (default: the end "
+        "of the block before the last, and what the classifier reads)",
+    )
+
+
+class Student(Network):
+    allow_untrained: bool = about(
+        False, "whether taps may be named that leave parameters which neither stage trains at their initial values"
+    )
 
 
 class Teacher(Network):
@@ -254,7 +264,7 @@ class Config(Section):
     )
     data: Data = about(Data(), "images")
     teacher: Teacher = about(Teacher(), "the frozen teacher")
-    student: Network = about(Network(), "the student")
+    student: Student = about(Student(), "the student")
     crd: CRD = about(CRD(), "stage 1")
     kd: KD = about(KD(), "stage 2")
     baselines: Baselines = about(Baselines(), "end-to-end baselines on the same budget")

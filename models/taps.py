@@ -136,11 +136,16 @@ def default_taps(model: nn.Module) -> list[str]:
     """
     blocks = blocks_of(model)
     if len(blocks) < 2:
+        name = type(model).__name__
         raise UserError(
-            f"{type(model).__name__} has no residual blocks: name two modules with taps: [name, "
-            f"{classifier(model)[0]}{INPUT}]"
+            f"{name} has no residual blocks: name two modules with taps: [name, {default_deep_tap(model)}]"
         )
-    return [blocks[-2], f"{classifier(model)[0]}{INPUT}"]
+    return [blocks[-2], default_deep_tap(model)]
+
+
+def default_deep_tap(model: nn.Module) -> str:
+    """What the classifier reads."""
+    return f"{classifier(model)[0]}{INPUT}"
 
 
 def blocks_of(model: nn.Module) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from configs.schema import METHODS, Hypothesis
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
-from study.grid import Point, StudyRun, runs_of
+from study.grid import Point, StudyRun, points_of, runs_of
 from study.plan import record_folder
 from training.run_folder import RunFolder
 
@@ -25,10 +25,8 @@ class Measurement:
     """One model of one run.
 
     point: the grid's keys and values, without the seed. measures and per_image_following (n,), from
-    `shortcut.following_per_image`, are None where no cue is planted. extra: test_top1 and other numbers, all
-    summarised. For the self-checks it holds `cue_read`, the accuracy of a probe that reads the cue off augmented
-    images; `kl`, the training KL of each epoch of stage 2; and `shortcut.teacher` where a teacher is unbiased
-    and the grid does not say so.
+    `shortcut.following_per_image`, are None where no cue is planted. numbers: test_top1 and others by name, all
+    summarised; `cue_read`, the accuracy of a probe that reads the cue off augmented images, is checked too.
     """
 
     point: Point
@@ -36,7 +34,9 @@ class Measurement:
     method: str
     measures: Measures | None
     per_image_following: NDArray[np.float64] | None
-    extra: Mapping[str, Any]
+    numbers: Mapping[str, float | None]
+    kl: Sequence[float] = ()  # training KL of each epoch of stage 2, empty for other methods
+    teacher_arm: Literal["biased", "unbiased"] = "biased"  # cues that the run's teacher was trained on
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,11 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
     return measured, StudyContext(
         name=config.name,
         config=config.model_dump(mode="json"),
-        points=_unique([run.point for run in runs]),
+        points=points_of(config.study.grid),
         seeds=config.seeds,
         hypothesis=config.study.hypothesis,
         recorded=found,
     )
-
-
-def _unique(points: Sequence[Point]) -> list[Point]:
-    return [point for number, point in enumerate(points) if point not in points[:number]]
 
 
 def _measure(run: StudyRun, recording: shortcut_recording.CueRecording) -> Iterator[Measurement]:
@@ -100,13 +96,22 @@ def _measure(run: StudyRun, recording: shortcut_recording.CueRecording) -> Itera
     )
     for own, model in zip(shown, recording.models, strict=True):
         is_teacher = model.method == "teacher"
-        extra: dict[str, Any] = {"test_top1": model.test_top1}
+        numbers: dict[str, float | None] = {"test_top1": model.test_top1}
         if model.decoding is not None:
-            extra |= {"cue_decoding": model.decoding.cue_decoding, "label_decoding": model.decoding.label_decoding}
+            numbers["cue_decoding"] = model.decoding.cue_decoding
+            numbers["label_decoding"] = model.decoding.label_decoding
         if is_teacher:
-            extra |= {"cue_read": recording.about.cue_read, "shortcut.teacher": run.config.shortcut.teacher}
-        elif model.method not in METHODS and "kl" in model.history:
-            extra["kl"] = model.history["kl"]
+            numbers["cue_read"] = recording.about.cue_read
+        stage2 = not is_teacher and model.method not in METHODS
         measured = measures(own, None if is_teacher else teacher) if own else None
         following = following_per_image(own) if own else None
-        yield Measurement(run.point, run.seed, model.method, measured, following, extra)
+        yield Measurement(
+            point=run.point,
+            seed=run.seed,
+            method=model.method,
+            measures=measured,
+            per_image_following=following,
+            numbers=numbers,
+            kl=model.history.get("kl", ()) if stage2 else (),
+            teacher_arm=run.config.shortcut.teacher,
+        )

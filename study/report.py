@@ -19,7 +19,7 @@ from diagnostics.report.folder import make, write_figures, write_json, write_tab
 from diagnostics.report.page import embedded, facts, template
 from diagnostics.tables.table import Table, letter
 from files import write_text
-from study import figures as figures_shortcut
+from study import figures as study_figures
 from study import tables as study_tables
 from study.answer import answer
 from study.figures import Examples
@@ -170,12 +170,12 @@ def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
     drawn: dict[str, Figure | None] = {}
     for place in places(report):
         if report.planted:
-            drawn[place.name("following")] = figures_shortcut.dots(place.arms, ("following", "unbiased"))
-            drawn[place.name("inheritance")] = figures_shortcut.inheritance(place.inheritance, stated)
+            drawn[place.name("following")] = study_figures.dots(place.arms, ("following", "unbiased"))
+            drawn[place.name("inheritance")] = study_figures.inheritance(place.inheritance, stated)
         else:
-            drawn[place.name("accuracy")] = figures_shortcut.dots(place.arms, ("test_top1",))
+            drawn[place.name("accuracy")] = study_figures.dots(place.arms, ("test_top1",))
     if examples is not None:
-        drawn["examples"] = figures_shortcut.examples(examples)
+        drawn["examples"] = study_figures.examples(examples)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 

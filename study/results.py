@@ -11,7 +11,6 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Real
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -215,10 +214,9 @@ def checks(records: Sequence[Measurement]) -> list[Check]:
     for record in records:
         place = f"{label_of(record.point)}, seed {record.seed}"
         if record.method == TEACHER and record.measures:
-            arm = record.point.get(TEACHER_ARM, record.extra.get(TEACHER_ARM, "biased"))
-            gaps[arm].append((place, accuracy_gap(record.measures)))
-        cue_read.append((place, record.extra.get("cue_read")))
-        falls.append((f"{record.method}, {place}", final_fall(record.extra.get("kl") or [])))
+            gaps[record.teacher_arm].append((place, accuracy_gap(record.measures)))
+        cue_read.append((place, record.numbers.get("cue_read")))
+        falls.append((f"{record.method}, {place}", final_fall(record.kl)))
     return [
         biased_teachers(gaps["biased"]),
         unbiased_teachers(gaps["unbiased"]),
@@ -250,7 +248,7 @@ def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
         reference = measured.get((_key(fair), record.method, record.seed))
         if record.measures and reference and fair != record.point:
             excess = excess_following(record.measures, reference)
-            record = replace(record, extra={**record.extra, "excess_following": excess})
+            record = replace(record, numbers={**record.numbers, "excess_following": excess})
         result.append(record)
     return result
 
@@ -258,12 +256,7 @@ def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
 def _numbers(record: Measurement) -> dict[str, float | None]:
     names = [field.name for field in fields(Measures) if field.name not in ("images", "shows", "notes")]
     shares = {name: getattr(record.measures, name) for name in names} if record.measures else {}
-    extra = {
-        name: value
-        for name, value in record.extra.items()
-        if value is None or isinstance(value, Real) and not isinstance(value, bool)
-    }
-    return {**shares, **extra}
+    return {**shares, **record.numbers}
 
 
 def _number(record: Measurement | None, name: str) -> float | None:

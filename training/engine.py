@@ -168,6 +168,18 @@ def _finite(sums: dict[str, Tensor], steps: int) -> Measures:
     return means
 
 
+def _refuse_divergence(measures: Measures, model: nn.Module) -> None:
+    """A network that diverged in the last step of an epoch is not done, though its terms were finite till then."""
+    for name, value in measures.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{name} became {value} after an epoch: training stopped, lower the phase's optimizer.lr"
+            )
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{name} is no longer finite after an epoch: lower the phase's optimizer.lr")
+
+
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
     """Logits of a network in evaluation mode for images in order, (N, classes) float32."""
@@ -251,6 +263,7 @@ def fit(
                 means = train_one_epoch(trained, batches(epoch), optimizer, schedule, machine, progress)
             seconds = time.perf_counter() - started
             measures = distributed.from_first(objective.measure())  # so that all decide the same
+            _refuse_divergence(measures, objective.model)
             history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **measures})
             best = _better(best, history[-1], objective.model)
             if rank == 0:

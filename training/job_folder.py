@@ -130,14 +130,17 @@ class JobFolder:
         self._write_metrics(history)
 
     def _write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(dict(line)) + "\n" for line in history))
+        write_text(
+            self.path / "metrics.jsonl",
+            "".join(json.dumps(dict(line), allow_nan=False) + "\n" for line in history),
+        )
 
     def finish(self, model: nn.Module, result: Mapping[str, Any]) -> None:
         """Write the weights, then the result, and drop the checkpoint."""
         self.path.mkdir(parents=True, exist_ok=True)
         save(self.model, {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
         complete = {**result, "model_sha256": file_hash(self.model)}
-        write_text(self.path / "result.json", json.dumps(complete, indent=2) + "\n")
+        write_text(self.path / "result.json", json.dumps(complete, indent=2, allow_nan=False) + "\n")
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
     @contextmanager

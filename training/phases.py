@@ -10,6 +10,8 @@ from configs.reading import to_yaml
 from configs.schema import CRD, KD, Config
 from dataset.loader import steps_per_epoch
 from errors import UserError
+from models.parts import share_of, untrained_by_both
+from models.taps import default_deep_tap, default_taps
 from models.zoo import count_parameters, find_weights
 from training import distributed
 from training.baselines import train_baseline
@@ -109,8 +111,30 @@ def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
         check_training(experiment)
     if phase in ("crd", "kd", "baselines") or (phase == "all" and is_given(experiment)):
         check_teacher(experiment, renewed=fresh and phase == "all")
+    if phase in ("crd", "kd", "all"):
+        for variant in ("", *config.variants):
+            _check_trained(experiment.of_variant(variant))
     if phase in ("kd", "all"):
         _check_stage2(phase, experiment)
+
+
+def _check_trained(experiment: Experiment) -> None:
+    """Raise `UserError` where taps and stage 2 leave parameters of the student at their initial values."""
+    config = experiment.config
+    if config.student.allow_untrained or config.kd.features != "stage1":
+        return
+    model = experiment.build(config.student, pretrained=False)
+    named = config.student.taps or default_taps(model)
+    weights = (config.crd.lambda_penultimate, config.crd.lambda_last)
+    taps = [tap for tap, weight in zip(named, weights, strict=True) if weight > 0]
+    left = untrained_by_both(model, taps, config.kd.train, config.data.image_size)
+    if left:
+        where = "" if not experiment.variant else f" in variant {experiment.variant}"
+        raise UserError(
+            f"student.taps {', '.join(taps)}: with kd.train={config.kd.train}{where} neither stage trains "
+            f"{100 * share_of(left, model):.0f} % of {config.student.arch}'s parameters: name a deeper tap, such "
+            f"as {default_deep_tap(model)}, or say student.allow_untrained=true"
+        )
 
 
 def _check_stage2(phase: str, experiment: Experiment) -> None:

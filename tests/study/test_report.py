@@ -74,8 +74,9 @@ def records(
         following = float(images.mean())
         unbiased = 0.5 + following / 2 + rng.normal(0, 0.001)
         own = measured(following, unbiased, 0.5 if biased else unbiased_gap, method == "teacher")
-        extra = {"cue_decoding": 0.9, "label_decoding": 0.8, "cue_read": 0.99, "kl": [2.0, *[1.0] * 10]}
-        found.append(Measurement(point, seed, method, own, images, extra))
+        numbers = {"cue_decoding": 0.9, "label_decoding": 0.8, "cue_read": 0.99}
+        arm = "biased" if biased else "unbiased"
+        found.append(Measurement(point, seed, method, own, images, numbers, [2.0, *[1.0] * 10], arm))
     return found
 
 

@@ -40,9 +40,10 @@ def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[M
         rates = METHODS if teacher == "biased" else dict.fromkeys(METHODS, 0.05)
         for method, rate in {"teacher": 0.6 if teacher == "biased" else 0.05, **rates}.items():
             images = rng.binomial(9, rate, 200) / 9
-            extra = {"test_top1": 0.9, "cue_read": 0.99, "kl": [3.0, 2.0, 1.01, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]}
+            numbers = {"test_top1": 0.9, "cue_read": 0.99}
+            kl = [3.0, 2.0, 1.01, *[1.0] * 7]
             result = measured(float(images.mean()), gap if method == "teacher" else 0.3)
-            records.append(Measurement(point, seed, method, result, images, extra))
+            records.append(Measurement(point, seed, method, result, images, numbers, kl, teacher))
     return records
 
 
@@ -107,14 +108,14 @@ def test_checks_pass_and_fail_when_they_should(results):
     assert [check.passed for check in results.checks] == [True] * 4
     assert results.checks[0].value == pytest.approx(0.5)
     records = planted_study(unbiased_gap=-0.08, biased_gap=0.02)  # as of a "biased" teacher on random cues
-    bad = replace(records[3], extra={"cue_read": 0.3, "kl": [4.0, 3.0, 2.0, 1.0, 0.5]})
+    bad = replace(records[3], numbers={"cue_read": 0.3}, kl=[4.0, 3.0, 2.0, 1.0, 0.5])
     checks = {check.name: check for check in conclude([*records[:3], bad, *records[4:]], STATED).checks}
     assert [check.passed for check in checks.values()] == [False] * 4
     assert checks["teacher_unbiased"].value == pytest.approx(0.08)
     assert "8 of 8 fail, at worst 2.0 points" in checks["teacher_biased"].sentence
     assert checks["converged"].value == pytest.approx(0.5)
     assert checks["converged"].failed == ["kd, cue patch, teacher biased, students biased, seed 0"]
-    unseen = conclude([replace(records[1], extra={})], None).checks
+    unseen = conclude([replace(records[1], numbers={}, kl=())], None).checks
     assert [check.passed for check in unseen] == [None] * 4
 
 

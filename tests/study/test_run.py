@@ -18,6 +18,8 @@ from errors import UserError
 from models.checkpoint import load
 from study import plan as study_plan
 from study import run as study
+from study.examples import choose_examples
+from study.figures import Examples
 from study.grid import read_shard, runs_of
 from study.measurements import Measurement, load_measurements
 from study.results import conclude as analyse
@@ -138,12 +140,23 @@ def test_records_hold_what_the_study_needs(whole_study):
     assert (len(context.recorded), len(context.points), context.seeds) == (8, 8, [0])
     assert context.hypothesis.where == {"shortcut.teacher": "biased"}
     first = {record.method: record for record in records if record.point == context.points[0]}
-    assert first["teacher"].extra["cue_read"] > 0.5 and "kl" not in first["crd_kd"].extra
-    assert len(first["head"].extra["kl"]) == 1 and first["head"].measures.fidelity_aligned is not None
+    assert first["teacher"].numbers["cue_read"] > 0.5 and first["crd_kd"].kl == first["teacher"].kl == ()
+    assert all(record.teacher_arm == record.point["shortcut.teacher"] for record in records)
+    assert len(first["head"].kl) == 1 and first["head"].measures.fidelity_aligned is not None
     assert first["two_stage"].per_image_following.shape == (32,)
     results = analyse(records, context.hypothesis)
     assert len(results.hypothesis) == 4 and len(results.inheritance) == 4 * 4
     json.dumps(to_plain(results))
+
+
+def test_examples_are_of_the_stated_point_and_fool_teacher_and_student(whole_study):
+    _, context = load_measurements(whole_study[0])
+    shown = choose_examples(context)
+    assert isinstance(shown, Examples) and list(shown.answers) == ["teacher", "crd_kd", "two_stage"]
+    assert shown.place == "conflicting 0.1, teacher biased, students biased, seed 0"
+    assert len(shown.labels) <= 8 and shown.pixels.shape == (len(shown.labels), 3, 16, 16)
+    for name in ("teacher", "two_stage"):  # of however few there are on this machine
+        assert all(answer != label for answer, label in zip(shown.answers[name], shown.labels, strict=True))
 
 
 def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, tmp_path):
@@ -206,7 +219,7 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
     records, context = load_measurements(tmp_path / "p")
     assert [record.method for record in records] == ["teacher", "kd", "two_stage"]
     assert context.hypothesis is None
-    assert all(record.measures is None and 0 <= record.extra["test_top1"] <= 1 for record in records)
+    assert all(record.measures is None and 0 <= record.numbers["test_top1"] <= 1 for record in records)
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar100_folder"])

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from CKA import linear_cka
+from errors import UserError
 from models.checkpoint import load
 from models.zoo import classifier
 from training.crd import Alignment, HeldOut, HierarchicalCRD, build_crd, plateaued, train_stage1
 from training.engine import seed_everything, train_step
 from training.job_name import stage1
+from training.phases import check
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher
 
@@ -175,3 +177,18 @@ def test_a_plateau_ends_stage1_and_is_said(with_teacher, capsys):
     result = experiment.folder.job(stage1(0)).result()
     assert (result["epochs"], result["ended_by"]) == (2, "plateau")
     assert "stage 1 ended after 2 of 7 epochs" in capsys.readouterr().out
+
+
+NAMED = ("student.arch=vgg11", "data.image_size=32", "student.taps=[features.10, features.20]")
+
+
+def test_taps_that_leave_parameters_untrained_by_both_stages_are_refused(make_experiment, tmp_path):
+    # Before, 93 % of vgg11's parameters kept their initial values without a word.
+    experiment = make_experiment(*NAMED, "kd.train=head")
+    with pytest.raises(UserError, match=r"neither stage trains 93 % of vgg11's .* such as classifier\.6:input"):
+        check("all", experiment)
+    assert not experiment.folder.path.exists()
+    check("all", make_experiment(*NAMED, "kd.train=head", "student.allow_untrained=true"))
+    check("all", make_experiment(*NAMED, "kd.train=last_block"))
+    check("all", make_experiment(*NAMED[:2], "student.taps=[features.10, classifier.6:input]", "kd.train=head"))
+    check("teacher", make_experiment(*NAMED, "kd.train=head"))  # which trains no student

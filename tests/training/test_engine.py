@@ -243,3 +243,31 @@ def test_evaluation_agrees_with_sklearn_and_leaves_the_mode_alone(make_experimen
     assert measures["test_loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(4)), rel=1e-5)
     assert model.training
     assert_same(before, model.state_dict())
+
+
+class DivergesAtTheEnd(CrossEntropy):
+    """Its terms are finite throughout; what it gives after the epoch is not."""
+
+    def __init__(self, *arguments, of="measures"):
+        super().__init__(*arguments)
+        self.of = of
+
+    def measure(self):
+        if self.of == "weights":
+            with torch.no_grad():
+                self.model.fc.bias[0] = torch.inf
+            return {}
+        return {"test_loss": float("nan")}
+
+
+@pytest.mark.parametrize(
+    ("of", "said"), [("measures", "test_loss became nan"), ("weights", "is no longer finite")]
+)
+def test_a_network_that_diverged_in_its_last_step_is_not_done(make_experiment, tmp_path, of, said):
+    # Before, NaN stood in metrics.jsonl and result.json, and the job counted as finished.
+    experiment = make_experiment()
+    objective = DivergesAtTheEnd(experiment.new_student(0), experiment.data, experiment.machine, of=of)
+    folder = JobFolder(tmp_path / "job")
+    with pytest.raises(UserError, match=said):
+        fit(objective, experiment.data, Plan(1, 16, Optimizer(), seed=0), experiment.machine, folder)
+    assert not (folder.path / "checkpoint.pt").exists() and not (folder.path / "metrics.jsonl").exists()

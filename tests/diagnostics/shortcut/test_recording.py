@@ -1,5 +1,3 @@
-"""Of diagnostics/shortcut/recording.py, and diagnostics/shortcut/probe.py."""
-
 from __future__ import annotations
 
 from collections import Counter
