@@ -150,17 +150,25 @@ def _minibatches(count: int) -> tuple[torch.Tensor, ...]:
     return batches
 
 
-def projected_cosine(teacher: RecordedModel, student: RecordedModel, tap: Tap) -> float | None:
-    """Mean cosine of the pairs behind stage 1's projections of a tap; None for a model that has none."""
-    sides = {}
+def projected(
+    teacher: RecordedModel, student: RecordedModel, tap: Tap
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """A tap of student and teacher behind stage 1's projections, (N, D) each; None for a model that has none."""
+    sides = []
     for side, model in (("student", student), ("teacher", teacher)):
         weight = student.projections.get(f"losses.{tap}.project_{side}.weight")
         bias = student.projections.get(f"losses.{tap}.project_{side}.bias")
         if weight is None or bias is None:
             return None
         features = torch.from_numpy(getattr(model, tap)).float()
-        sides[side] = F.linear(features, torch.from_numpy(weight), torch.from_numpy(bias))
-    return F.cosine_similarity(sides["student"], sides["teacher"]).mean().item()
+        sides.append(F.linear(features, torch.from_numpy(weight), torch.from_numpy(bias)))
+    return sides[0], sides[1]
+
+
+def projected_cosine(teacher: RecordedModel, student: RecordedModel, tap: Tap) -> float | None:
+    """Mean cosine of the pairs behind stage 1's projections of a tap; None for a model that has none."""
+    pair = projected(teacher, student, tap)
+    return None if pair is None else F.cosine_similarity(*pair).mean().item()
 
 
 def shape(model: RecordedModel, recording: Recording) -> Shape:
@@ -188,7 +196,7 @@ def information(
         return Information(labels, None, None)
     compared = [model for model in thorough if model is not teacher]
     shared = {student.name: information_on_teacher(teacher, student, recording) for student in compared}
-    bounds = {student.name: _nce_bound(student, recording) for student in compared}
+    bounds = {student.name: contrastive_bound(teacher, student, recording) for student in compared}
     return Information(labels, shared, {name: bound for name, bound in bounds.items() if bound is not None})
 
 
@@ -206,15 +214,26 @@ def information_on_teacher(
     return mutual_information(teacher.last[rows].astype(np.float64), student.last[rows].astype(np.float64))
 
 
-def _nce_bound(student: RecordedModel, recording: Recording) -> ContrastiveBound | None:
-    """log K − L of the last tap at the end of stage 1, where the loss is the softmax one (mean of directions)."""
-    settings = recording.context.config["crd"]
-    history = student.meta.history
-    if student.meta.method != "stage1" or not history or settings["objective"] != "infonce":
+def contrastive_bound(
+    teacher: RecordedModel, student: RecordedModel, recording: Recording
+) -> ContrastiveBound | None:
+    """log K − L of stage 1's projections of the last tap, on test images: the mean of both directions.
+
+    Negatives are all other images of a random batch, so it is a lower bound whatever stage 1 was trained with.
+    None for another model than stage 1's, or without a whole batch of images.
+    """
+    pair = projected(teacher, student, "last")
+    batches = [rows for rows in _minibatches(len(recording.labels)) if len(rows) == MINIBATCH]
+    if student.meta.method != "stage1" or pair is None or not batches:
         return None
-    candidates = settings["num_negatives"] if settings["negatives"] == "bank" else settings["batch_size"] - 1
-    loss = history[-1]["crd_last"] / 2
-    return ContrastiveBound(nce_lower_bound(loss, candidates), loss, candidates)
+    losses = []
+    for rows in batches:
+        own, other = (F.normalize(side[rows], dim=1) for side in pair)  # (K + 1, D) each
+        scores = own @ other.T / recording.context.config["crd"]["temperature"]
+        target = torch.arange(len(rows))
+        losses += [F.cross_entropy(scores, target).item(), F.cross_entropy(scores.T, target).item()]
+    loss = float(np.mean(losses))
+    return ContrastiveBound(nce_lower_bound(loss, MINIBATCH - 1), loss, MINIBATCH - 1)
 
 
 def robustness(models: Sequence[RecordedModel], teacher: RecordedModel | None, recording: Recording) -> Robustness:

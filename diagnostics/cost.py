@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What `model_cost` measures."""
+    """What `model_costs` measures of a model."""
 
     parameters: int
     flops: int  # of one image; a multiply-add is two
@@ -53,19 +53,20 @@ class CostRatio:
     notes: dict[str, str]
 
 
-def model_cost(
-    model: nn.Module,
+def model_costs(
+    models: Sequence[nn.Module],
     input_shape: Sequence[int],
     device: torch.device | str = "cpu",
     batches: Sequence[int] = (1, 128),
     seconds: float = 1.5,
-) -> Cost:
-    """Cost of a model in evaluation mode on random images of `input_shape` (3, H, W).
+) -> list[Cost]:
+    """Cost of models in evaluation mode on random images of `input_shape` (3, H, W), timed in turn.
 
-    A copy is measured, so the model itself keeps its device and its mode. Parameters that two layers share
-    count once. FLOPs are those PyTorch's counter knows, convolutions and matrix products, with a multiply-add
+    Copies are measured, so the models themselves keep their device and their mode. Parameters that two layers
+    share count once. FLOPs are those PyTorch's counter knows, convolutions and matrix products, with a multiply-add
     as 2 (papers that say "MACs" or count it as 1 show half); normalisation, activations and pooling are not
-    counted. A batch size takes about `seconds`, or 5 passes after one of warm-up where these are slower.
+    counted. A batch size takes about `seconds` a model, or 5 passes after one of warm-up where these are slower;
+    the models take turns pass by pass, so that what else the machine does meets them alike.
 
     Raises
     ------
@@ -73,21 +74,28 @@ def model_cost(
     """
     if not batches or min(batches) < 1 or seconds < 0:
         raise ValueError(f"need batches of 1 or more, seconds of 0 or more, got {list(batches)}, {seconds}")
-    model = copy.deepcopy(model).to(device).eval()
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
+    models = [copy.deepcopy(model).to(device).eval() for model in models]
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(max(batches), *input_shape, generator=generator).to(device)  # (B, 3, H, W)
     with torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
-            model(images[:1])
-        latencies = [_latency(model, images[:batch], seconds) for batch in batches]
+        latencies = [_latencies(models, images[:batch], seconds) for batch in batches]
+        return [
+            _cost(model, images[:1], [of_batch[number] for of_batch in latencies], str(device))
+            for number, model in enumerate(models)
+        ]
+
+
+def _cost(model: nn.Module, image: torch.Tensor, latencies: list[Latency], device: str) -> Cost:
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    with FlopCounterMode(display=False) as counter:
+        model(image)
     return Cost(
         parameters=sum(p.numel() for p in model.parameters()),
         flops=int(counter.get_total_flops()),
         state_bytes=buffer.tell(),
         latencies=latencies,
-        device=str(device),
+        device=device,
         threads=torch.get_num_threads(),
     )
 
@@ -115,28 +123,36 @@ def ratio_to(cost: Cost, reference: Cost) -> CostRatio:
     return CostRatio(ratio("parameters"), ratio("flops"), ratio("state_bytes"), latency, notes)
 
 
-def _latency(model: nn.Module, images: torch.Tensor, seconds: float) -> Latency:
-    _seconds_each(lambda: model(images), images.device, budget=seconds / 5, at_least=1)  # warm-up
-    times = _seconds_each(lambda: model(images), images.device, budget=seconds * 4 / 5, at_least=MIN_REPEATS)
+def _latencies(models: Sequence[nn.Module], images: torch.Tensor, seconds: float) -> list[Latency]:
+    _seconds_each(models, images, budget=seconds / 5, at_least=1)  # warm-up
+    times = _seconds_each(models, images, budget=seconds * 4 / 5, at_least=MIN_REPEATS)
+    return [_latency(len(images), of_model) for of_model in times]
+
+
+def _latency(batch: int, times: Sequence[float]) -> Latency:
     low, median, high = (float(q) for q in np.percentile(times, [25, 50, 75]))
     return Latency(
-        batch=len(images),
+        batch=batch,
         repeats=len(times),
         median_ms=1000 * median,
         iqr_ms=1000 * (high - low),
-        images_per_second=len(images) / median,
+        images_per_second=batch / median,
     )
 
 
-def _seconds_each(run: Callable[[], object], device: torch.device, budget: float, at_least: int) -> list[float]:
-    times: list[float] = []
-    end = time.perf_counter() + budget
-    while len(times) < at_least or time.perf_counter() < end:
-        _synchronise(device)
-        start = time.perf_counter()
-        run()
-        _synchronise(device)  # a GPU returns before it has finished
-        times.append(time.perf_counter() - start)
+def _seconds_each(
+    models: Sequence[nn.Module], images: torch.Tensor, budget: float, at_least: int
+) -> list[list[float]]:
+    """Times of passes, the models in turn, for about `budget` seconds a model."""
+    times: list[list[float]] = [[] for _ in models]
+    end = time.perf_counter() + budget * len(models)
+    while models and (len(times[0]) < at_least or time.perf_counter() < end):
+        for model, of_model in zip(models, times, strict=True):
+            _synchronise(images.device)
+            start = time.perf_counter()
+            model(images)
+            _synchronise(images.device)  # a GPU returns before it has finished
+            of_model.append(time.perf_counter() - start)
     return times
 
 

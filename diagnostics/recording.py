@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from diagnostics.cost import Cost, Latency, model_cost
+from diagnostics.cost import Cost, Latency, model_costs
 from diagnostics.plain import to_plain
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
 from models.machine import Machine
@@ -157,15 +157,41 @@ def record(
         if old is None or old.context.made_on != context.made_on
         else {(model.meta.made_by, model.meta.detailed): model for model in old.models}
     )
+    costs = _costs(subjects, known, data.settings.image_size, machine)
     models = []
     for subject in tqdm(subjects, desc="evaluating", disable=machine.quiet or None, leave=False, unit="model"):
         found = known.get((made_by(subject), subject.detailed))
         if found is not None:
-            again = _meta(subject, found.meta.layers, found.meta.widths, found.meta.cost)
+            again = _meta(subject, found.meta.layers, found.meta.widths, costs.get(_architecture(subject)))
             models.append(replace(found, meta=again))
         else:
-            models.append(_record_one(subject, data, machine, shared, probe))
+            models.append(_record_one(subject, data, machine, shared, probe, costs.get(_architecture(subject))))
     return Recording(context, probe_labels=data.train.labels.cpu().numpy()[probe], models=models, **shared)
+
+
+def _architecture(subject: Subject) -> tuple[str, str] | None:
+    """What cost depends on, None for a subject whose cost is not shown."""
+    return (subject.arch, subject.stem) if subject.detailed else None
+
+
+def _costs(
+    subjects: Sequence[Subject], known: Mapping[tuple[str, bool], RecordedModel], image_size: int, machine: Machine
+) -> dict[tuple[str, str] | None, Cost]:
+    """One cost an architecture, as measured before or now, all that are new in turn."""
+    costs: dict[tuple[str, str] | None, Cost] = {}
+    new: dict[tuple[str, str], Subject] = {}
+    for subject in subjects:
+        architecture, found = _architecture(subject), known.get((made_by(subject), subject.detailed))
+        if architecture is None:
+            continue
+        if found is not None and found.meta.cost is not None:
+            costs.setdefault(architecture, found.meta.cost)
+        new.setdefault(architecture, subject)
+    missing = {architecture: subject for architecture, subject in new.items() if architecture not in costs}
+    shape = (3, image_size, image_size)
+    built = [subject.build().eval() for subject in missing.values()]
+    measured = model_costs(built, shape, machine.device, seconds=COST_SECONDS)
+    return {**costs, **dict(zip(missing, measured, strict=True))}
 
 
 def _sample(total: int, most: int) -> NDArray[np.int64]:
@@ -203,6 +229,7 @@ def _record_one(
     machine: Machine,
     shared: Mapping[str, NDArray[Any]],
     probe: NDArray[np.int64],
+    cost: Cost | None,
 ) -> RecordedModel:
     model = subject.build().eval()
     layers = blocks_of(model) or list(subject.taps or ())
@@ -213,11 +240,8 @@ def _record_one(
     logits, features = _forward(tapped, data.test, np.arange(len(data.test)), machine)
     sample = [feature[shared["layer_indices"]] for feature in features[: len(layers)]]
     probe_features = _forward(tapped, data.train, probe, machine)[1][positions[1]]
-    cost = None
     corrupted = np.empty((0, 0, 0), dtype=np.int32)
     if subject.detailed:
-        size = data.settings.image_size
-        cost = model_cost(model, (3, size, size), machine.device, seconds=COST_SECONDS)
         corrupted = _corrupted(model, data.test, shared["corrupted_indices"], machine)
     projections = {name: value.float().numpy() for name, value in (subject.projections or {}).items()}
     return RecordedModel(

@@ -119,7 +119,7 @@ def degrade(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
 class CorruptionError:
     """Error under corruption as a multiple of the reference's: 1 the same, below 1 more robust."""
 
-    mean: float | None  # mCE, over all corruptions; None if one of them is not defined
+    mean: float | None  # over all six corruptions; None if one of them is not defined
     by_corruption: dict[str, float | None]
     notes: dict[str, str]
 
@@ -127,13 +127,15 @@ class CorruptionError:
 def mean_corruption_error(
     errors: Mapping[str, Sequence[float]], reference_errors: Mapping[str, Sequence[float]]
 ) -> CorruptionError:
-    """mCE of Hendrycks & Dietterich 2019, section 4.3, with the teacher as reference in AlexNet's place.
+    """Errors relative to a reference, after the mCE of Hendrycks & Dietterich 2019, section 4.3.
+
+    Theirs is of fifteen corruptions against AlexNet, this of six against the teacher: not the same number.
 
     Parameters
     ----------
     errors, reference_errors : for each corruption the error rates in [0, 1] at severity 1 to 5.
 
-    CE_c = (sum over severities of the errors) / (the same sum of the reference); mCE is the mean of CE_c over
+    CE_c = (sum over severities of the errors) / (the same sum of the reference); the mean is that of CE_c over
     c. It is not a percentage. A corruption under which the reference never errs has no CE.
 
     Raises

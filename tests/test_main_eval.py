@@ -93,6 +93,12 @@ def test_a_run_is_evaluated_and_reported(trained):
         assert (folder / name).stat().st_size > 0, name
 
 
+def test_one_architecture_has_one_latency(trained):
+    report = json.loads((trained[0] / "eval" / "report.json").read_text())
+    times = {json.dumps(report["cost"][name]["latencies"]) for name in ("scratch", "kd", "two_stage")}
+    assert len(times) == 1  # before, three numbers that differed by the machine's other work
+
+
 def test_predictions_alone_give_the_same_report(trained, tmp_path, monkeypatch, capfd):
     run, _ = trained
     shutil.copy(run / "eval" / "predictions.npz", tmp_path)

@@ -57,7 +57,7 @@ def information(section: Information) -> Table:
     for name, bound in (section.nce_bound or {}).items():
         fixed = [Cell(bound.value), Cell(bound.negatives, note="Negatives K of each positive, not images.")]
         none = [Cell(None, note="The critic reads the projections; no neighbours and no PCA.") for _ in range(3)]
-        cells.append([Cell(name), Cell("the teacher: log K − L of stage 1"), *fixed, *none])
+        cells.append([Cell(name), Cell("the teacher: log K − L on test images"), *fixed, *none])
     caption = "Estimated mutual information: labels by Ross 2014, the teacher's features by KSG."
     return Table("information", caption, columns, cells, "No model was looked at in detail.")
 

@@ -70,7 +70,7 @@ def robustness(section: Robustness) -> Table:
     kinds = list(next(iter(section.errors.values()), {}))
     columns = [
         MODEL,
-        Column("mce", "mCE", decimals(2)),
+        Column("relative_error", "relative error", decimals(2)),
         *(Column(kind, f"{kind.replace('_', ' ')}, %", percent()) for kind in kinds),
     ]
     cells = []
@@ -80,7 +80,8 @@ def robustness(section: Robustness) -> Table:
         mean = relative.mean if relative else None
         cells.append([Cell(name), Cell(mean, note=why), *(Cell(sum(rates[k]) / len(rates[k])) for k in kinds)])
     caption = (
-        f"Mean error over five severities on {section.images:,} corrupted test images; mCE of the teacher is 1."
+        f"Mean error over five severities on {section.images:,} corrupted test images, and relative to the "
+        "teacher's over all six corruptions."
     )
     return Table("robustness", caption, columns, cells, "No model was tested on corrupted images.")
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from diagnostics.analysis import similarity
-from diagnostics.recording import Meta, RecordedModel
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from diagnostics import analysis
+from diagnostics.analysis import contrastive_bound, similarity
+from diagnostics.recording import Context, Meta, RecordedModel, Recording
 
 
 def recorded(features: np.ndarray) -> RecordedModel:
@@ -24,3 +29,30 @@ def test_minibatch_cka_does_not_depend_on_images_standing_by_class():
     assert 0.2 < exact < 0.9
     assert abs(told.last.linear_minibatch / exact - 1) < 0.02
     assert abs(told.layers.matrix.values[0][0] / exact - 1) < 0.02
+
+
+def test_the_contrastive_bound_is_that_of_other_images_as_negatives():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(600, 5)).astype(np.float16)
+    projections = {
+        f"losses.last.project_{side}.weight": np.eye(5, dtype=np.float32) for side in ("student", "teacher")
+    }
+    projections |= {name.replace("weight", "bias"): np.zeros(5, np.float32) for name in projections}
+    teacher = recorded(features)
+    stage1 = replace(recorded(features), projections=projections)
+    stage1 = replace(stage1, meta=replace(stage1.meta, method="stage1"))
+    crd = {"temperature": 0.1, "objective": "nce", "mode": "exact", "negatives": "bank", "num_negatives": 9999}
+    context = Context("run", {"crd": crd}, [], "", False, {}, None)
+    nothing = np.arange(0)
+    recording = Recording(context, np.zeros(600, np.int64), nothing, nothing, nothing, nothing, [])
+    bound = contrastive_bound(teacher, stage1, recording)
+    unit = features.astype(float) / np.linalg.norm(features.astype(float), axis=1, keepdims=True)
+    losses = []
+    for rows in analysis._minibatches(600)[:2]:
+        scores = unit[rows] @ unit[rows].T / 0.1
+        losses.append(np.mean(logsumexp(scores, axis=1) - np.diag(scores)))
+    # before, K was the config's number of negatives and L the training loss, whatever the images and the mode
+    assert bound.negatives == 255 and bound.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert bound.value == pytest.approx(np.log(255) - np.mean(losses), rel=1e-5)
+    assert contrastive_bound(teacher, replace(stage1, meta=replace(stage1.meta, method="kd")), recording) is None
+    assert contrastive_bound(teacher, recorded(features), recording) is None

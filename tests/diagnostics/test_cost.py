@@ -4,12 +4,17 @@ import dataclasses
 import io
 import json
 import time
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from diagnostics.cost import Cost, Latency, model_cost, ratio_to
+from diagnostics.cost import Cost, Latency, model_costs, ratio_to
+
+
+def model_cost(model: nn.Module, shape: tuple[int, int, int], **options: Any) -> Cost:
+    return model_costs([model], shape, **options)[0]
 
 
 def small_net() -> nn.Module:
@@ -98,3 +103,21 @@ def test_ratios_that_are_not_defined() -> None:
 def test_wrong_input_is_named() -> None:
     with pytest.raises(ValueError, match="batches"):
         model_cost(small_net(), (3, 8, 8), batches=(0,))
+
+
+def test_models_take_turns() -> None:
+    order: list[str] = []
+
+    class Noting(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            order.append(self.name)
+            return x.sum(dim=(1, 2, 3))
+
+    costs = model_costs([Noting("a"), Noting("b")], (3, 2, 2), batches=(1,), seconds=0.0)
+    assert order[:12] == ["a", "b"] * 6  # one of warm-up and five of each
+    assert [cost.latencies[0].repeats for cost in costs] == [5, 5]
+    assert model_costs([], (3, 2, 2)) == []
