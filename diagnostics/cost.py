@@ -66,7 +66,7 @@ def model_costs(
     share count once. FLOPs are those PyTorch's counter knows, convolutions and matrix products, with a multiply-add
     as 2 (papers that say "MACs" or count it as 1 show half); normalisation, activations and pooling are not
     counted. A batch size takes about `seconds` a model, or 5 passes after one of warm-up where these are slower;
-    the models take turns pass by pass, so that what else the machine does meets them alike.
+    models take turns pass by pass, so that what else the machine does meets them alike.
 
     Raises
     ------
