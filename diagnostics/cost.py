@@ -63,8 +63,8 @@ def model_costs(
     """Cost of models in evaluation mode on random images of `input_shape` (3, H, W), timed in turn.
 
     Copies are measured, so the models themselves keep their device and their mode. Parameters that two layers
-    share count once. FLOPs are those PyTorch's counter knows, convolutions and matrix products, a multiply-add as 2
-    (papers that say "MACs" or count it as 1 show half); normalisation, activations and pooling are not
+    share count once. FLOPs are those PyTorch's counter knows, convolutions and matrix products, a multiply-add
+    as 2 (papers that say "MACs" or count it as 1 show half); normalisation, activations and pooling are not
     counted. A batch size takes about `seconds` a model, or 5 passes after one of warm-up where these are slower;
     models take turns pass by pass, so that what else the machine does meets them alike.
 
