@@ -45,6 +45,11 @@ class ImageTensors:
         self.mean, self.std = mean.to(device), std.to(device)
         self.cues = cues
 
+    @property
+    def side(self) -> int:
+        """S, in pixels."""
+        return self.pixels.shape[-1]
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -17,8 +17,8 @@ from losses.crd import FROM_BANK, CRDLoss
 from losses.negatives import NegativeSampler
 from models.checkpoint import save
 from models.machine import Machine
+from models.parts import depends_on
 from models.taps import Outputs, TappedModel
-from models.zoo import classifier
 from training import distributed
 from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, fit, seed_everything
 from training.experiment import Experiment
@@ -121,9 +121,10 @@ class Alignment(Objective):
         self.model, self.tapped, self.crd = model, tapped, crd
         self.teacher = teacher
         self.held_out = held_out
-        classifier(model)[1].requires_grad_(False)
-        out = tapped.eval()(held_out.images.normalised(held_out.indices[:1]))
-        freeze_beyond([own for own, _ in crd.pairs(out, out).values()], tapped)
+        named = [name for tap, name in zip(TAPS, tapped.taps, strict=True) if tap in crd.losses]
+        reached = {id(parameter) for parameter in depends_on(model, named, held_out.images.side)}
+        for parameter in model.parameters():  # several processes wait for the gradients of all that trains
+            parameter.requires_grad_(id(parameter) in reached)
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         terms: dict[str, Term] = self.crd(self.tapped(batch.images), self.teacher(batch), batch.indices)
@@ -138,15 +139,6 @@ class Alignment(Objective):
 
     def measure(self) -> Measures:
         return self.held_out.measure(self.tapped, self.crd)
-
-
-def freeze_beyond(taps: Sequence[Tensor], tapped: TappedModel) -> None:
-    """Freeze what none of its `taps` depends on: several processes wait for the gradients of all that trains."""
-    parameters = [parameter for parameter in tapped.parameters() if parameter.requires_grad]
-    total = torch.stack([tap.sum() for tap in taps]).sum()
-    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
 
 
 class HeldOut:
