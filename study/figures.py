@@ -60,7 +60,7 @@ def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figu
 
 
 def inheritance(rows: Sequence[InheritanceRow], stated: Sequence[str]) -> Figure | None:
-    """Bars from 0, none of the teachers' difference inherited, with bootstrap intervals; `stated` are darker."""
+    """Bars from 0, none of the teachers' difference inherited, with their intervals; `stated` are darker."""
     if not rows:
         return None
     methods = [row.method for row in rows]

@@ -96,7 +96,7 @@ def inheritance(rows: Sequence[InheritanceRow], notes: Mapping[str, str], names:
         *_keys(names),
         Column("method", "method"),
         Column("seeds", "seeds", grouped),
-        Column("value", "inheritance [95 % bootstrap]", decimals(2), interval=True),
+        Column("value", "inheritance [95 % Fieller]", decimals(2), interval=True),
     ]
     cells = [[*_point(row, names), Cell(row.method), Cell(len(row.seeds)), _inherited(row)] for row in rows]
     caption = "Inheritance: 0 none of the teachers' difference in following, 1 all of it."

@@ -10,10 +10,12 @@ Letters: n test images, J shows an image, C classes, K cues (those of a class, a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from diagnostics.statistics import CONFIDENCE
 
@@ -23,7 +25,8 @@ SMALLEST_GAP = 0.02  # teachers whose following differs by less have too little 
 NO_ALIGNED = "No image is shown under the cue of its class."
 NO_CONFLICTING = "No image is shown under the cue of another class."
 TEACHER_NOT_GIVEN = "No teacher is given."
-OTHER_IMAGES_ONLY = "One seed: the interval speaks of other test images, not of training again."
+NO_RATIO_OF_ONE = "One seed says nothing about another training, so there is no interval."
+NO_BOUND = "The teachers' difference varies so much over these seeds that the ratio has no bounds."
 
 
 @dataclass(frozen=True)
@@ -177,39 +180,50 @@ def inheritance(
     unbiased_student: NDArray[np.floating],
     biased_teacher: NDArray[np.floating],
     unbiased_teacher: NDArray[np.floating],
-    seed: int = 0,
-    resamples: int = 2000,
 ) -> Inheritance:
     """[student of biased - student of unbiased teacher] / [biased - unbiased teacher], each the following.
 
     Each argument is (S, n): for each seed `following_per_image` on the same shows; images with a NaN are left out.
-    Following of a seed is the mean over its images, and the ratio is that of the sums over seeds. The 95 %
-    percentile interval draws seeds with replacement and, within each drawn seed, images. No value where the
-    teachers differ by less than SMALLEST_GAP, no interval where they do so in any resample.
+    Following of a seed is the mean over its images, and the ratio is that of the sums over seeds. The 95 % interval
+    is Fieller's (1954), for a ratio of means over seeds that vary together. No value where the teachers differ by
+    less than SMALLEST_GAP; no interval with one seed, or where the teachers vary so much that it has no bound.
 
-    Raises ValueError when shapes differ, a seed has no image left, or resamples is below 1.
+    Raises ValueError when shapes differ or a seed has no image left.
     """
     arrays = [np.asarray(a, float) for a in (biased_student, unbiased_student, biased_teacher, unbiased_teacher)]
     shapes = [array.shape for array in arrays]
-    if arrays[0].ndim != 2 or len(set(shapes)) != 1 or resamples < 1:
-        raise ValueError(f"the four arrays must all be (S, n), and resamples 1 or more: got {shapes}, {resamples}")
+    if arrays[0].ndim != 2 or len(set(shapes)) != 1:
+        raise ValueError(f"the four arrays must all be (S, n): got {shapes}")
     students, teachers = arrays[0] - arrays[1], arrays[2] - arrays[3]  # (S, n)
     kept = np.isfinite(students) & np.isfinite(teachers)
     if not kept.any(axis=1).all():
         raise ValueError("each seed needs an image that all four models saw under the cue of another class")
-    pairs = [np.stack([students[s, kept[s]], teachers[s, kept[s]]], axis=1) for s in range(len(students))]
-    numerator, denominator = np.mean([pair.mean(axis=0) for pair in pairs], axis=0)
-    if denominator < SMALLEST_GAP:
+    own = np.array([students[s, kept[s]].mean() for s in range(len(students))])  # (S,)
+    theirs = np.array([teachers[s, kept[s]].mean() for s in range(len(students))])
+    if theirs.mean() < SMALLEST_GAP:
         reason = f"The teachers' following differs by less than {100 * SMALLEST_GAP:g} points."
-        return Inheritance(None, None, None, len(pairs), dict.fromkeys(("value", "low", "high"), reason))
-    ratio = float(numerator / denominator)
-    drawn = _resampled_means(pairs, np.random.default_rng(seed), resamples)  # (resamples, 2)
-    if drawn[:, 1].min() < SMALLEST_GAP:
-        reason = f"In some resamples the teachers' following differs by less than {100 * SMALLEST_GAP:g} points."
-        return Inheritance(ratio, None, None, len(pairs), dict.fromkeys(("low", "high"), reason))
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    notes = dict.fromkeys(("low", "high"), OTHER_IMAGES_ONLY) if len(pairs) == 1 else {}
-    return Inheritance(ratio, float(low), float(high), len(pairs), notes)
+        return Inheritance(None, None, None, len(own), dict.fromkeys(("value", "low", "high"), reason))
+    ratio = float(own.mean() / theirs.mean())
+    bounds = fieller(own, theirs) if len(own) > 1 else None
+    if bounds is None:
+        reason = NO_RATIO_OF_ONE if len(own) == 1 else NO_BOUND
+        return Inheritance(ratio, None, None, len(own), dict.fromkeys(("low", "high"), reason))
+    return Inheritance(ratio, *bounds, len(own), {})
+
+
+def fieller(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The 95 % interval of a ratio of the means of (S,) pairs (Fieller 1954); None if it has no bounds.
+
+    All ratios r for which the paired t-test does not reject mean(numerators - r denominators) = 0.
+    """
+    n, d = float(numerators.mean()), float(denominators.mean())
+    cov = np.cov(numerators, denominators) / len(numerators)  # (2, 2) of the two means
+    t2 = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numerators) - 1)) ** 2
+    a, b, c = d**2 - t2 * cov[1, 1], n * d - t2 * cov[0, 1], n**2 - t2 * cov[0, 0]
+    if a <= 0:
+        return None
+    spread = math.sqrt(max(0.0, b**2 - a * c))
+    return float((b - spread) / a), float((b + spread) / a)
 
 
 def _share(
@@ -263,21 +277,3 @@ def _fidelity(shown: Shown, teacher: Shown | None, notes: dict[str, str]) -> dic
         "fidelity_followed": _share("fidelity_followed", same, followed, nothing, notes),
         "also_followed": _share("also_followed", shown.follows, followed, nothing, notes),
     }
-
-
-def _resampled_means(
-    pairs: list[NDArray[np.float64]], rng: np.random.Generator, resamples: int
-) -> NDArray[np.float64]:
-    """Means (resamples, 2) over S drawn seeds, and in each over as many drawn images as it has.
-
-    Images with the same two numbers are exchangeable, so the counts of each kind are drawn, not the images.
-    """
-    S = len(pairs)
-    drawn_seeds = rng.integers(S, size=(resamples, S))
-    sums = np.zeros((resamples, 2))
-    for s, pair in enumerate(pairs):
-        kinds, counts = np.unique(pair.round(12), axis=0, return_counts=True)
-        rows, _ = np.nonzero(drawn_seeds == s)  # a resample stands here as often as it drew this seed
-        drawn = rng.multinomial(len(pair), counts / len(pair), size=len(rows))  # (rows, kinds)
-        np.add.at(sums, rows, drawn @ kinds / len(pair))
-    return sums / S

@@ -7,7 +7,17 @@ from typing import Protocol
 
 from diagnostics.results import MethodOverSeeds, MethodsCompared, Pair
 from diagnostics.statistics import PairedStatistics
-from diagnostics.tables.table import Cell, Column, Table, decimals, difference_cell, grouped, percent, signed
+from diagnostics.tables.table import (
+    Cell,
+    Column,
+    Table,
+    decimals,
+    difference_cell,
+    grouped,
+    percent,
+    signed,
+    significant,
+)
 
 PAIR = (Column("a", "A"), Column("b", "B"))
 
@@ -36,7 +46,7 @@ def pairs(rows: Sequence[Pair]) -> Table:
         Column("quoted", "McNemar"),
         Column("log10_p", "log₁₀ p", decimals(2)),
         Column("holm_log10_p", "Holm log₁₀ p", decimals(2)),
-        Column("detectable", "detectable, points", percent()),
+        Column("detectable", "detectable (uncorrected), points", percent()),
     ]
     cells = [
         [
@@ -100,7 +110,7 @@ def errors(rows: Sequence[Compared]) -> Table:
     columns = [
         *PAIR,
         *(Column(kind, heading, decimals(3)) for kind, heading in kinds.items()),
-        Column("odds_ratio", "odds ratio", decimals(2), interval=True),
+        Column("odds_ratio", "odds ratio", significant(2), interval=True),
         Column("disagreement", "disagreement, %", percent()),
         Column("double_fault", "double fault, %", percent()),
     ]

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from diagnostics.shortcut.measures import (
     Measures,
     Shown,
     accuracy_gap,
     excess_following,
+    fieller,
     following_per_image,
     inheritance,
     measures,
@@ -150,7 +152,8 @@ def test_inheritance_of_all_and_of_nothing():
     rng = np.random.default_rng(0)
     biased, unbiased = draws(rng, [0.5, 0.6, 0.4], 100), draws(rng, [0.05] * 3, 100)
     same = inheritance(biased, unbiased, biased, unbiased)
-    assert (same.value, same.low, same.high, same.seeds, same.notes) == (1, 1, 1, 3, {})
+    assert (same.low, same.high) == pytest.approx((1, 1), abs=1e-6)
+    assert (same.value, same.seeds, same.notes) == (1, 3, {})
     nothing = inheritance(unbiased, unbiased, biased, unbiased)
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
     hole = biased.copy()
@@ -165,33 +168,38 @@ def test_inheritance_is_not_given_where_teachers_hardly_differ():
     result = inheritance(low, low, low + 0.01, low)
     assert result.value is None and set(result.notes) == {"value", "low", "high"}
     result = inheritance(low, low, np.stack([low[0] + 0.5, low[1]]), low)  # one of two seeds is no teacher
-    assert result.value == 0 and result.low is None and set(result.notes) == {"low", "high"}
+    assert result.value == 0 and result.low is None and "no bounds" in result.notes["low"]
     result = inheritance(low[:1], low[:1], low[:1] + 0.5, low[:1])
-    assert result.low is not None and "One seed" in result.notes["low"]
+    assert result.value == 0 and result.low is None and "One seed" in result.notes["low"]
     with pytest.raises(ValueError, match="S, n"):
         inheritance(low, low, low[:, :50], low)
     with pytest.raises(ValueError, match="each seed"):
         inheritance(low * np.nan, low, low, low)
 
 
-def test_the_interval_equals_a_plain_bootstrap_and_covers():
-    rng = np.random.default_rng(1)
-    covered, trials, seeds = 0, 60, 10
-    for trial in range(trials):
-        taught = rng.normal(0.5, 0.05, seeds)  # the true ratio is 0.4 / 1
-        given = 0.1 + 0.4 * (taught - 0.1) + rng.normal(0, 0.03, seeds)
-        arms = [draws(rng, rates, 60) for rates in (given, [0.1] * seeds, taught, [0.1] * seeds)]
-        result = inheritance(*arms, seed=trial, resamples=400)
-        covered += result.low <= 0.4 <= result.high
-    assert covered >= 0.85 * trials
-    plain = []
-    for _ in range(2000):
-        picked = rng.integers(seeds, size=seeds)
-        images = rng.integers(60, size=(seeds, 60))
-        a, b, c, d = (arm[picked[:, None], images] for arm in arms)
-        plain.append((a - b).sum() / (c - d).sum())
-    wide = inheritance(*arms, resamples=2000)
-    assert (wide.low, wide.high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.01)
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_interval_of_inheritance_covers(seeds):
+    # A bootstrap over seeds and images covered 83, 88 and 90 % of the time with these numbers of seeds.
+    rng, trials, truth = np.random.default_rng(seeds), 600, 0.6
+    covered = 0
+    for _ in range(trials):
+        theirs = 0.5 + 0.08 * rng.standard_normal(seeds)  # the teachers' difference of each seed
+        own = truth * theirs + 0.05 * rng.standard_normal(seeds)
+        fair = np.full((seeds, 1), 0.1)
+        result = inheritance(fair + own[:, None], fair, fair + theirs[:, None], fair)
+        covered += result.low is None or result.low <= truth <= result.high  # without bounds all ratios are in it
+    assert covered / trials == pytest.approx(0.95, abs=0.03)
+
+
+def test_fieller_is_the_set_that_the_paired_t_test_does_not_reject():
+    rng = np.random.default_rng(0)
+    theirs = 0.5 + 0.1 * rng.standard_normal(6)
+    own = 0.7 * theirs + 0.05 * rng.standard_normal(6)
+    low, high = fieller(own, theirs)
+    assert low < own.mean() / theirs.mean() < high
+    for bound in (low, high):
+        assert stats.ttest_1samp(own - bound * theirs, 0).pvalue == pytest.approx(0.05, abs=1e-9)
+    assert fieller(own, theirs - theirs.mean()) is None
 
 
 def test_measures_are_plain_numbers():

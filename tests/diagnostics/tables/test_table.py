@@ -14,6 +14,7 @@ from diagnostics.tables.table import (
     letter,
     percent,
     signed,
+    significant,
     to_csv,
     to_tex,
     to_text,
@@ -50,6 +51,10 @@ TABLE = Table(
         (decimals(2), 0.006, "0.01"),
         (decimals(2), 7.5e9, "7.5e+09"),
         (grouped, 11220132, "11,220,132"),
+        (significant(2), 19015.52, "19,000"),
+        (significant(2), 70.67, "71"),
+        (significant(2), 9.62, "9.6"),
+        (significant(2), 0.0123, "0.012"),
     ],
 )
 def test_numbers_as_they_are_shown(show, value, text):
