@@ -184,9 +184,10 @@ def inheritance(
     """[student of biased - student of unbiased teacher] / [biased - unbiased teacher], each the following.
 
     Each argument is (S, n): for each seed `following_per_image` on the same shows; images with a NaN are left out.
-    Following of a seed is the mean over its images, and the ratio is that of the sums over seeds. The 95 % interval
-    is Fieller's (1954), for a ratio of means over seeds that vary together. No value where the teachers differ by
-    less than SMALLEST_GAP; no interval with one seed, or where the teachers vary so much that it has no bound.
+    Following of a seed is the mean over its images, and the ratio is that of the sums over seeds. The 95 %
+    interval is Fieller's (1954), for a ratio of means over seeds that vary together. No value where the teachers
+    differ by less than SMALLEST_GAP; no interval with one seed, or where the teachers vary so much that it has no
+    bound.
 
     Raises ValueError when shapes differ or a seed has no image left.
     """
