@@ -307,3 +307,21 @@ def test_mistakes_in_a_cue_file_are_named(cue_file: CueFile, load: Load) -> None
         cue_file.prepare()
     with pytest.raises(UserError, match="cannot be read"):
         prepare(load(cue_file.root), Data(), torch.device("cpu"), Shortcut(cue="file", file=cue_file.root))
+
+
+@pytest.mark.parametrize(("again", "refused"), [("land", False), ("water", True)])
+def test_a_cue_file_that_contradicts_itself_is_refused(
+    cue_file: CueFile, load: Load, again: str, refused: bool
+) -> None:
+    source = load(cue_file.root)
+    cue_file.prepare()
+    with open(cue_file.path, "a", encoding="utf-8") as file:
+        file.write(f"\ntrain/ant/100.png,{again}")
+    shortcut = Shortcut(cue="file", file=cue_file.path)
+    if refused:  # before, the last row was taken
+        with pytest.raises(
+            UserError, match="train/ant/100.png has the cue 'land' in one row and 'water' in another"
+        ):
+            prepare(source, Data(), torch.device("cpu"), shortcut)
+    else:
+        prepare(source, Data(), torch.device("cpu"), shortcut)
