@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+# what reading a zip, npz or pt file with flipped bits may raise
+ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, EOFError, OSError)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -105,13 +105,13 @@ def way_of(arguments: argparse.Namespace) -> str:
     if (arguments.teacher is None) != (arguments.student is None):
         raise UserError("--teacher and --student go together: give both files of weights")
     files = arguments.teacher is not None
+    if not files and arguments.run is not None and arguments.run.suffix == ".npz":
+        return "predictions.npz"
     if arguments.export is not None:
         return "--teacher --student --export" if files else "RUN_DIR --export" if arguments.run else "--export"
     if files:
         return "--teacher --student"
-    if arguments.run is None:
-        return "no RUN_DIR"
-    return "predictions.npz" if arguments.run.suffix == ".npz" else "RUN_DIR"
+    return "no RUN_DIR" if arguments.run is None else "RUN_DIR"
 
 
 def refuse_ignored(parser: argparse.ArgumentParser, arguments: argparse.Namespace, way: str) -> None:

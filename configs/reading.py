@@ -6,7 +6,7 @@ section.key=value` overrides any field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,6 +17,8 @@ from pydantic import BaseModel, ValidationError
 from configs.merge import merge
 from configs.schema import Config
 from errors import UserError, nearest
+
+GONE = (("crd", "queue_length"),)  # sections and keys that earlier versions wrote, without effect on what is left
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -31,6 +33,23 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         if not separator:
             raise UserError(f"--set {override}: write KEY=VALUE, for example --set crd.temperature=0.07")
         _assign(values, key.strip(), _parse(text, f"--set {key}"))
+    return _validated(values, path)
+
+
+def load_written(path: Path) -> Config:
+    """Read the config.yaml of a run or a study, which this or an earlier version wrote.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    values = _read_yaml(path)
+    for section, key in GONE:
+        if isinstance(values.get(section), dict):
+            values[section].pop(key, None)
+    return _validated(values, path)
+
+
+def _validated(values: Mapping[str, Any], path: Path) -> Config:
     try:
         return Config.model_validate(merge(Config().model_dump(), values))
     except ValidationError as error:

@@ -69,7 +69,7 @@ def analyse(recording: Recording) -> Report:
         curves={model.name: model.meta.history for model in models},
         fidelity=None
         if teacher is None
-        else {s.name: faithful(teacher, s, recording) for s in compared if s.name in correct},
+        else {model.name: faithful(teacher, model, recording) for model in classifiers if model is not teacher},
         representation=None if teacher is None else {s.name: similarity(teacher, s) for s in compared},
         robustness=robustness(models, teacher, recording),
         sentences=sentences(pairs, seeds),

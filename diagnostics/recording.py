@@ -25,6 +25,7 @@ from dataset.prepare import TrainingData
 from diagnostics.cost import Cost, Latency, model_costs
 from diagnostics.plain import to_plain
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
+from files import ARCHIVE_ERRORS
 from models.machine import Machine
 from models.taps import TappedModel, blocks_of, default_taps
 
@@ -311,10 +312,10 @@ def read(path: Path) -> Recording:
         ValueError: a file that holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             metas = [Meta.from_json(json.loads(text)) for text in arrays["meta"]]
             models = [_read_one(arrays, meta, f"{number}.") for number, meta in enumerate(metas)]
             shared = {name: arrays[name] for name in SHARED}
             return Recording(Context(**json.loads(str(arrays["context"]))), models=models, **shared)
-    except (OSError, KeyError, TypeError, ValueError, EOFError) as error:
+    except (KeyError, TypeError, *ARCHIVE_ERRORS) as error:
         raise ValueError(f"{path} is no file of predictions: {error}") from None

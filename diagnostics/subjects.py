@@ -106,8 +106,10 @@ def find_subject(experiment: Experiment, method: str, seed: int | None) -> Subje
     """The model of a run that is asked for, of its first seed where none is given.
 
     Raises:
-        UserError: it is not there, or not finished.
+        UserError: it is not there, or not finished; a seed of the teacher, which has none.
     """
+    if method == "teacher" and seed is not None:
+        raise UserError(f"--seed {seed}: a run has one teacher for all seeds, leave --seed out")
     found = {(subject.method, subject.seed): subject for subject in subjects_of_run(experiment)}
     seeds = experiment.folder.seeds()
     of = None if method == "teacher" else seed if seed is not None else next(iter(seeds), None)
@@ -165,7 +167,7 @@ def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Rec
     try:
         old = recording.read(path) if path.exists() else None
     except ValueError:
-        old = None  # of another version: recorded again below
+        old = None  # damaged, or of another version: recorded again below
     new = recording.record(subjects, experiment.data, experiment.machine, _context(experiment), old)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: recording.write(new, file))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from files import write_atomically
+from files import ARCHIVE_ERRORS, write_atomically
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -44,12 +43,12 @@ def load(path: Path) -> dict[str, Any]:
 
 def _check_sums(path: Path) -> None:
     """Raise `UserError` for an archive with an entry that does not match its checksum: torch does not look."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error):
+    except ARCHIVE_ERRORS:
         damaged = "its list of entries"
     if damaged is not None:
         raise UserError(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from configs.reading import load_config
 from dataset.prepare import TrainingData, prepare
 from dataset.shortcut import stamp
 from dataset.sources import load_source
@@ -18,6 +17,7 @@ from study.figures import Examples, followed
 from study.grid import Point, agrees, label_of
 from study.measurements import RecordedRun, StudyContext
 from study.results import TEACHER, TEACHER_ARM
+from training.run_folder import RunFolder
 
 
 def choose_examples(context: StudyContext) -> Examples | str:
@@ -69,5 +69,5 @@ def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
 
 
 def _data(place: RecordedRun) -> TrainingData:
-    config = load_config(place.run / "config.yaml")
+    config = RunFolder(place.run).config()
     return prepare(load_source(config.data), config.data, torch.device("cpu"), config.shortcut)

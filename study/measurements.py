@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.reading import load_config
 from configs.schema import METHODS, Hypothesis
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
@@ -69,7 +68,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
     """
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder} is no study (no config.yaml in it): make one with main.py --phase study")
-    config = load_config(folder / "config.yaml")
+    config = RunFolder(folder).config()
     runs = runs_of(config)
     measured: list[Measurement] = []
     found = []

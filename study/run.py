@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from configs.reading import differing_keys, load_config, to_yaml
+from configs.reading import differing_keys, to_yaml
 from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.subjects import subjects_of_run
@@ -33,6 +33,7 @@ from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
 from training.phases import say
+from training.run_folder import RunFolder
 from training.teacher import is_given
 
 
@@ -92,7 +93,7 @@ def _claim(study: StudyRuns) -> None:
     with _locked(study.folder):
         seeds = study.config.seeds
         if path.exists():
-            old = load_config(path)
+            old = RunFolder(study.folder).config()
             keys = differing_keys(old, study.config)
             if keys:
                 raise UserError(

@@ -93,6 +93,13 @@ def test_a_run_is_evaluated_and_reported(trained):
         assert (folder / name).stat().st_size > 0, name
 
 
+def test_every_student_that_classifies_is_compared_with_the_teacher(trained):
+    report = json.loads((trained[0] / "eval" / "report.json").read_text())
+    students = {model["name"] for model in report["models"]} - {"teacher"}
+    assert set(report["fidelity"]) == students and {"kd", "kd/1"} <= students
+    assert set(report["calibration"]) == students | {"teacher"}
+
+
 def test_one_architecture_has_one_latency(trained):
     report = json.loads((trained[0] / "eval" / "report.json").read_text())
     times = {json.dumps(report["cost"][name]["latencies"]) for name in ("scratch", "kd", "two_stage")}
@@ -194,6 +201,17 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
     assert "no finished crd of seed 0: it has kd, kd/1" in exported(run, "--model", "crd")
     assert "does not classify" in exported(run, "--model", "stage1")
     assert "no finished kd of seed 7" in exported(run, "--model", "kd", "--seed", "7")
+    assert "one teacher for all seeds, leave --seed out" in exported(run, "--model", "teacher", "--seed", "0")
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.999, -1])
+def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch, capfd):
+    content = bytearray((trained[0] / "eval" / "predictions.npz").read_bytes())
+    place = len(content) - 10 if position < 0 else int(position * len(content))
+    content[place] ^= 255
+    (tmp_path / "predictions.npz").write_bytes(content)
+    code, out, err = call(monkeypatch, capfd, tmp_path / "predictions.npz")
+    assert (code, out) == (2, "") and "is no file of predictions" in err and len(err.splitlines()) == 1
 
 
 def test_recordings_survive_the_file(trained):
@@ -273,7 +291,7 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["nowhere", "--config", "a.yaml"], "--config is not read together with RUN_DIR"),
         (["--counts", "1", "2", "3", "4", "--compare", "a"], "--compare is not read together with --counts"),
         (["nowhere", "--teacher", "a.pt", "--student", "b.pt"], "RUN_DIR nowhere is not read"),
-        (["nowhere.npz", "--export", "out"], "is no run"),
+        (["nowhere.npz", "--export", "out"], "--export is not read together with predictions.npz: leave it out"),
         (["nowhere", "--model", "kd"], "--model is not read together with RUN_DIR: leave it out"),
         (["--export", "out"], "is no run"),
     ],

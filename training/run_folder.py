@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.reading import differing_keys, load_config, to_yaml
+from configs.reading import differing_keys, load_written, to_yaml
 from configs.schema import Config
 from dataset.prepare import TrainingData
 from errors import UserError
@@ -55,7 +55,7 @@ class RunFolder:
         """
         if not (self.path / "config.yaml").exists():
             raise UserError(f"{self.path} is no run (no config.yaml in it): make one with python main.py")
-        return load_config(self.path / "config.yaml")
+        return load_written(self.path / "config.yaml")
 
     def seeds(self) -> list[int]:
         """Seeds that have a folder, in order."""

@@ -30,7 +30,8 @@ from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
 from diagnostics.recording import Subject
 from diagnostics.shortcut.measures import Shown
 from diagnostics.shortcut.probe import balanced_probe
-from files import write_atomically, write_text
+from errors import UserError
+from files import ARCHIVE_ERRORS, write_atomically, write_text
 from models.machine import Machine
 from models.taps import head_inputs
 from models.zoo import classifier
@@ -293,13 +294,25 @@ def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
     path = folder / "cues.json"
     if not path.exists():
         return False
-    models = json.loads(path.read_text(encoding="utf-8"))["models"]
-    return {model["method"]: model["weights_hash"] for model in models} == dict(weights_hashes)
+    try:
+        models = json.loads(path.read_text(encoding="utf-8"))["models"]
+        return {model["method"]: model["weights_hash"] for model in models} == dict(weights_hashes)
+    except (KeyError, TypeError, ValueError):
+        return False  # damaged: it is made again
 
 
 def read(folder: Path) -> CueRecording:
-    """Read what `write` wrote."""
-    about = json.loads((folder / "cues.json").read_text(encoding="utf-8"))
-    models = about.pop("models")
-    with np.load(folder / "cues.npz", allow_pickle=False) as arrays:
-        return CueRecording(About(**about), [CuedModel.from_json(model) for model in models], **dict(arrays))
+    """Read what `write` wrote.
+
+    Raises:
+        UserError: files that are not as they were written.
+    """
+    try:
+        about = json.loads((folder / "cues.json").read_text(encoding="utf-8"))
+        models = about.pop("models")
+        with open(folder / "cues.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return CueRecording(About(**about), [CuedModel.from_json(model) for model in models], **dict(arrays))
+    except (AttributeError, KeyError, TypeError, *ARCHIVE_ERRORS):
+        raise UserError(
+            f"{folder}: cues.json or cues.npz is damaged: remove both, --phase study makes them again"
+        ) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.reading import config_table, differing_keys, list_fields, load_config, to_yaml
+from configs.reading import config_table, differing_keys, list_fields, load_config, load_written, to_yaml
 from configs.schema import METHODS, Config
 from errors import UserError
 
@@ -155,6 +155,14 @@ def test_overrides_are_yaml_values_and_win_over_the_file(tmp_path: Path) -> None
 def test_overrides_that_do_not_fit_are_refused(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(tmp_path, "name: some", override)
+
+
+def test_a_run_of_an_earlier_version_is_read_and_a_new_file_with_its_keys_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("crd: {queue_length: 16384, dim: 32}\n")
+    assert load_written(path).crd.dim == 32
+    with pytest.raises(UserError, match="crd.queue_length"):
+        load_config(path)
 
 
 def test_differing_keys_ignore_the_training_seeds(tmp_path: Path) -> None:

@@ -45,6 +45,23 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path, protocol, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_flipped_bit_anywhere_in_an_archive_is_named_or_changes_nothing(tmp_path):
+    path = tmp_path / "model.pt"
+    save(path, {"x": torch.ones(3), "y": {"z": 1}})
+    whole, refused = path.read_bytes(), 0
+    for position in range(len(whole)):
+        content = bytearray(whole)
+        content[position] ^= 1 << position % 8
+        path.write_bytes(content)
+        try:
+            found = load(path)
+        except UserError:
+            refused += 1
+        else:
+            assert torch.equal(found["x"], torch.ones(3)) and found["y"] == {"z": 1} and len(found) == 2
+    assert refused > len(whole) // 2
+
+
 def test_what_is_no_dict_or_no_file_is_refused(tmp_path):
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     with pytest.raises(UserError, match="holds a list, not a state dict"):

@@ -7,23 +7,7 @@ from hypothesis import strategies as st
 from configs.reading import load_config
 from errors import UserError
 from study.grid import Shard, point_names, points_of, runs_of
-
-GRID = (
-    "study.grid=[{shortcut.conflicting: [0.1, 0.3], shortcut.teacher: [biased, unbiased], "
-    "shortcut.students: [biased, unbiased]}]"
-)
-
-
-STATED = "study.hypothesis={first: crd_kd, second: two_stage, where: {shortcut.teacher: biased}}"
-
-
-SHORT = ("teacher.epochs=1", "crd.epochs=1", "kd.epochs=1")
-
-
-SMALL = ("name=s", "shortcut.cue=patch", "data.val_fraction=0.25", *SHORT)
-
-
-STUDY = (*SMALL, "baselines.methods=[scratch, crd_kd]", "variants={head: {kd: {train: head}}}", GRID, STATED)
+from tests.study.small_study import STUDY
 
 
 def test_a_grid_is_a_union_of_products_without_repetition():

@@ -23,26 +23,9 @@ from study.figures import Examples
 from study.grid import read_shard, runs_of
 from study.measurements import Measurement, load_measurements
 from study.results import conclude as analyse
+from tests.study.small_study import SHORT, STUDY
 
 ROOT = Path(study.__file__).parents[1]
-
-
-GRID = (
-    "study.grid=[{shortcut.conflicting: [0.1, 0.3], shortcut.teacher: [biased, unbiased], "
-    "shortcut.students: [biased, unbiased]}]"
-)
-
-
-STATED = "study.hypothesis={first: crd_kd, second: two_stage, where: {shortcut.teacher: biased}}"
-
-
-SHORT = ("teacher.epochs=1", "crd.epochs=1", "kd.epochs=1")
-
-
-SMALL = ("name=s", "shortcut.cue=patch", "data.val_fraction=0.25", *SHORT)
-
-
-STUDY = (*SMALL, "baselines.methods=[scratch, crd_kd]", "variants={head: {kd: {train: head}}}", GRID, STATED)
 
 
 FIRST = "conflicting_0.1-teacher_biased-students_biased-seed0"

@@ -2,24 +2,8 @@ from __future__ import annotations
 
 from configs.reading import load_config
 from study.sharing import fingerprint
+from tests.study.small_study import STUDY
 from training.job_name import TEACHER, read_label
-
-GRID = (
-    "study.grid=[{shortcut.conflicting: [0.1, 0.3], shortcut.teacher: [biased, unbiased], "
-    "shortcut.students: [biased, unbiased]}]"
-)
-
-
-STATED = "study.hypothesis={first: crd_kd, second: two_stage, where: {shortcut.teacher: biased}}"
-
-
-SHORT = ("teacher.epochs=1", "crd.epochs=1", "kd.epochs=1")
-
-
-SMALL = ("name=s", "shortcut.cue=patch", "data.val_fraction=0.25", *SHORT)
-
-
-STUDY = (*SMALL, "baselines.methods=[scratch, crd_kd]", "variants={head: {kd: {train: head}}}", GRID, STATED)
 
 
 def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):

@@ -16,6 +16,7 @@ from diagnostics.recording import Subject
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import measures
 from diagnostics.shortcut.recording import About, cue_read, read, record_cues, shown_cues, up_to_date, write
+from errors import UserError
 from models.machine import Machine
 
 ABOUT = About({}, 0, {})
@@ -138,3 +139,16 @@ def test_what_is_written_is_read(recorded, tmp_path):
     for name in ("labels", "classes_cue", "cues", "predictions", "clean"):
         assert np.array_equal(getattr(again, name), getattr(recording, name))
     assert again.predictions.dtype == np.int16 and again.about.seed == 3
+
+
+@pytest.mark.parametrize("name", ["cues.npz", "cues.json"])
+def test_a_damaged_recording_is_named(recorded, tmp_path, name):
+    write(recorded[2], tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="is damaged: remove both"):
+        read(tmp_path)
+    assert up_to_date(tmp_path, {"teacher": "hash of teacher", "two_stage": "hash of two_stage"}) == (
+        name == "cues.npz"
+    )
