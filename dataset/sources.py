@@ -143,7 +143,6 @@ def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:
     found = find_images(root)
     classes = found.classes
     class_of = {name: number for number, name in enumerate(classes)}
-
     everything = found.train + found.test
 
     def read(image_size: int) -> Decoded:

@@ -235,8 +235,8 @@ def _record_one(
     model = subject.build().eval()
     layers = blocks_of(model) or list(subject.taps or ())
     taps = list(subject.taps or default_taps(model))
-    tapped = machine.place(TappedModel(model, list(dict.fromkeys([*layers, *taps])))).eval()
     names = list(dict.fromkeys([*layers, *taps]))
+    tapped = machine.place(TappedModel(model, names)).eval()
     positions = [names.index(tap) for tap in taps]
     logits, features = _forward(tapped, data.test, np.arange(len(data.test)), machine)
     sample = [feature[shared["layer_indices"]] for feature in features[: len(layers)]]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,12 @@ def test_what_changed_is_said(other: DataIdentity, words: list[str]) -> None:
 def test_test_images_are_told_apart_from_what_was_trained_on() -> None:
     assert identity().of_test == identity(pixels=changed(2)).of_test == identity(train=5).of_test
     assert identity().of_test not in (identity("abd").of_test, identity(pixels=changed(7)).of_test)
+
+
+def test_another_decoder_is_named_only_where_it_changed_pixels() -> None:
+    same, other = replace(identity(), decoder=99), replace(identity(pixels=changed(7)), decoder=99)
+    assert differences(identity(), same) == [] and same.digest == identity().digest
+    assert differences(identity(), other)[1].startswith("images are decoded by version 99")
 
 
 def test_it_survives_json() -> None:
