@@ -51,7 +51,7 @@ class TrainingData:
         if self.teacher_cues is None:
             return self
         train = self.train.under(self.teacher_cues)
-        return replace(self, train=train, fingerprint=_fingerprint(self.identity.digest, train))
+        return replace(self, train=train, fingerprint=fingerprint_of(self.identity.digest, train))
 
     def on_balanced(self) -> TrainingData:
         """The balanced images as training images.
@@ -65,7 +65,7 @@ class TrainingData:
             self,
             train=self.balanced,
             val=None,
-            fingerprint=_fingerprint(f"{self.identity.digest} balanced", self.balanced),
+            fingerprint=fingerprint_of(f"{self.identity.digest} balanced", self.balanced),
             teacher_cues=None,
         )
 
@@ -123,7 +123,7 @@ def _planted(data: TrainingData, source: Source) -> TrainingData:
         train=train,
         val=None,
         balanced=balanced,
-        fingerprint=_fingerprint(data.identity.digest, train),
+        fingerprint=fingerprint_of(data.identity.digest, train),
         classes_cue=classes_cue.to(labels.device),
         cue_count=count,
         teacher_cues=cues(shortcut.teacher),
@@ -150,7 +150,7 @@ def _labelled(data: TrainingData, source: Source) -> TrainingData:
         val=data.val and data.val.under(Cues("file", classes_cue, count, val)),
         test=data.test.under(Cues("file", classes_cue, count, test)),
         balanced=balanced,
-        fingerprint=_fingerprint(data.identity.digest, labelled),
+        fingerprint=fingerprint_of(data.identity.digest, labelled),
         classes_cue=classes_cue.to(device),
         cue_count=count,
     )
@@ -161,8 +161,8 @@ def _coloured(pixels: np.ndarray, sample: int = 1000) -> bool:
     return bool((some != some[:, :1]).any())
 
 
-def _fingerprint(source: str, images: ImageTensors) -> str:
-    """Of a source and the cues of its images."""
+def fingerprint_of(source: str, images: ImageTensors) -> str:
+    """Digest of a source's own and of the cues of its images."""
     cues = images.cues
     assert cues is not None
     digest = hashlib.sha256(f"{source} {cues.kind} {cues.count}".encode())

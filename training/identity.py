@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.identity import DataIdentity, differences
-from dataset.prepare import TrainingData
+from dataset.prepare import TrainingData, fingerprint_of
 from errors import UserError
 from files import write_text
 
@@ -24,7 +24,7 @@ class RunIdentity:
     """Images and cues, and the normalisation in use."""
 
     data: DataIdentity
-    cues: str  # digest of the images and of the cues of the images that students train on
+    cues: str  # digest of the cues of the images that students train on, empty without
     mean: list[float]
     std: list[float]
 
@@ -37,7 +37,8 @@ class RunIdentity:
 
 
 def identity_of(data: TrainingData) -> RunIdentity:
-    return RunIdentity(data.identity, data.fingerprint, data.mean.tolist(), data.std.tolist())
+    cues = "" if data.train.cues is None else fingerprint_of("", data.train)
+    return RunIdentity(data.identity, cues, data.mean.tolist(), data.std.tolist())
 
 
 def write_identity(folder: Path, data: TrainingData) -> None:
