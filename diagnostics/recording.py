@@ -49,7 +49,7 @@ class Subject:
     weights_hash: str
     classifies: bool  # False for stage 1, whose classifier is untrained
     detailed: bool  # whether corruptions and cost are measured too
-    taps: Sequence[str] | None  # None for the last two blocks
+    taps: Sequence[str] | None  # None for `default_taps`
     history: History
     build: Callable[[], nn.Module]  # gives the network on its device
     stem: str = ""  # see the config's `stem`

@@ -74,7 +74,7 @@ class Experiment:
         return self.machine.place(model).eval()
 
     def tapped(self, model: nn.Module, network: Network) -> TappedModel:
-        """A network that also gives its taps: those of the config, or its last two blocks."""
+        """A network that also gives its taps: those of the config, or `default_taps`."""
         return self.machine.place(TappedModel(model, network.taps or default_taps(model)))
 
 

@@ -110,7 +110,7 @@ def errors(rows: Sequence[Compared]) -> Table:
     columns = [
         *PAIR,
         *(Column(kind, heading, decimals(3)) for kind, heading in kinds.items()),
-        Column("odds_ratio", "odds ratio", significant(3), interval=True),
+        Column("odds_ratio", "odds ratio", significant(2), interval=True),
         Column("disagreement", "disagreement, %", percent()),
         Column("double_fault", "double fault, %", percent()),
     ]
