@@ -39,7 +39,7 @@ from diagnostics.results import (
     TapSimilarity,
 )
 from diagnostics.robustness import DEGRADATIONS, mean_corruption_error
-from diagnostics.seeds import summarise
+from diagnostics.seeds import summarise_shares
 from estimator import MutualInformation, label_information, mutual_information, nce_lower_bound
 
 MINIBATCH = 256  # samples of a batch of minibatch CKA
@@ -96,7 +96,7 @@ def over_seeds(models: Sequence[RecordedModel], correct: dict[str, NDArray[np.bo
     found = [compare_seeds(method, "two_stage", top1[method], top1["two_stage"]) for method in others]
     comparisons = [comparison for comparison in found if comparison is not None]
     summaries = {
-        method: MethodOverSeeds(sorted(values), summarise([values[seed] for seed in sorted(values)]))
+        method: MethodOverSeeds(sorted(values), summarise_shares([values[seed] for seed in sorted(values)]))
         for method, values in top1.items()
     }
     return OverSeeds(summaries, comparisons)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE
 
@@ -25,7 +25,7 @@ NO_SPREAD = "All seeds give the same value, which does not show how far off a fu
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Mean over n seeds, standard deviation (n - 1) and 95 % t-interval of the mean."""
+    """Mean over n seeds, standard deviation (n - 1) and 95 % interval of the mean, by t or by t of its logit."""
 
     n: int
     mean: float
@@ -59,6 +59,24 @@ def summarise(values: Sequence[float]) -> SeedSummary:
     """
     array = _checked(values, "values")
     return _summary(array, scale=float(np.abs(array).max()))
+
+
+def summarise_shares(shares: Sequence[float]) -> SeedSummary:
+    """`summarise` of shares (S,) in [0, 1], with an interval that stays between 0 and 1.
+
+    The t-interval is that of the mean's logit, whose standard error is the mean's over m (1 - m) (delta method):
+    near the middle the plain t-interval, at the ends one that leans towards the inside.
+    Raises ValueError where `summarise` would, or for a value outside [0, 1].
+    """
+    found = summarise(shares)
+    if min(shares) < 0 or max(shares) > 1:
+        raise ValueError("shares lie between 0 and 1")
+    if found.low is None or found.high is None:
+        return found
+    mean = found.mean
+    margin = (found.high - found.low) / 2 / (mean * (1 - mean))
+    low, high = special.expit(special.logit(mean) + np.array([-margin, margin]))
+    return replace(found, low=float(low), high=float(high))
 
 
 def compare_over_seeds(values_a: Sequence[float], values_b: Sequence[float]) -> SeedComparison:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Hypothesis
-from diagnostics.seeds import SeedSummary, summarise
+from diagnostics.seeds import SeedSummary, summarise, summarise_shares
 from diagnostics.shortcut.measures import Measures, accuracy_gap, excess_following, inheritance
 from study.checks import Check, biased_teachers, converged, cue_readable, final_fall, unbiased_teachers
 from study.comparison import (
@@ -36,6 +36,7 @@ from study.measurements import Measurement
 
 TEACHER = "teacher"  # the method name of the teachers' own records
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
+SHARES = {field.name for field in fields(Measures)} | {"test_top1", "cue_decoding", "label_decoding"}
 BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
 
 
@@ -140,7 +141,7 @@ def summary(groups: Groups) -> list[SummaryRow]:
         for name in dict.fromkeys(name for numbers in per_seed for name in numbers):
             found = [numbers.get(name) for numbers in per_seed]
             given = [value for value in found if value is not None]
-            values[name] = summarise(given) if given else None
+            values[name] = (summarise_shares if name in SHARES else summarise)(given) if given else None
             remarks = [record.measures.notes.get(name) for record in group.values() if record.measures]
             remark = next(filter(None, remarks), None)
             if len(given) < len(group):

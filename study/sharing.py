@@ -43,6 +43,7 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
 def _baseline(config: Config, method: str) -> dict[str, Any]:
     own: dict[str, Any] = {"epochs": config.baseline_epochs, "cues": _cues(config, "students")}
     settings = config.baselines.model_dump(mode="json", exclude={"methods", "epochs"})
+    own["candidates"] = config.kd.epochs
     if method == "scratch":
         return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer")}}
     own |= {method: settings, "teacher": ingredients(config, TEACHER)}
@@ -58,7 +59,7 @@ def _stage2(config: Config) -> dict[str, Any]:
     kd = config.kd
     settings = kd.model_dump(mode="json", exclude={"features", "teacher_head"})
     named = kd.features if kd.features in ("random", "teacher") else "job"
-    own: dict[str, Any] = {"kd": settings, "features": named, "first_view": config.crd.epochs}
+    own: dict[str, Any] = {"kd": settings, "features": named, "first_epoch": config.crd.epochs}
     own["cues"] = _cues(config, "balanced" if kd.images == "balanced" else "students")
     if kd.alpha > 0 or "teacher" in (kd.head, kd.features):
         own["teacher"] = ingredients(config, TEACHER)

@@ -79,7 +79,7 @@ def at(table: Table, row: SummaryRow, names: Sequence[str]) -> Table:
 
 def measures(rows: Sequence[SummaryRow], shown: Mapping[str, str], names: Sequence[str]) -> Table:
     """Means over seeds of each point and method."""
-    caption = "Mean over seeds with its 95 % t-interval."
+    caption = "Mean over seeds with its 95 % interval, by t on the logit where it is a share."
     return _over_seeds("measures", caption, rows, shown, names)
 
 

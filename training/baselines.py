@@ -109,7 +109,14 @@ def train_baseline(experiment: Experiment, method: Method, seed: int) -> None:
         crd = build_crd(experiment, tapped, teacher) if TERMS[method].crd else None
         outputs = teacher_outputs(experiment, teacher)
         objective = EndToEnd(model, tapped, outputs, crd, TERMS[method].kl, settings, data, machine)
-    plan = Plan(config.baseline_epochs, settings.batch_size, settings.optimizer, seed, views=config.teacher.views)
+    plan = Plan(
+        config.baseline_epochs,
+        settings.batch_size,
+        settings.optimizer,
+        seed,
+        views=config.teacher.views,
+        candidates=config.kd.epochs,
+    )
     history = fit(objective, data, plan, machine, folder)
     if distributed.rank() == 0:
         folder.finish(model, {"epochs": len(history), **evaluate_splits(model, data, machine)})

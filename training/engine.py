@@ -71,19 +71,22 @@ class Objective(nn.Module):
 class Plan:
     """How long a phase trains, and with what.
 
-    Training epoch e shows view (first_view + e), modulo `views` where that is not 0.
+    Training epoch e has the order and the view of epoch (first_epoch + e) of a training that starts at 0, the
+    view modulo `views` where that is not 0. Where validation decides, it is between the last `candidates` epochs,
+    or all with 0: a two-stage student has its stage 2 to choose from, so end-to-end ones get as many.
     """
 
     epochs: int
     batch_size: int
     optimizer: schema.Optimizer
     seed: int
-    first_view: int = 0
+    first_epoch: int = 0
     views: int = 0
+    candidates: int = 0
     ended: Callable[[Sequence[Measures]], bool] = lambda history: False
 
     def view(self, epoch: int) -> int:
-        view = self.first_view + epoch
+        view = self.first_epoch + epoch
         return view % self.views if self.views else view
 
 
@@ -226,8 +229,8 @@ def fit(
     """Train an objective to the end of its plan, from the folder's checkpoint where there is one.
 
     All that is random in epoch e follows from (plan.seed, e), so a checkpoint at the end of each epoch is enough
-    to go on as if nothing had happened. Ends with the objective's model at its best epoch by `val_top1` where
-    that is measured, otherwise at its last.
+    to go on as if nothing had happened. Ends with the objective's model at the best of the plan's candidates by
+    `val_top1` where that is measured, otherwise at its last epoch.
 
     Returns:
         What was measured in each epoch, in order.
@@ -248,14 +251,14 @@ def fit(
 
     def batches(epoch: int) -> Iterator[Batch]:
         made = training_batches if objective.sees_images else imageless_batches
-        return made(data, plan.batch_size, plan.seed, epoch, plan.view(epoch), rank, world)
+        return made(data, plan.batch_size, plan.seed, plan.first_epoch + epoch, plan.view(epoch), rank, world)
 
     if not history:
         objective.begin(batches(0))
     with folder.log(history, machine.quiet, writes=rank == 0) as log:
         while len(history) < plan.epochs and not plan.ended(history):
             epoch, started = len(history), time.perf_counter()
-            seed_everything(plan.seed, epoch, rank)
+            seed_everything(plan.seed, plan.first_epoch + epoch, rank)
             objective.begin_epoch()
             objective.train()
             with log.progress(f"{folder.name} {epoch + 1}/{plan.epochs}", steps) as progress:
@@ -265,7 +268,8 @@ def fit(
             measures = distributed.from_first(objective.measure())  # so that all decide the same
             _refuse_divergence(measures, objective.model)
             history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **measures})
-            best = _better(best, history[-1], objective.model)
+            if epoch >= plan.epochs - (plan.candidates or plan.epochs):
+                best = _better(best, history[-1], objective.model)
             if rank == 0:
                 folder.save(objective, optimizer, schedule, history, best)
                 log.epoch(history[-1], plan.epochs, steps * min(plan.batch_size, len(data.train)) / seconds)

@@ -134,7 +134,7 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
         settings.batch_size,
         settings.optimizer,
         seed,
-        first_view=config.crd.epochs,
+        first_epoch=config.crd.epochs,
         views=config.teacher.views,
     )
     history = fit(objective, data, plan, machine, folder)

@@ -138,7 +138,7 @@ def seeds(methods: Mapping[str, MethodOverSeeds]) -> Table:
     columns = [
         Column("method", "method"),
         Column("n", "seeds", grouped),
-        Column("mean", "mean top-1, % [95 % t-interval]", percent(2), interval=True),
+        Column("mean", "mean top-1, % [95 % over seeds]", percent(2), interval=True),
         Column("sd", "sd, points", percent(2)),
     ]
     cells = [

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from diagnostics.seeds import compare_over_seeds, sentence, summarise
+from diagnostics.seeds import compare_over_seeds, sentence, summarise, summarise_shares
 
 
 def test_summary_literal():
@@ -19,6 +19,28 @@ def test_summary_literal():
     assert (result.n, result.mean, result.sd) == (3, 72, pytest.approx(2))
     assert (result.low, result.high) == pytest.approx((72 - half_width, 72 + half_width))
     assert result.notes == {}
+
+
+def test_an_interval_of_shares_is_that_of_the_logit():
+    shares = [0.90, 0.95, 0.99]
+    mean, error = np.mean(shares), np.std(shares, ddof=1) / 3**0.5
+    margin = 4.302653 * error / (mean * (1 - mean))
+    bounds = [1 / (1 + np.exp(-(np.log(mean / (1 - mean)) + side * margin))) for side in (-1, 1)]
+    result = summarise_shares(shares)
+    assert (result.low, result.high) == pytest.approx(bounds)
+    assert summarise(shares).high > 1  # what the plain t-interval claims
+    assert summarise_shares([1.0, 1.0]).low is None  # no spread, no interval
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        summarise_shares([0.5, 1.2])
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 30), (2, 5), (6, 6)])
+def test_intervals_of_shares_cover_the_mean(a, b):
+    rng = np.random.default_rng(0)
+    found = [summarise_shares(rng.beta(a, b, 10)) for _ in range(2000)]
+    covered = np.mean([result.low <= a / (a + b) <= result.high for result in found])
+    assert 0.91 < covered < 0.97
+    assert all(0 < result.low < result.mean < result.high < 1 for result in found)
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)

@@ -25,7 +25,7 @@ NAMES = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_
 
 
 def measured(following: float, gap: float = 0.5) -> Measures:
-    rates = {"aligned": 0.95, "conflicting": 0.95 - gap, "unbiased": 0.9 - following / 2, "clean": 0.9}
+    rates = {"aligned": 0.9, "conflicting": 0.9 - gap, "unbiased": 0.9 - following / 2, "clean": 0.9}
     rest = {"cue_bias": 0.5, "flip_rate": 0.5, **dict.fromkeys(NAMES)}
     return Measures(images=40, shows=10, following=following, **rates, **rest, notes={"worst_group": "Too few."})
 
@@ -57,7 +57,7 @@ def test_the_study_is_json_and_complete(results):
     assert len(results.summary) == 4 * 5 and len(results.hypothesis) == 2 and results.notes == {}
     row = results.summary[0]
     assert (row.method, row.label) == ("teacher", "cue patch, teacher biased, students biased")
-    assert row.values["aligned"].mean == pytest.approx(0.95) and row.values["test_top1"].n == 4
+    assert row.values["aligned"].mean == pytest.approx(0.9) and row.values["test_top1"].n == 4
     assert row.values["worst_group"] is None and "Too few." in row.notes["worst_group"]
 
 

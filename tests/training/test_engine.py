@@ -189,6 +189,28 @@ def test_validation_decides_which_epoch_remains_and_test_accuracy_never(train):
     assert not torch.equal(last.weights[2], last.weights[0])
 
 
+def test_validation_decides_between_the_last_candidates_alone(train):
+    class Early(Scripted):
+        values = [{"val_top1": 0.9}, {"val_top1": 0.7}, {"val_top1": 0.6}]
+
+    trained, _, _ = train("candidates", replace(PLAN, candidates=2), Early)
+    assert torch.equal(trained.model[0].weight, trained.weights[1])
+
+
+def test_a_later_stage_goes_on_with_the_order_and_the_views_of_one_training(train):
+    seen = []
+
+    class Watching(CrossEntropy):
+        def forward(self, batch):
+            seen.append((batch.view, batch.indices.tolist()))
+            return super().forward(batch)
+
+    train("whole", replace(PLAN, epochs=3), Watching)
+    whole, seen = seen, []
+    train("rest", replace(PLAN, epochs=1, first_epoch=2), Watching)
+    assert seen == [batch for batch in whole if batch[0] == 2]
+
+
 def test_a_plan_can_end_training_early_and_shows_its_views(train):
     views = []
 
@@ -197,7 +219,7 @@ def test_a_plan_can_end_training_early_and_shows_its_views(train):
             views.append(batch.view)
             return super().forward(batch)
 
-    plan = replace(PLAN, epochs=9, first_view=3, views=4, ended=lambda history: len(history) == 3)
+    plan = replace(PLAN, epochs=9, first_epoch=3, views=4, ended=lambda history: len(history) == 3)
     _, history, folder = train("short", plan, Watching)
     assert len(history) == 3 and sorted(set(views), key=views.index) == [3, 0, 1]
     lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
