@@ -47,7 +47,8 @@ from benchmarks.timing import (
 )
 from configs.schema import CRD
 from dataset.loader import steps_per_epoch, training_batches
-from training.crd import Alignment, HeldOut, build_crd
+from training.alignment import build_losses
+from training.crd import Alignment, HeldOut
 from training.engine import make_optimizer, make_schedule
 from training.experiment import Experiment
 from training.teacher_outputs import CachedTeacher
@@ -73,7 +74,7 @@ def stage1(experiment: Experiment, folder: Path, views: int) -> Alignment:
     held_out = HeldOut(data.test, teacher.requires_grad_(False), machine, 0)
     student = experiment.new_student(0)
     tapped = experiment.tapped(student, config.student)
-    crd = build_crd(experiment, tapped, teacher)
+    crd = build_losses(experiment, tapped, teacher)
     return Alignment(student, tapped, crd, random_cache(folder, widths, len(data.train), views), held_out)
 
 

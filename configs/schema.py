@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -26,6 +28,7 @@ Deviation = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
+VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Method = Literal["scratch", "kd", "crd", "crd_kd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
@@ -161,7 +164,11 @@ class CRD(Section):
     optimizer: Optimizer = about(
         Optimizer(lr=0.03, schedule="exponential", gamma=0.95), "optimizer of features and projections"
     )
-    objective: Literal["nce", "infonce"] = about("nce", "nce = Tian et al.'s binary form, infonce = softmax")
+    objective: Literal["nce", "infonce", "regression"] = about(
+        "nce",
+        "nce = Tian et al.'s binary form, infonce = softmax, regression = squared error to the teacher's whitened "
+        "feature, for which nothing between negatives and bank_init counts",
+    )
     negatives: Literal["bank", "shared", "batch"] = about(
         "bank",
         "bank: each anchor draws its own from a bank of all samples; shared: the batch draws one set; "
@@ -177,6 +184,10 @@ class CRD(Section):
     bank_init: Literal["random", "features"] = about(
         "random", "what banks hold at first: random vectors as published, or one pass of both networks' features"
     )
+    ridge: Positive = about(0.01, "regression: share of the largest variance that whitening adds to each")
+    whitening: Annotated[float, Field(ge=-0.5, le=0)] = about(
+        -0.5, "regression: power of the variances, -0.5 = whitened, 0 = the teacher's feature as it is"
+    )
     lambda_penultimate: NonNegative = about(0.5, "weight of the shallower tap's loss")
     lambda_last: NonNegative = about(1.0, "weight of the deeper tap's loss")
     until: Literal["epochs", "plateau"] = about("epochs", "plateau ends stage 1 when validation cosine stalls")
@@ -185,7 +196,8 @@ class CRD(Section):
 
     @model_validator(mode="after")
     def _check(self) -> CRD:
-        if self.negatives == "batch" and (self.objective, self.mode) != ("infonce", "instance"):
+        contrast = (self.objective, self.mode)
+        if self.negatives == "batch" and "regression" not in contrast and contrast != ("infonce", "instance"):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
         if self.lambda_penultimate + self.lambda_last == 0:
             raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
@@ -246,8 +258,17 @@ class Study(Section):
     hypothesis: Hypothesis | None = about(None, "the primary hypothesis, stated before running")
 
 
+class BaselineVariant(Section):
+    method: Method = about("crd_kd", "which baseline it is")
+    crd: dict[str, Any] = about({}, "fields of crd that differ, such as the form of a two-stage variant's twin")
+    baselines: dict[str, Any] = about({}, "fields of baselines that differ")
+
+
 class Baselines(Section):
     methods: list[Method] = about(list(METHODS), "end-to-end baselines to train")
+    variants: dict[VariantName, BaselineVariant] = about(
+        {}, "further end-to-end baselines by name, each with what differs"
+    )
     epochs: Count | None = about(None, "epochs of each (default: those of stage 1 and stage 2 together)")
     batch_size: Count = about(64, "images a step")
     optimizer: Optimizer = about(Optimizer(), "optimizer of all of them")
@@ -269,7 +290,7 @@ class Config(Section):
     kd: KD = about(KD(), "stage 2")
     baselines: Baselines = about(Baselines(), "end-to-end baselines on the same budget")
     shortcut: Shortcut = about(Shortcut(), "planted cues")
-    variants: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Variant] = about(
+    variants: dict[VariantName, Variant] = about(
         {}, "further two-stage students by name, each with what differs from crd and kd"
     )
     study: Study = about(Study(), "runs of --phase study")
@@ -283,6 +304,28 @@ class Config(Section):
                 "kd": KD.model_validate(merge(self.kd.model_dump(), changes.kd)),
             }
         )
+
+    def baseline(self, name: str) -> Config:
+        """This config with what an end-to-end variant changes; a method's own name changes nothing."""
+        if name not in self.baselines.variants:
+            return self
+        changes = self.baselines.variants[name]
+        return self.model_copy(
+            update={
+                "crd": CRD.model_validate(merge(self.crd.model_dump(), changes.crd)),
+                "baselines": Baselines.model_validate(merge(self.baselines.model_dump(), changes.baselines)),
+            }
+        )
+
+    def method_of(self, name: str) -> Method:
+        """Which baseline an end-to-end method is, given by its own name or a variant's."""
+        variants = self.baselines.variants
+        return variants[name].method if name in variants else TypeAdapter(Method).validate_python(name)
+
+    @property
+    def end_to_end(self) -> list[str]:
+        """Names of the end-to-end baselines, variants last."""
+        return [*self.baselines.methods, *self.baselines.variants]
 
     @property
     def baseline_epochs(self) -> int:
@@ -299,16 +342,21 @@ class Config(Section):
             raise ValueError("seeds: each seed once")
         for name in self.variants:
             self._check_variant(name)
+        for name in self.baselines.variants:
+            self._check_baseline(name)
         return self
+
+    def _check_baseline(self, name: str) -> None:
+        if name in RESERVED or name in self.variants:
+            raise ValueError(f"baselines.variants.{name}: the name is taken, choose another")
+        if {"methods", "variants"} & set(self.baselines.variants[name].baselines):
+            raise ValueError(f"baselines.variants.{name}: methods and variants have no place in one of them")
+        _validated(f"baselines.variants.{name}", lambda: self.baseline(name))
 
     def _check_variant(self, name: str) -> None:
         if name in RESERVED:
             raise ValueError(f"variants.{name}: the name is taken, choose another")
-        try:
-            kd = self.variant(name).kd
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise ValueError(f"variants.{name}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        kd = _validated(f"variants.{name}", lambda: self.variant(name)).kd
         if kd.features in METHODS and kd.features not in self.baselines.methods:
             raise ValueError(f"variants.{name}: {kd.features} is not among baselines.methods")
         if kd.images == "balanced" and self.data.val_fraction == 0:
@@ -316,3 +364,12 @@ class Config(Section):
         given = self.variants.get(kd.teacher_head or "")
         if kd.teacher_head and (given is None or self.variant(kd.teacher_head).kd.features != "teacher"):
             raise ValueError(f"variants.{name}: teacher_head names no variant with features: teacher")
+
+
+def _validated(where: str, make: Callable[[], Config]) -> Config:
+    """What `make` gives, or a ValueError that says in which variant a value is wrong."""
+    try:
+        return make()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(f"{where}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None

@@ -56,7 +56,7 @@ def _students(experiment: Experiment, seed: int, first: bool) -> Iterator[Subjec
     """In the order of the tables: what a pair's sentence is about comes last."""
     folder, network = experiment.folder, experiment.config.student
     aligned = experiment.stage1(seed)
-    for method in METHODS:
+    for method in (*METHODS, *experiment.config.baselines.variants):
         yield _subject(experiment, method, seed, folder.job(baseline(seed, method)), network, first)
     if first:
         yield _subject(experiment, "stage1", seed, aligned, network, first, aligned)
@@ -130,7 +130,8 @@ def network_of(experiment: Experiment, subject: Subject) -> Network:
     if subject.method == "teacher":
         return config.teacher
     variant = config.variant(subject.method) if subject.method in config.variants else config
-    return config.teacher if variant.kd.features == "teacher" and subject.method not in METHODS else config.student
+    two_stage = subject.method not in (*METHODS, *config.baselines.variants)
+    return config.teacher if variant.kd.features == "teacher" and two_stage else config.student
 
 
 def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> list[Subject]:

@@ -163,6 +163,11 @@ class CRDLoss(nn.Module):
         anchors = self.project_student(student), self.project_teacher(teacher.to(student.dtype))
         return F.normalize(anchors[0].float(), dim=1), F.normalize(anchors[1].float(), dim=1)
 
+    def linear_maps(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Weight and bias of the projection of either side."""
+        own, other = self.project_student, self.project_teacher
+        return {"student": (own.weight, own.bias), "teacher": (other.weight, other.bias)}
+
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, draw: Draw | None = None) -> Tensor:
         """Loss of both directions, a scalar; in training the banks are updated afterwards.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import METHODS, Hypothesis
+from configs.schema import Hypothesis
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
@@ -101,7 +101,7 @@ def _measure(run: StudyRun, recording: shortcut_recording.CueRecording) -> Itera
             numbers["label_decoding"] = model.decoding.label_decoding
         if is_teacher:
             numbers["cue_read"] = recording.about.cue_read
-        stage2 = not is_teacher and model.method not in METHODS
+        stage2 = not is_teacher and model.method not in run.config.end_to_end
         measured = measures(own, None if is_teacher else teacher) if own else None
         following = following_per_image(own) if own else None
         yield Measurement(

@@ -96,9 +96,8 @@ def record_folder(run: StudyRun, folder: RunFolder) -> Path:
 
 def methods_of(config: Config, seed: int) -> dict[str, JobName]:
     """The students that are compared, with the names of their jobs."""
-    baselines: dict[str, JobName] = {
-        name: baseline(seed, name) for name in METHODS if name in config.baselines.methods
-    }
+    names = [name for name in METHODS if name in config.baselines.methods]
+    baselines: dict[str, JobName] = {name: baseline(seed, name) for name in (*names, *config.baselines.variants)}
     variants = {name: stage2(seed, name) for name in config.variants}
     return {**baselines, "two_stage": stage2(seed), **variants}
 

@@ -7,7 +7,7 @@ import json
 import shutil
 from typing import Any
 
-from configs.schema import Config
+from configs.schema import Config, Method
 from training.baselines import TERMS
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, config_of, needs
@@ -37,12 +37,12 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
         return {**common, **_stage1(own)}
     if job.kind == "stage2":
         return {**common, **_stage2(own), "from": [ingredients(config, source) for source in needs(config, job)]}
-    return {**common, **_baseline(config, job.of)}
+    return {**common, **_baseline(own, own.method_of(job.of))}
 
 
-def _baseline(config: Config, method: str) -> dict[str, Any]:
+def _baseline(config: Config, method: Method) -> dict[str, Any]:
     own: dict[str, Any] = {"epochs": config.baseline_epochs, "cues": _cues(config, "students")}
-    settings = config.baselines.model_dump(mode="json", exclude={"methods", "epochs"})
+    settings = config.baselines.model_dump(mode="json", exclude={"methods", "variants", "epochs"})
     own["candidates"] = config.kd.epochs
     if method == "scratch":
         return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer")}}

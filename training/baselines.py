@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import nn
 
 from configs import schema
-from configs.schema import Method
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.kd import distillation_terms
 from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed
-from training.crd import HierarchicalCRD, build_crd
+from training.alignment import HierarchicalLoss, build_losses
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
 from training.job_name import baseline
@@ -47,7 +46,7 @@ class EndToEnd(Objective):
         model: the student.
         tapped: the same student with its taps.
         teacher: its teacher's outputs.
-        crd: the CRD terms, or None for none.
+        losses: the alignment's terms, or None for none.
         use_kl: whether the KL term takes its share α of the cross-entropy.
     """
 
@@ -56,14 +55,14 @@ class EndToEnd(Objective):
         model: nn.Module,
         tapped: TappedModel,
         teacher: TeacherOutputs,
-        crd: HierarchicalCRD | None,
+        losses: HierarchicalLoss | None,
         use_kl: bool,
         settings: schema.Baselines,
         data: TrainingData,
         machine: Machine,
     ) -> None:
         super().__init__()
-        self.model, self.tapped, self.crd = model, tapped, crd
+        self.model, self.tapped, self.losses = model, tapped, losses
         self.teacher = teacher
         self.alpha = settings.alpha if use_kl else 0.0
         self.settings = settings
@@ -77,38 +76,43 @@ class EndToEnd(Objective):
             terms = {"ce": Term(both.ce, 1 - self.alpha), "kl": Term(both.kl, self.alpha)}
         else:
             terms = {"ce": Term(F.cross_entropy(student.logits, batch.labels), 1.0)}
-        if self.crd is not None:
-            aligned = self.crd(student, teacher, batch.indices)
+        if self.losses is not None:
+            aligned = self.losses(student, teacher, batch.indices)
             weight = self.settings.crd_weight
             terms |= {name: Term(term.value, weight * term.weight) for name, term in aligned.items()}
         terms["top1"] = Term(top1_of(student.logits, batch.labels))
         return terms
 
     def begin(self, batches: Iterator[Batch]) -> None:
-        if self.crd is not None and self.crd.fills:
-            self.crd.fill(self.tapped, self.teacher, batches, self.machine)
+        if self.losses is not None:
+            self.losses.prepare(self.tapped, self.teacher, batches, self.machine)
 
     def begin_epoch(self) -> None:
-        if self.crd is not None:
-            self.crd.reshuffle()
+        if self.losses is not None:
+            self.losses.reshuffle()
 
     def measure(self) -> Measures:
         return evaluate_splits(self.model, self.data, self.machine)
 
 
-def train_baseline(experiment: Experiment, method: Method, seed: int) -> None:
-    """Train one baseline for one seed, from the same weights, in the same order, on the same views."""
+def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
+    """Train one baseline for one seed, from the same weights, in the same order, on the same views.
+
+    name: a method, or one of `baselines.variants`.
+    """
+    experiment = replace(experiment, config=experiment.config.baseline(name))
     config, data, machine = experiment.config, experiment.data, experiment.machine
-    settings, folder = config.baselines, experiment.folder.job(baseline(seed, method))
+    method, settings = config.method_of(name), config.baselines
+    folder = experiment.folder.job(baseline(seed, name))
     model = experiment.new_student(seed)
     objective: Objective = CrossEntropy(model, data, machine)
     if method != "scratch":
         teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
         tapped = experiment.tapped(model, config.student)
         seed_everything(seed, 1)
-        crd = build_crd(experiment, tapped, teacher) if TERMS[method].crd else None
+        losses = build_losses(experiment, tapped, teacher) if TERMS[method].crd else None
         outputs = teacher_outputs(experiment, teacher)
-        objective = EndToEnd(model, tapped, outputs, crd, TERMS[method].kl, settings, data, machine)
+        objective = EndToEnd(model, tapped, outputs, losses, TERMS[method].kl, settings, data, machine)
     plan = Plan(
         config.baseline_epochs,
         settings.batch_size,

@@ -32,6 +32,8 @@ SHOWN = {
     "loss": "loss",
     "crd_penultimate": "crd penultimate",
     "crd_last": "last",
+    "regression_penultimate": "regression penultimate",
+    "regression_last": "last",
     "kl": "kl",
     "ce": "ce",
     "top1": "top-1",
@@ -39,6 +41,8 @@ SHOWN = {
     "test_top1": "test top-1",
     "cosine_penultimate": "cosine penultimate",
     "cosine_last": "last",
+    "explained_penultimate": "explained penultimate",
+    "explained_last": "last",
     "cka_penultimate": "cka penultimate",
     "cka_last": "last",
     "learning_rate": "lr",
@@ -104,9 +108,15 @@ class JobFolder:
         if not (self.path / "checkpoint.pt").exists():
             return [], None
         state = load(self.path / "checkpoint.pt")
-        objective.load_state_dict(state["objective"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
+        try:
+            objective.load_state_dict(state["objective"])
+            optimizer.load_state_dict(state["optimizer"])
+            schedule.load_state_dict(state["schedule"])
+        except (KeyError, RuntimeError, ValueError):
+            raise UserError(
+                f"{self.path / 'checkpoint.pt'} does not fit what is trained here, another version may have made "
+                "it: start over with --fresh"
+            ) from None
         self._write_metrics(state["history"])  # a kill may have come between the checkpoint and this file
         return state["history"], state["best"]
 

@@ -17,13 +17,13 @@ class JobName:
 
     kind: Literal["teacher", "stage1", "stage2", "baseline"]
     seed: int | None = None  # None for the teacher, which all seeds share
-    of: str = ""  # a baseline's method, a stage's variant; empty for the two stages of two_stage itself
+    of: str = ""  # a baseline's method or variant, a stage's variant; empty for the two stages of two_stage itself
 
     @property
     def label(self) -> str:
         """Without the seed: the folder's name."""
         if self.kind == "baseline":
-            return self.of
+            return self.of if self.of in METHODS else f"baseline_{self.of}"
         return f"{self.kind}_{self.of}" if self.of else self.kind
 
     @property
@@ -56,6 +56,8 @@ def read_label(label: str, seed: int) -> JobName | None:
     """The job of a folder of a seed, None for a folder that is none."""
     if label in METHODS:
         return baseline(seed, label)
+    if label.startswith("baseline_"):
+        return baseline(seed, label.removeprefix("baseline_"))
     for stage in STAGES:
         if label == stage or label.startswith(f"{stage}_"):
             return JobName(stage, seed, label.removeprefix(stage).removeprefix("_"))
@@ -68,7 +70,9 @@ def stage1_of(config: Config, seed: int, variant: str = "") -> JobName:
 
 
 def config_of(config: Config, job: JobName) -> Config:
-    """The settings of a stage: the config's, or as its variant changes them."""
+    """The settings of a job: the config's, or as its variant changes them."""
+    if job.kind == "baseline":
+        return config.baseline(job.of)
     return config.variant(job.of) if job.kind in STAGES and job.of else config
 
 

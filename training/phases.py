@@ -63,9 +63,10 @@ def _students(config: Config, folder: RunFolder, seed: int) -> dict[JobName, Job
         if name not in jobs:
             jobs[name] = _stage(train_stage1, name, variant, folder, own.crd)
         jobs[stage2(seed, variant)] = _stage(train_stage2, stage2(seed, variant), variant, folder, own.kd)
-    for method in config.baselines.methods:
-        name, train = baseline(seed, method), partial(train_baseline, method=method, seed=seed)
-        jobs[name] = Job(name, folder.job(name), train, config.baseline_epochs, config.baselines.batch_size)
+    for method in config.end_to_end:
+        name, train = baseline(seed, method), partial(train_baseline, name=method, seed=seed)
+        own = config.baseline(method)
+        jobs[name] = Job(name, folder.job(name), train, own.baseline_epochs, own.baselines.batch_size)
     return jobs
 
 

@@ -39,7 +39,8 @@ from models.zoo import classifier
 BATCH = 500
 PROBE_IMAGES = 5000  # training images that the probes learn from, at most
 POOLED = 8  # side of what the cue-only probe sees
-HISTORY = ("loss", "ce", "kl", "mse", "crd_penultimate", "crd_last")  # of what is measured in each epoch
+TAPS = ("penultimate", "last")
+HISTORY = ("loss", "ce", "kl", "mse", *(f"{form}_{tap}" for form in ("crd", "regression") for tap in TAPS))
 
 Array = NDArray[Any]
 

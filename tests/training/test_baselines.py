@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from losses.kd import distillation_terms
+from training.alignment import build_losses
 from training.baselines import EndToEnd
-from training.crd import build_crd
 from training.engine import seed_everything
 from training.teacher_outputs import LiveTeacher
 
@@ -26,7 +26,7 @@ def test_the_terms_of_each_method(make_experiment, use_kl, use_crd, names):
     teacher = experiment.tapped(network, experiment.config.teacher)
     model = experiment.new_student(0).eval()
     tapped = experiment.tapped(model, experiment.config.student)
-    crd = build_crd(experiment, tapped, teacher) if use_crd else None
+    crd = build_losses(experiment, tapped, teacher) if use_crd else None
     outputs = LiveTeacher(teacher, experiment.machine)
     objective = EndToEnd(model, tapped, outputs, crd, use_kl, settings, experiment.data, experiment.machine)
     batch = next(experiment.data.train.batches(16))

@@ -1,3 +1,5 @@
+"""Stage 1, and the losses between taps that it minimises: serves training/alignment.py too."""
+
 from __future__ import annotations
 
 import json
@@ -6,10 +8,12 @@ import pytest
 import torch
 
 from CKA import linear_cka
+from dataset.loader import training_batches
 from errors import UserError
 from models.checkpoint import load
 from models.zoo import classifier
-from training.crd import Alignment, HeldOut, HierarchicalCRD, build_crd, plateaued, train_stage1
+from training.alignment import HierarchicalLoss, build_losses
+from training.crd import Alignment, HeldOut, plateaued, train_stage1
 from training.engine import seed_everything, train_step
 from training.job_name import stage1
 from training.phases import check
@@ -87,7 +91,7 @@ def test_teacher_outputs_from_a_complete_cache_give_the_same_measures(with_teach
 def test_no_gradient_reaches_classifier_or_teacher(make_experiment):
     experiment = make_experiment()
     model, tapped, teacher = networks(experiment)
-    crd = build_crd(experiment, tapped, teacher)
+    crd = build_losses(experiment, tapped, teacher)
     held_out = HeldOut(experiment.data.test, teacher, experiment.machine, seed=0)
     objective = Alignment(model, tapped, crd, LiveTeacher(teacher, experiment.machine), held_out)
     images = experiment.data.train
@@ -112,7 +116,7 @@ def test_what_no_tap_reads_stays_as_it_was(with_teacher):
 def test_held_out_measures_are_those_of_the_features(make_experiment):
     experiment = make_experiment()
     _, student, teacher = networks(experiment)
-    crd = build_crd(experiment, student, teacher)
+    crd = build_losses(experiment, student, teacher)
     images = experiment.data.test
     measures = HeldOut(images, teacher, experiment.machine, seed=0).measure(student.train(), crd)
     assert student.training
@@ -136,12 +140,12 @@ def test_held_out_measures_are_those_of_the_features(make_experiment):
 def test_both_taps_see_one_draw_and_a_weight_of_zero_drops_its_tap(make_experiment):
     experiment = make_experiment("crd.lambda_penultimate=0", "crd.lambda_last=2")
     _, student, teacher = networks(experiment)
-    crd = build_crd(experiment, student, teacher)
+    crd = build_losses(experiment, student, teacher)
     batch = next(experiment.data.train.batches(16))
     terms = crd(student(batch.images), teacher(batch.images), batch.indices)
     assert {name: term.weight for name, term in terms.items()} == {"crd_last": 2.0}
 
-    both = HierarchicalCRD(make_experiment().config.crd, (32, 64), (32, 64), experiment.data.train.labels)
+    both = HierarchicalLoss(make_experiment().config.crd, (32, 64), (32, 64), experiment.data.train.labels)
     draws = []
     for tap, loss in both.losses.items():
         loss.register_forward_pre_hook(lambda _, inputs, tap=tap: draws.append((tap, inputs[3])))
@@ -192,3 +196,45 @@ def test_taps_that_leave_parameters_untrained_by_both_stages_are_refused(make_ex
     check("all", make_experiment(*NAMED, "kd.train=last_block"))
     check("all", make_experiment(*NAMED[:2], "student.taps=[features.10, classifier.6:input]", "kd.train=head"))
     check("teacher", make_experiment(*NAMED, "kd.train=head"))  # which trains no student
+
+
+def test_regression_whitens_over_one_view_and_is_reported_with_what_it_explains(with_teacher):
+    experiment = with_teacher(
+        "crd.objective=regression", "crd.ridge=0.001", "crd.optimizer={lr: 0.003}", name="regression"
+    )
+    train_stage1(experiment, seed=0)
+    folder = experiment.folder.job(stage1(0))
+    history = folder.history()
+    for measures in history:
+        terms = 0.5 * measures["regression_penultimate"] + measures["regression_last"]
+        assert measures["loss"] == pytest.approx(terms)
+    assert history[1]["loss"] < history[0]["loss"]
+    assert folder.result()["explained_last"] == history[-1]["explained_last"] < 1
+    maps = load(folder.path / "projections.pt")
+    teacher = experiment.trained(experiment.config.teacher, experiment.folder.teacher)
+    tapped, data = experiment.tapped(teacher, experiment.config.teacher), experiment.data
+    with torch.no_grad():
+        batches = training_batches(data, experiment.config.crd.batch_size, seed=0, epoch=0, view=0)
+        features = torch.cat([tapped(batch.images).taps[1] for batch in batches]).double()
+    white = (
+        features @ maps["losses.last.project_teacher.weight"].T.double() + maps["losses.last.project_teacher.bias"]
+    )
+    assert white.mean(dim=0).abs().max() < 1e-3
+    variances = torch.linalg.eigvalsh(torch.cov(features.T, correction=0))
+    expected = variances / (variances + 0.001 * variances[-1])
+    found = torch.linalg.eigvalsh(torch.cov(white.T, correction=0))
+    torch.testing.assert_close(found, expected.sort().values, rtol=1e-3, atol=1e-4)
+
+
+def test_only_what_a_form_needs_is_seen_before_training(make_experiment):
+    passes = []
+    for settings in ((), ("crd.bank_init=features",), ("crd.objective=regression",)):
+        experiment = make_experiment(*settings)
+        _, student, teacher = networks(experiment)
+        losses, seen = build_losses(experiment, student, teacher), []
+        student.register_forward_hook(lambda *_, seen=seen: seen.append("student"))
+        teacher.register_forward_hook(lambda *_, seen=seen: seen.append("teacher"))
+        outputs = LiveTeacher(teacher, experiment.machine)
+        losses.prepare(student, outputs, iter([next(experiment.data.train.batches(16))]), experiment.machine)
+        passes.append(seen)
+    assert passes == [[], ["teacher", "student"], ["teacher"]]

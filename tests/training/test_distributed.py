@@ -34,7 +34,7 @@ from dataset.sources import Source
 from models.machine import Machine
 from models.taps import Outputs
 from training import distributed
-from training.crd import HierarchicalCRD
+from training.alignment import HierarchicalLoss
 from training.engine import Plan, fit
 from training.job_folder import JobFolder
 from training.teacher import CrossEntropy
@@ -49,7 +49,7 @@ class WithBanks(Aligned):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         labels = self.data.train.labels
-        self.crd = HierarchicalCRD(CRD(num_negatives=4, dim=3), (4, 4), (4, 4), labels)
+        self.crd = HierarchicalLoss(CRD(num_negatives=4, dim=3), (4, 4), (4, 4), labels)
 
     def forward(self, batch):
         logits = self.model(batch.images)

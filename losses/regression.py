@@ -1,0 +1,124 @@
+"""Alignment by regression: the student's projected feature against the teacher's, whitened.
+
+A cue that all images of a class share is where a biased teacher's features vary most, so a plain squared error,
+and a cosine, is mostly about it. Whitening gives every direction of the feature the same variance, but for a ridge
+below which directions count as noise (ZCA: Bell & Sejnowski, 1997).
+
+Letters: B batch, N training images, D channels of the teacher's feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def whitening(covariance: Tensor, ridge: float, power: float = -0.5) -> Tensor:
+    """The symmetric matrix (D, D) that multiplies each principal direction by (variance + ridge · largest)^power.
+
+    With power −0.5 and a ridge of 0 it is ZCA whitening, and the covariance of what it is applied to the identity;
+    with power 0 it is the identity.
+
+    Args:
+        covariance: (D, D) symmetric, float64.
+        ridge: share of the largest variance that is added to each, above 0.
+        power: from −0.5 to 0.
+    """
+    variances, directions = torch.linalg.eigh(covariance)  # ascending
+    largest = variances[-1].clamp(min=torch.finfo(covariance.dtype).tiny)
+    scales = (variances.clamp(min=0) + ridge * largest) ** power
+    matrix: Tensor = directions * scales @ directions.T
+    return matrix
+
+
+class WhitenedRegression(nn.Module):
+    """What the projected student feature leaves unexplained of the whitened teacher feature's variance.
+
+    Σ over channels of the squared error, a mean over the batch, divided by the sum of the channels' variances over
+    the training images: 1 for a student that always gives the mean, whatever D and ridge are.
+
+    `observe` and `settle` take the statistics of the teacher's feature once, in float64, before training.
+
+    Args:
+        student_dim: channels of the student's feature.
+        teacher_dim: D.
+        ridge: see `whitening`.
+        power: see `whitening`.
+        gather: joins a tensor's batches over processes, so that all of them whiten alike.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+    variance: Tensor
+    count: Tensor
+    total: Tensor
+    products: Tensor
+
+    def __init__(
+        self,
+        student_dim: int,
+        teacher_dim: int,
+        ridge: float,
+        power: float = -0.5,
+        gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> None:
+        super().__init__()
+        self.ridge, self.power, self.gather = ridge, power, gather
+        self.project_student = nn.Linear(student_dim, teacher_dim)
+        self.register_buffer("mean", torch.zeros(teacher_dim))
+        self.register_buffer("matrix", torch.eye(teacher_dim))
+        self.register_buffer("variance", torch.ones(()))  # Σ over channels, of the whitened feature
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64), persistent=False)
+        self.register_buffer("total", torch.zeros(teacher_dim, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "products", torch.zeros(teacher_dim, teacher_dim, dtype=torch.float64), persistent=False
+        )
+
+    @torch.no_grad()
+    def observe(self, teacher: Tensor) -> None:
+        """Count the features (B, D) of some training images, each at most once."""
+        features = teacher.double()
+        self.count += len(features)
+        self.total += features.sum(dim=0)
+        self.products += features.T @ features
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Fix mean and whitening from what was observed, in all processes together."""
+        count, total, products = (self.gather(part[None]).sum(dim=0) for part in self._sums())
+        mean = total / count
+        covariance = products / count - torch.outer(mean, mean)
+        self.mean.copy_(mean)
+        matrix = whitening(covariance, self.ridge, self.power)
+        self.matrix.copy_(matrix)
+        self.variance.copy_((matrix @ covariance @ matrix).trace())
+        for part in self._sums():
+            part.zero_()
+
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.count, self.total, self.products
+
+    def project(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, student_dim) projected and (B, D) whitened, (B, D) float32 both."""
+        projected = self.project_student(student).float()
+        # small directions would drown in bfloat16's rounding
+        with torch.autocast(teacher.device.type, enabled=False):
+            return projected, (teacher.float() - self.mean) @ self.matrix
+
+    def linear_maps(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Weight and bias of what `project` does to either side."""
+        own = self.project_student
+        return {"student": (own.weight, own.bias), "teacher": (self.matrix.T, -self.mean @ self.matrix)}
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss, a scalar of 0 or more, for features (B, student_dim) and (B, D) of the same images."""
+        projected, target = self.project(student, teacher)
+        return (projected - target).square().sum(dim=1).mean() / self.variance
+
+
+def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
+    """1 − Σ(predicted − target)² / Σ(target − mean)² over all entries of two (N, D): 1 at best, a scalar."""
+    residual = (predicted - target).square().sum()
+    return 1 - residual / (target - target.mean(dim=0)).square().sum()
