@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import nn
 
-from configs import schema
-from configs.schema import Method
+from configs.schema import Config, Method
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.kd import distillation_terms
@@ -49,6 +48,7 @@ class EndToEnd(Objective):
         teacher: its teacher's outputs.
         crd: the CRD terms, or None for none.
         use_kl: whether the KL term takes its share α of the cross-entropy.
+        config: of the run.
     """
 
     def __init__(
@@ -58,29 +58,28 @@ class EndToEnd(Objective):
         teacher: TeacherOutputs,
         crd: HierarchicalCRD | None,
         use_kl: bool,
-        settings: schema.Baselines,
+        config: Config,
         data: TrainingData,
         machine: Machine,
     ) -> None:
         super().__init__()
         self.model, self.tapped, self.crd = model, tapped, crd
         self.teacher = teacher
-        self.alpha = settings.alpha if use_kl else 0.0
-        self.settings = settings
+        self.alpha = config.baseline_alpha if use_kl else 0.0
+        self.temperature, self.crd_weight = config.baseline_temperature, config.baselines.crd_weight
         self.data = data
         self.machine = machine
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         student, teacher = self.tapped(batch.images), self.teacher(batch)
         if self.alpha:
-            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.settings.temperature)
+            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.temperature)
             terms = {"ce": Term(both.ce, 1 - self.alpha), "kl": Term(both.kl, self.alpha)}
         else:
             terms = {"ce": Term(F.cross_entropy(student.logits, batch.labels), 1.0)}
         if self.crd is not None:
             aligned = self.crd(student, teacher, batch.indices)
-            weight = self.settings.crd_weight
-            terms |= {name: Term(term.value, weight * term.weight) for name, term in aligned.items()}
+            terms |= {name: Term(term.value, self.crd_weight * term.weight) for name, term in aligned.items()}
         terms["top1"] = Term(top1_of(student.logits, batch.labels))
         return terms
 
@@ -108,7 +107,7 @@ def train_baseline(experiment: Experiment, method: Method, seed: int) -> None:
         seed_everything(seed, 1)
         crd = build_crd(experiment, tapped, teacher) if TERMS[method].crd else None
         outputs = teacher_outputs(experiment, teacher)
-        objective = EndToEnd(model, tapped, outputs, crd, TERMS[method].kl, settings, data, machine)
+        objective = EndToEnd(model, tapped, outputs, crd, TERMS[method].kl, config, data, machine)
     plan = Plan(config.baseline_epochs, settings.batch_size, settings.optimizer, seed, views=config.teacher.views)
     history = fit(objective, data, plan, machine, folder)
     if distributed.rank() == 0:
