@@ -81,9 +81,13 @@ def to_yaml(config: Config) -> str:
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
-    """Dotted keys in which two configs differ, the seeds aside (a run may gain seeds)."""
+    """Dotted keys in which two configs differ, the seeds aside (a run may gain seeds).
+
+    A value that is left to follow another key is the same as that value written out.
+    """
+    written, resolved = (first, second), (first.resolved(), second.resolved())
     keys = [key for key, *_ in list_fields() if key != "seeds"]
-    return [key for key in keys if _lookup(first, key) != _lookup(second, key)]
+    return [key for key in keys if all(_lookup(a, key) != _lookup(b, key) for a, b in (written, resolved))]
 
 
 def _lookup(section: BaseModel, key: str) -> Any:

@@ -272,8 +272,8 @@ class Baselines(Section):
     epochs: Count | None = about(None, "epochs of each (default: those of stage 1 and stage 2 together)")
     batch_size: Count = about(64, "images a step")
     optimizer: Optimizer = about(Optimizer(), "optimizer of all of them")
-    temperature: Positive = about(4.0, "T of the KL term of kd and crd_kd")
-    alpha: Fraction = about(0.9, "share of the KL term in kd and crd_kd")
+    temperature: Positive | None = about(None, "T of the KL term of kd and crd_kd (default: kd.temperature)")
+    alpha: Fraction | None = about(None, "share of the KL term in kd and crd_kd (default: kd.alpha)")
     crd_weight: NonNegative = about(0.8, "weight of the CRD term in crd and crd_kd")
 
 
@@ -331,6 +331,25 @@ class Config(Section):
     def baseline_epochs(self) -> int:
         """Epochs of each baseline: its own setting, or the budget of the two stages."""
         return self.baselines.epochs or self.crd.epochs + self.kd.epochs
+
+    @property
+    def baseline_alpha(self) -> float:
+        """Share of the KL term in kd and crd_kd: its own setting, or stage 2's."""
+        return self.kd.alpha if self.baselines.alpha is None else self.baselines.alpha
+
+    @property
+    def baseline_temperature(self) -> float:
+        """T of the KL term in kd and crd_kd: its own setting, or stage 2's."""
+        return self.baselines.temperature or self.kd.temperature
+
+    def resolved(self) -> Config:
+        """The same with what the baselines take from the two stages written out."""
+        followed = {
+            "epochs": self.baseline_epochs,
+            "alpha": self.baseline_alpha,
+            "temperature": self.baseline_temperature,
+        }
+        return self.model_copy(update={"baselines": self.baselines.model_copy(update=followed)})
 
     @model_validator(mode="after")
     def _check(self) -> Config:

@@ -42,7 +42,7 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
 
 def _baseline(config: Config, method: Method) -> dict[str, Any]:
     own: dict[str, Any] = {"epochs": config.baseline_epochs, "cues": _cues(config, "students")}
-    settings = config.baselines.model_dump(mode="json", exclude={"methods", "variants", "epochs"})
+    settings = config.resolved().baselines.model_dump(mode="json", exclude={"methods", "variants", "epochs"})
     own["candidates"] = config.kd.epochs
     if method == "scratch":
         return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer")}}

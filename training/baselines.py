@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch.nn.functional as F
 from torch import nn
 
-from configs import schema
+from configs.schema import Config
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.kd import distillation_terms
@@ -48,6 +48,7 @@ class EndToEnd(Objective):
         teacher: its teacher's outputs.
         losses: the alignment's terms, or None for none.
         use_kl: whether the KL term takes its share α of the cross-entropy.
+        config: of the run.
     """
 
     def __init__(
@@ -57,29 +58,28 @@ class EndToEnd(Objective):
         teacher: TeacherOutputs,
         losses: HierarchicalLoss | None,
         use_kl: bool,
-        settings: schema.Baselines,
+        config: Config,
         data: TrainingData,
         machine: Machine,
     ) -> None:
         super().__init__()
         self.model, self.tapped, self.losses = model, tapped, losses
         self.teacher = teacher
-        self.alpha = settings.alpha if use_kl else 0.0
-        self.settings = settings
+        self.alpha = config.baseline_alpha if use_kl else 0.0
+        self.temperature, self.crd_weight = config.baseline_temperature, config.baselines.crd_weight
         self.data = data
         self.machine = machine
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         student, teacher = self.tapped(batch.images), self.teacher(batch)
         if self.alpha:
-            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.settings.temperature)
+            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.temperature)
             terms = {"ce": Term(both.ce, 1 - self.alpha), "kl": Term(both.kl, self.alpha)}
         else:
             terms = {"ce": Term(F.cross_entropy(student.logits, batch.labels), 1.0)}
         if self.losses is not None:
             aligned = self.losses(student, teacher, batch.indices)
-            weight = self.settings.crd_weight
-            terms |= {name: Term(term.value, weight * term.weight) for name, term in aligned.items()}
+            terms |= {name: Term(term.value, self.crd_weight * term.weight) for name, term in aligned.items()}
         terms["top1"] = Term(top1_of(student.logits, batch.labels))
         return terms
 
@@ -112,7 +112,7 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
         seed_everything(seed, 1)
         losses = build_losses(experiment, tapped, teacher) if TERMS[method].crd else None
         outputs = teacher_outputs(experiment, teacher)
-        objective = EndToEnd(model, tapped, outputs, losses, TERMS[method].kl, settings, data, machine)
+        objective = EndToEnd(model, tapped, outputs, losses, TERMS[method].kl, config, data, machine)
     plan = Plan(
         config.baseline_epochs,
         settings.batch_size,

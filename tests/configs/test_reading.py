@@ -53,6 +53,14 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, "baselines: {epochs: 3}").baseline_epochs == 3
 
 
+def test_baselines_follow_stage_2_unless_they_say_otherwise(tmp_path: Path) -> None:
+    followed = load(tmp_path, "kd: {alpha: 1, temperature: 2}")
+    assert (followed.baseline_alpha, followed.baseline_temperature) == (1, 2)
+    own = load(tmp_path, "baselines: {alpha: 0, temperature: 3}")
+    assert (own.baseline_alpha, own.baseline_temperature) == (0, 3)
+    assert (own.resolved().baselines.alpha, own.resolved().baselines.epochs) == (0, 30)
+
+
 def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
     config = load(tmp_path, "crd: {optimizer: {lr: 0.2}}\nkd: {optimizer: {lr: 0.2}}")
     assert (config.crd.optimizer.lr, config.crd.optimizer.schedule) == (0.2, "exponential")
@@ -170,6 +178,14 @@ def test_differing_keys_ignore_the_training_seeds(tmp_path: Path) -> None:
     assert differing_keys(first, load(tmp_path, "seeds: [4, 5]")) == []
     other = load(tmp_path, "seeds: [4]\ndata: {seed: 1}\ncrd: {optimizer: {lr: 0.2}}")
     assert differing_keys(first, other) == ["data.seed", "crd.optimizer.lr"]
+
+
+def test_a_followed_value_written_out_is_no_difference(tmp_path: Path) -> None:
+    first, written = load(tmp_path, ""), load(tmp_path, "baselines: {alpha: 0.9, temperature: 4, epochs: 30}")
+    assert differing_keys(first, written) == []
+    assert differing_keys(first, load(tmp_path, "kd: {alpha: 0.5}")) == ["kd.alpha"]
+    assert differing_keys(written, load(tmp_path, "kd: {alpha: 0.5}")) == ["kd.alpha", "baselines.alpha"]
+    assert differing_keys(first, load(tmp_path, "baselines: {alpha: 0.5}")) == ["baselines.alpha"]
 
 
 def test_the_table_lists_every_field_with_type_default_and_description() -> None:

@@ -26,7 +26,10 @@ def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
     assert changed_by("shortcut.teacher=unbiased") == set(jobs) - teacher_free
     assert changed_by("shortcut.students=unbiased") == set(jobs) - {"teacher", "stage2_llr"}
     assert changed_by("shortcut.teacher=unbiased", "shortcut.conflicting=uniform") == set(jobs)
-    assert changed_by("kd.alpha=0.3") == {"stage2", "stage2_other", "stage2_again"}
+    assert changed_by("kd.alpha=0.3") == {"crd_kd", "stage2", "stage2_other", "stage2_again"}
+    own = ("baselines.alpha=0.9", "baselines.temperature=4")
+    assert changed_by(*own) == set()
+    assert changed_by(*own, "kd.alpha=0.3") == {"stage2", "stage2_other", "stage2_again"}
     assert changed_by("crd.temperature=0.3") == {
         "crd_kd",
         "stage1",

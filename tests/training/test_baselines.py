@@ -11,6 +11,7 @@ from training.engine import seed_everything
 from training.teacher_outputs import LiveTeacher
 
 
+@pytest.mark.parametrize("section", ["baselines", "kd"])
 @pytest.mark.parametrize(
     ("use_kl", "use_crd", "names"),
     [
@@ -19,16 +20,18 @@ from training.teacher_outputs import LiveTeacher
         (True, True, {"ce", "kl", "crd_penultimate", "crd_last", "top1"}),
     ],
 )
-def test_the_terms_of_each_method(make_experiment, use_kl, use_crd, names):
-    experiment = make_experiment("baselines.alpha=0.8", "baselines.crd_weight=0.3", "crd.lambda_last=2")
-    settings = experiment.config.baselines
+def test_the_terms_of_each_method(make_experiment, use_kl, use_crd, names, section):
+    settings = (f"{section}.alpha=0.8", f"{section}.temperature=3")
+    experiment = make_experiment(*settings, "baselines.crd_weight=0.3", "crd.lambda_last=2")
     network = experiment.new_student(1).requires_grad_(False).eval()
     teacher = experiment.tapped(network, experiment.config.teacher)
     model = experiment.new_student(0).eval()
     tapped = experiment.tapped(model, experiment.config.student)
     crd = build_losses(experiment, tapped, teacher) if use_crd else None
     outputs = LiveTeacher(teacher, experiment.machine)
-    objective = EndToEnd(model, tapped, outputs, crd, use_kl, settings, experiment.data, experiment.machine)
+    objective = EndToEnd(
+        model, tapped, outputs, crd, use_kl, experiment.config, experiment.data, experiment.machine
+    )
     batch = next(experiment.data.train.batches(16))
     seed_everything(0)
     terms = objective.eval()(batch)
@@ -38,7 +41,7 @@ def test_the_terms_of_each_method(make_experiment, use_kl, use_crd, names):
     student, reference = tapped(batch.images), teacher(batch.images)
     expected = F.cross_entropy(student.logits, batch.labels)
     if use_kl:
-        kl, ce = distillation_terms(student.logits, reference.logits, batch.labels, settings.temperature)
+        kl, ce = distillation_terms(student.logits, reference.logits, batch.labels, 3)
         expected = 0.8 * kl + 0.2 * ce
     if use_crd:
         seed_everything(0)
