@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import METHODS, Hypothesis
+from configs.schema import METHODS
+from configs.study import Hypothesis
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
@@ -56,7 +57,7 @@ class StudyContext:
     config: dict[str, Any]  # as JSON
     points: list[Point]
     seeds: list[int]
-    hypothesis: Hypothesis | None
+    hypotheses: Mapping[str, Hypothesis]
     recorded: list[RecordedRun]
 
 
@@ -83,7 +84,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         config=config.model_dump(mode="json"),
         points=points_of(config.study.grid),
         seeds=config.seeds,
-        hypothesis=config.study.hypothesis,
+        hypotheses=config.study.hypotheses,
         recorded=found,
     )
 

@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 from configs.schema import METHODS, Config
+from configs.study import Hypothesis
 from dataset.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
 from diagnostics.shortcut import recording as shortcut_recording
 from errors import UserError
 from models.machine import Machine
-from study.grid import Shard, StudyRun, runs_of
+from study.grid import Shard, StudyRun, agrees, runs_of
 from study.sharing import fingerprint
 from training.experiment import Experiment, open_experiment
 from training.job_folder import JobFolder
@@ -70,14 +71,20 @@ class StudyRuns:
 
 
 def check_study(study: StudyRuns) -> None:
-    stated, config = study.config.study.hypothesis, study.config
-    methods = methods_of(config, config.seeds[0])
-    for method in (stated.first, stated.second) if stated else ():
-        if method not in methods:
-            raise UserError(f"study.hypothesis: {method} is none of {', '.join(methods)}")
-    for run in study.runs:
-        if run.seed == config.seeds[0]:
-            check("all", study.open(run))
+    """See that methods which are named exist wherever they are named, and that each point can be trained.
+
+    Raises:
+        UserError: the first that is not so.
+    """
+    firsts = [run for run in study.runs if run.seed == study.config.seeds[0]]
+    for run in firsts:
+        methods = methods_of(run.config, run.seed)
+        for name, stated in study.config.study.hypotheses.items():
+            for method in (stated.first, stated.second):
+                if agrees(run.point, stated.where) and method not in methods:
+                    raise UserError(f"study.hypotheses.{name}: {method} is none of {', '.join(methods)}")
+    for run in firsts:
+        check("all", study.open(run))
 
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
@@ -122,8 +129,8 @@ def describe_study(study: StudyRuns) -> str:
     total = sum(points.values(), Counter[str]())
     lines.append(f"this shard: {_counted(total)}" if len(mine) < len(runs) else f"in all: {_counted(total)}")
     lines += [f"contact sheet: {path}" for path in _write_sheets(study)]
-    stated = study.config.study.hypothesis
-    lines.append("no primary hypothesis is stated (study.hypothesis)" if stated is None else _stated(study.config))
+    stated = study.config.study.hypotheses
+    lines += [_stated(name, one) for name, one in stated.items()] or ["no hypothesis is stated (study.hypotheses)"]
     return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])
 
 
@@ -132,13 +139,12 @@ def _counted(counts: Counter[str]) -> str:
     return f"{counts['runs']} runs, {counts['recorded']} of them recorded; jobs: {jobs}"
 
 
-def _stated(config: Config) -> str:
-    stated = config.study.hypothesis
-    assert stated is not None
+def _stated(name: str, stated: Hypothesis) -> str:
     where = ", ".join(f"{key} = {value}" for key, value in stated.where.items()) or "every point"
+    claim = f"equivalent within ±{stated.margin:g}" if stated.exceeds is None else f"above {stated.exceeds:g}"
     return (
-        f"primary hypothesis, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
-        f"paired by seed, equivalent within ±{stated.margin:g}"
+        f"hypothesis {name}, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
+        f"paired by seed, {claim}"
     )
 
 

@@ -60,17 +60,17 @@ def write_study(
 
 
 def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
-    """All numbers of a study and what is missing from it, the point of the hypothesis and the teachers first."""
+    """All numbers of a study and what is missing from it, the points of the hypotheses and the teachers first."""
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
-    results = conclude(ordered, context.hypothesis)
+    results = conclude(ordered, context.hypotheses)
     order = {label: number for number, label in enumerate(_points(results))}
     summary = sorted(results.summary, key=lambda row: order[row.label])
     return StudyReport(
         study=context.name,
         config=context.config,
-        stated=context.hypothesis,
+        stated=context.hypotheses,
         recorded=[place.run.name for place in context.recorded],
         environments=_environments(context.recorded),
         planted=any(record.measures for record in records),
@@ -78,7 +78,7 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
         points=list(order),
         methods=list(dict.fromkeys(record.method for record in ordered)),
         summary=summary,
-        hypothesis=results.hypothesis,
+        hypotheses=results.hypotheses,
         rest=results.rest,
         inheritance=results.inheritance,
         checks=results.checks,
@@ -88,9 +88,9 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
 
 
 def _points(results: Results) -> list[str]:
-    """Labels of the points, the one that answers first: where the hypothesis is stated, else the biased one."""
+    """Labels of the points, the one that answers first: where a hypothesis is stated, else the biased one."""
     labels = list(dict.fromkeys(row.label for row in results.summary))
-    stated = [row.label for row in results.hypothesis]
+    stated = [row.label for row in results.hypotheses]
     biased = [row.label for row in results.summary if _arms(row.point) == {"biased"}]
     return list(dict.fromkeys([*stated, *biased[:1], *labels]))
 
@@ -166,7 +166,7 @@ def places(report: StudyReport) -> list[Place]:
 
 def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
     """Figures by name; one whose numbers are not there is left out."""
-    stated = [name for row in report.hypothesis[:1] for name in (row.first, row.second)]
+    stated = [name for row in report.hypotheses for name in (row.first, row.second)]
     drawn: dict[str, Figure | None] = {}
     for place in places(report):
         if report.planted:
