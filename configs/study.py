@@ -48,3 +48,7 @@ class Study(Section):
         {},
         "what is stated before running, by name (H1, H2, ...): measure, first, second, where, margin or exceeds",
     )
+    twins: dict[str, str] = about(
+        {},
+        "two-stage methods and the end-to-end method that each is to be seen beside, joined by a line in figures",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
 from study.grid import Point, StudyRun, points_of, runs_of
-from study.plan import record_folder
+from study.plan import methods_of, record_folder
 from training.run_folder import RunFolder
 
 
@@ -59,6 +59,8 @@ class StudyContext:
     seeds: list[int]
     hypotheses: Mapping[str, Hypothesis]
     recorded: list[RecordedRun]
+    twins: Mapping[str, str] = field(default_factory=dict)  # two-stage method -> end-to-end method
+    end_to_end: frozenset[str] = frozenset()  # methods that are not trained in two stages
 
 
 def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
@@ -86,6 +88,13 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         seeds=config.seeds,
         hypotheses=config.study.hypotheses,
         recorded=found,
+        twins=config.study.twins,
+        end_to_end=frozenset(
+            method
+            for run in runs
+            for method, job in methods_of(run.config, run.seed).items()
+            if job.kind == "baseline"
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -80,11 +81,19 @@ def check_study(study: StudyRuns) -> None:
     for run in firsts:
         methods = methods_of(run.config, run.seed)
         for name, stated in study.config.study.hypotheses.items():
-            for method in (stated.first, stated.second):
-                if agrees(run.point, stated.where) and method not in methods:
-                    raise UserError(f"study.hypotheses.{name}: {method} is none of {', '.join(methods)}")
+            if agrees(run.point, stated.where):
+                _see_known(f"study.hypotheses.{name}", (stated.first, stated.second), methods)
+    known = list(dict.fromkeys(method for run in firsts for method in methods_of(run.config, run.seed)))
+    for pair in study.config.study.twins.items():
+        _see_known("study.twins", pair, known)
     for run in firsts:
         check("all", study.open(run))
+
+
+def _see_known(key: str, named: Iterable[str], methods: Collection[str]) -> None:
+    for method in named:
+        if method not in methods:
+            raise UserError(f"{key}: {method} is none of {', '.join(methods)}")
 
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:

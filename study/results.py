@@ -103,6 +103,8 @@ class StudyReport:
     checks: list[Check]
     notes: Mapping[str, str]
     missing: list[str]
+    twins: Mapping[str, str]  # two-stage method -> end-to-end method
+    end_to_end: list[str]
 
 
 def conclude(records: Sequence[Measurement], stated: Mapping[str, Hypothesis]) -> Results:

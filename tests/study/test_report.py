@@ -147,8 +147,8 @@ def test_the_same_records_give_the_same_files_and_a_page_that_needs_nothing_else
     assert "<script" not in text and "http" not in text and "kd&lt;1&gt;" in text and "kd<1>" not in text
     figures = {path.stem for path in (tmp_path / "first" / "figures").glob("*.png")}
     assert figures == {path.stem for path in (tmp_path / "first" / "figures").glob("*.pdf")}
-    assert {name.split("-")[0] for name in figures} == {"following", "inheritance", "examples"}
-    assert len(figures) == page.pictures == 5
+    assert {name.split("-")[0] for name in figures} == {"frontier", "following", "inheritance", "examples"}
+    assert len(figures) == page.pictures == 7
     tables = {path.stem for path in (tmp_path / "first" / "tables").glob("*.csv")}
     assert {
         "measures",
@@ -226,6 +226,16 @@ def test_places_join_the_arms_of_the_teacher(write):
     assert first.name("following") == "following-1-students-biased"
 
 
+def test_the_frontier_stands_first_and_says_its_numbers(write):
+    given = records()
+    _, page = write(given, twins={"two_stage": "crd_kd"}, end_to_end=frozenset(["kd<1>", "crd_kd"]))
+    alternatives = re.findall(r'alt="([^"]*)"', page)
+    assert alternatives[0].startswith("Cue following against unbiased accuracy") and "its end-to-end twin" in page
+    mean = np.mean([r.measures.following for r in given if r.method == "crd_kd" and r.point == POINTS[-1]])
+    assert "With a biased teacher: teacher follows on" in alternatives[0]
+    assert f"crd_kd follows on {100 * mean:.1f} % (" in alternatives[0]
+
+
 def test_a_failed_check_is_told_everywhere(write):
     report, page = write(records(unbiased_gap=0.2))
     assert "Self-checks that failed: teacher unbiased." in answer(report)[-1]
@@ -295,7 +305,7 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path):
     mine.write_bytes(b"")
     write(records(1, POINTS[-1:]))
     left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert left == {"following-1-students-biased", "mine"}
+    assert left == {"frontier-1-students-biased", "following-1-students-biased", "mine"}
 
 
 def test_no_record_is_refused(tmp_path):

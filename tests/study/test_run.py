@@ -88,6 +88,8 @@ def test_shards_and_fresh_belong_to_their_phases(call_main, tmp_path):
     )
     nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.where={kd.alpha: 1}"))
     assert nowhere.returncode == 2 and "study.hypotheses.H1.where" in nowhere.stderr
+    twin = call(call_main, tmp_path, settings=(*STUDY, "study.twins={two_stage: crd}"))
+    assert twin.returncode == 2 and "study.twins: crd is none of scratch, crd_kd" in twin.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,6 +127,7 @@ def test_records_hold_what_the_study_needs(whole_study):
     assert {record.method for record in records} == {"teacher", "scratch", "crd_kd", "two_stage", "head"}
     assert (len(context.recorded), len(context.points), context.seeds) == (8, 8, [0])
     assert context.hypotheses["H1"].where == {"shortcut.teacher": "biased"}
+    assert context.end_to_end == {"scratch", "crd_kd"} and context.twins == {}
     first = {record.method: record for record in records if record.point == context.points[0]}
     assert first["teacher"].numbers["cue_read"] > 0.5 and first["crd_kd"].kl == first["teacher"].kl == ()
     assert all(record.teacher_arm == record.point["shortcut.teacher"] for record in records)
