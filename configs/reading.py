@@ -46,6 +46,10 @@ def load_written(path: Path) -> Config:
     for section, key in GONE:
         if isinstance(values.get(section), dict):
             values[section].pop(key, None)
+    study = values.get("study")
+    if isinstance(study, dict) and "hypothesis" in study:  # of the versions that took one, without a name
+        stated = study.pop("hypothesis")
+        study.setdefault("hypotheses", {} if stated is None else {"H1": stated})
     return _validated(values, path)
 
 

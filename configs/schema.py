@@ -9,49 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from configs.merge import merge
+from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, about
+from configs.study import Study
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Deviation = Annotated[float, Field(gt=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Method = Literal["scratch", "kd", "crd", "crd_kd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
-
-
-def about(default: Any, description: str, **kwargs: Any) -> Any:
-    """A field with its one-line description."""
-    return Field(default, description=description, **kwargs)
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `yes`, `on` and `true` as 1 where a number is wanted."""
-        wanted = str(cls.model_fields[str(info.field_name)].annotation)
-        takes_booleans = "bool" in wanted or "Any" in wanted
-        given = value if isinstance(value, list) else [value]
-        if not takes_booleans and any(isinstance(one, bool) for one in given):
-            raise ValueError("true and false (yes, no, on, off) are no value here, quote them or give a number")
-        return value
 
 
 class Data(Section):
@@ -239,23 +207,6 @@ class KD(Section):
 class Variant(Section):
     crd: dict[str, Any] = about({}, "fields of crd that differ; without any, stage 1 is shared")
     kd: dict[str, Any] = about({}, "fields of kd that differ")
-
-
-class Hypothesis(Section):
-    measure: Literal["following", "unbiased", "clean", "worst_group"] = about(
-        "following", "what is compared, in 0..1"
-    )
-    first: str = about("crd_kd", "method from whose value the second's is taken")
-    second: str = about("two_stage", "method whose value is taken away")
-    where: dict[str, Any] = about({}, "values of the grid's keys for which it is stated, one test for each rest")
-    margin: Positive = about(0.02, "differences within +- margin count as equivalent")
-
-
-class Study(Section):
-    grid: list[dict[str, list[Any]]] = about(
-        [], "config keys and their values; every combination within an entry, and every seed, is a run"
-    )
-    hypothesis: Hypothesis | None = about(None, "the primary hypothesis, stated before running")
 
 
 class BaselineVariant(Section):

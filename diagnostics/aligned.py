@@ -31,7 +31,9 @@ class AlignmentVerdict:
 
     @property
     def sentence(self) -> str:
-        gain = "" if self.gain is None else f", {plain_number(self.gain, 3, '+')} over the last quarter of its epochs"
+        gain = (
+            "" if self.gain is None else f", {plain_number(self.gain, 3, '+')} over the last quarter of its epochs"
+        )
         return f"{MEASURES[self.measure]} {plain_number(self.value, 2)} on held-out images{gain}: {self.word}"
 
 

@@ -1,7 +1,9 @@
-"""What a study says in words: the answer to its hypothesis, what belongs beside it, and a text for a terminal."""
+"""What a study says in words: the answers to its hypotheses, what belongs beside it, and a text for a terminal."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from diagnostics.tables.table import to_text
@@ -13,20 +15,39 @@ NOT_STATED = "No hypothesis was stated before running, so there is no primary an
 
 
 def answer(report: StudyReport) -> list[str]:
-    """The primary hypothesis in a sentence with its interval, and what must be read with it."""
-    if not report.hypothesis:
-        return [NOT_STATED if report.stated is None else f"No primary answer. {report.notes['hypothesis']}"]
-    row = report.hypothesis[0]
-    lines = [f"{_capital(row.sentence)}."]
-    lines += _beside(row) if report.planted else []
-    lines += [f"{row.caution}."] if row.caution else []
+    """A sentence for each stated hypothesis, with its interval, and what must be read with them."""
+    rows = report.hypotheses
+    if not rows:
+        return [f"No primary answer. {report.notes['hypotheses']}" if report.stated else NOT_STATED]
+    tests = [[row for row in rows if row.name == name] for name in dict.fromkeys(row.name for row in rows)]
+    leads = [min(found, key=lambda row: report.points.index(row.label)) for found in tests]
+    lines = [_lead(lead, found) for lead, found in zip(leads, tests, strict=True)]
+    lines += _beside(leads) if report.planted else []
+    lines += dict.fromkeys(f"{row.caution}." for row in leads if row.caution)
     failed = [check.name.replace("_", " ") for check in report.checks if check.passed is False]
     if failed:
         lines.append(f"Self-checks that failed: {', '.join(failed)}. Read the answer with that in mind.")
     return lines
 
 
-def _beside(row: Contrast) -> list[str]:
+def _lead(row: Contrast, rows: Sequence[Contrast]) -> str:
+    """The sentence of a hypothesis at its only point, or at one of several with the decisions at all."""
+    if len(rows) == 1:
+        return f"{row.sentence}."
+    counts = Counter(one.decision for one in rows)
+    decisions = ", ".join(f"{decision} at {count}" for decision, count in counts.items())
+    return f"{row.sentence}. This is at {row.label}; of its {len(rows)} points: {decisions}."
+
+
+def _beside(rows: Sequence[Contrast]) -> list[str]:
+    """The accuracies of each two methods at a point once, with the names of the hypotheses that they belong to."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(_accuracies(row), []).append(row.name or "")
+    return [f"Beside {', '.join(of)}: {text}." for text, of in names.items()]
+
+
+def _accuracies(row: Contrast) -> str:
     parts = []
     for name, result in row.beside.items():
         if result.difference is None or result.mean_first is None or result.mean_second is None:
@@ -37,7 +58,7 @@ def _beside(row: Contrast) -> list[str]:
         if result.low is not None and result.high is not None:
             interval = f", 95 % {points(result.low)} to {points(result.high)}"
         parts.append(f"{name} accuracy {both}, difference {points(result.difference)} points{interval}")
-    return [f"Beside it: {'; '.join(parts)}."]
+    return "; ".join(parts)
 
 
 def _capital(text: str) -> str:

@@ -5,9 +5,12 @@ Numbers are shares in [0, 1]; differences are first - second; sentences speak of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from scipy import stats
 
 from diagnostics.comparison import holm
 from diagnostics.plain import FLAT, WHERE_GIVEN
@@ -40,7 +43,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two methods at one point of the grid in one measure, with the accuracies that stand beside it."""
+    """Two methods at one point of the grid in one measure, with the accuracies that stand beside it.
+
+    With `exceeds`, t and p of the result are those of `above`.
+    """
 
     point: Mapping[str, Any]
     label: str  # the point in words
@@ -50,7 +56,9 @@ class Contrast:
     result: Difference = field(metadata=FLAT)
     beside: Mapping[str, Difference]
     caution: str | None
-    margin: float | None = field(default=None, metadata=WHERE_GIVEN)  # of a stated hypothesis
+    name: str | None = field(default=None, metadata=WHERE_GIVEN)  # of a stated hypothesis, as the next three
+    margin: float | None = field(default=None, metadata=WHERE_GIVEN)
+    exceeds: float | None = field(default=None, metadata=WHERE_GIVEN)
     decision: str | None = field(default=None, metadata=WHERE_GIVEN)
     sentence: str = ""
     holm_p: float | None = None
@@ -83,15 +91,35 @@ def with_holm(rows: Sequence[Contrast]) -> list[Contrast]:
     return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def decide(low: float | None, high: float | None, margin: float) -> str:
-    """What a 95 % interval of a difference shows, given the margin within which differences are equivalent.
+def above(result: Difference, threshold: float) -> Difference:
+    """The same with t and p of the one-sided paired test that the difference is larger than a threshold.
 
-    "equivalent": it lies within +- margin (two one-sided tests, Schuirmann 1987, here at 2.5 % each). "lower" or
-    "higher": it leaves 0 out. Both can hold: a difference that is there and small. Else "undecided".
+    Both stay None where seeds show no spread, and the signed-rank test, which is two-sided, is left out.
     """
-    if low is None or high is None:
+    notes = {**result.notes, "wilcoxon_p": "The stated test is one-sided."}
+    if result.difference is None or not result.sd:
+        return replace(result, wilcoxon_p=None, notes=notes)
+    n = len(result.seeds)
+    t = (result.difference - threshold) / (result.sd / math.sqrt(n))
+    return replace(result, t=t, p=float(stats.t.sf(t, n - 1)), wilcoxon_p=None, notes=notes)
+
+
+def decide(row: Contrast) -> str:
+    """What the test of a stated hypothesis shows, of a row with Holm's p and its margin or what it exceeds.
+
+    exceeds: "shown" where Holm's p is below 0.05, "contradicted" where the 95 % interval lies wholly below the
+    threshold, else "not shown". margin: by the 95 % interval alone. "equivalent": it lies within +- margin (two
+    one-sided tests, Schuirmann 1987, here at 2.5 % each). "lower" or "higher": it leaves 0 out. Both can hold: a
+    difference that is there and small. Else "undecided".
+    """
+    low, high = row.result.low, row.result.high
+    if row.exceeds is not None:
+        if row.holm_p is not None and row.holm_p < SIGNIFICANCE:
+            return "shown"
+        return "contradicted" if high is not None and high < row.exceeds else "not shown"
+    if low is None or high is None or row.margin is None:
         return "undecided"
-    small = -margin < low and high < margin
+    small = -row.margin < low and high < row.margin
     if low <= 0 <= high:
         return "equivalent" if small else "undecided"
     side = "higher" if low > 0 else "lower"
@@ -99,13 +127,24 @@ def decide(low: float | None, high: float | None, margin: float) -> str:
 
 
 def primary_sentence(row: Contrast) -> str:
-    """The answer to a hypothesis, of a row with margin and decision."""
-    word, margin, decision = _word(row), row.margin or 0.0, row.decision or "undecided"
-    shown = f"{100 * margin:g} points"
+    """The answer to a hypothesis, of a row with its name, threshold and decision."""
+    found = _above(row) if row.exceeds is not None else _within(row, row.margin or 0.0)
+    of = "" if row.exceeds is not None else " for a difference"
+    p = "" if row.holm_p is None else f", {_p(row.holm_p)} by Holm{of}"
+    return f"{row.name}, {row.decision}: {found}{p}"
+
+
+def _above(row: Contrast) -> str:
+    claim = f"{_word(row)} of {row.first} minus that of {row.second} is above {100 * (row.exceeds or 0):g} points"
+    return f"that {claim}; {_minus(row)}"
+
+
+def _within(row: Contrast, margin: float) -> str:
+    word, decision, shown = _word(row), row.decision or "undecided", f"{100 * margin:g} points"
     if decision == "equivalent":
         return f"{word} of {row.first} and {row.second} is equivalent within ±{shown}: {_minus(row)}"
     if decision == "undecided":
-        return f"undecided, neither a difference nor equivalence within ±{shown} is shown: {word}, {_minus(row)}"
+        return f"neither a difference nor equivalence within ±{shown} is shown in {word}: {_minus(row)}"
     text = _one_side(row)
     if decision.endswith("margin"):
         return f"{text}: a difference, but within ±{shown}"
@@ -116,7 +155,7 @@ def primary_sentence(row: Contrast) -> str:
 def rest_sentence(row: Contrast) -> str:
     """One test among many, of a row with Holm's p."""
     p = row.holm_p
-    shown = "which has no p" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    shown = "which has no p" if p is None else _p(p)
     if p is None or p >= SIGNIFICANCE:
         return f"no difference in {_word(row)} shown between {row.first} and {row.second}: {_minus(row)}, {shown}"
     return f"{_one_side(row)}, {shown} by Holm"
@@ -164,6 +203,10 @@ def _minus(row: Contrast) -> str:
     if result.low is None or result.high is None:
         return f"{text} {_seeds(row)}, which gives no interval"
     return f"{text}, 95 % {points(result.low)} to {points(result.high)}, {_seeds(row)}"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _seeds(row: Contrast) -> str:

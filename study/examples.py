@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from configs.study import Hypothesis
 from dataset.prepare import TrainingData, prepare
 from dataset.shortcut import stamp
 from dataset.sources import load_source
@@ -23,7 +24,7 @@ from training.run_folder import RunFolder
 def choose_examples(context: StudyContext) -> Examples | str:
     """Images of the first run that answers on which teacher and student follow the cue, or why there are none.
 
-    The student is the second of the hypothesis, else two-stage.
+    The student is the second of the first hypothesis, else two-stage.
     """
     place = _place(context)
     recording = shortcut_recording.read(place.recording)
@@ -51,9 +52,13 @@ def choose_examples(context: StudyContext) -> Examples | str:
     return Examples(pixels.numpy(), labels, answers, f"{label_of(place.point)}, seed {place.seed}")
 
 
+def _stated(context: StudyContext) -> Hypothesis | None:
+    return next(iter(context.hypotheses.values()), None)
+
+
 def _place(context: StudyContext) -> RecordedRun:
-    """The first recorded run where the hypothesis is stated, else of a biased teacher, else of all."""
-    recorded, stated = context.recorded, context.hypothesis
+    """The first recorded run where the first hypothesis is stated, else of a biased teacher, else of all."""
+    recorded, stated = context.recorded, _stated(context)
     where: list[Point] = (
         [{TEACHER_ARM: "biased"}, {}] if stated is None else [stated.where, {TEACHER_ARM: "biased"}, {}]
     )
@@ -62,7 +67,7 @@ def _place(context: StudyContext) -> RecordedRun:
 
 def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
     """The students whose answers are shown, the one in question last."""
-    stated = context.hypothesis
+    stated = _stated(context)
     named = [] if stated is None else [name for name in (stated.first, stated.second) if name in present]
     students = [name for name in present if name != TEACHER]
     return [name for name in named if name != TEACHER] or ([focus(students)] if students else [])

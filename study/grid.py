@@ -15,7 +15,8 @@ from sklearn.model_selection import ParameterGrid
 
 from configs.merge import merge
 from configs.reading import list_fields
-from configs.schema import Config, Study
+from configs.schema import Config
+from configs.study import Study
 from errors import UserError, nearest
 
 Point = Mapping[str, Any]  # dotted config keys and their values
@@ -64,9 +65,9 @@ def runs_of(config: Config) -> list[StudyRun]:
         for point, name in zip(points, names, strict=True)
         for seed in config.seeds
     ]
-    stated = config.study.hypothesis
-    if stated is not None and not any(agrees(point, stated.where) for point in points):
-        raise UserError("study.hypothesis.where: no point of study.grid has these values")
+    for name, stated in config.study.hypotheses.items():
+        if not any(agrees(point, stated.where) for point in points):
+            raise UserError(f"study.hypotheses.{name}.where: no point of study.grid has these values")
     return runs
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import Hypothesis
+from configs.study import Hypothesis
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
 from study.grid import Point, StudyRun, points_of, runs_of
-from study.plan import record_folder
+from study.plan import methods_of, record_folder
 from training.run_folder import RunFolder
 
 
@@ -56,8 +56,10 @@ class StudyContext:
     config: dict[str, Any]  # as JSON
     points: list[Point]
     seeds: list[int]
-    hypothesis: Hypothesis | None
+    hypotheses: Mapping[str, Hypothesis]
     recorded: list[RecordedRun]
+    twins: Mapping[str, str] = field(default_factory=dict)  # two-stage method -> end-to-end method
+    end_to_end: frozenset[str] = frozenset()  # methods that are not trained in two stages
 
 
 def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
@@ -83,8 +85,15 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         config=config.model_dump(mode="json"),
         points=points_of(config.study.grid),
         seeds=config.seeds,
-        hypothesis=config.study.hypothesis,
+        hypotheses=config.study.hypotheses,
         recorded=found,
+        twins=config.study.twins,
+        end_to_end=frozenset(
+            method
+            for run in runs
+            for method, job in methods_of(run.config, run.seed).items()
+            if job.kind == "baseline"
+        ),
     )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from configs.schema import METHODS, Config
+from configs.study import Hypothesis
 from dataset.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
 from diagnostics.shortcut import recording as shortcut_recording
 from errors import UserError
 from models.machine import Machine
-from study.grid import Shard, StudyRun, runs_of
+from study.grid import Shard, StudyRun, agrees, runs_of
 from study.sharing import fingerprint
 from training.experiment import Experiment, open_experiment
 from training.job_folder import JobFolder
@@ -70,14 +72,28 @@ class StudyRuns:
 
 
 def check_study(study: StudyRuns) -> None:
-    stated, config = study.config.study.hypothesis, study.config
-    methods = methods_of(config, config.seeds[0])
-    for method in (stated.first, stated.second) if stated else ():
+    """See that methods which are named exist wherever they are named, and that each point can be trained.
+
+    Raises:
+        UserError: the first that is not so.
+    """
+    firsts = [run for run in study.runs if run.seed == study.config.seeds[0]]
+    for run in firsts:
+        methods = methods_of(run.config, run.seed)
+        for name, stated in study.config.study.hypotheses.items():
+            if agrees(run.point, stated.where):
+                _see_known(f"study.hypotheses.{name}", (stated.first, stated.second), methods)
+    known = list(dict.fromkeys(method for run in firsts for method in methods_of(run.config, run.seed)))
+    for pair in study.config.study.twins.items():
+        _see_known("study.twins", pair, known)
+    for run in firsts:
+        check("all", study.open(run))
+
+
+def _see_known(key: str, named: Iterable[str], methods: Collection[str]) -> None:
+    for method in named:
         if method not in methods:
-            raise UserError(f"study.hypothesis: {method} is none of {', '.join(methods)}")
-    for run in study.runs:
-        if run.seed == config.seeds[0]:
-            check("all", study.open(run))
+            raise UserError(f"{key}: {method} is none of {', '.join(methods)}")
 
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
@@ -121,8 +137,8 @@ def describe_study(study: StudyRuns) -> str:
     total = sum(points.values(), Counter[str]())
     lines.append(f"this shard: {_counted(total)}" if len(mine) < len(runs) else f"in all: {_counted(total)}")
     lines += [f"contact sheet: {path}" for path in _write_sheets(study)]
-    stated = study.config.study.hypothesis
-    lines.append("no primary hypothesis is stated (study.hypothesis)" if stated is None else _stated(study.config))
+    stated = study.config.study.hypotheses
+    lines += [_stated(name, one) for name, one in stated.items()] or ["no hypothesis is stated (study.hypotheses)"]
     return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])
 
 
@@ -131,13 +147,12 @@ def _counted(counts: Counter[str]) -> str:
     return f"{counts['runs']} runs, {counts['recorded']} of them recorded; jobs: {jobs}"
 
 
-def _stated(config: Config) -> str:
-    stated = config.study.hypothesis
-    assert stated is not None
+def _stated(name: str, stated: Hypothesis) -> str:
     where = ", ".join(f"{key} = {value}" for key, value in stated.where.items()) or "every point"
+    claim = f"equivalent within ±{stated.margin:g}" if stated.exceeds is None else f"above {stated.exceeds:g}"
     return (
-        f"primary hypothesis, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
-        f"paired by seed, equivalent within ±{stated.margin:g}"
+        f"hypothesis {name}, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
+        f"paired by seed, {claim}"
     )
 
 

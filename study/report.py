@@ -23,6 +23,7 @@ from study import figures as study_figures
 from study import tables as study_tables
 from study.answer import answer
 from study.figures import Examples
+from study.frontier import Mark, frontier, marks, words
 from study.grid import Point, label_of
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.results import (
@@ -36,7 +37,7 @@ from study.results import (
     conclude,
 )
 
-FIGURES = ("following", "inheritance", "accuracy", "examples")  # how names of figures begin
+FIGURES = ("frontier", "following", "inheritance", "accuracy", "examples")  # how names of figures begin
 NO_EXAMPLES = "Example images were not asked for."
 
 
@@ -60,17 +61,17 @@ def write_study(
 
 
 def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
-    """All numbers of a study and what is missing from it, the point of the hypothesis and the teachers first."""
+    """All numbers of a study and what is missing from it, the points of the hypotheses and the teachers first."""
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
-    results = conclude(ordered, context.hypothesis)
+    results = conclude(ordered, context.hypotheses)
     order = {label: number for number, label in enumerate(_points(results))}
     summary = sorted(results.summary, key=lambda row: order[row.label])
     return StudyReport(
         study=context.name,
         config=context.config,
-        stated=context.hypothesis,
+        stated=context.hypotheses,
         recorded=[place.run.name for place in context.recorded],
         environments=_environments(context.recorded),
         planted=any(record.measures for record in records),
@@ -78,19 +79,21 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
         points=list(order),
         methods=list(dict.fromkeys(record.method for record in ordered)),
         summary=summary,
-        hypothesis=results.hypothesis,
+        hypotheses=results.hypotheses,
         rest=results.rest,
         inheritance=results.inheritance,
         checks=results.checks,
         notes=results.notes,
         missing=[*_unrecorded(context), *_gaps(summary)],
+        twins=context.twins,
+        end_to_end=sorted(context.end_to_end),
     )
 
 
 def _points(results: Results) -> list[str]:
-    """Labels of the points, the one that answers first: where the hypothesis is stated, else the biased one."""
+    """Labels of the points, the one that answers first: where a hypothesis is stated, else the biased one."""
     labels = list(dict.fromkeys(row.label for row in results.summary))
-    stated = [row.label for row in results.hypothesis]
+    stated = [row.label for row in results.hypotheses]
     biased = [row.label for row in results.summary if _arms(row.point) == {"biased"}]
     return list(dict.fromkeys([*stated, *biased[:1], *labels]))
 
@@ -164,12 +167,17 @@ def places(report: StudyReport) -> list[Place]:
     ]
 
 
+def _marks(report: StudyReport, place: Place) -> dict[str, list[Mark]]:
+    return {arm: marks(rows, report.end_to_end) for arm, rows in place.arms.items()}
+
+
 def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
     """Figures by name; one whose numbers are not there is left out."""
-    stated = [name for row in report.hypothesis[:1] for name in (row.first, row.second)]
+    stated = [name for row in report.hypotheses for name in (row.first, row.second)]
     drawn: dict[str, Figure | None] = {}
     for place in places(report):
         if report.planted:
+            drawn[place.name("frontier")] = frontier(_marks(report, place), report.twins)
             drawn[place.name("following")] = study_figures.dots(place.arms, ("following", "unbiased"))
             drawn[place.name("inheritance")] = study_figures.inheritance(place.inheritance, stated)
         else:
@@ -201,6 +209,7 @@ def page(
         results=study_tables.RESULTS,
         points=sorted(points, key=lambda row: report.points.index(row.label)),
         places=shown,
+        numbers={place.name("frontier"): words(_marks(report, place)) for place in shown},
         at=lambda name, row: study_tables.at(tables[name], row, study_tables.keys(report)),
         tables=tables,
         pictures={name: embedded(picture) for name, picture in pictures.items()},
@@ -217,4 +226,5 @@ def _absent(report: StudyReport, shown: Sequence[Place], examples: Examples | st
     nothing = "No conflicting image on which both follow the cue."
     reasons = {place.name("inheritance"): report.notes.get("inheritance", "") for place in shown}
     reasons = {name: reason or "Not recorded in both arms of the teacher." for name, reason in reasons.items()}
-    return {**reasons, "examples": examples if isinstance(examples, str) else nothing}
+    unmarked = dict.fromkeys((place.name("frontier") for place in shown), "No method has both numbers.")
+    return {**reasons, **unmarked, "examples": examples if isinstance(examples, str) else nothing}

@@ -1,4 +1,4 @@
-"""From the records of many runs to what a study says: means over seeds, the stated hypothesis, all other tests by
+"""From the records of many runs to what a study says: means over seeds, the stated hypotheses, all other tests by
 Holm, inheritance from teacher to student, and whether the study was fit to answer.
 
 A point is one combination of the grid's values. Models of one point and seed share images, order and initial
@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import Hypothesis
+from configs.study import Hypothesis
 from diagnostics.seeds import SeedSummary, summarise, summarise_shares
 from diagnostics.shortcut.measures import Measures, accuracy_gap, excess_following, inheritance
 from study.checks import Check, biased_teachers, converged, cue_readable, final_fall, unbiased_teachers
@@ -24,6 +24,7 @@ from study.comparison import (
     UNBIASED,
     Contrast,
     Difference,
+    above,
     caution,
     compare,
     decide,
@@ -76,7 +77,7 @@ class Results:
     """What the measurements of a study say together; `notes` has a word on each part that is empty."""
 
     summary: list[SummaryRow]
-    hypothesis: list[Contrast]
+    hypotheses: list[Contrast]
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
@@ -89,7 +90,7 @@ class StudyReport:
 
     study: str
     config: dict[str, Any]  # as JSON
-    stated: Hypothesis | None
+    stated: Mapping[str, Hypothesis]
     recorded: list[str]  # names of runs
     environments: list[dict[str, Any]]  # versions and hardware of the trainings, each once
     planted: bool
@@ -97,33 +98,35 @@ class StudyReport:
     points: list[str]
     methods: list[str]
     summary: list[SummaryRow]
-    hypothesis: list[Contrast]
+    hypotheses: list[Contrast]
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
     notes: Mapping[str, str]
     missing: list[str]
+    twins: Mapping[str, str]  # two-stage method -> end-to-end method
+    end_to_end: list[str]
 
 
-def conclude(records: Sequence[Measurement], stated: Hypothesis | None) -> Results:
+def conclude(records: Sequence[Measurement], stated: Mapping[str, Hypothesis]) -> Results:
     """All results of a study.
 
     Raises ValueError for two records of one point, method and seed.
     """
     groups = _groups(_with_excess(records))
     planted = any(record.measures for record in records)
-    hypothesis = primary(groups, stated) if stated else []
+    hypotheses = primary(groups, stated)
     inherited = inheritances(groups)
     notes = {}
-    if not hypothesis:
-        notes["hypothesis"] = (
-            "No model is at a point that the hypothesis speaks of." if stated else "None was stated."
+    if not hypotheses:
+        notes["hypotheses"] = (
+            "No model is at a point that a hypothesis speaks of." if stated else "None was stated."
         )
     if not inherited:
         notes["inheritance"] = f"No teacher and student were recorded in both arms of {TEACHER_ARM}."
     return Results(
         summary(groups),
-        hypothesis,
+        hypotheses,
         rest(groups, stated, "following" if planted else "test_top1"),
         inherited,
         [check for check in checks(records) if planted or check.passed is not None],
@@ -153,29 +156,32 @@ def summary(groups: Groups) -> list[SummaryRow]:
     return rows
 
 
-def primary(groups: Groups, stated: Hypothesis) -> list[Contrast]:
-    """The stated test at each of its points, decided by the 95 % t-interval of the paired differences."""
+def primary(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
+    """Every stated test at each of its points, with Holm's p over all of them, and what it decides."""
     rows = []
-    for key in dict.fromkeys(key for key, _ in groups):
-        if agrees(json.loads(key), stated.where):
-            row = _compare(groups, key, stated.first, stated.second, stated.measure)
-            decision = decide(row.result.low, row.result.high, stated.margin)
-            row = replace(row, margin=stated.margin, decision=decision)
-            rows.append(replace(row, sentence=primary_sentence(row)))
-    return with_holm(rows)
+    for name, one in stated.items():
+        for key in dict.fromkeys(key for key, _ in groups):
+            if agrees(json.loads(key), one.where):
+                row = _compare(groups, key, one.first, one.second, one.measure)
+                result = row.result if one.exceeds is None else above(row.result, one.exceeds)
+                rows.append(replace(row, result=result, name=name, margin=one.margin, exceeds=one.exceeds))
+    decided = [replace(row, decision=decide(row)) for row in with_holm(rows)]
+    return [replace(row, sentence=primary_sentence(row)) for row in decided]
 
 
-def rest(groups: Groups, stated: Hypothesis | None, measure: str) -> list[Contrast]:
+def rest(groups: Groups, stated: Mapping[str, Hypothesis], measure: str) -> list[Contrast]:
     """All other tests, by paired t with Holm's correction over all of them.
 
-    With a hypothesis: in its measure, each other method against its two, and its two where it is not stated.
-    Without one: all pairs of methods in `measure`. Methods of one point are compared, teachers are not among them.
+    With hypotheses: in the measure of each, every other method against its two, and its two where not stated.
+    Without: all pairs of methods in `measure`. Methods of one point are compared, teachers are not among them.
     """
     rows = []
     for key in dict.fromkeys(key for key, _ in groups):
         methods = [method for other, method in groups if other == key and method != TEACHER]
-        for first, second in _pairs(methods, stated, json.loads(key)):
-            rows.append(_compare(groups, key, first, second, stated.measure if stated else measure))
+        tests = _tests(methods, list(stated.values()), json.loads(key)) or [
+            (first, second, measure) for first, second in itertools.combinations(methods, 2) if not stated
+        ]
+        rows += [_compare(groups, key, *test) for test in tests]
     return [replace(row, sentence=rest_sentence(row)) for row in with_holm(rows)]
 
 
@@ -272,12 +278,19 @@ def _place(group: Group, without: str = "") -> tuple[Point, str]:
     return point, label_of(point)
 
 
-def _pairs(methods: Sequence[str], stated: Hypothesis | None, point: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if stated is None:
-        return list(itertools.combinations(methods, 2))
-    two = [name for name in (stated.first, stated.second) if name in methods]
-    unstated = [(stated.first, stated.second)] if len(two) == 2 and not agrees(point, stated.where) else []
-    return unstated + [(method, name) for name in two for method in methods if method not in two]
+def _tests(methods: Sequence[str], stated: Sequence[Hypothesis], point: Point) -> list[tuple[str, str, str]]:
+    """First, second and measure of the tests at a point that hypotheses suggest and none of them states."""
+    known = {(frozenset((one.first, one.second)), one.measure) for one in stated if agrees(point, one.where)}
+    found: list[tuple[str, str, str]] = []
+    for one in stated:
+        two = [name for name in (one.first, one.second) if name in methods]
+        pairs = [(one.first, one.second)] if len(two) == 2 else []
+        pairs += [(method, name) for name in two for method in methods if method not in two]
+        for pair in pairs:
+            if (frozenset(pair), one.measure) not in known:
+                known.add((frozenset(pair), one.measure))
+                found.append((*pair, one.measure))
+    return found
 
 
 def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:

@@ -1,6 +1,6 @@
 """A study: every point of a grid with every seed, each a run, and what was recorded of them.
 
-runs/STUDY/config.yaml           the config with the grid and the hypothesis, refused if it changes later
+runs/STUDY/config.yaml           the config with the grid and the hypotheses, refused if it changes later
 runs/STUDY/POINT-seedS/          a run like any other, with its own teacher
 runs/STUDY/POINT-seedS/seedS/    its students, and cues.npz and cues.json: how they answer under cues
 """

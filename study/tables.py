@@ -52,7 +52,7 @@ def all_tables(report: StudyReport) -> dict[str, Table]:
         tables.append(fidelity(students, keys(report)))
         tables.append(inheritance(report.inheritance, report.notes, keys(report)))
     tables.append(comparisons(report.rest, keys(report), planted))
-    tables.append(hypothesis(report.hypothesis, report.notes, keys(report)))
+    tables.append(hypothesis(report.hypotheses, report.notes, keys(report)))
     if report.checks:
         tables.append(checks(report.checks))
     return {table.name: table for table in tables}
@@ -132,8 +132,9 @@ def comparisons(rows: Sequence[Contrast], names: Sequence[str], planted: bool) -
 
 
 def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequence[str]) -> Table:
-    """The stated hypothesis at each of its points."""
+    """The stated hypotheses, each at all of its points."""
     columns = [
+        Column("name", "hypothesis"),
         *_keys(names),
         Column("first", "A"),
         Column("second", "B"),
@@ -142,22 +143,28 @@ def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequen
         Column("difference", "A − B, points [95 % t]", signed(), interval=True),
         Column("p", "p", decimals(4)),
         Column("holm_p", "Holm p", decimals(4)),
-        Column("margin", "margin, points", percent()),
+        Column("claim", "claim on A − B"),
+        Column("threshold", "threshold, points", percent()),
         Column("decision", "decision"),
     ]
     cells = [
         [
+            Cell(row.name),
             *_point(row, names),
             *_compared(row),
             _difference(row.result),
             *_p_values(row),
-            Cell(row.margin),
+            Cell("equivalent" if row.exceeds is None else "exceeds"),
+            Cell(row.margin if row.exceeds is None else row.exceeds),
             Cell(row.decision),
         ]
         for row in rows
     ]
-    caption = "The hypothesis stated before running."
-    return Table("hypothesis", caption, columns, cells, notes.get("hypothesis", ""))
+    caption = (
+        f"Stated before running; Holm's p allows for all {len(rows):,} stated tests. "
+        "p: two-sided for a claim of equivalence, one-sided above the threshold for one that exceeds it."
+    )
+    return Table("hypothesis", caption, columns, cells, notes.get("hypotheses", ""))
 
 
 def checks(rows: Sequence[Check]) -> Table:

@@ -226,7 +226,7 @@ def study(run_main, tmp_path_factory):
     """The folder of a study of both teachers' arms, one seed."""
     runs = tmp_path_factory.mktemp("studied")
     grid = "study.grid=[{shortcut.teacher: [biased, unbiased], shortcut.students: [biased]}]"
-    hypothesis = "study.hypothesis={first: kd, second: two_stage, where: {shortcut.teacher: biased}}"
+    hypothesis = "study.hypotheses={H1: {first: kd, second: two_stage, where: {shortcut.teacher: biased}}}"
     words = ["shortcut.cue=background", "shortcut.test_cues=3", "baselines.methods=[kd]", grid, hypothesis]
     done = run_main(runs, "--phase", "study", "--quiet", "--set", *words)
     assert done.returncode == 0, done.stderr
@@ -238,7 +238,7 @@ def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypa
     shutil.copytree(study, alone, ignore=shutil.ignore_patterns("*.pt", "result.json", "metrics.jsonl"))
     code, out, err = call(monkeypatch, capfd, alone)
     assert (code, err) == (0, "")
-    for text in ("over one seed, which gives no interval", "Beside it: unbiased accuracy", "at least 20 points"):
+    for text in ("over one seed, which gives no interval", "Beside H1: unbiased accuracy", "at least 20 points"):
         assert text in out
     assert out.splitlines()[-1] == f"files: {alone}/eval/report.html, report.json, tables/, figures/"
     page = (alone / "eval" / "report.html").read_text(encoding="utf-8")

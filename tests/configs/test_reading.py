@@ -1,4 +1,4 @@
-"""Of configs/reading.py, and configs/schema.py."""
+"""Of configs/reading.py, and configs/schema.py, configs/section.py, configs/study.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from configs.reading import config_table, differing_keys, list_fields, load_config, load_written, to_yaml
 from configs.schema import METHODS, Config
+from configs.study import Hypothesis
 from errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -171,6 +172,30 @@ def test_a_run_of_an_earlier_version_is_read_and_a_new_file_with_its_keys_is_not
     assert load_written(path).crd.dim == 32
     with pytest.raises(UserError, match="crd.queue_length"):
         load_config(path)
+
+
+def test_the_one_hypothesis_of_an_earlier_version_is_the_first_and_a_new_file_is_told_the_new_key(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("study: {hypothesis: {first: kd, margin: 0.03}}\n")
+    assert load_written(path).study.hypotheses == {"H1": Hypothesis(first="kd", margin=0.03)}
+    with pytest.raises(UserError, match="unknown key study.hypothesis, did you mean 'study.hypotheses'"):
+        load_config(path)
+    path.write_text("study: {grid: [], hypothesis: null}\n")
+    assert load_written(path) == Config()
+
+
+def test_a_hypothesis_has_a_margin_or_what_it_exceeds(tmp_path: Path) -> None:
+    config = load(tmp_path, "study: {hypotheses: {H1: {}, H2: {exceeds: -0.1}}}")
+    first, second = config.study.hypotheses.values()
+    assert (first.margin, first.exceeds, second.margin, second.exceeds) == (0.02, None, None, -0.1)
+    (tmp_path / "written.yaml").write_text(to_yaml(config))
+    assert load_written(tmp_path / "written.yaml") == config
+    with pytest.raises(UserError, match=r"study.hypotheses.H1: margin claims equivalence.*give one of them"):
+        load(tmp_path, "study: {hypotheses: {H1: {margin: 0.1, exceeds: 0}}}")
+    with pytest.raises(UserError, match="study.hypotheses.H1.exceeds"):
+        load(tmp_path, "study: {hypotheses: {H1: {exceeds: 5}}}")
 
 
 def test_differing_keys_ignore_the_training_seeds(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from configs.schema import Hypothesis
+from configs.study import Hypothesis
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
 
 

@@ -4,7 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from study.comparison import Contrast, Difference, caution, compare, decide, primary_sentence, rest_sentence
+from study.comparison import (
+    Contrast,
+    Difference,
+    above,
+    caution,
+    compare,
+    decide,
+    primary_sentence,
+    rest_sentence,
+    with_holm,
+)
 
 
 def contrast(result: Difference, measure: str = "following") -> Contrast:
@@ -13,9 +23,11 @@ def contrast(result: Difference, measure: str = "following") -> Contrast:
 
 def answer(differences: list[float], margin: float = 0.02) -> tuple[str, str]:
     first = dict(enumerate(0.3 + np.asarray(differences)))
-    row = contrast(compare(first, dict.fromkeys(first, 0.3)))
-    decision = decide(row.result.low, row.result.high, margin)
-    return decision, primary_sentence(replace(row, margin=margin, decision=decision))
+    row = replace(contrast(compare(first, dict.fromkeys(first, 0.3))), name="H1", margin=margin)
+    decision = decide(row)
+    text = primary_sentence(replace(row, decision=decision))
+    assert text.startswith(f"H1, {decision}: ")
+    return decision, text.removeprefix(f"H1, {decision}: ")
 
 
 def test_the_hypothesis_in_all_its_cases():
@@ -36,10 +48,39 @@ def test_the_hypothesis_in_all_its_cases():
         "0.5 to 5.5, over 5 seeds; whether by more than 2 points is open"
     )
     decision, text = answer(20 * wiggle)
-    assert decision == "undecided" and text.startswith("undecided, neither a difference nor equivalence within ±2")
+    assert decision == "undecided" and text.startswith("neither a difference nor equivalence within ±2")
     decision, text = answer([0.1])
     assert decision == "undecided" and text.endswith("10.0 points over one seed, which gives no interval")
     assert "no seed has a value of both" in answer([])[1]
+
+
+def claimed(differences: list[float], exceeds: float, tests: int = 1) -> Contrast:
+    """A row of a hypothesis that A - B exceeds a threshold, one of so many alike."""
+    first = dict(enumerate(0.3 + np.asarray(differences)))
+    result = above(compare(first, dict.fromkeys(first, 0.3)), exceeds)
+    row = with_holm([replace(contrast(result), name="H2", exceeds=exceeds)] * tests)[0]
+    return replace(row, decision=decide(row))
+
+
+def test_a_difference_above_a_threshold():
+    differences = [0.10, 0.14, 0.12, 0.08, 0.16]  # mean 0.12, deviation 0.1 ** 1.5
+    row = claimed(differences, 0.05)
+    t = 0.07 / (0.1**1.5 / 5**0.5)
+    ratio = t / (1 + t**2 / 4) ** 0.5
+    upper = 0.5 - 3 / 8 * ratio * (1 - ratio**2 / 12)  # of Student's t with 4 degrees of freedom
+    assert np.isclose(row.result.t, t) and np.isclose(row.result.p, upper) and 0.0038 < upper < 0.0039
+    assert np.allclose((row.result.low, row.result.high), (0.0807351, 0.1592649))
+    expected = "that cue following of A minus that of B is above 5 points; A minus B is 12.0 points"
+    assert primary_sentence(row) == f"H2, shown: {expected}, 95 % 8.1 to 15.9, over 5 seeds, p = 0.004 by Holm"
+    assert claimed(differences, 0.05, tests=12).decision == "shown"  # 12 * 0.0039 < 0.05
+    assert claimed(differences, 0.05, tests=13).decision == "not shown"
+    assert claimed(differences, 0.1).decision == claimed(differences, 0.159).decision == "not shown"
+    low = claimed(differences, 0.16)
+    assert low.decision == "contradicted" and low.result.p > 0.95
+    assert claimed([-d for d in differences], -0.2).decision == "shown"
+    assert claimed([0.1], 0).decision == claimed([], 0).decision == "not shown"
+    assert claimed([0.1, 0.1], 0).result.p is None
+    assert "by Holm" not in primary_sentence(claimed([0.1], 0))
 
 
 def test_lower_following_through_lower_accuracy_is_called_so():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import html
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import Hypothesis
+from configs.study import Hypothesis
 from diagnostics.plain import to_plain
 from diagnostics.report import folder
 from diagnostics.shortcut.measures import Measures
@@ -24,12 +26,9 @@ from study.measurements import Measurement, RecordedRun, StudyContext
 from study.report import places, write_study
 from study.results import StudyReport
 
-STATED = Hypothesis(
-    measure="following",
-    first="crd_kd",
-    second="two_stage",
-    where={"shortcut.teacher": "biased", "shortcut.students": "biased"},
-)
+BIASED = {"shortcut.teacher": "biased", "shortcut.students": "biased"}
+STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stage", where=BIASED)}
+NONE: dict[str, Hypothesis] = {}
 
 
 METHODS = {"teacher": 0.6, "kd<1>": 0.3, "crd_kd": 0.4, "two_stage": 0.3}
@@ -80,7 +79,7 @@ def records(
     return found
 
 
-def context(given: list[Measurement], stated: Hypothesis | None = STATED) -> StudyContext:
+def context(given: list[Measurement], stated: Mapping[str, Hypothesis] = STATED) -> StudyContext:
     """As `load_measurements` gives it, with every run recorded."""
     runs = {json.dumps([record.point, record.seed]): record for record in given}
     network = {"arch": "resnet8"}
@@ -89,7 +88,7 @@ def context(given: list[Measurement], stated: Hypothesis | None = STATED) -> Stu
         config={"name": "tiny", "data": {"source": "digits"}, "teacher": network, "student": network},
         points=[dict(point) for point in {json.dumps(r.point): r.point for r in given}.values()],
         seeds=sorted({record.seed for record in given}),
-        hypothesis=stated,
+        hypotheses=stated,
         recorded=[
             RecordedRun(dict(r.point), r.seed, Path(f"run{number}"), Path())
             for number, r in enumerate(runs.values())
@@ -103,7 +102,7 @@ def write(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "to_bytes", lambda figure, kind: bytes(24))
 
     def run(
-        given: list[Measurement], stated: Hypothesis | None = STATED, **changes: Any
+        given: list[Measurement], stated: Mapping[str, Hypothesis] = STATED, **changes: Any
     ) -> tuple[StudyReport, str]:
         report = write_study(given, replace(context(given, stated), **changes), tmp_path)
         text = (tmp_path / "report.json").read_text(encoding="utf-8")
@@ -148,8 +147,8 @@ def test_the_same_records_give_the_same_files_and_a_page_that_needs_nothing_else
     assert "<script" not in text and "http" not in text and "kd&lt;1&gt;" in text and "kd<1>" not in text
     figures = {path.stem for path in (tmp_path / "first" / "figures").glob("*.png")}
     assert figures == {path.stem for path in (tmp_path / "first" / "figures").glob("*.pdf")}
-    assert {name.split("-")[0] for name in figures} == {"following", "inheritance", "examples"}
-    assert len(figures) == page.pictures == 5
+    assert {name.split("-")[0] for name in figures} == {"frontier", "following", "inheritance", "examples"}
+    assert len(figures) == page.pictures == 7
     tables = {path.stem for path in (tmp_path / "first" / "tables").glob("*.csv")}
     assert {
         "measures",
@@ -166,15 +165,43 @@ def test_the_same_records_give_the_same_files_and_a_page_that_needs_nothing_else
 def test_the_answer_comes_first_with_what_belongs_beside_it(write):
     report, page = write(records())
     primary, beside, warning = answer(report)
-    assert re.match(r"Cue following is \d+\.\d points higher with crd_kd than with two_stage, 95 % ", primary)
+    assert re.match(
+        r"H1, higher: cue following is \d+\.\d points higher with crd_kd than with two_stage, 95 % ", primary
+    )
     assert re.search(r"unbiased accuracy 69\.\d % \(crd_kd\) and 6\d\.\d % \(two_stage\), difference", beside)
-    assert "clean accuracy 90.0 % (crd_kd) and 90.0 % (two_stage), difference 0.0 points" in beside
+    assert (
+        "Beside H1: unbiased" in beside
+        and "clean accuracy 90.0 % (crd_kd) and 90.0 % (two_stage), difference 0.0 points" in beside
+    )
     assert warning.startswith("two_stage follows the cue less, but") and "not mitigation" in warning
     assert report.points[0] == "teacher biased, students biased"  # the last in the grid
-    assert page.index(primary) < page.index("Self-checks") < page.index("<table>")
+    assert page.index(html.escape(primary)) < page.index("Self-checks") < page.index("<table>")
     text = study_text(report)
     assert text.startswith(primary) and "Teacher biased, students biased. Mean over seeds" in text
     assert text.count("passed: ") == 4 and "FAILED" not in text
+
+
+def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path):
+    higher = Hypothesis(first="crd_kd", second="kd<1>", exceeds=0, where=BIASED)
+    anywhere = Hypothesis(first="crd_kd", second="two_stage", exceeds=0.5)
+    report, page = write(records(), {**STATED, "H2": higher, "H3": anywhere})
+    first, second, third, beside, other, *_ = answer(report)
+    assert first.startswith("H1, higher: ") and first.endswith("by Holm for a difference.")
+    assert re.match(r"H2, shown: that cue following of crd_kd minus that of kd<1> is above 0 points; ", second)
+    assert re.search(r"is \d+\.\d points, 95 % \d+\.\d to \d+\.\d, over 4 seeds, p [<=] 0\.\d+ by Holm\.$", second)
+    assert third.startswith("H3, contradicted: that ") and third.endswith(
+        "This is at teacher biased, students biased; of its 4 points: contradicted at 4."
+    )
+    assert beside.startswith("Beside H1, H3: unbiased") and other.startswith("Beside H2: unbiased")
+    with open(tmp_path / "tables" / "hypothesis.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["H1", "H2", "H3", "H3", "H3", "H3"]
+    assert [(row["claim"], row["threshold"]) for row in rows[:3]] == [
+        ("equivalent", "0.02"),
+        ("exceeds", "0.0"),
+        ("exceeds", "0.5"),
+    ]
+    assert rows[2]["decision"] == "contradicted" and page.index("H3, contradicted") < page.index("Stated before")
 
 
 def test_tables_hold_the_numbers(write, tmp_path):
@@ -197,6 +224,16 @@ def test_places_join_the_arms_of_the_teacher(write):
     assert (first.label, second.label) == ("students biased", "students unbiased")
     assert list(first.arms) == ["biased", "unbiased"] and len(first.inheritance) == 3
     assert first.name("following") == "following-1-students-biased"
+
+
+def test_the_frontier_stands_first_and_says_its_numbers(write):
+    given = records()
+    _, page = write(given, twins={"two_stage": "crd_kd"}, end_to_end=frozenset(["kd<1>", "crd_kd"]))
+    alternatives = re.findall(r'alt="([^"]*)"', page)
+    assert alternatives[0].startswith("Cue following against unbiased accuracy") and "its end-to-end twin" in page
+    mean = np.mean([r.measures.following for r in given if r.method == "crd_kd" and r.point == POINTS[-1]])
+    assert "With a biased teacher: teacher follows on" in alternatives[0]
+    assert f"crd_kd follows on {100 * mean:.1f} % (" in alternatives[0]
 
 
 def test_a_failed_check_is_told_everywhere(write):
@@ -232,16 +269,16 @@ def test_what_is_missing_is_named(write):
     ids=["no grid", "one arm"],
 )
 def test_fewer_arms(write, points, said):
-    stated = STATED.model_copy(update={"where": {}})
+    stated = {"H1": STATED["H1"].model_copy(update={"where": {}})}
     report, page = write(records(2, points), stated)
-    assert said in page and "Example images were not asked for." in page and report.hypothesis
+    assert said in page and "Example images were not asked for." in page and report.hypotheses
     assert all(part.passed is None for part in report.checks if part.name == "teacher_unbiased")
 
 
 def test_without_a_hypothesis_or_a_point_for_it(write):
-    report, _ = write(records(2), None)
+    report, _ = write(records(2), NONE)
     assert answer(report)[0].startswith("No hypothesis was stated") and report.rest
-    report, _ = write(records(2), STATED.model_copy(update={"where": {"shortcut.teacher": "odd"}}))
+    report, _ = write(records(2), {"H1": STATED["H1"].model_copy(update={"where": {"shortcut.teacher": "odd"}})})
     assert answer(report)[0].startswith("No primary answer. No model is at a point")
 
 
@@ -252,7 +289,7 @@ def test_a_study_without_a_cue(write, tmp_path):
         Measurement(point, seed, method, None, None, {"test_top1": rate + rng.normal(0, 0.003), "cue_read": None})
         for point, seed, (method, rate) in itertools.product(points, range(3), rates.items())
     ]
-    report, page = write(given, None)
+    report, page = write(given, NONE)
     assert "No cue was planted" in page and "cue following" not in page and "Inheritance" not in page
     assert Page(page).open == [] and Page(page).links <= Page(page).anchors
     assert "points lower with kd than with two_stage" in report.rest[0].sentence
@@ -268,7 +305,7 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path):
     mine.write_bytes(b"")
     write(records(1, POINTS[-1:]))
     left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert left == {"following-1-students-biased", "mine"}
+    assert left == {"frontier-1-students-biased", "following-1-students-biased", "mine"}
 
 
 def test_no_record_is_refused(tmp_path):

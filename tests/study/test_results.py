@@ -9,13 +9,14 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from configs.schema import Hypothesis
+from configs.study import Hypothesis
 from diagnostics.plain import to_plain
 from diagnostics.shortcut.measures import Measures
 from study.measurements import Measurement
 from study.results import conclude
 
-STATED = Hypothesis(measure="following", first="crd_kd", second="two_stage", where={"shortcut.teacher": "biased"})
+BIASED = {"shortcut.teacher": "biased"}
+STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stage", where=BIASED)}
 
 
 METHODS = {"crd_kd": 0.40, "two_stage": 0.38, "kd": 0.30, "scratch": 0.20}
@@ -54,7 +55,7 @@ def results():
 
 def test_the_study_is_json_and_complete(results):
     json.dumps(to_plain(results), allow_nan=False)
-    assert len(results.summary) == 4 * 5 and len(results.hypothesis) == 2 and results.notes == {}
+    assert len(results.summary) == 4 * 5 and len(results.hypotheses) == 2 and results.notes == {}
     row = results.summary[0]
     assert (row.method, row.label) == ("teacher", "cue patch, teacher biased, students biased")
     assert row.values["aligned"].mean == pytest.approx(0.9) and row.values["test_top1"].n == 4
@@ -64,12 +65,30 @@ def test_the_study_is_json_and_complete(results):
 def test_primary_is_the_paired_difference_by_seed(results):
     records = {(r.method, r.seed): r.measures.following for r in planted_study()[:20]}
     pairs = [[records[method, seed] for seed in range(4)] for method in ("crd_kd", "two_stage")]
-    row, expected = results.hypothesis[0], stats.ttest_rel(*pairs)
+    row, expected = results.hypotheses[0], stats.ttest_rel(*pairs)
     assert row.result.difference == pytest.approx(np.subtract(*pairs).mean())
     assert (row.result.low, row.result.high) == pytest.approx(tuple(expected.confidence_interval()))
     assert row.result.p == pytest.approx(expected.pvalue) and row.result.seeds == [0, 1, 2, 3]
     assert row.beside["unbiased"].difference == pytest.approx(-row.result.difference / 2)
     assert row.sentence and row.decision in ("undecided", "equivalent")
+
+
+def test_holm_goes_over_all_stated_tests_of_either_kind(results):
+    exceeding = Hypothesis(first="two_stage", second="kd", exceeds=0.02, where=BIASED)
+    unbiased = Hypothesis(measure="unbiased", first="scratch", second="kd", exceeds=-0.5)
+    found = conclude(planted_study(), {**STATED, "H2": exceeding, "H3": unbiased})
+    rows = found.hypotheses
+    assert [row.name for row in rows] == ["H1", "H1", "H2", "H2", "H3", "H3", "H3", "H3"]
+    records = {(r.method, r.seed): r.measures.following for r in planted_study()[:20]}
+    differences = [records["two_stage", seed] - records["kd", seed] for seed in range(4)]
+    assert rows[2].result.p == pytest.approx(stats.ttest_1samp(differences, 0.02, alternative="greater").pvalue)
+    assert rows[0].result.p == results.hypotheses[0].result.p
+    adjusted = multipletests([row.result.p for row in rows], method="holm")[1]
+    assert [row.holm_p for row in rows] == pytest.approx(adjusted)
+    assert {row.decision for row in rows[4:]} == {"shown"} and rows[2].margin is None
+    tests = {(row.label, row.measure, frozenset((row.first, row.second))) for row in found.rest}
+    assert len(tests) == len(found.rest)
+    assert not tests & {(row.label, row.measure, frozenset((row.first, row.second))) for row in rows}
 
 
 def test_the_rest_is_corrected_by_holm_over_all(results):
@@ -115,7 +134,7 @@ def test_checks_pass_and_fail_when_they_should(results):
     assert "8 of 8 fail, at worst 2.0 points" in checks["teacher_biased"].sentence
     assert checks["converged"].value == pytest.approx(0.5)
     assert checks["converged"].failed == ["kd, cue patch, teacher biased, students biased, seed 0"]
-    unseen = conclude([replace(records[1], numbers={}, kl=())], None).checks
+    unseen = conclude([replace(records[1], numbers={}, kl=())], {}).checks
     assert [check.passed for check in unseen] == [None] * 4
 
 
@@ -127,7 +146,7 @@ def test_a_study_without_a_cue():
             "ab", range(5), {"kd": 0.8, "crd": 0.9, "x": 0.8}.items()
         )
     ]
-    plain = conclude(records, None)
+    plain = conclude(records, {})
     json.dumps(to_plain(plain), allow_nan=False)
     assert list(plain.summary[0].values) == ["test_top1"]
     assert [(row.first, row.second) for row in plain.rest[:3]] == [
@@ -136,16 +155,17 @@ def test_a_study_without_a_cue():
         ("crd", "x"),
     ]
     assert "points lower with kd than with crd" in plain.rest[0].sentence
-    assert plain.checks == plain.inheritance == plain.hypothesis == []
-    assert set(plain.notes) == {"hypothesis", "inheritance"}
+    assert plain.checks == plain.inheritance == plain.hypotheses == []
+    assert set(plain.notes) == {"hypotheses", "inheritance"}
     stated = Hypothesis(measure="clean", first="crd", second="kd", margin=0.01, where={"student.arch": "b"})
-    (row,) = conclude(records, stated).hypothesis
+    (row,) = conclude(records, {"H1": stated}).hypotheses
     assert row.decision == "higher" and row.result.difference == pytest.approx(0.1, abs=0.01)
-    assert conclude(records, stated.model_copy(update={"where": {"student.arch": "c"}})).notes["hypothesis"]
+    nowhere = stated.model_copy(update={"where": {"student.arch": "c"}})
+    assert conclude(records, {"H1": nowhere}).notes["hypotheses"]
 
 
 def test_seeds_that_one_lacks_are_left_out_and_twice_is_refused():
     records = [r for r in planted_study() if (r.method, r.seed) != ("crd_kd", 2)]
-    assert conclude(records, STATED).hypothesis[0].result.seeds == [0, 1, 3]
+    assert conclude(records, STATED).hypotheses[0].result.seeds == [0, 1, 3]
     with pytest.raises(ValueError, match="two records of teacher, seed 0"):
         conclude([*records, records[0]], STATED)

@@ -81,10 +81,15 @@ def test_a_bad_shard_is_one_line(call_main, tmp_path, text):
 def test_shards_and_fresh_belong_to_their_phases(call_main, tmp_path):
     assert "--phase study" in call_main(tmp_path, "--phase", "all", "--shard", "1/2").stderr
     assert "remove its folder" in call(call_main, tmp_path, "--fresh").stderr
-    strange = call(call_main, tmp_path, settings=(*STUDY, "study.hypothesis.second=magic"))
-    assert strange.returncode == 2 and "magic is none of scratch, crd_kd, two_stage, head" in strange.stderr
-    nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypothesis.where={kd.alpha: 1}"))
-    assert nowhere.returncode == 2 and "study.hypothesis.where" in nowhere.stderr
+    strange = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H2.second=magic"))
+    assert (
+        strange.returncode == 2
+        and "study.hypotheses.H2: magic is none of scratch, crd_kd, two_stage, head" in strange.stderr
+    )
+    nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.where={kd.alpha: 1}"))
+    assert nowhere.returncode == 2 and "study.hypotheses.H1.where" in nowhere.stderr
+    twin = call(call_main, tmp_path, settings=(*STUDY, "study.twins={two_stage: crd}"))
+    assert twin.returncode == 2 and "study.twins: crd is none of scratch, crd_kd" in twin.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,14 +126,15 @@ def test_records_hold_what_the_study_needs(whole_study):
     assert len(records) == 8 * 5 and all(isinstance(record, Measurement) for record in records)
     assert {record.method for record in records} == {"teacher", "scratch", "crd_kd", "two_stage", "head"}
     assert (len(context.recorded), len(context.points), context.seeds) == (8, 8, [0])
-    assert context.hypothesis.where == {"shortcut.teacher": "biased"}
+    assert context.hypotheses["H1"].where == {"shortcut.teacher": "biased"}
+    assert context.end_to_end == {"scratch", "crd_kd"} and context.twins == {}
     first = {record.method: record for record in records if record.point == context.points[0]}
     assert first["teacher"].numbers["cue_read"] > 0.5 and first["crd_kd"].kl == first["teacher"].kl == ()
     assert all(record.teacher_arm == record.point["shortcut.teacher"] for record in records)
     assert len(first["head"].kl) == 1 and first["head"].measures.fidelity_aligned is not None
     assert first["two_stage"].per_image_following.shape == (32,)
-    results = analyse(records, context.hypothesis)
-    assert len(results.hypothesis) == 4 and len(results.inheritance) == 4 * 4
+    results = analyse(records, context.hypotheses)
+    assert len(results.hypotheses) == 2 * 4 and len(results.inheritance) == 4 * 4
     json.dumps(to_plain(results))
 
 
@@ -164,8 +170,8 @@ def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, tmp_path):
 
 def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path):
     shutil.copytree(whole_study[0], tmp_path / "s")
-    done = call(call_main, tmp_path, settings=(*STUDY, "study.hypothesis.margin=0.5"))
-    assert done.returncode == 2 and "other values of study.hypothesis" in done.stderr
+    done = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.margin=0.5"))
+    assert done.returncode == 2 and "other values of study.hypotheses" in done.stderr
     (tmp_path / "s" / "config.yaml").unlink()
     assert "holds files but no config.yaml" in call(call_main, tmp_path).stderr
     with pytest.raises(UserError, match="is no study"):
@@ -179,7 +185,7 @@ def test_a_dry_run_says_what_would_be_done(call_main, tmp_path):
     assert "in all: 16 runs, 0 of them recorded; jobs: 68 to train, 28 to copy, 0 finished" in lines
     assert any(line.startswith(f"{FIRST.removesuffix('-seed0')}: 2 runs") for line in lines)
     assert any(
-        line.startswith("primary hypothesis, at shortcut.teacher = biased: following of crd_kd") for line in lines
+        line.startswith("hypothesis H1, at shortcut.teacher = biased: following of crd_kd") for line in lines
     )
     assert f"contact sheet: {tmp_path / 's-cues.png'}" in lines
     assert [path.name for path in tmp_path.iterdir()] == ["s-cues.png"]
@@ -201,7 +207,7 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
     monkeypatch.undo()
     records, context = load_measurements(tmp_path / "p")
     assert [record.method for record in records] == ["teacher", "kd", "two_stage"]
-    assert context.hypothesis is None
+    assert context.hypotheses == {}
     assert all(record.measures is None and 0 <= record.numbers["test_top1"] <= 1 for record in records)
 
 
@@ -209,7 +215,7 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
 def test_shipped_studies_are_valid(name):
     config = load_config(ROOT / "configs" / "shortcut" / f"{name}.yaml")
     runs = runs_of(config)
-    stated = config.study.hypothesis
+    stated = config.study.hypotheses["H1"]
     assert {stated.first, stated.second} <= study_plan.methods_of(config, 0).keys() and stated.margin == 0.02
     assert len(runs) == {"digits": 240, "cifar100_folder": 2}[name]
 

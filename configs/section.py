@@ -1,0 +1,33 @@
+"""What every section of the config is made of: ranges of numbers, fields with a description, strict models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def about(default: Any, description: str, **kwargs: Any) -> Any:
+    """A field with its one-line description."""
+    return Field(default, description=description, **kwargs)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes`, `on` and `true` as 1 where a number is wanted."""
+        wanted = str(cls.model_fields[str(info.field_name)].annotation)
+        takes_booleans = "bool" in wanted or "Any" in wanted
+        given = value if isinstance(value, list) else [value]
+        if not takes_booleans and any(isinstance(one, bool) for one in given):
+            raise ValueError("true and false (yes, no, on, off) are no value here, quote them or give a number")
+        return value
