@@ -12,11 +12,11 @@ from torch import nn
 
 from configs.schema import KD, Config, Optimizer
 from dataset.loader import steps_per_epoch
-from losses.crd import FROM_BANK
 from models.parts import depends_on, part_of
 from models.taps import default_taps
 from models.zoo import classifier, count_parameters
 from training.baselines import TERMS
+from training.crd import fills_banks
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, config_of, needs
 
@@ -177,9 +177,9 @@ def _views(config: Config, epochs: int) -> int:
 
 
 def _fills(config: Config, job: JobName) -> bool:
-    """Whether one pass of both networks fills the banks beforehand."""
+    """Whether a job has banks that are filled beforehand."""
     aligns = job.kind == "stage1" or (job.kind == "baseline" and TERMS[job.of].crd)
-    return aligns and config.crd.bank_init == "features" and config.crd.negatives in FROM_BANK
+    return aligns and fills_banks(config.crd)
 
 
 def _asks_teacher(config: Config, job: JobName) -> bool:

@@ -16,7 +16,7 @@ Trainings = Sequence[Training]
 
 def given(models: Sequence[Meta]) -> Given | None:
     """What each model was given and where that was not even; None for two files of weights."""
-    if any(model.method == "student" for model in models):
+    if any(model.method == "student" and not model.history for model in models):  # a variant may be called so
         return None
     found = {model.name: model.trainings for model in models}
     return Given(found, sentences(found))
@@ -41,9 +41,9 @@ def sentences(models: Mapping[str, Trainings | None]) -> list[str]:
         if len(set(values.values())) > 1:
             lines.append(f"Not even in {what}: {_grouped(values)}.")
         elif len(values) > 1:
-            even.append(f"{what} ({values['two_stage']})")
+            even.append(f"{what} ({next(iter(values.values()))})")
     if even:
-        lines.append(f"Even between two_stage and {listed(list(baselines))}: {', '.join(even)}.")
+        lines.append(f"Even between two_stage and the baselines ({listed(list(baselines))}): {', '.join(even)}.")
     return lines + _of_variants(students, two_stage, baselines)
 
 
@@ -62,11 +62,11 @@ def _of_variants(
     """Where variants differ from two_stage in the images and epochs that they were given."""
     variants = {name: one for name, one in students.items() if name not in baselines and name != "two_stage"}
     lines = []
-    balanced = {name: f"{one[-1].images:,}" for name, one in variants.items() if one[-1].balanced}
+    balanced = {name: one[-1].images for name, one in variants.items() if one[-1].balanced}
     if balanced:
         lines.append(
-            f"Balanced, held-out images train the classifier of {_grouped(balanced)}; two_stage's is trained on "
-            f"{two_stage[-1].images:,} training images."
+            f"Trained on {max(balanced.values()):,} balanced, held-out images: the classifier of "
+            f"{listed(list(balanced))}; that of two_stage on {two_stage[-1].images:,} training images."
         )
     for what in ("epochs", "the epoch reported"):
         own = ASPECTS[what](two_stage)
@@ -84,7 +84,7 @@ def _kl(trainings: Trainings) -> str:
     """Empty for a baseline without a KL term, which it is not to have."""
     last = trainings[-1]
     if last.alpha is None or last.temperature is None:
-        return "none" if len(trainings) > 1 else ""
+        return "none" if last.job.startswith("stage2") else ""
     return f"{last.alpha:g} and {last.temperature:g}"
 
 

@@ -30,6 +30,11 @@ PROJECTIONS = "projections.pt"  # stage 1's linear maps, for later comparisons o
 HELD_OUT = 1000  # images on which alignment is reported
 
 
+def fills_banks(settings: schema.CRD) -> bool:
+    """Whether one pass of both networks over the training images fills the banks before the first step."""
+    return settings.bank_init == "features" and settings.negatives in FROM_BANK
+
+
 class HierarchicalCRD(nn.Module):
     """λ₁ · CRD(penultimate) + λ₂ · CRD(last), as named terms.
 
@@ -45,7 +50,7 @@ class HierarchicalCRD(nn.Module):
     ) -> None:
         super().__init__()
         from_bank = settings.negatives in FROM_BANK
-        self.fills = settings.bank_init == "features" and from_bank
+        self.fills = fills_banks(settings)
         self.weights = dict(zip(TAPS, (settings.lambda_penultimate, settings.lambda_last), strict=True))
         shared = settings.negatives == "shared"
         self.sampler = (

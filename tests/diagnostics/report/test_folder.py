@@ -203,6 +203,11 @@ CASES = {
         [network("teacher", history=False), network("student", history=False)],
         "No stage 1 of these models is on record.",
     ),
+    "an earlier recording": (usual(), "How these models were trained is not in this recording"),
+    "two files' trainings": (
+        [network("teacher", history=False), network("student", history=False)],
+        "Two files of weights: what they were trained with is not on record.",
+    ),
 }
 
 
