@@ -18,6 +18,7 @@ from CKA import MinibatchCKA, linear_cka, rbf_cka
 from dataset.augment import generator
 from diagnostics.calibration import calibration
 from diagnostics.cost import ratio_to
+from diagnostics.evenness import given
 from diagnostics.fidelity import fidelity
 from diagnostics.geometry import geometry, linear_probe, tsne
 from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
@@ -60,6 +61,7 @@ def analyse(recording: Recording) -> Report:
         context=recording.context,
         images=len(recording.labels),
         models=[accuracy(model, correct[model.name]) for model in classifiers],
+        given=given([model.meta for model in models if model.meta.detailed]),
         pairs=pairs,
         seeds=seeds,
         calibration={model.name: calibration(model.logits, recording.labels) for model in classifiers},

@@ -18,3 +18,8 @@ def is_first(name: str) -> bool:
 def focus(names: Sequence[str]) -> str:
     """The student that a figure is about: two-stage where it is there, else the first."""
     return next((name for name in names if name in ("two_stage", "student")), names[0])
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

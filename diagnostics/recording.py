@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
+from diagnostics.budget import Training
 from diagnostics.cost import Cost, Latency, model_costs
 from diagnostics.plain import to_plain
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
@@ -54,6 +55,7 @@ class Subject:
     build: Callable[[], nn.Module]  # gives the network on its device
     stem: str = ""  # see the config's `stem`
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
+    trainings: list[Training] | None = None  # what it was given, stage after stage; None where not on record
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,17 @@ class Meta:
     widths: list[int]  # their channels
     cost: Cost | None  # None if not detailed
     made_by: str = ""  # digest of weights and all that turns them into a network with taps
+    trainings: list[Training] | None = None  # also in recordings of before this was kept
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Meta:
         cost = values["cost"]
         if cost is not None:
             cost = Cost(**{**cost, "latencies": [Latency(**latency) for latency in cost["latencies"]]})
-        return Meta(**{**values, "cost": cost})
+        trainings = values.get("trainings")
+        if trainings is not None:
+            trainings = [Training(**training) for training in trainings]
+        return Meta(**{**values, "cost": cost, "trainings": trainings})
 
 
 @dataclass(frozen=True)
@@ -207,20 +213,9 @@ def made_by(subject: Subject) -> str:
 
 
 def _meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
-    return Meta(
-        subject.name,
-        subject.method,
-        subject.seed,
-        subject.arch,
-        subject.weights_hash,
-        subject.classifies,
-        subject.detailed,
-        [dict(epoch) for epoch in subject.history],
-        layers,
-        widths,
-        cost,
-        made_by(subject),
-    )
+    known = {field.name: getattr(subject, field.name) for field in fields(Meta) if hasattr(subject, field.name)}
+    known["history"] = [dict(epoch) for epoch in subject.history]
+    return Meta(**known, layers=layers, widths=widths, cost=cost, made_by=made_by(subject))
 
 
 @torch.no_grad()

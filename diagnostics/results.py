@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from CKA.cka import Similarity
 from CKA.minibatch import SimilarityMatrix
+from diagnostics.budget import Training
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
 from diagnostics.cost import Cost, CostRatio
@@ -36,6 +37,17 @@ class ModelAccuracy:
     top1: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the training of each model of the first seed was given, and whether that was even.
+
+    `models` holds the trainings that a model went through, in order, or None where they are not on record.
+    """
+
+    models: dict[str, list[Training] | None]
+    sentences: list[str]
 
 
 @dataclass(frozen=True)
@@ -174,6 +186,7 @@ class Report:
     context: Context
     images: int
     models: list[ModelAccuracy]
+    given: Given | None = field(metadata=WHERE_GIVEN)
     pairs: list[Pair]
     seeds: OverSeeds
     calibration: dict[str, Calibration]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from configs.schema import METHODS, Network
 from diagnostics import recording
+from diagnostics.budget import trainings
 from diagnostics.recording import Context, Recording, Subject
 from errors import UserError
 from files import write_atomically
@@ -20,7 +22,7 @@ from training.environment import environment
 from training.experiment import Experiment, open_experiment
 from training.identity import check_identity
 from training.job_folder import JobFolder
-from training.job_name import baseline
+from training.job_name import TEACHER, JobName, baseline, stage1, stage2
 from training.run_folder import RunFolder
 
 
@@ -49,7 +51,23 @@ def subjects_of_run(experiment: Experiment) -> list[Subject]:
     subjects = [subject for subject in found if subject is not None]
     if not subjects:
         raise UserError(f"{folder.path} holds no finished model: run python main.py --phase all")
-    return subjects
+    jobs = {subject.name: _job(subject) for subject in subjects if subject.detailed}
+    given = trainings(experiment, jobs.values())
+    return [
+        replace(subject, trainings=given[jobs[subject.name]]) if subject.detailed else subject
+        for subject in subjects
+    ]
+
+
+def _job(subject: Subject) -> JobName:
+    """The training that a subject's weights are the result of."""
+    if subject.seed is None:
+        return TEACHER
+    if subject.method in METHODS:
+        return baseline(subject.seed, subject.method)
+    if subject.method == "stage1":
+        return stage1(subject.seed)
+    return stage2(subject.seed, "" if subject.method == "two_stage" else subject.method)
 
 
 def _students(experiment: Experiment, seed: int, first: bool) -> Iterator[Subject | None]:

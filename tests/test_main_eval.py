@@ -16,7 +16,8 @@ import torch
 
 import main_eval
 from diagnostics import recording
-from diagnostics.recording import read
+from diagnostics.plain import to_plain
+from diagnostics.recording import Meta, read
 from errors import exit_code
 from models.checkpoint import file_hash, load
 from models.zoo import build_model
@@ -81,6 +82,11 @@ def test_a_run_is_evaluated_and_reported(trained):
     assert report["seeds"]["methods"]["kd"]["n"] == 2
     assert set(report["representation"]) == {"scratch", "kd", "stage1", "two_stage"}
     assert report["representation"]["two_stage"]["last"]["cosine"] is not None
+    trained_on = {name: [one["job"] for one in jobs] for name, jobs in report["given"]["models"].items()}
+    assert trained_on["two_stage"] == ["stage1", "stage2"] and trained_on["kd"] == ["kd"]
+    assert set(trained_on) == {*CLASSIFIERS, "stage1"}
+    (even,) = report["given"]["sentences"]
+    assert "epochs (4), images seen (256)" in even and even in done.stdout
     for text in ("two_stage", "kd", str(folder)):
         assert text in done.stdout
     for name in (
@@ -170,6 +176,7 @@ def test_two_files_are_compared(trained, tiny_config, tmp_path, monkeypatch, cap
     (pair,) = told["pairs"]
     (same,) = [row for row in whole["pairs"] if (row["a"], row["b"]) == ("teacher", "two_stage")]
     assert pair["counts"] == same["counts"]
+    assert "given" not in told and "what they were trained with is not on record" in out
 
 
 def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypatch, capfd):
@@ -219,6 +226,10 @@ def test_recordings_survive_the_file(trained):
     teacher = recordings.models[0]
     assert teacher.logits.shape == (32, 4) and np.array_equal(recordings.indices, np.arange(32))
     assert [part.shape[1] for part in teacher.layer_features()] == [16, 32, 64]
+    values = to_plain(teacher.meta)
+    assert Meta.from_json(values) == teacher.meta and teacher.meta.trainings is not None
+    del values["trainings"]  # as versions of before wrote it
+    assert Meta.from_json(values).trainings is None
 
 
 @pytest.fixture(scope="module")

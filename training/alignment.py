@@ -26,6 +26,17 @@ TAPS = ("penultimate", "last")
 TapLoss = CRDLoss | WhitenedRegression
 
 
+def fills_banks(settings: schema.CRD) -> bool:
+    """Whether one pass of both networks over the training images fills the banks before the first step."""
+    from_bank = settings.objective != "regression" and settings.negatives in FROM_BANK
+    return from_bank and settings.bank_init == "features"
+
+
+def takes_statistics(settings: schema.CRD) -> bool:
+    """Whether one pass of the teacher over the training images comes before the first step, to whiten by."""
+    return settings.objective == "regression"
+
+
 class HierarchicalLoss(nn.Module):
     """λ₁ · loss(penultimate) + λ₂ · loss(last), as named terms: contrastive, or by regression.
 
@@ -40,9 +51,8 @@ class HierarchicalLoss(nn.Module):
         self, settings: schema.CRD, student_dims: Sequence[int], teacher_dims: Sequence[int], labels: Tensor
     ) -> None:
         super().__init__()
-        self.contrastive = settings.objective != "regression"
-        from_bank = self.contrastive and settings.negatives in FROM_BANK
-        self.fills = settings.bank_init == "features" and from_bank
+        self.fills, self.whitens = fills_banks(settings), takes_statistics(settings)
+        from_bank = not self.whitens and settings.negatives in FROM_BANK
         self.weights = dict(zip(TAPS, (settings.lambda_penultimate, settings.lambda_last), strict=True))
         shared = settings.negatives == "shared"
         self.sampler = (
@@ -75,7 +85,7 @@ class HierarchicalLoss(nn.Module):
 
         Banks are filled with the features of both networks in evaluation mode; whitening takes its statistics.
         """
-        if self.contrastive and not self.fills:
+        if not (self.fills or self.whitens):
             return
         student.eval()
         for batch in batches:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diagnostics.comparison import DifferenceInterval
-from diagnostics.names import is_first
+from diagnostics.names import is_first, listed
 from diagnostics.results import Report
 from diagnostics.seeds import SeedComparison
 from diagnostics.statistics import SIGNIFICANCE
@@ -89,8 +89,3 @@ def _caution(
             "the interval says what other images would change, not what training again would."
         )
     return caution
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

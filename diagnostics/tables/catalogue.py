@@ -6,6 +6,7 @@ from diagnostics.results import Report
 from diagnostics.tables import comparison as tables_comparison
 from diagnostics.tables import features as tables_features
 from diagnostics.tables import predictions as tables_predictions
+from diagnostics.tables.given import given
 from diagnostics.tables.models import models
 from diagnostics.tables.table import Table, to_text
 
@@ -14,6 +15,7 @@ def all_tables(report: Report) -> dict[str, Table]:
     """Every table by name, in the order of the report; one without rows says why."""
     tables = [
         models(report),
+        given(report.given),
         tables_comparison.pairs(report.pairs),
         tables_comparison.tests(report.pairs),
         tables_comparison.errors(report.pairs),
@@ -33,5 +35,6 @@ def all_tables(report: Report) -> dict[str, Table]:
 def summary_text(report: Report) -> str:
     """Models, pairs and seeds for the terminal, and the sentences."""
     tables = all_tables(report)
-    shown = [tables[name] for name in ("models", "pairs", "tests", "errors", "seeds", "seed_comparisons")]
-    return "\n".join([*(to_text(table) for table in shown), *report.sentences]) + "\n"
+    shown = [tables[name] for name in ("models", "given", "pairs", "tests", "errors", "seeds", "seed_comparisons")]
+    even = report.given.sentences if report.given else []
+    return "\n".join([*(to_text(table) for table in shown), *report.sentences, *even]) + "\n"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from diagnostics.names import focus, is_first, method_of
+from diagnostics.names import focus, is_first, listed, method_of
 
 
 def test_a_seed_stands_behind_the_method_of_all_but_the_first() -> None:
@@ -11,3 +11,7 @@ def test_a_seed_stands_behind_the_method_of_all_but_the_first() -> None:
 def test_the_model_in_question_is_two_stage_or_what_there_is() -> None:
     assert focus(["kd", "two_stage", "crd"]) == "two_stage"
     assert focus(["student"]) == "student"
+
+
+def test_listed() -> None:
+    assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

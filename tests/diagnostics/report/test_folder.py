@@ -19,7 +19,7 @@ from diagnostics.plain import to_plain
 from diagnostics.recording import Context, Meta, RecordedModel, Recording
 from diagnostics.report import folder as report_module
 from diagnostics.report.folder import write_report
-from diagnostics.report.verdict import listed, verdict
+from diagnostics.report.verdict import verdict
 from diagnostics.results import Report
 
 CLASSES, WIDTH, TRAINED = 4, 6, np.tile(np.arange(4), 5)
@@ -142,7 +142,7 @@ def test_a_page_that_needs_nothing_else(tmp_path):
     assert figures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
     assert len(page.sources) == len(figures) == 11
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
-    assert len(tables) == 13 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
+    assert len(tables) == 14 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
@@ -203,6 +203,11 @@ CASES = {
         [network("teacher", history=False), network("student", history=False)],
         "No stage 1 of these models is on record.",
     ),
+    "an earlier recording": (usual(), "How these models were trained is not in this recording"),
+    "two files' trainings": (
+        [network("teacher", history=False), network("student", history=False)],
+        "Two files of weights: what they were trained with is not on record.",
+    ),
 }
 
 
@@ -239,7 +244,3 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Pa
 def test_the_contrastive_bound_needs_what_it_is_made_of(write):
     report, page = write(recordings(usual()))
     assert report.information.nce_bound == {} and "No bound log K − L: it needs a teacher" in page
-
-
-def test_listed():
-    assert [listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

@@ -1,0 +1,86 @@
+"""What each method was given to train with, beside what it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diagnostics.budget import Training
+from diagnostics.results import Given
+from diagnostics.tables.table import MODEL, Cell, Column, Table, Value, grouped
+
+NOT_RECORDED = "No training of it is on record: taken over as it was, or recorded before this was kept."
+CACHED = "At most: cached once for a few views of each image, and shared by all trainings on these images."
+LAST_BLOCK = "Stage 2 goes backwards through what it trains alone."
+
+
+def given(result: Given | None) -> Table:
+    """The trainings of each model of the first seed, those of a two-stage student added up."""
+    columns = [
+        MODEL,
+        Column("epochs", "epochs", _added),
+        Column("steps", "steps", grouped),
+        Column("images_seen", "images seen", grouped),
+        Column("passes", "forward-backward passes", grouped),
+        Column("teacher_passes", "teacher's forward passes", grouped),
+        Column("parameters", "parameters trained", _added),
+        Column("batch_size", "batch size", _added),
+        Column("optimizer", "optimizer"),
+        Column("reported", "epoch reported"),
+    ]
+    return Table(
+        "given",
+        "What each method was given in training, first seed; stage 1 + stage 2 of a two-stage student. Rates are "
+        "those of the config: nothing was tuned by this tool.",
+        columns,
+        [] if result is None else [_row(name, trainings) for name, trainings in result.models.items()],
+        "Two files of weights: what they were trained with is not on record.",
+    )
+
+
+def _row(name: str, trainings: Sequence[Training] | None) -> list[Cell]:
+    if trainings is None:
+        return [Cell(name), *[Cell(None, note=NOT_RECORDED)] * 9]
+    last = trainings[-1]
+    return [
+        Cell(name),
+        Cell(_parts([training.epochs for training in trainings])),
+        Cell(sum(training.steps for training in trainings)),
+        Cell(sum(training.seen for training in trainings)),
+        Cell(sum(training.passes for training in trainings), note=_of_passes(trainings)),
+        Cell(_teacher_passes(trainings), note=CACHED if any(training.cached for training in trainings) else ""),
+        Cell(_parts([training.parameters for training in trainings])),
+        Cell(_parts(list(dict.fromkeys(training.batch_size for training in trainings)))),
+        Cell("; ".join(dict.fromkeys(training.optimizer for training in trainings))),
+        Cell(last.reported),
+    ]
+
+
+def _teacher_passes(trainings: Sequence[Training]) -> int:
+    """What is cached counts once for all trainings on the same images."""
+    cached = {training.balanced: training.teacher_passes for training in trainings if training.cached}
+    return sum(training.teacher_passes for training in trainings if not training.cached) + sum(cached.values())
+
+
+def _of_passes(trainings: Sequence[Training]) -> str:
+    notes = []
+    for training in trainings:
+        if training.frozen:
+            notes.append(
+                f"Stage 2 on frozen features: {training.forward_only:,} passes forwards alone beside these, one "
+                "a view of each image, and none backwards through features."
+            )
+        elif training.forward_only:
+            notes.append(f"{training.forward_only:,} passes forwards alone beside these, to fill the banks.")
+        elif training.job.startswith("stage2"):
+            notes.append(LAST_BLOCK)
+    return " ".join(notes)
+
+
+def _parts(numbers: Sequence[int]) -> Value:
+    """One number, or "14 + 10" for two trainings."""
+    return numbers[0] if len(numbers) == 1 else " + ".join(map(str, numbers))
+
+
+def _added(value: Value) -> str:
+    """The same with commas."""
+    return " + ".join(f"{int(part):,}" for part in str(value).split(" + "))
