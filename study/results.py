@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from configs.study import Hypothesis
 from diagnostics.seeds import SeedSummary, summarise
-from diagnostics.shortcut.measures import Measures, accuracy_gap, excess_following, inheritance
+from diagnostics.shortcut.measures import accuracy_gap, excess_following, inheritance
 from study.checks import Check, biased_teachers, converged, cue_readable, final_fall, unbiased_teachers
 from study.comparison import (
     UNBIASED,
@@ -33,11 +34,13 @@ from study.comparison import (
     with_holm,
 )
 from study.grid import Point, agrees, label_of
-from study.measurements import Measurement
+from study.measurements import Measurement, all_numbers
+from study.selection import SelectionRow, select
 
 TEACHER = "teacher"  # the method name of the teachers' own records
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
 BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
+NO_TRIES: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 Following = NDArray[np.float64] | None  # (n,) of each test image
@@ -80,6 +83,7 @@ class Results:
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
+    selection: list[SelectionRow]
     notes: Mapping[str, str]
 
 
@@ -101,14 +105,19 @@ class StudyReport:
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
+    selection: list[SelectionRow]
     notes: Mapping[str, str]
     missing: list[str]
     twins: Mapping[str, str]  # two-stage method -> end-to-end method
     end_to_end: list[str]
 
 
-def conclude(records: Sequence[Measurement], stated: Mapping[str, Hypothesis]) -> Results:
+def conclude(
+    records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
+) -> Results:
     """All results of a study.
+
+    stated: hypotheses by name. tries: methods by family, of which one is chosen.
 
     Raises ValueError for two records of one point, method and seed.
     """
@@ -129,6 +138,7 @@ def conclude(records: Sequence[Measurement], stated: Mapping[str, Hypothesis]) -
         rest(groups, stated, "following" if planted else "test_top1"),
         inherited,
         [check for check in checks(records) if planted or check.passed is not None],
+        select(groups, tries),
         notes,
     )
 
@@ -137,7 +147,7 @@ def summary(groups: Groups) -> list[SummaryRow]:
     """Every number of each point and method over its seeds; None where no seed has it, with the reason."""
     rows = []
     for (_, method), group in groups.items():
-        per_seed = [_numbers(record) for record in group.values()]
+        per_seed = [all_numbers(record) for record in group.values()]
         values: dict[str, SeedSummary | None] = {}
         notes: dict[str, str] = {}
         for name in dict.fromkeys(name for numbers in per_seed for name in numbers):
@@ -259,14 +269,8 @@ def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
     return result
 
 
-def _numbers(record: Measurement) -> dict[str, float | None]:
-    names = [field.name for field in fields(Measures) if field.name not in ("images", "shows", "notes")]
-    shares = {name: getattr(record.measures, name) for name in names} if record.measures else {}
-    return {**shares, **record.numbers}
-
-
 def _number(record: Measurement | None, name: str) -> float | None:
-    numbers = _numbers(record) if record else {}
+    numbers = all_numbers(record) if record else {}
     if name == "clean":  # the same by another name, where no cue is planted
         return numbers.get("clean", numbers.get("test_top1"))
     return numbers.get(name)
