@@ -52,3 +52,6 @@ class Study(Section):
         {},
         "two-stage methods and the end-to-end method that each is to be seen beside, joined by a line in figures",
     )
+    tries: dict[Name, Annotated[list[str], Field(min_length=1)]] = about(
+        {}, "methods by family that are tries of one, for example rates: one of each is chosen on held-out images"
+    )

@@ -37,6 +37,7 @@ class TrainingData:
     mean: Tensor
     std: Tensor
     balanced: ImageTensors | None = None  # the held-out images, each class under all cues alike
+    held_out: ImageTensors | None = None  # all of them under cues drawn as the students' are, to choose methods by
     shortcut: Shortcut = NO_SHORTCUT
     classes_cue: Tensor | None = None  # (C,)
     cue_count: int = 0
@@ -76,7 +77,7 @@ def prepare(
     """Tensors of a source, normalised by the config's mean and deviation or those of its training images.
 
     Planted cues change neither the normalisation nor the test images. With them held-out images serve as the
-    balanced ones, never for validation.
+    balanced ones and to choose among finished models, never for validation.
 
     Raises:
         UserError: a cue that these images cannot have.
@@ -97,6 +98,7 @@ def prepare(
         std,
         shortcut=shortcut,
     )
+    data = replace(data, held_out=data.val)
     if shortcut.cue == "none":
         return data
     return _labelled(data, source) if shortcut.cue == "file" else _planted(data, source)
@@ -109,24 +111,25 @@ def _planted(data: TrainingData, source: Source) -> TrainingData:
     count = number_of_cues(shortcut.cue, data.num_classes)
     classes_cue = cue_of_class(shortcut.cue, data.classes, shortcut.seed)
 
-    def cues(arm: str) -> Cues:
+    def cues(arm: str, labels: Tensor, held_out: bool = False) -> Cues:
         conflicting = shortcut.conflicting if arm == "biased" else "uniform"
-        of_image = assign(labels, classes_cue, count, conflicting, shortcut.seed)
+        of_image = assign(labels, classes_cue, count, conflicting, shortcut.seed, held_out)
         return Cues(shortcut.cue, classes_cue, count, of_image)
 
     balanced = data.val and data.val.under(
         Cues(shortcut.cue, classes_cue, count, balance(data.val.labels, count, shortcut.seed))
     )
-    train = data.train.under(cues(shortcut.students))
+    train = data.train.under(cues(shortcut.students, labels))
     return replace(
         data,
         train=train,
         val=None,
         balanced=balanced,
+        held_out=data.val and data.val.under(cues(shortcut.students, data.val.labels, held_out=True)),
         fingerprint=fingerprint_of(data.identity.digest, train),
         classes_cue=classes_cue.to(labels.device),
         cue_count=count,
-        teacher_cues=cues(shortcut.teacher),
+        teacher_cues=cues(shortcut.teacher, labels),
     )
 
 
@@ -138,7 +141,7 @@ def _labelled(data: TrainingData, source: Source) -> TrainingData:
     assert shortcut.file is not None
     (train, val, test), count = own_cues(shortcut.file, source)
     classes_cue = most_frequent(data.train.labels, train, data.num_classes, count)
-    balanced = None
+    balanced, held_out = None, data.val and data.val.under(Cues("file", classes_cue, count, val))
     if data.val is not None:
         chosen = balanced_positions(source.val.labels, val.numpy(), count, shortcut.seed)
         balanced = ImageTensors(source.val.take(chosen), data.mean, data.std, device)
@@ -147,7 +150,8 @@ def _labelled(data: TrainingData, source: Source) -> TrainingData:
     return replace(
         data,
         train=labelled,
-        val=data.val and data.val.under(Cues("file", classes_cue, count, val)),
+        val=held_out,
+        held_out=held_out,
         test=data.test.under(Cues("file", classes_cue, count, test)),
         balanced=balanced,
         fingerprint=fingerprint_of(data.identity.digest, labelled),

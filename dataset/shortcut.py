@@ -89,7 +89,12 @@ def _superclasses(classes: Sequence[str]) -> Tensor:
 
 
 def assign(
-    labels: Tensor, cue_of_class: Tensor, num_cues: int, conflicting: float | Literal["uniform"], seed: int
+    labels: Tensor,
+    cue_of_class: Tensor,
+    num_cues: int,
+    conflicting: float | Literal["uniform"],
+    seed: int,
+    held_out: bool = False,
 ) -> Tensor:
     """A cue for each training image, (N,) int64, once and for all.
 
@@ -100,8 +105,9 @@ def assign(
     Args:
         labels: (N,) in 0..C-1.
         cue_of_class: (C,) in 0..K-1.
+        held_out: for held-out images, whose draws are others.
     """
-    source = generator(STREAM, seed, 2)
+    source = generator(STREAM, seed, 6 if held_out else 2)
     own = cue_of_class[labels.cpu()]
     draws = torch.rand(len(own), generator=source, dtype=torch.float64)
     others = (own + torch.randint(1, num_cues, (len(own),), generator=source)) % num_cues

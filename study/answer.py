@@ -41,10 +41,10 @@ def _lead(row: Contrast, rows: Sequence[Contrast]) -> str:
 
 def _beside(rows: Sequence[Contrast]) -> list[str]:
     """The accuracies of each two methods at a point once, with the names of the hypotheses that they belong to."""
-    names: dict[str, list[str]] = {}
+    named: dict[tuple[str, frozenset[str]], list[Contrast]] = {}
     for row in rows:
-        names.setdefault(_accuracies(row), []).append(row.name or "")
-    return [f"Beside {', '.join(of)}: {text}." for text, of in names.items()]
+        named.setdefault((row.label, frozenset((row.first, row.second))), []).append(row)
+    return [f"Beside {', '.join(row.name or '' for row in of)}: {_accuracies(of[0])}." for of in named.values()]
 
 
 def _accuracies(row: Contrast) -> str:

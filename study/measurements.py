@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,7 @@ class StudyContext:
     recorded: list[RecordedRun]
     twins: Mapping[str, str] = field(default_factory=dict)  # two-stage method -> end-to-end method
     end_to_end: frozenset[str] = frozenset()  # methods that are not trained in two stages
+    tries: Mapping[str, Sequence[str]] = field(default_factory=dict)  # methods by family
 
 
 def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
@@ -88,6 +89,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         hypotheses=config.study.hypotheses,
         recorded=found,
         twins=config.study.twins,
+        tries=config.study.tries,
         end_to_end=frozenset(
             method
             for run in runs
@@ -95,6 +97,13 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
             if job.kind == "baseline"
         ),
     )
+
+
+def all_numbers(record: Measurement) -> dict[str, float | None]:
+    """Measures and numbers of a model by name."""
+    names = [part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes")]
+    shares = {name: getattr(record.measures, name) for name in names} if record.measures else {}
+    return {**shares, **record.numbers}
 
 
 def _measure(run: StudyRun, recording: shortcut_recording.CueRecording) -> Iterator[Measurement]:
@@ -108,6 +117,9 @@ def _measure(run: StudyRun, recording: shortcut_recording.CueRecording) -> Itera
         if model.decoding is not None:
             numbers["cue_decoding"] = model.decoding.cue_decoding
             numbers["label_decoding"] = model.decoding.label_decoding
+        if model.held_out is not None:
+            held_out = {part.name: getattr(model.held_out, part.name) for part in fields(model.held_out)}
+            numbers |= {name: value for name, value in held_out.items() if value is not None}
         if is_teacher:
             numbers["cue_read"] = recording.about.cue_read
         stage2 = not is_teacher and model.method not in run.config.end_to_end

@@ -19,7 +19,7 @@ from study.grid import Shard, StudyRun, agrees, runs_of
 from study.sharing import fingerprint
 from training.experiment import Experiment, open_experiment
 from training.job_folder import JobFolder
-from training.job_name import TEACHER, JobName, baseline, stage2
+from training.job_name import TEACHER, JobName, baseline, config_of, stage2
 from training.phases import Job, check, jobs_of
 from training.run_folder import RunFolder
 
@@ -86,6 +86,10 @@ def check_study(study: StudyRuns) -> None:
     known = list(dict.fromkeys(method for run in firsts for method in methods_of(run.config, run.seed)))
     for pair in study.config.study.twins.items():
         _see_known("study.twins", pair, known)
+    for family, tries in study.config.study.tries.items():
+        _see_known(f"study.tries.{family}", tries, known)
+        for run in firsts:
+            _see_choosable(run, f"study.tries.{family}", tries)
     for run in firsts:
         check("all", study.open(run))
 
@@ -94,6 +98,19 @@ def _see_known(key: str, named: Iterable[str], methods: Collection[str]) -> None
     for method in named:
         if method not in methods:
             raise UserError(f"{key}: {method} is none of {', '.join(methods)}")
+
+
+def _see_choosable(run: StudyRun, key: str, tries: Iterable[str]) -> None:
+    config, jobs = run.config, methods_of(run.config, run.seed)
+    if not config.data.val_fraction:
+        raise UserError(f"{key}: choosing needs held-out images (data.val_fraction > 0)")
+    on_held_out = [name for name in config.variants if config.variant(name).kd.images == "balanced"]
+    for name in tries:
+        if name not in jobs or jobs[name].kind != "stage2":
+            continue
+        kd = config_of(config, jobs[name]).kd
+        if kd.images == "balanced" or kd.teacher_head in on_held_out:
+            raise UserError(f"{key}: {name} trains on the held-out images, which then cannot choose it")
 
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:

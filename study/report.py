@@ -65,7 +65,7 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
-    results = conclude(ordered, context.hypotheses)
+    results = conclude(ordered, context.hypotheses, context.tries)
     order = {label: number for number, label in enumerate(_points(results))}
     summary = sorted(results.summary, key=lambda row: order[row.label])
     return StudyReport(
@@ -83,6 +83,7 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
         rest=results.rest,
         inheritance=results.inheritance,
         checks=results.checks,
+        selection=results.selection,
         notes=results.notes,
         missing=[*_unrecorded(context), *_gaps(summary)],
         twins=context.twins,

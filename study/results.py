@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -33,12 +34,20 @@ from study.comparison import (
     with_holm,
 )
 from study.grid import Point, agrees, label_of
-from study.measurements import Measurement
+from study.measurements import Measurement, all_numbers
+from study.selection import SelectionRow, select
 
 TEACHER = "teacher"  # the method name of the teachers' own records
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
-SHARES = {field.name for field in fields(Measures)} | {"test_top1", "cue_decoding", "label_decoding"}
+SHARES = {field.name for field in fields(Measures)} | {
+    "test_top1",
+    "cue_decoding",
+    "label_decoding",
+    "held_out_top1",
+    "held_out_unbiased",
+}
 BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
+NO_TRIES: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 Following = NDArray[np.float64] | None  # (n,) of each test image
@@ -81,6 +90,7 @@ class Results:
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
+    selection: list[SelectionRow]
     notes: Mapping[str, str]
 
 
@@ -102,14 +112,19 @@ class StudyReport:
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
+    selection: list[SelectionRow]
     notes: Mapping[str, str]
     missing: list[str]
     twins: Mapping[str, str]  # two-stage method -> end-to-end method
     end_to_end: list[str]
 
 
-def conclude(records: Sequence[Measurement], stated: Mapping[str, Hypothesis]) -> Results:
+def conclude(
+    records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
+) -> Results:
     """All results of a study.
+
+    stated: hypotheses by name. tries: methods by family, of which one is chosen.
 
     Raises ValueError for two records of one point, method and seed.
     """
@@ -130,6 +145,7 @@ def conclude(records: Sequence[Measurement], stated: Mapping[str, Hypothesis]) -
         rest(groups, stated, "following" if planted else "test_top1"),
         inherited,
         [check for check in checks(records) if planted or check.passed is not None],
+        select(groups, tries),
         notes,
     )
 
@@ -138,7 +154,7 @@ def summary(groups: Groups) -> list[SummaryRow]:
     """Every number of each point and method over its seeds; None where no seed has it, with the reason."""
     rows = []
     for (_, method), group in groups.items():
-        per_seed = [_numbers(record) for record in group.values()]
+        per_seed = [all_numbers(record) for record in group.values()]
         values: dict[str, SeedSummary | None] = {}
         notes: dict[str, str] = {}
         for name in dict.fromkeys(name for numbers in per_seed for name in numbers):
@@ -260,14 +276,8 @@ def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
     return result
 
 
-def _numbers(record: Measurement) -> dict[str, float | None]:
-    names = [field.name for field in fields(Measures) if field.name not in ("images", "shows", "notes")]
-    shares = {name: getattr(record.measures, name) for name in names} if record.measures else {}
-    return {**shares, **record.numbers}
-
-
 def _number(record: Measurement | None, name: str) -> float | None:
-    numbers = _numbers(record) if record else {}
+    numbers = all_numbers(record) if record else {}
     if name == "clean":  # the same by another name, where no cue is planted
         return numbers.get("clean", numbers.get("test_top1"))
     return numbers.get(name)

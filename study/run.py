@@ -144,7 +144,8 @@ def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
 
 def _record(experiment: Experiment, run: StudyRun) -> None:
     subjects = [subject for subject in subjects_of_run(experiment) if subject.classifies]
-    about = shortcut_recording.About(dict(run.point), run.seed, run.config.shortcut.model_dump(mode="json"))
+    shortcut, temperature = run.config.shortcut.model_dump(mode="json"), run.config.kd.temperature
+    about = shortcut_recording.About(dict(run.point), run.seed, shortcut, temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
     shortcut_recording.write(recording, record_folder(run, experiment.folder))
 

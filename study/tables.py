@@ -13,6 +13,7 @@ from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, per
 from study.checks import Check
 from study.comparison import Contrast, Difference
 from study.results import STUDENT_ARM, TEACHER_ARM, InheritanceRow, StudyReport, SummaryRow
+from study.selection import BLIND, NO_VALUE, ORACLE, Pick, SelectionRow
 
 MEASURES = {
     "following": "cue following, %",
@@ -27,6 +28,11 @@ MEASURES = {
     "cue_decoding": "cue decodable, %",
     "label_decoding": "label decodable, %",
 }
+HELD_OUT = {  # on held-out training images, where there are some
+    "held_out_kl": "held-out KL, nats",
+    "held_out_top1": "held-out top-1, %",
+    "held_out_unbiased": "held-out unbiased, %",
+}
 BRIEF = ("following", "excess_following", "unbiased", "clean", "worst_group")  # for a terminal
 PLAIN = {"test_top1": "test top-1, %"}  # of a study without a cue
 FIDELITY = {
@@ -35,7 +41,7 @@ FIDELITY = {
     "fidelity_followed": "same answer, teacher followed, %",
     "also_followed": "follows, teacher followed, %",
 }
-SIGNED = ("excess_following",)
+SHOWN = {"excess_following": signed(), "held_out_kl": decimals(3)}  # all others in percent
 RESULTS = {True: "passed", False: "FAILED", None: "not checked"}
 FAIR = "Teacher and students of this point trained on random cues: the excess of others is taken against it."
 NO_FAIR = "Not recorded with random cues for teacher and students, so there is nothing to take it against."
@@ -46,13 +52,16 @@ NO_MODEL = "No finished model is on record."
 def all_tables(report: StudyReport) -> dict[str, Table]:
     """Every table of all points by name, in the order of the report."""
     summary, planted = report.summary, report.planted
-    tables = [measures(summary, MEASURES if planted else PLAIN, keys(report))]
+    held_out = {name: text for name, text in HELD_OUT.items() if any(row.values.get(name) for row in summary)}
+    tables = [measures(summary, {**(MEASURES if planted else PLAIN), **held_out}, keys(report))]
     if planted:
         students = [row for row in summary if row.method != "teacher"]
         tables.append(fidelity(students, keys(report)))
         tables.append(inheritance(report.inheritance, report.notes, keys(report)))
     tables.append(comparisons(report.rest, keys(report), planted))
     tables.append(hypothesis(report.hypotheses, report.notes, keys(report)))
+    if report.selection:
+        tables.append(selection(report.selection, keys(report), planted))
     if report.checks:
         tables.append(checks(report.checks))
     return {table.name: table for table in tables}
@@ -167,6 +176,53 @@ def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequen
     return Table("hypothesis", caption, columns, cells, notes.get("hypotheses", ""))
 
 
+def selection(rows: Sequence[SelectionRow], names: Sequence[str], planted: bool) -> Table:
+    """Which try of each family either criterion takes, and what that one does on test images."""
+    tested = ("following", "unbiased") if planted else ("test_top1",)
+    shown = {**MEASURES, **PLAIN}
+    columns = [
+        *_keys(names),
+        Column("family", "family"),
+        Column("tries", "tries"),
+        Column("blind", "pick, blind"),
+        Column(BLIND, HELD_OUT[BLIND], decimals(3)),
+        *(Column(f"blind_{name}", f"its {shown[name]}", percent(), True) for name in tested),
+    ]
+    if planted:
+        columns += [
+            Column("oracle", "pick, oracle"),
+            Column(ORACLE, HELD_OUT[ORACLE], percent()),
+            *(Column(f"oracle_{name}", f"its {shown[name]}", percent(), True) for name in tested),
+        ]
+    cells = [
+        [
+            *_point(row, names),
+            Cell(row.family),
+            Cell(", ".join(row.tries), note=row.notes.get("tries", "")),
+            *_picked(row.blind, tested),
+            *(_picked(row.oracle, tested) if planted else []),
+        ]
+        for row in rows
+    ]
+    caption = (
+        "Choosing among tries, on held-out training images: no test image has a part in it. Blind: the smallest "
+        "KL from the teacher, which needs no label of the cue."
+    )
+    oracle = " Oracle: the largest unbiased accuracy, which knows the cue." if planted else ""
+    return Table("selection", caption + oracle, columns, cells)
+
+
+def _picked(pick: Pick, tested: Sequence[str]) -> list[Cell]:
+    """The method, its value and what it does on test images."""
+    if pick.method is None:
+        return [Cell(None, note=NO_VALUE) for _ in range(2 + len(tested))]
+    found = {name: pick.tested.get(name) for name in tested}
+    cells = [
+        Cell(one.mean, one.low, one.high) if one else Cell(None, note="Not recorded.") for one in found.values()
+    ]
+    return [Cell(pick.method), Cell(pick.value), *cells]
+
+
 def checks(rows: Sequence[Check]) -> Table:
     """What the study checks of itself."""
     columns = [
@@ -194,7 +250,7 @@ def _over_seeds(
         *_keys(names),
         Column("method", "method"),
         Column("seeds", "seeds", grouped),
-        *(Column(key, heading, signed() if key in SIGNED else percent(), True) for key, heading in shown.items()),
+        *(Column(key, heading, SHOWN.get(key, percent()), True) for key, heading in shown.items()),
     ]
     cells = [
         [
@@ -258,5 +314,5 @@ def _keys(names: Sequence[str]) -> list[Column]:
     return [Column(name, name.rpartition(".")[2]) for name in names]
 
 
-def _point(row: SummaryRow | InheritanceRow | Contrast, names: Sequence[str]) -> list[Cell]:
+def _point(row: SummaryRow | InheritanceRow | Contrast | SelectionRow, names: Sequence[str]) -> list[Cell]:
     return [Cell(str(row.point.get(name, ""))) for name in names]

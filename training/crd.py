@@ -65,7 +65,8 @@ class Alignment(Objective):
 class HeldOut:
     """A fixed set of images that stage 1 does not train on, with the teacher's outputs for them.
 
-    They are validation images where there are some; otherwise test images, on which nothing is decided.
+    They are held-out images where there are some, under cues as the training images have; otherwise test images,
+    on which nothing is decided.
     """
 
     def __init__(self, images: ImageTensors, teacher: TappedModel, machine: Machine, seed: int) -> None:
@@ -113,7 +114,7 @@ def train_stage1(experiment: Experiment, seed: int) -> None:
     settings, folder = config.crd, experiment.stage1(seed)
     teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
     outputs = teacher_outputs(experiment, teacher)
-    held_out = HeldOut(data.val or data.test, teacher, machine, config.data.seed)
+    held_out = HeldOut(data.held_out or data.test, teacher, machine, config.data.seed)
     model = experiment.new_student(seed)
     tapped = experiment.tapped(model, config.student)
     seed_everything(seed, 1)

@@ -1,6 +1,6 @@
-"""How well a cue, or a label, can be read off frozen features by a linear probe.
+"""How well a cue, or a label, can be read by a linear probe: off frozen features, or off the images themselves.
 
-Letters: N samples, D dimensions.
+Letters: N samples, D dimensions, S side in pixels.
 """
 
 from __future__ import annotations
@@ -8,15 +8,26 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from dataset.augment import apply_view, draw_view, generator
+from dataset.images import ImageTensors
+from dataset.prepare import TrainingData
+from dataset.shortcut import Cues, assign
 
 MOST_SAMPLES = 10_000  # more would take minutes and move a linear probe little
 ITERATIONS = 200
+BATCH = 500
+PROBE_IMAGES = 5000  # training images that the probes learn from, at most
+POOLED = 8  # side of what the cue-only probe sees
 
 
 def balanced_probe(
@@ -46,3 +57,40 @@ def balanced_probe(
         model = LogisticRegression(class_weight="balanced", max_iter=ITERATIONS).fit(scaler.transform(X), y)
         predictions = model.predict(scaler.transform(test_X.astype(np.float64)))
     return float(recall_score(test_y, predictions, labels=np.unique(test_y), average="macro"))
+
+
+def uniform_images(data: TrainingData) -> ImageTensors:
+    """The training images under cues that do not depend on their class."""
+    cue, seed = data.shortcut.cue, data.shortcut.seed
+    assert data.classes_cue is not None
+    own = data.classes_cue.cpu()
+    of_image = assign(data.train.labels, own, data.cue_count, "uniform", seed)
+    return data.train.under(Cues(cue, own, data.cue_count, of_image))
+
+
+def cue_read(data: TrainingData) -> float | None:
+    """Balanced accuracy of a probe that reads the cue off training images, augmented and under random cues.
+
+    It sees coarse maps of colour, saturation and contrast, so no class; learns from one half of the images and is
+    tested on the other. None where no cue is planted.
+    """
+    if data.shortcut.cue in ("none", "file"):
+        return None
+    images, settings = uniform_images(data), data.settings
+    assert images.cues is not None
+    chosen = torch.randperm(len(images), generator=generator(0))[: 2 * PROBE_IMAGES].to(images.device)
+    view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
+    maps = torch.cat(
+        [_coarse(images.cues.stamp(apply_view(images.raw(i), i.cpu(), view), i)) for i in chosen.split(BATCH)]
+    )
+    cues, X, half = images.cues.of_image[chosen].cpu().numpy(), maps.cpu().numpy(), len(chosen) // 2
+    return balanced_probe(X[:half], cues[:half], X[half:], cues[half:])
+
+
+def _coarse(pixels: Tensor) -> Tensor:
+    """(B, D) of uint8 (B, 3, S, S): mean colour, saturation and contrast of 8 x 8 places."""
+    colour = pixels.float() / 255
+    saturation = colour.amax(dim=1, keepdim=True) - colour.amin(dim=1, keepdim=True)
+    smooth = F.avg_pool2d(colour, 3, stride=1, padding=1, count_include_pad=False)
+    maps = torch.cat([colour, saturation, (colour - smooth).abs()], dim=1)
+    return F.adaptive_avg_pool2d(maps, POOLED).flatten(1)

@@ -12,33 +12,30 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dataset.augment import apply_view, draw_view, generator, normalise
+from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from dataset.shortcut import STREAM, Cues, assign, stamp
+from dataset.shortcut import STREAM, stamp
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
 from diagnostics.recording import Subject
+from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
 from diagnostics.shortcut.measures import Shown
-from diagnostics.shortcut.probe import balanced_probe
+from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
 from errors import UserError
 from files import ARCHIVE_ERRORS, write_atomically, write_text
 from models.machine import Machine
 from models.taps import head_inputs
 from models.zoo import classifier
 
-BATCH = 500
-PROBE_IMAGES = 5000  # training images that the probes learn from, at most
-POOLED = 8  # side of what the cue-only probe sees
 TAPS = ("penultimate", "last")
 HISTORY = ("loss", "ce", "kl", "mse", *(f"{form}_{tap}" for form in ("crd", "regression") for tap in TAPS))
 
@@ -63,11 +60,17 @@ class CuedModel:
     history: dict[str, list[float]]  # by measure, one value an epoch
     test_top1: float  # of clean images where there are some, else of the images with their own cue
     decoding: Decoding | None = field(metadata=FLAT | WHERE_GIVEN)  # None without a cue
+    held_out: HeldOut | None = field(default=None, metadata=FLAT | WHERE_GIVEN)  # None without held-out images
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> CuedModel:
-        probes = [values.pop(name, ...) for name in ("cue_decoding", "label_decoding")]
-        return CuedModel(**values, decoding=None if ... in probes else Decoding(*probes))
+        probes = [values.pop(field.name, ...) for field in fields(Decoding)]
+        choices = [values.pop(field.name, ...) for field in fields(HeldOut)]  # earlier versions wrote none
+        return CuedModel(
+            **values,
+            decoding=None if ... in probes else Decoding(*probes),
+            held_out=None if ... in choices else HeldOut(*choices),
+        )
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class About:
     point: dict[str, Any]  # of the study's grid
     seed: int
     shortcut: dict[str, Any]  # the config's section
+    temperature: float = 4.0  # T of the held-out KL
     cue_read: float | None = None  # accuracy of a probe that reads the cue alone off augmented images
 
 
@@ -124,6 +128,7 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
     shows = _Shows(data)
     answers: dict[str, _Answers] = {}
     models, predictions, clean = [], [], []
+    logits: dict[str, HeldOutLogits | None] = {}
     for subject in subjects:
         model = subject.build().eval()
         head = classifier(model)[1]
@@ -136,9 +141,10 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
         seen = shown[:, 0] if plain is None else plain
         right = float((seen == shows.labels).mean())
         models.append(_model(subject, right, answers[key].decoding))
+        logits[subject.method] = answers[key].held_out(head)
     return CueRecording(
         replace(about, cue_read=cue_read(data)),
-        models,
+        [_with_held_out(model, logits, data, about.temperature) for model in models],
         shows.labels,
         shows.classes_cue,
         shows.cues.numpy(),
@@ -151,6 +157,15 @@ def _model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedMode
     history = {key: [epoch[key] for epoch in subject.history if key in epoch] for key in HISTORY}
     kept = {key: values for key, values in history.items() if values}
     return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding)
+
+
+def _with_held_out(
+    model: CuedModel, logits: Mapping[str, HeldOutLogits | None], data: TrainingData, temperature: float
+) -> CuedModel:
+    own = logits[model.method]
+    if own is None:
+        return model
+    return replace(model, held_out=held_out(own, logits.get("teacher"), data, temperature))
 
 
 class _Shows:
@@ -201,12 +216,26 @@ class _Answers:
         self.columns = [features(column) for column in rest]  # J times (n, D)
         self.clean = None if shows.own else features(None)  # (n, D)
         self.decoding = self._decoding(model)
+        data = shows.data
+        self.drawn, self.balanced = (self._of_images(model, part) for part in (data.held_out, data.balanced))
 
     def of(self, head: nn.Linear) -> tuple[Array, Array | None]:
         """Predictions (n, J) and (n,) of a classifier."""
         columns = [self._classes(head, part) for part in self.columns]
         shown = np.stack(columns, axis=1) if columns else np.empty((len(self.shows.labels), 0), np.int16)
         return shown, None if self.clean is None else self._classes(head, self.clean)
+
+    def held_out(self, head: nn.Linear) -> HeldOutLogits | None:
+        """Logits of a classifier on the held-out images; None without any."""
+        if self.drawn is None:
+            return None
+        with self.machine.autocast():
+            return HeldOutLogits(head(self.drawn), None if self.balanced is None else head(self.balanced))
+
+    def _of_images(self, model: nn.Module, images: ImageTensors | None) -> Tensor | None:
+        if images is None:
+            return None
+        return torch.cat([head_inputs(model, batch.images, self.machine) for batch in images.batches(BATCH)])
 
     def _classes(self, head: nn.Linear, features: Tensor) -> Array:
         with self.machine.autocast():
@@ -239,43 +268,6 @@ def _trunk_hash(model: nn.Module, head: nn.Linear) -> str:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
-
-
-def uniform_images(data: TrainingData) -> ImageTensors:
-    """The training images under cues that do not depend on their class."""
-    cue, seed = data.shortcut.cue, data.shortcut.seed
-    assert data.classes_cue is not None
-    own = data.classes_cue.cpu()
-    of_image = assign(data.train.labels, own, data.cue_count, "uniform", seed)
-    return data.train.under(Cues(cue, own, data.cue_count, of_image))
-
-
-def cue_read(data: TrainingData) -> float | None:
-    """Balanced accuracy of a probe that reads the cue off training images, augmented and under random cues.
-
-    It sees coarse maps of colour, saturation and contrast, so no class; learns from one half of the images and is
-    tested on the other. None where no cue is planted.
-    """
-    if data.shortcut.cue in ("none", "file"):
-        return None
-    images, settings = uniform_images(data), data.settings
-    assert images.cues is not None
-    chosen = torch.randperm(len(images), generator=generator(0))[: 2 * PROBE_IMAGES].to(images.device)
-    view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
-    maps = torch.cat(
-        [_coarse(images.cues.stamp(apply_view(images.raw(i), i.cpu(), view), i)) for i in chosen.split(BATCH)]
-    )
-    cues, X, half = images.cues.of_image[chosen].cpu().numpy(), maps.cpu().numpy(), len(chosen) // 2
-    return balanced_probe(X[:half], cues[:half], X[half:], cues[half:])
-
-
-def _coarse(pixels: Tensor) -> Tensor:
-    """(B, D) of uint8 (B, 3, S, S): mean colour, saturation and contrast of 8 x 8 places."""
-    colour = pixels.float() / 255
-    saturation = colour.amax(dim=1, keepdim=True) - colour.amin(dim=1, keepdim=True)
-    smooth = F.avg_pool2d(colour, 3, stride=1, padding=1, count_include_pad=False)
-    maps = torch.cat([colour, saturation, (colour - smooth).abs()], dim=1)
-    return F.adaptive_avg_pool2d(maps, POOLED).flatten(1)
 
 
 def write(recording: CueRecording, folder: Path) -> None:

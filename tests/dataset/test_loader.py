@@ -226,6 +226,18 @@ def test_held_out_images_are_balanced_and_never_validate() -> None:
         planted().on_balanced()
 
 
+def test_held_out_images_have_cues_as_the_students_do_by_draws_of_their_own() -> None:
+    data = planted(val=60)  # as many images of each class as there are to train on
+    own = data.classes_cue[data.held_out.labels]
+    assert 0.7 < (data.held_out.cues.of_image == own).float().mean() < 0.95  # 0.8
+    assert not torch.equal(data.held_out.cues.of_image, data.train.cues.of_image)
+    aligned, random = planted(val=60, conflicting=0.0), planted(val=60, students="unbiased")
+    assert torch.equal(aligned.held_out.cues.of_image, own)
+    assert (random.held_out.cues.of_image == own).float().mean() < 0.6  # 1 / 3
+    clean = planted("none", val=27)
+    assert clean.held_out is clean.val and planted().held_out is None
+
+
 def test_gray_is_refused_where_there_is_no_colour() -> None:
     gray = Images(np.repeat(some(9, 0).pixels[:, :1], 3, axis=1), np.arange(9) % 3)
     with pytest.raises(UserError, match="without colour"):

@@ -226,6 +226,29 @@ def test_places_join_the_arms_of_the_teacher(write):
     assert first.name("following") == "following-1-students-biased"
 
 
+def test_tries_are_chosen_on_held_out_images_and_shown(write, tmp_path):
+    worth = {"teacher": 0.0, "kd<1>": 0.4, "crd_kd": 0.2, "two_stage": 0.3}
+    given = [
+        replace(r, numbers={**r.numbers, "held_out_kl": worth[r.method], "held_out_unbiased": worth[r.method]})
+        for r in records()
+    ]
+    report, page = write(given, tries={"rate": ["two_stage", "crd_kd", "kd<1>"]})
+    assert [row.blind.method for row in report.selection] == ["crd_kd"] * 4
+    with open(tmp_path / "tables" / "selection.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and rows[0]["tries"] == "two_stage, crd_kd, kd<1>"
+    assert (rows[0]["oracle"], rows[0]["held_out_unbiased"], rows[0]["held_out_kl"]) == ("kd<1>", "0.4", "0.2")
+    mean = [r.measures.following for r in given if r.method == "crd_kd" and r.point == POINTS[0]]
+    assert float(rows[0]["blind_following"]) == pytest.approx(np.mean(mean))
+    assert page.count("no test image has a part in it") >= 4 and "held-out KL, nats" in page
+    assert "held-out KL" not in study_text(report)  # of measures, which a terminal shows in brief
+    with open(tmp_path / "tables" / "measures.csv", encoding="utf-8") as file:
+        assert "held_out_kl" in next(csv.reader(file))
+    write(records())
+    with open(tmp_path / "tables" / "measures.csv", encoding="utf-8") as file:
+        assert "held_out_kl" not in next(csv.reader(file))
+
+
 def test_the_frontier_stands_first_and_says_its_numbers(write):
     given = records()
     _, page = write(given, twins={"two_stage": "crd_kd"}, end_to_end=frozenset(["kd<1>", "crd_kd"]))

@@ -90,6 +90,12 @@ def test_shards_and_fresh_belong_to_their_phases(call_main, tmp_path):
     assert nowhere.returncode == 2 and "study.hypotheses.H1.where" in nowhere.stderr
     twin = call(call_main, tmp_path, settings=(*STUDY, "study.twins={two_stage: crd}"))
     assert twin.returncode == 2 and "study.twins: crd is none of scratch, crd_kd" in twin.stderr
+    told = call(call_main, tmp_path, settings=(*STUDY, "study.tries={rate: [head, crd]}"))
+    assert told.returncode == 2 and "study.tries.rate: crd is none of scratch, crd_kd" in told.stderr
+    told = call(call_main, tmp_path, settings=(*STUDY, "variants.head.kd.images=balanced"))
+    assert told.returncode == 2 and "study.tries.trained: head trains on the held-out images" in told.stderr
+    told = call(call_main, tmp_path, settings=(*STUDY, "data.val_fraction=0"))
+    assert told.returncode == 2 and "study.tries.trained: choosing needs held-out images" in told.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,12 +134,17 @@ def test_records_hold_what_the_study_needs(whole_study):
     assert (len(context.recorded), len(context.points), context.seeds) == (8, 8, [0])
     assert context.hypotheses["H1"].where == {"shortcut.teacher": "biased"}
     assert context.end_to_end == {"scratch", "crd_kd"} and context.twins == {}
+    for record in records:
+        kl, top1, unbiased = (record.numbers[f"held_out_{name}"] for name in ("kl", "top1", "unbiased"))
+        assert (kl == 0) == (record.method == "teacher") and 0 <= top1 <= 1 and 0 <= unbiased <= 1
+    assert context.tries == {"trained": ["two_stage", "head"]}
     first = {record.method: record for record in records if record.point == context.points[0]}
     assert first["teacher"].numbers["cue_read"] > 0.5 and first["crd_kd"].kl == first["teacher"].kl == ()
     assert all(record.teacher_arm == record.point["shortcut.teacher"] for record in records)
     assert len(first["head"].kl) == 1 and first["head"].measures.fidelity_aligned is not None
     assert first["two_stage"].per_image_following.shape == (32,)
-    results = analyse(records, context.hypotheses)
+    results = analyse(records, context.hypotheses, context.tries)
+    assert {row.blind.method for row in results.selection} <= {"two_stage", "head"} and len(results.selection) == 8
     assert len(results.hypotheses) == 2 * 4 and len(results.inheritance) == 4 * 4
     json.dumps(to_plain(results))
 

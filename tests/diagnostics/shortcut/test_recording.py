@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from types import SimpleNamespace
 
@@ -11,12 +12,14 @@ from torch import nn
 from configs.schema import Data, Shortcut
 from dataset.decoded_cache import Images
 from dataset.prepare import prepare
+from dataset.shortcut import Cues
 from dataset.sources import Source
 from diagnostics.recording import Subject
-from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import measures
-from diagnostics.shortcut.recording import About, cue_read, read, record_cues, shown_cues, up_to_date, write
+from diagnostics.shortcut.probe import cue_read
+from diagnostics.shortcut.recording import About, read, record_cues, shown_cues, up_to_date, write
 from errors import UserError
+from losses.kd import softened_kl
 from models.machine import Machine
 
 ABOUT = About({}, 0, {})
@@ -121,9 +124,42 @@ def test_no_cue_leaves_accuracy_and_cues_of_ones_own_are_shown_once(recorded):
     assert plain.models[0].test_top1 == recorded[2].models[0].test_top1
     own = SimpleNamespace(**vars(data))  # test images with cues that they brought
     own.shortcut = Shortcut(cue="file", file="cues.csv")
-    own.test = data.test.under(shortcut_recording.Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
+    own.test = data.test.under(Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
     shown = record_cues([subject("teacher", ByColour(0))], own, CPU, ABOUT).shown(0)
     assert shown.cues.shape == (90, 1) and shown.clean is None and measures(shown).clean is None
+
+
+def test_held_out_numbers_are_those_of_the_networks_on_the_held_out_images(recorded):
+    data, (first, second), recording = recorded
+    with torch.no_grad():
+        drawn = [model(data.held_out.normalised(torch.arange(60))) for model in (first, second)]
+        balanced = second(data.balanced.normalised(torch.arange(60))).argmax(dim=1)
+    teacher, student = (model.held_out for model in recording.models)
+    labels = data.held_out.labels
+    expected = float(softened_kl(drawn[1], drawn[0], 4.0))
+    assert teacher.held_out_kl == 0 and student.held_out_kl == pytest.approx(expected, rel=1e-4)
+    assert student.held_out_top1 == pytest.approx((drawn[1].argmax(dim=1) == labels).double().mean())
+    cells = (labels * CLASSES + data.balanced.cues.of_image).tolist()
+    right = (balanced == labels).tolist()
+    by_cell = [[hit for hit, own in zip(right, cells, strict=True) if own == cell] for cell in set(cells)]
+    assert student.held_out_unbiased == pytest.approx(np.mean([np.mean(hits) for hits in by_cell]))
+    none = record_cues([subject("teacher", ByColour(0))], made(val=0), CPU, ABOUT).models[0]
+    plain = record_cues([subject("kd", ByColour(0))], made("none"), CPU, ABOUT).models[0].held_out
+    assert none.held_out is None and (plain.held_out_kl, plain.held_out_unbiased) == (None, None)
+
+
+def test_a_recording_of_before_is_read(recorded, tmp_path):
+    write(recorded[2], tmp_path)
+    path = tmp_path / "cues.json"
+    values = json.loads(path.read_text())
+    del values["temperature"]
+    for model in values["models"]:
+        for name in ("held_out_kl", "held_out_top1", "held_out_unbiased"):
+            del model[name]
+    path.write_text(json.dumps(values))
+    again = read(tmp_path)
+    assert [model.held_out for model in again.models] == [None, None]
+    assert again.models[1].decoding == recorded[2].models[1].decoding
 
 
 def test_what_is_written_is_read(recorded, tmp_path):

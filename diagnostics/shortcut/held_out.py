@@ -1,0 +1,67 @@
+"""What a model answers on the held-out training images: numbers to choose by that no test image has a part in.
+
+Letters: n images, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataset.prepare import TrainingData
+from diagnostics.shortcut.measures import Shown, measures
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Of one model; None where there is no teacher, or no image under balanced cues."""
+
+    held_out_kl: (
+        float | None
+    )  # mean T² · KL(teacher / T ‖ student / T) in nats, under cues drawn as the students' are
+    held_out_top1: float  # accuracy on the same images under the same cues, in 0..1
+    held_out_unbiased: float | None  # mean accuracy over cells of class and cue, each class under all cues alike
+
+
+@dataclass(frozen=True)
+class HeldOutLogits:
+    """A model's logits of the held-out images."""
+
+    drawn: Tensor  # (n, C) under cues drawn as the students' are
+    balanced: Tensor | None  # (m, C) of the balanced images, None without any
+
+
+def held_out(own: HeldOutLogits, teacher: HeldOutLogits | None, data: TrainingData, temperature: float) -> HeldOut:
+    """The numbers of a model, given its logits and its teacher's on the same images.
+
+    temperature: T > 0 of the KL. Needs `data.held_out`.
+    """
+    assert data.held_out is not None
+    labels = data.held_out.labels.cpu()
+    return HeldOut(
+        None if teacher is None else distance(teacher.drawn, own.drawn, temperature),
+        float((own.drawn.argmax(dim=1).cpu() == labels).double().mean()),
+        None if own.balanced is None else _unbiased(own.balanced, data),
+    )
+
+
+def distance(teacher: Tensor, student: Tensor, temperature: float) -> float:
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) in nats, mean over the images.
+
+    Args:
+        teacher, student: logits (n, C).
+    """
+    log_p = F.log_softmax(teacher.double() / temperature, dim=1)
+    log_q = F.log_softmax(student.double() / temperature, dim=1)
+    return temperature**2 * float((log_p.exp() * (log_p - log_q)).sum(dim=1).mean())
+
+
+def _unbiased(logits: Tensor, data: TrainingData) -> float | None:
+    images = data.balanced
+    if images is None or images.cues is None or data.classes_cue is None:
+        return None
+    predictions, cues = logits.argmax(dim=1)[:, None], images.cues.of_image[:, None]
+    arrays = [part.cpu().numpy() for part in (images.labels, cues, predictions)]
+    return measures(Shown(arrays[0], arrays[1], arrays[2], None, data.classes_cue.cpu().numpy())).unbiased

@@ -1,0 +1,81 @@
+"""Which of several tries of a method to take, chosen on held-out training images; test images have no part in it.
+
+The blind criterion needs no label of the cue: the smallest KL from the teacher, under cues as in training. The
+oracle criterion knows the cue: the largest unbiased accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diagnostics.seeds import SeedSummary, summarise
+from study.grid import Point, label_of
+from study.measurements import Measurement, all_numbers
+
+BLIND, ORACLE = "held_out_kl", "held_out_unbiased"
+TESTED = ("following", "unbiased", "test_top1")  # what is told of a pick
+NO_VALUE = "No seed has this number of every try."
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The try that a criterion chooses, its value, and what it does on test images; None without a choice."""
+
+    method: str | None
+    value: float | None  # mean over the seeds that all tries have
+    tested: Mapping[str, SeedSummary | None]
+
+
+@dataclass(frozen=True)
+class SelectionRow:
+    """A family of tries at one point of the grid."""
+
+    point: Point
+    label: str
+    family: str
+    tries: list[str]  # those that were recorded
+    blind: Pick
+    oracle: Pick
+    notes: Mapping[str, str]
+
+
+def select(
+    groups: Mapping[tuple[str, str], Mapping[int, Measurement]], tries: Mapping[str, Sequence[str]]
+) -> list[SelectionRow]:
+    """Both choices of each family at each point.
+
+    groups: records by point as JSON and method, then by seed. tries: methods by family.
+    """
+    rows = []
+    for key in dict.fromkeys(key for key, _ in groups):
+        for family, methods in tries.items():
+            found = {method: groups[key, method] for method in methods if (key, method) in groups}
+            absent = [method for method in methods if method not in found]
+            notes = {"tries": f"Not recorded: {', '.join(absent)}."} if absent else {}
+            point: Point = json.loads(key)
+            picks = _pick(found, BLIND, smallest=True), _pick(found, ORACLE, smallest=False)
+            rows.append(SelectionRow(point, label_of(point), family, list(found), *picks, notes))
+    return rows
+
+
+def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
+    """The try with the best mean over the seeds in which all tries have the number; of equal ones the first."""
+    values = {
+        method: {s: value for s, record in group.items() if (value := all_numbers(record).get(name)) is not None}
+        for method, group in found.items()
+    }
+    seeds = set.intersection(*map(set, values.values())) if values else set()
+    if not seeds:
+        return Pick(None, None, {})
+    means = {method: float(np.mean([own[seed] for seed in sorted(seeds)])) for method, own in values.items()}
+    best = min(means, key=lambda method: means[method] if smallest else -means[method])
+    return Pick(best, means[best], {measure: _tested(found[best], measure) for measure in TESTED})
+
+
+def _tested(group: Mapping[int, Measurement], name: str) -> SeedSummary | None:
+    given = [value for record in group.values() if (value := all_numbers(record).get(name)) is not None]
+    return summarise(given) if given else None
