@@ -192,6 +192,7 @@ def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path):
     assert third.startswith("H3, contradicted: that ") and third.endswith(
         "This is at teacher biased, students biased; of its 4 points: contradicted at 4."
     )
+    assert f"<p>{third}</p>" in page and f'<p class="more">{beside}</p>' in page  # each as large as the first
     assert beside.startswith("Beside H1, H3: unbiased") and other.startswith("Beside H2: unbiased")
     with open(tmp_path / "tables" / "hypothesis.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
