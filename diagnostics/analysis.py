@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka
 from dataset.augment import generator
+from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.calibration import calibration
 from diagnostics.cost import ratio_to
 from diagnostics.evenness import given
@@ -74,7 +75,7 @@ def analyse(recording: Recording) -> Report:
         else {model.name: faithful(teacher, model, recording) for model in classifiers if model is not teacher},
         representation=None if teacher is None else {s.name: similarity(teacher, s) for s in compared},
         robustness=robustness(models, teacher, recording),
-        sentences=sentences(pairs, seeds),
+        sentences=sentences(pairs, seeds, alignment(models)),
     )
 
 
@@ -265,9 +266,19 @@ def costs(models: Sequence[RecordedModel], teacher: RecordedModel | None) -> dic
     }
 
 
-def sentences(pairs: Sequence[Pair], seeds: OverSeeds) -> list[str]:
-    """The answers in plain words: over seeds where there are several, otherwise two-stage on these images."""
+def alignment(models: Sequence[RecordedModel]) -> AlignmentVerdict | None:
+    """Whether two-stage's stage 1 has aligned, of the first seed; None where it is not on record."""
+    histories = [model.meta.history for model in models if model.meta.method == "stage1"]
+    return alignment_verdict(histories[0]) if histories else None
+
+
+def sentences(pairs: Sequence[Pair], seeds: OverSeeds, aligned: AlignmentVerdict | None) -> list[str]:
+    """The answers in plain words: over seeds where there are several, otherwise two-stage on these images.
+
+    One on a two-stage student whose stage 1 did not align says so.
+    """
+    remark = "" if aligned is None or aligned.word == "aligned" else f" (stage 1: {aligned.sentence})"
     if seeds.comparisons:
-        return [row.sentence for row in seeds.comparisons]
-    about = [pair.sentence for pair in pairs if "two_stage" in (pair.a, pair.b)]
+        return [f"{row.sentence}{remark}" for row in seeds.comparisons]
+    about = [f"{pair.sentence}{remark}" for pair in pairs if "two_stage" in (pair.a, pair.b)]
     return about or [pair.sentence for pair in pairs]

@@ -55,6 +55,7 @@ class Subject:
     build: Callable[[], nn.Module]  # gives the network on its device
     stem: str = ""  # see the config's `stem`
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
+    stage1: History = ()  # what stage 1 measured, of a network that started from one
     trainings: list[Training] | None = None  # what it was given, stage after stage; None where not on record
 
 

@@ -117,6 +117,7 @@ def _subject(
         build=partial(experiment.trained, network, job),
         stem=network.stem,
         projections=load(projections) if projections and projections.exists() else None,
+        stage1=aligned.history() if aligned else (),
     )
 
 

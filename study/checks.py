@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from diagnostics.aligned import LEAST, MOST_GAIN
 from diagnostics.seeds import plain_number
 
 Values = Sequence[tuple[str, float | None]]
@@ -55,6 +56,18 @@ def converged(falls: Values) -> Check:
     """falls: `final_fall` of each stage 2."""
     what = "fall of stage 2's training KL from the last quarter of epochs but one to the last"
     return _check("converged", falls, MOST_FALL, "at most", what, " %")
+
+
+def stage1_aligned(values: Values) -> Check:
+    """values: last cosine, or explained variance, of each stage 1 on held-out images."""
+    what = "stage 1's cosine, or share of variance explained, on held-out images"
+    return _check("stage1_aligned", values, LEAST, "at least", what, " %")
+
+
+def stage1_at_rest(gains: Values) -> Check:
+    """gains: what the last quarter of the epochs added to it."""
+    what = "gain of the same over the last quarter of stage 1"
+    return _check("stage1_at_rest", gains, MOST_GAIN, "at most", what, " points")
 
 
 def final_fall(history: Sequence[float]) -> float | None:

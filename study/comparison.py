@@ -56,6 +56,7 @@ class Contrast:
     result: Difference = field(metadata=FLAT)
     beside: Mapping[str, Difference]
     caution: str | None
+    remark: str = ""  # what its sentence adds on methods whose stage 1 did not align
     name: str | None = field(default=None, metadata=WHERE_GIVEN)  # of a stated hypothesis, as the next three
     margin: float | None = field(default=None, metadata=WHERE_GIVEN)
     exceeds: float | None = field(default=None, metadata=WHERE_GIVEN)

@@ -15,9 +15,10 @@ from diagnostics.names import focus
 from diagnostics.shortcut import recording as shortcut_recording
 from errors import UserError
 from study.figures import Examples, followed
+from study.fitness import TEACHER
 from study.grid import Point, agrees, label_of
 from study.measurements import RecordedRun, StudyContext
-from study.results import TEACHER, TEACHER_ARM
+from study.results import TEACHER_ARM
 from training.run_folder import RunFolder
 
 

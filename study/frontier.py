@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from diagnostics.figures.style import GREY, LIGHT, POINTS, describe, label, panels
 from diagnostics.seeds import SeedSummary, plain_number
-from study.results import TEACHER, SummaryRow
+from study.fitness import TEACHER
+from study.results import SummaryRow
 
 HEIGHT = 3.6  # inches a panel
 SIZE = 7.5  # type size of a mark's name

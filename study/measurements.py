@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.study import Hypothesis
+from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
@@ -36,6 +37,7 @@ class Measurement:
     numbers: Mapping[str, float | None]
     kl: Sequence[float] = ()  # training KL of each epoch of stage 2, empty for other methods
     teacher_arm: Literal["biased", "unbiased"] = "biased"  # cues that the run's teacher was trained on
+    alignment: AlignmentVerdict | None = None  # of the stage 1 that it started from
 
 
 @dataclass(frozen=True)
@@ -134,4 +136,7 @@ def _measure(run: StudyRun, recording: shortcut_recording.CueRecording) -> Itera
             numbers=numbers,
             kl=model.history.get("kl", ()) if stage2 else (),
             teacher_arm=run.config.shortcut.teacher,
+            alignment=alignment_verdict(
+                [{name: value} for name, values in model.stage1.items() for value in values]
+            ),
         )

@@ -23,12 +23,12 @@ from study import figures as study_figures
 from study import tables as study_tables
 from study.answer import answer
 from study.figures import Examples
+from study.fitness import TEACHER
 from study.frontier import Mark, frontier, marks, words
 from study.grid import Point, label_of
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.results import (
     STUDENT_ARM,
-    TEACHER,
     TEACHER_ARM,
     InheritanceRow,
     Results,

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from configs.study import Hypothesis
 from diagnostics.seeds import SeedSummary, summarise, summarise_shares
-from diagnostics.shortcut.measures import Measures, accuracy_gap, excess_following, inheritance
-from study.checks import Check, biased_teachers, converged, cue_readable, final_fall, unbiased_teachers
+from diagnostics.shortcut.measures import Measures, excess_following, inheritance
+from study.checks import Check
 from study.comparison import (
     UNBIASED,
     Contrast,
@@ -33,11 +33,11 @@ from study.comparison import (
     rest_sentence,
     with_holm,
 )
+from study.fitness import TEACHER, checks, unaligned
 from study.grid import Point, agrees, label_of
 from study.measurements import Measurement, all_numbers
 from study.selection import SelectionRow, select
 
-TEACHER = "teacher"  # the method name of the teachers' own records
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
 SHARES = {field.name for field in fields(Measures)} | {
     "test_top1",
@@ -182,7 +182,7 @@ def primary(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
                 result = row.result if one.exceeds is None else above(row.result, one.exceeds)
                 rows.append(replace(row, result=result, name=name, margin=one.margin, exceeds=one.exceeds))
     decided = [replace(row, decision=decide(row)) for row in with_holm(rows)]
-    return [replace(row, sentence=primary_sentence(row)) for row in decided]
+    return [replace(row, sentence=primary_sentence(row) + row.remark) for row in decided]
 
 
 def rest(groups: Groups, stated: Mapping[str, Hypothesis], measure: str) -> list[Contrast]:
@@ -198,7 +198,7 @@ def rest(groups: Groups, stated: Mapping[str, Hypothesis], measure: str) -> list
             (first, second, measure) for first, second in itertools.combinations(methods, 2) if not stated
         ]
         rows += [_compare(groups, key, *test) for test in tests]
-    return [replace(row, sentence=rest_sentence(row)) for row in with_holm(rows)]
+    return [replace(row, sentence=rest_sentence(row) + row.remark) for row in with_holm(rows)]
 
 
 def inheritances(groups: Groups) -> list[InheritanceRow]:
@@ -228,24 +228,6 @@ def _inheritance(point: Point, label: str, method: str, four: Sequence[Mapping[i
     arms = [np.stack([complete[seed][number] for seed in seeds]) for number in range(len(four))]  # (S, n) each
     found = inheritance(arms[0], arms[1], arms[2], arms[3])
     return InheritanceRow(point, label, method, seeds, found.value, found.low, found.high, found.notes)
-
-
-def checks(records: Sequence[Measurement]) -> list[Check]:
-    """What a study must show before its answer counts."""
-    gaps: dict[str, list[tuple[str, float | None]]] = {"biased": [], "unbiased": []}
-    cue_read, falls = [], []
-    for record in records:
-        place = f"{label_of(record.point)}, seed {record.seed}"
-        if record.method == TEACHER and record.measures:
-            gaps[record.teacher_arm].append((place, accuracy_gap(record.measures)))
-        cue_read.append((place, record.numbers.get("cue_read")))
-        falls.append((f"{record.method}, {place}", final_fall(record.kl)))
-    return [
-        biased_teachers(gaps["biased"]),
-        unbiased_teachers(gaps["unbiased"]),
-        cue_readable(cue_read),
-        converged(falls),
-    ]
 
 
 def _key(point: Mapping[str, Any]) -> str:
@@ -313,7 +295,8 @@ def _compare(groups: Groups, key: str, first: str, second: str, measure: str) ->
 
     point, label = _place(next(group for (other, _), group in groups.items() if other == key))
     beside = {name: in_measure(name) for name in BESIDE}
-    row = Contrast(point, label, first, second, measure, in_measure(measure), beside, None)
+    remark = "".join(unaligned(name, group.values()) for name, group in zip((first, second), pair, strict=True))
+    row = Contrast(point, label, first, second, measure, in_measure(measure), beside, None, remark)
     return replace(row, caution=caution(row, beside[UNBIASED]))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.comparison import DifferenceInterval
 from diagnostics.names import is_first, listed
 from diagnostics.results import Report
@@ -50,7 +51,8 @@ def verdict(report: Report) -> Verdict:
                 doubtful.append(f"{other} (p = {row.quoted_p:.2f})")
                 side = "even"
         sides[side].append(other)
-    return Verdict(_answer(main, sides), _caution(over_seeds, sides, doubtful))
+    aligned = alignment_verdict(report.curves.get("stage1", [])) if main == "two_stage" else None
+    return Verdict(_answer(main, sides), [*_alignment(aligned), *_caution(over_seeds, sides, doubtful)])
 
 
 def _side(interval: DifferenceInterval | SeedComparison, sign: int) -> Side:
@@ -71,6 +73,13 @@ def _answer(main: str, sides: Mapping[Side, Sequence[str]]) -> list[str]:
     if sides["even"]:
         answer.append(f"No difference is shown between {main} and {listed(sides['even'])}.")
     return answer
+
+
+def _alignment(aligned: AlignmentVerdict | None) -> list[str]:
+    if aligned is None:
+        return []
+    unfit = "" if aligned.word == "aligned" else "; two_stage is no example of its method before it is"
+    return [f"Stage 1: {aligned.sentence}{unfit}."]
 
 
 def _caution(

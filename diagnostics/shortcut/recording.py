@@ -26,7 +26,7 @@ from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.shortcut import STREAM, stamp
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
-from diagnostics.recording import Subject
+from diagnostics.recording import History, Subject
 from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
 from diagnostics.shortcut.measures import Shown
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
@@ -37,6 +37,7 @@ from models.taps import head_inputs
 from models.zoo import classifier
 
 TAPS = ("penultimate", "last")
+ALIGNMENT = ("cosine_last", "explained_last")  # the same of stage 1
 HISTORY = ("loss", "ce", "kl", "mse", *(f"{form}_{tap}" for form in ("crd", "regression") for tap in TAPS))
 
 Array = NDArray[Any]
@@ -61,6 +62,7 @@ class CuedModel:
     test_top1: float  # of clean images where there are some, else of the images with their own cue
     decoding: Decoding | None = field(metadata=FLAT | WHERE_GIVEN)  # None without a cue
     held_out: HeldOut | None = field(default=None, metadata=FLAT | WHERE_GIVEN)  # None without held-out images
+    stage1: dict[str, list[float]] = field(default_factory=dict)  # how far it aligned, one value an epoch
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> CuedModel:
@@ -154,9 +156,14 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
 
 
 def _model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedModel:
-    history = {key: [epoch[key] for epoch in subject.history if key in epoch] for key in HISTORY}
-    kept = {key: values for key, values in history.items() if values}
-    return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding)
+    kept, aligned = _columns(subject.history, HISTORY), _columns(subject.stage1, ALIGNMENT)
+    return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding, stage1=aligned)
+
+
+def _columns(history: History, names: Sequence[str]) -> dict[str, list[float]]:
+    """Those of the measures that were taken, one value an epoch."""
+    columns = {name: [epoch[name] for epoch in history if name in epoch] for name in names}
+    return {name: values for name, values in columns.items() if values}
 
 
 def _with_held_out(

@@ -1,3 +1,5 @@
+"""From records to results: serves study/fitness.py too."""
+
 from __future__ import annotations
 
 import itertools
@@ -10,6 +12,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from configs.study import Hypothesis
+from diagnostics.aligned import AlignmentVerdict
 from diagnostics.plain import to_plain
 from diagnostics.shortcut.measures import Measures
 from study.measurements import Measurement
@@ -22,6 +25,7 @@ STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stag
 METHODS = {"crd_kd": 0.40, "two_stage": 0.38, "kd": 0.30, "scratch": 0.20}
 
 
+ALIGNED = AlignmentVerdict("cosine_last", 0.85, 0.001, "aligned")
 NAMES = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed", "worst_group")
 
 
@@ -29,6 +33,9 @@ def measured(following: float, gap: float = 0.5) -> Measures:
     rates = {"aligned": 0.9, "conflicting": 0.9 - gap, "unbiased": 0.9 - following / 2, "clean": 0.9}
     rest = {"cue_bias": 0.5, "flip_rate": 0.5, **dict.fromkeys(NAMES)}
     return Measures(images=40, shows=10, following=following, **rates, **rest, notes={"worst_group": "Too few."})
+
+
+LOW = AlignmentVerdict("cosine_last", 0.33, 0.05, "still improving")
 
 
 def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[Measurement]:
@@ -44,7 +51,7 @@ def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[M
             numbers = {"test_top1": 0.9, "cue_read": 0.99}
             kl = [3.0, 2.0, 1.01, *[1.0] * 7]
             result = measured(float(images.mean()), gap if method == "teacher" else 0.3)
-            records.append(Measurement(point, seed, method, result, images, numbers, kl, teacher))
+            records.append(Measurement(point, seed, method, result, images, numbers, kl, teacher, ALIGNED))
     return records
 
 
@@ -124,18 +131,18 @@ def test_models_without_answers_have_no_inheritance():
 
 
 def test_checks_pass_and_fail_when_they_should(results):
-    assert [check.passed for check in results.checks] == [True] * 4
+    assert [check.passed for check in results.checks] == [True] * 6
     assert results.checks[0].value == pytest.approx(0.5)
     records = planted_study(unbiased_gap=-0.08, biased_gap=0.02)  # as of a "biased" teacher on random cues
-    bad = replace(records[3], numbers={"cue_read": 0.3}, kl=[4.0, 3.0, 2.0, 1.0, 0.5])
+    bad = replace(records[3], numbers={"cue_read": 0.3}, kl=[4.0, 3.0, 2.0, 1.0, 0.5], alignment=LOW)
     checks = {check.name: check for check in conclude([*records[:3], bad, *records[4:]], STATED).checks}
-    assert [check.passed for check in checks.values()] == [False] * 4
+    assert [check.passed for check in checks.values()] == [False] * 6
     assert checks["teacher_unbiased"].value == pytest.approx(0.08)
     assert "8 of 8 fail, at worst 2.0 points" in checks["teacher_biased"].sentence
     assert checks["converged"].value == pytest.approx(0.5)
     assert checks["converged"].failed == ["kd, cue patch, teacher biased, students biased, seed 0"]
-    unseen = conclude([replace(records[1], numbers={}, kl=())], {}).checks
-    assert [check.passed for check in unseen] == [None] * 4
+    unseen = conclude([replace(records[1], numbers={}, kl=(), alignment=None)], {}).checks
+    assert [check.passed for check in unseen] == [None] * 6
 
 
 def test_a_study_without_a_cue():
@@ -169,3 +176,12 @@ def test_seeds_that_one_lacks_are_left_out_and_twice_is_refused():
     assert conclude(records, STATED).hypotheses[0].result.seeds == [0, 1, 3]
     with pytest.raises(ValueError, match="two records of teacher, seed 0"):
         conclude([*records, records[0]], STATED)
+
+
+def test_a_sentence_on_a_method_says_whether_its_stage_1_aligned(results):
+    assert all("stage 1" not in row.sentence for row in (*results.hypotheses, *results.rest))
+    records = [replace(r, alignment=LOW) if (r.method, r.seed) == ("two_stage", 1) else r for r in planted_study()]
+    said = "(stage 1 of two_stage: still improving in 1 of 4 seeds)"
+    found = conclude(records, STATED)
+    about = [row for row in (*found.hypotheses, *found.rest) if "two_stage" in (row.first, row.second)]
+    assert about and all(row.sentence.endswith(said) for row in about)
