@@ -37,7 +37,9 @@ class WhitenedRegression(nn.Module):
     """What the projected student feature leaves unexplained of the whitened teacher feature's variance.
 
     Σ over channels of the squared error, a mean over the batch, divided by the sum of the channels' variances over
-    the training images: 1 for a student that always gives the mean, whatever D and ridge are.
+    the training images: 1 for a student that always gives the mean, whatever D and ridge are. Channels of the
+    student's feature are standardised before the projection: after a ReLU their means dwarf the rest, and the step
+    that these allow is too small for the others.
 
     `observe` and `settle` take the statistics of the teacher's feature once, in float64, before training.
 
@@ -66,6 +68,7 @@ class WhitenedRegression(nn.Module):
     ) -> None:
         super().__init__()
         self.ridge, self.power, self.gather = ridge, power, gather
+        self.standardise = nn.BatchNorm1d(student_dim, affine=False)
         self.project_student = nn.Linear(student_dim, teacher_dim)
         self.register_buffer("mean", torch.zeros(teacher_dim))
         self.register_buffer("matrix", torch.eye(teacher_dim))
@@ -102,15 +105,18 @@ class WhitenedRegression(nn.Module):
 
     def project(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, student_dim) projected and (B, D) whitened, (B, D) float32 both."""
-        projected = self.project_student(student).float()
+        projected = self.project_student(self.standardise(student)).float()
         # small directions would drown in bfloat16's rounding
         with torch.autocast(teacher.device.type, enabled=False):
             return projected, (teacher.float() - self.mean) @ self.matrix
 
     def linear_maps(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Weight and bias of what `project` does to either side."""
-        own = self.project_student
-        return {"student": (own.weight, own.bias), "teacher": (self.matrix.T, -self.mean @ self.matrix)}
+        """Weight and bias of what `project` does to either side, in evaluation mode."""
+        own, channels = self.project_student, self.standardise
+        assert channels.running_mean is not None and channels.running_var is not None
+        weight = own.weight / (channels.running_var + channels.eps).sqrt()
+        ours = weight, own.bias - weight @ channels.running_mean
+        return {"student": ours, "teacher": (self.matrix.T, -self.mean @ self.matrix)}
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss, a scalar of 0 or more, for features (B, student_dim) and (B, D) of the same images."""

@@ -86,9 +86,9 @@ class HeldOut:
     @torch.no_grad()
     def measure(self, student: TappedModel, losses: HierarchicalLoss) -> Measures:
         """Mean cosine of the projected pairs, linear CKA of the features; by regression also what it explains."""
-        was_training = student.training
+        was_training = student.training, losses.training
         pairs = losses.pairs(self._outputs(student.eval()), self.teacher)
-        student.train(was_training)
+        losses.eval()
         measures: Measures = {}
         for tap, (own, other) in pairs.items():
             loss = losses.loss_at(tap)
@@ -99,6 +99,8 @@ class HeldOut:
             similarity = linear_cka(own.cpu(), other.cpu()).value
             if similarity is not None:
                 measures[f"cka_{tap}"] = similarity
+        student.train(was_training[0])
+        losses.train(was_training[1])
         return measures
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from losses.regression import WhitenedRegression, explained_variance, whitening
@@ -39,9 +40,7 @@ def test_what_was_observed_in_parts_becomes_white():
     np.testing.assert_allclose(np.cov(white.detach().double().numpy().T, bias=True), np.eye(6), atol=1e-3)
     np.testing.assert_allclose(white.detach().mean(dim=0), 0, atol=1e-4)
     weight, bias = loss.linear_maps()["teacher"]
-    torch.testing.assert_close(
-        torch.nn.functional.linear(teacher.float(), weight, bias), white, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(F.linear(teacher.float(), weight, bias), white, rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_of_processes_are_those_of_all_images():
@@ -75,7 +74,20 @@ def test_the_loss_is_a_sum_over_channels_and_a_mean_over_images():
         loss.project_student.weight.zero_()
         loss.project_student.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
     teacher = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]])  # as it is, before `settle`
-    assert loss(torch.zeros(2, 2), teacher).item() == pytest.approx((0 + 1 + 4 + 4) / 2)
+    assert loss.eval()(torch.zeros(2, 2), teacher).item() == pytest.approx((0 + 1 + 4 + 4) / 2)
+
+
+def test_the_student_is_standardised_and_its_linear_map_is_that_of_evaluation():
+    loss = WhitenedRegression(3, 4, ridge=0.01)
+    loss.standardise.momentum = 1.0  # the running statistics are those of the last batch
+    student, teacher = features(3, 50, 3).float(), features(4, 50, 4)
+    loss.observe(teacher)
+    loss.settle()
+    own, _ = loss.project(student, teacher)
+    standard = (student - student.mean(dim=0)) / (student.var(dim=0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(own, loss.project_student(standard), rtol=1e-4, atol=1e-5)
+    weight, bias = loss.linear_maps()["student"]
+    torch.testing.assert_close(F.linear(student, weight, bias), loss.eval().project(student, teacher)[0])
 
 
 def test_gradients_agree_with_differences():
@@ -86,7 +98,7 @@ def test_gradients_agree_with_differences():
 
     def of(student):  # `project` rounds to float32, which differences cannot see through
         white = (teacher - loss.mean) @ loss.matrix
-        return (loss.project_student(student) - white).square().sum(dim=1).mean() / loss.variance
+        return (loss.project_student(loss.standardise(student)) - white).square().sum(dim=1).mean() / loss.variance
 
     assert gradcheck(of, (student,))
     (expected,) = torch.autograd.grad(of(student), student)
