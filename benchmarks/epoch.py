@@ -55,6 +55,10 @@ from training.teacher_outputs import CachedTeacher
 
 STEPS, TURNS, PUBLISHED_BATCH, PUBLISHED_STEPS = 8, 4, 64, 3
 CASES = ("published", "in_turn", "whole")
+FORMS: dict[str, dict[str, str]] = {  # beside the config's own, from a bank
+    "in the batch": {"objective": "infonce", "negatives": "batch", "mode": "instance"},
+    "by regression": {"objective": "regression"},
+}
 
 
 def random_cache(folder: Path, widths: list[int], num_images: int, views: int) -> CachedTeacher:
@@ -84,7 +88,7 @@ def crd_arithmetic(settings: CRD, batch_size: int) -> int:
 
 
 def in_turn(folder: Path) -> list[Timing]:
-    """An epoch of plain training, an epoch of stage 1, and what stage 1 does once at the beginning of each."""
+    """An epoch of plain training, of stage 1 and of its other forms, and what the banks need at its beginning."""
     config = cifar_config(folder)
     experiment = random_experiment(config, folder, TRAIN, 1000)
     batch_size, settings = config.crd.batch_size, config.crd.optimizer
@@ -92,15 +96,22 @@ def in_turn(folder: Path) -> list[Timing]:
     batch = next(training_batches(experiment.data, batch_size, 0, 0, 0))
     rate = matrix_rate(torch.bfloat16 if experiment.machine.bfloat16 else torch.float32)
     floor = STEPS * arithmetic(lambda: alone(batch)["ce"].value.backward()) / rate
-    floors = [floor, floor + STEPS * crd_arithmetic(config.crd, batch_size) / rate]
+    floors = [floor, floor + STEPS * crd_arithmetic(config.crd, batch_size) / rate, *[floor for _ in FORMS]]
     calls: dict[str, Callable[[], object]] = {
         "plain": steps_of(alone, experiment, batch_size, settings, STEPS),
         "stage 1": steps_of(aligned, experiment, batch_size, settings, STEPS),
     }
+    for form, changes in FORMS.items():
+        crd = CRD.model_validate({**config.crd.model_dump(), **changes})
+        other = replace(experiment, config=config.model_copy(update={"crd": crd}))
+        place = folder / form
+        place.mkdir()
+        calls[form] = steps_of(stage1(other, place, 1), other, batch_size, settings, STEPS)
     timings = measure_in_turn(calls, TURNS, floors)
     once = measure("beginning", aligned.begin_epoch, 3)
     scale = steps_per_epoch(TRAIN, batch_size) / STEPS
-    return [_scaled(timings[0], scale, 0.0), _scaled(timings[1], scale, once.seconds), once]
+    added = [0.0, once.seconds, *[0.0 for _ in FORMS]]
+    return [*(_scaled(timing, scale, more) for timing, more in zip(timings, added, strict=True)), once]
 
 
 def _scaled(timing: Timing, factor: float, added: float) -> Timing:
@@ -189,13 +200,25 @@ def run(case: str) -> list[Timing]:
 
 
 def claims() -> list[Claim]:
-    [base], (alone, aligned, once), [process] = (in_own_process("epoch", case) for case in CASES)
+    [base], (alone, aligned, *forms, once), [process] = (in_own_process("epoch", case) for case in CASES)
     slower, faster = aligned.seconds / alone.seconds, base.seconds / aligned.seconds
+    others = [
+        Claim(
+            f"stage 1 epoch, {form}",
+            timing.seconds / alone.seconds,
+            "x the time of plain training",
+            1.15,
+            at_most=True,
+            timing=timing,
+        )
+        for form, timing in zip(FORMS, forms, strict=True)
+    ]
     return [
         Claim("stage 1 epoch: published loop", timing=base),
         Claim("stage 1 epoch: plain training of the student", timing=alone),
         Claim("stage 1 epoch: reordering the banks (in the next)", timing=once),
         Claim("stage 1 epoch", slower, "x the time of plain training", 1.4, at_most=True, timing=aligned),
+        *others,
         Claim("stage 1 epoch", faster, "x as fast as the published loop", 40),
         Claim("stage 1 process, peak memory", process.peak_mb / 1000, "GB", 3, at_most=True),
     ]
