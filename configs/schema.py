@@ -19,6 +19,8 @@ Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Method = Literal["scratch", "kd", "crd", "crd_kd"]
 METHODS: tuple[Method, ...] = get_args(Method)
+ALIGNED: tuple[Method, ...] = ("crd", "crd_kd")  # those with terms of the section crd
+NO_WEIGHTS = "errors_of weights no losses from a bank: use negatives: batch, or objective: regression"
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
 
 
@@ -126,7 +128,18 @@ class Teacher(Network):
     )
 
 
-class CRD(Section):
+class Weighted(Section):
+    """Whose errors raise the weight of a training image, in every section that trains a student."""
+
+    errors_of: str | None = about(
+        None, "end-to-end baseline or variant: images that it gets wrong count more in training (none by default)"
+    )
+    error_weight: Positive = about(
+        20.0, "weight of those images where others have 1, before all are divided by their mean"
+    )
+
+
+class CRD(Weighted):
     epochs: Count = about(20, "epochs of stage 1 (an upper bound with until: plateau)")
     batch_size: Count = about(64, "images a step")
     optimizer: Optimizer = about(
@@ -169,10 +182,17 @@ class CRD(Section):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
         if self.lambda_penultimate + self.lambda_last == 0:
             raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
+        if self.errors_of is not None and self.from_bank:
+            raise ValueError(NO_WEIGHTS)
         return self
 
+    @property
+    def from_bank(self) -> bool:
+        """Whether negatives come from a bank, whose losses take no weights of images."""
+        return self.objective != "regression" and self.negatives != "batch"
 
-class KD(Section):
+
+class KD(Weighted):
     epochs: Count = about(10, "epochs of stage 2")
     batch_size: Count = about(64, "images a step")
     train: Literal["head", "last_block", "all"] = about("last_block", "what stage 2 trains")
@@ -215,7 +235,7 @@ class BaselineVariant(Section):
     baselines: dict[str, Any] = about({}, "fields of baselines that differ")
 
 
-class Baselines(Section):
+class Baselines(Weighted):
     methods: list[Method] = about(list(METHODS), "end-to-end baselines to train")
     variants: dict[VariantName, BaselineVariant] = about(
         {}, "further end-to-end baselines by name, each with what differs"
@@ -314,19 +334,50 @@ class Config(Section):
             self._check_variant(name)
         for name in self.baselines.variants:
             self._check_baseline(name)
+        for name in self.end_to_end:
+            self._check_weighted(name)
+        self._check_errors_of("crd", self.crd)
+        self._check_errors_of("kd", self.kd)
         return self
+
+    def _check_errors_of(self, key: str, section: Weighted) -> None:
+        if section.errors_of is not None and section.errors_of not in self.end_to_end:
+            known = ", ".join(self.end_to_end) or "none"
+            raise ValueError(
+                f"{key}.errors_of: {section.errors_of} is no end-to-end baseline of this run: {known}"
+            )
+
+    def _check_weighted(self, name: str) -> None:
+        """A method that is trained on another's errors comes after it, so no chain may end where it began."""
+        key = "baselines" if name in METHODS else f"baselines.variants.{name}.baselines"
+        own, seen, last = self.baseline(name), [name], self.baseline(name).baselines.errors_of
+        self._check_errors_of(key, own.baselines)
+        if last is not None and self.method_of(name) in ALIGNED and own.crd.from_bank:
+            raise ValueError(f"{key}: {NO_WEIGHTS}")
+        while last is not None and last in self.end_to_end:
+            if last in seen:
+                raise ValueError(f"{key}.errors_of: {last} would wait for itself: {' -> '.join([*seen, last])}")
+            seen.append(last)
+            last = self.baseline(last).baselines.errors_of
 
     def _check_baseline(self, name: str) -> None:
         if name in RESERVED or name in self.variants:
             raise ValueError(f"baselines.variants.{name}: the name is taken, choose another")
         if {"methods", "variants"} & set(self.baselines.variants[name].baselines):
             raise ValueError(f"baselines.variants.{name}: methods and variants have no place in one of them")
+        if {"errors_of", "error_weight"} & set(self.baselines.variants[name].crd):
+            raise ValueError(
+                f"baselines.variants.{name}: crd.errors_of is of stage 1, use baselines: {{errors_of: ...}}"
+            )
         _validated(f"baselines.variants.{name}", lambda: self.baseline(name))
 
     def _check_variant(self, name: str) -> None:
         if name in RESERVED:
             raise ValueError(f"variants.{name}: the name is taken, choose another")
-        kd = _validated(f"variants.{name}", lambda: self.variant(name)).kd
+        own = _validated(f"variants.{name}", lambda: self.variant(name))
+        self._check_errors_of(f"variants.{name}.crd", own.crd)
+        self._check_errors_of(f"variants.{name}.kd", own.kd)
+        kd = own.kd
         if kd.features in METHODS and kd.features not in self.baselines.methods:
             raise ValueError(f"variants.{name}: {kd.features} is not among baselines.methods")
         if kd.images == "balanced" and self.data.val_fraction == 0:
@@ -342,4 +393,5 @@ def _validated(where: str, make: Callable[[], Config]) -> Config:
         return make()
     except ValidationError as error:
         problem = error.errors()[0]
-        raise ValueError(f"{where}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        key = ".".join(map(str, [error.title.lower(), *problem["loc"]]))
+        raise ValueError(f"{where}.{key}: {problem['msg'].removeprefix('Value error, ')}") from None

@@ -112,10 +112,14 @@ class WhitenedRegression(nn.Module):
         own = self.project_student
         return {"student": (own.weight, own.bias), "teacher": (self.matrix.T, -self.mean @ self.matrix)}
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar of 0 or more, for features (B, student_dim) and (B, D) of the same images."""
+    def forward(self, student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The loss, a scalar of 0 or more, for features (B, student_dim) and (B, D) of the same images.
+
+        weights: (B,) that multiply each image's squared error.
+        """
         projected, target = self.project(student, teacher)
-        return (projected - target).square().sum(dim=1).mean() / self.variance
+        errors = (projected - target).square().sum(dim=1)  # (B,)
+        return (errors if weights is None else errors * weights).mean() / self.variance
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
