@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from configs.images import Data, Shortcut
 from configs.merge import merge
-from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, about
+from configs.section import Count, Fraction, NonNegative, Positive, Section, about
 from configs.study import Study
 
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
@@ -22,63 +23,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 ALIGNED: tuple[Method, ...] = ("crd", "crd_kd")  # those with terms of the section crd
 NO_WEIGHTS = "errors_of weights no losses from a bank: use negatives: batch, or objective: regression"
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
-
-
-class Data(Section):
-    source: Literal["digits", "cifar10", "cifar100", "folder"] = about(
-        "digits", "where images come from; folder = class folders under root"
-    )
-    root: Path | None = about(None, "folder of the images, or where torchvision downloads to (default: data/)")
-    image_size: Count = about(32, "side in pixels; images of another size are resized")
-    split: Annotated[float, Field(gt=0, lt=1)] | None = about(
-        None, "pool all images and train on this fraction, stratified (the paper: 0.7)"
-    )
-    bit_depth: Literal[8, 10, 12, 14, 16] | None = about(
-        None, "bits in use of grey images stored with 16 (default: the fewest that hold the brightest value)"
-    )
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = about(
-        0.0, "part of the training images held out for early stopping and adaptive decisions"
-    )
-    crop: Annotated[int, Field(ge=0)] = about(4, "padding in pixels of the random crop, 0 = no crop")
-    flip: bool = about(True, "random horizontal flip; wrong where a mirror image changes the class")
-    mean: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None = about(
-        None, "channel means in 0..1 to normalise with (default: of the training images)"
-    )
-    std: Annotated[list[Deviation], Field(min_length=3, max_length=3)] | None = about(
-        None, "channel deviations in 0..1 (default: of the training images)"
-    )
-    seed: int = about(0, "seed of the split and of the augmented views, shared by all training seeds")
-    cache_dir: Path = about(Path("data/cache"), "where decoded images and cached teacher outputs are kept")
-
-    @model_validator(mode="after")
-    def _check(self) -> Data:
-        if self.crop >= self.image_size:
-            raise ValueError(
-                f"crop {self.crop} is a padding and must be smaller than image_size {self.image_size}"
-            )
-        return self
-
-
-class Shortcut(Section):
-    cue: Literal["none", "background", "tint", "patch", "frame", "corruption", "gray", "file"] = about(
-        "none", "what is planted in training images as a shortcut to their class; file = labelled in `file`"
-    )
-    conflicting: Fraction | Literal["uniform"] = about(
-        0.05, "share of training images with the cue of another class; uniform = cues regardless of class"
-    )
-    teacher: Literal["biased", "unbiased"] = about(
-        "biased", "cues of the teacher's training images: as `conflicting` says, or uniform"
-    )
-    students: Literal["biased", "unbiased"] = about("biased", "the same of the images that students train on")
-    seed: int = about(0, "seed of the map from classes to cues and of each image's cue")
-    file: Path | None = about(None, "CSV with the columns file,cue: cues that a folder's images have already")
-    test_cues: Count = about(10, "cues that each test image is shown under, a fixed sample where there are more")
-
-    @model_validator(mode="after")
-    def _check(self) -> Shortcut:
-        if (self.cue == "file") != (self.file is not None):
-            raise ValueError("cue: file and a file with cue labels go together")
-        return self
 
 
 class Optimizer(Section):
@@ -328,6 +272,8 @@ class Config(Section):
             raise ValueError("crd.until: plateau needs data.val_fraction > 0, test data decides nothing")
         if self.crd.until == "plateau" and self.shortcut.cue != "none":
             raise ValueError("crd.until: plateau has no validation images where a cue is planted: use epochs")
+        if self.shortcut.pairs == "counterfactual" and self.teacher.views > 0:
+            raise ValueError("shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
         for name in self.variants:

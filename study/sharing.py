@@ -51,7 +51,7 @@ def _baseline(config: Config, method: Method) -> dict[str, Any]:
     own["candidates"] = config.kd.epochs
     if method == "scratch":
         return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer", "error_weight")}}
-    own |= {method: settings, "teacher": ingredients(config, TEACHER)}
+    own |= {method: settings, "teacher": ingredients(config, TEACHER), "pairs": config.shortcut.pairs}
     return {**own, "crd": config.crd.model_dump(exclude=ONLY_STAGE1)} if TERMS[method].crd else own
 
 
@@ -61,6 +61,7 @@ def _stage1(config: Config) -> dict[str, Any]:
         "crd": config.crd.model_dump(mode="json", exclude={"errors_of"}),
         "cues": _cues(config, "students"),
         "teacher": teacher,
+        "pairs": config.shortcut.pairs,
     }
 
 
@@ -72,6 +73,8 @@ def _stage2(config: Config) -> dict[str, Any]:
     own["cues"] = _cues(config, "balanced" if kd.images == "balanced" else "students")
     if kd.alpha > 0 or "teacher" in (kd.head, kd.features):
         own["teacher"] = ingredients(config, TEACHER)
+    if kd.alpha > 0 or kd.head == "teacher":
+        own["pairs"] = config.shortcut.pairs
     return own
 
 

@@ -157,7 +157,8 @@ def _objective(
     part = part_of(model, settings.train, config.student.taps, config.data.image_size)
     if settings.train != "head":
         return Distillation(model, outputs, part, settings, data, machine, weights=weights)
-    known = teacher.features if teacher is not None and settings.features == "teacher" else None
+    own = settings.features == "teacher" and config.shortcut.pairs == "same"  # the teacher's, of the same images
+    known = teacher.features if teacher is not None and own else None
     features = FrozenFeatures(model, data, machine, views_kept(config), known)
     if teacher is not None and settings.head == "teacher":
         return Projection(model, features, teacher.features, teacher.head, machine, weights)

@@ -1,4 +1,4 @@
-"""Of configs/reading.py, and configs/schema.py, configs/section.py, configs/study.py."""
+"""Of configs/reading.py, and configs/images.py, configs/schema.py, configs/section.py, configs/study.py."""
 
 from __future__ import annotations
 
@@ -102,6 +102,18 @@ def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
             "baselines.variants.a.baselines.errors_of: a would wait for itself: a -> b -> a",
         ),
         ("baselines: {variants: {a: {crd: {errors_of: kd}}}}", "crd.errors_of is of stage 1, use baselines"),
+        (
+            "shortcut: {pairs: counterfactual}",
+            "shortcut: pairs: counterfactual needs a planted cue, .*: none",
+        ),
+        (
+            "shortcut: {pairs: counterfactual, cue: file, file: a.csv}",
+            "shortcut: pairs: counterfactual needs a planted cue, with cue: file",
+        ),
+        (
+            "shortcut: {pairs: counterfactual, cue: tint}\nteacher: {views: 2}",
+            "shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0",
+        ),
         ("crd: {until: plateau}", "data.val_fraction > 0"),
         ("kd: {alpha: 1.5}", "kd.alpha: .*less than or equal to 1, not 1.5"),
         ("kd: {train: everything}", "kd.train: .*'head', 'last_block' or 'all'"),

@@ -42,6 +42,7 @@ def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
     assert changed_by("seeds=[4]") == set(jobs) - {"teacher"}
     assert changed_by("teacher.seed=4") == set(jobs) - teacher_free
     assert changed_by("data.seed=4") == changed_by("shortcut.seed=4") == set(jobs)
+    assert changed_by("shortcut.pairs=counterfactual") == set(jobs) - {"teacher", *teacher_free, "stage2_llr"}
     assert changed_by("name=other", "data.cache_dir=elsewhere", "study.grid=[]") == set()
     fair = ("shortcut.teacher=unbiased", "shortcut.students=unbiased")
     assert all(key(job, *fair) == key(job, *fair, "shortcut.conflicting=0.3") for job in jobs)
