@@ -11,72 +11,18 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
+from configs.images import Data, Shortcut
 from configs.merge import merge
-from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, about
+from configs.section import Count, Fraction, NonNegative, Positive, Section, about
 from configs.study import Study
 
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Method = Literal["scratch", "kd", "crd", "crd_kd"]
 METHODS: tuple[Method, ...] = get_args(Method)
+ALIGNED: tuple[Method, ...] = ("crd", "crd_kd")  # those with terms of the section crd
+NO_WEIGHTS = "errors_of weights no losses from a bank: use negatives: batch, or objective: regression"
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
-
-
-class Data(Section):
-    source: Literal["digits", "cifar10", "cifar100", "folder"] = about(
-        "digits", "where images come from; folder = class folders under root"
-    )
-    root: Path | None = about(None, "folder of the images, or where torchvision downloads to (default: data/)")
-    image_size: Count = about(32, "side in pixels; images of another size are resized")
-    split: Annotated[float, Field(gt=0, lt=1)] | None = about(
-        None, "pool all images and train on this fraction, stratified (the paper: 0.7)"
-    )
-    bit_depth: Literal[8, 10, 12, 14, 16] | None = about(
-        None, "bits in use of grey images stored with 16 (default: the fewest that hold the brightest value)"
-    )
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = about(
-        0.0, "part of the training images held out for early stopping and adaptive decisions"
-    )
-    crop: Annotated[int, Field(ge=0)] = about(4, "padding in pixels of the random crop, 0 = no crop")
-    flip: bool = about(True, "random horizontal flip; wrong where a mirror image changes the class")
-    mean: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None = about(
-        None, "channel means in 0..1 to normalise with (default: of the training images)"
-    )
-    std: Annotated[list[Deviation], Field(min_length=3, max_length=3)] | None = about(
-        None, "channel deviations in 0..1 (default: of the training images)"
-    )
-    seed: int = about(0, "seed of the split and of the augmented views, shared by all training seeds")
-    cache_dir: Path = about(Path("data/cache"), "where decoded images and cached teacher outputs are kept")
-
-    @model_validator(mode="after")
-    def _check(self) -> Data:
-        if self.crop >= self.image_size:
-            raise ValueError(
-                f"crop {self.crop} is a padding and must be smaller than image_size {self.image_size}"
-            )
-        return self
-
-
-class Shortcut(Section):
-    cue: Literal["none", "background", "tint", "patch", "frame", "corruption", "gray", "file"] = about(
-        "none", "what is planted in training images as a shortcut to their class; file = labelled in `file`"
-    )
-    conflicting: Fraction | Literal["uniform"] = about(
-        0.05, "share of training images with the cue of another class; uniform = cues regardless of class"
-    )
-    teacher: Literal["biased", "unbiased"] = about(
-        "biased", "cues of the teacher's training images: as `conflicting` says, or uniform"
-    )
-    students: Literal["biased", "unbiased"] = about("biased", "the same of the images that students train on")
-    seed: int = about(0, "seed of the map from classes to cues and of each image's cue")
-    file: Path | None = about(None, "CSV with the columns file,cue: cues that a folder's images have already")
-    test_cues: Count = about(10, "cues that each test image is shown under, a fixed sample where there are more")
-
-    @model_validator(mode="after")
-    def _check(self) -> Shortcut:
-        if (self.cue == "file") != (self.file is not None):
-            raise ValueError("cue: file and a file with cue labels go together")
-        return self
 
 
 class Optimizer(Section):
@@ -126,7 +72,18 @@ class Teacher(Network):
     )
 
 
-class CRD(Section):
+class Weighted(Section):
+    """Whose errors raise the weight of a training image, in every section that trains a student."""
+
+    errors_of: str | None = about(
+        None, "end-to-end baseline or variant: images that it gets wrong count more in training (none by default)"
+    )
+    error_weight: Positive = about(
+        20.0, "weight of those images where others have 1, before all are divided by their mean"
+    )
+
+
+class CRD(Weighted):
     epochs: Count = about(20, "epochs of stage 1 (an upper bound with until: plateau)")
     batch_size: Count = about(64, "images a step")
     optimizer: Optimizer = about(
@@ -169,10 +126,17 @@ class CRD(Section):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
         if self.lambda_penultimate + self.lambda_last == 0:
             raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
+        if self.errors_of is not None and self.from_bank:
+            raise ValueError(NO_WEIGHTS)
         return self
 
+    @property
+    def from_bank(self) -> bool:
+        """Whether negatives come from a bank, whose losses take no weights of images."""
+        return self.objective != "regression" and self.negatives != "batch"
 
-class KD(Section):
+
+class KD(Weighted):
     epochs: Count = about(10, "epochs of stage 2")
     batch_size: Count = about(64, "images a step")
     train: Literal["head", "last_block", "all"] = about("last_block", "what stage 2 trains")
@@ -215,7 +179,7 @@ class BaselineVariant(Section):
     baselines: dict[str, Any] = about({}, "fields of baselines that differ")
 
 
-class Baselines(Section):
+class Baselines(Weighted):
     methods: list[Method] = about(list(METHODS), "end-to-end baselines to train")
     variants: dict[VariantName, BaselineVariant] = about(
         {}, "further end-to-end baselines by name, each with what differs"
@@ -308,25 +272,58 @@ class Config(Section):
             raise ValueError("crd.until: plateau needs data.val_fraction > 0, test data decides nothing")
         if self.crd.until == "plateau" and self.shortcut.cue != "none":
             raise ValueError("crd.until: plateau has no validation images where a cue is planted: use epochs")
+        if self.shortcut.pairs == "counterfactual" and self.teacher.views > 0:
+            raise ValueError("shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
         for name in self.variants:
             self._check_variant(name)
         for name in self.baselines.variants:
             self._check_baseline(name)
+        for name in self.end_to_end:
+            self._check_weighted(name)
+        self._check_errors_of("crd", self.crd)
+        self._check_errors_of("kd", self.kd)
         return self
+
+    def _check_errors_of(self, key: str, section: Weighted) -> None:
+        if section.errors_of is not None and section.errors_of not in self.end_to_end:
+            known = ", ".join(self.end_to_end) or "none"
+            raise ValueError(
+                f"{key}.errors_of: {section.errors_of} is no end-to-end baseline of this run: {known}"
+            )
+
+    def _check_weighted(self, name: str) -> None:
+        """A method that is trained on another's errors comes after it, so no chain may end where it began."""
+        key = "baselines" if name in METHODS else f"baselines.variants.{name}.baselines"
+        own, seen, last = self.baseline(name), [name], self.baseline(name).baselines.errors_of
+        self._check_errors_of(key, own.baselines)
+        if last is not None and self.method_of(name) in ALIGNED and own.crd.from_bank:
+            raise ValueError(f"{key}: {NO_WEIGHTS}")
+        while last is not None and last in self.end_to_end:
+            if last in seen:
+                raise ValueError(f"{key}.errors_of: {last} would wait for itself: {' -> '.join([*seen, last])}")
+            seen.append(last)
+            last = self.baseline(last).baselines.errors_of
 
     def _check_baseline(self, name: str) -> None:
         if name in RESERVED or name in self.variants:
             raise ValueError(f"baselines.variants.{name}: the name is taken, choose another")
         if {"methods", "variants"} & set(self.baselines.variants[name].baselines):
             raise ValueError(f"baselines.variants.{name}: methods and variants have no place in one of them")
+        if {"errors_of", "error_weight"} & set(self.baselines.variants[name].crd):
+            raise ValueError(
+                f"baselines.variants.{name}: crd.errors_of is of stage 1, use baselines: {{errors_of: ...}}"
+            )
         _validated(f"baselines.variants.{name}", lambda: self.baseline(name))
 
     def _check_variant(self, name: str) -> None:
         if name in RESERVED:
             raise ValueError(f"variants.{name}: the name is taken, choose another")
-        kd = _validated(f"variants.{name}", lambda: self.variant(name)).kd
+        own = _validated(f"variants.{name}", lambda: self.variant(name))
+        self._check_errors_of(f"variants.{name}.crd", own.crd)
+        self._check_errors_of(f"variants.{name}.kd", own.kd)
+        kd = own.kd
         if kd.features in METHODS and kd.features not in self.baselines.methods:
             raise ValueError(f"variants.{name}: {kd.features} is not among baselines.methods")
         if kd.images == "balanced" and self.data.val_fraction == 0:
@@ -342,4 +339,5 @@ def _validated(where: str, make: Callable[[], Config]) -> Config:
         return make()
     except ValidationError as error:
         problem = error.errors()[0]
-        raise ValueError(f"{where}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        key = ".".join(map(str, [error.title.lower(), *problem["loc"]]))
+        raise ValueError(f"{where}.{key}: {problem['msg'].removeprefix('Value error, ')}") from None

@@ -25,6 +25,12 @@ class Batch:
     labels: Tensor  # (B,)
     indices: Tensor  # (B,) positions in the data set
     view: int  # number of the view the images were made by, -1 for none
+    counterfactual: Tensor | None = None  # (B, 3, S, S) what the teacher sees in place of `images`
+
+    @property
+    def for_teacher(self) -> Tensor:
+        """Images (B, 3, S, S) that the teacher sees: the student's, or the same under other cues."""
+        return self.images if self.counterfactual is None else self.counterfactual
 
 
 class ImageTensors:
@@ -67,15 +73,18 @@ class ImageTensors:
 
     def normalised(self, indices: Tensor) -> Tensor:
         """Images (B, 3, S, S) float32 of `indices` (B,) under their cues, not augmented."""
-        return normalise(self._stamped(self.raw(indices), indices), self.mean, self.std)
+        return self._under(self.cues, self.raw(indices), indices)
 
-    def augmented(self, indices: Tensor, view: View) -> Tensor:
-        """Images (B, 3, S, S) float32 of `indices` (B,): cropped and mirrored first, so that cues stay whole."""
-        pixels = apply_view(self.raw(indices), indices, view)
-        return normalise(self._stamped(pixels, indices), self.mean, self.std)
+    def augmented(self, indices: Tensor, view: View, cues: Cues | None = None) -> Tensor:
+        """Images (B, 3, S, S) float32 of `indices` (B,): cropped and mirrored first, so that cues stay whole.
 
-    def _stamped(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        return pixels if self.cues is None else self.cues.stamp(pixels, indices)
+        cues: in place of their own.
+        """
+        return self._under(cues or self.cues, apply_view(self.raw(indices), indices, view), indices)
+
+    def _under(self, cues: Cues | None, pixels: Tensor, indices: Tensor) -> Tensor:
+        stamped = pixels if cues is None else cues.stamp(pixels, indices)
+        return normalise(stamped, self.mean, self.std)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
         """All images in order, not augmented; the last batch may be smaller."""

@@ -31,22 +31,28 @@ def training_batches(
     batch_size = min(batch_size, num_images)
     order = torch.randperm(num_images, generator=generator(seed, epoch))
     drawn = draw_view(data.settings.seed, view, num_images, data.settings.crop, data.settings.flip)
+    others = data.other_cues(view)
     for step in range(steps_per_epoch(num_images, batch_size)):
         indices = order[step * batch_size : (step + 1) * batch_size][rank::world_size]
         images = data.train.augmented(indices, drawn)
+        counterfactual = None if others is None else data.train.augmented(indices, drawn, others)
         indices = indices.to(data.train.device)
-        yield Batch(images, data.train.labels[indices], indices, view)
+        yield Batch(images, data.train.labels[indices], indices, view, counterfactual)
 
 
 def view_batches(
-    data: TrainingData, view: int, batch_size: int, first: int = 0
+    data: TrainingData, view: int, batch_size: int, first: int = 0, for_teacher: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Indices (B,) and images (B, 3, S, S) of a view from image `first` on, in the order of the data set."""
+    """Indices (B,) and images (B, 3, S, S) of a view from image `first` on, in the order of the data set.
+
+    for_teacher: as `Batch.for_teacher`, in place of what the student sees.
+    """
     train, settings = data.train, data.settings
+    others = data.other_cues(view) if for_teacher else None
     drawn = draw_view(settings.seed, view, len(train), settings.crop, settings.flip)
     for start in range(first, len(train), batch_size):
         indices = torch.arange(start, min(start + batch_size, len(train)))
-        yield indices, train.augmented(indices, drawn)
+        yield indices, train.augmented(indices, drawn, others)
 
 
 def imageless_batches(

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.schema import Data, Shortcut
+from configs.images import Data, Shortcut
 from dataset.cue_file import balanced_positions, most_frequent, own_cues
 from dataset.identity import DataIdentity
 from dataset.images import ImageTensors
-from dataset.shortcut import Cues, assign, balance, cue_of_class, number_of_cues
+from dataset.shortcut import Cues, assign, balance, counterfactual, cue_of_class, number_of_cues
 from dataset.sources import Source
 from errors import UserError
 
@@ -47,12 +47,20 @@ class TrainingData:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    def other_cues(self, view: int) -> Cues | None:
+        """The cues under which a teacher sees this view of the training images, None for the student's."""
+        own = self.train.cues
+        if own is None or self.shortcut.pairs == "same":
+            return None
+        return replace(own, of_image=counterfactual(own.of_image, own.count, self.shortcut.seed, view))
+
     def for_teacher(self) -> TrainingData:
-        """The same images in the same order under the teacher's cues."""
+        """The same images in the same order under the teacher's cues, for the teacher's own training."""
         if self.teacher_cues is None:
             return self
-        train = self.train.under(self.teacher_cues)
-        return replace(self, train=train, fingerprint=fingerprint_of(self.identity.digest, train))
+        train, unpaired = self.train.under(self.teacher_cues), self.shortcut.model_copy(update={"pairs": "same"})
+        fingerprint = fingerprint_of(self.identity.digest, train)
+        return replace(self, train=train, shortcut=unpaired, fingerprint=fingerprint)
 
     def on_balanced(self) -> TrainingData:
         """The balanced images as training images.

@@ -115,6 +115,15 @@ def assign(
     return torch.where(draws < share, others, own)
 
 
+def counterfactual(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor:
+    """Another cue for each image than its own of `cues` (N,), uniformly one of the K - 1 others, (N,) int64.
+
+    A function of seed, view and the image's place alone.
+    """
+    shifts = torch.randint(1, num_cues, (len(cues),), generator=generator(STREAM, seed, 4, view))
+    return (cues + shifts.to(cues.device)) % num_cues
+
+
 def balance(labels: Tensor, num_cues: int, seed: int) -> Tensor:
     """Cues (N,) int64 such that each class has each cue equally often, within one, in a random order."""
     source = generator(STREAM, seed, 3)

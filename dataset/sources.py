@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from configs.schema import Data
+from configs.images import Data
 from dataset.class_folders import ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, read_cache, write_cache

@@ -18,7 +18,7 @@ from models.zoo import classifier, count_parameters
 from training.alignment import fills_banks, takes_statistics
 from training.baselines import TERMS
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, config_of, needs
+from training.job_name import TEACHER, JobName, config_of, starts_from
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def trainings(experiment: Experiment, names: Iterable[JobName]) -> dict[JobName,
     student, teacher = (experiment.build(part, pretrained=False) for part in (config.student, config.teacher))
     given = {}
     for name in names:
-        sources = [source for source in needs(config, name) if source.kind != "stage2"]
+        sources = starts_from(config, name)
         found = [_training(experiment, job, student, teacher) for job in (*sources, name)]
         known = [training for training in found if training is not None]
         given[name] = known if len(known) == len(found) else None

@@ -168,7 +168,14 @@ class CRDLoss(nn.Module):
         own, other = self.project_student, self.project_teacher
         return {"student": (own.weight, own.bias), "teacher": (other.weight, other.bias)}
 
-    def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, draw: Draw | None = None) -> Tensor:
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        indices: Tensor,
+        draw: Draw | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """Loss of both directions, a scalar; in training the banks are updated afterwards.
 
         Args:
@@ -176,10 +183,16 @@ class CRDLoss(nn.Module):
             teacher: (B, teacher_dim).
             indices: (B,) positions of the samples in the training set, each at most once.
             draw: positives and negatives of `indices`, in place of a draw of its own.
+            weights: (B,) that multiply each anchor's term, with negatives from the batch.
+
+        Raises:
+            ValueError: weights with negatives from a bank.
         """
         student, teacher = self.project(student, teacher)
         if self.negatives == "batch":
-            return self._in_batch(student, teacher)
+            return self._in_batch(student, teacher, weights)
+        if weights is not None:
+            raise ValueError("weights need negatives from the batch")
         sides = self._sides(student, teacher, indices, draw)
         if self.objective == "nce" and not self.normalizers_set:
             self._set_normalizers(sides)
@@ -237,10 +250,13 @@ class CRDLoss(nn.Module):
         assert self.sampler is not None  # set wherever negatives come from a bank
         return self.sampler
 
-    def _in_batch(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def _in_batch(self, student: Tensor, teacher: Tensor, weights: Tensor | None) -> Tensor:
         similarities = student @ teacher.T / self.temperature  # (B, B)
         target = torch.arange(len(student), device=student.device)
-        return F.cross_entropy(similarities, target) + F.cross_entropy(similarities.T, target)
+        if weights is None:
+            return F.cross_entropy(similarities, target) + F.cross_entropy(similarities.T, target)
+        own, other = (F.cross_entropy(one, target, reduction="none") for one in (similarities, similarities.T))
+        return ((own + other) * weights).mean()
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"normalizers_set": self.normalizers_set}

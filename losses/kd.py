@@ -11,7 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy in nats of logits (B, C) for labels (B,), mean over the batch, a scalar.
+
+    weights: (B,) that multiply each image's term, which is still divided by B.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()
+
+
+def softened_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
     """T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch, in nats.
 
     The factor T² keeps the gradient's size independent of T (Hinton et al. 2015, Sec. 2.1).
@@ -20,6 +32,7 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         student_logits: (B, C).
         teacher_logits: (B, C), no gradient reaches them.
         temperature: T > 0.
+        weights: (B,) that multiply each image's term, which is still divided by B.
 
     Raises:
         ValueError: a temperature that is not positive.
@@ -28,7 +41,10 @@ def softened_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         raise ValueError(f"need temperature > 0, not {temperature}")
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    if weights is None:
+        return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    each = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)  # (B,)
+    return temperature**2 * (each * weights).mean()
 
 
 class DistillationTerms(NamedTuple):
@@ -39,7 +55,11 @@ class DistillationTerms(NamedTuple):
 
 
 def distillation_terms(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float,
+    weights: Tensor | None = None,
 ) -> DistillationTerms:
     """T² · KL(teacher/T ‖ student/T) and cross-entropy, each the mean over the batch.
 
@@ -48,6 +68,7 @@ def distillation_terms(
         teacher_logits: (B, C).
         labels: (B,) integer classes.
         temperature: T > 0.
+        weights: (B,) that multiply each image's part of both.
     """
-    kl = softened_kl(student_logits, teacher_logits, temperature)
-    return DistillationTerms(kl, F.cross_entropy(student_logits.float(), labels))
+    kl = softened_kl(student_logits, teacher_logits, temperature, weights)
+    return DistillationTerms(kl, cross_entropy(student_logits.float(), labels, weights))

@@ -118,10 +118,14 @@ class WhitenedRegression(nn.Module):
         ours = weight, own.bias - weight @ channels.running_mean
         return {"student": ours, "teacher": (self.matrix.T, -self.mean @ self.matrix)}
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss, a scalar of 0 or more, for features (B, student_dim) and (B, D) of the same images."""
+    def forward(self, student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The loss, a scalar of 0 or more, for features (B, student_dim) and (B, D) of the same images.
+
+        weights: (B,) that multiply each image's squared error.
+        """
         projected, target = self.project(student, teacher)
-        return (projected - target).square().sum(dim=1).mean() / self.variance
+        errors = (projected - target).square().sum(dim=1)  # (B,)
+        return (errors if weights is None else errors * weights).mean() / self.variance
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:

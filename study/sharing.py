@@ -12,7 +12,9 @@ from training.baselines import TERMS
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, config_of, needs
 
-ONLY_STAGE1 = {"epochs", "batch_size", "optimizer", "until", "patience", "min_delta"}  # of crd, not for baselines
+ONLY_STAGE1 = {  # of crd, not for baselines
+    *("epochs", "batch_size", "optimizer", "until", "patience", "min_delta", "errors_of", "error_weight")
+}
 
 
 def ingredients(config: Config, job: JobName) -> dict[str, Any]:
@@ -33,36 +35,46 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
         "views": config.teacher.views,
     }
     own = config_of(config, job)
+    common["from"] = [ingredients(config, source) for source in needs(config, job)]
     if job.kind == "stage1":
         return {**common, **_stage1(own)}
     if job.kind == "stage2":
-        return {**common, **_stage2(own), "from": [ingredients(config, source) for source in needs(config, job)]}
+        return {**common, **_stage2(own)}
     return {**common, **_baseline(own, own.method_of(job.of))}
 
 
 def _baseline(config: Config, method: Method) -> dict[str, Any]:
     own: dict[str, Any] = {"epochs": config.baseline_epochs, "cues": _cues(config, "students")}
-    settings = config.resolved().baselines.model_dump(mode="json", exclude={"methods", "variants", "epochs"})
+    settings = config.resolved().baselines.model_dump(
+        mode="json", exclude={"methods", "variants", "epochs", "errors_of"}
+    )
     own["candidates"] = config.kd.epochs
     if method == "scratch":
-        return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer")}}
-    own |= {method: settings, "teacher": ingredients(config, TEACHER)}
+        return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer", "error_weight")}}
+    own |= {method: settings, "teacher": ingredients(config, TEACHER), "pairs": config.shortcut.pairs}
     return {**own, "crd": config.crd.model_dump(exclude=ONLY_STAGE1)} if TERMS[method].crd else own
 
 
 def _stage1(config: Config) -> dict[str, Any]:
     teacher = ingredients(config, TEACHER)
-    return {"crd": config.crd.model_dump(mode="json"), "cues": _cues(config, "students"), "teacher": teacher}
+    return {
+        "crd": config.crd.model_dump(mode="json", exclude={"errors_of"}),
+        "cues": _cues(config, "students"),
+        "teacher": teacher,
+        "pairs": config.shortcut.pairs,
+    }
 
 
 def _stage2(config: Config) -> dict[str, Any]:
     kd = config.kd
-    settings = kd.model_dump(mode="json", exclude={"features", "teacher_head"})
+    settings = kd.model_dump(mode="json", exclude={"features", "teacher_head", "errors_of"})
     named = kd.features if kd.features in ("random", "teacher") else "job"
     own: dict[str, Any] = {"kd": settings, "features": named, "first_epoch": config.crd.epochs}
     own["cues"] = _cues(config, "balanced" if kd.images == "balanced" else "students")
     if kd.alpha > 0 or "teacher" in (kd.head, kd.features):
         own["teacher"] = ingredients(config, TEACHER)
+    if kd.alpha > 0 or kd.head == "teacher":
+        own["pairs"] = config.shortcut.pairs
     return own
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from configs import schema
 from dataset.images import Batch
-from losses.crd import FROM_BANK, CRDLoss
+from losses.crd import CRDLoss
 from losses.negatives import NegativeSampler
 from losses.regression import WhitenedRegression
 from models.machine import Machine
@@ -28,8 +28,7 @@ TapLoss = CRDLoss | WhitenedRegression
 
 def fills_banks(settings: schema.CRD) -> bool:
     """Whether one pass of both networks over the training images fills the banks before the first step."""
-    from_bank = settings.objective != "regression" and settings.negatives in FROM_BANK
-    return from_bank and settings.bank_init == "features"
+    return settings.from_bank and settings.bank_init == "features"
 
 
 def takes_statistics(settings: schema.CRD) -> bool:
@@ -52,11 +51,10 @@ class HierarchicalLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.fills, self.whitens = fills_banks(settings), takes_statistics(settings)
-        from_bank = not self.whitens and settings.negatives in FROM_BANK
         self.weights = dict(zip(TAPS, (settings.lambda_penultimate, settings.lambda_last), strict=True))
         shared = settings.negatives == "shared"
         self.sampler = (
-            NegativeSampler(labels, settings.num_negatives, settings.mode, shared) if from_bank else None
+            NegativeSampler(labels, settings.num_negatives, settings.mode, shared) if settings.from_bank else None
         )
         dims = zip(TAPS, student_dims, teacher_dims, strict=True)
         losses = {
@@ -120,16 +118,21 @@ class HierarchicalLoss(nn.Module):
                 assert isinstance(loss, CRDLoss)
                 loss.rearrange(old)
 
-    def forward(self, student: Outputs, teacher: Outputs, indices: Tensor) -> dict[str, Term]:
-        """One weighted term a tap; both taps see the same draw of negatives."""
+    def forward(
+        self, student: Outputs, teacher: Outputs, indices: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Term]:
+        """One weighted term a tap; both taps see the same draw of negatives.
+
+        weights: (B,) of the images at `indices`, None where all count alike.
+        """
         draw = None if self.sampler is None else self.sampler.draw(indices)
         terms = {}
         for tap, (own, other) in self.pairs(student, teacher).items():
             loss = self.loss_at(tap)
             if isinstance(loss, CRDLoss):
-                terms[f"crd_{tap}"] = Term(loss(own, other, indices, draw), self.weights[tap])
+                terms[f"crd_{tap}"] = Term(loss(own, other, indices, draw, weights), self.weights[tap])
             else:
-                terms[f"regression_{tap}"] = Term(loss(own, other), self.weights[tap])
+                terms[f"regression_{tap}"] = Term(loss(own, other, weights), self.weights[tap])
         return terms
 
 

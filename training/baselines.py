@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from configs.schema import Config
 from dataset.images import Batch
 from dataset.prepare import TrainingData
-from losses.kd import distillation_terms
+from losses.kd import cross_entropy, distillation_terms
 from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed
@@ -21,6 +20,7 @@ from training.experiment import Experiment
 from training.job_name import baseline
 from training.teacher import CrossEntropy, ensure_teacher
 from training.teacher_outputs import TeacherOutputs, teacher_outputs
+from training.weights import of_batch, weights_by_errors
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class EndToEnd(Objective):
         losses: the alignment's terms, or None for none.
         use_kl: whether the KL term takes its share α of the cross-entropy.
         config: of the run.
+        weights: (N,) how much each training image counts in all terms, None for all alike.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class EndToEnd(Objective):
         config: Config,
         data: TrainingData,
         machine: Machine,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.image_weights = weights
         self.model, self.tapped, self.losses = model, tapped, losses
         self.teacher = teacher
         self.alpha = config.baseline_alpha if use_kl else 0.0
@@ -72,13 +75,14 @@ class EndToEnd(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         student, teacher = self.tapped(batch.images), self.teacher(batch)
+        weights = of_batch(self.image_weights, batch)
         if self.alpha:
-            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.temperature)
+            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.temperature, weights)
             terms = {"ce": Term(both.ce, 1 - self.alpha), "kl": Term(both.kl, self.alpha)}
         else:
-            terms = {"ce": Term(F.cross_entropy(student.logits, batch.labels), 1.0)}
+            terms = {"ce": Term(cross_entropy(student.logits, batch.labels, weights), 1.0)}
         if self.losses is not None:
-            aligned = self.losses(student, teacher, batch.indices)
+            aligned = self.losses(student, teacher, batch.indices, weights)
             terms |= {name: Term(term.value, self.crd_weight * term.weight) for name, term in aligned.items()}
         terms["top1"] = Term(top1_of(student.logits, batch.labels))
         return terms
@@ -104,15 +108,16 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
     config, data, machine = experiment.config, experiment.data, experiment.machine
     method, settings = config.method_of(name), config.baselines
     folder = experiment.folder.job(baseline(seed, name))
+    weights = weights_by_errors(experiment, settings, seed)
     model = experiment.new_student(seed)
-    objective: Objective = CrossEntropy(model, data, machine)
+    objective: Objective = CrossEntropy(model, data, machine, weights)
     if method != "scratch":
         teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
         tapped = experiment.tapped(model, config.student)
         seed_everything(seed, 1)
         losses = build_losses(experiment, tapped, teacher) if TERMS[method].crd else None
         outputs = teacher_outputs(experiment, teacher)
-        objective = EndToEnd(model, tapped, outputs, losses, TERMS[method].kl, config, data, machine)
+        objective = EndToEnd(model, tapped, outputs, losses, TERMS[method].kl, config, data, machine, weights)
     plan = Plan(
         config.baseline_epochs,
         settings.batch_size,

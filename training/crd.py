@@ -7,7 +7,7 @@ from statistics import fmean
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from CKA import linear_cka
 from dataset.augment import generator
@@ -23,13 +23,17 @@ from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, f
 from training.experiment import Experiment
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
+from training.weights import of_batch, weights_by_errors
 
 PROJECTIONS = "projections.pt"  # stage 1's linear maps, for later comparisons of features
 HELD_OUT = 1000  # images on which alignment is reported
 
 
 class Alignment(Objective):
-    """Stage 1's objective: the hierarchical loss, reported with cosine and CKA on held-out images."""
+    """Stage 1's objective: the hierarchical loss, reported with cosine and CKA on held-out images.
+
+    weights: (N,) how much each training image counts, None for all alike.
+    """
 
     def __init__(
         self,
@@ -38,8 +42,10 @@ class Alignment(Objective):
         losses: HierarchicalLoss,
         teacher: TeacherOutputs,
         held_out: HeldOut,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.image_weights = weights
         self.model, self.tapped, self.losses = model, tapped, losses
         self.teacher = teacher
         self.held_out = held_out
@@ -49,7 +55,8 @@ class Alignment(Objective):
             parameter.requires_grad_(id(parameter) in reached)
 
     def forward(self, batch: Batch) -> dict[str, Term]:
-        terms: dict[str, Term] = self.losses(self.tapped(batch.images), self.teacher(batch), batch.indices)
+        student, weights = self.tapped(batch.images), of_batch(self.image_weights, batch)
+        terms: dict[str, Term] = self.losses(student, self.teacher(batch), batch.indices, weights)
         return terms
 
     def begin(self, batches: Iterator[Batch]) -> None:
@@ -117,11 +124,12 @@ def train_stage1(experiment: Experiment, seed: int) -> None:
     teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
     outputs = teacher_outputs(experiment, teacher)
     held_out = HeldOut(data.held_out or data.test, teacher, machine, config.data.seed)
+    weights = weights_by_errors(experiment, settings, seed)
     model = experiment.new_student(seed)
     tapped = experiment.tapped(model, config.student)
     seed_everything(seed, 1)
     losses = build_losses(experiment, tapped, teacher)
-    objective = Alignment(model, tapped, losses, outputs, held_out)
+    objective = Alignment(model, tapped, losses, outputs, held_out, weights)
 
     def ended(history: Sequence[Measures]) -> bool:
         return settings.until == "plateau" and plateaued(history, settings.patience, settings.min_delta)

@@ -28,9 +28,13 @@ class ViewCache:
         extract: images (B, 3, S, S) to numbers (B, D), a function of each image alone.
         data: whose training images they are.
         keep: views that are kept; with one more the oldest goes.
+        for_teacher: of the images as the teacher sees them.
     """
 
-    def __init__(self, extract: Callable[[Tensor], Tensor], data: TrainingData, keep: int) -> None:
+    def __init__(
+        self, extract: Callable[[Tensor], Tensor], data: TrainingData, keep: int, for_teacher: bool = False
+    ) -> None:
+        self.for_teacher = for_teacher
         self.extract = extract
         self.data = data
         self.keep = keep
@@ -40,7 +44,7 @@ class ViewCache:
         if batch.view not in self.views:
             if len(self.views) == self.keep:
                 del self.views[next(iter(self.views))]
-            images = view_batches(self.data, batch.view, EVALUATION_BATCH)
+            images = view_batches(self.data, batch.view, EVALUATION_BATCH, for_teacher=self.for_teacher)
             self.views[batch.view] = torch.cat([self.extract(part).cpu() for _, part in images])
         rows = self.views[batch.view][batch.indices.cpu()]
         return rows.to(batch.indices.device, non_blocking=True)

@@ -76,14 +76,30 @@ def config_of(config: Config, job: JobName) -> Config:
     return config.variant(job.of) if job.kind in STAGES and job.of else config
 
 
-def needs(config: Config, job: JobName) -> list[JobName]:
-    """The jobs of the same seed whose weights a job starts from."""
-    if job.kind != "stage2" or job.seed is None or (job.of and job.of not in config.variants):
+def starts_from(config: Config, job: JobName) -> list[JobName]:
+    """The jobs of the same seed whose weights a job goes on from."""
+    if job.kind != "stage2" or job.seed is None or not _is_known(config, job):
         return []
     kd = config_of(config, job).kd
-    sources = []
     if kd.features == "stage1":
-        sources.append(stage1_of(config, job.seed, job.of))
-    elif kd.features in METHODS:
-        sources.append(baseline(job.seed, kd.features))
-    return [*sources, stage2(job.seed, kd.teacher_head)] if kd.teacher_head else sources
+        return [stage1_of(config, job.seed, job.of)]
+    return [baseline(job.seed, kd.features)] if kd.features in METHODS else []
+
+
+def needs(config: Config, job: JobName) -> list[JobName]:
+    """The jobs of the same seed that come before a job: whose weights, classifier or errors it takes."""
+    if job.seed is None or not _is_known(config, job):
+        return []
+    sources, own = starts_from(config, job), config_of(config, job)
+    if job.kind == "stage2" and own.kd.teacher_head:
+        sources.append(stage2(job.seed, own.kd.teacher_head))
+    of_kind = {"stage1": own.crd, "stage2": own.kd, "baseline": own.baselines}
+    errors_of = of_kind[job.kind].errors_of
+    return [*sources, baseline(job.seed, errors_of)] if errors_of else sources
+
+
+def _is_known(config: Config, job: JobName) -> bool:
+    """Whether the config still has what a folder's name says."""
+    if job.kind == "baseline":
+        return job.of in METHODS or job.of in config.baselines.variants
+    return not job.of or job.of in config.variants

@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from configs import schema
 from dataset.images import Batch
 from dataset.prepare import TrainingData
-from losses.kd import distillation_terms
+from losses.kd import cross_entropy, distillation_terms
 from models.machine import Machine
 from models.parts import Part, part_of
 from models.zoo import classifier
@@ -27,6 +26,7 @@ from training.projector import Projection
 from training.teacher import ensure_teacher
 from training.teacher_head import TeacherSide, teacher_side, views_kept
 from training.teacher_outputs import TeacherOutputs
+from training.weights import of_batch, weights_by_errors
 
 
 class Distillation(Objective):
@@ -40,6 +40,7 @@ class Distillation(Objective):
         part: what of the student trains.
         settings: the config's section kd.
         features: the student's frozen features where only its head trains; without them it sees images.
+        weights: (N,) how much each training image counts, None for all alike.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Distillation(Objective):
         data: TrainingData,
         machine: Machine,
         features: FrozenFeatures | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -59,6 +61,7 @@ class Distillation(Objective):
         self.data = data
         self.machine = machine
         self.features = features
+        self.image_weights = weights
         self.sees_images = features is None
         self.part = part  # no module of its own: what it holds belongs to `model`
         model.requires_grad_(False)
@@ -81,15 +84,16 @@ class Distillation(Objective):
         return [*groups, {"params": rest, "lr": self.settings.feature_lr}] if rest else groups
 
     def forward(self, batch: Batch) -> dict[str, Term]:
-        alpha = self.settings.alpha
+        alpha, weights = self.settings.alpha, of_batch(self.image_weights, batch)
         if self.features is None:
             logits = self.model(batch.images)
         else:
             logits = classifier(self.model)[1](self.features(batch))
         top1 = Term(top1_of(logits, batch.labels))
         if self.teacher is None:  # α is 0
-            return {"ce": Term(F.cross_entropy(logits, batch.labels), 1.0), "top1": top1}
-        terms = distillation_terms(logits, self.teacher(batch).logits, batch.labels, self.settings.temperature)
+            return {"ce": Term(cross_entropy(logits, batch.labels, weights), 1.0), "top1": top1}
+        teacher, temperature = self.teacher(batch).logits, self.settings.temperature
+        terms = distillation_terms(logits, teacher, batch.labels, temperature, weights)
         return {"kl": Term(terms.kl, alpha), "ce": Term(terms.ce, 1 - alpha), "top1": top1}
 
     def measure(self) -> Measures:
@@ -127,8 +131,9 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
     data = experiment.data
     model = starting_network(experiment, seed)
     teacher = teacher_side(experiment, seed)
+    weights = weights_by_errors(experiment, settings, seed)
     seed_everything(seed, 2)
-    objective = _objective(experiment, model, teacher)
+    objective = _objective(experiment, model, teacher, weights)
     plan = Plan(
         settings.epochs,
         settings.batch_size,
@@ -143,15 +148,18 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
     distributed.barrier()
 
 
-def _objective(experiment: Experiment, model: nn.Module, teacher: TeacherSide | None) -> Objective:
+def _objective(
+    experiment: Experiment, model: nn.Module, teacher: TeacherSide | None, weights: Tensor | None
+) -> Objective:
     config, data, machine = experiment.config, experiment.data, experiment.machine
     settings = config.kd
     outputs = teacher.outputs if teacher is not None and settings.alpha > 0 else None
     part = part_of(model, settings.train, config.student.taps, config.data.image_size)
     if settings.train != "head":
-        return Distillation(model, outputs, part, settings, data, machine)
-    known = teacher.features if teacher is not None and settings.features == "teacher" else None
+        return Distillation(model, outputs, part, settings, data, machine, weights=weights)
+    own = settings.features == "teacher" and config.shortcut.pairs == "same"  # the teacher's, of the same images
+    known = teacher.features if teacher is not None and own else None
     features = FrozenFeatures(model, data, machine, views_kept(config), known)
     if teacher is not None and settings.head == "teacher":
-        return Projection(model, features, teacher.features, teacher.head, machine)
-    return Distillation(model, outputs, part, settings, data, machine, features)
+        return Projection(model, features, teacher.features, teacher.head, machine, weights)
+    return Distillation(model, outputs, part, settings, data, machine, features, weights)

@@ -89,7 +89,7 @@ def _in_order(config: Config, names: list[JobName]) -> list[JobName]:
         free = [name for name in waiting if not set(needs(config, name)) & set(waiting)]
         if not free:
             labels = ", ".join(name.label for name in waiting)
-            raise UserError(f"{labels} wait for each other: look at kd.teacher_head")
+            raise UserError(f"{labels} wait for each other: look at kd.teacher_head and errors_of")
         ordered.append(free[0])
         waiting.remove(free[0])
     return ordered
@@ -115,8 +115,8 @@ def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
     if phase in ("crd", "kd", "all"):
         for variant in ("", *config.variants):
             _check_trained(experiment.of_variant(variant))
-    if phase in ("kd", "all"):
-        _check_stage2(phase, experiment)
+    if phase != "teacher":
+        _check_sources(phase, experiment)
 
 
 def _check_trained(experiment: Experiment) -> None:
@@ -138,7 +138,7 @@ def _check_trained(experiment: Experiment) -> None:
         )
 
 
-def _check_stage2(phase: str, experiment: Experiment) -> None:
+def _check_sources(phase: str, experiment: Experiment) -> None:
     config, folder = experiment.config, experiment.folder
     jobs = jobs_of(phase, config, folder)
     if any(job.balanced for job in jobs) and experiment.data.balanced is None:
@@ -155,8 +155,8 @@ def _missing(source: JobName, name: JobName, folder: RunFolder) -> str:
         what = f"stage 1 of {source.of}" if source.of else "stage 1"
         return f"there is no finished {what} for seed {name.seed} in {folder.path}: run --phase crd first"
     return (
-        f"{name.title} starts from {source.label}, which is not finished in {folder.path}: "
-        "name it in baselines.methods and run --phase baselines, or all"
+        f"{name.title} needs {source.label}, which is not finished in {folder.path}: "
+        "run --phase baselines first, or all (a method must stand in baselines.methods)"
     )
 
 

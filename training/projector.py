@@ -17,6 +17,7 @@ from models.machine import Machine
 from models.zoo import classifier
 from training.engine import Measures, Objective, Term, top1_of
 from training.features import FrozenFeatures
+from training.weights import of_batch
 
 
 class Projection(Objective):
@@ -27,6 +28,7 @@ class Projection(Objective):
         features: the student's frozen features, (B, S) a batch.
         targets: the teacher's features, (B, D) a batch.
         head: the teacher's classifier, (B, D) to (B, C).
+        weights: (N,) how much each training image counts, None for all alike.
     """
 
     sees_images = False
@@ -38,10 +40,12 @@ class Projection(Objective):
         targets: Callable[[Batch], Tensor],
         head: nn.Linear,
         machine: Machine,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)
         self.features, self.targets = features, targets
+        self.image_weights = weights
         self.head = head.requires_grad_(False)
         width = classifier(model)[1].in_features
         self.projector = nn.Linear(width, head.in_features).to(machine.device)
@@ -54,12 +58,20 @@ class Projection(Objective):
     def forward(self, batch: Batch) -> dict[str, Term]:
         projected = self.projector(self.features(batch))
         top1 = top1_of(self.head(projected), batch.labels)
-        return {"mse": Term(F.mse_loss(projected.float(), self.targets(batch).float()), 1.0), "top1": Term(top1)}
+        mse = squared_error(projected.float(), self.targets(batch).float(), of_batch(self.image_weights, batch))
+        return {"mse": Term(mse, 1.0), "top1": Term(top1)}
 
     def measure(self) -> Measures:
         own = classifier(self.model)[1]
         fold(self.projector, self.head, own)
         return self.features.evaluate(own)
+
+
+def squared_error(projected: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean over all entries of the squared error of (B, D), each image's times its weight of (B,), a scalar."""
+    if weights is None:
+        return F.mse_loss(projected, target)
+    return (F.mse_loss(projected, target, reduction="none").mean(dim=1) * weights).mean()
 
 
 @torch.no_grad()

@@ -5,25 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from errors import UserError, warn
+from losses.kd import cross_entropy
 from models.checkpoint import file_hash, load_weights
 from models.machine import Machine
 from models.zoo import STEMMED, find_weights
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
+from training.weights import of_batch
 
 
 class CrossEntropy(Objective):
-    """Plain supervised training of one network."""
+    """Plain supervised training of one network; `weights` (N,) say how much each training image counts."""
 
-    def __init__(self, model: nn.Module, data: TrainingData, machine: Machine) -> None:
+    def __init__(
+        self, model: nn.Module, data: TrainingData, machine: Machine, weights: Tensor | None = None
+    ) -> None:
         super().__init__()
+        self.image_weights = weights
         self.model = model
         self.data = data
         self.machine = machine
@@ -31,7 +35,7 @@ class CrossEntropy(Objective):
     def forward(self, batch: Batch) -> dict[str, Term]:
         logits = self.model(batch.images)
         return {
-            "ce": Term(F.cross_entropy(logits, batch.labels), 1.0),
+            "ce": Term(cross_entropy(logits, batch.labels, of_batch(self.image_weights, batch)), 1.0),
             "top1": Term(top1_of(logits, batch.labels)),
         }
 

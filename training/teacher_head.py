@@ -66,7 +66,9 @@ def teacher_side(experiment: Experiment, seed: int) -> TeacherSide | None:
     outputs = teacher_outputs(experiment, tapped, sees_images=settings.train != "head")
     if not in_tap:
         extract = partial(head_inputs, network, machine=machine)
-        return TeacherSide(outputs, ViewCache(extract, experiment.data, views_kept(config)), head)
+        return TeacherSide(
+            outputs, ViewCache(extract, experiment.data, views_kept(config), for_teacher=True), head
+        )
     relabelled = outputs if settings.teacher_head is None else WithHead(outputs, head)
     return TeacherSide(relabelled, lambda batch: outputs(batch).taps[-1], head)
 

@@ -52,7 +52,7 @@ class LiveTeacher:
         self.machine = machine
 
     def __call__(self, batch: Batch) -> Outputs:
-        return run(self.teacher, batch.images, self.machine)
+        return run(self.teacher, batch.for_teacher, self.machine)
 
 
 class CachedTeacher:
@@ -73,7 +73,7 @@ class ViewedTeacher:
     """Runs the teacher on a whole view when the first batch of it comes: for batches without images."""
 
     def __init__(self, teacher: TappedModel, widths: list[int], data: TrainingData, machine: Machine) -> None:
-        self.rows = ViewCache(lambda images: _rows(run(teacher, images, machine)), data, keep=1)
+        self.rows = ViewCache(lambda images: _rows(run(teacher, images, machine)), data, keep=1, for_teacher=True)
         self.widths = widths
         teacher.eval()
 

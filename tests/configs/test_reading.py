@@ -1,4 +1,4 @@
-"""Of configs/reading.py, and configs/schema.py, configs/section.py, configs/study.py."""
+"""Of configs/reading.py, and configs/images.py, configs/schema.py, configs/section.py, configs/study.py."""
 
 from __future__ import annotations
 
@@ -85,6 +85,35 @@ def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
         ("crd: {bank_momentum: 1}", "crd.bank_momentum: "),
         ("crd: {num_negatives: 0}", "crd.num_negatives: "),
         ("crd: {negatives: batch}", "crd: negatives: batch needs objective: infonce"),
+        ("crd: {errors_of: kd}", "crd: errors_of weights no losses from a bank: use negatives: batch, or"),
+        ("variants: {a: {crd: {errors_of: kd}}}", "variants.a.crd: errors_of weights no losses from a bank"),
+        ("baselines: {variants: {a: {baselines: {errors_of: kd}}}}", "variants.a.baselines: errors_of weights no"),
+        ("kd: {errors_of: dk}", "kd.errors_of: dk is no end-to-end baseline of this run: scratch, kd"),
+        ("kd: {errors_of: kd}\nbaselines: {methods: [crd]}", "kd.errors_of: kd is no end-to-end .* run: crd"),
+        ("variants: {a: {kd: {errors_of: b}}}", "variants.a.kd.errors_of: b is no"),
+        ("variants: {a: {kd: {error_weight: 0}}}", "variants.a.kd.error_weight: "),
+        (
+            "baselines: {methods: [scratch], errors_of: scratch}",
+            "would wait for itself: scratch -> scratch",
+        ),
+        (
+            "baselines: {methods: [], variants: {a: {method: kd, baselines: {errors_of: b}}, "
+            "b: {method: kd, baselines: {errors_of: a}}}}",
+            "baselines.variants.a.baselines.errors_of: a would wait for itself: a -> b -> a",
+        ),
+        ("baselines: {variants: {a: {crd: {errors_of: kd}}}}", "crd.errors_of is of stage 1, use baselines"),
+        (
+            "shortcut: {pairs: counterfactual}",
+            "shortcut: pairs: counterfactual needs a planted cue, .*: none",
+        ),
+        (
+            "shortcut: {pairs: counterfactual, cue: file, file: a.csv}",
+            "shortcut: pairs: counterfactual needs a planted cue, with cue: file",
+        ),
+        (
+            "shortcut: {pairs: counterfactual, cue: tint}\nteacher: {views: 2}",
+            "shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0",
+        ),
         ("crd: {until: plateau}", "data.val_fraction > 0"),
         ("kd: {alpha: 1.5}", "kd.alpha: .*less than or equal to 1, not 1.5"),
         ("kd: {train: everything}", "kd.train: .*'head', 'last_block' or 'all'"),

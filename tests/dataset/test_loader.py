@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.schema import Data, Shortcut
+from configs.images import Data, Shortcut
 from dataset.augment import apply_view, draw_view, normalise
 from dataset.decoded_cache import Images
-from dataset.loader import steps_per_epoch, training_batches
+from dataset.loader import steps_per_epoch, training_batches, view_batches
 from dataset.prepare import TrainingData, channel_statistics, prepare
 from dataset.shortcut import COLOURS, stamp
 from dataset.sources import Source
@@ -198,6 +198,41 @@ def test_teacher_and_students_see_the_same_images_in_the_same_order_under_their_
     own = data.classes_cue[data.train.labels]
     aligned = [(images.cues.of_image == own).float().mean() for images in (data.train, teacher.train)]
     assert aligned[0] < 0.6 < aligned[1]
+
+
+def test_a_counterfactual_pair_differs_where_the_cue_is_drawn_and_nowhere_else() -> None:
+    data = planted("patch", pairs="counterfactual")
+    palette = torch.tensor(COLOURS, dtype=torch.uint8)
+    for batch in training_batches(data, 20, seed=3, epoch=1, view=4):
+        ours, theirs = unnormalised(batch.images, data), unnormalised(batch.for_teacher, data)
+        corners = theirs[..., :2, :2]
+        shown = (corners[:, None] == palette[:3, :, None, None]).all(dim=(2, 3, 4)).nonzero()[:, 1]
+        assert len(shown) == 20 and not (shown == data.train.cues.of_image[batch.indices]).any()
+        assert torch.equal(shown, data.other_cues(4).of_image[batch.indices])
+        ours[..., :2, :2] = corners
+        assert torch.equal(ours, theirs)
+
+
+def test_what_the_teacher_sees_of_a_view_is_the_same_in_any_batch() -> None:
+    data = planted("tint", pairs="counterfactual")
+    whole = torch.cat([images for _, images in view_batches(data, 4, 25, for_teacher=True)])
+    own = torch.cat([images for _, images in view_batches(data, 4, 25)])
+    for batch_size, seed, rank in ((20, 3, 0), (12, 5, 0), (12, 5, 1)):
+        for batch in training_batches(data, batch_size, seed, 1, 4, rank, world_size=2):
+            assert torch.equal(batch.for_teacher, whole[batch.indices])
+            assert torch.equal(batch.images, own[batch.indices])
+    assert not (whole == own).flatten(1).all(1).any()
+    again = torch.cat([images for _, images in view_batches(data, 5, 25, for_teacher=True)])
+    assert not torch.equal(data.other_cues(4).of_image, data.other_cues(5).of_image)
+    assert not torch.equal(whole, again)
+
+
+def test_without_pairs_and_in_the_teachers_own_training_there_is_one_image() -> None:
+    for data in (planted("tint"), planted("tint", pairs="counterfactual").for_teacher()):
+        batch = next(training_batches(data, 20, 3, 1, 4))
+        assert batch.counterfactual is None and batch.for_teacher is batch.images
+    balanced = planted("tint", val=9, pairs="counterfactual").on_balanced()
+    assert next(training_batches(balanced, 9, 0, 0, 0)).counterfactual is not None
 
 
 def test_fingerprints_differ_by_cues_and_by_nothing_else() -> None:

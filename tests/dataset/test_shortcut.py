@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import binomtest, chisquare
 from torch import Tensor
 
-from configs.schema import Data, Shortcut
+from configs.images import Data, Shortcut
 from dataset.contact_sheet import contact_sheet, write_contact_sheet
 from dataset.corruptions import CORRUPTIONS, corrupt
 from dataset.decoded_cache import Images
@@ -26,6 +26,7 @@ from dataset.shortcut import (
     Cues,
     assign,
     balance,
+    counterfactual,
     cue_of_class,
     number_of_cues,
     stamp,
@@ -119,6 +120,18 @@ def test_an_image_that_conflicts_does_so_with_the_same_cue_wherever_more_images_
     assert torch.equal(more[more != own[labels]], all_[more != own[labels]])
     assert torch.equal(few, assign(labels, own, 4, 0.02, 7))
     assert not torch.equal(few, assign(labels, own, 4, 0.02, 8))
+
+
+def test_a_counterfactual_cue_is_any_but_the_own_and_drawn_anew_each_view() -> None:
+    cues = torch.arange(20_000) % 7
+    drawn = [counterfactual(cues, 10, seed=3, view=view) for view in (0, 1, 0)]
+    steps = ((drawn[0] - cues) % 10).bincount(minlength=10).tolist()
+    assert steps[0] == 0 and chisquare(steps[1:]).pvalue > 1e-3
+    assert torch.equal(drawn[0], drawn[2])
+    pairs = ((drawn[0] - cues) % 10 - 1) * 9 + (drawn[1] - cues) % 10 - 1  # views know nothing of each other
+    assert chisquare(pairs.bincount(minlength=81).tolist()).pvalue > 1e-3
+    assert not torch.equal(drawn[0], counterfactual(cues, 10, seed=4, view=0))
+    assert torch.equal(counterfactual(torch.tensor([0, 1, 1]), 2, 0, 0), torch.tensor([1, 0, 0]))
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)

@@ -13,7 +13,7 @@ import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from configs.schema import Data, Shortcut
+from configs.images import Data, Shortcut
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from errors import UserError

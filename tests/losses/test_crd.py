@@ -114,6 +114,21 @@ def test_equals_the_equations_over_several_steps(mode: str, objective: str) -> N
         assert_close(loss.log_z, torch.stack(reference.normalizers).log())
 
 
+def test_in_batch_weights_multiply_both_anchors_of_an_image() -> None:
+    loss = make(objective="infonce", mode="instance", negatives="batch")
+    student, teacher, indices = features(0)
+    weights = torch.linspace(0, 3, B)
+    rows = [side.detach().double() for side in loss.project(student, teacher)]
+    expected = 0.0
+    for i in range(B):
+        for anchors, others in (rows, rows[::-1]):
+            shares = [math.exp(torch.dot(anchors[i], others[j]).item() / 0.1) for j in range(B)]
+            expected -= weights[i].item() * math.log(shares[i] / sum(shares)) / B
+    assert loss(student, teacher, indices, weights=weights).item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="negatives from the batch"):
+        make()(student, teacher, indices, weights=weights)
+
+
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_in_batch_infonce_equals_the_published_equation(temperature: float) -> None:
     loss = make(objective="infonce", mode="instance", negatives="batch", temperature=temperature)

@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
-from losses.kd import distillation_terms, softened_kl
+from losses.kd import cross_entropy, distillation_terms, softened_kl
 
 LABELS = torch.tensor([0, 2, 1, 4, 4, 3])
 
@@ -54,6 +54,17 @@ def test_loss_mixes_kl_and_cross_entropy() -> None:
         expected = alpha * kl + (1 - alpha) * cross_entropy
         actual = distillation_loss(logits(0), logits(1), LABELS, 4.0, alpha).item()
         assert actual == pytest.approx(expected, rel=1e-5)
+
+
+def test_weighted_terms_are_a_loop_over_images() -> None:
+    weights = torch.tensor([3.0, 0.0, 0.5, 1.0, 0.25, 2.0])
+    found = distillation_terms(logits(0), logits(1), LABELS, 2.0, weights)
+    teacher, student = (softmax(logits(seed).double().numpy() / 2, axis=1) for seed in (1, 0))
+    kl = sum(w * 4 * entropy(teacher[i], student[i]) for i, w in enumerate(weights.tolist())) / 6
+    own = log_softmax(logits(0).double().numpy(), axis=1)
+    ce = sum(-w * own[i, LABELS[i]] for i, w in enumerate(weights.tolist())) / 6
+    assert (found.kl.item(), found.ce.item()) == pytest.approx((kl, ce), rel=1e-5)
+    assert cross_entropy(logits(0), LABELS, weights).item() == found.ce.item()
 
 
 def test_no_gradient_reaches_the_teacher() -> None:

@@ -75,6 +75,8 @@ def test_the_loss_is_a_sum_over_channels_and_a_mean_over_images():
         loss.project_student.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
     teacher = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]])  # as it is, before `settle`
     assert loss.eval()(torch.zeros(2, 2), teacher).item() == pytest.approx((0 + 1 + 4 + 4) / 2)
+    weighted = loss(torch.zeros(2, 2), teacher.flip(0), torch.tensor([0.5, 7.0]))
+    assert weighted.item() == pytest.approx((0.5 * (1 + 4 + 4) + 7 * 0) / 2)
 
 
 def test_the_student_is_standardised_and_its_linear_map_is_that_of_evaluation():

@@ -42,6 +42,25 @@ def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
     assert changed_by("seeds=[4]") == set(jobs) - {"teacher"}
     assert changed_by("teacher.seed=4") == set(jobs) - teacher_free
     assert changed_by("data.seed=4") == changed_by("shortcut.seed=4") == set(jobs)
+    assert changed_by("shortcut.pairs=counterfactual") == set(jobs) - {"teacher", *teacher_free, "stage2_llr"}
     assert changed_by("name=other", "data.cache_dir=elsewhere", "study.grid=[]") == set()
     fair = ("shortcut.teacher=unbiased", "shortcut.students=unbiased")
     assert all(key(job, *fair) == key(job, *fair, "shortcut.conflicting=0.3") for job in jobs)
+
+
+def test_a_weighted_job_depends_on_whose_errors_it_is_weighted_by(tiny_config):
+    kinds = (("a", "{}"), ("same", "{}"), ("short", "{epochs: 1}"))
+    named = (f"{name}: {{method: scratch, baselines: {differs}}}" for name, differs in kinds)
+    ways = "baselines.variants={" + ", ".join(named) + "}"
+    form = ("crd.objective=regression", "baselines.methods=[crd_kd]", ways)
+    unweighted = [f"baselines.variants.{name}.baselines.errors_of=null" for name, _ in kinds]
+
+    def key(job, *overrides):
+        return fingerprint(load_config(tiny_config, [*form, *unweighted, *overrides]), read_label(job, 0))
+
+    for job, section in (("stage1", "crd"), ("stage2", "kd"), ("crd_kd", "baselines")):
+        plain, chosen = key(job), f"{section}.errors_of="
+        weighted = key(job, chosen + "a")
+        assert weighted not in (plain, key(job, chosen + "short"))
+        assert weighted == key(job, chosen + "same")  # another name of the same training
+        assert weighted != key(job, chosen + "a", f"{section}.error_weight=5")

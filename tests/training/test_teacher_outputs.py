@@ -13,7 +13,13 @@ from torch import nn
 import training.teacher_outputs as module
 from dataset.loader import imageless_batches, training_batches
 from errors import UserError, warn
+from models.checkpoint import load
 from models.zoo import classifier
+from training.crd import Alignment, train_stage1
+from training.job_name import stage1, stage2
+from training.kd import train_stage2
+from training.teacher import train_teacher
+from training.teacher_head import teacher_side
 from training.teacher_outputs import CachedTeacher, LiveTeacher, teacher_outputs
 
 VIEWS = 2
@@ -230,3 +236,66 @@ def test_outputs_too_large_for_float16_are_refused(given):
     with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.views=0"):
         teacher_outputs(experiment, teacher)
     assert list(islice(caches(experiment)[0].glob("*.npy"), 1)) == []
+
+
+PAIRED = ("teacher.views=0", "shortcut.cue=tint", "shortcut.pairs=counterfactual", "data.val_fraction=0.25")
+
+
+def test_the_teacher_gets_the_counterfactual_image_with_and_without_images_in_the_batch(given):
+    experiment, teacher = given(*PAIRED)
+    seeing, alone = (teacher_outputs(experiment, teacher, sees_images=sees) for sees in (True, False))
+    for view in (3, 4):
+        batch = batch_of(experiment, view)
+        imageless = next(imageless_batches(experiment.data, 16, seed=1, epoch=0, view=view))
+        expected = module.run(teacher, batch.counterfactual, experiment.machine)
+        own = module.run(teacher, batch.images, experiment.machine)
+        assert torch.equal(seeing(batch).logits, expected.logits) and not torch.equal(expected.logits, own.logits)
+        torch.testing.assert_close(alone(imageless).logits, expected.logits, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(alone(imageless).taps[1], expected.taps[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("pairs")
+
+
+@pytest.fixture
+def paired(make_experiment, runs):
+    def make(*overrides, name="paired"):
+        experiment = make_experiment(*PAIRED, f"name={name}", *overrides, runs=runs)
+        if not experiment.folder.teacher.finished:
+            train_teacher(experiment)
+        return experiment
+
+    return make
+
+
+def test_heads_read_the_students_image_and_are_taught_by_the_teachers(paired):
+    reuse = paired("variants={a: {kd: {train: head, features: teacher, head: teacher}}}").of_variant("a")
+    side = teacher_side(reuse, 0)
+    imageless = next(imageless_batches(reuse.data, 16, seed=1, epoch=0, view=2))
+    batch = batch_of(reuse, 2)
+    network = reuse.trained(reuse.config.teacher, reuse.folder.teacher)
+    expected = reuse.tapped(network, reuse.config.teacher)(batch.counterfactual).taps[1]
+    torch.testing.assert_close(side.features(imageless), expected, rtol=1e-5, atol=1e-6)
+    train_stage2(reuse, seed=0)  # learns to say of its own image what the teacher does of another: not at once
+    assert reuse.folder.job(stage2(0, "a")).history()[-1]["mse"] > 0.001
+
+
+def test_a_resumed_training_sees_the_same_pairs(paired, monkeypatch):
+    whole, stopped = paired("crd.epochs=3"), paired("crd.epochs=3", name="stopped")
+    train_stage1(whole, seed=0)
+    measure, epochs = Alignment.measure, []
+
+    def stops(objective):
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return measure(objective)
+
+    monkeypatch.setattr(Alignment, "measure", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train_stage1(stopped, seed=0)
+    train_stage1(stopped, seed=0)
+    one, other = (load(experiment.folder.job(stage1(0)).model) for experiment in (whole, stopped))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())

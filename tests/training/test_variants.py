@@ -178,7 +178,7 @@ def test_a_dry_run_lists_variants_with_their_steps(make_experiment):
     ("overrides", "message"),
     [
         (("kd.train=head", "kd.images=balanced"), "kd.images: balanced needs a planted cue"),
-        (("kd.train=head", "kd.features=kd", "baselines.methods=[scratch]"), "starts from kd, which is not"),
+        (("kd.train=head", "kd.features=kd", "baselines.methods=[scratch]"), "needs kd, which is not"),
         (
             (f"variants={{a: {{kd: {{{HEAD}, features: teacher, teacher_head: a}}}}}}",),
             "stage2_a wait for each other: look at kd.teacher_head",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from configs.schema import Data, Shortcut
+from configs.images import Data, Shortcut
 from dataset.decoded_cache import Images
 from dataset.prepare import prepare
 from dataset.shortcut import Cues

@@ -1,0 +1,73 @@
+"""The config's sections on images: where they come from, how they are augmented, and what is planted in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.section import Count, Deviation, Fraction, Section, about
+
+
+class Data(Section):
+    source: Literal["digits", "cifar10", "cifar100", "folder"] = about(
+        "digits", "where images come from; folder = class folders under root"
+    )
+    root: Path | None = about(None, "folder of the images, or where torchvision downloads to (default: data/)")
+    image_size: Count = about(32, "side in pixels; images of another size are resized")
+    split: Annotated[float, Field(gt=0, lt=1)] | None = about(
+        None, "pool all images and train on this fraction, stratified (the paper: 0.7)"
+    )
+    bit_depth: Literal[8, 10, 12, 14, 16] | None = about(
+        None, "bits in use of grey images stored with 16 (default: the fewest that hold the brightest value)"
+    )
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = about(
+        0.0, "part of the training images held out for early stopping and adaptive decisions"
+    )
+    crop: Annotated[int, Field(ge=0)] = about(4, "padding in pixels of the random crop, 0 = no crop")
+    flip: bool = about(True, "random horizontal flip; wrong where a mirror image changes the class")
+    mean: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None = about(
+        None, "channel means in 0..1 to normalise with (default: of the training images)"
+    )
+    std: Annotated[list[Deviation], Field(min_length=3, max_length=3)] | None = about(
+        None, "channel deviations in 0..1 (default: of the training images)"
+    )
+    seed: int = about(0, "seed of the split and of the augmented views, shared by all training seeds")
+    cache_dir: Path = about(Path("data/cache"), "where decoded images and cached teacher outputs are kept")
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.crop >= self.image_size:
+            raise ValueError(
+                f"crop {self.crop} is a padding and must be smaller than image_size {self.image_size}"
+            )
+        return self
+
+
+class Shortcut(Section):
+    cue: Literal["none", "background", "tint", "patch", "frame", "corruption", "gray", "file"] = about(
+        "none", "what is planted in training images as a shortcut to their class; file = labelled in `file`"
+    )
+    conflicting: Fraction | Literal["uniform"] = about(
+        0.05, "share of training images with the cue of another class; uniform = cues regardless of class"
+    )
+    teacher: Literal["biased", "unbiased"] = about(
+        "biased", "cues of the teacher's training images: as `conflicting` says, or uniform"
+    )
+    students: Literal["biased", "unbiased"] = about("biased", "the same of the images that students train on")
+    seed: int = about(0, "seed of the map from classes to cues and of each image's cue")
+    file: Path | None = about(None, "CSV with the columns file,cue: cues that a folder's images have already")
+    pairs: Literal["same", "counterfactual"] = about(
+        "same",
+        "what the teacher sees of a training image: the student's, or the same under another cue, anew each view",
+    )
+    test_cues: Count = about(10, "cues that each test image is shown under, a fixed sample where there are more")
+
+    @model_validator(mode="after")
+    def _check(self) -> Shortcut:
+        if (self.cue == "file") != (self.file is not None):
+            raise ValueError("cue: file and a file with cue labels go together")
+        if self.pairs == "counterfactual" and self.cue in ("none", "file"):
+            raise ValueError(f"pairs: counterfactual needs a planted cue, with cue: {self.cue} none can change")
+        return self
