@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.section import Count, Deviation, Fraction, Section, about
+from configs.section import Count, Deviation, Fraction, Positive, Section, about
 
 
 class Data(Section):
@@ -27,6 +27,14 @@ class Data(Section):
     )
     crop: Annotated[int, Field(ge=0)] = about(4, "padding in pixels of the random crop, 0 = no crop")
     flip: bool = about(True, "random horizontal flip; wrong where a mirror image changes the class")
+    mix: Literal["none", "mixup", "erasing"] = about(
+        "none",
+        "mixup: two images with their labels; erasing: a square of each; for students, as their teacher sees them",
+    )
+    mix_strength: Positive | None = about(
+        None,
+        "mixup: a of the shares' Beta(a, a) (default 0.2); erasing: share of the area (default 0.1)",
+    )
     mean: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None = about(
         None, "channel means in 0..1 to normalise with (default: of the training images)"
     )
@@ -42,7 +50,14 @@ class Data(Section):
             raise ValueError(
                 f"crop {self.crop} is a padding and must be smaller than image_size {self.image_size}"
             )
+        if self.mix == "erasing" and self.strength >= 1:
+            raise ValueError(f"mix_strength {self.strength:g} is a share of the area with mix: erasing: below 1")
         return self
+
+    @property
+    def strength(self) -> float:
+        """`mix_strength`, or the default of the mix."""
+        return self.mix_strength or {"none": 0.0, "mixup": 0.2, "erasing": 0.1}[self.mix]
 
 
 class Shortcut(Section):

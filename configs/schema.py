@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from configs.images import Data, Shortcut
 from configs.merge import merge
-from configs.section import Count, Fraction, NonNegative, Positive, Section, about
+from configs.section import Count, Fraction, NonNegative, Positive, Section, Weighted, about
 from configs.study import Study
 
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
@@ -69,17 +69,6 @@ class Teacher(Network):
     optimizer: Optimizer = about(Optimizer(), "the teacher's optimizer")
     views: Annotated[int, Field(ge=0)] = about(
         0, "0 = the teacher runs live; V > 0 = its outputs are cached for V augmented views an image"
-    )
-
-
-class Weighted(Section):
-    """Whose errors raise the weight of a training image, in every section that trains a student."""
-
-    errors_of: str | None = about(
-        None, "end-to-end baseline or variant: images that it gets wrong count more in training (none by default)"
-    )
-    error_weight: Positive = about(
-        20.0, "weight of those images where others have 1, before all are divided by their mean"
     )
 
 
@@ -274,6 +263,7 @@ class Config(Section):
             raise ValueError("crd.until: plateau has no validation images where a cue is planted: use epochs")
         if self.shortcut.pairs == "counterfactual" and self.teacher.views > 0:
             raise ValueError("shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0")
+        self._check_mix()
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
         for name in self.variants:
@@ -285,6 +275,18 @@ class Config(Section):
         self._check_errors_of("crd", self.crd)
         self._check_errors_of("kd", self.kd)
         return self
+
+    def _check_mix(self) -> None:
+        """What is drawn anew each step is in no cache of a teacher's outputs or of frozen features."""
+        mix = self.data.mix
+        if mix != "none" and self.teacher.views > 0:
+            raise ValueError(f"data.mix: {mix} needs a live teacher: set teacher.views=0")
+        for name in ("", *self.variants) if mix != "none" else ():
+            key, own = (f"variants.{name}.kd", self.variant(name)) if name else ("kd", self)
+            if own.kd.train == "head":
+                raise ValueError(
+                    f"data.mix: {mix} needs {key}.train: last_block or all, heads alone see no images"
+                )
 
     def _check_errors_of(self, key: str, section: Weighted) -> None:
         if section.errors_of is not None and section.errors_of not in self.end_to_end:

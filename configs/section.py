@@ -1,4 +1,4 @@
-"""What every section of the config is made of: ranges of numbers, fields with a description, strict models."""
+"""What sections of the config are made of: ranges of numbers, fields with a description, strict models."""
 
 from __future__ import annotations
 
@@ -31,3 +31,14 @@ class Section(BaseModel):
         if not takes_booleans and any(isinstance(one, bool) for one in given):
             raise ValueError("true and false (yes, no, on, off) are no value here, quote them or give a number")
         return value
+
+
+class Weighted(Section):
+    """Whose errors raise the weight of a training image, in every section that trains a student."""
+
+    errors_of: str | None = about(
+        None, "end-to-end baseline or variant: images that it gets wrong count more in training (none by default)"
+    )
+    error_weight: Positive = about(
+        20.0, "weight of those images where others have 1, before all are divided by their mean"
+    )

@@ -5,7 +5,7 @@ Letters: N images, B batch, S side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -26,6 +26,17 @@ class Batch:
     indices: Tensor  # (B,) positions in the data set
     view: int  # number of the view the images were made by, -1 for none
     counterfactual: Tensor | None = None  # (B, 3, S, S) what the teacher sees in place of `images`
+    shares: Tensor | None = None  # (B, C) of the classes in images that are mixed of two
+
+    @property
+    def targets(self) -> Tensor:
+        """What a cross-entropy takes: the labels (B,), or shares of classes (B, C)."""
+        return self.labels if self.shares is None else self.shares
+
+    def seen_through(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with all images, the teacher's too, after a change of (B, 3, S, S)."""
+        theirs = None if self.counterfactual is None else change(self.counterfactual)
+        return replace(self, images=change(self.images), counterfactual=theirs)
 
     @property
     def for_teacher(self) -> Tensor:

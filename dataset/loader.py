@@ -5,13 +5,17 @@ Letters: N images, B batch, C classes, S side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.augment import draw_view, generator
 from dataset.images import Batch
+from dataset.mix import Mixup, draw_mixup, draw_squares, erase
 from dataset.prepare import TrainingData
 
 
@@ -23,21 +27,50 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 def training_batches(
     data: TrainingData, batch_size: int, seed: int, epoch: int, view: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """One epoch of augmented batches; order is a function of (seed, epoch), pixels of (data.seed, view).
+    """One epoch of augmented batches; order is a function of (seed, epoch), pixels of (data.seed, view), and
+    what is mixed or erased of (seed, epoch, step).
 
     Of each global batch a process gets every `world_size`-th image, starting at `rank`.
     """
     num_images = len(data.train)
     batch_size = min(batch_size, num_images)
     order = torch.randperm(num_images, generator=generator(seed, epoch))
-    drawn = draw_view(data.settings.seed, view, num_images, data.settings.crop, data.settings.flip)
-    others = data.other_cues(view)
+    cut = cutter(data, view)
     for step in range(steps_per_epoch(num_images, batch_size)):
-        indices = order[step * batch_size : (step + 1) * batch_size][rank::world_size]
-        images = data.train.augmented(indices, drawn)
-        counterfactual = None if others is None else data.train.augmented(indices, drawn, others)
-        indices = indices.to(data.train.device)
-        yield Batch(images, data.train.labels[indices], indices, view, counterfactual)
+        whole = order[step * batch_size : (step + 1) * batch_size]
+        own = slice(rank, None, world_size)
+        match data.settings.mix:
+            case "none":
+                yield cut(whole[own])
+            case "mixup":
+                mixup = draw_mixup(len(whole), data.settings.strength, seed, epoch, step)
+                yield mixed(mixup, cut(whole[own]), cut(whole[mixup.partners][own]), data.num_classes)
+            case "erasing":
+                strength = data.settings.strength
+                squares = draw_squares(len(whole), data.train.side, strength, seed, epoch, step)[own]
+                yield cut(whole[own]).seen_through(partial(erase, squares=squares))
+
+
+def cutter(data: TrainingData, view: int) -> Callable[[Tensor], Batch]:
+    """Cuts a batch of the training images at some indices (B,), as student and teacher see this view of them."""
+    settings, train, others = data.settings, data.train, data.other_cues(view)
+    drawn = draw_view(settings.seed, view, len(train), settings.crop, settings.flip)
+
+    def cut(indices: Tensor) -> Batch:
+        images = train.augmented(indices, drawn)
+        counterfactual = None if others is None else train.augmented(indices, drawn, others)
+        indices = indices.to(train.device)
+        return Batch(images, train.labels[indices], indices, view, counterfactual)
+
+    return cut
+
+
+def mixed(mixup: Mixup, own: Batch, others: Batch, num_classes: int) -> Batch:
+    """Images and labels of `own` with those of `others` mixed in, at the places of `own`."""
+    shares = mixup(*(F.one_hot(batch.labels, num_classes).float() for batch in (own, others)))
+    counterfactual = None if own.counterfactual is None else mixup(own.for_teacher, others.for_teacher)
+    images = mixup(own.images, others.images)
+    return replace(own, images=images, counterfactual=counterfactual, shares=shares)
 
 
 def view_batches(

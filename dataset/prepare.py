@@ -55,7 +55,9 @@ class TrainingData:
         return replace(own, of_image=counterfactual(own.of_image, own.count, self.shortcut.seed, view))
 
     def for_teacher(self) -> TrainingData:
-        """The same images in the same order under the teacher's cues, for the teacher's own training."""
+        """The same images in the same order under the teacher's cues, unmixed, for the teacher's own training."""
+        if self.settings.mix != "none":
+            return replace(self, settings=self.settings.model_copy(update={"mix": "none"})).for_teacher()
         if self.teacher_cues is None:
             return self
         train, unpaired = self.train.under(self.teacher_cues), self.shortcut.model_copy(update={"pairs": "same"})

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy in nats of logits (B, C) for labels (B,), mean over the batch, a scalar.
+    """Cross-entropy in nats of logits (B, C) for labels (B,) or shares of classes (B, C), mean over the batch.
 
     weights: (B,) that multiply each image's term, which is still divided by B.
     """
@@ -66,7 +66,7 @@ def distillation_terms(
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
-        labels: (B,) integer classes.
+        labels: (B,) integer classes, or (B, C) shares of the classes.
         temperature: T > 0.
         weights: (B,) that multiply each image's part of both.
     """

@@ -16,6 +16,8 @@ ONLY_STAGE1 = {  # of crd, not for baselines
     *("epochs", "batch_size", "optimizer", "until", "patience", "min_delta", "errors_of", "error_weight")
 }
 
+MIXING = ("mix", "mix_strength")  # of data, not for the teacher
+
 
 def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     """All that a job's weights depend on: only those parts of a run's config, and of the jobs it starts from.
@@ -23,12 +25,13 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     config: of a run, with its one seed.
     """
     values = config.model_dump(mode="json")
-    data = {key: value for key, value in values["data"].items() if key != "cache_dir"}
+    data = {key: value for key, value in values["data"].items() if key not in ("cache_dir", *MIXING)}
     if job == TEACHER:
         settings = {key: value for key, value in values["teacher"].items() if key != "views"}
         return {"data": data, "precision": config.precision, "teacher": settings, "cues": _cues(config, "teacher")}
     common = {
         "data": data,
+        "mix": [config.data.mix, config.data.strength if config.data.mix != "none" else 0],
         "precision": config.precision,
         "seed": config.seeds[0],
         "student": values["student"],

@@ -77,10 +77,10 @@ class EndToEnd(Objective):
         student, teacher = self.tapped(batch.images), self.teacher(batch)
         weights = of_batch(self.image_weights, batch)
         if self.alpha:
-            both = distillation_terms(student.logits, teacher.logits, batch.labels, self.temperature, weights)
+            both = distillation_terms(student.logits, teacher.logits, batch.targets, self.temperature, weights)
             terms = {"ce": Term(both.ce, 1 - self.alpha), "kl": Term(both.kl, self.alpha)}
         else:
-            terms = {"ce": Term(cross_entropy(student.logits, batch.labels, weights), 1.0)}
+            terms = {"ce": Term(cross_entropy(student.logits, batch.targets, weights), 1.0)}
         if self.losses is not None:
             aligned = self.losses(student, teacher, batch.indices, weights)
             terms |= {name: Term(term.value, self.crd_weight * term.weight) for name, term in aligned.items()}

@@ -35,7 +35,7 @@ class CrossEntropy(Objective):
     def forward(self, batch: Batch) -> dict[str, Term]:
         logits = self.model(batch.images)
         return {
-            "ce": Term(cross_entropy(logits, batch.labels, of_batch(self.image_weights, batch)), 1.0),
+            "ce": Term(cross_entropy(logits, batch.targets, of_batch(self.image_weights, batch)), 1.0),
             "top1": Term(top1_of(logits, batch.labels)),
         }
 

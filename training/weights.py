@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from configs.schema import Weighted
+from configs.section import Weighted
 from dataset.images import Batch
 from training.engine import predict
 from training.experiment import Experiment

@@ -67,6 +67,15 @@ def test_weighted_terms_are_a_loop_over_images() -> None:
     assert cross_entropy(logits(0), LABELS, weights).item() == found.ce.item()
 
 
+def test_labels_may_be_shares_of_classes() -> None:
+    shares = 0.3 * torch.eye(5)[LABELS] + 0.7 * torch.eye(5)[LABELS.flip(0)]
+    weights = torch.tensor([3.0, 0.0, 0.5, 1.0, 0.25, 2.0])
+    for given in (None, weights):
+        own, other = (cross_entropy(logits(0), labels, given) for labels in (LABELS, LABELS.flip(0)))
+        expected = (0.3 * own + 0.7 * other).item()
+        assert distillation_terms(logits(0), logits(1), shares, 2.0, given).ce.item() == pytest.approx(expected)
+
+
 def test_no_gradient_reaches_the_teacher() -> None:
     student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
     distillation_loss(student, teacher, LABELS).backward()

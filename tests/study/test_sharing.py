@@ -64,3 +64,16 @@ def test_a_weighted_job_depends_on_whose_errors_it_is_weighted_by(tiny_config):
         assert weighted not in (plain, key(job, chosen + "short"))
         assert weighted == key(job, chosen + "same")  # another name of the same training
         assert weighted != key(job, chosen + "a", f"{section}.error_weight=5")
+
+
+def test_mixing_changes_every_student_and_not_the_teacher(tiny_config):
+    def key(job, *overrides):
+        name = TEACHER if job == "teacher" else read_label(job, 0)
+        return fingerprint(load_config(tiny_config, overrides), name)
+
+    for job in ("scratch", "crd_kd", "stage1", "stage2"):
+        kinds = {key(job, f"data.mix={mix}") for mix in ("none", "mixup", "erasing")}
+        assert len({*kinds, key(job, "data.mix=mixup", "data.mix_strength=0.4")}) == 4
+        assert key(job, "data.mix=mixup", "data.mix_strength=0.2") == key(job, "data.mix=mixup")
+        assert key(job, "data.mix_strength=0.4") == key(job)
+    assert key("teacher", "data.mix=mixup") == key("teacher")
