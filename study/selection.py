@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagnostics.seeds import SeedSummary, summarise
+from diagnostics.seeds import SeedSummary, summarise_shares
 from study.grid import Point, label_of
 from study.measurements import Measurement, all_numbers
 
@@ -78,4 +78,4 @@ def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: b
 
 def _tested(group: Mapping[int, Measurement], name: str) -> SeedSummary | None:
     given = [value for record in group.values() if (value := all_numbers(record).get(name)) is not None]
-    return summarise(given) if given else None
+    return summarise_shares(given) if given else None
