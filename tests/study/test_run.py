@@ -222,13 +222,33 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
     assert all(record.measures is None and 0 <= record.numbers["test_top1"] <= 1 for record in records)
 
 
-@pytest.mark.parametrize("name", ["digits", "cifar100_folder"])
-def test_shipped_studies_are_valid(name):
+@pytest.mark.parametrize(
+    ("name", "runs", "stated"),
+    [
+        ("digits", 10, {"H1", "H2", "H3", "H4_kd", "H4_twin"}),
+        ("digits_tint", 10, {"H4_kd", "H4_twin"}),
+        ("digits_tries", 6, set()),
+        ("digits_heads", 240, {"H1"}),
+        ("methods", 20, {"H1"}),
+        ("cifar100_folder", 3, {"H1", "H2", "H3"}),
+    ],
+)
+def test_shipped_studies_are_valid(name, runs, stated):
     config = load_config(ROOT / "configs" / "shortcut" / f"{name}.yaml")
-    runs = runs_of(config)
-    stated = config.study.hypotheses["H1"]
-    assert {stated.first, stated.second} <= study_plan.methods_of(config, 0).keys() and stated.margin == 0.02
-    assert len(runs) == {"digits": 240, "cifar100_folder": 2}[name]
+    assert len(runs_of(config)) == runs and config.study.hypotheses.keys() == stated
+    methods = study_plan.methods_of(config, 0).keys()
+    assert all({one.first, one.second} <= methods for one in config.study.hypotheses.values())
+    twins, tries = config.study.twins, config.study.tries
+    assert {*twins, *twins.values(), *(name for family in tries.values() for name in family)} <= methods
+    assert len({len(family) for family in tries.values()}) <= 1  # as many for each
+
+
+def test_no_seed_of_the_digits_study_was_chosen_on():
+    asked, tint, tries = (
+        load_config(ROOT / "configs" / "shortcut" / f"{name}.yaml").seeds
+        for name in ("digits", "digits_tint", "digits_tries")
+    )
+    assert asked == tint and not set(asked) & set(tries)
 
 
 def test_the_digits_are_split_as_the_study_says():
