@@ -15,6 +15,7 @@ from models.zoo import classifier
 from training.alignment import HierarchicalLoss, build_losses
 from training.crd import Alignment, HeldOut, plateaued, train_stage1
 from training.engine import seed_everything, train_step
+from training.job_folder import JobFolder
 from training.job_name import stage1
 from training.phases import check
 from training.teacher import train_teacher
@@ -235,3 +236,25 @@ def test_only_what_a_form_needs_is_seen_before_training(make_experiment):
         losses.prepare(student, outputs, iter([next(experiment.data.train.batches(16))]), experiment.machine)
         passes.append(seen)
     assert passes == [[], ["teacher", "student"], ["teacher"]]
+
+
+def test_an_interrupted_regression_goes_on_with_the_statistics_that_it_began_with(with_teacher, monkeypatch):
+    settings = ("crd.objective=regression", "crd.epochs=3")
+    whole, cut = (with_teacher(*settings, name=name) for name in ("whole", "cut"))
+    train_stage1(whole, seed=0)
+    save = JobFolder.save
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolder, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_stage1(cut, seed=0)
+    train_stage1(cut, seed=0)
+    one, other = (run.folder.job(stage1(0)).path / "metrics.jsonl" for run in (whole, cut))
+    assert one.read_text() == other.read_text()
+    assert (
+        whole.folder.job(stage1(0)).result() == cut.folder.job(stage1(0)).result()
+    )  # the hash of the weights in it
