@@ -17,11 +17,10 @@ from errors import UserError
 from files import write_atomically
 from models.checkpoint import file_hash, load
 from models.machine import Machine
-from training.crd import PROJECTIONS
 from training.environment import environment
 from training.experiment import Experiment, open_experiment
 from training.identity import check_identity
-from training.job_folder import JobFolder
+from training.job_folder import PROJECTIONS, JobFolder
 from training.job_name import TEACHER, JobName, baseline, stage1, stage2
 from training.run_folder import RunFolder
 
@@ -100,7 +99,7 @@ def _subject(
     aligned: JobFolder | None = None,
 ) -> Subject | None:
     """A network to evaluate, None if it is not finished; `aligned` is the stage 1 that its features are from."""
-    if not job.finished:
+    if not job.marked:
         return None
     job.verified_model()
     projections = aligned and aligned.path / PROJECTIONS

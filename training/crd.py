@@ -21,10 +21,10 @@ from training import distributed
 from training.alignment import TAPS, HierarchicalLoss, build_losses
 from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, fit, seed_everything
 from training.experiment import Experiment
+from training.job_folder import PROJECTIONS
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
 
-PROJECTIONS = "projections.pt"  # stage 1's linear maps, for later comparisons of features
 HELD_OUT = 1000  # images on which alignment is reported
 
 

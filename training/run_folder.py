@@ -11,6 +11,7 @@ runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scra
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from training.environment import environment
 from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
+
+SEED_FOLDER = re.compile(r"seed(0|-?[1-9][0-9]*)")  # as this program writes it: seed007 is somebody else's
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class RunFolder:
 
     def seeds(self) -> list[int]:
         """Seeds that have a folder, in order."""
-        names = [path.name.removeprefix("seed") for path in self.path.glob("seed*") if path.is_dir()]
-        return sorted(int(name) for name in names if name.lstrip("-").isdigit())
+        names = [SEED_FOLDER.fullmatch(path.name) for path in self.path.glob("seed*") if path.is_dir()]
+        return sorted(int(name[1]) for name in names if name is not None)
 
 
 def claim(
@@ -82,33 +85,55 @@ def claim(
     """
     present = folder.present()
     outdated = _with_dependents(config, jobs, present) if fresh else []
-    if (folder.path / "config.yaml").exists():
-        keys = differing_keys(folder.config(), config)
-        if keys and (not fresh or any(job not in outdated for job in present)):
-            raise UserError(
-                f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
-                "or start over with --phase all --fresh"
-            )
-        if any(job not in outdated for job in present):
-            check_identity(folder.path, data)
-    elif folder.path.exists() and any(folder.path.iterdir()):
-        raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
+    kept = [job for job in present if job not in outdated]
+    _check_origin(folder, config, data, kept, renewed=fresh and not kept)
+    for job in kept:
+        if job in jobs:
+            folder.job(job).refuse_lacking()
     unfinished = [folder.job(job) for job in jobs if folder.job(job).unfinished]
     if unfinished and not (fresh or resume):
-        done = len(unfinished[0].history())
+        done = unfinished[0].epochs_done()
         raise UserError(
             f"{unfinished[0].path} is unfinished ({done} epochs done): "
             "go on with --resume or start over with --fresh"
         )
     distributed.barrier()  # every process has looked before the first of them writes
     if distributed.rank() == 0:
-        for job in outdated:
-            folder.job(job).clear()
+        _clear(folder, config, outdated)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_identity(folder.path, data)
         write_text(folder.path / "config.yaml", to_yaml(config))
         write_text(folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
     distributed.barrier()
+
+
+def _check_origin(
+    folder: RunFolder, config: Config, data: TrainingData, kept: list[JobName], renewed: bool
+) -> None:
+    """Raise `UserError` where `kept` jobs, or a run that is not `renewed`, have another config or other images."""
+    if (folder.path / "config.yaml").exists():
+        keys = [] if renewed else differing_keys(folder.config(), config)
+        if keys:
+            raise UserError(
+                f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
+                "or start over with --phase all --fresh"
+            )
+        if kept:
+            check_identity(folder.path, data)
+    elif folder.path.exists() and any(folder.path.iterdir()):
+        raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
+
+
+def _clear(folder: RunFolder, config: Config, jobs: list[JobName]) -> None:
+    """Remove what jobs left. No mark outlives that of a job it was trained from, wherever this is interrupted."""
+    waiting = list(jobs)
+    while waiting:
+        sources = {TEACHER, *(source for job in waiting for source in needs(config, job))}
+        for job in [job for job in waiting if job not in sources] or list(waiting):
+            folder.job(job).unmark()
+            waiting.remove(job)
+    for job in jobs:
+        folder.job(job).clear()
 
 
 def _with_dependents(config: Config, jobs: list[JobName], present: list[JobName]) -> list[JobName]:

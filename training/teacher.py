@@ -95,7 +95,7 @@ def check_teacher(experiment: Experiment, renewed: bool) -> None:
 def _refuse_another_file(experiment: Experiment) -> None:
     """A given file that has changed since the run copied it is another teacher."""
     path, folder = experiment.config.teacher.checkpoint, experiment.folder.teacher
-    if path is None or not folder.finished or not path.exists():
+    if path is None or not folder.marked or not path.exists():
         return
     copied = folder.result().get("source_sha256")
     if copied is not None and copied != file_hash(path):
