@@ -1,6 +1,6 @@
 """The folder of one trained network: a checkpoint while it trains, weights and a result when it is done.
 
-checkpoint.pt   all that is needed to go on, gone when training is done
+checkpoint.pt   all that is needed to go on, and checkpoint.previous.pt of the epoch before; gone when it is done
 metrics.jsonl   one line an epoch, a function of config and seed alone
 timing.jsonl    one line an epoch as it was run, images per second
 events.*        the same for TensorBoard
@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import write_text
-from models.checkpoint import file_hash, load, save
+from models.checkpoint import file_hash, load_newest, previous_of, save, save_and_keep
+from training import distributed
 from training.record_file import read_record, write_record
 
 METRICS, PROJECTIONS = "metrics.jsonl", "projections.pt"
@@ -66,6 +67,10 @@ class JobFolder:
     @property
     def model(self) -> Path:
         return self.path / "model.pt"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
 
     @property
     def marked(self) -> bool:
@@ -167,20 +172,25 @@ class JobFolder:
     ) -> tuple[list[dict[str, float]], dict[str, Any] | None]:
         """Fill all three from the checkpoint, where there is one; gives the history and the best epoch."""
         self.refuse_lacking()
-        if not (self.path / "checkpoint.pt").exists():
+        if not self.checkpoint.exists() and not previous_of(self.checkpoint).exists():
             return [], None
-        state = load(self.path / "checkpoint.pt")
+        state, found = load_newest(self.checkpoint)
         try:
             objective.load_state_dict(state["objective"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
-        except (KeyError, RuntimeError, ValueError):
+            history, best = [dict(line) for line in state["history"]], state["best"]
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             raise UserError(
-                f"{self.path / 'checkpoint.pt'} does not fit what is trained here, another version may have made "
-                "it: start over with --fresh"
+                f"{found} does not fit what is trained here, another version may have made it: "
+                "start over with --fresh"
             ) from None
-        self._write_metrics(state["history"])  # a kill may have come between the checkpoint and this file
-        return state["history"], state["best"]
+        distributed.barrier()  # every process has read it
+        if distributed.rank() == 0:
+            if found != self.checkpoint:
+                found.replace(self.checkpoint)  # or the next epoch would keep the damaged one
+            self._write_metrics(history)  # a kill may have come between the checkpoint and this file
+        return history, best
 
     def save(
         self,
@@ -198,7 +208,7 @@ class JobFolder:
             "history": list(history),
             "best": best,
         }
-        save(self.path / "checkpoint.pt", state)
+        save_and_keep(self.checkpoint, state)
         self._write_metrics(history)
 
     def _write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -215,7 +225,8 @@ class JobFolder:
         digests = {path.name: file_hash(path) for path in others}
         complete = {**result, "model_sha256": file_hash(self.model), "files": digests}
         write_record(self.path / "result.json", complete)
-        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        for path in (self.checkpoint, previous_of(self.checkpoint)):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def log(self, history: Sequence[Mapping[str, float]], quiet: bool, writes: bool) -> Iterator[Log]:

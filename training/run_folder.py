@@ -10,7 +10,7 @@ runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scra
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,15 @@ from configs.reading import differing_keys, load_written, to_yaml
 from configs.schema import Config
 from dataset.prepare import TrainingData
 from errors import UserError
-from files import write_text
+from files import write_atomically
 from training import distributed
 from training.environment import environment
 from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
+from training.record_file import write_record
 
+SIGN = b"# digest "  # begins a config.yaml; earlier versions wrote none
 SEED_FOLDER = re.compile(r"seed(0|-?[1-9][0-9]*)")  # as this program writes it: seed007 is somebody else's
 
 
@@ -54,16 +56,33 @@ class RunFolder:
         """The config that the run was made with.
 
         Raises:
-            UserError: the folder is no run.
+            UserError: the folder is no run, or its config is not as it was written.
         """
-        if not (self.path / "config.yaml").exists():
+        path = self.path / "config.yaml"
+        if not path.exists():
             raise UserError(f"{self.path} is no run (no config.yaml in it): make one with python main.py")
-        return load_written(self.path / "config.yaml")
+        head, _, text = path.read_bytes().partition(b"\n")
+        changed = head.startswith(SIGN) and head.removeprefix(SIGN) != _digest(text)
+        if changed or not text.strip():
+            raise UserError(
+                f"{path} is not as it was written: put it back, or start over with --phase all --fresh"
+            )
+        return load_written(path)
 
     def seeds(self) -> list[int]:
         """Seeds that have a folder, in order."""
         names = [SEED_FOLDER.fullmatch(path.name) for path in self.path.glob("seed*") if path.is_dir()]
         return sorted(int(name[1]) for name in names if name is not None)
+
+
+def write_config(path: Path, config: Config) -> None:
+    """Atomically write a resolved config as YAML with a digest, so that a change does not go unnoticed."""
+    text = to_yaml(config).encode()
+    write_atomically(path, lambda file: file.write(SIGN + _digest(text) + b"\n" + text))
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
 def claim(
@@ -102,8 +121,8 @@ def claim(
         _clear(folder, config, outdated)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_identity(folder.path, data)
-        write_text(folder.path / "config.yaml", to_yaml(config))
-        write_text(folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_config(folder.path / "config.yaml", config)
+        write_record(folder.path / "environment.json", environment())
     distributed.barrier()
 
 
