@@ -127,7 +127,13 @@ def train_stage1(experiment: Experiment, seed: int) -> None:
         return settings.until == "plateau" and plateaued(history, settings.patience, settings.min_delta)
 
     plan = Plan(
-        settings.epochs, settings.batch_size, settings.optimizer, seed, views=config.teacher.views, ended=ended
+        settings.epochs,
+        settings.batch_size,
+        settings.optimizer,
+        seed,
+        views=config.teacher.views,
+        rate_key=experiment.key("crd.optimizer.lr"),
+        ended=ended,
     )
     history = fit(objective, data, plan, machine, folder)
     if distributed.rank() == 0:

@@ -28,6 +28,7 @@ from errors import UserError
 from files import write_text
 from models.checkpoint import file_hash, load_newest, previous_of, save, save_and_keep
 from training import distributed
+from training.rates import rescale_rates
 from training.record_file import read_record, write_record
 
 METRICS, PROJECTIONS = "metrics.jsonl", "projections.pt"
@@ -175,10 +176,12 @@ class JobFolder:
         if not self.checkpoint.exists() and not previous_of(self.checkpoint).exists():
             return [], None
         state, found = load_newest(self.checkpoint)
+        wanted = [group["initial_lr"] for group in optimizer.param_groups]
         try:
             objective.load_state_dict(state["objective"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
+            rescale_rates(optimizer, schedule, wanted)
             history, best = [dict(line) for line in state["history"]], state["best"]
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             raise UserError(

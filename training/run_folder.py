@@ -25,6 +25,7 @@ from training.environment import environment
 from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
+from training.rates import only_rates_of
 from training.record_file import write_record
 
 SIGN = b"# digest "  # begins a config.yaml; earlier versions wrote none
@@ -95,7 +96,7 @@ def claim(
         config: the resolved config.
         data: the images as they are now.
         fresh: remove what `jobs` left, and what was trained from that, and start over.
-        resume: go on with unfinished jobs.
+        resume: go on with unfinished jobs, at other learning rates than before where the config says so.
         jobs: what is about to be trained.
 
     Raises:
@@ -105,7 +106,10 @@ def claim(
     present = folder.present()
     outdated = _with_dependents(config, jobs, present) if fresh else []
     kept = [job for job in present if job not in outdated]
-    _check_origin(folder, config, data, kept, renewed=fresh and not kept)
+    if not (resume and _may_change_rates(folder, config, kept)):
+        _check_config(folder, config, renewed=fresh and not kept)
+    if kept and (folder.path / "config.yaml").exists():
+        check_identity(folder.path, data)
     for job in kept:
         if job in jobs:
             folder.job(job).refuse_lacking()
@@ -126,10 +130,8 @@ def claim(
     distributed.barrier()
 
 
-def _check_origin(
-    folder: RunFolder, config: Config, data: TrainingData, kept: list[JobName], renewed: bool
-) -> None:
-    """Raise `UserError` where `kept` jobs, or a run that is not `renewed`, have another config or other images."""
+def _check_config(folder: RunFolder, config: Config, renewed: bool) -> None:
+    """Raise `UserError` where a run that is not `renewed` has another config."""
     if (folder.path / "config.yaml").exists():
         keys = [] if renewed else differing_keys(folder.config(), config)
         if keys:
@@ -137,10 +139,16 @@ def _check_origin(
                 f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
                 "or start over with --phase all --fresh"
             )
-        if kept:
-            check_identity(folder.path, data)
     elif folder.path.exists() and any(folder.path.iterdir()):
         raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
+
+
+def _may_change_rates(folder: RunFolder, config: Config, present: list[JobName]) -> bool:
+    """Whether a run can go on with this config: it has other learning rates at most, and for unfinished jobs."""
+    if not (folder.path / "config.yaml").exists():
+        return False
+    ended = [job for job in present if folder.job(job).marked]
+    return only_rates_of(folder.config(), config, ended, present)
 
 
 def _clear(folder: RunFolder, config: Config, jobs: list[JobName]) -> None:
