@@ -27,6 +27,7 @@ from diagnostics.cost import Cost, Latency, model_costs
 from diagnostics.plain import to_plain
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
 from files import ARCHIVE_ERRORS
+from models.checkpoint import damaged_entry
 from models.machine import Machine
 from models.taps import TappedModel, blocks_of, default_taps
 
@@ -307,11 +308,14 @@ def read(path: Path) -> Recording:
     Raises:
         ValueError: a file that holds something else.
     """
+    damaged = damaged_entry(path)
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             metas = [Meta.from_json(json.loads(text)) for text in arrays["meta"]]
             models = [_read_one(arrays, meta, f"{number}.") for number, meta in enumerate(metas)]
             shared = {name: arrays[name] for name in SHARED}
             return Recording(Context(**json.loads(str(arrays["context"]))), models=models, **shared)
-    except (KeyError, TypeError, *ARCHIVE_ERRORS) as error:
+    except (KeyError, TypeError, AttributeError, NotImplementedError, *ARCHIVE_ERRORS) as error:
         raise ValueError(f"{path} is no file of predictions: {error}") from None

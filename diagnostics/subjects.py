@@ -13,15 +13,14 @@ from configs.schema import METHODS, Network
 from diagnostics import recording
 from diagnostics.budget import trainings
 from diagnostics.recording import Context, Recording, Subject
-from errors import UserError
+from errors import UserError, warn
 from files import write_atomically
 from models.checkpoint import file_hash, load
 from models.machine import Machine
-from training.crd import PROJECTIONS
-from training.environment import environment
+from training.environment import environment, read_environment
 from training.experiment import Experiment, open_experiment
 from training.identity import check_identity
-from training.job_folder import JobFolder
+from training.job_folder import PROJECTIONS, JobFolder
 from training.job_name import TEACHER, JobName, baseline, stage1, stage2
 from training.run_folder import RunFolder
 
@@ -100,7 +99,7 @@ def _subject(
     aligned: JobFolder | None = None,
 ) -> Subject | None:
     """A network to evaluate, None if it is not finished; `aligned` is the stage 1 that its features are from."""
-    if not job.finished:
+    if not job.marked:
         return None
     job.verified_model()
     projections = aligned and aligned.path / PROJECTIONS
@@ -186,8 +185,9 @@ def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Rec
     path = folder / "predictions.npz"
     try:
         old = recording.read(path) if path.exists() else None
-    except ValueError:
-        old = None  # damaged, or of another version: recorded again below
+    except ValueError as error:  # damaged, or of another version
+        warn(f"{error}: recorded anew")
+        old = None
     new = recording.record(subjects, experiment.data, experiment.machine, _context(experiment), old)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: recording.write(new, file))
@@ -196,7 +196,6 @@ def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Rec
 
 def _context(experiment: Experiment) -> Context:
     config, data = experiment.config, experiment.data
-    trained = experiment.folder.path / "environment.json"
     here = {key: value for key, value in environment().items() if key != "command"}
     return Context(
         run=experiment.folder.path.name,
@@ -205,7 +204,7 @@ def _context(experiment: Experiment) -> Context:
         fingerprint=experiment.data.fingerprint,
         bfloat16=experiment.machine.bfloat16,
         evaluated_on=here,
-        trained_on=json.loads(trained.read_text(encoding="utf-8")) if trained.exists() else None,
+        trained_on=read_environment(experiment.folder.path),
         made_on=_made_on(experiment),
         test=data.identity.of_test,
     )

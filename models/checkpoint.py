@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errors import UserError
+from errors import UserError, warn
 from files import ARCHIVE_ERRORS, write_atomically
 
 
@@ -41,19 +42,60 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_sums(path: Path) -> None:
-    """Raise `UserError` for an archive with an entry that does not match its checksum: torch does not look."""
+def damaged_entry(path: Path) -> str | None:
+    """What of a zip archive (.pt, .npz) is not as it was written by its checksums, None where all is.
+
+    torch does not look at them, numpy not at all of them. A file that is no archive is none of this function's.
+    """
     try:
         if not zipfile.is_zipfile(path):
-            return
+            return None
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except ARCHIVE_ERRORS:
-        damaged = "its list of entries"
+            return archive.testzip()
+    except (*ARCHIVE_ERRORS, NotImplementedError):
+        return "its list of entries"
+
+
+def _check_sums(path: Path) -> None:
+    damaged = damaged_entry(path)
     if damaged is not None:
         raise UserError(
             f"{path} is damaged ({damaged} is not as it was written): take another copy, or start over"
         )
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_suffix(f".previous{path.suffix}")
+
+
+def save_and_keep(path: Path, content: Mapping[str, Any]) -> None:
+    """`save`, keeping what was there as `previous_of(path)`; one of the two is whole at any moment."""
+    if path.exists():
+        previous = previous_of(path)
+        previous.unlink(missing_ok=True)
+        try:
+            os.link(path, previous)
+        except OSError:  # a file system without hard links
+            path.replace(previous)
+    save(path, content)
+
+
+def load_newest(path: Path) -> tuple[dict[str, Any], Path]:
+    """What `save_and_keep` wrote last and where it was: where that is damaged, the one before it, with a word.
+
+    Raises:
+        UserError: neither can be read.
+    """
+    previous = previous_of(path)
+    try:
+        return load(path), path
+    except UserError as error:
+        if not previous.exists():
+            raise
+        content = load(previous)
+        warn(f"{error}; going on from the one before it, {previous.name}")
+        return content, previous
 
 
 def load_weights(model: nn.Module, path: Path, arch: str) -> None:

@@ -5,7 +5,6 @@ The same records give the same report.json and report.html, byte for byte.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from study.results import (
     SummaryRow,
     conclude,
 )
+from training.environment import read_environment
 
 FIGURES = ("frontier", "following", "inheritance", "accuracy", "examples")  # how names of figures begin
 NO_EXAMPLES = "Example images were not asked for."
@@ -116,8 +116,8 @@ def _unrecorded(context: StudyContext) -> list[str]:
 
 def _environments(recorded: Sequence[RecordedRun]) -> list[dict[str, Any]]:
     """The different versions and machines that the runs were trained with."""
-    paths = [place.run / "environment.json" for place in recorded]
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    read = [read_environment(place.run) for place in recorded]
+    found = [known for known in read if known is not None]
     for known in found:
         known.pop("command", None)
     return [known for number, known in enumerate(found) if known not in found[:number]]

@@ -101,7 +101,7 @@ def fingerprint(config: Config, job: JobName) -> str:
 def copy_job(source: JobFolder, target: JobFolder) -> None:
     """Copy a finished job to where another run has it; an interrupted copy leaves nothing that looks finished."""
     partial = target.path.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    JobFolder(partial).clear()
     shutil.copytree(source.path, partial)
     target.clear()
     partial.rename(target.path)

@@ -125,6 +125,9 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
         seed,
         views=config.teacher.views,
         candidates=config.kd.epochs,
+        rate_key="baselines.optimizer.lr"
+        if name == method
+        else f"baselines.variants.{name}.baselines.optimizer.lr",
     )
     history = fit(objective, data, plan, machine, folder)
     if distributed.rank() == 0:

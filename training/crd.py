@@ -21,11 +21,11 @@ from training import distributed
 from training.alignment import TAPS, HierarchicalLoss, build_losses
 from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, fit, seed_everything
 from training.experiment import Experiment
+from training.job_folder import PROJECTIONS
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
 from training.weights import of_batch, weights_by_errors
 
-PROJECTIONS = "projections.pt"  # stage 1's linear maps, for later comparisons of features
 HELD_OUT = 1000  # images on which alignment is reported
 
 
@@ -135,7 +135,13 @@ def train_stage1(experiment: Experiment, seed: int) -> None:
         return settings.until == "plateau" and plateaued(history, settings.patience, settings.min_delta)
 
     plan = Plan(
-        settings.epochs, settings.batch_size, settings.optimizer, seed, views=config.teacher.views, ended=ended
+        settings.epochs,
+        settings.batch_size,
+        settings.optimizer,
+        seed,
+        views=config.teacher.views,
+        rate_key=experiment.key("crd.optimizer.lr"),
+        ended=ended,
     )
     history = fit(objective, data, plan, machine, folder)
     if distributed.rank() == 0:

@@ -5,7 +5,6 @@ Letters: B batch.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from dataset.prepare import TrainingData
 from errors import UserError
 from models.machine import Machine
 from training import distributed
+from training.divergence import Place, refuse_divergence, refuse_infinite, told_where
 from training.job_folder import JobFolder
 
 EVALUATION_BATCH = 500
@@ -73,7 +73,8 @@ class Plan:
 
     Training epoch e has the order and the view of epoch (first_epoch + e) of a training that starts at 0, the
     view modulo `views` where that is not 0. Where validation decides, it is between the last `candidates` epochs,
-    or all with 0: a two-stage student has its stage 2 to choose from, so end-to-end ones get as many.
+    or all with 0: a two-stage student has its stage 2 to choose from, so end-to-end ones get as many. A message
+    names the learning rate as `rate_key`.
     """
 
     epochs: int
@@ -83,6 +84,7 @@ class Plan:
     first_epoch: int = 0
     views: int = 0
     candidates: int = 0
+    rate_key: str = "optimizer.lr"
     ended: Callable[[Sequence[Measures]], bool] = lambda history: False
 
     def view(self, epoch: int) -> int:
@@ -145,42 +147,26 @@ def train_one_epoch(
     """One pass over `batches`; gives the mean of every term.
 
     Raises:
-        UserError: a term that is not finite.
+        DivergedError: a term that is not finite.
     """
     sums: dict[str, Tensor] = {}
+    recent: list[tuple[float, dict[str, Tensor]]] = []  # of the steps since the last look, with their rates
     steps = 0
     for batch in batches:
+        rate = optimizer.param_groups[0]["lr"]
         values = train_step(objective, batch, optimizer, machine)
         schedule.step()
         sums = {name: sums[name] + value if name in sums else value.double() for name, value in values.items()}
+        recent.append((rate, values))
         steps += 1
         if steps % LOOK_EVERY == 0:
-            progress.set_postfix(_finite(sums, steps), refresh=False)
+            refuse_divergence(recent, steps)
+            recent.clear()
+            means = {name: total.item() / steps for name, total in sums.items()}
+            progress.set_postfix(means, refresh=False)
         progress.update()
-    means = {name: distributed.mean(total) for name, total in sums.items()}
-    return _finite(means, steps)
-
-
-def _finite(sums: dict[str, Tensor], steps: int) -> Measures:
-    means = {name: total.item() / steps for name, total in sums.items()}
-    for name, value in means.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"{name} became {value}: training stopped, lower the phase's optimizer.lr or use precision=float32"
-            )
-    return means
-
-
-def _refuse_divergence(measures: Measures, model: nn.Module) -> None:
-    """A network that diverged in the last step of an epoch is not done, though its terms were finite till then."""
-    for name, value in measures.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"{name} became {value} after an epoch: training stopped, lower the phase's optimizer.lr"
-            )
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(f"{name} is no longer finite after an epoch: lower the phase's optimizer.lr")
+    refuse_divergence(recent, steps)
+    return {name: distributed.mean(total).item() / steps for name, total in sums.items()}
 
 
 @torch.no_grad()
@@ -234,6 +220,10 @@ def fit(
 
     Returns:
         What was measured in each epoch, in order.
+
+    Raises:
+        UserError: batches that the processes cannot share, a checkpoint that does not fit, or a training that
+            diverged, of which the last good checkpoint stays.
     """
     world, rank = distributed.world_size(), distributed.rank()
     if min(plan.batch_size, len(data.train)) % world:
@@ -263,10 +253,11 @@ def fit(
             objective.train()
             with log.progress(f"{folder.name} {epoch + 1}/{plan.epochs}", steps) as progress:
                 rate = optimizer.param_groups[0]["lr"]
-                means = train_one_epoch(trained, batches(epoch), optimizer, schedule, machine, progress)
-            seconds = time.perf_counter() - started
-            measures = distributed.from_first(objective.measure())  # so that all decide the same
-            _refuse_divergence(measures, objective.model)
+                with told_where(Place(folder.path, plan.rate_key, epoch + 1, rate, steps, machine.bfloat16)):
+                    means = train_one_epoch(trained, batches(epoch), optimizer, schedule, machine, progress)
+                    seconds = time.perf_counter() - started
+                    measures = distributed.from_first(objective.measure())  # so that all decide the same
+                    refuse_infinite(measures, objective, optimizer)
             history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **measures})
             if epoch >= plan.epochs - (plan.candidates or plan.epochs):
                 best = _better(best, history[-1], objective.model)

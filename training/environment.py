@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from errors import UserError, warn
 from training import distributed
+from training.record_file import read_record
 
 
 def environment() -> dict[str, Any]:
@@ -30,6 +32,18 @@ def environment() -> dict[str, Any]:
         "processes": distributed.world_size(),
         "git": _git_state(),
     }
+
+
+def read_environment(folder: Path) -> dict[str, Any] | None:
+    """What environment.json of a run says; None where there is none, or one that is damaged, with a word."""
+    path = folder / "environment.json"
+    if not path.exists():
+        return None
+    try:
+        return read_record(path, "where the run was trained is left out")
+    except UserError as error:
+        warn(str(error))
+        return None
 
 
 def _git_state() -> dict[str, Any]:

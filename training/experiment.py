@@ -34,6 +34,10 @@ class Experiment:
         """The same with a variant's settings; its stages have folders of their own."""
         return replace(self, config=self.config.variant(name), variant=name) if name else self
 
+    def key(self, name: str) -> str:
+        """Where the config has a setting of crd or kd for this experiment's variant alone."""
+        return f"variants.{self.variant}.{name}" if self.variant else name
+
     def stage1(self, seed: int) -> JobFolder:
         """The stage 1 of this experiment's variant: its own, or the one that it shares."""
         return self.folder.job(stage1_of(self.config, seed, self.variant))

@@ -1,18 +1,19 @@
 """The folder of one trained network: a checkpoint while it trains, weights and a result when it is done.
 
-checkpoint.pt   all that is needed to go on, gone when training is done
+checkpoint.pt   all that is needed to go on, and checkpoint.previous.pt of the epoch before; gone when it is done
 metrics.jsonl   one line an epoch, a function of config and seed alone
 timing.jsonl    one line an epoch as it was run, images per second
 events.*        the same for TensorBoard
 model.pt        the network as a plain state dict
-result.json     the last line of all: written when everything else is there
+projections.pt  of stage 1: its linear maps, for later comparisons of features
+result.json     the mark of being finished, with digests of the others: written last, and the first to go
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,12 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import write_text
-from models.checkpoint import file_hash, load, save
+from models.checkpoint import file_hash, load_newest, previous_of, save, save_and_keep
+from training import distributed
+from training.rates import rescale_rates
+from training.record_file import read_record, write_record
+
+METRICS, PROJECTIONS = "metrics.jsonl", "projections.pt"
 
 # what a person sees of an epoch, all of it stands in metrics.jsonl
 SHOWN = {
@@ -64,61 +70,130 @@ class JobFolder:
         return self.path / "model.pt"
 
     @property
-    def finished(self) -> bool:
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def marked(self) -> bool:
+        """Whether training has ended, whatever became of its files since."""
         return (self.path / "result.json").exists()
 
     @property
-    def unfinished(self) -> bool:
-        return self.path.exists() and not self.finished
-
-    def verified_model(self) -> Path:
-        """The file of weights, after a look whether it is the one that training left.
+    def finished(self) -> bool:
+        """Whether training has ended and all that it left is there.
 
         Raises:
-            UserError: it was removed, replaced or edited.
+            UserError: result.json is damaged.
         """
-        if not self.model.exists():
-            raise UserError(
-                f"{self.model} is gone, and {self.name} was finished: put it back or train it with --fresh"
-            )
-        if file_hash(self.model) != self.result()["model_sha256"]:
-            raise UserError(
-                f"{self.model} is not the file that training left: put that back, or train it with --fresh"
-            )
+        return self.marked and not self.lacking()
+
+    @property
+    def unfinished(self) -> bool:
+        return self.path.exists() and not self.marked
+
+    def lacking(self) -> list[str]:
+        """Files that a job which ended has lost."""
+        names = [self.model.name, *self.result().get("files", {})]
+        return [name for name in names if not (self.path / name).exists()]
+
+    def refuse_lacking(self) -> None:
+        """Raise `UserError` for a job that ended and has lost files since: training would not say so."""
+        if self.marked and self.lacking():
+            raise UserError(f"{self.path / self.lacking()[0]} is gone, and {self.name} was finished: {self._mend}")
+
+    @property
+    def _mend(self) -> str:
+        return "put it back, or train it with --fresh"
+
+    def verified_model(self) -> Path:
+        """The file of weights, after a look whether all files are those that training left.
+
+        Raises:
+            UserError: one was removed, replaced or edited.
+        """
+        self.refuse_lacking()
+        result = self.result()
+        for name, digest in {self.model.name: result["model_sha256"], **result.get("files", {})}.items():
+            if file_hash(self.path / name) != digest:
+                raise UserError(f"{self.path / name} is not the file that training left: {self._mend}")
         return self.model
 
     def result(self) -> dict[str, Any]:
-        result: dict[str, Any] = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        """What training reached, and digests of its files.
+
+        Raises:
+            UserError: result.json is not there, or not as it was written.
+        """
+        result = read_record(self.path / "result.json", self._mend)
+        if not isinstance(result.get("model_sha256"), str):
+            raise UserError(f"{self.path / 'result.json'} names no model_sha256: {self._mend}")
         return result
 
     def history(self) -> list[dict[str, float]]:
-        """What was measured in each epoch that is done."""
-        metrics = self.path / "metrics.jsonl"
-        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-        return [json.loads(line) for line in lines]
+        """What was measured in each epoch that is done.
+
+        Raises:
+            UserError: a line that is none.
+        """
+        metrics = self.path / METRICS
+        try:
+            lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+            return [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError):
+            raise UserError(f"{metrics} is damaged: {self._mend}") from None
+
+    def epochs_done(self) -> int:
+        """Epochs of an unfinished job that are done, as far as its files say."""
+        metrics = self.path / METRICS
+        return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+
+    def unmark(self) -> None:
+        """Have the job count as unfinished from now on."""
+        self._remove(lambda: (self.path / "result.json").unlink(missing_ok=True))
 
     def clear(self) -> None:
-        """Remove the folder and all in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder and all in it, the mark of being finished first.
+
+        Raises:
+            UserError: something could not be removed.
+        """
+        if self.path.exists():
+            self.unmark()
+            self._remove(lambda: shutil.rmtree(self.path))
+
+    def _remove(self, remove: Callable[[], object]) -> None:
+        try:
+            remove()
+        except OSError as error:
+            where = error.filename or self.path
+            raise UserError(f"{where} cannot be removed ({error.strerror}): remove {self.path} by hand") from None
 
     def restore(
         self, objective: nn.Module, optimizer: Optimizer, schedule: LRScheduler
     ) -> tuple[list[dict[str, float]], dict[str, Any] | None]:
         """Fill all three from the checkpoint, where there is one; gives the history and the best epoch."""
-        if not (self.path / "checkpoint.pt").exists():
+        self.refuse_lacking()
+        if not self.checkpoint.exists() and not previous_of(self.checkpoint).exists():
             return [], None
-        state = load(self.path / "checkpoint.pt")
+        state, found = load_newest(self.checkpoint)
+        wanted = [group["initial_lr"] for group in optimizer.param_groups]
         try:
             objective.load_state_dict(state["objective"])
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
-        except (KeyError, RuntimeError, ValueError):
+            rescale_rates(optimizer, schedule, wanted)
+            history, best = [dict(line) for line in state["history"]], state["best"]
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             raise UserError(
-                f"{self.path / 'checkpoint.pt'} does not fit what is trained here, another version may have made "
-                "it: start over with --fresh"
+                f"{found} does not fit what is trained here, another version may have made it: "
+                "start over with --fresh"
             ) from None
-        self._write_metrics(state["history"])  # a kill may have come between the checkpoint and this file
-        return state["history"], state["best"]
+        distributed.barrier()  # every process has read it
+        if distributed.rank() == 0:
+            if found != self.checkpoint:
+                found.replace(self.checkpoint)  # or the next epoch would keep the damaged one
+            self._write_metrics(history)  # a kill may have come between the checkpoint and this file
+        return history, best
 
     def save(
         self,
@@ -136,12 +211,12 @@ class JobFolder:
             "history": list(history),
             "best": best,
         }
-        save(self.path / "checkpoint.pt", state)
+        save_and_keep(self.checkpoint, state)
         self._write_metrics(history)
 
     def _write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
         write_text(
-            self.path / "metrics.jsonl",
+            self.path / METRICS,
             "".join(json.dumps(dict(line), allow_nan=False) + "\n" for line in history),
         )
 
@@ -149,9 +224,12 @@ class JobFolder:
         """Write the weights, then the result, and drop the checkpoint."""
         self.path.mkdir(parents=True, exist_ok=True)
         save(self.model, {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
-        complete = {**result, "model_sha256": file_hash(self.model)}
-        write_text(self.path / "result.json", json.dumps(complete, indent=2, allow_nan=False) + "\n")
-        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+        others = [self.path / name for name in (METRICS, PROJECTIONS) if (self.path / name).exists()]
+        digests = {path.name: file_hash(path) for path in others}
+        complete = {**result, "model_sha256": file_hash(self.model), "files": digests}
+        write_record(self.path / "result.json", complete)
+        for path in (self.checkpoint, previous_of(self.checkpoint)):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def log(self, history: Sequence[Mapping[str, float]], quiet: bool, writes: bool) -> Iterator[Log]:

@@ -141,6 +141,7 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
         seed,
         first_epoch=config.crd.epochs,
         views=config.teacher.views,
+        rate_key=experiment.key("kd.optimizer.lr"),
     )
     history = fit(objective, data, plan, machine, folder)
     if distributed.rank() == 0:

@@ -146,7 +146,7 @@ def _check_sources(phase: str, experiment: Experiment) -> None:
     coming = [job.name for job in jobs]
     for job in jobs:
         for source in needs(config, job.name):
-            if not folder.job(source).finished and source not in coming:
+            if source not in coming and not folder.job(source).finished:
                 raise UserError(_missing(source, job.name, folder))
 
 

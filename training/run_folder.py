@@ -10,7 +10,8 @@ runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scra
 
 from __future__ import annotations
 
-import json
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,17 @@ from configs.reading import differing_keys, load_written, to_yaml
 from configs.schema import Config
 from dataset.prepare import TrainingData
 from errors import UserError
-from files import write_text
+from files import write_atomically
 from training import distributed
 from training.environment import environment
 from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
+from training.rates import only_rates_of
+from training.record_file import write_record
+
+SIGN = b"# digest "  # begins a config.yaml; earlier versions wrote none
+SEED_FOLDER = re.compile(r"seed(0|-?[1-9][0-9]*)")  # as this program writes it: seed007 is somebody else's
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,33 @@ class RunFolder:
         """The config that the run was made with.
 
         Raises:
-            UserError: the folder is no run.
+            UserError: the folder is no run, or its config is not as it was written.
         """
-        if not (self.path / "config.yaml").exists():
+        path = self.path / "config.yaml"
+        if not path.exists():
             raise UserError(f"{self.path} is no run (no config.yaml in it): make one with python main.py")
-        return load_written(self.path / "config.yaml")
+        head, _, text = path.read_bytes().partition(b"\n")
+        changed = head.startswith(SIGN) and head.removeprefix(SIGN) != _digest(text)
+        if changed or not text.strip():
+            raise UserError(
+                f"{path} is not as it was written: put it back, or start over with --phase all --fresh"
+            )
+        return load_written(path)
 
     def seeds(self) -> list[int]:
         """Seeds that have a folder, in order."""
-        names = [path.name.removeprefix("seed") for path in self.path.glob("seed*") if path.is_dir()]
-        return sorted(int(name) for name in names if name.lstrip("-").isdigit())
+        names = [SEED_FOLDER.fullmatch(path.name) for path in self.path.glob("seed*") if path.is_dir()]
+        return sorted(int(name[1]) for name in names if name is not None)
+
+
+def write_config(path: Path, config: Config) -> None:
+    """Atomically write a resolved config as YAML with a digest, so that a change does not go unnoticed."""
+    text = to_yaml(config).encode()
+    write_atomically(path, lambda file: file.write(SIGN + _digest(text) + b"\n" + text))
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:16].encode()
 
 
 def claim(
@@ -73,7 +96,7 @@ def claim(
         config: the resolved config.
         data: the images as they are now.
         fresh: remove what `jobs` left, and what was trained from that, and start over.
-        resume: go on with unfinished jobs.
+        resume: go on with unfinished jobs, at other learning rates than before where the config says so.
         jobs: what is about to be trained.
 
     Raises:
@@ -82,33 +105,62 @@ def claim(
     """
     present = folder.present()
     outdated = _with_dependents(config, jobs, present) if fresh else []
-    if (folder.path / "config.yaml").exists():
-        keys = differing_keys(folder.config(), config)
-        if keys and (not fresh or any(job not in outdated for job in present)):
-            raise UserError(
-                f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
-                "or start over with --phase all --fresh"
-            )
-        if any(job not in outdated for job in present):
-            check_identity(folder.path, data)
-    elif folder.path.exists() and any(folder.path.iterdir()):
-        raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
+    kept = [job for job in present if job not in outdated]
+    if not (resume and _may_change_rates(folder, config, kept)):
+        _check_config(folder, config, renewed=fresh and not kept)
+    if kept and (folder.path / "config.yaml").exists():
+        check_identity(folder.path, data)
+    for job in kept:
+        if job in jobs:
+            folder.job(job).refuse_lacking()
     unfinished = [folder.job(job) for job in jobs if folder.job(job).unfinished]
     if unfinished and not (fresh or resume):
-        done = len(unfinished[0].history())
+        done = unfinished[0].epochs_done()
         raise UserError(
             f"{unfinished[0].path} is unfinished ({done} epochs done): "
             "go on with --resume or start over with --fresh"
         )
     distributed.barrier()  # every process has looked before the first of them writes
     if distributed.rank() == 0:
-        for job in outdated:
-            folder.job(job).clear()
+        _clear(folder, config, outdated)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_identity(folder.path, data)
-        write_text(folder.path / "config.yaml", to_yaml(config))
-        write_text(folder.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_config(folder.path / "config.yaml", config)
+        write_record(folder.path / "environment.json", environment())
     distributed.barrier()
+
+
+def _check_config(folder: RunFolder, config: Config, renewed: bool) -> None:
+    """Raise `UserError` where a run that is not `renewed` has another config."""
+    if (folder.path / "config.yaml").exists():
+        keys = [] if renewed else differing_keys(folder.config(), config)
+        if keys:
+            raise UserError(
+                f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
+                "or start over with --phase all --fresh"
+            )
+    elif folder.path.exists() and any(folder.path.iterdir()):
+        raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
+
+
+def _may_change_rates(folder: RunFolder, config: Config, present: list[JobName]) -> bool:
+    """Whether a run can go on with this config: it has other learning rates at most, and for unfinished jobs."""
+    if not (folder.path / "config.yaml").exists():
+        return False
+    ended = [job for job in present if folder.job(job).marked]
+    return only_rates_of(folder.config(), config, ended, present)
+
+
+def _clear(folder: RunFolder, config: Config, jobs: list[JobName]) -> None:
+    """Remove what jobs left. No mark outlives that of a job it was trained from, wherever this is interrupted."""
+    waiting = list(jobs)
+    while waiting:
+        sources = {TEACHER, *(source for job in waiting for source in needs(config, job))}
+        for job in [job for job in waiting if job not in sources] or list(waiting):
+            folder.job(job).unmark()
+            waiting.remove(job)
+    for job in jobs:
+        folder.job(job).clear()
 
 
 def _with_dependents(config: Config, jobs: list[JobName], present: list[JobName]) -> list[JobName]:

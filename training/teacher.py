@@ -49,7 +49,8 @@ def train_teacher(experiment: Experiment) -> None:
     seed_everything(settings.seed)
     model = machine.place(_untrained(experiment))
     objective = CrossEntropy(model, data, machine).to(machine.device)
-    plan = Plan(settings.epochs, settings.batch_size, settings.optimizer, settings.seed)
+    rate = "teacher.optimizer.lr"
+    plan = Plan(settings.epochs, settings.batch_size, settings.optimizer, settings.seed, rate_key=rate)
     history = fit(objective, data, plan, machine, experiment.folder.teacher)
     _finish(experiment, model, {"source": "trained", "epochs": len(history)})
 
@@ -99,7 +100,7 @@ def check_teacher(experiment: Experiment, renewed: bool) -> None:
 def _refuse_another_file(experiment: Experiment) -> None:
     """A given file that has changed since the run copied it is another teacher."""
     path, folder = experiment.config.teacher.checkpoint, experiment.folder.teacher
-    if path is None or not folder.finished or not path.exists():
+    if path is None or not folder.marked or not path.exists():
         return
     copied = folder.result().get("source_sha256")
     if copied is not None and copied != file_hash(path):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -30,11 +29,13 @@ from diagnostics.recording import History, Subject
 from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
 from diagnostics.shortcut.measures import Shown
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
-from errors import UserError
-from files import ARCHIVE_ERRORS, write_atomically, write_text
+from errors import UserError, warn
+from files import ARCHIVE_ERRORS, write_atomically
+from models.checkpoint import damaged_entry
 from models.machine import Machine
 from models.taps import head_inputs
 from models.zoo import classifier
+from training.record_file import read_record, write_record
 
 TAPS = ("penultimate", "last")
 ALIGNMENT = ("cosine_last", "explained_last")  # the same of stage 1
@@ -283,22 +284,19 @@ def write(recording: CueRecording, folder: Path) -> None:
     buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
     np.savez_compressed(buffer, **{name: getattr(recording, name) for name in names})
     write_atomically(folder / "cues.npz", lambda file: file.write(buffer.getbuffer()))
-    write_text(
-        folder / "cues.json",
-        json.dumps({**to_plain(recording.about), "models": to_plain(recording.models)}, indent=1) + "\n",
-    )
+    write_record(folder / "cues.json", {**to_plain(recording.about), "models": to_plain(recording.models)})
 
 
 def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
     """Whether `folder` has a recording of just these models: method -> hash of its weights."""
-    path = folder / "cues.json"
-    if not path.exists():
+    if not (folder / "cues.json").exists():
         return False
     try:
-        models = json.loads(path.read_text(encoding="utf-8"))["models"]
-        return {model["method"]: model["weights_hash"] for model in models} == dict(weights_hashes)
-    except (KeyError, TypeError, ValueError):
-        return False  # damaged: it is made again
+        models = read(folder).models
+    except UserError as error:
+        warn(str(error))
+        return False
+    return {model.method: model.weights_hash for model in models} == dict(weights_hashes)
 
 
 def read(folder: Path) -> CueRecording:
@@ -307,12 +305,14 @@ def read(folder: Path) -> CueRecording:
     Raises:
         UserError: files that are not as they were written.
     """
+    mend = "--phase study makes it again"
+    about = read_record(folder / "cues.json", mend)
+    damaged = damaged_entry(folder / "cues.npz")
     try:
-        about = json.loads((folder / "cues.json").read_text(encoding="utf-8"))
+        if damaged is not None:
+            raise ValueError(damaged)
         models = about.pop("models")
         with open(folder / "cues.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return CueRecording(About(**about), [CuedModel.from_json(model) for model in models], **dict(arrays))
-    except (AttributeError, KeyError, TypeError, *ARCHIVE_ERRORS):
-        raise UserError(
-            f"{folder}: cues.json or cues.npz is damaged: remove both, --phase study makes them again"
-        ) from None
+    except (AttributeError, KeyError, TypeError, NotImplementedError, *ARCHIVE_ERRORS):
+        raise UserError(f"{folder}: cues.json or cues.npz is damaged: {mend}") from None

@@ -152,7 +152,7 @@ def test_a_recording_of_before_is_read(recorded, tmp_path):
     write(recorded[2], tmp_path)
     path = tmp_path / "cues.json"
     values = json.loads(path.read_text())
-    del values["temperature"]
+    del values["temperature"], values["version"], values["digest"]
     for model in values["models"]:
         for name in ("held_out_kl", "held_out_top1", "held_out_unbiased"):
             del model[name]
@@ -183,8 +183,6 @@ def test_a_damaged_recording_is_named(recorded, tmp_path, name):
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match="is damaged: remove both"):
+    with pytest.raises(UserError, match=r"cues\.(json|npz) .*--phase study makes it again"):
         read(tmp_path)
-    assert up_to_date(tmp_path, {"teacher": "hash of teacher", "two_stage": "hash of two_stage"}) == (
-        name == "cues.npz"
-    )
+    assert not up_to_date(tmp_path, {"teacher": "hash of teacher", "two_stage": "hash of two_stage"})

@@ -1,0 +1,105 @@
+"""A training that diverged: found before its epoch counts, told with its place and a mend that fits the cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from errors import UserError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training is, for the message."""
+
+    job: Path  # its folder
+    rate_key: str  # of the config
+    epoch: int  # from 1
+    rate: float  # as the epoch began
+    steps: int  # an epoch
+    bfloat16: bool
+
+    def advice(self, first_step: bool) -> str:
+        """What is worth trying, the likeliest first."""
+        lower = f"go on with --resume --set {self.rate_key}=VALUE, a smaller one"
+        if self.bfloat16:
+            return f"start over with --set precision=float32 and --fresh, or {lower}"
+        if first_step:  # nothing was learnt yet, so no rate is to blame
+            return "no step was made yet: look at the given weights, the temperatures and the weights of the terms"
+        return lower
+
+
+class DivergedError(Exception):
+    """What is not finite, and where it was seen first; becomes a `UserError` in `told_where`."""
+
+    def __init__(self, what: str, step: int | None = None, rate: float | None = None) -> None:
+        super().__init__(what)
+        self.what, self.step, self.rate = what, step, rate
+
+
+@contextmanager
+def told_where(place: Place) -> Iterator[None]:
+    """Turn `DivergedError` into one line.
+
+    Raises:
+        UserError: names phase, epoch, step, term and learning rate, and what to do.
+    """
+    try:
+        yield
+    except DivergedError as found:
+        first = place.epoch == found.step == 1
+        where = "at the end" if found.step is None else f"step {found.step} of {place.steps}"
+        rate = place.rate if found.rate is None else found.rate
+        kept = "nothing is kept of it yet" if place.epoch == 1 else f"epoch {place.epoch - 1} is kept"
+        raise UserError(
+            f"{place.job.name} diverged in epoch {place.epoch}, {where}: {found.what} "
+            f"at a learning rate of {rate:g}; {kept} in {place.job}: {place.advice(first)}"
+        ) from None
+
+
+def refuse_divergence(recent: Sequence[tuple[float, Mapping[str, Tensor]]], steps: int) -> None:
+    """Raise `DivergedError` for the first of the last steps with a term that is not finite.
+
+    Args:
+        recent: learning rate and terms, scalars on the device, of each.
+        steps: of this epoch, the last of them included.
+    """
+    if not recent:
+        return
+    names = list(recent[0][1])
+    finite = torch.stack([torch.stack([terms[name].double() for name in names]) for _, terms in recent]).isfinite()
+    if finite.all():  # one look at the device
+        return
+    position = int((~finite).any(dim=1).int().argmax())
+    rate, terms = recent[position]
+    bad = [name for name in names if not math.isfinite(terms[name].item())]
+    name = next((name for name in bad if name != "loss"), "loss")  # the sum is not what is to blame
+    raise DivergedError(f"{name} became {terms[name].item()}", steps - len(recent) + position + 1, rate)
+
+
+def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, optimizer: Optimizer) -> None:
+    """Raise `DivergedError` for measures, weights, batch statistics, banks or momenta that are not finite.
+
+    A network that diverged in the last step of an epoch is not done, though its terms were finite till then.
+    """
+    for name, value in measures.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"{name} became {value}")
+    for name, tensor in objective.state_dict().items():
+        if not _is_finite(tensor):
+            raise DivergedError(f"{name.removeprefix('model.')} is no longer finite")
+    for state in optimizer.state.values():
+        for name, value in state.items():
+            if not _is_finite(value):
+                raise DivergedError(f"the optimizer's {name} is no longer finite")
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())

@@ -1,0 +1,52 @@
+"""JSON files that tell a change: the last value of each is a digest of all others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from errors import UserError
+from files import write_text
+
+DIGEST, VERSION = "digest", "version"  # either tells that the other belongs there
+
+
+def write_record(path: Path, values: Mapping[str, Any]) -> None:
+    """Atomically write values that JSON has, none of them NaN or infinite, and their digest."""
+    record = {VERSION: 2, **values}
+    write_text(path, json.dumps({**record, DIGEST: _digest(record)}, indent=2, allow_nan=False) + "\n")
+
+
+def read_record(path: Path, mend: str) -> dict[str, Any]:
+    """What `write_record` wrote, without the digest; a file of an earlier version has none to compare.
+
+    Args:
+        mend: what to do about a file that is damaged, for the message.
+
+    Raises:
+        UserError: the file is not there, or not as it was written.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is gone: {mend}") from None
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: {mend}") from None
+    if not isinstance(values, dict) or not _is_whole(values):
+        raise UserError(f"{path} is not as it was written: {mend}")
+    return {name: value for name, value in values.items() if name not in (DIGEST, VERSION)}
+
+
+def _is_whole(values: dict[str, Any]) -> bool:
+    if DIGEST not in values and VERSION not in values:
+        return True  # of an earlier version
+    rest = {name: value for name, value in values.items() if name != DIGEST}
+    return bool(values.get(DIGEST) == _digest(rest))
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of values without their digest, the first 16 hex digits."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
