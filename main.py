@@ -49,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
     parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
+    parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
     arguments = parser.parse_args()
     if not arguments.phase and not arguments.help_config:

@@ -47,7 +47,7 @@ EXPORT_IMAGES = 256  # test images on which an exported file is compared with th
 
 
 # what each way of calling reads; anything else that is given with it is refused, since it would be ignored
-ALWAYS = {"quiet"}
+ALWAYS = {"quiet", "debug"}
 CHOOSES = {"config", "set", "output_dir"}
 READS = {
     "--counts": {"counts", "json"},
@@ -93,6 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     return parser
 
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from configs.merge import merge
-from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, about
+from configs.names import RunName, VariantName
+from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, Seed, about
 from configs.study import Study
 
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
-VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Method = Literal["scratch", "kd", "crd", "crd_kd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
@@ -45,7 +45,7 @@ class Data(Section):
     std: Annotated[list[Deviation], Field(min_length=3, max_length=3)] | None = about(
         None, "channel deviations in 0..1 (default: of the training images)"
     )
-    seed: int = about(0, "seed of the split and of the augmented views, shared by all training seeds")
+    seed: Seed = about(0, "seed of the split and of the augmented views, shared by all training seeds")
     cache_dir: Path = about(Path("data/cache"), "where decoded images and cached teacher outputs are kept")
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ class Shortcut(Section):
         "biased", "cues of the teacher's training images: as `conflicting` says, or uniform"
     )
     students: Literal["biased", "unbiased"] = about("biased", "the same of the images that students train on")
-    seed: int = about(0, "seed of the map from classes to cues and of each image's cue")
+    seed: Seed = about(0, "seed of the map from classes to cues and of each image's cue")
     file: Path | None = about(None, "CSV with the columns file,cue: cues that a folder's images have already")
     test_cues: Count = about(10, "cues that each test image is shown under, a fixed sample where there are more")
 
@@ -117,7 +117,7 @@ class Teacher(Network):
     arch: str = about("resnet20", "as student.arch")
     checkpoint: Path | None = about(None, "a trained teacher: our model.pt or a state dict that fits teacher.arch")
     init: Path | None = about(None, "weights that the teacher's own training starts from (--phase teacher)")
-    seed: int = about(0, "seed of the teacher's own training")
+    seed: Seed = about(0, "seed of the teacher's own training")
     epochs: Count = about(30, "epochs of the teacher's own training")
     batch_size: Count = about(128, "images a step")
     optimizer: Optimizer = about(Optimizer(), "the teacher's optimizer")
@@ -229,8 +229,8 @@ class Baselines(Section):
 
 
 class Config(Section):
-    name: str = about("digits", "name of the run: files go to OUTPUT_DIR/name", pattern=r"^[\w.-]+$")
-    seeds: Annotated[list[int], Field(min_length=1)] = about([0], "training seeds of the student side")
+    name: RunName = about("digits", "name of the run: files go to OUTPUT_DIR/name")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = about([0], "training seeds of the student side")
     precision: Literal["auto", "float32", "bfloat16"] = about(
         "auto", "auto picks bfloat16 where the hardware multiplies it natively"
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from configs.names import check_name
 from configs.section import Positive, Section, about
 
 MARGIN = 0.02  # of a hypothesis that states neither a margin nor what the difference exceeds
-Name = Annotated[str, Field(pattern=r"^\w+$")]
+Name = Annotated[str, Field(pattern=r"^\w+$"), AfterValidator(check_name)]
 
 
 class Hypothesis(Section):
