@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from configs.merge import merge
 from configs.names import RunName, VariantName
@@ -105,6 +105,13 @@ class Network(Section):
         "two module names, shallow first, with :input behind a name for what the module reads (default: the end "
         "of the block before the last, and what the classifier reads)",
     )
+
+    @field_validator("taps")
+    @classmethod
+    def _two_places(cls, taps: list[str] | None) -> list[str] | None:
+        if taps is not None and taps[0] == taps[1]:
+            raise ValueError("both taps are the same, name a shallower and a deeper module")
+        return taps
 
 
 class Student(Network):
@@ -226,6 +233,13 @@ class Baselines(Section):
     temperature: Positive | None = about(None, "T of the KL term of kd and crd_kd (default: kd.temperature)")
     alpha: Fraction | None = about(None, "share of the KL term in kd and crd_kd (default: kd.alpha)")
     crd_weight: NonNegative = about(0.8, "weight of the CRD term in crd and crd_kd")
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, methods: list[Method]) -> list[Method]:
+        if len(set(methods)) != len(methods):
+            raise ValueError("a method is named twice, keep one of them")
+        return methods
 
 
 class Config(Section):

@@ -36,6 +36,8 @@ class Hypothesis(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Hypothesis:
+        if self.first == self.second:
+            raise ValueError(f"first and second are both {self.first}: name two methods")
         if self.margin is not None and self.exceeds is not None:
             raise ValueError("margin claims equivalence, exceeds a difference: give one of them")
         return self
