@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from functools import cache
 
@@ -19,6 +20,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{match[0]}'?" if match else ""
 
 
+def shown(text: str) -> str:
+    """`text` with what is not UTF-8, or moves a terminal's cursor, as an escape such as `\\xe9`."""
+    readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in readable)
+
+
 @cache
 def warn(text: str) -> None:
     """Print a warning as one line on stderr, each text once, and of several processes only in the first."""
@@ -27,11 +34,13 @@ def warn(text: str) -> None:
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Run a command line; a `UserError` becomes one line and 2, Ctrl-C one line and 130."""
+    """Run a command line; a `UserError` becomes one line and 2, with its traceback under --debug, Ctrl-C 130."""
     try:
         command()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        print(f"error: {shown(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped: what was finished is kept, run again with --resume to go on", file=sys.stderr)

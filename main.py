@@ -10,6 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from configs.command_line import CommandLine, one_of, read_folder, read_path, refuse_repeated
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
 from dataset.contact_sheet import write_contact_sheet
@@ -23,14 +24,15 @@ from training.run_folder import RunFolder, claim
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument(
         "--phase",
-        choices=(*PHASES, "study"),
+        type=one_of(*PHASES, "study"),
+        metavar=f"{{{','.join(PHASES)},study}}",
         help="what to train; all does what is missing, in order; study runs all of a grid",
     )
     parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)"
+        "--config", type=read_path, default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)"
     )
     parser.add_argument(
         "--set",
@@ -41,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         help="override any field, for example crd.temperature=0.07",
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds of the student side")
-    parser.add_argument("--output-dir", type=Path, default=Path("runs"), help="where run folders go")
+    parser.add_argument("--output-dir", type=read_folder, default=Path("runs"), help="where run folders go")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with what was interrupted")
@@ -49,10 +51,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
     parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
+    parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
-    arguments = parser.parse_args()
+    arguments, given = parser.read()
+    ignored = sorted(given - {"help_config", "debug"}) if arguments.help_config else []
+    if ignored:
+        raise UserError(f"--help-config reads nothing else: leave out --{ignored[0].replace('_', '-')}")
     if not arguments.phase and not arguments.help_config:
-        parser.error(f"--phase is missing: one of {', '.join(PHASES)}")
+        raise UserError(f"--phase is missing: one of {', '.join(PHASES)}, study")
+    if arguments.shard and arguments.phase != "study":
+        raise UserError("--shard is for --phase study")
+    if arguments.fresh and arguments.phase == "study":
+        raise UserError("--fresh: a study goes on with what it finds, remove its folder to start over")
+    refuse_repeated(arguments.set, [] if arguments.seeds is None else ["seeds"])
     return arguments
 
 
@@ -66,10 +77,6 @@ def run() -> None:
     if arguments.help_config:
         print(config_table())
         return
-    if arguments.shard and arguments.phase != "study":
-        raise UserError("--shard is for --phase study")
-    if arguments.fresh and arguments.phase == "study":
-        raise UserError("--fresh: a study goes on with what it finds, remove its folder to start over")
     config = read_config(arguments)
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)

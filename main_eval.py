@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from configs.command_line import CommandLine, read_folder, read_path, refuse_repeated
 from configs.reading import DEFAULT_CONFIG, load_config
 from diagnostics import recording
 from diagnostics.plain import to_plain
@@ -47,7 +48,7 @@ EXPORT_IMAGES = 256  # test images on which an exported file is compared with th
 
 
 # what each way of calling reads; anything else that is given with it is refused, since it would be ignored
-ALWAYS = {"quiet"}
+ALWAYS = {"quiet", "debug"}
 CHOOSES = {"config", "set", "output_dir"}
 READS = {
     "--counts": {"counts", "json"},
@@ -62,18 +63,25 @@ READS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> CommandLine:
+    parser = CommandLine(__doc__)
     parser.add_argument(
         "run",
         nargs="?",
-        type=Path,
+        type=read_path,
         help="folder of a run or study, or a run's eval/predictions.npz (default: of the config in --output-dir)",
     )
-    parser.add_argument("--teacher", type=Path, metavar="CKPT", help="weights of teacher.arch, with --student")
-    parser.add_argument("--student", type=Path, metavar="CKPT", help="weights of student.arch, with --teacher")
     parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, help="for --teacher and --student, or to find a run by name"
+        "--teacher", type=read_path, metavar="CKPT", help="weights of teacher.arch, with --student"
+    )
+    parser.add_argument(
+        "--student", type=read_path, metavar="CKPT", help="weights of student.arch, with --teacher"
+    )
+    parser.add_argument(
+        "--config",
+        type=read_path,
+        default=DEFAULT_CONFIG,
+        help="for --teacher and --student, or to find a run by name",
     )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override fields of --config"
@@ -85,14 +93,17 @@ def make_parser() -> argparse.ArgumentParser:
         metavar=("A", "B", "C", "D"),
         help="statistics of four counts: both right, only the first, only the second, both wrong",
     )
-    parser.add_argument("--compare", type=Path, nargs="+", metavar="RUN_DIR", help="put several runs in one table")
-    parser.add_argument("--export", type=Path, metavar="DIR", help="write a student for deployment")
+    parser.add_argument(
+        "--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="put several runs in one table"
+    )
+    parser.add_argument("--export", type=read_folder, metavar="DIR", help="write a student for deployment")
     parser.add_argument("--model", help="which model of a run to export (default: two_stage)")
     parser.add_argument("--seed", type=int, help="of which seed (default: the run's first)")
-    parser.add_argument("--output-dir", type=Path, default=Path("runs"), help="where run folders are")
+    parser.add_argument("--output-dir", type=read_folder, default=Path("runs"), help="where run folders are")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     return parser
 
 
@@ -114,9 +125,8 @@ def way_of(arguments: argparse.Namespace) -> str:
     return "no RUN_DIR" if arguments.run is None else "RUN_DIR"
 
 
-def refuse_ignored(parser: argparse.ArgumentParser, arguments: argparse.Namespace, way: str) -> None:
-    """Raise `UserError` for an argument that this way of calling does not read."""
-    given = {name for name, value in vars(arguments).items() if value != parser.get_default(name)}
+def refuse_ignored(arguments: argparse.Namespace, given: set[str], way: str) -> None:
+    """Raise `UserError` for an argument that was given and that this way of calling does not read."""
     for name in sorted(given - READS[way] - ALWAYS):
         shown = f"RUN_DIR {arguments.run}" if name == "run" else f"--{name.replace('_', '-')}"
         why = ", which has its own config" if way.startswith("RUN_DIR") and name in CHOOSES else ""
@@ -133,6 +143,8 @@ def evaluate_counts(counts: list[int], as_json: bool) -> None:
 
 def evaluate_predictions(path: Path, as_json: bool) -> None:
     """Report what was recorded before."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file: name a recording (predictions.npz) or a run's folder")
     try:
         found = recording.read(path)
     except ValueError as error:
@@ -198,6 +210,10 @@ def export_student(experiment: Experiment, subject: Subject, folder: Path) -> No
 
 def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], as_json: bool) -> None:
     """Several runs in one table; each is recorded first where its predictions are missing or out of date."""
+    named = [path.resolve() for path in paths]
+    twice = next((path for path in paths if named.count(path.resolve()) > 1), None)
+    if twice is not None:
+        raise UserError(f"--compare: {twice} is named twice, keep one of them")
     experiments = [open_at(path) for path in paths]
     runs = [record(one, subjects_of_run(one), one.folder.path / "eval") for one in experiments]
     try:
@@ -208,10 +224,10 @@ def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], as_j
 
 
 def run() -> None:
-    parser = make_parser()
-    arguments = parser.parse_args()
+    arguments, given = make_parser().read()
     way = way_of(arguments)
-    refuse_ignored(parser, arguments, way)
+    refuse_ignored(arguments, given, way)
+    refuse_repeated(arguments.set)
     if way == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
     elif way == "predictions.npz":

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from configs.section import Count, Deviation, Fraction, Positive, Section, about
+from configs.section import Count, Deviation, Fraction, Positive, Section, Seed, about
 
 
 class Data(Section):
@@ -41,7 +41,7 @@ class Data(Section):
     std: Annotated[list[Deviation], Field(min_length=3, max_length=3)] | None = about(
         None, "channel deviations in 0..1 (default: of the training images)"
     )
-    seed: int = about(0, "seed of the split and of the augmented views, shared by all training seeds")
+    seed: Seed = about(0, "seed of the split and of the augmented views, shared by all training seeds")
     cache_dir: Path = about(Path("data/cache"), "where decoded images and cached teacher outputs are kept")
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class Shortcut(Section):
         "biased", "cues of the teacher's training images: as `conflicting` says, or uniform"
     )
     students: Literal["biased", "unbiased"] = about("biased", "the same of the images that students train on")
-    seed: int = about(0, "seed of the map from classes to cues and of each image's cue")
+    seed: Seed = about(0, "seed of the map from classes to cues and of each image's cue")
     file: Path | None = about(None, "CSV with the columns file,cue: cues that a folder's images have already")
     pairs: Literal["same", "counterfactual"] = about(
         "same",

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from configs.images import Data, Shortcut
 from configs.merge import merge
-from configs.section import Count, Fraction, NonNegative, Positive, Section, Weighted, about
+from configs.names import RunName, VariantName
+from configs.section import Count, Fraction, NonNegative, Positive, Section, Seed, Weighted, about
 from configs.study import Study
 
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
-VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Method = Literal["scratch", "kd", "crd", "crd_kd"]
 METHODS: tuple[Method, ...] = get_args(Method)
 ALIGNED: tuple[Method, ...] = ("crd", "crd_kd")  # those with terms of the section crd
@@ -52,6 +52,13 @@ class Network(Section):
         "of the block before the last, and what the classifier reads)",
     )
 
+    @field_validator("taps")
+    @classmethod
+    def _two_places(cls, taps: list[str] | None) -> list[str] | None:
+        if taps is not None and taps[0] == taps[1]:
+            raise ValueError("both taps are the same, name a shallower and a deeper module")
+        return taps
+
 
 class Student(Network):
     allow_untrained: bool = about(
@@ -63,7 +70,7 @@ class Teacher(Network):
     arch: str = about("resnet20", "as student.arch")
     checkpoint: Path | None = about(None, "a trained teacher: our model.pt or a state dict that fits teacher.arch")
     init: Path | None = about(None, "weights that the teacher's own training starts from (--phase teacher)")
-    seed: int = about(0, "seed of the teacher's own training")
+    seed: Seed = about(0, "seed of the teacher's own training")
     epochs: Count = about(30, "epochs of the teacher's own training")
     batch_size: Count = about(128, "images a step")
     optimizer: Optimizer = about(Optimizer(), "the teacher's optimizer")
@@ -180,10 +187,17 @@ class Baselines(Weighted):
     alpha: Fraction | None = about(None, "share of the KL term in kd and crd_kd (default: kd.alpha)")
     crd_weight: NonNegative = about(0.8, "weight of the CRD term in crd and crd_kd")
 
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, methods: list[Method]) -> list[Method]:
+        if len(set(methods)) != len(methods):
+            raise ValueError("a method is named twice, keep one of them")
+        return methods
+
 
 class Config(Section):
-    name: str = about("digits", "name of the run: files go to OUTPUT_DIR/name", pattern=r"^[\w.-]+$")
-    seeds: Annotated[list[int], Field(min_length=1)] = about([0], "training seeds of the student side")
+    name: RunName = about("digits", "name of the run: files go to OUTPUT_DIR/name")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = about([0], "training seeds of the student side")
     precision: Literal["auto", "float32", "bfloat16"] = about(
         "auto", "auto picks bfloat16 where the hardware multiplies it natively"
     )

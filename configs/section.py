@@ -11,6 +11,7 @@ Positive = Annotated[float, Field(gt=0)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 def about(default: Any, description: str, **kwargs: Any) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from configs.names import check_name
 from configs.section import Positive, Section, about
 
 MARGIN = 0.02  # of a hypothesis that states neither a margin nor what the difference exceeds
-Name = Annotated[str, Field(pattern=r"^\w+$")]
+Name = Annotated[str, Field(pattern=r"^\w+$"), AfterValidator(check_name)]
 
 
 class Hypothesis(Section):
@@ -35,6 +36,8 @@ class Hypothesis(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Hypothesis:
+        if self.first == self.second:
+            raise ValueError(f"first and second are both {self.first}: name two methods")
         if self.margin is not None and self.exceeds is not None:
             raise ValueError("margin claims equivalence, exceeds a difference: give one of them")
         return self

@@ -47,6 +47,8 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: use auto, cpu, cuda or cuda:1") from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name}: use auto, cpu, cuda or cuda:1")
+    if device.type == "cpu" and device.index:
+        raise UserError(f"--device {name}: there is one CPU device, use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices, use cpu or auto"

@@ -128,6 +128,40 @@ def pool(features: Any) -> Tensor:
     raise UserError(f"a tap gave a tensor of shape {tuple(features.shape)}, choose a module that gives features")
 
 
+@torch.no_grad()
+def check_order(model: nn.Module, taps: Sequence[str], image_size: int) -> None:
+    """See that taps are read one after the other and none behind the classifier.
+
+    Args:
+        model: moved to the meta device, on which sizes are followed and nothing is computed.
+        taps: shallow first.
+        image_size: side of the images in pixels.
+
+    Raises:
+        UserError: they are not, or what `TappedModel` raises, or images that are too small for the network.
+    """
+    order: list[str] = []
+
+    def noted(tap: str) -> Callable[[Tensor], None]:
+        return lambda _: order.append(tap)
+
+    head = classifier(model)[0]
+    if head in taps:
+        raise UserError(f"tap '{head}' is the classifier, which stage 1 leaves alone: name {head}{INPUT}")
+    tapped = TappedModel(model.to("meta").eval(), taps)
+    with ExitStack() as hooks:
+        for tap in taps:
+            hooks.enter_context(on_tap(model, tap, noted(tap)))
+        try:
+            tapped(torch.empty(1, 3, image_size, image_size, device="meta"))
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"images of data.image_size={image_size} do not go through it: {reason}") from None
+    last = list(dict.fromkeys(reversed(order)))  # in the order in which each is read for the last time, backwards
+    if last != list(reversed(taps)):
+        raise UserError(f"taps [{', '.join(taps)}] are in the wrong order, write [{', '.join(reversed(taps))}]")
+
+
 def default_taps(model: nn.Module) -> list[str]:
     """The end of the block before the last, and what the classifier reads: nothing of the features lies beyond.
 

@@ -5,6 +5,7 @@ A point is one combination of the grid's values; a run is a point with one seed,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from pydantic import ValidationError
 from sklearn.model_selection import ParameterGrid
 
 from configs.merge import merge
+from configs.names import LONGEST
 from configs.reading import list_fields
 from configs.schema import Config
 from configs.study import Study
 from errors import UserError, nearest
 
 Point = Mapping[str, Any]  # dotted config keys and their values
+MOST_POINTS = 10_000  # of a grid, whose combinations soon outgrow any machine
+LONGEST_POINT = LONGEST - 28  # bytes of a point's name, behind which come a number and a seed
 OF_RUN = ("name", "seeds", "study", "teacher.seed", "shortcut.seed")  # keys that each run has its own value of
 
 
@@ -40,9 +44,12 @@ def points_of(grid: Sequence[Mapping[str, list[Any]]]) -> list[Point]:
     """The combinations of each entry's values, equal ones once; an empty grid is one point without values.
 
     Raises:
-        UserError: a key without values.
+        UserError: a key without values, or more combinations than `MOST_POINTS`.
     """
     points: list[Point] = []
+    size = sum(math.prod(map(len, entry.values())) for entry in grid)
+    if size > MOST_POINTS:
+        raise UserError(f"study.grid: {size:,} combinations, at most {MOST_POINTS:,} are taken: name fewer values")
     for entry in grid or [{}]:
         for key, values in entry.items():
             if not values:
@@ -94,7 +101,8 @@ def point_names(points: Sequence[Point]) -> list[str]:
         alone = isinstance(value, str) and len(keys_of[value]) == 1 and not value.replace(".", "").isdigit()
         return text if alone else f"{last if lasts.count(last) == 1 else key}_{text}"
 
-    names = ["-".join(part(key, value) for key, value in point.items())[:120] for point in points]
+    full = ["-".join(part(key, value) for key, value in point.items()) for point in points]
+    names = [name.encode()[:LONGEST_POINT].decode(errors="ignore") for name in full]
     numbered = [name if names.count(name) == 1 else f"{name}-{at}" for at, name in enumerate(names)]
     return [name.lstrip(".") for name in numbered]
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from errors import UserError, exit_code, nearest
+from errors import UserError, exit_code, nearest, shown
 
 
 def raising(error: BaseException) -> None:
@@ -28,3 +30,14 @@ def test_success_is_0_and_a_bug_keeps_its_traceback() -> None:
 def test_nearest_word() -> None:
     assert nearest("temprature", ["alpha", "temperature"]) == ", did you mean 'temperature'?"
     assert nearest("xyz", ["alpha", "temperature"]) == ""
+
+
+def test_debug_shows_the_traceback_before_the_line(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["main.py", "--debug"])
+    assert exit_code(lambda: raising(UserError("no"))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1] == "error: no"
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    assert shown("caf\udce9 \x1b[2J é") == r"caf\xe9 \x1b[2J é"

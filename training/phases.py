@@ -9,9 +9,9 @@ from functools import partial
 from configs.reading import to_yaml
 from configs.schema import CRD, KD, Config
 from dataset.loader import steps_per_epoch
-from errors import UserError
+from errors import UserError, warn
 from models.parts import share_of, untrained_by_both
-from models.taps import default_deep_tap, default_taps
+from models.taps import check_order, default_deep_tap, default_taps
 from models.zoo import count_parameters, find_weights
 from training import distributed
 from training.baselines import train_baseline
@@ -98,10 +98,7 @@ def _in_order(config: Config, names: list[JobName]) -> list[JobName]:
 def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
     """Raise `UserError`, before anything is written, if what a phase needs is not there or does not fit."""
     config = experiment.config
-    for network in (config.teacher, config.student):
-        if network.weights is not None:
-            find_weights(network.arch, network.weights)
-        experiment.tapped(experiment.build(network, pretrained=False), network)
+    _check_networks(experiment)
     if config.teacher.checkpoint is not None and config.teacher.init is not None:
         raise UserError("teacher.checkpoint is a trained teacher and teacher.init starts one: give one of them")
     if phase == "teacher" and config.teacher.checkpoint is not None:
@@ -117,6 +114,25 @@ def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
             _check_trained(experiment.of_variant(variant))
     if phase != "teacher":
         _check_sources(phase, experiment)
+
+
+def _check_networks(experiment: Experiment) -> None:
+    """Raise `UserError` for networks or taps that do not work; a student larger than its teacher gets a word."""
+    config, sizes = experiment.config, []
+    for title, network in (("teacher", config.teacher), ("student", config.student)):
+        if network.weights is not None:
+            find_weights(network.arch, network.weights)
+        model = experiment.build(network, pretrained=False)
+        sizes.append(count_parameters(model))
+        try:
+            check_order(model, network.taps or default_taps(model), config.data.image_size)
+        except UserError as error:
+            raise UserError(f"{title}: {error}") from None
+    if sizes[1] > sizes[0]:
+        warn(
+            f"the student {config.student.arch} has {sizes[1]:,} parameters, more than its teacher "
+            f"{config.teacher.arch} with {sizes[0]:,}: are teacher.arch and student.arch the wrong way round?"
+        )
 
 
 def _check_trained(experiment: Experiment) -> None:

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 def test_devices_by_name():
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("toaster", "mps", "cuda:99"):
+    for name in ("toaster", "mps", "cuda:99", "cpu:1", "", "cuda:-1"):
         with pytest.raises(UserError, match=f"--device {name}"):
             choose_device(name)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.taps import TappedModel, blocks_of, default_taps, pool
+from models.taps import TappedModel, blocks_of, check_order, default_taps, pool
 from models.zoo import build_model, classifier
 
 SIDE = 32
@@ -181,3 +181,27 @@ def test_pool_by_hand() -> None:
     assert torch.equal(pool(values.reshape(4, 2)), values.reshape(4, 2))
     with pytest.raises(UserError, match=r"shape \(8,\)"):
         pool(values)
+
+
+@pytest.mark.parametrize(
+    ("taps", "message"),
+    [
+        (
+            ["layer3.0", "layer1.0"],
+            r"taps \[layer3.0, layer1.0\] are in the wrong order, write \[layer1.0, layer3.0\]",
+        ),
+        (["fc:input", "layer3.0"], "wrong order"),
+        (["layer3.0", "fc"], "tap 'fc' is the classifier, which stage 1 leaves alone: name fc:input"),
+        (["layer1.0", "layer1.0.shortcut.none"], "no module"),
+    ],
+)
+def test_taps_that_stage_1_cannot_use_are_refused(taps, message):
+    with pytest.raises(UserError, match=message):
+        check_order(build_model("resnet8", 4), taps, 16)
+
+
+def test_taps_in_order_pass_and_too_small_images_do_not():
+    for taps in (["layer2.0", "layer3.0"], ["layer3.0", "fc:input"], ["conv1:input", "conv1"]):
+        check_order(build_model("resnet8", 4), taps, 16)
+    with pytest.raises(UserError, match="image_size=16 do not go through it"):
+        check_order(build_model("alexnet", 4), ["features.0", "classifier.6:input"], 16)

@@ -202,3 +202,10 @@ def test_stage_2_of_a_variant_alone_asks_for_its_stage_1(make_experiment, runs):
     (experiment.folder.job(stage1(0)).path / "result.json").write_text("{}")
     with pytest.raises(UserError, match="there is no finished stage 1 of a for seed 0"):
         check("kd", experiment)
+
+
+def test_a_student_larger_than_its_teacher_gets_a_word(make_experiment, capsys):
+    check("teacher", make_experiment())
+    assert capsys.readouterr().err == ""
+    check("teacher", make_experiment("student.arch=resnet20"))
+    assert "warning: the student resnet20 has" in capsys.readouterr().err
