@@ -3,6 +3,7 @@
 runs/NAME/config.yaml         the resolved config
 runs/NAME/environment.json    versions, hardware, git state
 runs/NAME/identity.json       digests of the images, classes and normalisation that it was made from
+runs/NAME/.lock               which process writes here, while it does
 runs/NAME/teacher/            one teacher for all seeds
 runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scratch, kd, crd, crd_kd,
                               and stage2_VARIANT, stage1_VARIANT for each variant of the config
@@ -24,6 +25,7 @@ from training.environment import environment
 from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
+from training.run_lock import is_claimed
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def claim(
             )
         if any(job not in outdated for job in present):
             check_identity(folder.path, data)
-    elif folder.path.exists() and any(folder.path.iterdir()):
+    elif is_claimed(folder.path):
         raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
     unfinished = [folder.job(job) for job in jobs if folder.job(job).unfinished]
     if unfinished and not (fresh or resume):
