@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shutil
 import socket
 import struct
 import time
@@ -28,13 +30,75 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux: one for all containers 
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
+
+    Temporary files that dead processes have left of the same file are removed.
+    """
+    for entry in path.parent.glob("*.partial") if path.parent.exists() else ():
+        if entry.name.startswith(f".{path.name}.") and _is_left_behind(entry):
+            with suppress(OSError):
+                entry.unlink()
+    with _open_partial(path) as file:
+        partial = Path(file.name)
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # such a system does not rename what is open
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _open_partial(path: Path) -> BinaryIO:
+    """A temporary file of its own beside `path`, locked while it is open, which tells it from one left behind."""
+    while True:
+        file = open(_partial_name(path, f".{path.name}"), "xb")  # noqa: SIM115 - the caller closes it
+        try_lock(file)
+        if _is_still_at(Path(file.name), file):
+            return file
+        file.close()  # another process took it for one left behind
+
+
+def _partial_name(path: Path, start: str) -> Path:
+    return path.with_name(f"{start}.{secrets.token_hex(4)}.partial")
+
+
+def _is_left_behind(partial: Path) -> bool:
+    if fcntl is None:
+        return True  # such a system does not remove what is open
+    try:
+        with open(partial, "r+b") as file:
+            return bool(try_lock(file))
+    except OSError:
+        return False
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which takes the name `folder` at the end; one that has it by then stays.
+
+    Temporary folders beside it that dead processes have left are removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for lock in folder.parent.glob("*.partial.lock"):
+        with locked(lock, strict=True) as other:
+            if other is None:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    partial = _partial_name(folder, folder.name)
+    with locked(partial.with_name(f"{partial.name}.lock")):
+        try:
+            partial.mkdir()
+            yield partial
+            try:
+                partial.replace(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

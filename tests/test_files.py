@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pytest
 
 import files
-from files import Holder, locked, write_atomically, write_text
+from files import Holder, locked, new_folder, write_atomically, write_text
 
 ROOT = Path(files.__file__).parent
 
@@ -39,6 +39,41 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no room"):
         write_atomically(path, half)
     assert path.read_text(encoding="utf-8") == "old"
+
+
+def test_what_a_dead_process_left_of_a_file_is_removed_and_what_a_living_one_fills_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for name in (".a.txt.00000000.partial", ".b.txt.00000000.partial"):
+        (tmp_path / name).write_bytes(b"ha")
+
+    def meanwhile(file: BinaryIO) -> None:
+        write_text(path, "theirs")  # another process, which finishes first
+        file.write(b"ours")
+
+    write_atomically(path, meanwhile)
+    assert path.read_text(encoding="utf-8") == "ours"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.txt", ".b.txt.00000000.partial"}
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a") as partial:
+        (partial / "half").touch()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "a") as partial, new_folder(tmp_path / "a") as theirs:
+        (partial / "ours").touch()
+        (theirs / "theirs").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "theirs"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process there ends otherwise")
+def test_a_folder_left_by_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
+    dies = "import os, sys, files, pathlib as p\nwith files.new_folder(p.Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", dies, str(tmp_path / "a")], cwd=ROOT)
+    assert len(list(tmp_path.iterdir())) == 2  # the folder and its lock
+    with new_folder(tmp_path / "b"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 HOLD = """
