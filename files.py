@@ -1,29 +1,229 @@
-"""Files that are either the old one or the new one, never half of it."""
+"""Files that are either the old one or the new one, never half of it, and lock files that say who is at work."""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
+import shutil
+import socket
 import struct
+import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]  # a system without it, such as Windows
 
 # what reading a zip, npz or pt file with flipped bits may raise
 ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, EOFError, OSError)
+LOOK_AGAIN = 0.2  # seconds between two looks at a lock that is waited for
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux: one for all containers of a machine, until it starts again
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
+
+    Temporary files that dead processes have left of the same file are removed.
+    """
+    for entry in path.parent.glob("*.partial") if path.parent.exists() else ():
+        if entry.name.startswith(f".{path.name}.") and _is_left_behind(entry):
+            with suppress(OSError):
+                entry.unlink()
+    with _open_partial(path) as file:
+        partial = Path(file.name)
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # such a system does not rename what is open
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _open_partial(path: Path) -> BinaryIO:
+    """A temporary file of its own beside `path`, locked while it is open, which tells it from one left behind."""
+    while True:
+        file = open(_partial_name(path, f".{path.name}"), "xb")  # noqa: SIM115 - the caller closes it
+        try_lock(file)
+        if _is_still_at(Path(file.name), file):
+            return file
+        file.close()  # another process took it for one left behind
+
+
+def _partial_name(path: Path, start: str) -> Path:
+    return path.with_name(f"{start}.{secrets.token_hex(4)}.partial")
+
+
+def _is_left_behind(partial: Path) -> bool:
+    if fcntl is None:
+        return True  # such a system does not remove what is open
+    try:
+        with open(partial, "r+b") as file:
+            return bool(try_lock(file))
+    except OSError:
+        return False
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which takes the name `folder` at the end; one that has it by then stays.
+
+    Temporary folders beside it that dead processes have left are removed.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for lock in folder.parent.glob("*.partial.lock"):
+        with locked(lock, strict=True) as other:
+            if other is None:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    partial = _partial_name(folder, folder.name)
+    with locked(partial.with_name(f"{partial.name}.lock")):
+        try:
+            partial.mkdir()
+            yield partial
+            try:
+                partial.replace(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Atomically write UTF-8 text."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that a lock file names."""
+
+    host: str
+    process: int
+    boot: str = ""  # of the system that it runs in, empty where none is known
+    since: str = ""
+
+    @staticmethod
+    def this() -> Holder:
+        boot = BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else ""
+        return Holder(
+            socket.gethostname(), os.getpid(), boot, datetime.now().astimezone().isoformat(" ", "seconds")
+        )
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}, since {self.since}" if self.process else "another process"
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it is, or was before a restart, a process of this machine, in whichever container."""
+        here = Holder.this()
+        return self.host == here.host or (self.boot != "" and self.boot == here.boot)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[Holder | None]:
+    """Hold a lock file, which vanishes at the end; gives None where it is ours, otherwise who has it.
+
+    A lock ends with its process, however that ends: the system says so where it has locks on files (`flock`),
+    otherwise the number of the process does, and then two that start in the same instant are not told apart.
+
+    Args:
+        wait: until it is ours.
+        strict: one that a process of another machine has left counts as held, since not every shared file system
+            tells of locks elsewhere.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    while isinstance(taken := _take(path, strict), Holder):
+        if not wait:
+            yield taken
+            return
+        time.sleep(LOOK_AGAIN)
+    try:
+        yield None
+    finally:
+        if fcntl is None:
+            taken.close()  # such a system does not remove what is open
+        with suppress(OSError):
+            path.unlink()  # while it is ours: nobody takes a file that is about to vanish
+        taken.close()
+
+
+def _take(path: Path, strict: bool) -> BinaryIO | Holder:
+    """The lock file, open and naming this process, or who has it."""
+    while True:
+        file = open(path, "a+b")  # noqa: SIM115 - it stays open as long as it is held
+        ours = try_lock(file)
+        if ours and not _is_still_at(path, file):
+            file.close()  # its holder has removed it meanwhile
+            continue
+        before = _read_holder(file)
+        if ours is False or (before is not None and _counts(before, ours, strict)):
+            file.close()
+            return before or Holder("", 0)
+        file.truncate(0)
+        file.write(json.dumps(asdict(Holder.this())).encode())
+        file.flush()
+        return file
+
+
+def try_lock(file: IO[Any]) -> bool | None:
+    """Whether the system's lock on an open file is now ours; None where there is no such lock."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that has no locks
+        return None
+    return True
+
+
+def _is_still_at(path: Path, file: IO[Any]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read_holder(file: BinaryIO) -> Holder | None:
+    file.seek(0)
+    try:
+        return Holder(**json.loads(file.read()))
+    except (ValueError, TypeError):  # new, or its holder died as it wrote
+        return None
+
+
+def _counts(holder: Holder, ours: bool | None, strict: bool) -> bool:
+    """Whether one whom a lock file names still has it, although the system may say that it is ours."""
+    if not holder.is_near:
+        return strict
+    return not ours and _is_running(holder.process)
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid():
+        return False  # of an earlier start: in a container each start may be process 1
+    if os.name == "nt":
+        return True  # cannot be asked there without doing harm
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # of another user
+    return True

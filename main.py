@@ -21,6 +21,7 @@ from training.distributed import process_group, rank
 from training.experiment import Experiment, open_experiment
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
 from training.run_folder import RunFolder, claim
+from training.run_lock import writing_in
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,8 +98,10 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
         show_cues(experiment)
         return
     names = [job.name for job in jobs]
-    claim(experiment.folder, config, experiment.data, fresh=arguments.fresh, resume=arguments.resume, jobs=names)
-    run_jobs(jobs, experiment)
+    with writing_in(experiment.folder.path):
+        fresh, resume = arguments.fresh, arguments.resume
+        claim(experiment.folder, config, experiment.data, fresh=fresh, resume=resume, jobs=names)
+        run_jobs(jobs, experiment)
     say(next_command(arguments, experiment))
 
 

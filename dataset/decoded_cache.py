@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dataset.identity import array_digest
 from errors import warn
+from files import new_folder
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,15 @@ PARTS = ("train", "test")
 
 
 def write_cache(folder: Path, train: Images, test: Images, classes: list[str]) -> None:
-    """Write all files to a folder of their own, which then takes its name at once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
-    digests = {}
-    for name, images in zip(PARTS, (train, test), strict=True):
-        for kind, array in (("pixels", images.pixels), ("labels", images.labels)):
-            np.save(partial / f"{name}_{kind}.npy", array)
-            digests[f"{name}_{kind}"] = array_digest(array)
-    meta = {"classes": classes, "digests": digests}
-    (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    try:
-        partial.replace(folder)
-    except OSError:  # another process has finished the same folder meanwhile
-        shutil.rmtree(partial)
+    """Write all files to a folder of their own, which then takes its name at once; the first of several stays."""
+    with new_folder(folder) as partial:
+        digests = {}
+        for name, images in zip(PARTS, (train, test), strict=True):
+            for kind, array in (("pixels", images.pixels), ("labels", images.labels)):
+                np.save(partial / f"{name}_{kind}.npy", array)
+                digests[f"{name}_{kind}"] = array_digest(array)
+        meta = {"classes": classes, "digests": digests}
+        (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def read_cache(folder: Path) -> Decoded | None:
@@ -76,5 +72,6 @@ def read_cache(folder: Path) -> Decoded | None:
         return parts[0], parts[1], list(meta["classes"])
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         warn(f"{folder} is damaged ({error}): decoded anew")
-        shutil.rmtree(folder)
+        with suppress(FileNotFoundError):  # another process removes it as well
+            shutil.rmtree(folder)
         return None

@@ -7,13 +7,11 @@ runs/STUDY/POINT-seedS/seedS/    its students, and cues.npz and cues.json: how t
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.subjects import subjects_of_run
 from errors import UserError
-from files import write_text
+from files import locked, write_text
 from models.machine import Machine
 from study.grid import StudyRun, read_shard
 from study.plan import StudyRuns, check_study, describe_study, is_recorded, record_folder
@@ -34,6 +32,7 @@ from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
 from training.phases import say
 from training.run_folder import RunFolder
+from training.run_lock import writing_in
 from training.teacher import is_given
 
 
@@ -90,7 +89,8 @@ def _claim(study: StudyRuns) -> None:
     path = study.folder / "config.yaml"
     if not path.exists() and study.folder.exists() and any(study.folder.glob("[!.]*")):
         raise UserError(f"{study.folder} holds files but no config.yaml: choose another --set name=...")
-    with _locked(study.folder):
+    study.folder.mkdir(parents=True, exist_ok=True)
+    with locked(study.folder / ".lock", wait=True):  # shards start together
         seeds = study.config.seeds
         if path.exists():
             old = RunFolder(study.folder).config()
@@ -105,17 +105,17 @@ def _claim(study: StudyRuns) -> None:
         write_text(study.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time: shards start together."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
-    """Train, or copy from another run, each job that is missing, and record; counts the jobs of either way."""
+    """Train, or copy from another run, each job that is missing, and record; counts the jobs of either way.
+
+    Raises:
+        UserError: another process is at this run, or it was made otherwise, or what training it raises.
+    """
+    with writing_in(study.run_folder(run).path):
+        return _do_run(study, run)
+
+
+def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     experiment, folder, counts = study.open(run), study.run_folder(run), Counter[str]()
     if (folder.path / "config.yaml").exists():
         keys = differing_keys(folder.config(), run.config)
@@ -123,7 +123,6 @@ def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
             raise UserError(f"{folder.path} was made with other values of {', '.join(keys)}: remove it")
         check_identity(folder.path, experiment.data)
     else:
-        folder.path.mkdir(parents=True, exist_ok=True)
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))
         write_identity(folder.path, experiment.data)
         write_text(folder.path / "config.yaml", to_yaml(run.config))

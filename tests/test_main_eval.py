@@ -21,6 +21,7 @@ from diagnostics.recording import Meta, read
 from errors import exit_code
 from models.checkpoint import file_hash, load
 from models.zoo import build_model
+from training.run_lock import writing_in
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
 
@@ -127,7 +128,8 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monk
     recorded = []
     original = recording._record_one
     monkeypatch.setattr(recording, "_record_one", lambda *a: recorded.append(a[0].name) or original(*a))
-    assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
+    with writing_in(run):  # reading asks for no lock
+        assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
     assert recorded == []
     weights = load(run / "seed0" / "kd" / "model.pt")
     torch.save({name: value * 2 for name, value in weights.items()}, run / "seed0" / "kd" / "model.pt")

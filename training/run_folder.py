@@ -3,6 +3,7 @@
 runs/NAME/config.yaml         the resolved config
 runs/NAME/environment.json    versions, hardware, git state
 runs/NAME/identity.json       digests of the images, classes and normalisation that it was made from
+runs/NAME/.lock               which process writes here, while it does
 runs/NAME/teacher/            one teacher for all seeds
 runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scratch, kd, crd, crd_kd,
                               and stage2_VARIANT, stage1_VARIANT for each variant of the config
@@ -27,6 +28,7 @@ from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
 from training.rates import only_rates_of
 from training.record_file import write_record
+from training.run_lock import is_claimed
 
 SIGN = b"# digest "  # begins a config.yaml; earlier versions wrote none
 SEED_FOLDER = re.compile(r"seed(0|-?[1-9][0-9]*)")  # as this program writes it: seed007 is somebody else's
@@ -139,7 +141,7 @@ def _check_config(folder: RunFolder, config: Config, renewed: bool) -> None:
                 f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
                 "or start over with --phase all --fresh"
             )
-    elif folder.path.exists() and any(folder.path.iterdir()):
+    elif is_claimed(folder.path):
         raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
 
 

@@ -2,14 +2,13 @@
 
 A cache is a folder with one float16 file a view, (N, classes + tap channels). It belongs to one teacher, one data
 set, one set of taps and one seed of views, all part of its name, so any run that agrees in them uses it. Who fills
-a view holds a lock on its file; a second run or process takes another view meanwhile, or waits.
+a view holds its lock file; a second run or process takes another view meanwhile, or waits.
 
 Letters: N training images, V views, B batch.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from dataset.images import Batch
 from dataset.loader import view_batches
 from dataset.prepare import TrainingData
 from errors import UserError, warn
-from files import write_text
+from files import locked, write_text
 from models.checkpoint import file_hash, weights_hash
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
@@ -170,19 +169,12 @@ def _claimed(folder: Path, view: int, wait: bool) -> Iterator[bool]:
     Args:
         wait: for another one that fills it, which then is either done or has left it to us.
     """
-    final, partial = folder / f"view{view}.npy", folder / f"view{view}.partial"
+    final = folder / f"view{view}.npy"
     if final.exists():
         yield False
         return
-    with open(partial, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        if final.exists():  # finished between our two looks: what we opened is that file, or a new empty one
-            partial.unlink(missing_ok=True)
-        yield not final.exists()
+    with locked(folder / f"view{view}.lock", wait=wait) as other:
+        yield other is None and not final.exists()  # it may have been finished between our two looks
 
 
 def _write_view(
@@ -191,7 +183,7 @@ def _write_view(
     """Fill one view's file, going on where an interrupted one stopped."""
     num_images = len(data.train)
     partial, mark = folder / f"view{view}.partial", folder / f"view{view}.done"
-    done = int(mark.read_text(encoding="utf-8")) if mark.exists() and partial.stat().st_size else 0
+    done = int(mark.read_text(encoding="utf-8")) if mark.exists() and partial.exists() else 0
     rows = np.lib.format.open_memmap(
         partial, "r+" if done else "w+", np.float16, None if done else (num_images, width)
     )

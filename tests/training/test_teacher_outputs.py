@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import fcntl
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from copy import deepcopy
 from itertools import islice
 
@@ -13,6 +14,7 @@ from torch import nn
 import training.teacher_outputs as module
 from dataset.loader import imageless_batches, training_batches
 from errors import UserError, warn
+from files import locked
 from models.checkpoint import load
 from models.zoo import classifier
 from training.crd import Alignment, train_stage1
@@ -198,21 +200,18 @@ def test_what_another_run_is_filling_comes_last_and_is_waited_for(given, monkeyp
     first = (folder / "view0.npy").read_bytes()
     for view in range(VIEWS):
         (folder / f"view{view}.npy").unlink()
-    flock = fcntl.flock
-    with open(folder / "view0.partial", "wb") as other:
-        flock(other, fcntl.LOCK_EX)
+    looks = []
 
-        def finishes(file, how):  # the other run, while this one waits
-            if how == fcntl.LOCK_EX:
-                assert (folder / "view1.npy").exists()  # this run went on with another view
-                other.write(first)
-                other.flush()
-                (folder / "view0.partial").rename(folder / "view0.npy")
-                flock(other, fcntl.LOCK_UN)
-            flock(file, how)
+    def finishes(seconds):  # the other run, while this one waits
+        looks.append((folder / "view1.npy").exists())
+        (folder / "view0.npy").write_bytes(first)
+        other.close()
 
-        monkeypatch.setattr(module.fcntl, "flock", finishes)
+    monkeypatch.setattr(time, "sleep", finishes)
+    with ExitStack() as other:
+        assert other.enter_context(locked(folder / "view0.lock")) is None
         teacher_outputs(experiment, teacher)
+    assert looks == [True]  # this run went on with another view
     assert (folder / "view0.npy").read_bytes() == first
     assert files_of(folder) == [["view0", "view1"]] * 2
 
