@@ -5,6 +5,11 @@ python main.py --phase all
 
 from __future__ import annotations
 
+from errors import UserError, end_at_once, exit_code, handle_signals
+
+if __name__ == "__main__":  # the imports take seconds: Ctrl-C meanwhile is no traceback
+    handle_signals(end_at_once)
+
 import argparse
 import shlex
 import sys
@@ -14,7 +19,6 @@ from configs.command_line import CommandLine, one_of, read_folder, read_path, re
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
 from dataset.contact_sheet import write_contact_sheet
-from errors import UserError, exit_code
 from models.machine import Machine, choose_device, compute_reproducibly, open_machine
 from study.run import study_phase
 from training.distributed import process_group, rank

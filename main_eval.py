@@ -6,6 +6,11 @@ python main_eval.py runs/shortcut_digits    # a study: from the recordings of it
 
 from __future__ import annotations
 
+from errors import UserError, end_at_once, exit_code, handle_signals
+
+if __name__ == "__main__":  # the imports take seconds: Ctrl-C meanwhile is no traceback
+    handle_signals(end_at_once)
+
 import argparse
 import json
 import sys
@@ -33,7 +38,6 @@ from diagnostics.subjects import (
     subjects_of_run,
 )
 from diagnostics.tables.catalogue import summary_text
-from errors import UserError, exit_code
 from models.export import export_model
 from models.machine import choose_device, open_machine
 from study.answer import study_text
@@ -269,4 +273,4 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(run))
+    sys.exit(exit_code(run, "run again"))

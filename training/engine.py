@@ -22,7 +22,7 @@ from dataset.augment import generator
 from dataset.images import Batch, ImageTensors
 from dataset.loader import imageless_batches, steps_per_epoch, training_batches
 from dataset.prepare import TrainingData
-from errors import UserError
+from errors import UserError, finish_first
 from models.machine import Machine
 from training import distributed
 from training.divergence import Place, refuse_divergence, refuse_infinite, told_where
@@ -154,8 +154,9 @@ def train_one_epoch(
     steps = 0
     for batch in batches:
         rate = optimizer.param_groups[0]["lr"]
-        values = train_step(objective, batch, optimizer, machine)
-        schedule.step()
+        with finish_first():
+            values = train_step(objective, batch, optimizer, machine)
+            schedule.step()
         sums = {name: sums[name] + value if name in sums else value.double() for name, value in values.items()}
         recent.append((rate, values))
         steps += 1
@@ -262,8 +263,9 @@ def fit(
             if epoch >= plan.epochs - (plan.candidates or plan.epochs):
                 best = _better(best, history[-1], objective.model)
             if rank == 0:
-                folder.save(objective, optimizer, schedule, history, best)
-                log.epoch(history[-1], plan.epochs, steps * min(plan.batch_size, len(data.train)) / seconds)
+                with finish_first():
+                    folder.save(objective, optimizer, schedule, history, best)
+                    log.epoch(history[-1], plan.epochs, steps * min(plan.batch_size, len(data.train)) / seconds)
             distributed.barrier()
     if best is not None:
         objective.model.load_state_dict(best["model"])
