@@ -15,9 +15,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.merge import merge
+from configs.plain_yaml import parse, read_text
 from configs.schema import Config
 from errors import UserError, nearest
 
+LONGEST_CHAIN = 20  # files, each the base of the one before
 GONE = (("crd", "queue_length"),)  # sections and keys that earlier versions wrote, without effect on what is left
 
 
@@ -32,7 +34,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         key, separator, text = override.partition("=")
         if not separator:
             raise UserError(f"--set {override}: write KEY=VALUE, for example --set crd.temperature=0.07")
-        _assign(values, key.strip(), _parse(text, f"--set {key}"))
+        _assign(values, key.strip(), parse(text, f"--set {key}"))
     return _validated(values, path)
 
 
@@ -113,40 +115,15 @@ def _type_name(annotation: Any) -> str:
     return str(annotation.__name__).removeprefix("Posix").lower()
 
 
-class _RepeatedKey(yaml.YAMLError):
-    """A key that a mapping has twice, of which YAML would take the last."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values alone, each key of a mapping once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise _RepeatedKey(f"{key.value} (line {key.start_mark.line + 1})")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except _RepeatedKey as error:
-        raise UserError(f"{where}: {error} stands twice, keep one of them") from None
-    except yaml.YAMLError:
-        raise UserError(f"{where}: not valid YAML, check quotes, brackets and indentation") from None
-
-
-def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path.resolve() in seen:
+def _read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's values on those of its bases; `above` are the files that led to it."""
+    text = read_text(path)
+    place = path.resolve()
+    if place in above:
         raise UserError(f"{path}: its chain of base files comes back to itself")
-    try:
-        values = _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise UserError(f"config {path}: {reason}; give a YAML file, those shipped are in configs/") from None
+    if len(above) == LONGEST_CHAIN:
+        raise UserError(f"{path}: more than {LONGEST_CHAIN} files, each with the next as base: join some of them")
+    values = parse(text, str(path))
     if values is None:  # an empty file
         return {}
     if not isinstance(values, dict):
@@ -154,7 +131,9 @@ def _read_yaml(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    return merge(_read_yaml(path.parent / str(base), (*seen, path.resolve())), values)
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}: base: {base!r} is no file, name one YAML file")
+    return merge(_read_yaml(path.parent / base, (*above, place)), values)
 
 
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
