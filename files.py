@@ -157,9 +157,11 @@ def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[
     finally:
         if fcntl is None:
             taken.close()  # such a system does not remove what is open
-        with suppress(OSError):
-            path.unlink()  # while it is ours: nobody takes a file that is about to vanish
-        taken.close()
+        try:
+            with suppress(OSError):
+                path.unlink()  # while it is ours: nobody takes a file that is about to vanish
+        finally:
+            taken.close()
 
 
 def _take(path: Path, strict: bool) -> BinaryIO | Holder:

@@ -68,7 +68,7 @@ class RunFolder:
         changed = head.startswith(SIGN) and head.removeprefix(SIGN) != _digest(text)
         if changed or not text.strip():
             raise UserError(
-                f"{path} is not as it was written: put it back, or start over with --phase all --fresh"
+                f"{path} is not as it was written: put it back, or remove its first line if the change is yours"
             )
         return load_written(path)
 

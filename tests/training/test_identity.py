@@ -36,7 +36,8 @@ def run(trained, tmp_path):
     """A copy of both; the run's config names the copied images."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     config = tmp_path / "tiny" / "config.yaml"
-    config.write_text(config.read_text(encoding="utf-8").replace(str(trained), str(tmp_path)), encoding="utf-8")
+    _, _, text = config.read_text(encoding="utf-8").partition("\n")  # without the digest, as it says to do
+    config.write_text(text.replace(str(trained), str(tmp_path)), encoding="utf-8")
     return tmp_path
 
 

@@ -198,8 +198,7 @@ def test_stage_2_of_a_variant_alone_asks_for_its_stage_1(make_experiment, runs):
     given = runs / "teacher.pt"
     experiment = make_experiment("variants={a: {crd: {mode: relax}}}", f"teacher.checkpoint={given}")
     torch.save(experiment.build(experiment.config.teacher).state_dict(), given)
-    experiment.folder.job(stage1(0)).path.mkdir(parents=True)
-    (experiment.folder.job(stage1(0)).path / "result.json").write_text("{}")
+    experiment.folder.job(stage1(0)).finish(experiment.new_student(0), {})
     with pytest.raises(UserError, match="there is no finished stage 1 of a for seed 0"):
         check("kd", experiment)
 
