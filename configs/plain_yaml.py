@@ -52,9 +52,9 @@ class _Loader(yaml.SafeLoader):
         return self.construct_yaml_float(node)
 
 
-_Loader.add_constructor(f"{PREFIX}int", _Loader.construct_number)
-_Loader.add_constructor(f"{PREFIX}float", _Loader.construct_number)
-_Loader.add_constructor(f"{PREFIX}timestamp", _Loader.construct_yaml_str)
+yaml.add_constructor(f"{PREFIX}int", _Loader.construct_number, Loader=_Loader)
+yaml.add_constructor(f"{PREFIX}float", _Loader.construct_number, Loader=_Loader)
+yaml.add_constructor(f"{PREFIX}timestamp", _Loader.construct_yaml_str, Loader=_Loader)
 
 
 def parse(text: str, where: str) -> Any:
