@@ -51,13 +51,10 @@ class _Loader(yaml.SafeLoader):
             return self.construct_yaml_int(node)
         return self.construct_yaml_float(node)
 
-    def construct_text(self, node: yaml.ScalarNode) -> str:
-        return str(node.value)
 
-
-_Loader.add_constructor(f"{PREFIX}int", _Loader.construct_number)
-_Loader.add_constructor(f"{PREFIX}float", _Loader.construct_number)
-_Loader.add_constructor(f"{PREFIX}timestamp", _Loader.construct_text)
+yaml.add_constructor(f"{PREFIX}int", _Loader.construct_number, Loader=_Loader)
+yaml.add_constructor(f"{PREFIX}float", _Loader.construct_number, Loader=_Loader)
+yaml.add_constructor(f"{PREFIX}timestamp", _Loader.construct_yaml_str, Loader=_Loader)
 
 
 def parse(text: str, where: str) -> Any:

@@ -24,8 +24,10 @@ from dataset.class_folders import ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
 from dataset.identity import DataIdentity, identify
+from dataset.memory import see_that_images_fit
 from errors import UserError
 
+CIFAR_IMAGES = 60_000  # training and test
 DIGITS_SPLIT_SEED = 0  # the digits come unsplit; this stratified 70/30 never changes
 
 
@@ -103,6 +105,7 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
 def _digits(image_size: int) -> tuple[Images, Images]:
     """scikit-learn's 1,797 handwritten 8x8 digits as RGB, stratified 70/30."""
     bunch = load_digits()
+    see_that_images_fit(len(bunch.images), image_size)
     gray = (bunch.images * (255 / 16)).round().astype(np.uint8)
     pixels = np.stack([to_array(Image.fromarray(image), image_size) for image in gray])
     images = Images(pixels, bunch.target.astype(np.int64))
@@ -120,6 +123,7 @@ def _torchvision(name: str, root: Path) -> tuple[Reader, str, Names]:
     dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
 
     def read(image_size: int) -> Decoded:
+        see_that_images_fit(CIFAR_IMAGES, image_size)
         try:
             root.mkdir(parents=True, exist_ok=True)
             parts = [dataset(str(root), train=train, download=True) for train in (True, False)]
@@ -146,6 +150,7 @@ def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:
     everything = found.train + found.test
 
     def read(image_size: int) -> Decoded:
+        see_that_images_fit(len(everything), image_size)
         pixels = decode_files([image.path for image in everything], image_size, data.bit_depth)
         labels = np.array([class_of[image.label] for image in everything], dtype=np.int64)
         count = len(found.train)

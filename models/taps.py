@@ -141,17 +141,17 @@ def check_order(model: nn.Module, taps: Sequence[str], image_size: int) -> None:
         UserError: they are not, or what `TappedModel` raises, or images that are too small for the network.
     """
     order: list[str] = []
-
-    def noted(tap: str) -> Callable[[Tensor], None]:
-        return lambda _: order.append(tap)
-
     head = classifier(model)[0]
     if head in taps:
         raise UserError(f"tap '{head}' is the classifier, which stage 1 leaves alone: name {head}{INPUT}")
     tapped = TappedModel(model.to("meta").eval(), taps)
+
+    def note(tap: str, features: Tensor) -> None:
+        order.append(tap)
+
     with ExitStack() as hooks:
         for tap in taps:
-            hooks.enter_context(on_tap(model, tap, noted(tap)))
+            hooks.enter_context(on_tap(model, tap, partial(note, tap)))
         try:
             tapped(torch.empty(1, 3, image_size, image_size, device="meta"))
         except RuntimeError as error:

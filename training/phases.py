@@ -11,15 +11,16 @@ from configs.schema import CRD, KD, Config
 from dataset.loader import steps_per_epoch
 from errors import UserError, warn
 from models.parts import share_of, untrained_by_both
-from models.taps import check_order, default_deep_tap, default_taps
+from models.taps import TappedModel, check_order, default_deep_tap, default_taps
 from models.zoo import count_parameters, find_weights
 from training import distributed
 from training.baselines import train_baseline
 from training.crd import train_stage1
 from training.experiment import Experiment
 from training.job_folder import JobFolder
-from training.job_name import TEACHER, JobName, baseline, needs, stage1_of, stage2
+from training.job_name import TEACHER, JobName, baseline, config_of, needs, stage1_of, stage2
 from training.kd import train_stage2
+from training.memory import check_alignment, check_batch, check_views
 from training.run_folder import RunFolder
 from training.teacher import check_teacher, check_training, is_given, train_teacher
 
@@ -98,7 +99,7 @@ def _in_order(config: Config, names: list[JobName]) -> list[JobName]:
 def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
     """Raise `UserError`, before anything is written, if what a phase needs is not there or does not fit."""
     config = experiment.config
-    _check_networks(experiment)
+    _check_sizes(experiment, jobs_of(phase, config, experiment.folder), *_check_networks(experiment))
     if config.teacher.checkpoint is not None and config.teacher.init is not None:
         raise UserError("teacher.checkpoint is a trained teacher and teacher.init starts one: give one of them")
     if phase == "teacher" and config.teacher.checkpoint is not None:
@@ -116,23 +117,47 @@ def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
         _check_sources(phase, experiment)
 
 
-def _check_networks(experiment: Experiment) -> None:
-    """Raise `UserError` for networks or taps that do not work; a student larger than its teacher gets a word."""
-    config, sizes = experiment.config, []
+def _check_networks(experiment: Experiment) -> tuple[TappedModel, TappedModel]:
+    """Teacher and student on the meta device; a student larger than its teacher gets a word.
+
+    Raises:
+        UserError: networks or taps that do not work.
+    """
+    config, tapped = experiment.config, []
     for title, network in (("teacher", config.teacher), ("student", config.student)):
         if network.weights is not None:
             find_weights(network.arch, network.weights)
         model = experiment.build(network, pretrained=False)
-        sizes.append(count_parameters(model))
         try:
-            check_order(model, network.taps or default_taps(model), config.data.image_size)
+            taps = network.taps or default_taps(model)
+            check_order(model, taps, config.data.image_size)
         except UserError as error:
             raise UserError(f"{title}: {error}") from None
+        tapped.append(TappedModel(model, taps))
+    sizes = [count_parameters(model) for model in tapped]
     if sizes[1] > sizes[0]:
         warn(
             f"the student {config.student.arch} has {sizes[1]:,} parameters, more than its teacher "
             f"{config.teacher.arch} with {sizes[0]:,}: are teacher.arch and student.arch the wrong way round?"
         )
+    return tapped[0], tapped[1]
+
+
+def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, student: TappedModel) -> None:
+    """Raise `UserError` where a job needs more of memory or disk than there is."""
+    config = experiment.config
+    for job in jobs:
+        own, key = config_of(config, job.name), _SECTION_OF[job.name.kind]
+        if job.name.kind != "stage2" or own.kd.train != "head":
+            model = teacher if job.name == TEACHER else student
+            check_batch(experiment, model, f"{key}.batch_size", job.batch_size)
+        if job.name.kind == "stage1" or (job.name.kind == "baseline" and "crd" in config.method_of(job.name.of)):
+            check_alignment(experiment, own.crd, (student, teacher), job.batch_size)
+    if any(job.name != TEACHER for job in jobs):
+        check_views(experiment, teacher)
+
+
+_SECTION_OF = {"teacher": "teacher", "stage1": "crd", "stage2": "kd", "baseline": "baselines"}
 
 
 def _check_trained(experiment: Experiment) -> None:

@@ -1,0 +1,49 @@
+"""Of training/memory.py, by what `check` of training/phases.py refuses."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from errors import UserError
+from training import memory
+from training.memory import activations
+from training.phases import check
+
+
+def test_activations_are_counted_by_hand():
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 8 * 8, 2))
+    assert activations(model.to("meta"), 8) == 3 * 5 * 8 * 8 + 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["crd.dim=10000000000"], "crd.dim=10000000000: banks and projections take about"),
+        (
+            ["crd.dim=10000000000", "crd.negatives=batch", "crd.objective=infonce", "crd.mode=instance"],
+            "projections",
+        ),
+        (["crd.num_negatives=1000000000000"], "crd.num_negatives=1000000000000: scores of a batch"),
+        (["teacher.views=100000000000"], "teacher.views=100000000000: cached outputs take about"),
+        (["variants={v: {crd: {dim: 10000000000}}}"], "crd.dim=10000000000"),
+        (["baselines.variants={v: {method: crd, crd: {dim: 10000000000}}}"], "crd.dim=10000000000"),
+    ],
+)
+def test_what_no_machine_has_is_refused_with_both_figures(make_experiment, settings, message):
+    with pytest.raises(UserError, match=f"{message}.* GB.*this machine has .* GB"):
+        check("all", make_experiment(*settings))
+
+
+def test_batches_are_compared_with_what_the_device_has(make_experiment, monkeypatch):
+    experiment = make_experiment()
+    model = experiment.build(experiment.config.student)
+    one = 4 * activations(model.to("meta"), 16)
+    monkeypatch.setattr(memory, "memory_of", lambda machine: 16 * one)
+    check("all", experiment)
+    monkeypatch.setattr(memory, "memory_of", lambda machine: 16 * one - 1)
+    with pytest.raises(UserError, match="teacher.batch_size=16: the activations of 16 images"):
+        check("all", experiment)
+    monkeypatch.setattr(memory, "memory_of", lambda machine: one - 1)
+    with pytest.raises(UserError, match="data.image_size=16: the activations of one image"):
+        check("all", experiment)

@@ -1,0 +1,102 @@
+"""What a run's jobs need at least of memory and disk, from sizes alone: refused before anything is written.
+
+Letters: N training images, K negatives, B batch, D dimension of the projections.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from configs.schema import CRD
+from dataset.memory import machine_memory, see_that_it_fits
+from losses.crd import FROM_BANK
+from models.machine import Machine
+from models.taps import TappedModel
+from training import distributed
+from training.experiment import Experiment
+
+FLOAT = 4  # bytes
+KEPT = 3  # a parameter, its gradient and its momentum
+
+
+def memory_of(machine: Machine) -> int | None:
+    """Bytes of memory on the device, None where that is not known."""
+    if machine.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(machine.device).total_memory)
+    return machine_memory()
+
+
+@torch.no_grad()
+def activations(model: nn.Module, image_size: int) -> int:
+    """Values that the modules of a network on the meta device give for one image, which training keeps."""
+    sizes: list[int] = []
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    leaves = [module for module in model.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
+    model.eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return sum(sizes)
+
+
+def check_batch(experiment: Experiment, model: nn.Module, key: str, batch: int) -> None:
+    """Raise `UserError` for a batch whose activations do not fit into memory.
+
+    Args:
+        model: on the meta device.
+        key: of the config, which the message names.
+        batch: images a step.
+    """
+    size, machine = experiment.config.data.image_size, experiment.machine
+    one, has = activations(model, size) * (2 if machine.bfloat16 else FLOAT), memory_of(machine)
+    see_that_it_fits(f"data.image_size={size}", "the activations of one image", one, has)
+    mine = -(-min(batch, len(experiment.data.train)) // distributed.world_size())
+    see_that_it_fits(f"{key}={batch}", f"the activations of {mine:,} images", one * mine, has)
+
+
+def check_alignment(experiment: Experiment, settings: CRD, models: Iterable[TappedModel], batch: int) -> None:
+    """Raise `UserError` for banks, projections or negatives that do not fit into memory.
+
+    Args:
+        settings: the config's section crd, or a variant's.
+        models: student and teacher on the meta device.
+        batch: B of the job that aligns.
+    """
+    has, count = memory_of(experiment.machine), len(experiment.data.train)
+    widths = sum(sum(model.tap_dims(experiment.config.data.image_size)) for model in models)
+    if settings.objective == "regression":
+        return
+    from_bank = settings.negatives in FROM_BANK
+    banks = 2 * 2 * count * settings.dim if from_bank else 0  # two taps, two networks
+    projections = KEPT * widths * settings.dim
+    what = "banks and projections" if from_bank else "projections"
+    see_that_it_fits(f"crd.dim={settings.dim}", what, FLOAT * (banks + projections), has)
+    if from_bank:
+        rows = 1 if settings.negatives == "shared" else -(-min(batch, count) // distributed.world_size())
+        scores = FLOAT * rows * settings.num_negatives
+        see_that_it_fits(f"crd.num_negatives={settings.num_negatives}", "scores of a batch", scores, has)
+
+
+def check_views(experiment: Experiment, teacher: TappedModel) -> None:
+    """Raise `UserError` for a cache of the teacher's outputs that the disk cannot hold, old caches aside."""
+    views, data = experiment.config.teacher.views, experiment.config.data
+    if views:
+        width = experiment.data.num_classes + sum(teacher.tap_dims(data.image_size))
+        needed = views * len(experiment.data.train) * width * 2
+        kept = sum(path.stat().st_size for path in data.cache_dir.glob("teacher-*/view*.npy"))
+        free = shutil.disk_usage(_existing(data.cache_dir)).free
+        where = f"disk in data.cache_dir {data.cache_dir}"
+        see_that_it_fits(f"teacher.views={views}", "cached outputs", needed, free + kept, where)
+
+
+def _existing(path: Path) -> Path:
+    return next(part for part in (path.absolute(), *path.absolute().parents) if part.is_dir())
