@@ -41,7 +41,8 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_number(self, node: yaml.ScalarNode) -> Any:
+    def construct_number(self, node: yaml.Node) -> Any:
+        assert isinstance(node, yaml.ScalarNode)  # as both tags are of
         text = str(node.value)
         if ":" in text:
             return text
