@@ -21,6 +21,7 @@ from diagnostics.recording import Meta, read
 from errors import exit_code
 from models.checkpoint import file_hash, load
 from models.zoo import build_model
+from training.record_file import read_record, write_record
 from training.run_lock import writing_in
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
@@ -133,10 +134,9 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monk
     assert recorded == []
     weights = load(run / "seed0" / "kd" / "model.pt")
     torch.save({name: value * 2 for name, value in weights.items()}, run / "seed0" / "kd" / "model.pt")
-    result = json.loads((run / "seed0" / "kd" / "result.json").read_text())
-    (run / "seed0" / "kd" / "result.json").write_text(
-        json.dumps({**result, "model_sha256": file_hash(run / "seed0" / "kd" / "model.pt")})
-    )
+    result = read_record(run / "seed0" / "kd" / "result.json", "")
+    changed = {**result, "model_sha256": file_hash(run / "seed0" / "kd" / "model.pt")}
+    write_record(run / "seed0" / "kd" / "result.json", changed)
     assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
     assert recorded == ["kd"]
 
@@ -153,6 +153,9 @@ def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
     code, out, _ = call(monkeypatch, capfd, "--compare", run, other, "--quiet")
     assert code == 0 and "other:two_stage" in out
     code, out, err = call(monkeypatch, capfd, "--compare", run, run, "--quiet")
+    assert code == 2 and "is named twice" in err
+    shutil.copytree(run, tmp_path / "elsewhere" / "tiny")
+    code, out, err = call(monkeypatch, capfd, "--compare", run, tmp_path / "elsewhere" / "tiny", "--quiet")
     assert code == 2 and "names of their own" in err
 
 
@@ -220,7 +223,7 @@ def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch,
     content[place] ^= 255
     (tmp_path / "predictions.npz").write_bytes(content)
     code, out, err = call(monkeypatch, capfd, tmp_path / "predictions.npz")
-    assert (code, out) == (2, "") and "is no file of predictions" in err and len(err.splitlines()) == 1
+    assert (code, out) == (2, "") and "predictions.npz is damaged (" in err and len(err.splitlines()) == 1
 
 
 def test_recordings_survive_the_file(trained):
