@@ -94,9 +94,8 @@ class _Counter(io.RawIOBase):
         return True
 
     def write(self, data: Any, /) -> int:
-        length = memoryview(data).nbytes
-        self.size += length
-        return length
+        self.size += memoryview(data).nbytes
+        return memoryview(data).nbytes
 
 
 def _size(write: Callable[[BinaryIO], object]) -> int:
@@ -135,10 +134,9 @@ def _open_partial(path: Path) -> _Partial:
     """A temporary file of its own beside `path`, locked while it is open, which tells it from one left behind."""
     while True:
         file = _Partial(io.FileIO(_partial_name(path, f".{path.name}"), "x"))
-        try_lock(file)
-        if _is_still_at(Path(file.name), file):
+        if try_lock(file) is not False and _is_still_at(Path(file.name), file):
             return file
-        file.close()  # another process took it for one left behind
+        file.close()  # another process takes it for one left behind
 
 
 def _partial_name(path: Path, start: str) -> Path:
@@ -148,11 +146,9 @@ def _partial_name(path: Path, start: str) -> Path:
 def _is_left_behind(partial: Path) -> bool:
     if fcntl is None:
         return True  # such a system does not remove what is open
-    try:
-        with open(partial, "r+b") as file:
-            return bool(try_lock(file))
-    except OSError:
-        return False
+    with suppress(OSError), open(partial, "r+b") as file:
+        return bool(try_lock(file))
+    return False
 
 
 @contextmanager
@@ -319,5 +315,5 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # of another user
+        pass  # of another user
     return True
