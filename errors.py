@@ -1,8 +1,11 @@
-"""How a command ends early: by a mistake that the person can mend, or by a signal; a single line either way."""
+"""How a command ends early, told in a single line: a mistake that the person can mend is exit code 2, what the
+machine could not do is 1, a signal 128 and its number."""
 
 from __future__ import annotations
 
 import difflib
+import errno
+import io
 import os
 import signal
 import sys
@@ -20,6 +23,34 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 class UserError(Exception):
     """A mistake in what was given. The message names the key, file or value and the mend."""
+
+
+class MachineError(Exception):
+    """What the machine could not do, as write to a full disk. The message says what, where and what is kept."""
+
+
+# of the folder or file that was given: not one, not ours, not to be written
+GIVEN = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
+GIVEN |= {errno.EACCES, errno.EPERM, errno.EROFS}
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+MACHINE = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, getattr(errno, "ESTALE", errno.EIO)}
+
+
+def in_words(error: OSError, what: str | None = None) -> UserError | MachineError | None:
+    """An error of the file system as what a person sees, or None where it is a bug.
+
+    what: what could not be done, where more is known than the name in the error.
+    """
+    reason = (error.strerror or str(error)).lower()
+    text = what if what is not None else str(error.filename or "a file")
+    if error.errno in GIVEN:
+        return UserError(f"{text}: {reason}: name a folder that you may write in")
+    if error.errno in MACHINE:
+        mend = "make room" if error.errno in FULL else "look after the disk"
+        return MachineError(
+            f"{text}: {reason}: what was finished is kept, {mend} and run again, a training with --resume"
+        )
+    return None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -101,21 +132,52 @@ def handle_signals(handler: Handler) -> dict[int, Handler]:
     return before
 
 
+class _Outlived(io.FileIO):
+    """Standard output or error whose reader may go, as that of a pipe into `head` does: the rest is lost."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if error.errno in (errno.EPIPE, errno.EIO):  # a pipe's reader or a terminal is gone
+                return memoryview(data).nbytes
+            raise
+
+
+def outlive_readers() -> None:
+    """Let a command go on where nobody reads any more what it prints."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before the start
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the command runs
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = io.BufferedWriter(_Outlived(number, "wb", closefd=False))
+            lines = stream.line_buffering
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines))
+
+
 def exit_code(command: Callable[[], None], again: str = "run again with --resume to go on") -> int:
-    """Run a command line; a `UserError` becomes one line and 2, with its traceback under --debug,
-    a signal such as Ctrl-C one line and 128 + it.
+    """Run a command line; a `UserError` becomes one line and 2, a fault of the machine 1, a signal 128 + it.
 
     again: how to go on after a signal.
     """
+    outlive_readers()
     _asked.number = 0
     before = handle_signals(_stop)
     try:
         command()
-    except UserError as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        print(f"error: {shown(' '.join(str(error).split()))}", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
+    except (UserError, MachineError) as error:
+        return _say(error)
+    except OSError as error:
+        told = in_words(error)
+        if told is None:
+            raise
+        return _say(told)
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, StoppedError) else signal.SIGINT
         _say_stopped(number, again)
@@ -124,6 +186,14 @@ def exit_code(command: Callable[[], None], again: str = "run again with --resume
         for number, old in before.items():
             signal.signal(number, old)
     return 0
+
+
+def _say(error: UserError | MachineError) -> int:
+    """One line, and under --debug where it came from."""
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+    print(f"error: {shown(' '.join(str(error).split()))}", file=sys.stderr)
+    return 2 if isinstance(error, UserError) else 1
 
 
 def _say_stopped(number: int, again: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -16,7 +17,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
+
+from errors import FULL, in_words
 
 try:
     import fcntl
@@ -33,33 +36,107 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
 
     Temporary files that dead processes have left of the same file are removed.
+
+    Raises:
+        UserError, MachineError: as `in_one_line`; what was there before is kept.
     """
     for entry in path.parent.glob("*.partial") if path.parent.exists() else ():
         if entry.name.startswith(f".{path.name}.") and _is_left_behind(entry):
             with suppress(OSError):
                 entry.unlink()
-    with _open_partial(path) as file:
+    with in_one_line(path, lambda: _size(write)):
+        file = _open_partial(path)
         partial = Path(file.name)
         try:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+            _fill(file, write)
             if fcntl is None:
                 file.close()  # such a system does not rename what is open
             partial.replace(path)
+            file.close()
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # what a full disk did not take is tried once more
+                file.close()
+            with suppress(OSError):
+                partial.unlink()
             raise
 
 
-def _open_partial(path: Path) -> BinaryIO:
+def _fill(file: _Partial, write: Callable[[BinaryIO], object]) -> None:
+    try:
+        write(file)
+    except RuntimeError:
+        if file.failure is not None:
+            raise file.failure from None  # torch has its own words for a write that failed
+        raise
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class _Partial(io.BufferedWriter):
+    """A file that keeps why a write failed."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+class _Counter(io.RawIOBase):
+    """A file that only counts its bytes."""
+
+    size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self.size += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+
+def _size(write: Callable[[BinaryIO], object]) -> int:
+    counter = _Counter()
+    write(cast(BinaryIO, counter))
+    return counter.size
+
+
+@contextmanager
+def in_one_line(path: Path, needed: Callable[[], int], kept: str | None = None) -> Iterator[None]:
+    """Turn a failure to write `path` into one line: what, where, how much it needs and what is kept.
+
+    Args:
+        needed: gives the bytes that all of it takes; called only when a write has failed.
+        kept: what of it is kept, where that is known better than here.
+
+    Raises:
+        UserError: no folder, no permission, read-only.
+        MachineError: a full disk, a quota, a broken disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"{path} cannot be written"
+        if error.errno in FULL:
+            free = shutil.disk_usage(path.parent).free
+            kept = kept or ("the one before is kept" if path.exists() else "nothing of it is kept")
+            what += f" ({needed() / 1e6:,.3f} MB needed, {free / 1e6:,.3f} MB free, {kept})"
+        told = in_words(error, what)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _open_partial(path: Path) -> _Partial:
     """A temporary file of its own beside `path`, locked while it is open, which tells it from one left behind."""
     while True:
-        file = open(_partial_name(path, f".{path.name}"), "xb")  # noqa: SIM115 - the caller closes it
-        try_lock(file)
-        if _is_still_at(Path(file.name), file):
+        file = _Partial(io.FileIO(_partial_name(path, f".{path.name}"), "x"))
+        if try_lock(file) is not False and _is_still_at(Path(file.name), file):
             return file
-        file.close()  # another process took it for one left behind
+        file.close()  # another process takes it for one left behind
 
 
 def _partial_name(path: Path, start: str) -> Path:
@@ -69,11 +146,9 @@ def _partial_name(path: Path, start: str) -> Path:
 def _is_left_behind(partial: Path) -> bool:
     if fcntl is None:
         return True  # such a system does not remove what is open
-    try:
-        with open(partial, "r+b") as file:
-            return bool(try_lock(file))
-    except OSError:
-        return False
+    with suppress(OSError), open(partial, "r+b") as file:
+        return bool(try_lock(file))
+    return False
 
 
 @contextmanager
@@ -145,7 +220,7 @@ def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[
             tells of locks elsewhere.
 
     Raises:
-        OSError: the file cannot be written.
+        UserError, MachineError: as `in_one_line`.
     """
     while isinstance(taken := _take(path, strict), Holder):
         if not wait:
@@ -167,7 +242,8 @@ def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[
 def _take(path: Path, strict: bool) -> BinaryIO | Holder:
     """The lock file, open and naming this process, or who has it."""
     while True:
-        file = open(path, "a+b")  # noqa: SIM115 - it stays open as long as it is held
+        with in_one_line(path, lambda: 0, "a lock"):
+            file = open(path, "a+b")  # noqa: SIM115 - it stays open as long as it is held
         ours = try_lock(file)
         if ours and not _is_still_at(path, file):
             file.close()  # its holder has removed it meanwhile
@@ -176,10 +252,24 @@ def _take(path: Path, strict: bool) -> BinaryIO | Holder:
         if ours is False or (before is not None and _counts(before, ours, strict)):
             file.close()
             return before or Holder("", 0)
-        file.truncate(0)
-        file.write(json.dumps(asdict(Holder.this())).encode())
-        file.flush()
+        _sign(path, file)
         return file
+
+
+def _sign(path: Path, file: BinaryIO) -> None:
+    """Write this process into a lock file that it has; without room for that the file goes."""
+    record = json.dumps(asdict(Holder.this())).encode()
+    try:
+        with in_one_line(path, lambda: len(record), "a lock"):
+            file.truncate(0)
+            file.write(record)
+            file.flush()
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        with suppress(OSError):
+            file.close()
+        raise
 
 
 def try_lock(file: IO[Any]) -> bool | None:
@@ -227,5 +317,5 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # of another user
+        pass  # of another user
     return True

@@ -11,13 +11,14 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset.identity import array_digest
 from errors import warn
-from files import new_folder
+from files import in_one_line, new_folder
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,27 @@ PARTS = ("train", "test")
 
 
 def write_cache(folder: Path, train: Images, test: Images, classes: list[str]) -> None:
-    """Write all files to a folder of their own, which then takes its name at once; the first of several stays."""
-    with new_folder(folder) as partial:
+    """Write all files to a folder of their own, which then takes its name at once; the first of several stays.
+
+    Raises:
+        UserError, MachineError: as `files.in_one_line`.
+    """
+    size = sum(array.nbytes for images in (train, test) for array in (images.pixels, images.labels))
+    with in_one_line(folder, lambda: size), new_folder(folder) as partial:
         digests = {}
         for name, images in zip(PARTS, (train, test), strict=True):
             for kind, array in (("pixels", images.pixels), ("labels", images.labels)):
-                np.save(partial / f"{name}_{kind}.npy", array)
+                _save(partial / f"{name}_{kind}.npy", array)
                 digests[f"{name}_{kind}"] = array_digest(array)
         meta = {"classes": classes, "digests": digests}
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """What np.save writes, but an error says why: numpy's own names no cause."""
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)
 
 
 def read_cache(folder: Path) -> Decoded | None:

@@ -19,7 +19,7 @@ from configs.reading import differing_keys, to_yaml
 from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.subjects import subjects_of_run
-from errors import UserError
+from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine
 from study.grid import StudyRun, read_shard
@@ -60,20 +60,25 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
     Raises:
         UserError: before anything is written, a grid that does not fit or a folder of another study; at the end,
             runs that failed.
+        MachineError: at the end, runs of which the machine could not write one.
     """
     check_study(study)
     _claim(study)
     waiting = [run for run in study.mine if not is_recorded(run, study.run_folder(run))]
-    kept, started, failed = len(study.mine) - len(waiting), time.perf_counter(), []
+    kept, started = len(study.mine) - len(waiting), time.perf_counter()
+    failed: dict[str, UserError | MachineError] = {}
     where = "" if study.shard.count == 1 else f" of shard {study.shard.number}/{study.shard.count}"
     say(f"{len(study.mine)} runs{where}, {kept} finished before")
     for number, run in enumerate(waiting, start=1):
         begun = time.perf_counter()
         try:
             counts = do_run(study, run)
-        except UserError as error:
-            failed.append(run.name)
-            say(f"{run.name} failed: {error}")
+        except (UserError, MachineError, OSError) as error:
+            told = in_words(error) if isinstance(error, OSError) else error
+            if told is None:
+                raise
+            failed[run.name] = told
+            say(f"{run.name} failed: {told}")
             continue
         if not quiet:
             now = time.perf_counter()
@@ -81,7 +86,9 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
             done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {_duration(now - begun)}"
             say(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
     if failed:
-        raise UserError(f"{len(failed)} runs failed, the first {failed[0]}: see above, the others are done")
+        by_machine = any(isinstance(error, MachineError) for error in failed.values())
+        kind = MachineError if by_machine else UserError
+        raise kind(f"{len(failed)} runs failed, the first {next(iter(failed))}: see above, the others are done")
 
 
 def _claim(study: StudyRuns) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import errno
 import sys
 
 import pytest
 
-from errors import UserError, exit_code, nearest, shown
+from errors import MachineError, UserError, exit_code, nearest, shown
 
 
 def raising(error: BaseException) -> None:
@@ -14,6 +15,17 @@ def raising(error: BaseException) -> None:
 def test_a_user_error_is_one_line_and_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: raising(UserError("two\n  lines"))) == 2
     assert capsys.readouterr() == ("", "error: two lines\n")
+
+
+def test_the_machines_fault_is_one_line_and_1_and_a_wrong_folder_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(lambda: raising(MachineError("full"))) == 1
+    assert capsys.readouterr() == ("", "error: full\n")
+    assert exit_code(lambda: raising(OSError(errno.ENOSPC, "No space left on device"))) == 1
+    assert "a file: no space left on device: what was finished is kept" in capsys.readouterr().err
+    assert exit_code(lambda: raising(PermissionError(errno.EACCES, "Permission denied", "runs"))) == 2
+    assert capsys.readouterr().err == "error: runs: permission denied: name a folder that you may write in\n"
+    with pytest.raises(FileNotFoundError):
+        exit_code(lambda: raising(FileNotFoundError(errno.ENOENT, "No such file or directory", "a")))
 
 
 def test_ctrl_c_is_130_and_names_resume(capsys: pytest.CaptureFixture[str]) -> None:

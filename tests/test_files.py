@@ -68,8 +68,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process there ends otherwise")
 def test_a_folder_left_by_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
-    held = "with files.new_folder(p.Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
-    dies = f"import os, sys, files, pathlib as p\n{held}"
+    dies = "import os, sys, files\nwith files.new_folder(files.Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", dies, str(tmp_path / "a")], cwd=ROOT)
     assert len(list(tmp_path.iterdir())) == 2  # the folder and its lock
     with new_folder(tmp_path / "b"):

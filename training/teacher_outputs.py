@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from dataset.images import Batch
 from dataset.loader import view_batches
 from dataset.prepare import TrainingData
 from errors import UserError, warn
-from files import locked, write_text
+from files import in_one_line, locked, write_text
 from models.checkpoint import file_hash, weights_hash
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
@@ -181,32 +182,43 @@ def _write_view(
     folder: Path, view: int, width: int, teacher: TappedModel, data: TrainingData, machine: Machine
 ) -> None:
     """Fill one view's file, going on where an interrupted one stopped."""
-    num_images = len(data.train)
+    num_images, row = len(data.train), 2 * width  # bytes of a row
     partial, mark = folder / f"view{view}.partial", folder / f"view{view}.done"
     done = int(mark.read_text(encoding="utf-8")) if mark.exists() and partial.exists() else 0
-    rows = np.lib.format.open_memmap(
-        partial, "r+" if done else "w+", np.float16, None if done else (num_images, width)
-    )
+    kept = "of its images those before the last mark are kept"
+    with in_one_line(partial, lambda: num_images * row, kept), open(partial, "r+b" if done else "wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f2", "fortran_order": False, "shape": (num_images, width)}
+        )
+        file.seek(done * row, os.SEEK_CUR)
+        file.truncate()
+        for end, rows in _rows_of_view(view, done, teacher, data, machine):
+            file.write(rows)  # plainly: writing to a mapped file ends the process where the disk is full
+            if end - done >= CHUNK or end == num_images:
+                file.flush()
+                os.fsync(file.fileno())
+                write_text(mark, str(end))
+                done = end
+    write_text(folder / f"view{view}.sha256", file_hash(partial) + "\n")
+    partial.replace(folder / f"view{view}.npy")
+    mark.unlink(missing_ok=True)
+
+
+def _rows_of_view(
+    view: int, first: int, teacher: TappedModel, data: TrainingData, machine: Machine
+) -> Iterator[tuple[int, bytes]]:
+    """Outputs for images from `first` on, a batch each: how many images are done with it, and float16 as bytes."""
     with tqdm(
-        total=num_images,
-        initial=done,
+        total=len(data.train),
+        initial=first,
         desc=f"teacher view {view}",
         disable=machine.quiet or None,
         leave=False,
         unit="image",
     ) as progress:
-        for indices, images in view_batches(data, view, EVALUATION_BATCH, first=done):
-            end = int(indices[-1]) + 1
-            rows[end - len(indices) : end] = _as_float16(_rows(run(teacher, images, machine)))
+        for indices, images in view_batches(data, view, EVALUATION_BATCH, first=first):
+            yield int(indices[-1]) + 1, _as_float16(_rows(run(teacher, images, machine))).tobytes()
             progress.update(len(indices))
-            if end - done >= CHUNK:
-                rows.flush()
-                write_text(mark, str(end))
-                done = end
-    rows.flush()
-    write_text(folder / f"view{view}.sha256", file_hash(partial) + "\n")
-    partial.replace(folder / f"view{view}.npy")
-    mark.unlink(missing_ok=True)
 
 
 def _as_float16(values: Tensor) -> np.ndarray:
