@@ -13,8 +13,7 @@ import os
 import pickle
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -281,13 +280,22 @@ def refuse(case: BadInput, folder: Path) -> Refusal:
     before, printed = set(_files(folder)), io.StringIO()
     with (
         mock.patch.object(sys, "argv", [f"{case.command}.py", *words]),
-        contextlib.chdir(folder / "empty") if sys.version_info >= (3, 11) else contextlib.nullcontext(),
+        _within(folder / "empty"),
         contextlib.redirect_stderr(printed),
-        warnings.catch_warnings(),
     ):
         code = exit_code(command)
     added = sorted(set(_files(folder)) - before)
     return Refusal(code, printed.getvalue(), tuple(added))
+
+
+@contextlib.contextmanager
+def _within(folder: Path) -> Iterator[None]:
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 def _files(folder: Path) -> list[str]:
@@ -305,9 +313,8 @@ def table() -> str:
             found = refuse(case, folder)
             words = " ".join(case.words).replace("--phase all --config {}/tiny.yaml --output-dir {}/runs ", "")
             line = found.printed.strip().replace(name, "{}")
-            lines.append(
-                f"{number:3}  {case.command}.py {words[:70]}\n     {found.code}, {len(found.added)} new: {line[:200]}"
-            )
+            lines.append(f"{number:3}  {case.command}.py {words[:70]}")
+            lines.append(f"     exit code {found.code}, {len(found.added)} new files, {line[:200]}")
     return "\n".join([*lines, f"{len(CASES)} inputs"])
 
 
