@@ -59,10 +59,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{match[0]}'?" if match else ""
 
 
+def readable(name: str) -> str:
+    """A file's name with bytes that are not UTF-8 as escapes such as `\\xe9`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def shown(text: str) -> str:
-    """`text` with what is not UTF-8, or moves a terminal's cursor, as an escape such as `\\xe9`."""
-    readable = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in readable)
+    """`readable` text in which what moves a terminal's cursor is an escape too."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in readable(text))
 
 
 @cache

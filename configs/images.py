@@ -15,6 +15,7 @@ class Data(Section):
         "digits", "where images come from; folder = class folders under root"
     )
     root: Path | None = about(None, "folder of the images, or where torchvision downloads to (default: data/)")
+    follow_links: bool = about(False, "whether links in root may lead out of it")
     image_size: Count = about(32, "side in pixels; images of another size are resized")
     split: Annotated[float, Field(gt=0, lt=1)] | None = about(
         None, "pool all images and train on this fraction, stratified (the paper: 0.7)"

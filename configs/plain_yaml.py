@@ -18,7 +18,8 @@ MOST_BYTES = 1_000_000
 MOST_NODES = 10_000  # keys and values, each alias counted as all that it stands for
 DEEPEST = 50
 TOO_LONG = f"more than {MOST_BYTES:,} bytes are no config, keep what differs from the defaults"
-PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map", "merge", "timestamp", "value")
+SCALAR_TAGS = ("null", "bool", "int", "float", "str", "merge", "timestamp", "value")
+PLAIN_TAGS = (*SCALAR_TAGS, "seq", "map")
 PREFIX = "tag:yaml.org,2002:"
 
 
@@ -42,7 +43,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_number(self, node: yaml.Node) -> Any:
-        assert isinstance(node, yaml.ScalarNode)  # as both tags are of
+        assert isinstance(node, yaml.ScalarNode)  # a number's tag on anything else is refused by `_measure`
         text = str(node.value)
         if ":" in text:
             return text
@@ -99,6 +100,8 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], above: set[int]
     if kind not in PLAIN_TAGS:
         line = node.start_mark.line + 1
         raise _Refused(f"the tag !{kind.rpartition('!')[2]} (line {line}) is not taken, give plain values")
+    if kind in SCALAR_TAGS and not isinstance(node, yaml.ScalarNode):
+        raise _Refused(f"the tag !!{kind} (line {node.start_mark.line + 1}) is of words, not of lists or sections")
     _refuse_repeated(node)
     above.add(id(node))
     parts = [_measure(part, known, above) for part in _parts(node)]

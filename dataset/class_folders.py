@@ -7,10 +7,11 @@ refused by name, since classes are numbered in sorted order and one missing shif
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import UserError
+from errors import UserError, readable
 
 IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
@@ -34,7 +35,7 @@ class ImageFile:
 
     @property
     def label(self) -> str:
-        return self.path.parent.name
+        return readable(self.path.parent.name)
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,66 @@ class ClassFolders:
         return sorted({image.label for image in self.train})
 
 
-def find_images(root: Path) -> ClassFolders:
+@dataclass(frozen=True)
+class Links:
+    """Which links are taken: those that stay in a root, or all that lead to something."""
+
+    root: Path
+    followed: bool = False
+
+    def check(self, path: Path) -> None:
+        """Raise `UserError` for a link that leads to nothing, to itself, or out of the root."""
+        if not path.is_symlink():
+            return
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # RuntimeError of links that loop
+            raise UserError(f"{path}: a link to nothing or to itself, remove or mend it") from None
+        if not self.followed and not target.is_relative_to(self.root.resolve()):
+            raise UserError(
+                f"{path}: a link out of data.root, to {target}: copy what is there, or say data.follow_links=true"
+            )
+
+
+def find_images(root: Path, follow_links: bool = False) -> ClassFolders:
     """Class folders under root/train and root/test, or one tree of class folders under root, in sorted order.
+
+    Args:
+        root: the config's data.root.
+        follow_links: whether links may lead out of it.
 
     Raises:
         UserError: no such folder, train/ without test/, a class that is empty, too deep, in formats that are not
-            read or without training images.
+            read or without training or test images, less than two classes, a link or a file that is not taken.
     """
     if not root.is_dir():
         raise UserError(f"data.root {root} is no folder: give one with train/ and test/ class folders")
+    links = Links(root, follow_links)
     parts = {name for name in ("train", "val", "test") if _holds_classes(root / name)}
     if "train" in parts and "test" not in parts:
         instead = "; val/ is no test split here: rename it to test/ if it is to be one" if "val" in parts else ""
         raise UserError(f"data.root {root} has train/ but no test/ with class folders{instead}")
     if not {"train", "test"} <= parts:
-        return ClassFolders(root, _list_images(root), [])
-    found = ClassFolders(root, _list_images(root / "train"), _list_images(root / "test"))
+        return _with_classes(ClassFolders(root, _list_images(root, links), []))
+    for name in ("train", "test"):
+        links.check(root / name)
+    found = ClassFolders(root, _list_images(root / "train", links), _list_images(root / "test", links))
     strange = sorted({image.label for image in found.test} - set(found.classes))
     if strange:
         raise UserError(f"{root / 'test' / strange[0]}: a class without training images in {root / 'train'}")
+    missing = sorted(set(found.classes) - {image.label for image in found.test})
+    if missing:
+        raise UserError(
+            f"{root / 'train' / missing[0]}: a class without test images, put some into {root / 'test'}"
+        )
+    return _with_classes(found)
+
+
+def _with_classes(found: ClassFolders) -> ClassFolders:
+    if len(found.classes) < 2:
+        raise UserError(
+            f"data.root {found.root}: one class, {found.classes[0]}, is nothing to tell from: give two"
+        )
     return found
 
 
@@ -78,36 +120,45 @@ def _is_left_behind(name: str) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        kept = [entry for entry in entries if not _is_left_behind(entry.name)]
+    try:
+        with os.scandir(folder) as entries:
+            kept = [entry for entry in entries if not _is_left_behind(entry.name)]
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read ({error.strerror}): mend it or take it out of data.root"
+        ) from None
     return sorted(kept, key=lambda entry: entry.name)
 
 
 def _holds_classes(folder: Path) -> bool:
     """Whether a folder has folders in it: root/train may be a class of that name as well."""
-    return folder.is_dir() and any(entry.is_dir() for entry in _entries(folder))
+    return folder.is_dir() and any(os.path.isdir(entry.path) for entry in _entries(folder))
 
 
-def _list_images(folder: Path) -> list[ImageFile]:
+def _list_images(folder: Path, links: Links) -> list[ImageFile]:
     found: list[ImageFile] = []
     for entry in _entries(folder):
+        links.check(Path(entry.path))
         if entry.is_dir():
-            found += _images_of_class(Path(entry.path))
+            found += _images_of_class(Path(entry.path), links)
     if not found:
         raise UserError(f"{folder}: no class folder with images ({', '.join(sorted(IMAGE_SUFFIXES))}) in it")
     return found
 
 
-def _images_of_class(folder: Path) -> list[ImageFile]:
+def _images_of_class(folder: Path, links: Links) -> list[ImageFile]:
     found = []
     for entry in _entries(folder):
         suffix = Path(entry.name).suffix.lower()
+        links.check(Path(entry.path))
         if entry.is_dir():
             _refuse_images_below(Path(entry.path), folder)
         elif suffix in OTHER_PICTURES:
             raise UserError(f"{entry.path}: {suffix} is not read, convert it to .png or take it out of the class")
         elif suffix in IMAGE_SUFFIXES:
             state = entry.stat()
+            if not stat.S_ISREG(state.st_mode):
+                raise UserError(f"{entry.path}: a device or a pipe, not an image: take it out of the class")
             found.append(ImageFile(Path(entry.path), state.st_size, state.st_mtime_ns))
     if not found:
         raise UserError(f"{folder}: a class without images, remove the folder or put images into it")

@@ -43,6 +43,10 @@ def own_cues(path: Path, source: Source) -> tuple[list[Tensor], int]:
 
 
 def _read(path: Path) -> dict[str, str]:
+    if path.exists() and not path.is_file():
+        raise UserError(
+            f"shortcut.file {path} cannot be read: it is no file, name a CSV with the columns file,cue"
+        )
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)

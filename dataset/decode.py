@@ -5,6 +5,7 @@ Letters: N images, S side in pixels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,16 +62,27 @@ def decode_files(paths: Sequence[Path], image_size: int, bit_depth: int | None =
 def _open(path: Path) -> Image.Image:
     """An image in memory, upright; its info says `sixteen_bits` where Pillow has dropped half of them."""
     try:
-        with Image.open(path) as image:
-            dropped = any("16" in str(tile[3]) for tile in image.tile) and not image.mode.startswith("I")
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in ("I", "F"):
-                raise ValueError(f"pixels of mode {image.mode} have no fixed range, save it with 8 or 16 bits")
-            upright.info["sixteen_bits"] = dropped
-            return upright
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _upright(path)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, as files have that are to fill the memory: "
+            "make it smaller or remove it"
+        ) from None
+    except Exception as error:  # bytes that are no image make its readers fail in any way at all
         raise UserError(f"{path} cannot be read as an image ({error}): mend or remove it") from None
+
+
+def _upright(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        dropped = any("16" in str(tile[3]) for tile in image.tile) and not image.mode.startswith("I")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in ("I", "F"):
+            raise ValueError(f"pixels of mode {image.mode} have no fixed range, save it with 8 or 16 bits")
+        upright.info["sixteen_bits"] = dropped
+        return upright
 
 
 def to_array(image: Image.Image, image_size: int, depth: int = 16) -> Pixels:

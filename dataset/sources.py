@@ -25,7 +25,7 @@ from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
 from dataset.identity import DataIdentity, identify
 from dataset.memory import see_that_images_fit
-from errors import UserError
+from errors import UserError, readable
 
 CIFAR_IMAGES = 60_000  # training and test
 DIGITS_SPLIT_SEED = 0  # the digits come unsplit; this stratified 70/30 never changes
@@ -144,7 +144,7 @@ def _torchvision(name: str, root: Path) -> tuple[Reader, str, Names]:
 
 def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:
     """Class folders under root/train and root/test, or one tree of class folders under root."""
-    found = find_images(root)
+    found = find_images(root, data.follow_links)
     classes = found.classes
     class_of = {name: number for number, name in enumerate(classes)}
     everything = found.train + found.test
@@ -163,7 +163,7 @@ def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:
 
 def _names(images: list[ImageFile], root: Path) -> NDArray[np.str_]:
     start = len(root.as_posix()) + 1 if root != Path() else 0
-    return np.array([image.path.as_posix()[start:] for image in images], dtype=np.str_)
+    return np.array([readable(image.path.as_posix()[start:]) for image in images], dtype=np.str_)
 
 
 def _resize_all(pixels: np.ndarray, image_size: int) -> np.ndarray:

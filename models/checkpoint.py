@@ -28,6 +28,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: no such file, one that is no such dict, or one that is not as it was written.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file: name a file of weights")
     _check_sums(path)
     try:
         with warnings.catch_warnings():

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from configs.reading import to_yaml
 from configs.schema import CRD, KD, Config
 from dataset.loader import steps_per_epoch
@@ -147,14 +149,37 @@ def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, 
     """Raise `UserError` where a job needs more of memory or disk than there is."""
     config = experiment.config
     for job in jobs:
-        own, key = config_of(config, job.name), _SECTION_OF[job.name.kind]
+        own, key = config_of(config, job.name), f"{_SECTION_OF[job.name.kind]}.batch_size"
+        if job.batch_size > len(experiment.data.train) and not job.balanced:
+            count = len(experiment.data.train)
+            raise UserError(f"{key}={job.batch_size}: there are {count} training images, use at most {count}")
         if job.name.kind != "stage2" or own.kd.train != "head":
             model = teacher if job.name == TEACHER else student
-            check_batch(experiment, model, f"{key}.batch_size", job.batch_size)
+            _check_statistics(model, key, job.batch_size, config.data.image_size)
+            check_batch(experiment, model, key, job.batch_size)
         if job.name.kind == "stage1" or (job.name.kind == "baseline" and "crd" in config.method_of(job.name.of)):
             check_alignment(experiment, own.crd, (student, teacher), job.batch_size)
     if any(job.name != TEACHER for job in jobs):
         check_views(experiment, teacher)
+
+
+@torch.no_grad()
+def _check_statistics(model: TappedModel, key: str, batch_size: int, image_size: int) -> None:
+    """Raise `UserError` for batches that leave a process without images, or batch norm without a variance."""
+    mine, enough = batch_size // distributed.world_size(), 2 * distributed.world_size()
+    if mine > 1:
+        return
+    images = torch.empty(max(mine, 1), 3, image_size, image_size, device="meta")
+    try:
+        model.model.train()(images)
+    except ValueError:  # of batch norm, where a channel has one value alone
+        mine = 0
+    finally:
+        model.eval()
+    if mine == 0:
+        raise UserError(
+            f"{key}={batch_size}: batch statistics need more than one value a channel, use {enough} or more"
+        )
 
 
 _SECTION_OF = {"teacher": "teacher", "stage1": "crd", "stage2": "kd", "baseline": "baselines"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,49 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
         put(tmp_path / name / "1.png")
     found = find_images(tmp_path)
     assert found.classes == ["bus", "train"] and found.test == []
+
+
+def test_links_are_followed_within_the_root_and_out_of_it_only_if_asked(root: Path, tmp_path_factory) -> None:
+    away = tmp_path_factory.mktemp("away")
+    put(away / "3.png")
+    (root / "train" / "ant" / "3.png").symlink_to(root / "train" / "bee" / "1.png")
+    assert len(find_images(root).train) == 7
+    (root / "train" / "ant" / "4.png").symlink_to(away / "3.png")
+    with pytest.raises(UserError, match=r"ant/4\.png: a link out of data.root, .*follow_links=true"):
+        find_images(root)
+    assert len(find_images(root, follow_links=True).train) == 8
+
+
+@pytest.mark.parametrize("target", ["nowhere", "5.png", "../ant/loop"])
+@pytest.mark.parametrize("follow", [False, True])
+def test_links_to_nothing_are_refused(root: Path, target: str, follow: bool) -> None:
+    (root / "train" / "ant" / "loop").symlink_to("loop")
+    (root / "train" / "ant" / "5.png").symlink_to(target)
+    with pytest.raises(UserError, match=r"5\.png: a link to nothing or to itself"):
+        find_images(root, follow)
+
+
+def test_whole_classes_and_parts_may_not_lead_away_either(root: Path, tmp_path_factory) -> None:
+    away = tmp_path_factory.mktemp("away") / "dog"
+    put(away / "1.png")
+    (root / "train" / "dog").symlink_to(away)
+    with pytest.raises(UserError, match="train/dog: a link out of data.root"):
+        find_images(root)
+    (root / "train" / "dog").unlink()
+    (root / "test").rename(away.parent / "test")
+    (root / "test").symlink_to(away.parent / "test")
+    with pytest.raises(UserError, match="test: a link out of data.root"):
+        find_images(root)
+
+
+def test_pipes_one_class_and_a_class_without_test_images_are_refused(root: Path) -> None:
+    os.mkfifo(root / "train" / "ant" / "9.png")
+    with pytest.raises(UserError, match=r"9\.png: a device or a pipe"):
+        find_images(root)
+    (root / "train" / "ant" / "9.png").unlink()
+    put(root / "train" / "dog" / "1.png")
+    with pytest.raises(UserError, match="train/dog: a class without test images"):
+        find_images(root)
+    put(root / "alone" / "dog" / "1.png")
+    with pytest.raises(UserError, match="one class, dog, is nothing to tell from"):
+        find_images(root / "alone")

@@ -93,3 +93,11 @@ def test_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / "a.jpg", exif=exif, quality=100)
     pixels = decode_files([tmp_path / "a.jpg"], SIDE)[0]
     assert np.abs(pixels.astype(int) - upright.transpose(2, 0, 1)).max() < 8
+
+
+def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "a.png")
+    for limit in (SIDE * SIDE - 1, SIDE * SIDE // 2 - 1):  # where Pillow warns, and where it refuses
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(UserError, match=rf"a\.png has more than {limit} pixels, .*make it smaller"):
+            decode_files([tmp_path / "a.png"], SIDE)

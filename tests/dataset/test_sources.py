@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
@@ -178,7 +179,7 @@ def test_second_load_decodes_nothing(load: Load, root: Path, monkeypatch: pytest
     assert isinstance(second.train.pixels, np.memmap)
     assert np.array_equal(first.train.pixels, second.train.pixels)
     assert first.identity == second.identity
-    with pytest.raises(AssertionError, match="an image was opened"):
+    with pytest.raises(UserError, match="an image was opened"):
         load(root, image_size=SIDE + 1)
 
 
@@ -325,3 +326,13 @@ def test_a_cue_file_that_contradicts_itself_is_refused(
             prepare(source, Data(), torch.device("cpu"), shortcut)
     else:
         prepare(source, Data(), torch.device("cpu"), shortcut)
+
+
+def test_names_that_are_not_utf_8_are_kept_and_shown_escaped(load: Load, root: Path) -> None:
+    before = load(root)
+    for part in ("train", "test"):
+        (root / part / "zebra").rename(os.fsdecode(os.fsencode(root / part) + b"/z\xe9bre"))
+    after = load(root)
+    assert after.classes == [*before.classes[:-1], r"z\xe9bre"]
+    assert after.test.names is not None and after.test.names[-1].startswith(r"test/z\xe9bre/")
+    assert np.array_equal(before.test.pixels, after.test.pixels)

@@ -47,3 +47,24 @@ def test_batches_are_compared_with_what_the_device_has(make_experiment, monkeypa
     monkeypatch.setattr(memory, "memory_of", lambda machine: one - 1)
     with pytest.raises(UserError, match="data.image_size=16: the activations of one image"):
         check("all", experiment)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["crd.batch_size=65"], "crd.batch_size=65: there are 64 training images, use at most 64"),
+        (["baselines.batch_size=65"], "baselines.batch_size=65"),
+        (
+            ["teacher.batch_size=1", "data.image_size=4", "data.crop=0"],
+            "teacher.batch_size=1: batch stat.*use 2 or",
+        ),
+        (["kd.batch_size=1", "data.image_size=4", "data.crop=0", "kd.train=all"], "kd.batch_size=1: batch stat"),
+    ],
+)
+def test_batches_that_cannot_be_trained_on_are_refused(make_experiment, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        check("all", make_experiment(f"data.cache_dir={tmp_path}", *settings))
+
+
+def test_batches_of_one_pass_where_maps_are_larger(make_experiment):
+    check("all", make_experiment("teacher.batch_size=1", "kd.batch_size=1", "crd.batch_size=64"))
