@@ -86,13 +86,14 @@ def read_folder(text: str) -> Path:
 
 
 def refuse_repeated(settings: Sequence[str], others: Sequence[str] = ()) -> None:
-    """Raise `UserError` for a key that `--set` has twice, or that another option gives as well.
+    """Raise `UserError` for a value that `--set` gives twice, or that another option gives; sections are merged.
 
     Args:
         settings: words behind `--set`, KEY=VALUE each.
         others: keys that other options give.
     """
-    keys = [*others, *(setting.partition("=")[0].strip() for setting in settings)]
+    given = [setting.partition("=") for setting in settings]
+    keys = [*others, *(key.strip() for key, _, value in given if not value.strip().startswith("{"))]
     for number, key in enumerate(keys):
         if key in keys[:number]:
             also = f", or --{key} and --set {key}" if key in others else ""

@@ -55,7 +55,7 @@ def test_what_is_not_taken_is_one_line(
 
 
 def test_a_key_is_set_once() -> None:
-    refuse_repeated(["a=1", "b=1"], ["seeds"])
+    refuse_repeated(["a=1", "b=1", "c={d: 1}", "c={e: 2}"], ["seeds"])
     with pytest.raises(UserError, match="--set a: the key is given twice"):
         refuse_repeated(["a=1", "a=2"])
     with pytest.raises(UserError, match="--seeds and --set seeds"):
