@@ -83,18 +83,3 @@ def read_folder(text: str) -> Path:
         if there:
             break
     return found
-
-
-def refuse_repeated(settings: Sequence[str], others: Sequence[str] = ()) -> None:
-    """Raise `UserError` for a value that `--set` gives twice, or that another option gives; sections are merged.
-
-    Args:
-        settings: words behind `--set`, KEY=VALUE each.
-        others: keys that other options give.
-    """
-    given = [setting.partition("=") for setting in settings]
-    keys = [*others, *(key.strip() for key, _, value in given if not value.strip().startswith("{"))]
-    for number, key in enumerate(keys):
-        if key in keys[:number]:
-            also = f", or --{key} and --set {key}" if key in others else ""
-            raise UserError(f"--set {key}: the key is given twice{also}: keep one of them")

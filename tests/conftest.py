@@ -122,7 +122,8 @@ def call_main(tiny_config, monkeypatch, capfd):
     """`call_main(runs, "--phase", "all")`: the same without a new process."""
 
     def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        words = ["main.py", "--config", str(tiny_config), "--output-dir", str(runs), *arguments]
+        config = () if "--config" in arguments else ("--config", str(tiny_config))
+        words = ["main.py", *config, "--output-dir", str(runs), *arguments]
         monkeypatch.setattr(sys, "argv", words)
         capfd.readouterr()
         code = exit_code(main.run)
