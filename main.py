@@ -15,7 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from configs.command_line import CommandLine, one_of, read_folder, read_path, refuse_repeated
+from configs.command_line import CommandLine, one_of, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
 from dataset.contact_sheet import write_contact_sheet
@@ -65,7 +65,8 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError("--shard is for --phase study")
     if arguments.fresh and arguments.phase == "study":
         raise UserError("--fresh: a study goes on with what it finds, remove its folder to start over")
-    refuse_repeated(arguments.set, [] if arguments.seeds is None else ["seeds"])
+    if arguments.seeds is not None and any(word.partition("=")[0] == "seeds" for word in arguments.set):
+        raise UserError("--seeds and --set seeds give the same: keep one of them")
     return arguments
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from configs.command_line import CommandLine, read_folder, read_path, refuse_repeated
+from configs.command_line import CommandLine, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, load_config
 from diagnostics import recording
 from diagnostics.plain import to_plain
@@ -231,7 +231,6 @@ def run() -> None:
     arguments, given = make_parser().read()
     way = way_of(arguments)
     refuse_ignored(arguments, given, way)
-    refuse_repeated(arguments.set)
     if way == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
     elif way == "predictions.npz":

@@ -83,17 +83,3 @@ def read_folder(text: str) -> Path:
         if there:
             break
     return found
-
-
-def refuse_repeated(settings: Sequence[str], others: Sequence[str] = ()) -> None:
-    """Raise `UserError` for a key that `--set` has twice, or that another option gives as well.
-
-    Args:
-        settings: words behind `--set`, KEY=VALUE each.
-        others: keys that other options give.
-    """
-    keys = [*others, *(setting.partition("=")[0].strip() for setting in settings)]
-    for number, key in enumerate(keys):
-        if key in keys[:number]:
-            also = f", or --{key} and --set {key}" if key in others else ""
-            raise UserError(f"--set {key}: the key is given twice{also}: keep one of them")

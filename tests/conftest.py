@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +23,6 @@ from training.experiment import Experiment
 from training.run_folder import RunFolder
 
 ROOT = Path(main.__file__).parent
-
-
-def but(settings: Sequence[str], *changes: str) -> list[str]:
-    """Settings `key=value` with other values of some keys: a command line takes each key once."""
-    keys = [change.partition("=")[0] for change in changes]
-    return [*(word for word in settings if word.partition("=")[0] not in keys), *changes]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -129,7 +122,7 @@ def call_main(tiny_config, monkeypatch, capfd):
     """`call_main(runs, "--phase", "all")`: the same without a new process."""
 
     def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        config = [] if "--config" in arguments else ["--config", str(tiny_config)]
+        config = () if "--config" in arguments else ("--config", str(tiny_config))
         words = ["main.py", *config, "--output-dir", str(runs), *arguments]
         monkeypatch.setattr(sys, "argv", words)
         capfd.readouterr()

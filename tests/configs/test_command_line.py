@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.command_line import CommandLine, one_of, read_folder, refuse_repeated
+from configs.command_line import CommandLine, one_of, read_folder
 from errors import UserError
 
 
@@ -52,11 +52,3 @@ def test_what_is_not_taken_is_one_line(
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(UserError, match=message):
         parser.read([word.replace("{}", str(tmp_path)) for word in words])
-
-
-def test_a_key_is_set_once() -> None:
-    refuse_repeated(["a=1", "b=1"], ["seeds"])
-    with pytest.raises(UserError, match="--set a: the key is given twice"):
-        refuse_repeated(["a=1", "a=2"])
-    with pytest.raises(UserError, match="--seeds and --set seeds"):
-        refuse_repeated(["seeds=[1]"], ["seeds"])

@@ -133,7 +133,6 @@ CASES: list[BadInput] = [
         )
     ),
     _set("crd.until=plateau", named="data.val_fraction > 0"),
-    _set("kd.alpha=0.5", "kd.alpha=0.6", named="--set kd.alpha: the key is given twice"),
     _set("crd.objective=infonce", "crd.negatives=batch", named="mode: instance"),
     _set("study.hypotheses={H1: {first: kd, second: kd}}", named="first and second are both kd"),
     _set(f"study.grid=[{{kd.alpha: {[n / 200 for n in range(150)]}, crd.dim: {list(range(1, 101))}}}]",

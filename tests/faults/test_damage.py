@@ -15,7 +15,6 @@ from diagnostics import recording
 from diagnostics.subjects import record, subjects_of_run
 from errors import UserError
 from models.checkpoint import load, load_newest, previous_of, save_and_keep
-from tests.conftest import but
 from tests.diagnostics.report.test_folder import recordings, usual
 from tests.faults.short_run import JOBS, SHORT
 from training.environment import read_environment
@@ -151,7 +150,7 @@ def test_a_flipped_bit_in_predictions_is_found_or_harmless(tmp_path):
 
 
 def test_training_goes_on_from_the_older_checkpoint_to_the_same_bits(call_main, tmp_path):
-    long = ("--phase", "teacher", "--quiet", "--set", *but(SHORT, "teacher.epochs=4"))
+    long = ("--phase", "teacher", "--quiet", "--set", *SHORT, "teacher.epochs=4")
     runs = tmp_path
     stopped = runs / "tiny" / "teacher"
     assert call_main(runs, *long).returncode == 0

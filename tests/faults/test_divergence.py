@@ -13,7 +13,6 @@ from configs.reading import load_config
 from configs.schema import Config, Optimizer
 from errors import UserError
 from models.checkpoint import load
-from tests.conftest import but
 from tests.faults.short_run import SHORT
 from training.divergence import DivergedError, Place, refuse_divergence, refuse_infinite, told_where
 from training.engine import make_schedule
@@ -133,7 +132,7 @@ def test_a_diverged_run_goes_on_from_its_last_good_epoch_at_a_smaller_rate(call_
             for name, one in terms.items()
         }
 
-    words = ("--phase", "teacher", "--quiet", "--set", *but(SHORT, "teacher.epochs=4"))
+    words = ("--phase", "teacher", "--quiet", "--set", *SHORT, "teacher.epochs=4")
     folder = tmp_path / "tiny" / "teacher"
     with monkeypatch.context() as patch:
         patch.setattr(CrossEntropy, "forward", exploding)

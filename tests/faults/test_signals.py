@@ -15,7 +15,7 @@ import pytest
 import training.engine
 from errors import StoppedError, exit_code, finish_first, handle_signals
 from models.checkpoint import load
-from tests.conftest import ROOT, but
+from tests.conftest import ROOT
 from tests.faults.short_run import SHORT
 
 pytestmark = pytest.mark.skipif(
@@ -68,7 +68,7 @@ def test_an_ignored_signal_stays_ignored_and_other_threads_are_left_alone():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_training_stops_after_the_step_and_goes_on_to_the_same_bits(call_main, tmp_path, monkeypatch, number):
-    words = ("--phase", "teacher", "--quiet", "--set", *but(SHORT, "teacher.epochs=4"))
+    words = ("--phase", "teacher", "--quiet", "--set", *SHORT, "teacher.epochs=4")
     assert call_main(tmp_path / "whole", *words).returncode == 0
     step, steps = training.engine.train_step, []
 

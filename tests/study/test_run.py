@@ -23,7 +23,6 @@ from study.figures import Examples
 from study.grid import read_shard, runs_of
 from study.measurements import Measurement, load_measurements
 from study.results import conclude as analyse
-from tests.conftest import but
 from tests.study.small_study import SHORT, STUDY
 
 ROOT = Path(study.__file__).parents[1]
@@ -82,20 +81,20 @@ def test_a_bad_shard_is_one_line(call_main, tmp_path, text):
 def test_shards_and_fresh_belong_to_their_phases(call_main, tmp_path):
     assert "--phase study" in call_main(tmp_path, "--phase", "all", "--shard", "1/2").stderr
     assert "remove its folder" in call(call_main, tmp_path, "--fresh").stderr
-    strange = call(call_main, tmp_path, settings=but(STUDY, "study.hypotheses.H2.second=magic"))
+    strange = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H2.second=magic"))
     assert (
         strange.returncode == 2
         and "study.hypotheses.H2: magic is none of scratch, crd_kd, two_stage, head" in strange.stderr
     )
-    nowhere = call(call_main, tmp_path, settings=but(STUDY, "study.hypotheses.H1.where={kd.alpha: 1}"))
+    nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.where={kd.alpha: 1}"))
     assert nowhere.returncode == 2 and "study.hypotheses.H1.where" in nowhere.stderr
-    twin = call(call_main, tmp_path, settings=but(STUDY, "study.twins={two_stage: crd}"))
+    twin = call(call_main, tmp_path, settings=(*STUDY, "study.twins={two_stage: crd}"))
     assert twin.returncode == 2 and "study.twins: crd is none of scratch, crd_kd" in twin.stderr
-    told = call(call_main, tmp_path, settings=but(STUDY, "study.tries={rate: [head, crd]}"))
+    told = call(call_main, tmp_path, settings=(*STUDY, "study.tries={rate: [head, crd]}"))
     assert told.returncode == 2 and "study.tries.rate: crd is none of scratch, crd_kd" in told.stderr
-    told = call(call_main, tmp_path, settings=but(STUDY, "variants.head.kd.images=balanced"))
+    told = call(call_main, tmp_path, settings=(*STUDY, "variants.head.kd.images=balanced"))
     assert told.returncode == 2 and "study.tries.trained: head trains on the held-out images" in told.stderr
-    told = call(call_main, tmp_path, settings=but(STUDY, "data.val_fraction=0"))
+    told = call(call_main, tmp_path, settings=(*STUDY, "data.val_fraction=0"))
     assert told.returncode == 2 and "study.tries.trained: choosing needs held-out images" in told.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -182,7 +181,7 @@ def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, tmp_path):
 
 def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path):
     shutil.copytree(whole_study[0], tmp_path / "s")
-    done = call(call_main, tmp_path, settings=but(STUDY, "study.hypotheses.H1.margin=0.5"))
+    done = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.margin=0.5"))
     assert done.returncode == 2 and "other values of study.hypotheses" in done.stderr
     (tmp_path / "s" / "config.yaml").unlink()
     assert "holds files but no config.yaml" in call(call_main, tmp_path).stderr
