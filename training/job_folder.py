@@ -103,7 +103,7 @@ class JobFolder:
 
     @property
     def _mend(self) -> str:
-        return "put it back, or train it with --fresh"
+        return "put it back, or train it with --fresh (in a study, remove its folder)"
 
     def verified_model(self) -> Path:
         """The file of weights, after a look whether all files are those that training left.

@@ -213,6 +213,7 @@ def _check_sources(phase: str, experiment: Experiment) -> None:
     for job in jobs:
         for source in needs(config, job.name):
             if source not in coming and not folder.job(source).finished:
+                folder.job(source).refuse_lacking()
                 raise UserError(_missing(source, job.name, folder))
 
 

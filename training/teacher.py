@@ -93,6 +93,8 @@ def check_teacher(experiment: Experiment, renewed: bool) -> None:
     """
     if not renewed:
         _refuse_another_file(experiment)
+        if not is_given(experiment):  # a given one is copied anew
+            experiment.folder.teacher.refuse_lacking()
     if renewed or not experiment.folder.teacher.finished:
         _given_teacher(experiment)
 
