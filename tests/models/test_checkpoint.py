@@ -68,7 +68,7 @@ def test_what_is_no_dict_or_no_file_is_refused(tmp_path):
         load(tmp_path / "list.pt")
     with pytest.raises(UserError, match="no such file"):
         load(tmp_path / "absent.pt")
-    with pytest.raises(UserError, match="no file of weights"):
+    with pytest.raises(UserError, match="is no file: name a file of weights"):
         load(tmp_path)
 
 
