@@ -1,10 +1,10 @@
-# make run: train and evaluate on embedded data.  make test: the whole test suite.
+# make run: train and evaluate on embedded data.  make test: the whole test suite.  make soak KILLS=100: kill and resume.
 # PYTHON= and VENV= can be overridden: make run PYTHON=python3.12 VENV=/tmp/venv
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint clean
+.PHONY: run test lint soak clean
 
 run: $(VENV)/.installed
 	$(BIN)/python main.py --phase all --resume
@@ -18,6 +18,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+KILLS ?= 100
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults.soak --kills $(KILLS)
 
 clean:
 	rm -rf runs/digits
