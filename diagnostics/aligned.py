@@ -34,7 +34,8 @@ class AlignmentVerdict:
         gain = (
             "" if self.gain is None else f", {plain_number(self.gain, 3, '+')} over the last quarter of its epochs"
         )
-        return f"{MEASURES[self.measure]} {plain_number(self.value, 2)} on held-out images{gain}: {self.word}"
+        value = plain_number(self.value, 2)
+        return f"{MEASURES[self.measure]} {value} on images it did not train on{gain}: {self.word}"
 
 
 def alignment_verdict(history: Sequence[Mapping[str, float]]) -> AlignmentVerdict | None:
