@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from configs.schema import Config, Student, Teacher
+from configs.networks import Student, Teacher
+from configs.schema import Config
 from dataset.decoded_cache import Images
 from dataset.sources import Source
 from diagnostics import analysis

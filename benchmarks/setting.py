@@ -14,8 +14,9 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.timing import ROOT
+from configs.networks import Optimizer
 from configs.reading import load_config
-from configs.schema import Config, Optimizer
+from configs.schema import Config
 from dataset.decoded_cache import Images
 from dataset.loader import training_batches
 from dataset.sources import Source

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from configs.schema import KD, Config, Optimizer
+from configs.networks import Optimizer
+from configs.schema import KD, Config
 from dataset.loader import steps_per_epoch
 from models.parts import depends_on, part_of
 from models.taps import default_taps

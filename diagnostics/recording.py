@@ -317,5 +317,5 @@ def read(path: Path) -> Recording:
             models = [_read_one(arrays, meta, f"{number}.") for number, meta in enumerate(metas)]
             shared = {name: arrays[name] for name in SHARED}
             return Recording(Context(**json.loads(str(arrays["context"]))), models=models, **shared)
-    except (KeyError, TypeError, AttributeError, NotImplementedError, *ARCHIVE_ERRORS) as error:
+    except (KeyError, TypeError, AttributeError, *ARCHIVE_ERRORS) as error:
         raise ValueError(f"{path} is no file of predictions: {error}") from None

@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from configs.schema import METHODS, Network
+from configs.networks import Network
+from configs.schema import METHODS
 from diagnostics import recording
 from diagnostics.budget import trainings
 from diagnostics.recording import Context, Recording, Subject

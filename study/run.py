@@ -8,14 +8,13 @@ runs/STUDY/POINT-seedS/seedS/    its students, and cues.npz and cues.json: how t
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from configs.reading import differing_keys, to_yaml
+from configs.reading import differing_keys
 from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.subjects import subjects_of_run
@@ -31,7 +30,8 @@ from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
 from training.phases import say
-from training.run_folder import RunFolder
+from training.record_file import write_record
+from training.run_folder import RunFolder, write_config
 from training.run_lock import writing_in
 from training.teacher import is_given
 
@@ -108,8 +108,8 @@ def _claim(study: StudyRuns) -> None:
                     "choose another --set name=..., or remove the folder to start over"
                 )
             seeds = list(dict.fromkeys([*old.seeds, *seeds]))
-        write_text(path, to_yaml(study.config.model_copy(update={"seeds": seeds})))
-        write_text(study.folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        write_config(path, study.config.model_copy(update={"seeds": seeds}))
+        write_record(study.folder / "environment.json", environment())
 
 
 def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
@@ -132,7 +132,7 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     else:
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))
         write_identity(folder.path, experiment.data)
-        write_text(folder.path / "config.yaml", to_yaml(run.config))
+        write_config(folder.path / "config.yaml", run.config)
     for job in study.jobs(run):
         given = job.name == TEACHER and is_given(experiment)
         if job.folder.finished or given:

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"configs", "errors", "files"},
     "dataset": {"configs", "errors", "files"},
     "training": {"CKA", "configs", "dataset", "errors", "files", "losses", "models"},
-    "diagnostics": {"CKA", "configs", "dataset", "errors", "estimator", "files", "models", "training"},
+    "diagnostics": {"CKA", "configs", "dataset", "errors", "estimator", "files", "losses", "models", "training"},
     "study": {"configs", "dataset", "diagnostics", "errors", "files", "models", "training"},
     "main": {"configs", "dataset", "errors", "models", "study", "training"},
     "main_eval": {"configs", "dataset", "diagnostics", "errors", "files", "models", "study", "training"},

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer, lr_scheduler
 from tqdm import tqdm
 
-from configs import schema
+from configs import networks
 from dataset.augment import generator
 from dataset.images import Batch, ImageTensors
 from dataset.loader import imageless_batches, steps_per_epoch, training_batches
@@ -79,7 +79,7 @@ class Plan:
 
     epochs: int
     batch_size: int
-    optimizer: schema.Optimizer
+    optimizer: networks.Optimizer
     seed: int
     first_epoch: int = 0
     views: int = 0
@@ -92,7 +92,7 @@ class Plan:
         return view % self.views if self.views else view
 
 
-def make_optimizer(objective: Objective, settings: schema.Optimizer) -> Optimizer:
+def make_optimizer(objective: Objective, settings: networks.Optimizer) -> Optimizer:
     """SGD or Adam over the objective's parameter groups."""
     groups = objective.parameter_groups(settings.lr)
     if settings.name == "adam":
@@ -107,7 +107,7 @@ def make_optimizer(objective: Objective, settings: schema.Optimizer) -> Optimize
 
 
 def make_schedule(
-    optimizer: Optimizer, settings: schema.Optimizer, epochs: int, steps: int
+    optimizer: Optimizer, settings: networks.Optimizer, epochs: int, steps: int
 ) -> lr_scheduler.LRScheduler:
     """The learning-rate schedule, moved on after every one of `epochs` x `steps` training steps."""
     total = epochs * steps

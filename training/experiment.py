@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from configs.schema import Config, Network
+from configs.networks import Network
+from configs.schema import Config
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from models.checkpoint import load_weights

@@ -185,6 +185,8 @@ def _write_view(
     num_images, row = len(data.train), 2 * width  # bytes of a row
     partial, mark = folder / f"view{view}.partial", folder / f"view{view}.done"
     done = int(mark.read_text(encoding="utf-8")) if mark.exists() and partial.exists() else 0
+    if not done:
+        mark.unlink(missing_ok=True)  # of a file that is gone: its rows are not in this one
     kept = "of its images those before the last mark are kept"
     with in_one_line(partial, lambda: num_images * row, kept), open(partial, "r+b" if done else "wb") as file:
         np.lib.format.write_array_header_1_0(
@@ -200,8 +202,8 @@ def _write_view(
                 write_text(mark, str(end))
                 done = end
     write_text(folder / f"view{view}.sha256", file_hash(partial) + "\n")
-    partial.replace(folder / f"view{view}.npy")
     mark.unlink(missing_ok=True)
+    partial.replace(folder / f"view{view}.npy")
 
 
 def _rows_of_view(

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.prepare import TrainingData
 from diagnostics.shortcut.measures import Shown, measures
+from losses.kd import softened_kl
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Of one model; None where there is no teacher, or no image under balanced cues."""
+    """Of one model; None where there is no teacher, or no image under balanced cues.
 
-    held_out_kl: (
-        float | None
-    )  # mean T² · KL(teacher / T ‖ student / T) in nats, under cues drawn as the students' are
+    held_out_kl is the mean T² · KL(teacher / T ‖ student / T) in nats, under cues drawn as the students' are.
+    """
+
+    held_out_kl: float | None
     held_out_top1: float  # accuracy on the same images under the same cues, in 0..1
     held_out_unbiased: float | None  # mean accuracy over cells of class and cue, each class under all cues alike
 
@@ -41,21 +42,10 @@ def held_out(own: HeldOutLogits, teacher: HeldOutLogits | None, data: TrainingDa
     assert data.held_out is not None
     labels = data.held_out.labels.cpu()
     return HeldOut(
-        None if teacher is None else distance(teacher.drawn, own.drawn, temperature),
+        None if teacher is None else softened_kl(own.drawn, teacher.drawn, temperature).item(),
         float((own.drawn.argmax(dim=1).cpu() == labels).double().mean()),
         None if own.balanced is None else _unbiased(own.balanced, data),
     )
-
-
-def distance(teacher: Tensor, student: Tensor, temperature: float) -> float:
-    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) in nats, mean over the images.
-
-    Args:
-        teacher, student: logits (n, C).
-    """
-    log_p = F.log_softmax(teacher.double() / temperature, dim=1)
-    log_q = F.log_softmax(student.double() / temperature, dim=1)
-    return temperature**2 * float((log_p.exp() * (log_p - log_q)).sum(dim=1).mean())
 
 
 def _unbiased(logits: Tensor, data: TrainingData) -> float | None:

@@ -314,5 +314,5 @@ def read(folder: Path) -> CueRecording:
         models = about.pop("models")
         with open(folder / "cues.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return CueRecording(About(**about), [CuedModel.from_json(model) for model in models], **dict(arrays))
-    except (AttributeError, KeyError, TypeError, NotImplementedError, *ARCHIVE_ERRORS):
+    except (AttributeError, KeyError, TypeError, *ARCHIVE_ERRORS):
         raise UserError(f"{folder}: cues.json or cues.npz is damaged: {mend}") from None

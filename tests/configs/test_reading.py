@@ -1,4 +1,5 @@
-"""Of configs/reading.py, and configs/images.py, configs/schema.py, configs/section.py, configs/study.py."""
+"""Of configs/reading.py, and configs/images.py, configs/networks.py, configs/schema.py, configs/section.py,
+configs/study.py."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from configs.networks import Optimizer
 from configs.reading import load_config
-from configs.schema import Config, Optimizer
+from configs.schema import Config
 from errors import UserError
 from models.checkpoint import load
 from tests.faults.short_run import SHORT

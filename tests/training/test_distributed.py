@@ -26,7 +26,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from configs.schema import CRD, Data, Optimizer
+from configs.networks import Optimizer
+from configs.schema import CRD, Data
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.decoded_cache import Images

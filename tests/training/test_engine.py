@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from configs.schema import Optimizer
+from configs.networks import Optimizer
 from errors import UserError
 from training.engine import (
     Objective,

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from configs.schema import KD, Network
+from configs.networks import Network
+from configs.schema import KD
 from dataset.loader import imageless_batches, training_batches
 from losses.kd import distillation_terms
 from models.checkpoint import load

@@ -167,6 +167,32 @@ def test_an_interrupted_view_goes_on_at_its_mark(given, monkeypatch):
     np.testing.assert_array_equal(resumed, np.load(folder / "view0.npy"))
 
 
+def test_a_mark_that_outlived_its_file_is_no_mark_of_the_next(given, monkeypatch):
+    # Before, it made a file of zeros behind the rows of an interrupted filling, with a digest that fits them.
+    monkeypatch.setattr(module, "EVALUATION_BATCH", 8)
+    experiment, teacher = given()
+    teacher_outputs(experiment, teacher)
+    folder = caches(experiment)[0]
+    whole = np.load(folder / "view1.npy")
+    (folder / "view1.npy").unlink()  # as damage is removed
+    (folder / "view1.done").write_text("64")
+    run, images = module.run, []
+
+    def stops(model, batch, machine):
+        if len(images) == 2:
+            raise KeyboardInterrupt
+        images.append(len(batch))
+        return run(model, batch, machine)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(module, "run", stops)
+        with pytest.raises(KeyboardInterrupt):
+            teacher_outputs(experiment, teacher)
+    teacher_outputs(experiment, teacher)
+    np.testing.assert_array_equal(whole, np.load(folder / "view1.npy"))
+    assert files_of(folder) == [["view0", "view1"]] * 2
+
+
 def test_a_view_finished_but_not_yet_renamed_is_taken_as_it_is(given, monkeypatch):
     experiment, teacher = given()
     teacher_outputs(experiment, teacher)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, distance, held_out
+from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
 
 LABELS = torch.tensor([0, 0, 1, 1])
 CLASSES_CUE = torch.tensor([0, 1])
@@ -17,6 +17,13 @@ def data(labels=LABELS, cues=(0, 0, 0, 1), cued=True):
     images = SimpleNamespace(labels=labels, cues=SimpleNamespace(of_image=torch.tensor(cues)))
     balanced, classes_cue = (images, CLASSES_CUE) if cued else (None, None)
     return SimpleNamespace(held_out=images, balanced=balanced, classes_cue=classes_cue)
+
+
+def distance(teacher, student, temperature):
+    """The KL of logits on as many images as there are, which have no balanced twins."""
+    images = data(labels=torch.zeros(len(student), dtype=torch.long), cues=[0] * len(student), cued=False)
+    sides = HeldOutLogits(student, None), HeldOutLogits(teacher, None)
+    return held_out(*sides, images, temperature).held_out_kl
 
 
 def test_the_distance_is_the_kl_by_hand():

@@ -1,0 +1,66 @@
+"""Options of the two networks: what they are, what they start from, and how the teacher is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from configs.section import Count, Fraction, NonNegative, Positive, Section, Seed, about
+
+Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class Optimizer(Section):
+    name: Literal["sgd", "adam"] = about("sgd", "sgd or adam")
+    lr: Positive = about(0.05, "learning rate (peak rate for onecycle)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = about(0.9, "momentum, sgd only")
+    nesterov: bool = about(False, "Nesterov momentum, sgd only")
+    weight_decay: NonNegative = about(5e-4, "L2 weight decay")
+    schedule: Literal["constant", "exponential", "cosine", "multistep", "onecycle"] = about(
+        "cosine", "how the rate changes over the phase"
+    )
+    gamma: Annotated[float, Field(gt=0, le=1)] = about(
+        0.95, "factor an epoch (exponential) or at each milestone (multistep)"
+    )
+    milestones: list[Fraction] = about([0.5, 0.75, 0.9], "fractions of the phase at which multistep decays")
+
+
+class Network(Section):
+    arch: str = about("resnet8", "resnet8..110, resnet8x4, resnet32x4, or a torchvision classifier's name")
+    stem: Literal["cifar", "imagenet"] = about(
+        "cifar", "first layers of torchvision's resnets: 3x3 stride 1 without pooling, or the original"
+    )
+    weights: str | None = about(None, "torchvision weight name to start from, for example DEFAULT")
+    taps: Taps | None = about(
+        None,
+        "two module names, shallow first, with :input behind a name for what the module reads (default: the end "
+        "of the block before the last, and what the classifier reads)",
+    )
+
+    @field_validator("taps")
+    @classmethod
+    def _two_places(cls, taps: list[str] | None) -> list[str] | None:
+        if taps is not None and taps[0] == taps[1]:
+            raise ValueError("both taps are the same, name a shallower and a deeper module")
+        return taps
+
+
+class Student(Network):
+    allow_untrained: bool = about(
+        False, "whether taps may be named that leave parameters which neither stage trains at their initial values"
+    )
+
+
+class Teacher(Network):
+    arch: str = about("resnet20", "as student.arch")
+    checkpoint: Path | None = about(None, "a trained teacher: our model.pt or a state dict that fits teacher.arch")
+    init: Path | None = about(None, "weights that the teacher's own training starts from (--phase teacher)")
+    seed: Seed = about(0, "seed of the teacher's own training")
+    epochs: Count = about(30, "epochs of the teacher's own training")
+    batch_size: Count = about(128, "images a step")
+    optimizer: Optimizer = about(Optimizer(), "the teacher's optimizer")
+    views: Annotated[int, Field(ge=0)] = about(
+        0, "0 = the teacher runs live; V > 0 = its outputs are cached for V augmented views an image"
+    )
