@@ -130,7 +130,7 @@ def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str]) -> No
     axes.margins(0.08)
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
-    axes.set_xlim(max(left, -5), min(right, 105))  # intervals over few seeds may leave 0 to 100
+    axes.set_xlim(max(left, -5), min(right, 105))  # margins need little room beyond 0 and 100
     axes.set_ylim(max(low, -5), min(high, 105))
 
 
