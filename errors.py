@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # as the module signal has them
+ALONE = 3.0  # seconds in which torchrun has ended the others, where the first process met the same error
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -193,7 +195,14 @@ def exit_code(command: Callable[[], None], again: str = "run again with --resume
 
 
 def _say(error: UserError | MachineError) -> int:
-    """One line, and under --debug where it came from."""
+    """One line, and under --debug where it came from.
+
+    Of several processes the first says what all of them met; another waits for torchrun to end it, and says what
+    it alone has met.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        handle_signals(end_at_once)
+        time.sleep(ALONE)
     if "--debug" in sys.argv:
         traceback.print_exc()
     print(f"error: {shown(' '.join(str(error).split()))}", file=sys.stderr)

@@ -13,7 +13,10 @@ if __name__ == "__main__":  # the imports take seconds: Ctrl-C meanwhile is no t
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from configs.command_line import CommandLine, one_of, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
@@ -21,7 +24,7 @@ from configs.schema import Config
 from dataset.contact_sheet import write_contact_sheet
 from models.machine import Machine, choose_device, compute_reproducibly, open_machine
 from study.run import study_phase
-from training.distributed import process_group, rank
+from training.distributed import process_group, rank, restarted, world_size
 from training.experiment import Experiment, open_experiment
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
 from training.run_folder import RunFolder, claim
@@ -84,24 +87,37 @@ def run() -> None:
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)
         machine = open_machine(config.precision, device, arguments.quiet)
+        machine = replace(machine, sync_batch_norm=shares_statistics(config, device))
         if arguments.phase == "study":
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
         else:
             run_phase(config, machine, arguments)
 
 
+def shares_statistics(config: Config, device: torch.device) -> bool:
+    """Whether batch norm takes its statistics over all processes; of one process they are those anyway.
+
+    Raises:
+        UserError: several processes on CPUs, for which torch has no such batch norm.
+    """
+    if config.sync_batch_norm and world_size() > 1 and device.type != "cuda":
+        raise UserError("sync_batch_norm=true: torch has it for GPUs alone, use false on CPUs")
+    return config.sync_batch_norm and world_size() > 1
+
+
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train what a phase consists of, or say what it would be."""
     experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
     jobs = jobs_of(arguments.phase, config, experiment.folder)
-    check(arguments.phase, experiment, arguments.fresh)
+    check(arguments.phase, experiment, arguments.fresh and not restarted())
     if arguments.dry_run:
         say(describe(jobs, experiment))
         show_cues(experiment)
         return
     names = [job.name for job in jobs]
     with writing_in(experiment.folder.path):
-        fresh, resume = arguments.fresh, arguments.resume
+        again = restarted()  # torchrun began with what the person asked for, and goes on from there
+        fresh, resume = arguments.fresh and not again, arguments.resume or again
         claim(experiment.folder, config, experiment.data, fresh=fresh, resume=resume, jobs=names)
         run_jobs(jobs, experiment)
     say(next_command(arguments, experiment))

@@ -146,6 +146,7 @@ class Config(Section):
     precision: Literal["auto", "float32", "bfloat16"] = about(
         "auto", "auto picks bfloat16 where the hardware multiplies it natively"
     )
+    sync_batch_norm: bool = about(False, "under torchrun on GPUs: batch norm's statistics are of all processes")
     data: Data = about(Data(), "images")
     teacher: Teacher = about(Teacher(), "the frozen teacher")
     student: Student = about(Student(), "the student")

@@ -80,12 +80,20 @@ def view_batches(
 
     for_teacher: as `Batch.for_teacher`, in place of what the student sees.
     """
+    cut = view_cutter(data, view, for_teacher)
+    for indices in torch.arange(first, len(data.train)).split(batch_size):
+        yield indices, cut(indices)
+
+
+def view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Callable[[Tensor], Tensor]:
+    """Makes the images (B, 3, S, S) of a view at some indices (B,).
+
+    for_teacher: as `Batch.for_teacher`, in place of what the student sees.
+    """
     train, settings = data.train, data.settings
     others = data.other_cues(view) if for_teacher else None
     drawn = draw_view(settings.seed, view, len(train), settings.crop, settings.flip)
-    for start in range(first, len(train), batch_size):
-        indices = torch.arange(start, min(start + batch_size, len(train)))
-        yield indices, train.augmented(indices, drawn, others)
+    return lambda indices: train.augmented(indices, drawn, others)
 
 
 def imageless_batches(

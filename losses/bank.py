@@ -61,8 +61,9 @@ class Windows:
         Blocks begin at the same positions in every step, since a processor prepares anew for each size of product.
         """
         count, spacing, length = len(self.draw.positives), self.draw.spacing, self.draw.length
-        begin = -(self.draw.first % self.room)  # entries beyond the first anchor's place
-        position = self.draw.first + begin
+        place = self.draw.first % len(self.bank)
+        begin = -(place % self.room)  # entries beyond the first anchor's place
+        position = place + begin
         while begin < (count - 1) * spacing + length:
             size = min(self.room, len(self.bank) - position)
             first, stop = 0, count  # rows whose windows the block is part of

@@ -112,6 +112,8 @@ class CRDLoss(nn.Module):
             of the same sample, the negatives are its features of the others.
         sampler: one to share with other losses on the same samples, in place of one of its own.
         gather: joins a tensor's batches over processes; banks and Z then agree in all of them.
+        gather_with_gradient: the same for negatives from the batch, which is then that of all processes; the loss
+            is of the whole in each of them, and their gradients are averaged.
 
     Raises:
         ValueError: a temperature or momentum out of range, or options that do not go together.
@@ -136,6 +138,7 @@ class CRDLoss(nn.Module):
         negatives: Negatives = "bank",
         sampler: NegativeSampler | None = None,
         gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        gather_with_gradient: Callable[[Tensor], Tensor] = lambda tensor: tensor,
     ) -> None:
         super().__init__()
         if temperature <= 0 or not 0 <= momentum < 1 or num_negatives < 1:
@@ -146,7 +149,7 @@ class CRDLoss(nn.Module):
         self.project_teacher = nn.Linear(teacher_dim, dim)
         self.temperature = temperature
         self.objective = objective
-        self.gather = gather
+        self.gather, self.gather_with_gradient = gather, gather_with_gradient
         self.num_samples = len(labels)
         self.num_negatives = num_negatives
         self.negatives = negatives
@@ -251,6 +254,8 @@ class CRDLoss(nn.Module):
         return self.sampler
 
     def _in_batch(self, student: Tensor, teacher: Tensor, weights: Tensor | None) -> Tensor:
+        student, teacher = self.gather_with_gradient(student), self.gather_with_gradient(teacher)
+        weights = None if weights is None else self.gather(weights)
         similarities = student @ teacher.T / self.temperature  # (B, B)
         target = torch.arange(len(student), device=student.device)
         if weights is None:

@@ -29,6 +29,12 @@ class Draw:
     length: int  # L
     left_out: Tensor  # (B, L - K) columns of each window
 
+    def part(self, first: int, step: int) -> Draw:
+        """The draw of every `step`-th anchor from `first` on, as one of several processes has them."""
+        own = slice(first, None, step)
+        start = self.first + first * self.spacing
+        return Draw(self.positives[own], start, self.spacing * step, self.length, self.left_out[own])
+
 
 class NegativeSampler(nn.Module):
     """Draws, for each anchor, one positive and K negatives, as windows of one random order of all samples.
@@ -110,7 +116,7 @@ class NegativeSampler(nn.Module):
         return before, until - before
 
     def draw(self, indices: Tensor) -> Draw:
-        """Positives and negatives for the samples `indices` (B,), by torch's global generators."""
+        """Positives and negatives for the samples `indices` (B,), by torch's global generator of the CPU."""
         first = int(torch.randint(self.num_samples, ()))  # on the CPU, so that no GPU is waited for
         spacing = 0 if self.shared else self.num_samples // len(indices)
         row = torch.arange(len(indices), device=indices.device)
@@ -126,7 +132,8 @@ class NegativeSampler(nn.Module):
     def _positives(self, indices: Tensor, group: Tensor) -> Tensor:  # (B,)
         if self.mode != "relax":
             return self.position[indices]
-        within = torch.rand(len(indices), device=indices.device, dtype=torch.float64) * self.size[group]
+        shares = torch.rand(len(indices), dtype=torch.float64)  # on the CPU, where all processes draw alike
+        within = shares.to(indices.device, non_blocking=True) * self.size[group]
         return self.members[self.start[group] + within.long()]
 
 

@@ -22,6 +22,7 @@ class Machine:
     device: torch.device
     bfloat16: bool
     quiet: bool = False
+    sync_batch_norm: bool = False  # statistics of all processes' batches
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks and losses run."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from configs import schema
 from dataset.images import Batch
 from losses.crd import CRDLoss
-from losses.negatives import NegativeSampler
+from losses.negatives import Draw, NegativeSampler
 from losses.regression import WhitenedRegression
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
@@ -125,7 +125,7 @@ class HierarchicalLoss(nn.Module):
 
         weights: (B,) of the images at `indices`, None where all count alike.
         """
-        draw = None if self.sampler is None else self.sampler.draw(indices)
+        draw = None if self.sampler is None else draw_together(self.sampler, indices)
         terms = {}
         for tap, (own, other) in self.pairs(student, teacher).items():
             loss = self.loss_at(tap)
@@ -134,6 +134,12 @@ class HierarchicalLoss(nn.Module):
             else:
                 terms[f"regression_{tap}"] = Term(loss(own, other, weights), self.weights[tap])
         return terms
+
+
+def draw_together(sampler: NegativeSampler, indices: Tensor) -> Draw:
+    """Positives and negatives of a process's samples (B,), of a draw that all processes make alike for all."""
+    draw = sampler.draw(distributed.whole_batch(indices))
+    return draw.part(distributed.rank(), distributed.world_size()) if distributed.world_size() > 1 else draw
 
 
 def tap_loss(
@@ -155,6 +161,7 @@ def tap_loss(
         negatives=settings.negatives,
         sampler=sampler,
         gather=distributed.gather,
+        gather_with_gradient=distributed.gather_with_gradient,
     )
 
 

@@ -130,6 +130,7 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
         else f"baselines.variants.{name}.baselines.optimizer.lr",
     )
     history = fit(objective, data, plan, machine, folder)
+    measures = evaluate_splits(model, data, machine)
     if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **evaluate_splits(model, data, machine)})
+        folder.finish(model, {"epochs": len(history), **measures})
     distributed.barrier()

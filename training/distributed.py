@@ -1,16 +1,24 @@
-"""Several processes under torchrun: who is who, and joining tensors."""
+"""Several processes under torchrun: who is who, sharing work, and joining tensors.
+
+Letters: R processes, B images of a process's batch, N rows.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from errors import MachineError
 
 T = TypeVar("T")
 
@@ -25,11 +33,38 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     # hours, since processes wait while the first of them decodes images or measures
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))
+    wait = timedelta(hours=12)
+    store, own, count = next(rendezvous("env://", timeout=wait))
+    # torchrun keeps its store over a restart, with addresses of processes that are gone: each start has own names
+    store = PrefixStore(f"start{_starts()}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=own, world_size=count, timeout=wait)
     try:
         yield device
+    except RuntimeError as error:
+        if not _is_of_connection(error):
+            raise
+        raise MachineError(
+            "the connection to another process was lost, it may have been killed: see what it said; what was "
+            "finished is kept, run again with --resume (or start torchrun with --max-restarts)"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    """Whether torch says with this that another process is gone; gloo's errors have no class of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def _starts() -> int:
+    """How often torchrun has started these processes again after a failure (--max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again after a failure, its own or another's."""
+    return _starts() > 0
 
 
 def rank() -> int:
@@ -55,6 +90,81 @@ def gather(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+class _WithGradient(torch.autograd.Function):
+    """`gather` whose gradient goes to the process that a row came from.
+
+    All processes compute the same loss of the whole, and their gradients are averaged afterwards: so a process's
+    own rows get theirs R times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return gather(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].chunk(world_size())[rank()] * world_size()
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """`gather` for a loss that every process takes of the whole batch, its gradients averaged as DDP does."""
+    if world_size() == 1:
+        return tensor
+    joined: Tensor = _WithGradient.apply(tensor)
+    return joined
+
+
+def whole_batch(tensor: Tensor) -> Tensor:
+    """The rows (R B, ...) of a batch in order, of which each process has every R-th one (B, ...)."""
+    if world_size() == 1:
+        return tensor
+    by_process: Tensor = gather(tensor).unflatten(0, (world_size(), -1))  # (R, B, ...)
+    return by_process.transpose(0, 1).flatten(0, 1)
+
+
+def over_processes(parts: Sequence[T], compute: Callable[[T], Tensor]) -> Tensor:
+    """Rows that `compute` gives for all parts in order, (N, ...), each process doing its share of the parts.
+
+    All parts but the last have as many rows as the first.
+    """
+    if world_size() == 1:
+        return torch.cat([compute(part) for part in parts])
+    share = -(-len(parts) // world_size())
+    own = [compute(part) for part in parts[rank() * share : (rank() + 1) * share]]
+    shape, kind = from_first((tuple(own[0].shape), own[0].dtype) if rank() == 0 else ((), torch.float32))
+    like = own[0] if own else torch.empty(0, dtype=kind, device=_device())
+    rows = like.new_zeros((share * shape[0], *shape[1:]), dtype=kind)
+    if own:
+        rows[: sum(len(part) for part in own)] = torch.cat(own)
+    last = gather(torch.tensor([sum(len(part) for part in own)], device=rows.device))
+    return gather(rows)[: int(last.sum())]  # only the end is filled up
+
+
+def _device() -> torch.device:
+    return (
+        torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    )
+
+
+def averaging(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
+    """The module with gradients averaged over processes, and with their batch statistics in common if asked."""
+    if sync_batch_norm:
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    if world_size() == 1:
+        return module
+    parallel = DistributedDataParallel(module)
+    parallel.broadcast_buffers = False  # banks agree anyway, and batch statistics are those of the first process
+    return parallel
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Take the first process's batch statistics, and whatever else a module keeps beside its parameters."""
+    if world_size() == 1:
+        return
+    for buffer in module.buffers():
+        dist.broadcast(buffer, src=0)
 
 
 def from_first(value: T) -> T:

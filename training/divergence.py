@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,24 +64,32 @@ def told_where(place: Place) -> Iterator[None]:
         ) from None
 
 
-def refuse_divergence(recent: Sequence[tuple[float, Mapping[str, Tensor]]], steps: int) -> None:
+def refuse_divergence(
+    recent: Sequence[tuple[float, Mapping[str, Tensor]]],
+    steps: int,
+    gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> None:
     """Raise `DivergedError` for the first of the last steps with a term that is not finite.
 
     Args:
         recent: learning rate and terms, scalars on the device, of each.
         steps: of this epoch, the last of them included.
+        gather: joins the terms of all processes, so that all of them stop.
     """
     if not recent:
         return
     names = list(recent[0][1])
-    finite = torch.stack([torch.stack([terms[name].double() for name in names]) for _, terms in recent]).isfinite()
-    if finite.all():  # one look at the device
+    values = torch.stack([torch.stack([terms[name].double() for name in names]) for _, terms in recent])
+    values = gather(values[None])  # (processes, steps, terms)
+    if values.isfinite().all():  # one look at the device
         return
-    position = int((~finite).any(dim=1).int().argmax())
-    rate, terms = recent[position]
-    bad = [name for name in names if not math.isfinite(terms[name].item())]
+    position = int((~values.isfinite()).any(dim=2).any(dim=0).int().argmax())
+    rate, found = recent[position][0], values[:, position].tolist()
+    bad = {
+        name: value for row in found for name, value in zip(names, row, strict=True) if not math.isfinite(value)
+    }
     name = next((name for name in bad if name != "loss"), "loss")  # the sum is not what is to blame
-    raise DivergedError(f"{name} became {terms[name].item()}", steps - len(recent) + position + 1, rate)
+    raise DivergedError(f"{name} became {bad[name]}", steps - len(recent) + position + 1, rate)
 
 
 def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, optimizer: Optimizer) -> None:

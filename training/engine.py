@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer, lr_scheduler
 from tqdm import tqdm
 
@@ -161,24 +160,25 @@ def train_one_epoch(
         recent.append((rate, values))
         steps += 1
         if steps % LOOK_EVERY == 0:
-            refuse_divergence(recent, steps)
+            refuse_divergence(recent, steps, distributed.gather)
             recent.clear()
             means = {name: total.item() / steps for name, total in sums.items()}
             progress.set_postfix(means, refresh=False)
         progress.update()
-    refuse_divergence(recent, steps)
+    refuse_divergence(recent, steps, distributed.gather)
     return {name: distributed.mean(total).item() / steps for name, total in sums.items()}
 
 
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
-    """Logits of a network in evaluation mode for images in order, (N, classes) float32."""
+    """Logits of a network in evaluation mode for images in order, (N, classes) float32, by all processes."""
     was_training = model.training
     model.eval()
+    parts = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
     with machine.autocast():
-        logits = [model(batch.images).float() for batch in images.batches(EVALUATION_BATCH)]
+        logits = distributed.over_processes(parts, lambda part: model(images.normalised(part)).float())
     model.train(was_training)
-    return torch.cat(logits)
+    return logits
 
 
 def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: str) -> Measures:
@@ -210,6 +210,13 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(generator(*key).initial_seed())
 
 
+def seed_epoch(plan: Plan, epoch: int) -> None:
+    """Seed what an epoch draws, on the CPU alike in all processes, which draw negatives together."""
+    seed_everything(plan.seed, plan.first_epoch + epoch, 0)
+    if distributed.rank() > 0 and torch.cuda.is_available():
+        torch.cuda.manual_seed(generator(plan.seed, plan.first_epoch + epoch, distributed.rank()).initial_seed())
+
+
 def fit(
     objective: Objective, data: TrainingData, plan: Plan, machine: Machine, folder: JobFolder
 ) -> list[Measures]:
@@ -231,10 +238,7 @@ def fit(
         raise UserError(
             f"{world} processes cannot share batches of {plan.batch_size} images equally: change batch_size"
         )
-    trained: nn.Module = objective
-    if world > 1:
-        trained = DistributedDataParallel(objective)
-        trained.broadcast_buffers = False  # the banks agree anyway, and batch statistics are those of rank 0
+    trained = distributed.averaging(objective, machine.sync_batch_norm)
     steps = steps_per_epoch(len(data.train), plan.batch_size)
     optimizer = make_optimizer(objective, plan.optimizer)
     schedule = make_schedule(optimizer, plan.optimizer, plan.epochs, steps)
@@ -249,7 +253,7 @@ def fit(
     with folder.log(history, machine.quiet, writes=rank == 0) as log:
         while len(history) < plan.epochs and not plan.ended(history):
             epoch, started = len(history), time.perf_counter()
-            seed_everything(plan.seed, plan.first_epoch + epoch, rank)
+            seed_epoch(plan, epoch)
             objective.begin_epoch()
             objective.train()
             with log.progress(f"{folder.name} {epoch + 1}/{plan.epochs}", steps) as progress:
@@ -257,6 +261,7 @@ def fit(
                 with told_where(Place(folder.path, plan.rate_key, epoch + 1, rate, steps, machine.bfloat16)):
                     means = train_one_epoch(trained, batches(epoch), optimizer, schedule, machine, progress)
                     seconds = time.perf_counter() - started
+                    distributed.share_buffers(objective.model)
                     measures = distributed.from_first(objective.measure())  # so that all decide the same
                     refuse_infinite(measures, objective, optimizer)
             history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **measures})

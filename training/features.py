@@ -11,12 +11,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dataset.images import Batch
-from dataset.loader import view_batches
+from dataset.images import Batch, ImageTensors
+from dataset.loader import view_cutter
 from dataset.prepare import TrainingData
 from models.machine import Machine
 from models.taps import head_inputs
+from training import distributed
 from training.engine import EVALUATION_BATCH, Measures, scores
+
+GROUP = 64  # batches of features that are on the device at once
 
 
 class ViewCache:
@@ -44,10 +47,16 @@ class ViewCache:
         if batch.view not in self.views:
             if len(self.views) == self.keep:
                 del self.views[next(iter(self.views))]
-            images = view_batches(self.data, batch.view, EVALUATION_BATCH, for_teacher=self.for_teacher)
-            self.views[batch.view] = torch.cat([self.extract(part).cpu() for _, part in images])
+            self.views[batch.view] = self._view(batch.view)
         rows = self.views[batch.view][batch.indices.cpu()]
         return rows.to(batch.indices.device, non_blocking=True)
+
+    def _view(self, view: int) -> Tensor:  # (N, D), computed by all processes together
+        cut = view_cutter(self.data, view, self.for_teacher)
+        parts = torch.arange(len(self.data.train)).split(EVALUATION_BATCH)
+        groups = [parts[i : i + GROUP] for i in range(0, len(parts), GROUP)]
+        rows = [distributed.over_processes(group, lambda part: self.extract(cut(part))).cpu() for group in groups]
+        return torch.cat(rows)
 
 
 class FrozenFeatures:
@@ -76,6 +85,10 @@ class FrozenFeatures:
     def __call__(self, batch: Batch) -> Tensor:  # (B, D)
         return self.training(batch)
 
+    def _of(self, images: ImageTensors) -> Tensor:  # (N, D)
+        parts = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
+        return distributed.over_processes(parts, lambda part: self.extract(images.normalised(part)))
+
     @torch.no_grad()
     def evaluate(self, head: nn.Module) -> Measures:
         """What `evaluate_splits` gives for the network with this classifier."""
@@ -84,8 +97,7 @@ class FrozenFeatures:
             if images is None:
                 continue
             if split not in self.measured:
-                batches = images.batches(EVALUATION_BATCH)
-                self.measured[split] = torch.cat([self.extract(batch.images) for batch in batches])
+                self.measured[split] = self._of(images)
             with self.machine.autocast():
                 logits = [head(part).float() for part in self.measured[split].split(EVALUATION_BATCH)]
             measures |= scores(torch.cat(logits), images.labels, split)

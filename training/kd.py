@@ -144,8 +144,9 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
         rate_key=experiment.key("kd.optimizer.lr"),
     )
     history = fit(objective, data, plan, machine, folder)
+    measures = evaluate_splits(model, data, machine)
     if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **evaluate_splits(model, data, machine)})
+        folder.finish(model, {"epochs": len(history), **measures})
     distributed.barrier()
 
 

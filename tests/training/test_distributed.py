@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import main
+from configs.schema import Config
 from errors import UserError
 from training import distributed
 from training.teacher import train_teacher
@@ -28,7 +32,7 @@ from torch import nn
 
 from configs.networks import Optimizer
 from configs.schema import CRD, Data
-from dataset.images import ImageTensors
+from dataset.images import Batch, ImageTensors
 from dataset.prepare import TrainingData
 from dataset.decoded_cache import Images
 from dataset.sources import Source
@@ -36,9 +40,15 @@ from models.machine import Machine
 from models.taps import Outputs
 from training import distributed
 from training.alignment import HierarchicalLoss
+from training import engine, features
 from training.engine import Plan, fit
+from training.features import ViewCache
 from training.job_folder import JobFolder
 from training.teacher import CrossEntropy
+
+
+engine.EVALUATION_BATCH = features.EVALUATION_BATCH = 5
+features.GROUP = 3
 
 
 class Aligned(CrossEntropy):
@@ -46,20 +56,49 @@ class Aligned(CrossEntropy):
         return {"own": float(distributed.rank())}
 
 
-class WithBanks(Aligned):
-    def __init__(self, *arguments):
+FORMS = {
+    "aligned": None,
+    "nce": CRD(num_negatives=4, dim=3),
+    "relax": CRD(num_negatives=4, dim=3, mode="relax", bank_init="features"),
+    "shared": CRD(num_negatives=4, dim=3, negatives="shared", objective="infonce"),
+    "batch": CRD(dim=3, negatives="batch", mode="instance", objective="infonce"),
+    "regression": CRD(objective="regression"),
+}
+
+
+class Stage1(Aligned):
+    def __init__(self, form, *arguments):
         super().__init__(*arguments)
-        labels = self.data.train.labels
-        self.crd = HierarchicalLoss(CRD(num_negatives=4, dim=3), (4, 4), (4, 4), labels)
+        self.losses = HierarchicalLoss(FORMS[form], (4, 4), (4, 4), self.data.train.labels)
+        self.counts = torch.linspace(0.5, 1.5, 24) if form == "batch" else None
+        for tap in self.losses.losses:
+            if form == "regression":
+                self.losses.loss_at(tap).standardise = nn.Identity()  # batch statistics differ by process
+
+    def features(self, images):
+        student, teacher = self.model(images), images.flatten(1)[:, :4]
+        return Outputs(student, (student, student)), Outputs(teacher, (teacher, teacher))
+
+    def begin(self, batches):
+        for batch in batches:
+            student, teacher = self.features(batch.images)
+            for tap, pair in self.losses.pairs(student, teacher).items():
+                loss = self.losses.loss_at(tap)
+                loss.fill(*pair, batch.indices) if self.losses.fills else None
+                loss.observe(pair[1]) if self.losses.whitens else None
+        for tap in self.losses.losses:
+            self.losses.loss_at(tap).settle() if self.losses.whitens else None
+
+    def begin_epoch(self):
+        self.losses.reshuffle()
 
     def forward(self, batch):
-        logits = self.model(batch.images)
-        other = batch.images.flatten(1)[:, :4]
-        return self.crd(Outputs(logits, (logits, logits)), Outputs(other, (other, other)), batch.indices)
+        weights = None if self.counts is None else self.counts[batch.indices]
+        return self.losses(*self.features(batch.images), batch.indices, weights)
 
 
-def run(kind, out):
-    torch.manual_seed(distributed.rank() if kind is Aligned else 0)  # the processes start apart: the first counts
+def run(form, out):
+    torch.manual_seed(distributed.rank() if form == "aligned" else 0)  # they start apart: the first counts
     source = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
     source = Images(pixels, torch.arange(24).remainder(4).numpy())
@@ -68,59 +107,129 @@ def run(kind, out):
     identity = Source(source, source, source, list("abcd")).identity
     data = TrainingData(images, None, images, list("abcd"), "", identity, Data(crop=1), zeros, ones)
     machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
-    objective = kind(nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4)), data, machine)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4))
+    arguments = network, data, machine
+    objective = Aligned(*arguments) if form == "aligned" else Stage1(form, *arguments)
     plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=lambda history: bool(history) and history[-1]["own"] == 1)
-    folder = JobFolder(Path(out) / kind.__name__)
+    folder = JobFolder(Path(out) / form)
     history = fit(objective, data, plan, machine, folder)
     state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}
-    name = f"{kind.__name__}{distributed.world_size()}{distributed.rank()}.pt"
-    torch.save({"state": state, "history": history}, Path(out) / name)
+    name = f"{form}{distributed.rank()}.pt"
+    torch.save({"state": state, "history": history, **computed(network, data, machine)}, Path(out) / name)
+
+
+def computed(network, data, machine):  # by all processes together, 24 images in parts of 5
+    cache = ViewCache(network, data, keep=1)
+    indices = torch.arange(24)
+    with torch.no_grad():
+        rows = cache(Batch(torch.empty(0), data.train.labels, indices, 3))
+    return {"logits": engine.predict(network, data.test, machine), "view": rows}
 
 
 with distributed.process_group(torch.device("cpu")):
-    for kind in (Aligned, WithBanks):
-        run(kind, sys.argv[1])
+    for form in FORMS:
+        run(form, sys.argv[1])
 """
 
 
-def test_two_processes_do_what_one_does_and_agree(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """`trained(form)`: state and history of a training by one process, and by each of two, in every form."""
+    tmp_path = tmp_path_factory.mktemp("forms")
     script, one, two = tmp_path / "script.py", tmp_path / "one", tmp_path / "two"
     script.write_text(SCRIPT, encoding="utf-8")
     one.mkdir()
     two.mkdir()
-    monkeypatch.setattr(sys, "argv", [str(script), str(one)])
-    runpy.run_path(str(script))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), str(one)])
+        for name in ("engine.EVALUATION_BATCH", "features.EVALUATION_BATCH", "features.GROUP"):
+            patch.setattr(f"training.{name}", 5)  # the script sets them: here they become what they were
+        runpy.run_path(str(script))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *TORCHRUN, str(script), str(two)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
-    single = torch.load(one / "Aligned10.pt", weights_only=True)
-    first, second = (torch.load(two / f"Aligned2{rank}.pt", weights_only=True) for rank in (0, 1))
+    def load(form):
+        paths = one / f"{form}0.pt", two / f"{form}0.pt", two / f"{form}1.pt"
+        return [torch.load(path, weights_only=True) for path in paths]
+
+    return load
+
+
+@pytest.mark.parametrize("form", ["aligned", "nce", "relax", "shared", "batch", "regression"])
+def test_two_processes_do_what_one_does_and_agree(trained, form):
+    single, first, second = trained(form)
     assert len(single["history"]) == 5
     assert first["history"] == second["history"]  # though each measured another value
-    for name, value in single["state"].items():
+    assert len(single["state"]) >= 4
+    for name, value in single["state"].items():  # weights, projections, banks, their order, Z, whitening
         assert torch.equal(first["state"][name], second["state"][name]), name
-        torch.testing.assert_close(first["state"][name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(first["state"][name], value, rtol=1e-4, atol=1e-5)
+    for name in ("logits", "view"):
+        assert len(first[name]) == 24 and torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], single[name], rtol=1e-4, atol=1e-4)
     for ours, reference in zip(first["history"], single["history"], strict=True):
-        assert abs(ours["loss"] - reference["loss"]) < 1e-5
-
-    first, second = (torch.load(two / f"WithBanks2{rank}.pt", weights_only=True)["state"] for rank in (0, 1))
-    banks = [name for name in first if name.endswith(("bank.features", "log_z"))]
-    assert len(banks) == 6
-    for name in banks:
-        assert torch.equal(first[name], second[name]), name
+        assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-5)
 
 
-def test_torchrun_trains_everything(run_main, tmp_path):
-    settings = ("teacher.views=1", "student.taps=[layer1.0, layer2.0]")  # nothing reads layer3 in stage 1
-    done = run_main(tmp_path, "--phase", "all", "--quiet", "--set", *settings, launcher=TORCHRUN)
+SETTINGS = ("teacher.views=1", "student.taps=[layer1.0, layer2.0]", "crd.epochs=4")  # stage 1 reads no layer3
+
+
+@pytest.fixture(scope="module")
+def whole(run_main, tmp_path_factory):
+    """A run of all phases by two processes, and the folder of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run_main(folder, "--phase", "all", "--quiet", "--set", *SETTINGS, launcher=TORCHRUN)
+    return done, folder / "tiny"
+
+
+def test_torchrun_trains_everything(whole):
+    done, folder = whole
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(": done, ") == 7 and done.stdout.count("next: ") == 1  # each said once
     assert "Warning" not in done.stderr
-    folder = tmp_path / "tiny"
     assert len(list(folder.rglob("result.json"))) == 7 and list(folder.rglob("checkpoint.pt")) == []
     assert '"processes": 2' in (folder / "environment.json").read_text()
+
+
+def test_torchrun_starts_a_killed_process_again_and_ends_with_the_same_bytes(whole, start_main, tmp_path):
+    launcher = (*TORCHRUN, "--max-restarts", "1")
+    process = start_main(tmp_path, "--phase", "all", "--fresh", "--set", *SETTINGS, launcher=launcher)
+    metrics = tmp_path / "tiny" / "seed0" / "stage1" / "metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    for path in (whole[1]).rglob("*"):
+        if path.name in ("model.pt", "metrics.jsonl", "result.json"):
+            assert path.read_bytes() == (tmp_path / "tiny" / path.relative_to(whole[1])).read_bytes(), path
+
+
+def test_several_processes_say_a_mistake_once(run_main, tmp_path):
+    done = run_main(tmp_path, "--phase", "kd", "--quiet", launcher=TORCHRUN)
+    assert done.stderr.count("error: there is no") == 1 and done.returncode != 0
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_statistics_of_all_processes_need_gpus(monkeypatch):
+    config = Config(sync_batch_norm=True)
+    assert not main.shares_statistics(config, torch.device("cpu"))  # one process has them anyway
+    monkeypatch.setattr(main, "world_size", lambda: 2)
+    assert main.shares_statistics(config, torch.device("cuda"))
+    with pytest.raises(UserError, match="sync_batch_norm=true: torch has it for GPUs alone"):
+        main.shares_statistics(config, torch.device("cpu"))
+
+
+def test_batch_norm_is_converted_in_place_and_keeps_its_parameters():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    before, names = list(network.parameters()), list(network.state_dict())
+    assert distributed.averaging(network, sync_batch_norm=True) is network
+    assert isinstance(network[1], nn.SyncBatchNorm) and list(network.state_dict()) == names
+    assert all(one is other for one, other in zip(before, network.parameters(), strict=True))
 
 
 def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch):
