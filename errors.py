@@ -95,6 +95,11 @@ class _Asked:
 _asked = _Asked()
 
 
+def asked() -> int:
+    """The signal that has asked the command to end, 0 for none; what is held by `finish_first` may look."""
+    return _asked.number
+
+
 @contextmanager
 def finish_first() -> Iterator[None]:
     """Let what is inside come to its end before a signal ends the command."""

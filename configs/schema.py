@@ -146,6 +146,9 @@ class Config(Section):
     precision: Literal["auto", "float32", "bfloat16"] = about(
         "auto", "auto picks bfloat16 where the hardware multiplies it natively"
     )
+    checkpoint_minutes: NonNegative = about(
+        15.0, "minutes between two checkpoints within an epoch, 0 = at its end and before a signal alone"
+    )
     data: Data = about(Data(), "images")
     teacher: Teacher = about(Teacher(), "the frozen teacher")
     student: Student = about(Student(), "the student")

@@ -20,18 +20,23 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 # A network without batch statistics, trained by one process or by two. Each process measures something else, and
 # the plan ends by it: they must agree all the same.
 SCRIPT = """
+import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
+import training.engine
+import training.keeping
 from configs.networks import Optimizer
 from configs.schema import CRD, Data
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.decoded_cache import Images
 from dataset.sources import Source
+from errors import exit_code
 from models.machine import Machine
 from models.taps import Outputs
 from training import distributed
@@ -58,7 +63,15 @@ class WithBanks(Aligned):
         return self.crd(Outputs(logits, (logits, logits)), Outputs(other, (other, other)), batch.indices)
 
 
-def run(kind, out):
+class Drawing(WithBanks):
+    """Draws a mask too, another one in each process."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.model.append(nn.Dropout(0.2))
+
+
+def run(kind, out, name=None, **settings):
     torch.manual_seed(distributed.rank() if kind is Aligned else 0)  # the processes start apart: the first counts
     source = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
@@ -69,17 +82,36 @@ def run(kind, out):
     data = TrainingData(images, None, images, list("abcd"), "", identity, Data(crop=1), zeros, ones)
     machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
     objective = kind(nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4)), data, machine)
-    plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=lambda history: bool(history) and history[-1]["own"] == 1)
-    folder = JobFolder(Path(out) / kind.__name__)
+    plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=lambda history: bool(history) and history[-1]["own"] == 1, **settings)
+    folder = JobFolder(Path(out) / (name or kind.__name__))
     history = fit(objective, data, plan, machine, folder)
     state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}
-    name = f"{kind.__name__}{distributed.world_size()}{distributed.rank()}.pt"
+    name = f"{name or kind.__name__}{distributed.world_size()}{distributed.rank()}.pt"
     torch.save({"state": state, "history": history}, Path(out) / name)
+
+
+def stop(kind, out, name):
+    """The second process alone is asked to end, in each step that is `stops`; then all goes on."""
+    step, steps, stops = training.engine.train_step, [], [2, 4, 10]
+    training.keeping.ASK_EVERY = 0.0  # processes agree after every step
+
+    def signalled(*arguments):
+        steps.append(1)
+        if distributed.rank() == 1 and len(steps) in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    training.engine.train_step = signalled
+    codes = [exit_code(lambda: run(kind, out, name, checkpoint_minutes=1e-9)) for _ in range(4)]
+    assert codes == [143, 143, 143, 0] and len(steps) == 15, (codes, steps)  # of 5 epochs, none is done twice
 
 
 with distributed.process_group(torch.device("cpu")):
     for kind in (Aligned, WithBanks):
         run(kind, sys.argv[1])
+    if distributed.world_size() > 1:
+        run(Drawing, sys.argv[1], "whole")
+        stop(Drawing, sys.argv[1], "stopped")
 """
 
 
@@ -110,6 +142,15 @@ def test_two_processes_do_what_one_does_and_agree(tmp_path, monkeypatch):
     assert len(banks) == 6
     for name in banks:
         assert torch.equal(first[name], second[name]), name
+
+
+    for name in (f"2{rank}.pt" for rank in (0, 1)):  # stopped within epochs, and gone on with
+        whole, stopped = (torch.load(two / f"{kind}{name}", weights_only=True) for kind in ("whole", "stopped"))
+        assert whole["history"] == stopped["history"]
+        assert all(torch.equal(value, stopped["state"][key]) for key, value in whole["state"].items())
+        assert whole["state"].keys() == stopped["state"].keys()
+    for name in ("checkpoint.pt", "metrics.jsonl"):
+        assert (two / "whole" / name).read_bytes() == (two / "stopped" / name).read_bytes()
 
 
 def test_torchrun_trains_everything(run_main, tmp_path):
