@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # as the module signal has them
-ALONE = 3.0  # seconds in which torchrun has ended the others, where the first process met the same error
+ALONE = 15.0  # seconds in which torchrun has ended the others, where the first process met the same error
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -95,6 +95,11 @@ class _Asked:
 
 
 _asked = _Asked()
+
+
+def asked() -> int:
+    """The signal that has asked the command to end, 0 for none; what is held by `finish_first` may look."""
+    return _asked.number
 
 
 @contextmanager

@@ -52,6 +52,7 @@ from training.alignment import build_losses
 from training.crd import Alignment, HeldOut
 from training.engine import make_optimizer, make_schedule
 from training.experiment import Experiment
+from training.progress import Training
 from training.teacher_outputs import CachedTeacher
 
 STEPS, TURNS, PUBLISHED_BATCH, PUBLISHED_STEPS = 8, 4, 64, 3
@@ -138,10 +139,11 @@ def whole(folder: Path) -> list[Timing]:
     objective.begin_epoch()
     steps_of(objective, experiment, batch_size, settings, STEPS)()
     objective.measure()
-    optimizer = make_optimizer(objective, settings)
-    job = experiment.stage1(0)
+    optimizer, job = make_optimizer(objective, settings), experiment.stage1(0)
     job.path.mkdir(parents=True)
-    job.save(objective, optimizer, make_schedule(optimizer, settings, 1, 1), [], None)
+    job.save(
+        Training(objective, optimizer, make_schedule(optimizer, settings, 1, 1), 1, experiment.machine.device)
+    )
     seconds = time.perf_counter() - start
     return [Timing("beginning and end of a run", seconds, seconds, 1, peak_mb())]
 

@@ -23,6 +23,7 @@ from dataset.sources import Source
 from models.machine import open_machine
 from training.engine import Objective, make_optimizer, make_schedule, train_one_epoch
 from training.experiment import Experiment, open_experiment
+from training.progress import Part
 from training.run_folder import RunFolder
 from training.teacher import CrossEntropy
 
@@ -72,7 +73,7 @@ def steps_of(
 
     def call() -> None:
         objective.train()
-        part = islice(batches, steps)
-        train_one_epoch(objective, part, optimizer, schedule, experiment.machine, tqdm(disable=True))
+        some, bar = islice(batches, steps), tqdm(disable=True)
+        train_one_epoch(objective, some, optimizer, schedule, experiment.machine, bar, Part(rate=settings.lr))
 
     return call

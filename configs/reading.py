@@ -20,6 +20,7 @@ from configs.schema import Config
 from errors import UserError, nearest
 
 LONGEST_CHAIN = 20  # files, each the base of the one before
+FREE = ("seeds", "checkpoint_minutes")  # what a run may be gone on with another value of
 GONE = (("crd", "queue_length"),)  # sections and keys that earlier versions wrote, without effect on what is left
 
 
@@ -87,12 +88,12 @@ def to_yaml(config: Config) -> str:
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
-    """Dotted keys in which two configs differ, the seeds aside (a run may gain seeds).
+    """Dotted keys in which two configs differ, those aside that are `FREE` (a run may gain seeds).
 
     A value that is left to follow another key is the same as that value written out.
     """
     written, resolved = (first, second), (first.resolved(), second.resolved())
-    keys = [key for key, *_ in list_fields() if key != "seeds"]
+    keys = [key for key, *_ in list_fields() if key not in FREE]
     return [key for key in keys if all(_lookup(a, key) != _lookup(b, key) for a, b in (written, resolved))]
 
 

@@ -147,6 +147,9 @@ class Config(Section):
         "auto", "auto picks bfloat16 where the hardware multiplies it natively"
     )
     sync_batch_norm: bool = about(False, "under torchrun on GPUs: batch norm's statistics are of all processes")
+    checkpoint_minutes: NonNegative = about(
+        15.0, "minutes between two checkpoints within an epoch, 0 = at its end and before a signal alone"
+    )
     data: Data = about(Data(), "images")
     teacher: Teacher = about(Teacher(), "the frozen teacher")
     student: Student = about(Student(), "the student")

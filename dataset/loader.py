@@ -25,18 +25,26 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 
 
 def training_batches(
-    data: TrainingData, batch_size: int, seed: int, epoch: int, view: int, rank: int = 0, world_size: int = 1
+    data: TrainingData,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    view: int,
+    rank: int = 0,
+    world_size: int = 1,
+    first: int = 0,
 ) -> Iterator[Batch]:
     """One epoch of augmented batches; order is a function of (seed, epoch), pixels of (data.seed, view), and
     what is mixed or erased of (seed, epoch, step).
 
-    Of each global batch a process gets every `world_size`-th image, starting at `rank`.
+    Of each global batch a process gets every `world_size`-th image, starting at `rank`. What comes before the
+    step `first` is not made.
     """
     num_images = len(data.train)
     batch_size = min(batch_size, num_images)
     order = torch.randperm(num_images, generator=generator(seed, epoch))
     cut = cutter(data, view)
-    for step in range(steps_per_epoch(num_images, batch_size)):
+    for step in range(first, steps_per_epoch(num_images, batch_size)):
         whole = order[step * batch_size : (step + 1) * batch_size]
         own = slice(rank, None, world_size)
         match data.settings.mix:
@@ -97,13 +105,20 @@ def view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Cal
 
 
 def imageless_batches(
-    data: TrainingData, batch_size: int, seed: int, epoch: int, view: int, rank: int = 0, world_size: int = 1
+    data: TrainingData,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    view: int,
+    rank: int = 0,
+    world_size: int = 1,
+    first: int = 0,
 ) -> Iterator[Batch]:
     """`training_batches` with the same labels and indices in the same order, but no images."""
     num_images, labels = len(data.train), data.train.labels
     batch_size = min(batch_size, num_images)
     order = torch.randperm(num_images, generator=generator(seed, epoch)).to(labels.device)
     nothing = torch.empty(0, device=labels.device)
-    for step in range(steps_per_epoch(num_images, batch_size)):
+    for step in range(first, steps_per_epoch(num_images, batch_size)):
         indices = order[step * batch_size : (step + 1) * batch_size][rank::world_size]
         yield Batch(nothing, labels[indices], indices, view)

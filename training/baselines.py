@@ -125,6 +125,7 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
         seed,
         views=config.teacher.views,
         candidates=config.kd.epochs,
+        checkpoint_minutes=config.checkpoint_minutes,
         rate_key="baselines.optimizer.lr"
         if name == method
         else f"baselines.variants.{name}.baselines.optimizer.lr",

@@ -141,6 +141,7 @@ def train_stage1(experiment: Experiment, seed: int) -> None:
         seed,
         views=config.teacher.views,
         rate_key=experiment.key("crd.optimizer.lr"),
+        checkpoint_minutes=config.checkpoint_minutes,
         ended=ended,
     )
     history = fit(objective, data, plan, machine, folder)

@@ -176,6 +176,23 @@ def from_first(value: T) -> T:
     return values[0]
 
 
+def gather_objects(value: T) -> list[T]:
+    """The plain objects of all processes, in rank order, in every process."""
+    if world_size() == 1:
+        return [value]
+    values: list[T] = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def largest(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """The largest of all processes' numbers at each place, in every process."""
+    tensor = torch.tensor(numbers, device=device)
+    if world_size() > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return [int(number) for number in tensor.tolist()]
+
+
 def mean(tensor: Tensor) -> Tensor:
     """Average a tensor over all processes."""
     if world_size() == 1:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from errors import UserError
+from training.progress import Part
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class DivergedError(Exception):
 
 
 @contextmanager
-def told_where(place: Place) -> Iterator[None]:
+def told_where(place: Place, part: Part) -> Iterator[None]:
     """Turn `DivergedError` into one line.
+
+    part: of the epoch, as far as it has come.
 
     Raises:
         UserError: names phase, epoch, step, term and learning rate, and what to do.
@@ -57,10 +60,11 @@ def told_where(place: Place) -> Iterator[None]:
         first = place.epoch == found.step == 1
         where = "at the end" if found.step is None else f"step {found.step} of {place.steps}"
         rate = place.rate if found.rate is None else found.rate
-        kept = "nothing is kept of it yet" if place.epoch == 1 else f"epoch {place.epoch - 1} is kept"
+        whole = f"epoch {place.epoch - 1} is kept" if place.epoch > 1 else "nothing is kept of it yet"
+        held = f"its step {part.kept} is kept" if part.kept else whole
         raise UserError(
             f"{place.job.name} diverged in epoch {place.epoch}, {where}: {found.what} "
-            f"at a learning rate of {rate:g}; {kept} in {place.job}: {place.advice(first)}"
+            f"at a learning rate of {rate:g}; {held} in {place.job}: {place.advice(first)}"
         ) from None
 
 

@@ -5,8 +5,8 @@ Letters: B batch.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -26,6 +26,8 @@ from models.machine import Machine
 from training import distributed
 from training.divergence import Place, refuse_divergence, refuse_infinite, told_where
 from training.job_folder import JobFolder
+from training.keeping import Keeper
+from training.progress import Part, Training, set_generators
 
 EVALUATION_BATCH = 500
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -59,7 +61,8 @@ class Objective(nn.Module):
         """Prepare for the first epoch, whose batches these are. Not called when training is resumed."""
 
     def begin_epoch(self) -> None:
-        """Prepare for an epoch, with torch's generators seeded for it."""
+        """Prepare for an epoch, with torch's generators seeded for it. Not called when training is resumed within
+        it, so what it changes must be in the state dict."""
 
     def measure(self) -> Measures:
         """What to report after an epoch beside the terms."""
@@ -73,7 +76,8 @@ class Plan:
     Training epoch e has the order and the view of epoch (first_epoch + e) of a training that starts at 0, the
     view modulo `views` where that is not 0. Where validation decides, it is between the last `candidates` epochs,
     or all with 0: a two-stage student has its stage 2 to choose from, so end-to-end ones get as many. A message
-    names the learning rate as `rate_key`.
+    names the learning rate as `rate_key`. A checkpoint within an epoch is written every `checkpoint_minutes`, with
+    0 only before a signal ends the training.
     """
 
     epochs: int
@@ -84,6 +88,7 @@ class Plan:
     views: int = 0
     candidates: int = 0
     rate_key: str = "optimizer.lr"
+    checkpoint_minutes: float = 0.0
     ended: Callable[[Sequence[Measures]], bool] = lambda history: False
 
     def view(self, epoch: int) -> int:
@@ -142,31 +147,37 @@ def train_one_epoch(
     schedule: lr_scheduler.LRScheduler,
     machine: Machine,
     progress: tqdm[NoReturn],
+    part: Part,
+    after_step: Callable[[Callable[[], None]], None] = lambda look: None,
 ) -> Measures:
-    """One pass over `batches`; gives the mean of every term.
+    """One pass over `batches`, or what `part` leaves of it; gives the mean of every term.
+
+    after_step: called after each step, before a signal ends the training, with a look for divergence.
 
     Raises:
         DivergedError: a term that is not finite.
     """
-    sums: dict[str, Tensor] = {}
     recent: list[tuple[float, dict[str, Tensor]]] = []  # of the steps since the last look, with their rates
-    steps = 0
+
+    def look() -> None:
+        refuse_divergence(recent, part.steps, distributed.gather)
+        recent.clear()
+
     for batch in batches:
         rate = optimizer.param_groups[0]["lr"]
         with finish_first():
             values = train_step(objective, batch, optimizer, machine)
             schedule.step()
-        sums = {name: sums[name] + value if name in sums else value.double() for name, value in values.items()}
-        recent.append((rate, values))
-        steps += 1
-        if steps % LOOK_EVERY == 0:
-            refuse_divergence(recent, steps, distributed.gather)
-            recent.clear()
-            means = {name: total.item() / steps for name, total in sums.items()}
+            part.add(values)
+            recent.append((rate, values))
+            after_step(look)
+        if part.steps % LOOK_EVERY == 0:
+            look()
+            means = {name: total.item() / part.steps for name, total in part.sums.items()}
             progress.set_postfix(means, refresh=False)
         progress.update()
-    refuse_divergence(recent, steps, distributed.gather)
-    return {name: distributed.mean(total).item() / steps for name, total in sums.items()}
+    look()
+    return {name: distributed.mean(total).item() / part.steps for name, total in part.sums.items()}
 
 
 @torch.no_grad()
@@ -210,11 +221,11 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(generator(*key).initial_seed())
 
 
-def seed_epoch(plan: Plan, epoch: int) -> None:
+def seed_epoch(*key: int) -> None:
     """Seed what an epoch draws, on the CPU alike in all processes, which draw negatives together."""
-    seed_everything(plan.seed, plan.first_epoch + epoch, 0)
+    seed_everything(*key, 0)
     if distributed.rank() > 0 and torch.cuda.is_available():
-        torch.cuda.manual_seed(generator(plan.seed, plan.first_epoch + epoch, distributed.rank()).initial_seed())
+        torch.cuda.manual_seed(generator(*key, distributed.rank()).initial_seed())
 
 
 def fit(
@@ -223,8 +234,8 @@ def fit(
     """Train an objective to the end of its plan, from the folder's checkpoint where there is one.
 
     All that is random in epoch e follows from (plan.seed, e), so a checkpoint at the end of each epoch is enough
-    to go on as if nothing had happened. Ends with the objective's model at the best of the plan's candidates by
-    `val_top1` where that is measured, otherwise at its last epoch.
+    to go on as if nothing had happened; one within an epoch holds the generators too. Ends with the objective's
+    model at the best of the plan's candidates by `val_top1` where that is measured, otherwise at its last epoch.
 
     Returns:
         What was measured in each epoch, in order.
@@ -242,39 +253,60 @@ def fit(
     steps = steps_per_epoch(len(data.train), plan.batch_size)
     optimizer = make_optimizer(objective, plan.optimizer)
     schedule = make_schedule(optimizer, plan.optimizer, plan.epochs, steps)
-    history, best = folder.restore(objective, optimizer, schedule)
+    training = Training(objective, optimizer, schedule, steps, machine.device)
 
-    def batches(epoch: int) -> Iterator[Batch]:
+    def batches(epoch: int, first: int = 0) -> Iterator[Batch]:
         made = training_batches if objective.sees_images else imageless_batches
-        return made(data, plan.batch_size, plan.seed, plan.first_epoch + epoch, plan.view(epoch), rank, world)
+        number, view = plan.first_epoch + epoch, plan.view(epoch)
+        return made(data, plan.batch_size, plan.seed, number, view, rank, world, first)
 
-    if not history:
+    if not folder.restore(training):
         objective.begin(batches(0))
+    keeper, history = Keeper(folder, training, plan.checkpoint_minutes), training.history
     with folder.log(history, machine.quiet, writes=rank == 0) as log:
-        while len(history) < plan.epochs and not plan.ended(history):
-            epoch, started = len(history), time.perf_counter()
-            seed_epoch(plan, epoch)
-            objective.begin_epoch()
-            objective.train()
-            with log.progress(f"{folder.name} {epoch + 1}/{plan.epochs}", steps) as progress:
-                rate = optimizer.param_groups[0]["lr"]
-                with told_where(Place(folder.path, plan.rate_key, epoch + 1, rate, steps, machine.bfloat16)):
-                    means = train_one_epoch(trained, batches(epoch), optimizer, schedule, machine, progress)
-                    seconds = time.perf_counter() - started
-                    distributed.share_buffers(objective.model)
-                    measures = distributed.from_first(objective.measure())  # so that all decide the same
-                    refuse_infinite(measures, objective, optimizer)
-            history.append({"epoch": epoch + 1, "learning_rate": rate, **means, **measures})
-            if epoch >= plan.epochs - (plan.candidates or plan.epochs):
-                best = _better(best, history[-1], objective.model)
-            if rank == 0:
-                with finish_first():
-                    folder.save(objective, optimizer, schedule, history, best)
+        while training.part is not None or (len(history) < plan.epochs and not plan.ended(history)):
+            part, epoch = _enter_epoch(training, objective, plan), len(history) + 1
+            place = Place(folder.path, plan.rate_key, epoch, part.rate, steps, machine.bfloat16)
+            with (
+                log.progress(f"{folder.name} {epoch}/{plan.epochs}", steps, part.steps) as progress,
+                told_where(place, part),
+            ):
+                with finish_first() if world > 1 else nullcontext():  # processes end after the same step
+                    rest = batches(epoch - 1, part.steps)
+                    means = train_one_epoch(
+                        trained, rest, optimizer, schedule, machine, progress, part, keeper.after_step
+                    )
+                seconds = part.elapsed
+                distributed.share_buffers(objective.model)
+                measures = distributed.from_first(objective.measure())  # so that all decide the same
+                refuse_infinite(measures, objective, optimizer)
+            history.append({"epoch": epoch, "learning_rate": part.rate, **means, **measures})
+            training.part = None
+            if epoch > plan.epochs - (plan.candidates or plan.epochs):
+                training.best = _better(training.best, history[-1], objective.model)
+            with finish_first():
+                keeper.write()
+                if rank == 0:
                     log.epoch(history[-1], plan.epochs, steps * min(plan.batch_size, len(data.train)) / seconds)
             distributed.barrier()
-    if best is not None:
-        objective.model.load_state_dict(best["model"])
+    if training.best is not None:
+        objective.model.load_state_dict(training.best["model"])
     return history
+
+
+def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
+    """Begin the next epoch, or go on with the one that a checkpoint was written in."""
+    part, number = training.part, plan.first_epoch + len(training.history)
+    if part is None:
+        seed_epoch(plan.seed, number)
+        objective.begin_epoch()
+        training.part = part = Part(rate=training.optimizer.param_groups[0]["lr"])
+    elif part.generators is None:
+        seed_epoch(plan.seed, number, part.steps)
+    else:
+        set_generators(part.generators, training.device)
+    objective.train()
+    return part
 
 
 def _better(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -> dict[str, Any] | None:

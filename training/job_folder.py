@@ -1,6 +1,6 @@
 """The folder of one trained network: a checkpoint while it trains, weights and a result when it is done.
 
-checkpoint.pt   all that is needed to go on, and checkpoint.previous.pt of the epoch before; gone when it is done
+checkpoint.pt   all that is needed to go on, and checkpoint.previous.pt, the one before; gone when it is done
 metrics.jsonl   one line an epoch, a function of config and seed alone
 timing.jsonl    one line an epoch as it was run, images per second
 events.*        the same for TensorBoard
@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from errors import UserError
 from files import write_text
 from models.checkpoint import file_hash, load_newest, previous_of, save, save_and_keep
 from training import distributed
-from training.rates import rescale_rates
+from training.progress import Training
 from training.record_file import read_record, write_record
 
 METRICS, PROJECTIONS = "metrics.jsonl", "projections.pt"
@@ -168,21 +166,14 @@ class JobFolder:
             where = error.filename or self.path
             raise UserError(f"{where} cannot be removed ({error.strerror}): remove {self.path} by hand") from None
 
-    def restore(
-        self, objective: nn.Module, optimizer: Optimizer, schedule: LRScheduler
-    ) -> tuple[list[dict[str, float]], dict[str, Any] | None]:
-        """Fill all three from the checkpoint, where there is one; gives the history and the best epoch."""
+    def restore(self, training: Training) -> bool:
+        """Have a training go on from the checkpoint, where there is one; whether there was."""
         self.refuse_lacking()
         if not self.checkpoint.exists() and not previous_of(self.checkpoint).exists():
-            return [], None
+            return False
         state, found = load_newest(self.checkpoint)
-        wanted = [group["initial_lr"] for group in optimizer.param_groups]
         try:
-            objective.load_state_dict(state["objective"])
-            optimizer.load_state_dict(state["optimizer"])
-            schedule.load_state_dict(state["schedule"])
-            rescale_rates(optimizer, schedule, wanted)
-            history, best = [dict(line) for line in state["history"]], state["best"]
+            training.load(state)
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             raise UserError(
                 f"{found} does not fit what is trained here, another version may have made it: "
@@ -192,27 +183,19 @@ class JobFolder:
         if distributed.rank() == 0:
             if found != self.checkpoint:
                 found.replace(self.checkpoint)  # or the next epoch would keep the damaged one
-            self._write_metrics(history)  # a kill may have come between the checkpoint and this file
-        return history, best
+            self._write_metrics(training.history)  # a kill may have come between the checkpoint and this file
+        return True
 
-    def save(
-        self,
-        objective: nn.Module,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-        history: Sequence[Mapping[str, float]],
-        best: Mapping[str, Any] | None,
-    ) -> None:
-        """Write the checkpoint and, after it, the metrics it implies."""
-        state = {
-            "objective": objective.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state_dict(),
-            "history": list(history),
-            "best": best,
-        }
-        save_and_keep(self.checkpoint, state)
-        self._write_metrics(history)
+    def save(self, training: Training) -> None:
+        """Write the checkpoint and, after it, the metrics it implies; the first process does.
+
+        Within an epoch all processes have to ask.
+        """
+        state = training.state()
+        if distributed.rank() == 0:
+            save_and_keep(self.checkpoint, state)
+            if training.part is None:
+                self._write_metrics(training.history)
 
     def _write_metrics(self, history: Sequence[Mapping[str, float]]) -> None:
         write_text(
@@ -252,9 +235,9 @@ class Log:
     events: Any  # torch.utils.tensorboard.SummaryWriter, None in a process that does not write
     quiet: bool
 
-    def progress(self, title: str, steps: int) -> tqdm[NoReturn]:
-        """A bar over the steps of an epoch."""
-        return tqdm(total=steps, desc=title, disable=self.quiet or None, leave=False, unit="step")
+    def progress(self, title: str, steps: int, done: int) -> tqdm[NoReturn]:
+        """A bar over the steps of an epoch, of which some are done."""
+        return tqdm(total=steps, initial=done, desc=title, disable=self.quiet or None, leave=False, unit="step")
 
     def epoch(self, measures: Mapping[str, float], epochs: int, images_per_second: float) -> None:
         """Report one epoch."""

@@ -142,6 +142,7 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
         first_epoch=config.crd.epochs,
         views=config.teacher.views,
         rate_key=experiment.key("kd.optimizer.lr"),
+        checkpoint_minutes=config.checkpoint_minutes,
     )
     history = fit(objective, data, plan, machine, folder)
     measures = evaluate_splits(model, data, machine)

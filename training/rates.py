@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from configs.reading import FREE
 from configs.schema import Config
 from errors import warn
 from training.job_name import TEACHER, JobName, config_of, needs
@@ -36,7 +37,7 @@ def rescale_rates(optimizer: Optimizer, schedule: LRScheduler, wanted: Sequence[
 
 def only_rates_of(old: Config, new: Config, finished: Sequence[JobName], present: Sequence[JobName]) -> bool:
     """Whether two configs differ in learning rates alone, and in none that a finished job was trained with."""
-    first, second = (_leaves(config.model_dump(mode="json", exclude={"seeds"})) for config in (old, new))
+    first, second = (_leaves(config.model_dump(mode="json", exclude={*FREE})) for config in (old, new))
     changed = {key for key in {*first, *second} if first.get(key) != second.get(key)}
     if not all(key.endswith(KEYS) for key in changed):
         return False

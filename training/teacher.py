@@ -49,8 +49,14 @@ def train_teacher(experiment: Experiment) -> None:
     seed_everything(settings.seed)
     model = machine.place(_untrained(experiment))
     objective = CrossEntropy(model, data, machine).to(machine.device)
-    rate = "teacher.optimizer.lr"
-    plan = Plan(settings.epochs, settings.batch_size, settings.optimizer, settings.seed, rate_key=rate)
+    plan = Plan(
+        settings.epochs,
+        settings.batch_size,
+        settings.optimizer,
+        settings.seed,
+        rate_key="teacher.optimizer.lr",
+        checkpoint_minutes=experiment.config.checkpoint_minutes,
+    )
     history = fit(objective, data, plan, machine, experiment.folder.teacher)
     _finish(experiment, model, {"source": "trained", "epochs": len(history)})
 

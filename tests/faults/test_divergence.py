@@ -18,6 +18,7 @@ from tests.faults.short_run import SHORT
 from training.divergence import DivergedError, Place, refuse_divergence, refuse_infinite, told_where
 from training.engine import make_schedule
 from training.job_name import TEACHER, stage1, stage2
+from training.progress import Part
 from training.rates import only_rates_of, rescale_rates
 from training.teacher import CrossEntropy
 
@@ -34,7 +35,7 @@ def test_the_first_bad_step_and_its_term_are_named_with_the_rate_of_that_step():
     fine, bad = {"loss": 1.0, "ce": 1.0, "kl": 0.0}, {"loss": float("nan"), "ce": 1.0, "kl": float("inf")}
     refuse_divergence(steps(fine, fine), 52)
     refuse_divergence([], 0)
-    with pytest.raises(UserError) as caught, told_where(PLACE):
+    with pytest.raises(UserError) as caught, told_where(PLACE, Part(rate=0.2)):
         refuse_divergence(steps(fine, bad, bad), 53)
     assert str(caught.value) == (
         "stage1 diverged in epoch 3, step 52 of 80: kl became inf at a learning rate of 0.2; epoch 2 is kept in "
@@ -52,7 +53,7 @@ def test_the_first_bad_step_and_its_term_are_named_with_the_rate_of_that_step():
     ],
 )
 def test_advice_fits_the_cause(place, step, advice):
-    with pytest.raises(UserError, match=advice) as caught, told_where(place):
+    with pytest.raises(UserError, match=advice) as caught, told_where(place, Part(rate=0.2)):
         raise DivergedError("ce became nan", step, 0.1)
     assert ("float32" in str(caught.value)) == place.bfloat16
 

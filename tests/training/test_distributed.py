@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,23 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 # A network without batch statistics, trained by one process or by two. Each process measures something else, and
 # the plan ends by it: they must agree all the same.
 SCRIPT = """
+import os
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
+import training.engine
+import training.keeping
 from configs.networks import Optimizer
 from configs.schema import CRD, Data
 from dataset.images import Batch, ImageTensors
 from dataset.prepare import TrainingData
 from dataset.decoded_cache import Images
 from dataset.sources import Source
+from errors import exit_code
 from models.machine import Machine
 from models.taps import Outputs
 from training import distributed
@@ -97,7 +103,7 @@ class Stage1(Aligned):
         return self.losses(*self.features(batch.images), batch.indices, weights)
 
 
-def run(form, out):
+def run(form, out, name=None, dropout=0.0, **settings):
     torch.manual_seed(distributed.rank() if form == "aligned" else 0)  # they start apart: the first counts
     source = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
@@ -107,14 +113,15 @@ def run(form, out):
     identity = Source(source, source, source, list("abcd")).identity
     data = TrainingData(images, None, images, list("abcd"), "", identity, Data(crop=1), zeros, ones)
     machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4), nn.Dropout(dropout))
     arguments = network, data, machine
     objective = Aligned(*arguments) if form == "aligned" else Stage1(form, *arguments)
-    plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=lambda history: bool(history) and history[-1]["own"] == 1)
-    folder = JobFolder(Path(out) / form)
+    ended = lambda history: bool(history) and history[-1]["own"] == 1
+    plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=ended, **settings)
+    folder = JobFolder(Path(out) / (name or form))
     history = fit(objective, data, plan, machine, folder)
     state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}
-    name = f"{form}{distributed.rank()}.pt"
+    name = f"{name or form}{distributed.rank()}.pt"
     torch.save({"state": state, "history": history, **computed(network, data, machine)}, Path(out) / name)
 
 
@@ -126,15 +133,43 @@ def computed(network, data, machine):  # by all processes together, 24 images in
     return {"logits": engine.predict(network, data.test, machine), "view": rows}
 
 
+def stop(form, out, name):  # the second process alone is asked to end, in some steps; then all goes on
+    step, steps, stops = training.engine.train_step, [], [2, 4, 10]
+    training.keeping.ASK_EVERY = 0.0  # processes agree after every step
+
+    def signalled(*arguments):
+        steps.append(1)
+        if distributed.rank() == 1 and len(steps) in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    training.engine.train_step = signalled
+    codes = [exit_code(lambda: run(form, out, name, 0.2, checkpoint_minutes=1e-9)) for _ in range(4)]
+    assert codes == [143, 143, 143, 0] and len(steps) == 15, (codes, steps)  # of 5 epochs, none is done twice
+
+
 with distributed.process_group(torch.device("cpu")):
     for form in FORMS:
         run(form, sys.argv[1])
+    if distributed.world_size() > 1:  # with a mask to draw too
+        run("relax", sys.argv[1], "whole", dropout=0.2)
+        stop("relax", sys.argv[1], "stopped")
 """
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Folders of what one process and two have trained, in every form."""
+
+    one: Path
+    two: Path
+
+    def load(self, name):
+        return torch.load(self.two / name, weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """`trained(form)`: state and history of a training by one process, and by each of two, in every form."""
     tmp_path = tmp_path_factory.mktemp("forms")
     script, one, two = tmp_path / "script.py", tmp_path / "one", tmp_path / "two"
     script.write_text(SCRIPT, encoding="utf-8")
@@ -150,16 +185,13 @@ def trained(tmp_path_factory):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
-    def load(form):
-        paths = one / f"{form}0.pt", two / f"{form}0.pt", two / f"{form}1.pt"
-        return [torch.load(path, weights_only=True) for path in paths]
-
-    return load
+    return Trained(one, two)
 
 
 @pytest.mark.parametrize("form", ["aligned", "nce", "relax", "shared", "batch", "regression"])
 def test_two_processes_do_what_one_does_and_agree(trained, form):
-    single, first, second = trained(form)
+    single = torch.load(trained.one / f"{form}0.pt", weights_only=True)
+    first, second = (trained.load(f"{form}{rank}.pt") for rank in (0, 1))
     assert len(single["history"]) == 5
     assert first["history"] == second["history"]  # though each measured another value
     assert len(single["state"]) >= 4
@@ -171,6 +203,16 @@ def test_two_processes_do_what_one_does_and_agree(trained, form):
         torch.testing.assert_close(first[name], single[name], rtol=1e-4, atol=1e-4)
     for ours, reference in zip(first["history"], single["history"], strict=True):
         assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-5)
+
+
+def test_processes_that_were_stopped_within_epochs_go_on_to_the_same_bits(trained):
+    for rank in (0, 1):
+        whole, stopped = (trained.load(f"{name}{rank}.pt") for name in ("whole", "stopped"))
+        assert whole["history"] == stopped["history"]
+        assert whole["state"].keys() == stopped["state"].keys()
+        assert all(torch.equal(value, stopped["state"][key]) for key, value in whole["state"].items())
+    metrics = [(trained.two / name / "metrics.jsonl").read_bytes() for name in ("whole", "stopped")]
+    assert metrics[0] == metrics[1] and metrics[0].count(b"\n") == 5
 
 
 SETTINGS = ("teacher.views=1", "student.taps=[layer1.0, layer2.0]", "crd.epochs=4")  # stage 1 reads no layer3
