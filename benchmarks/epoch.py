@@ -50,8 +50,8 @@ from configs.schema import CRD
 from dataset.loader import steps_per_epoch, training_batches
 from training.alignment import build_losses
 from training.crd import Alignment, HeldOut
-from training.engine import make_optimizer, make_schedule
 from training.experiment import Experiment
+from training.optimizers import make_optimizer, make_schedule
 from training.progress import Training
 from training.teacher_outputs import CachedTeacher
 
@@ -139,7 +139,7 @@ def whole(folder: Path) -> list[Timing]:
     objective.begin_epoch()
     steps_of(objective, experiment, batch_size, settings, STEPS)()
     objective.measure()
-    optimizer, job = make_optimizer(objective, settings), experiment.stage1(0)
+    optimizer, job = make_optimizer(objective.parameter_groups(settings.lr), settings), experiment.stage1(0)
     job.path.mkdir(parents=True)
     job.save(
         Training(objective, optimizer, make_schedule(optimizer, settings, 1, 1), 1, experiment.machine.device)

@@ -21,8 +21,9 @@ from dataset.decoded_cache import Images
 from dataset.loader import training_batches
 from dataset.sources import Source
 from models.machine import open_machine
-from training.engine import Objective, make_optimizer, make_schedule, train_one_epoch
+from training.engine import Objective, train_one_epoch
 from training.experiment import Experiment, open_experiment
+from training.optimizers import make_optimizer, make_schedule
 from training.progress import Part
 from training.run_folder import RunFolder
 from training.teacher import CrossEntropy
@@ -66,7 +67,7 @@ def steps_of(
     objective: Objective, experiment: Experiment, batch_size: int, settings: Optimizer, steps: int
 ) -> Callable[[], None]:
     """A call that trains for `steps` further steps by the project's own loop, images and all."""
-    optimizer = make_optimizer(objective, settings)
+    optimizer = make_optimizer(objective.parameter_groups(settings.lr), settings)
     schedule = make_schedule(optimizer, settings, 1000, 1000)
     data = experiment.data
     batches = chain.from_iterable(training_batches(data, batch_size, 0, epoch, 0) for epoch in count())

@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.section import Count, Fraction, NonNegative, Positive, Section, Seed, about
 
+Smoothing = Annotated[float, Field(ge=0, lt=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Optimizer(Section):
-    name: Literal["sgd", "adam"] = about("sgd", "sgd or adam")
+    name: Literal["sgd", "adam", "adamw"] = about("sgd", "sgd, adam, or adamw with decoupled weight decay")
     lr: Positive = about(0.05, "learning rate (peak rate for onecycle)")
     momentum: Annotated[float, Field(ge=0, lt=1)] = about(0.9, "momentum, sgd only")
     nesterov: bool = about(False, "Nesterov momentum, sgd only")
     weight_decay: NonNegative = about(5e-4, "L2 weight decay")
+    decay_norms: bool = about(True, "whether biases and norms decay too")
+    clip_norm: Positive | None = about(None, "largest norm of all gradients together, above which they are scaled")
+    warmup: NonNegative = about(0.0, "epochs in which the rate rises to lr, before the schedule takes the rest")
     schedule: Literal["constant", "exponential", "cosine", "multistep", "onecycle"] = about(
         "cosine", "how the rate changes over the phase"
     )
@@ -25,6 +29,19 @@ class Optimizer(Section):
         0.95, "factor an epoch (exponential) or at each milestone (multistep)"
     )
     milestones: list[Fraction] = about([0.5, 0.75, 0.9], "fractions of the phase at which multistep decays")
+
+    @model_validator(mode="after")
+    def _check(self) -> Optimizer:
+        if self.warmup > 0 and self.schedule == "onecycle":
+            raise ValueError("schedule: onecycle has a warm-up of its own, leave warmup at 0")
+        return self
+
+    def check_warmup(self, epochs: int) -> None:
+        """Raise `ValueError` for a warm-up that leaves nothing of a phase of so many epochs."""
+        if self.warmup >= epochs:
+            raise ValueError(
+                f"optimizer.warmup={self.warmup:g} leaves nothing of {epochs} epochs: warm up in fewer"
+            )
 
 
 class Network(Section):
@@ -61,6 +78,12 @@ class Teacher(Network):
     epochs: Count = about(30, "epochs of the teacher's own training")
     batch_size: Count = about(128, "images a step")
     optimizer: Optimizer = about(Optimizer(), "the teacher's optimizer")
+    label_smoothing: Smoothing = about(0.0, "share of each label that its cross-entropy spreads over all classes")
     views: Annotated[int, Field(ge=0)] = about(
         0, "0 = the teacher runs live; V > 0 = its outputs are cached for V augmented views an image"
     )
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Teacher:
+        self.optimizer.check_warmup(self.epochs)
+        return self

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from configs.images import Data, Shortcut
 from configs.merge import merge
 from configs.names import RunName, VariantName
-from configs.networks import Optimizer, Student, Teacher
+from configs.networks import Optimizer, Smoothing, Student, Teacher
 from configs.section import Count, Fraction, NonNegative, Positive, Section, Seed, Weighted, about
 from configs.study import Study
 
@@ -69,6 +69,7 @@ class CRD(Weighted):
             raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
         if self.errors_of is not None and self.from_bank:
             raise ValueError(NO_WEIGHTS)
+        self.optimizer.check_warmup(self.epochs)
         return self
 
     @property
@@ -88,6 +89,7 @@ class KD(Weighted):
     )
     temperature: Positive = about(4.0, "T, softening of both models' logits")
     alpha: Fraction = about(0.9, "share of the teacher's KL, the rest is cross-entropy; 1 = KL alone")
+    label_smoothing: Smoothing = about(0.0, "share of each label that cross-entropy spreads over all classes")
     features: Literal["stage1", "random", "teacher", "scratch", "kd", "crd", "crd_kd"] = about(
         "stage1",
         "whose features the classifier is trained on: stage 1's, untrained, the teacher's or a baseline's",
@@ -106,6 +108,7 @@ class KD(Weighted):
     def _check(self) -> KD:
         if self.train != "head" and (self.features != "stage1" or self.head != "new"):
             raise ValueError("features other than stage1's and head: teacher need train: head")
+        self.optimizer.check_warmup(self.epochs)
         return self
 
 
@@ -130,6 +133,7 @@ class Baselines(Weighted):
     optimizer: Optimizer = about(Optimizer(), "optimizer of all of them")
     temperature: Positive | None = about(None, "T of the KL term of kd and crd_kd (default: kd.temperature)")
     alpha: Fraction | None = about(None, "share of the KL term in kd and crd_kd (default: kd.alpha)")
+    label_smoothing: Smoothing | None = about(None, "as kd.label_smoothing, of all of them (default: that)")
     crd_weight: NonNegative = about(0.8, "weight of the CRD term in crd and crd_kd")
 
     @field_validator("methods")
@@ -209,12 +213,19 @@ class Config(Section):
         """T of the KL term in kd and crd_kd: its own setting, or stage 2's."""
         return self.baselines.temperature or self.kd.temperature
 
+    @property
+    def baseline_smoothing(self) -> float:
+        """Label smoothing of all baselines: its own setting, or stage 2's."""
+        own = self.baselines.label_smoothing
+        return self.kd.label_smoothing if own is None else own
+
     def resolved(self) -> Config:
         """The same with what the baselines take from the two stages written out."""
         followed = {
             "epochs": self.baseline_epochs,
             "alpha": self.baseline_alpha,
             "temperature": self.baseline_temperature,
+            "label_smoothing": self.baseline_smoothing,
         }
         return self.model_copy(update={"baselines": self.baselines.model_copy(update=followed)})
 
@@ -227,6 +238,7 @@ class Config(Section):
         if self.shortcut.pairs == "counterfactual" and self.teacher.views > 0:
             raise ValueError("shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0")
         self._check_mix()
+        self.baselines.optimizer.check_warmup(self.baseline_epochs)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
         for name in self.variants:

@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy in nats of logits (B, C) for labels (B,) or shares of classes (B, C), mean over the batch.
 
-    weights: (B,) that multiply each image's term, which is still divided by B.
+    Args:
+        weights: (B,) that multiply each image's term, which is still divided by B.
+        smoothing: share in 0..1 of each label that is spread evenly over all classes (Szegedy et al., CVPR 2016).
     """
     if weights is None:
-        return F.cross_entropy(logits, labels)
-    return (F.cross_entropy(logits, labels, reduction="none") * weights).mean()
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return (F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing) * weights).mean()
 
 
 def softened_kl(
@@ -60,6 +62,7 @@ def distillation_terms(
     labels: Tensor,
     temperature: float,
     weights: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> DistillationTerms:
     """T² · KL(teacher/T ‖ student/T) and cross-entropy, each the mean over the batch.
 
@@ -69,6 +72,7 @@ def distillation_terms(
         labels: (B,) integer classes, or (B, C) shares of the classes.
         temperature: T > 0.
         weights: (B,) that multiply each image's part of both.
+        smoothing: of the labels, see `cross_entropy`.
     """
     kl = softened_kl(student_logits, teacher_logits, temperature, weights)
-    return DistillationTerms(kl, cross_entropy(student_logits.float(), labels, weights))
+    return DistillationTerms(kl, cross_entropy(student_logits.float(), labels, weights, smoothing))

@@ -70,6 +70,7 @@ class EndToEnd(Objective):
         self.teacher = teacher
         self.alpha = config.baseline_alpha if use_kl else 0.0
         self.temperature, self.crd_weight = config.baseline_temperature, config.baselines.crd_weight
+        self.smoothing = config.baseline_smoothing
         self.data = data
         self.machine = machine
 
@@ -77,10 +78,12 @@ class EndToEnd(Objective):
         student, teacher = self.tapped(batch.images), self.teacher(batch)
         weights = of_batch(self.image_weights, batch)
         if self.alpha:
-            both = distillation_terms(student.logits, teacher.logits, batch.targets, self.temperature, weights)
+            both = distillation_terms(
+                student.logits, teacher.logits, batch.targets, self.temperature, weights, self.smoothing
+            )
             terms = {"ce": Term(both.ce, 1 - self.alpha), "kl": Term(both.kl, self.alpha)}
         else:
-            terms = {"ce": Term(cross_entropy(student.logits, batch.targets, weights), 1.0)}
+            terms = {"ce": Term(cross_entropy(student.logits, batch.targets, weights, self.smoothing), 1.0)}
         if self.losses is not None:
             aligned = self.losses(student, teacher, batch.indices, weights)
             terms |= {name: Term(term.value, self.crd_weight * term.weight) for name, term in aligned.items()}
@@ -110,7 +113,7 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
     folder = experiment.folder.job(baseline(seed, name))
     weights = weights_by_errors(experiment, settings, seed)
     model = experiment.new_student(seed)
-    objective: Objective = CrossEntropy(model, data, machine, weights)
+    objective: Objective = CrossEntropy(model, data, machine, weights, config.baseline_smoothing)
     if method != "scratch":
         teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
         tapped = experiment.tapped(model, config.student)

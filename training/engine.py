@@ -27,6 +27,7 @@ from training import distributed
 from training.divergence import Place, refuse_divergence, refuse_infinite, told_where
 from training.job_folder import JobFolder
 from training.keeping import Keeper
+from training.optimizers import make_optimizer, make_schedule
 from training.progress import Part, Training, set_generators
 
 EVALUATION_BATCH = 500
@@ -94,39 +95,6 @@ class Plan:
     def view(self, epoch: int) -> int:
         view = self.first_epoch + epoch
         return view % self.views if self.views else view
-
-
-def make_optimizer(objective: Objective, settings: networks.Optimizer) -> Optimizer:
-    """SGD or Adam over the objective's parameter groups."""
-    groups = objective.parameter_groups(settings.lr)
-    if settings.name == "adam":
-        return torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
-
-
-def make_schedule(
-    optimizer: Optimizer, settings: networks.Optimizer, epochs: int, steps: int
-) -> lr_scheduler.LRScheduler:
-    """The learning-rate schedule, moved on after every one of `epochs` x `steps` training steps."""
-    total = epochs * steps
-    match settings.schedule:
-        case "exponential":
-            return lr_scheduler.ExponentialLR(optimizer, settings.gamma ** (1 / steps))
-        case "cosine":
-            return lr_scheduler.CosineAnnealingLR(optimizer, total)
-        case "multistep":
-            milestones = [round(fraction * total) for fraction in settings.milestones]
-            return lr_scheduler.MultiStepLR(optimizer, milestones, settings.gamma)
-        case "onecycle":
-            rates = [group["lr"] for group in optimizer.param_groups]
-            return lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, cycle_momentum=False)
-    return lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 def train_step(objective: nn.Module, batch: Batch, optimizer: Optimizer, machine: Machine) -> dict[str, Tensor]:
@@ -251,7 +219,7 @@ def fit(
         )
     trained = distributed.averaging(objective, machine.sync_batch_norm)
     steps = steps_per_epoch(len(data.train), plan.batch_size)
-    optimizer = make_optimizer(objective, plan.optimizer)
+    optimizer = make_optimizer(objective.parameter_groups(plan.optimizer.lr), plan.optimizer)
     schedule = make_schedule(optimizer, plan.optimizer, plan.epochs, steps)
     training = Training(objective, optimizer, schedule, steps, machine.device)
 

@@ -90,10 +90,11 @@ class Distillation(Objective):
         else:
             logits = classifier(self.model)[1](self.features(batch))
         top1 = Term(top1_of(logits, batch.labels))
+        smoothing = self.settings.label_smoothing
         if self.teacher is None:  # α is 0
-            return {"ce": Term(cross_entropy(logits, batch.targets, weights), 1.0), "top1": top1}
+            return {"ce": Term(cross_entropy(logits, batch.targets, weights, smoothing), 1.0), "top1": top1}
         teacher, temperature = self.teacher(batch).logits, self.settings.temperature
-        terms = distillation_terms(logits, teacher, batch.targets, temperature, weights)
+        terms = distillation_terms(logits, teacher, batch.targets, temperature, weights, smoothing)
         return {"kl": Term(terms.kl, alpha), "ce": Term(terms.ce, 1 - alpha), "top1": top1}
 
     def measure(self) -> Measures:

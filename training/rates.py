@@ -31,8 +31,9 @@ def rescale_rates(optimizer: Optimizer, schedule: LRScheduler, wanted: Sequence[
             if name in group:
                 group[name] *= factor
         group["initial_lr"] = initial
-        schedule.base_lrs[position] = initial
         schedule._last_lr[position] = group["lr"]
+        for one in getattr(schedule, "_schedulers", [schedule]):  # a warm-up, and what comes behind it
+            one.base_lrs[position] = initial
 
 
 def only_rates_of(old: Config, new: Config, finished: Sequence[JobName], present: Sequence[JobName]) -> bool:

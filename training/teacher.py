@@ -24,18 +24,24 @@ class CrossEntropy(Objective):
     """Plain supervised training of one network; `weights` (N,) say how much each training image counts."""
 
     def __init__(
-        self, model: nn.Module, data: TrainingData, machine: Machine, weights: Tensor | None = None
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        machine: Machine,
+        weights: Tensor | None = None,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.image_weights = weights
+        self.image_weights, self.smoothing = weights, smoothing
         self.model = model
         self.data = data
         self.machine = machine
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         logits = self.model(batch.images)
+        weights = of_batch(self.image_weights, batch)
         return {
-            "ce": Term(cross_entropy(logits, batch.targets, of_batch(self.image_weights, batch)), 1.0),
+            "ce": Term(cross_entropy(logits, batch.targets, weights, self.smoothing), 1.0),
             "top1": Term(top1_of(logits, batch.labels)),
         }
 
@@ -48,7 +54,7 @@ def train_teacher(experiment: Experiment) -> None:
     settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data.for_teacher()
     seed_everything(settings.seed)
     model = machine.place(_untrained(experiment))
-    objective = CrossEntropy(model, data, machine).to(machine.device)
+    objective = CrossEntropy(model, data, machine, smoothing=settings.label_smoothing).to(machine.device)
     plan = Plan(
         settings.epochs,
         settings.batch_size,

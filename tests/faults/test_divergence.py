@@ -16,8 +16,8 @@ from errors import UserError
 from models.checkpoint import load
 from tests.faults.short_run import SHORT
 from training.divergence import DivergedError, Place, refuse_divergence, refuse_infinite, told_where
-from training.engine import make_schedule
 from training.job_name import TEACHER, stage1, stage2
+from training.optimizers import make_schedule
 from training.progress import Part
 from training.rates import only_rates_of, rescale_rates
 from training.teacher import CrossEntropy
@@ -80,12 +80,15 @@ def test_weights_statistics_measures_and_momenta_that_are_not_finite_are_found()
             tensor.copy_(kept)
 
 
+@pytest.mark.parametrize("warmup", [0, 0.5])
 @pytest.mark.parametrize("name", ["constant", "exponential", "cosine", "multistep", "onecycle"])
-def test_a_changed_rate_goes_on_along_the_same_schedule(name):
+def test_a_changed_rate_goes_on_along_the_same_schedule(name, warmup):
+    warmup = 0 if name == "onecycle" else warmup
+
     def made(rate):
         groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": one} for one in (rate, 1e-3)]
         optimizer = torch.optim.SGD(groups, lr=rate)
-        return optimizer, make_schedule(optimizer, Optimizer(schedule=name), epochs=2, steps=6)
+        return optimizer, make_schedule(optimizer, Optimizer(schedule=name, warmup=warmup), epochs=2, steps=6)
 
     def rates(optimizer, schedule, count):
         found = []

@@ -19,12 +19,12 @@ from training.engine import (
     Term,
     evaluate,
     fit,
-    make_schedule,
     predict,
     seed_everything,
     train_step,
 )
 from training.job_folder import JobFolder
+from training.optimizers import make_schedule
 from training.teacher import CrossEntropy
 
 PLAN = Plan(epochs=3, batch_size=16, optimizer=Optimizer(lr=0.02, nesterov=True, schedule="onecycle"), seed=3)

@@ -18,10 +18,11 @@ from models.taps import head_inputs
 from models.zoo import classifier
 from training import kd, teacher_head
 from training.crd import train_stage1
-from training.engine import evaluate_splits, make_optimizer, train_step
+from training.engine import evaluate_splits, train_step
 from training.features import FrozenFeatures, ViewCache
 from training.job_name import stage1, stage2
 from training.kd import Distillation, train_stage2
+from training.optimizers import make_optimizer
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher, teacher_outputs
 
@@ -113,7 +114,7 @@ def test_the_head_and_the_features_have_rates_of_their_own(objective, train, cou
     _, make = objective
     settings = KD(train=train, feature_lr=1e-5)
     distillation = make(**settings.model_dump())
-    optimizer = make_optimizer(distillation, settings.optimizer)
+    optimizer = make_optimizer(distillation.parameter_groups(settings.optimizer.lr), settings.optimizer)
     assert [group["lr"] for group in optimizer.param_groups] == [1e-4, 1e-5][: len(counts)]
     assert [len(group["params"]) for group in optimizer.param_groups] == counts
     assert isinstance(optimizer, torch.optim.Adam)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from configs.networks import Optimizer, Teacher
+from configs.reading import load_config
+from errors import UserError
+from losses.kd import cross_entropy
+from training.optimizers import make_optimizer, make_schedule
+from training.teacher import train_teacher
+
+
+def groups_of(model, lr=0.1):
+    return [{"params": list(model.parameters()), "lr": lr}]
+
+
+def test_without_decay_of_norms_every_bias_and_norm_is_left_out():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    settings = Optimizer(name="adamw", decay_norms=False, weight_decay=0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decays = {
+        names[id(parameter)]: group["weight_decay"]
+        for group in make_optimizer(groups_of(model), settings).param_groups
+        for parameter in group["params"]
+    }
+    wanted = {"0.weight": 0.1, "0.bias": 0, "1.weight": 0, "1.bias": 0, "3.weight": 0.1, "3.bias": 0}
+    assert decays == wanted
+    everything = make_optimizer(groups_of(model), Optimizer(weight_decay=0.1)).param_groups
+    assert [group["weight_decay"] for group in everything] == [0.1]
+
+
+def test_adamw_decays_apart_from_the_gradient():
+    weight = nn.Parameter(torch.tensor([2.0, -3.0], dtype=torch.float64))
+    settings = Optimizer(name="adamw", lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizer([{"params": [weight], "lr": 0.1}], settings)
+    weight.grad = torch.tensor([4.0, -0.01], dtype=torch.float64)
+    optimizer.step()
+    # Loshchilov & Hutter, algorithm 2, first step: w(1 - lr * decay) - lr * sign of the gradient, up to epsilon
+    wanted = torch.tensor([2 * 0.95 - 0.1, -3 * 0.95 + 0.1], dtype=torch.float64)
+    torch.testing.assert_close(weight.detach(), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_clipping_scales_all_gradients_together():
+    one, two = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2))
+    settings = Optimizer(lr=1.0, momentum=0, weight_decay=0, clip_norm=1.5)
+    optimizer = make_optimizer([{"params": [one, two], "lr": 1.0}], settings)
+    one.grad, two.grad = torch.tensor([3.0]), torch.tensor([0.0, 4.0])  # norm 5
+    optimizer.step()
+    torch.testing.assert_close(torch.cat([one, two]).detach(), torch.tensor([-0.9, 0.0, -1.2]))
+    one.grad, two.grad = torch.tensor([0.1]), torch.zeros(2)  # below it nothing is scaled
+    optimizer.step()
+    assert one.item() == pytest.approx(-1.0)
+
+
+def test_a_warm_up_rises_to_the_rate_and_the_schedule_takes_the_rest():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = make_schedule(optimizer, Optimizer(lr=0.1, warmup=1), epochs=3, steps=4)
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    cosine = [0.05 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, *cosine])
+
+
+def test_smoothed_labels_are_a_mix_with_the_uniform_distribution():
+    logits, labels = torch.randn(6, 5, dtype=torch.float64), torch.arange(6) % 5
+    shares = 0.8 * nn.functional.one_hot(labels, 5).double() + 0.2 / 5
+    wanted = -(shares * logits.log_softmax(dim=1)).sum(dim=1)
+    torch.testing.assert_close(cross_entropy(logits, labels, smoothing=0.2), wanted.mean())
+    weights = torch.rand(6, dtype=torch.float64)
+    torch.testing.assert_close(cross_entropy(logits, labels, weights, 0.2), (wanted * weights).mean())
+
+
+def test_all_options_together_train_and_resume_to_the_same_bits(make_experiment, tmp_path, monkeypatch):
+    options = ["name=adamw", "lr=0.01", "warmup=1", "clip_norm=0.5", "decay_norms=false"]
+    settings = [f"teacher.optimizer.{option}" for option in options]
+    settings += ["teacher.label_smoothing=0.1", "teacher.epochs=3"]
+    whole, stopped = (make_experiment(*settings, runs=tmp_path / name) for name in ("whole", "stopped"))
+    train_teacher(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.job_folder.JobFolder.finish", lambda *_: None)  # killed before the end
+        patch.setattr("training.engine.Plan.view", _fails_in_the_third_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train_teacher(stopped)
+    train_teacher(stopped)
+    models = [experiment.folder.teacher.model.read_bytes() for experiment in (whole, stopped)]
+    assert models[0] == models[1]
+    rates = [epoch["learning_rate"] for epoch in whole.folder.teacher.history()]
+    assert rates[0] < rates[2] < rates[1] == pytest.approx(0.01)
+
+
+def _fails_in_the_third_epoch(plan, epoch):
+    if epoch == 2:
+        raise KeyboardInterrupt
+    return epoch
+
+
+def test_what_leaves_nothing_to_train_is_refused(tiny_config):
+    with pytest.raises(ValidationError, match="warm-up of its own"):
+        Optimizer(schedule="onecycle", warmup=1)
+    with pytest.raises(ValidationError, match="warmup=30 leaves nothing of 30 epochs"):
+        Teacher(optimizer=Optimizer(warmup=30))
+    for section in ("teacher", "crd", "kd", "baselines"):
+        with pytest.raises(UserError, match=r"warmup=9 leaves nothing of \d epochs"):
+            load_config(tiny_config, [f"{section}.optimizer.warmup=9"])
+
+
+def test_baselines_smooth_as_stage_2_does_unless_told(tiny_config):
+    assert load_config(tiny_config, ["kd.label_smoothing=0.1"]).baseline_smoothing == 0.1
+    own = load_config(tiny_config, ["kd.label_smoothing=0.1", "baselines.label_smoothing=0"])
+    assert own.baseline_smoothing == 0

@@ -1,0 +1,83 @@
+"""The optimizer and the schedule of its learning rate that a config names, both torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer, lr_scheduler
+
+from configs import networks
+
+
+def make_optimizer(groups: Sequence[dict[str, Any]], settings: networks.Optimizer) -> Optimizer:
+    """SGD, Adam or AdamW over parameter groups, each with its `lr`; a step clips gradients first if asked to."""
+    optimizer = _optimizer(list(groups) if settings.decay_norms else _apart(groups), settings)
+    if settings.clip_norm is not None:
+        limit = settings.clip_norm
+
+        def clip(*_: object) -> None:  # after gradients are averaged over processes
+            clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], limit)
+
+        optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
+def _optimizer(groups: list[dict[str, Any]], settings: networks.Optimizer) -> Optimizer:
+    match settings.name:
+        case "adam":
+            return torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _apart(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with parameters of one dimension, which biases and norms have, in groups without weight decay."""
+    found = []
+    for group in groups:
+        flat = [parameter for parameter in group["params"] if parameter.ndim <= 1]
+        others = [parameter for parameter in group["params"] if parameter.ndim > 1]
+        found += [{**group, "params": others}] if others else []
+        found += [{**group, "params": flat, "weight_decay": 0.0}] if flat else []
+    return found
+
+
+def make_schedule(
+    optimizer: Optimizer, settings: networks.Optimizer, epochs: int, steps: int
+) -> lr_scheduler.LRScheduler:
+    """The learning-rate schedule, moved on after every one of `epochs` x `steps` training steps.
+
+    A warm-up of w steps trains step i at (i + 1) / (w + 1) of the rate; the schedule takes what is left.
+    """
+    warm = round(settings.warmup * steps)
+    if warm == 0:
+        return _schedule(optimizer, settings, epochs * steps, steps)
+    rising = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), total_iters=warm)
+    rest = _schedule(optimizer, settings, epochs * steps - warm, steps)
+    return lr_scheduler.SequentialLR(optimizer, [rising, rest], [warm])
+
+
+def _schedule(
+    optimizer: Optimizer, settings: networks.Optimizer, total: int, steps: int
+) -> lr_scheduler.LRScheduler:
+    match settings.schedule:
+        case "exponential":
+            return lr_scheduler.ExponentialLR(optimizer, settings.gamma ** (1 / steps))
+        case "cosine":
+            return lr_scheduler.CosineAnnealingLR(optimizer, total)
+        case "multistep":
+            milestones = [round(fraction * total) for fraction in settings.milestones]
+            return lr_scheduler.MultiStepLR(optimizer, milestones, settings.gamma)
+        case "onecycle":
+            rates = [group["lr"] for group in optimizer.param_groups]
+            return lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, cycle_momentum=False)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)
