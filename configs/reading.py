@@ -6,6 +6,7 @@ section.key=value` overrides any field.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from configs.merge import merge
 from configs.plain_yaml import parse, read_text
 from configs.schema import Config
-from errors import UserError, nearest
+from errors import UserError
 
 LONGEST_CHAIN = 20  # files, each the base of the one before
 FREE = ("seeds", "checkpoint_minutes")  # what a run may be gone on with another value of
@@ -147,14 +148,32 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     values |= merge(values, {last: value})
 
 
+def hint_for(key: str) -> str:
+    """What a key that there is not may have meant, as the end of a message; nothing where nothing is near."""
+    meant = _meant(key)
+    return f", did you mean {' or '.join(repr(one) for one in meant)}?" if 0 < len(meant) <= 4 else ""
+
+
+def _meant(key: str) -> list[str]:
+    """Keys like a misspelt one: of its own section, below it, or of the same name in others."""
+    fields = [name for name, *_ in list_fields()]
+    sections = {name.rpartition(".")[0] for name in fields} - {""}
+    section, _, name = key.rpartition(".")
+    if section and section not in sections:
+        return [f"{one}.{name}" for one in _meant(section) if f"{one}.{name}" in fields] or _meant(section)
+    known = {one.rpartition(".")[2]: one for one in [*fields, *sections] if one.rpartition(".")[0] == section}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    if near:
+        return [known[near[0]]]
+    same = [one for one in fields if one.rpartition(".")[2] == name]
+    return [one for one in same if section and one.startswith(f"{section}.")] or same
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        fields = [name for name, *_ in list_fields()]
-        sections = {name.rpartition(".")[0] for name in fields} - {""}
-        hint = nearest(key, [*fields, *sorted(sections)])
-        return f"unknown key {key}{hint} (python main.py --help-config lists all)"
+        return f"unknown key {key}{hint_for(key)} (python main.py --help-config lists all)"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {problem['input']!r}"
     return f"{key}: {message}{given}" if key else message

@@ -16,10 +16,10 @@ from sklearn.model_selection import ParameterGrid
 
 from configs.merge import merge
 from configs.names import LONGEST
-from configs.reading import list_fields
+from configs.reading import hint_for
 from configs.schema import Config
 from configs.study import Study
-from errors import UserError, nearest
+from errors import UserError
 
 Point = Mapping[str, Any]  # dotted config keys and their values
 MOST_POINTS = 10_000  # of a grid, whose combinations soon outgrow any machine
@@ -130,7 +130,7 @@ def _config_of(config: Config, point: Point, seed: int, name: str) -> Config:
 
 
 def _unknown(key: str) -> str:
-    return f"study.grid: unknown key {key}{nearest(key, [name for name, *_ in list_fields()])}"
+    return f"study.grid: unknown key {key}{hint_for(key)}"
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
         ("kd: {optimizer: {lrr: 1}}", "unknown key kd.optimizer.lrr, did you mean 'kd.optimizer.lr'"),
         ("studnt: {arch: resnet8}", "unknown key studnt, did you mean 'student'"),
         ("seed: [1]", "unknown key seed, did you mean 'seeds'"),
+        ("crd: {lr: 1}", "unknown key crd.lr, did you mean 'crd.optimizer.lr'?"),
+        ("crd: {alpha: 1}", "unknown key crd.alpha, did you mean 'kd.alpha' or 'baselines.alpha'?"),
+        ("kd: {head_lr: 1}", "unknown key kd.head_lr \\(python"),  # nothing is near, so nothing is said
+        ("crd: {queue: 1}", "unknown key crd.queue \\(python"),
+        ("foo: 1", "unknown key foo \\(python"),
         ("crd: {temperature: 0}", "crd.temperature: .*greater than 0, not 0"),
         ("crd: {temperature: .inf}", "crd.temperature: .*finite"),
         ("crd: {lambda_last: -1}", "crd.lambda_last: "),
