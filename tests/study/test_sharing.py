@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 from configs.reading import load_config
 from study.sharing import fingerprint
 from tests.study.small_study import STUDY
 from training.job_name import TEACHER, read_label
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
@@ -77,3 +83,17 @@ def test_mixing_changes_every_student_and_not_the_teacher(tiny_config):
         assert key(job, "data.mix=mixup", "data.mix_strength=0.2") == key(job, "data.mix=mixup")
         assert key(job, "data.mix_strength=0.4") == key(job)
     assert key("teacher", "data.mix=mixup") == key("teacher")
+
+
+def test_the_script_for_slurm_is_one_shard_of_the_array(tmp_path):
+    script = ROOT / "docs" / "study_array.sh"
+    (tmp_path / "python").write_text(
+        '#!/bin/sh\necho "$@"\n'
+    )  # in place of the interpreter: says what it was given
+    (tmp_path / "python").chmod(0o755)
+    task = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "8"}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **task}
+    done = subprocess.run(
+        ["bash", str(script), "a.yaml", "--quiet"], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "main.py --phase study --config a.yaml --shard 2/8 --quiet\n", done.stderr
