@@ -87,9 +87,7 @@ def test_mixing_changes_every_student_and_not_the_teacher(tiny_config):
 
 def test_the_script_for_slurm_is_one_shard_of_the_array(tmp_path):
     script = ROOT / "docs" / "study_array.sh"
-    (tmp_path / "python").write_text(
-        '#!/bin/sh\necho "$@"\n'
-    )  # in place of the interpreter: says what it was given
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')  # says what it was given
     (tmp_path / "python").chmod(0o755)
     task = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "8"}
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **task}
