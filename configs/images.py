@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,13 +28,19 @@ class Data(Section):
     )
     crop: Annotated[int, Field(ge=0)] = about(4, "padding in pixels of the random crop, 0 = no crop")
     flip: bool = about(True, "random horizontal flip; wrong where a mirror image changes the class")
-    mix: Literal["none", "mixup", "erasing"] = about(
+    augment: list[Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]] = about(
+        [],
+        "torchvision transforms behind crop and flip, in order, each with its options, such as "
+        "[{RandAugment: {magnitude: 7}}]",
+    )
+    mix: Literal["none", "mixup", "cutmix", "erasing"] = about(
         "none",
-        "mixup: two images with their labels; erasing: a square of each; for students, as their teacher sees them",
+        "mixup: two images with their labels; cutmix: a box of one in the other; erasing: a square of each; for "
+        "students, as their teacher sees them",
     )
     mix_strength: Positive | None = about(
         None,
-        "mixup: a of the shares' Beta(a, a) (default 0.2); erasing: share of the area (default 0.1)",
+        "a of the shares' Beta(a, a) (default: mixup 0.2, cutmix 1); erasing: share of the area (default 0.1)",
     )
     mean: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None = about(
         None, "channel means in 0..1 to normalise with (default: of the training images)"
@@ -58,7 +64,7 @@ class Data(Section):
     @property
     def strength(self) -> float:
         """`mix_strength`, or the default of the mix."""
-        return self.mix_strength or {"none": 0.0, "mixup": 0.2, "erasing": 0.1}[self.mix]
+        return self.mix_strength or {"none": 0.0, "mixup": 0.2, "cutmix": 1.0, "erasing": 0.1}[self.mix]
 
 
 class Shortcut(Section):

@@ -6,6 +6,7 @@ Letters: N images of the data set, B batch, S side in pixels, P padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +17,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """What one view number does to every image: offsets of its crop and whether it is mirrored."""
+    """What one view number does to every image: offsets of its crop, whether it is mirrored, what else changes."""
 
     rows: Tensor  # (N,) in 0..2P
     columns: Tensor  # (N,) in 0..2P
     mirrored: Tensor  # (N,) bool
     padding: int
+    change: Callable[[Tensor, Tensor], Tensor] | None = None  # of pixels (B, 3, S, S) at indices (B,), afterwards
 
 
 def generator(*key: int) -> torch.Generator:
@@ -39,7 +41,7 @@ def draw_view(seed: int, view: int, num_images: int, padding: int, flip: bool) -
 
 
 def apply_view(pixels: Tensor, indices: Tensor, view: View) -> Tensor:
-    """Crop and mirror: `pixels` (B, 3, S, S) are the images at `indices` (B,), on the same device.
+    """Crop, mirror and change: `pixels` (B, 3, S, S) are the images at `indices` (B,), on the same device.
 
     Each row of a window is S bytes on end in the padded image, wherever it begins, so one selection of rows from
     all places at which one could begin crops the batch. Mirrored windows come from mirrored copies.
@@ -54,7 +56,8 @@ def apply_view(pixels: Tensor, indices: Tensor, view: View) -> Tensor:
     lines = torch.arange(channels, device=device)[:, None] * width + torch.arange(side, device=device)  # (3, S)
     begins = corner[:, None] + lines.reshape(-1) * width  # (B, 3S)
     every = padded.as_strided((padded.numel() - side + 1, side), (1, 1))  # a strided view, nothing is copied
-    return every.index_select(0, begins.reshape(-1)).view(pixels.shape)
+    cropped = every.index_select(0, begins.reshape(-1)).view(pixels.shape)
+    return cropped if view.change is None else view.change(cropped, indices)
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

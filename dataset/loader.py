@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dataset.augment import draw_view, generator
+from dataset.augment import View, draw_view, generator
 from dataset.images import Batch
-from dataset.mix import Mixup, draw_mixup, draw_squares, erase
+from dataset.mix import Mix, draw_cutmix, draw_mixup, draw_squares, erase
 from dataset.prepare import TrainingData
+from dataset.transforms import Transforms, build_transforms
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -50,9 +51,11 @@ def training_batches(
         match data.settings.mix:
             case "none":
                 yield cut(whole[own])
-            case "mixup":
-                mixup = draw_mixup(len(whole), data.settings.strength, seed, epoch, step)
-                yield mixed(mixup, cut(whole[own]), cut(whole[mixup.partners][own]), data.num_classes)
+            case "mixup" | "cutmix":
+                key = data.settings.strength, seed, epoch, step
+                cuts = data.settings.mix == "cutmix"
+                mix = draw_cutmix(len(whole), data.train.side, *key) if cuts else draw_mixup(len(whole), *key)
+                yield mixed(mix, cut(whole[own]), cut(whole[mix.partners][own]), data.num_classes)
             case "erasing":
                 strength = data.settings.strength
                 squares = draw_squares(len(whole), data.train.side, strength, seed, epoch, step)[own]
@@ -61,8 +64,7 @@ def training_batches(
 
 def cutter(data: TrainingData, view: int) -> Callable[[Tensor], Batch]:
     """Cuts a batch of the training images at some indices (B,), as student and teacher see this view of them."""
-    settings, train, others = data.settings, data.train, data.other_cues(view)
-    drawn = draw_view(settings.seed, view, len(train), settings.crop, settings.flip)
+    train, others, drawn = data.train, data.other_cues(view), view_of(data, view)
 
     def cut(indices: Tensor) -> Batch:
         images = train.augmented(indices, drawn)
@@ -73,11 +75,21 @@ def cutter(data: TrainingData, view: int) -> Callable[[Tensor], Batch]:
     return cut
 
 
-def mixed(mixup: Mixup, own: Batch, others: Batch, num_classes: int) -> Batch:
+def view_of(data: TrainingData, view: int) -> View:
+    """What a view does to every training image, by the config's crop, flip and augment."""
+    settings = data.settings
+    drawn = draw_view(settings.seed, view, len(data.train), settings.crop, settings.flip)
+    if not settings.augment:
+        return drawn
+    steps = build_transforms(settings.augment, data.train.side)
+    return replace(drawn, change=Transforms(steps, settings.seed, view))
+
+
+def mixed(mix: Mix, own: Batch, others: Batch, num_classes: int) -> Batch:
     """Images and labels of `own` with those of `others` mixed in, at the places of `own`."""
-    shares = mixup(*(F.one_hot(batch.labels, num_classes).float() for batch in (own, others)))
-    counterfactual = None if own.counterfactual is None else mixup(own.for_teacher, others.for_teacher)
-    images = mixup(own.images, others.images)
+    shares = mix.labels(*(F.one_hot(batch.labels, num_classes).float() for batch in (own, others)))
+    counterfactual = None if own.counterfactual is None else mix(own.for_teacher, others.for_teacher)
+    images = mix(own.images, others.images)
     return replace(own, images=images, counterfactual=counterfactual, shares=shares)
 
 
@@ -98,9 +110,8 @@ def view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Cal
 
     for_teacher: as `Batch.for_teacher`, in place of what the student sees.
     """
-    train, settings = data.train, data.settings
+    train, drawn = data.train, view_of(data, view)
     others = data.other_cues(view) if for_teacher else None
-    drawn = draw_view(settings.seed, view, len(train), settings.crop, settings.flip)
     return lambda indices: train.augmented(indices, drawn, others)
 
 

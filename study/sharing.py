@@ -16,6 +16,7 @@ ONLY_STAGE1 = {  # of crd, not for baselines
     *("epochs", "batch_size", "optimizer", "until", "patience", "min_delta", "errors_of", "error_weight")
 }
 
+OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing")  # of baselines
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
 
 
@@ -53,7 +54,7 @@ def _baseline(config: Config, method: Method) -> dict[str, Any]:
     )
     own["candidates"] = config.kd.epochs
     if method == "scratch":
-        return {**own, "scratch": {key: settings[key] for key in ("batch_size", "optimizer", "error_weight")}}
+        return {**own, "scratch": {key: settings[key] for key in OF_SCRATCH}}
     own |= {method: settings, "teacher": ingredients(config, TEACHER), "pairs": config.shortcut.pairs}
     return {**own, "crd": config.crd.model_dump(exclude=ONLY_STAGE1)} if TERMS[method].crd else own
 

@@ -135,7 +135,7 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
         "teacher": weights_hash(teacher),
         "taps": teacher.taps,
         "data": data.fingerprint,
-        "views": [settings.seed, settings.crop, settings.flip, settings.image_size],
+        "views": [settings.seed, settings.crop, settings.flip, settings.image_size, *settings.augment],
         "normalisation": [data.mean.tolist(), data.std.tolist()],
         "bfloat16": experiment.machine.bfloat16,
     }

@@ -9,7 +9,7 @@ from torch import Tensor
 from configs.images import Data, Shortcut
 from dataset.decoded_cache import Images
 from dataset.loader import training_batches
-from dataset.mix import draw_mixup, draw_squares, erase
+from dataset.mix import draw_cutmix, draw_mixup, draw_squares, erase
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source
 
@@ -103,3 +103,32 @@ def test_the_teachers_own_training_is_unmixed(mix: str) -> None:
     data, plain = planted(mix).for_teacher(), planted("none").for_teacher()
     for one, other in zip(batches(data), batches(plain), strict=True):
         assert torch.equal(one.images, other.images) and one.shares is None
+
+
+def test_a_box_is_cut_into_images_and_labels_by_its_area() -> None:
+    shares = []
+    for step, (plain, mixed) in enumerate(zip(batches(planted("none")), batches(planted("cutmix")), strict=True)):
+        mix = draw_cutmix(20, 12, 1.0, 3, 1, step)
+        assert mix.box is not None
+        inside = torch.zeros(12, 12, dtype=torch.bool)
+        inside[mix.box] = True
+        shares.append(1 - inside.double().mean().item())
+        assert mix.share == pytest.approx(shares[-1])
+        for images, seen in ((plain.images, mixed.images), (plain.for_teacher, mixed.for_teacher)):
+            assert torch.equal(seen[:, :, inside], images[mix.partners][:, :, inside])
+            assert torch.equal(seen[:, :, ~inside], images[:, :, ~inside])
+        for i in range(20):
+            wanted = torch.zeros(3)
+            wanted[plain.labels[i]] += mix.share
+            wanted[plain.labels[mix.partners[i]]] += 1 - mix.share
+            torch.testing.assert_close(mixed.targets[i], wanted)
+    assert len(set(shares)) > 1
+
+
+def test_uncut_boxes_have_the_area_of_their_beta() -> None:
+    drawn = [draw_cutmix(4, 1000, 1.0, 0, 0, step) for step in range(2000)]
+    boxes = [one for one in drawn if one.box and all(edge.start > 0 and edge.stop < 1000 for edge in one.box)]
+    assert len(boxes) > 300  # most are cut at an edge
+    for one in boxes:
+        rows, columns = ((edge.stop - edge.start) for edge in one.box or ())
+        assert abs(rows - columns) <= 1 and one.share == pytest.approx(1 - rows * columns / 1e6)
