@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from configs.section import Count, Deviation, Fraction, Positive, Section, Seed, about
+
+
+Transform = Annotated[
+    dict[str, dict[str, Any]],
+    Field(min_length=1, max_length=1),
+    BeforeValidator(lambda given: {given: {}} if isinstance(given, str) else given),
+]  # a name with its options; a name alone has none
 
 
 class Data(Section):
@@ -28,10 +35,10 @@ class Data(Section):
     )
     crop: Annotated[int, Field(ge=0)] = about(4, "padding in pixels of the random crop, 0 = no crop")
     flip: bool = about(True, "random horizontal flip; wrong where a mirror image changes the class")
-    augment: list[Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=1)]] = about(
+    augment: list[Transform] = about(
         [],
         "torchvision transforms behind crop and flip, in order, each with its options, such as "
-        "[{RandAugment: {magnitude: 7}}]",
+        "[{RandAugment: {magnitude: 7}}, RandomErasing]",
     )
     mix: Literal["none", "mixup", "cutmix", "erasing"] = about(
         "none",

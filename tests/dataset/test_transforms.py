@@ -50,6 +50,10 @@ def test_an_image_of_a_view_is_the_same_in_any_batch_and_order() -> None:
     assert not torch.equal(other, torch.stack([view[i] for i in range(24)]))
 
 
+def test_a_name_alone_has_no_options(tiny_config) -> None:
+    assert load_config(tiny_config, ["data.augment=[RandAugment]"]).data.augment == [{"RandAugment": {}}]
+
+
 def test_transforms_are_torchvisions_behind_the_crop() -> None:
     inverted = torch.cat(
         [images for _, images in view_batches(data([{"RandomSolarize": {"threshold": 0, "p": 1}}]), 1, 24)]
