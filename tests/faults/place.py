@@ -21,7 +21,13 @@ from training.run_folder import RunFolder
 Kind = Literal["run", "study", "torchrun"]
 KINDS: tuple[Kind, ...] = ("run", "study", "torchrun")
 MADE_ANEW = ("timing.jsonl", "environment.json", "events.*")  # tell of time or of the machine
-TIMED = ("eval/figures/cost.*", "eval/tables/cost.*", "eval/tables/models.csv", "eval/report.*")  # hold latencies
+TIMED = (
+    "eval/figures/cost.*",
+    "eval/tables/cost.*",
+    "eval/tables/models.csv",
+    "eval/report.*",
+    "predictions.npz",
+)  # latencies
 LEFTOVERS = ("*.partial*", "*.lock", "*.done", "checkpoint*.pt")
 LOOK = 0.01  # seconds between two looks whether a first file is there
 CONFIG: dict[str, Any] = {
@@ -39,7 +45,7 @@ STUDY = {"shortcut": {"cue": "patch"}, "study": {"grid": [{"shortcut.conflicting
 
 
 def write_images(root: Path, per_class: int) -> None:
-    """Class folders of noise in a colour each, so many training images a class and a quarter as many for testing."""
+    """Class folders of noise in a colour each: so many training images a class, a quarter as many test images."""
     draw = np.random.default_rng(0)
     for label, name in enumerate(("ash", "birch", "cedar", "date")):
         colour = 64 + 128 * np.array([label & 1, label >> 1, 0])
@@ -138,8 +144,8 @@ class Place:
         return (self.folder / "main.ended").exists()
 
     def is_reported(self) -> bool:
-        """Whether main_eval.py has come to its end."""
-        return (self.folder / "main_eval.ended").exists()
+        """Whether main_eval.py has come to its end; a short one goes without."""
+        return (self.folder / "main_eval.ended").exists() or (self.short and self.is_trained())
 
     def met(self) -> str:
         """In one word what was under way as the files are now: after a kill, what that met."""
@@ -170,7 +176,7 @@ class Place:
             str(path.relative_to(self.folder)): path.read_bytes()
             for top in ("runs", "cache")
             for path in sorted((self.folder / top).rglob("*"))
-            if path.is_file() and not any(path.match(name) for name in (*MADE_ANEW, *TIMED, "predictions.npz", *LEFTOVERS))
+            if path.is_file() and not any(path.match(name) for name in (*MADE_ANEW, *TIMED, *LEFTOVERS))
         }
 
     def recorded(self) -> dict[str, bytes]:

@@ -38,7 +38,9 @@ class Tally:
 
     def __str__(self) -> str:
         met = ", ".join(f"{count} {what}" for what, count in self.met.most_common())
-        return f"{self.kills} kills in {self.rounds} rounds: {met}; {self.within} left a checkpoint within an epoch"
+        return (
+            f"{self.kills} kills in {self.rounds} rounds: {met}; {self.within} left a checkpoint within an epoch"
+        )
 
 
 def differences(whole: Place, killed: Place) -> list[str]:
