@@ -98,7 +98,7 @@ def soak_one(kind: Kind, folder: Path, kills: int, draw: random.Random, short: b
         killed.finish()
         found += differences(whole, killed)
         tally.rounds += 1
-        print(f"{kind}: {tally.kills} of {kills} kills, {len(found)} differences", file=sys.stderr, flush=True)
+        print(f"{kind}: {tally}, {len(found)} differences", file=sys.stderr, flush=True)
     state = "identical" if not found else "NOT identical"
     print(f"{kind}: {tally}; {time.perf_counter() - started:.0f} s: {state}", flush=True)
     return found
