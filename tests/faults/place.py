@@ -24,7 +24,7 @@ MADE_ANEW = ("timing.jsonl", "environment.json", "events.*")  # tell of time or 
 TIMED = (
     "eval/figures/cost.*",
     "eval/tables/cost.*",
-    "eval/tables/models.csv",
+    "eval/tables/models.*",
     "eval/report.*",
     "predictions.npz",
 )  # latencies

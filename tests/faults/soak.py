@@ -21,7 +21,7 @@ from tests.faults.place import KINDS, Kind, Place, write_images
 
 SHARES: dict[Kind, int] = {"run": 7, "study": 2, "torchrun": 1}  # of ten kills
 PER_CLASS = 48  # training images
-SHORTEST = 0.3  # seconds that a kill may come after, where more was left when the command was never killed
+LEAST = 0.25  # of a command's length, over which a kill is drawn where less is left: what was lost is done again
 
 
 @dataclass
@@ -66,7 +66,7 @@ def kill_once(place: Place, left: float, draw: random.Random) -> tuple[str, floa
     if not place.first_file(started):
         place.see_that_it_ended_well(started)
         return "", 0.0
-    seconds = draw.uniform(0, max(left, SHORTEST))
+    seconds = draw.uniform(0, left)
     begun = time.perf_counter()
     code = started.wait(seconds)
     worked = time.perf_counter() - begun
@@ -89,7 +89,7 @@ def soak_one(kind: Kind, folder: Path, kills: int, draw: random.Random, short: b
         reports = 0  # kills of main_eval.py: one a round, since it takes longest
         while tally.kills < kills and not killed.is_reported() and not reports:
             number = int(killed.is_trained())  # of the command
-            what, worked = kill_once(killed, left[number], draw)
+            what, worked = kill_once(killed, max(left[number], LEAST * lengths[number]), draw)
             left[number] -= worked
             if what:
                 tally.met[what] += 1

@@ -122,7 +122,7 @@ def test_two_processes_do_what_one_does_and_agree(tmp_path, monkeypatch):
     runpy.run_path(str(script))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *TORCHRUN, str(script), str(two)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
     single = torch.load(one / "Aligned10.pt", weights_only=True)
