@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from errors import FULL, in_words
+from errors import FULL, MachineError, UserError, in_words
 
 try:
     import fcntl
@@ -151,6 +151,24 @@ def _is_left_behind(partial: Path) -> bool:
     return False
 
 
+def remove_left_behind(parent: Path) -> None:
+    """Remove what dead processes have left of a `new_folder` in `parent`, and its lock file."""
+    for lock in parent.glob("*.partial.lock"):
+        with locked(lock, strict=True) as other:
+            if other is None:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+
+
+def remove_lock_left_behind(path: Path) -> None:
+    """Remove the lock file of a dead process, where nobody will ask for that lock again.
+
+    One that cannot be removed stays: what it guarded may lie in a folder of others, to be read alone.
+    """
+    if path.exists():
+        with suppress(UserError, MachineError), locked(path):
+            pass
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which takes the name `folder` at the end; one that has it by then stays.
@@ -158,10 +176,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Temporary folders beside it that dead processes have left are removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for lock in folder.parent.glob("*.partial.lock"):
-        with locked(lock, strict=True) as other:
-            if other is None:
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    remove_left_behind(folder.parent)
     partial = _partial_name(folder, folder.name)
     with locked(partial.with_name(f"{partial.name}.lock")):
         try:

@@ -25,7 +25,8 @@ from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
 from dataset.identity import DataIdentity, identify
 from dataset.memory import see_that_images_fit
-from errors import UserError, readable
+from errors import MachineError, UserError, readable
+from files import remove_left_behind
 
 CIFAR_IMAGES = 60_000  # training and test
 DIGITS_SPLIT_SEED = 0  # the digits come unsplit; this stratified 70/30 never changes
@@ -93,7 +94,10 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
     key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
     folder = data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     cached = read_cache(folder)
-    if cached is None:
+    if cached is not None:
+        with suppress(UserError, MachineError):  # a cache that others own may be read-only
+            remove_left_behind(data.cache_dir)
+    else:
         write_cache(folder, *read(data.image_size))
         cached = read_cache(folder)
     if cached is None:

@@ -135,7 +135,10 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
         write_config(folder.path / "config.yaml", run.config)
     for job in study.jobs(run):
         given = job.name == TEACHER and is_given(experiment)
-        if job.folder.finished or given:
+        if job.folder.finished:
+            job.folder.drop_checkpoints()
+            continue
+        if given:
             continue
         twin = study.twin(run, job)
         if twin is not None:

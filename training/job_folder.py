@@ -211,6 +211,10 @@ class JobFolder:
         digests = {path.name: file_hash(path) for path in others}
         complete = {**result, "model_sha256": file_hash(self.model), "files": digests}
         write_record(self.path / "result.json", complete)
+        self.drop_checkpoints()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a job that is done; a kill may have come before that."""
         for path in (self.checkpoint, previous_of(self.checkpoint)):
             path.unlink(missing_ok=True)
 

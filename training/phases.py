@@ -232,6 +232,8 @@ def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
     for job in jobs:
         given = job.name == TEACHER and is_given(experiment)
         if job.folder.finished:
+            if distributed.rank() == 0:
+                job.folder.drop_checkpoints()
             say(f"{job.name.title}: finished before, kept")
         elif not given:
             job.train(experiment)

@@ -26,7 +26,7 @@ from dataset.images import Batch
 from dataset.loader import view_batches
 from dataset.prepare import TrainingData
 from errors import UserError, warn
-from files import in_one_line, locked, write_text
+from files import in_one_line, locked, remove_lock_left_behind, write_text
 from models.checkpoint import file_hash, weights_hash
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
@@ -126,6 +126,9 @@ def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: b
                 if ours:
                     _write_view(folder, view, sum(widths), teacher.eval(), data, machine)
     distributed.barrier()
+    if distributed.rank() == 0:
+        for view in range(views):  # a kill may have come between a view and the end of its lock
+            remove_lock_left_behind(folder / f"view{view}.lock")
     return CachedTeacher(folder, widths, views, machine.device)
 
 

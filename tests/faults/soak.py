@@ -1,97 +1,46 @@
-"""Kills a training at random moments, resumes it, and compares its end with that of one that was left alone.
+"""Kills trainings at random moments, resumes them, and compares their end with that of ones that were left alone.
 
-python -m tests.faults.soak --kills 100 [--seed 0] [--study]
+python -m tests.faults.soak --kills 100 [--seed 0] [--study | --torchrun]
+
+Of each ten kills seven meet a run, two a study and one a run under torchrun, or all meet the one that is named.
+A kill comes at a moment drawn uniformly from what is left of a command's work, from its first file on.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from tests.faults.place import KINDS, Kind, Place, write_images
 
-from tests.conftest import ROOT
-
-COMPARED = ("model.pt", "projections.pt", "metrics.jsonl", "result.json", "identity.json", "config.yaml")
-LEFTOVERS = ("*.partial*", ".lock", "checkpoint*.pt")
-CONFIG = {
-    "name": "soak",
-    "precision": "float32",
-    "data": {"source": "digits", "image_size": 8, "crop": 1, "split": 0.1},
-    "teacher": {"arch": "resnet8", "epochs": 3, "views": 2},
-    "crd": {"epochs": 3, "num_negatives": 64, "dim": 8},
-    "kd": {"epochs": 2},
-    "baselines": {"methods": ["crd_kd"]},
-}
-STUDY = {"shortcut": {"cue": "patch"}, "study": {"grid": [{"shortcut.conflicting": [0.1, 0.3]}]}}
+SHARES: dict[Kind, int] = {"run": 7, "study": 2, "torchrun": 1}  # of ten kills
+PER_CLASS = 48  # training images
+LEAST = 0.25  # of a command's length, over which a kill is drawn where less is left: what was lost is done again
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a run and its caches are; a folder of its own for each, so that caches are made under fire too."""
+@dataclass
+class Tally:
+    """What the kills of one kind met."""
 
-    folder: Path
-    study: bool = False
+    met: Counter[str] = field(default_factory=Counter)
+    within: int = 0  # kills after which the checkpoint was one within an epoch
+    rounds: int = 0
 
-    def start(self) -> subprocess.Popen[bytes]:
-        values = {**CONFIG, **(STUDY if self.study else {})}
-        config = self.folder / "soak.yaml"
-        if not config.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            config.write_text(yaml.safe_dump(values), encoding="utf-8")
-        phase = ("--phase", "study") if self.study else ("--phase", "all", "--resume")
-        words = [sys.executable, str(ROOT / "main.py"), "--config", str(config), "--output-dir", "runs", *phase]
-        return subprocess.Popen(
-            [*words, "--quiet"],
-            cwd=self.folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+    @property
+    def kills(self) -> int:
+        return self.met.total()
+
+    def __str__(self) -> str:
+        met = ", ".join(f"{count} {what}" for what, count in self.met.most_common())
+        return (
+            f"{self.kills} kills in {self.rounds} rounds: {met}; {self.within} left a checkpoint within an epoch"
         )
-
-    def finish(self) -> None:
-        """Run to the end.
-
-        Raises RuntimeError where the command fails.
-        """
-        process = self.start()
-        _, err = process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"{self.folder}: exit code {process.returncode}: {err.decode()}")
-
-    def kill_after(self, seconds: float) -> bool:
-        """Run, and kill after so long; whether it was still running then.
-
-        Raises RuntimeError where the command fails before.
-        """
-        process = self.start()
-        try:
-            _, err = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            return True
-        if process.returncode:
-            raise RuntimeError(f"{self.folder}: exit code {process.returncode}: {err.decode()}")
-        return False
-
-    def files(self) -> dict[str, bytes]:
-        """What must be the same, by path below the folder."""
-        runs = self.folder / "runs"
-        return {str(p.relative_to(runs)): p.read_bytes() for name in COMPARED for p in sorted(runs.rglob(name))}
-
-    def leftovers(self) -> list[str]:
-        """Files that a finished command must not leave; a study keeps its lock file."""
-        found = [path for pattern in LEFTOVERS for path in self.folder.rglob(pattern)]
-        return [str(path) for path in found]
 
 
 def differences(whole: Place, killed: Place) -> list[str]:
@@ -100,24 +49,68 @@ def differences(whole: Place, killed: Place) -> list[str]:
     if not one:
         return [f"{whole.folder} holds nothing to compare"]
     changed = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
-    return [*(f"{name} differs" for name in sorted(changed)), *(f"{path} is left" for path in killed.leftovers())]
+    if whole.recorded() != killed.recorded():
+        changed.append("predictions.npz")
+    return [
+        *(f"{killed.folder.name}: {name} differs" for name in sorted(changed)),
+        *(f"{path} is left" for path in killed.leftovers()),
+    ]
 
 
-def soak(folder: Path, kills: int, seed: int, study: bool = False) -> list[str]:
-    """Kill at moments drawn by `seed` until `kills` are spent, each round to its end; gives all differences."""
-    draw, whole, done, found = random.Random(seed), Place(folder / "whole", study), 0, []
-    started = time.perf_counter()
-    whole.finish()
-    length, rounds = time.perf_counter() - started, 0
-    while done < kills:
-        killed = Place(folder / f"killed{rounds}", study)
-        while done < kills and killed.kill_after(draw.uniform(0, length)):
-            done += 1
+def kill_once(place: Place, left: float, draw: random.Random) -> tuple[str, float]:
+    """Start what comes next and kill it; what that met, and the seconds that the command had worked.
+
+    Raises RuntimeError where the command fails.
+    """
+    started = place.start()
+    if not place.first_file(started):
+        place.see_that_it_ended_well(started)
+        return "", 0.0
+    seconds = draw.uniform(0, left)
+    begun = time.perf_counter()
+    code = started.wait(seconds)
+    worked = time.perf_counter() - begun
+    if code is None and started.kill():
+        return place.met(), worked
+    place.see_that_it_ended_well(started)
+    return "", worked
+
+
+def soak_one(kind: Kind, folder: Path, kills: int, draw: random.Random, short: bool = False) -> list[str]:
+    """Kill one kind of command until `kills` are spent, each round to its end; gives all differences."""
+    images, tally, found, started = folder / "images", Tally(), [], time.perf_counter()
+    if not images.exists():
+        write_images(images, 24 if short else PER_CLASS)
+    whole = Place(folder / f"{kind}-whole", images, kind, short)
+    lengths = whole.finish()
+    while tally.kills < kills:
+        killed = Place(folder / f"{kind}-killed{tally.rounds}", images, kind, short)
+        left = list(lengths)
+        reports = 0  # kills of main_eval.py: one a round, since it takes longest
+        while tally.kills < kills and not killed.is_reported() and not reports:
+            number = int(killed.is_trained())  # of the command
+            what, worked = kill_once(killed, max(left[number], LEAST * lengths[number]), draw)
+            left[number] -= worked
+            if what:
+                tally.met[what] += 1
+                tally.within += killed.is_within_an_epoch()
+                reports += number
         killed.finish()
         found += differences(whole, killed)
-        rounds += 1
+        tally.rounds += 1
+        print(f"{kind}: {tally}, {len(found)} differences", file=sys.stderr, flush=True)
     state = "identical" if not found else "NOT identical"
-    print(f"{done} kills in {rounds} rounds, {time.perf_counter() - started:.0f} s: {state}", flush=True)
+    print(f"{kind}: {tally}; {time.perf_counter() - started:.0f} s: {state}", flush=True)
+    return found
+
+
+def soak(folder: Path, kills: int, seed: int, kinds: tuple[Kind, ...], short: bool = False) -> list[str]:
+    """`kills` shared among kinds, at moments drawn by `seed`; gives all differences."""
+    draw, found, spent, shares = random.Random(seed), [], 0, sum(SHARES[kind] for kind in kinds)
+    for number, kind in enumerate(kinds):
+        own = kills - spent if number == len(kinds) - 1 else kills * SHARES[kind] // shares
+        spent += own
+        found += soak_one(kind, folder, own, draw, short) if own else []
     return found
 
 
@@ -125,11 +118,17 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="how often to kill (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    parser.add_argument("--study", action="store_true", help="a study of two points in place of a run")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--study", action="store_true", help="a study of two points alone")
+    only.add_argument("--torchrun", action="store_true", help="two processes under torchrun alone")
     given = parser.parse_args()
+    kinds: tuple[Kind, ...] = ("study",) if given.study else ("torchrun",) if given.torchrun else KINDS
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder), given.kills, given.seed, given.study)
+        found = soak(Path(folder), given.kills, given.seed, kinds)
     print("\n".join(found), end="\n" if found else "")
+    state = "identical end state, no leftovers" if not found else f"{len(found)} differences"
+    print(f"{given.kills} kills, {time.perf_counter() - started:.0f} s: {state}")
     sys.exit(1 if found else 0)
 
 

@@ -182,7 +182,7 @@ def trained(tmp_path_factory):
         runpy.run_path(str(script))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *TORCHRUN, str(script), str(two)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
     return Trained(one, two)

@@ -1,0 +1,90 @@
+"""The commands as processes that can be killed with all that they have started.
+
+Most are forked from a process that has imported them already, so that a kill meets their work and not the imports;
+under torchrun they are started plainly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+PRELOADED = ["main", "main_eval", "torch.utils.tensorboard", "matplotlib.pyplot", "tests.faults.commands"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command that was started, the first of a process group of its own."""
+
+    script: str
+    process: multiprocessing.process.BaseProcess | subprocess.Popen[bytes]
+    errors: Path  # what it prints to stderr
+
+    def wait(self, seconds: float | None) -> int | None:
+        """Its exit code, None where it still runs after so long."""
+        if isinstance(self.process, subprocess.Popen):
+            try:
+                return self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return None
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    def kill(self) -> bool:
+        """SIGKILL it and what it has started; whether it still ran."""
+        running = self.wait(0) is None
+        assert self.process.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.wait(None)
+        return running
+
+
+def start(folder: Path, script: str, words: Sequence[str], torchrun: bool) -> Started:
+    """Start main.py or main_eval.py, by name without its ending, in a folder."""
+    errors = folder / "stderr.txt"
+    if not torchrun:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        process = context.Process(target=_call, args=(str(folder), script, list(words), str(errors)))
+        process.start()
+        return Started(script, process, errors)
+    command = [sys.executable, *TORCHRUN, str(ROOT / f"{script}.py"), *words]
+    with open(errors, "wb") as file:
+        plain = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+            start_new_session=True,
+        )
+    return Started(script, plain, errors)
+
+
+def _call(folder: str, script: str, words: list[str], errors: str) -> None:
+    """In a process of its own: what the command's own last lines do."""
+    import torch
+
+    from errors import exit_code
+
+    os.setsid()
+    os.chdir(folder)
+    for path, number in ((os.devnull, 1), (errors, 2)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+        os.close(file)
+    torch.set_num_threads(1)
+    sys.argv = [f"{script}.py", *words]
+    sys.exit(exit_code(importlib.import_module(script).run))
