@@ -25,9 +25,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from errors import UserError
-from files import write_text
+from files import in_one_line, write_text
 from models.checkpoint import file_hash, load_newest, previous_of, save, save_and_keep
 from training import distributed
+from training.events import Events, events_in
+from training.history import checked_best, checked_history
 from training.rates import rescale_rates
 from training.record_file import read_record, write_record
 
@@ -127,6 +129,9 @@ class JobFolder:
         result = read_record(self.path / "result.json", self._mend)
         if not isinstance(result.get("model_sha256"), str):
             raise UserError(f"{self.path / 'result.json'} names no model_sha256: {self._mend}")
+        files = result.get("files", {})
+        if not isinstance(files, dict) or not files.keys() <= {METRICS, PROJECTIONS}:
+            raise UserError(f"{self.path / 'result.json'} names files that training does not leave: {self._mend}")
         return result
 
     def history(self) -> list[dict[str, float]]:
@@ -138,8 +143,8 @@ class JobFolder:
         metrics = self.path / METRICS
         try:
             lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError):
+            return checked_history([json.loads(line) for line in lines])
+        except (ValueError, RecursionError):
             raise UserError(f"{metrics} is damaged: {self._mend}") from None
 
     def epochs_done(self) -> int:
@@ -182,7 +187,7 @@ class JobFolder:
             optimizer.load_state_dict(state["optimizer"])
             schedule.load_state_dict(state["schedule"])
             rescale_rates(optimizer, schedule, wanted)
-            history, best = [dict(line) for line in state["history"]], state["best"]
+            history, best = checked_history(state["history"]), checked_best(state["best"])
         except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
             raise UserError(
                 f"{found} does not fit what is trained here, another version may have made it: "
@@ -237,10 +242,8 @@ class JobFolder:
         if not writes:
             yield Log(self, None, quiet=True)
             return
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, so only where one trains
-
         self.path.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(str(self.path), purge_step=len(history) + 1) as events:
+        with events_in(self.path, len(history) + 1) as events:
             yield Log(self, events, quiet)
 
 
@@ -249,7 +252,7 @@ class Log:
     """Where the measures of an epoch go, and what a person sees of them."""
 
     folder: JobFolder
-    events: Any  # torch.utils.tensorboard.SummaryWriter, None in a process that does not write
+    events: Events | None  # None in a process that does not write
     quiet: bool
 
     def progress(self, title: str, steps: int) -> tqdm[NoReturn]:
@@ -259,11 +262,12 @@ class Log:
     def epoch(self, measures: Mapping[str, float], epochs: int, images_per_second: float) -> None:
         """Report one epoch."""
         epoch = int(measures["epoch"])
-        for name, value in measures.items():
-            self.events.add_scalar(name, value, epoch)
-        self.events.add_scalar("images_per_second", images_per_second, epoch)
-        with open(self.folder.path / "timing.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, "images_per_second": round(images_per_second, 1)}) + "\n")
+        if self.events is not None:
+            self.events.add({**measures, "images_per_second": images_per_second}, epoch)
+        timing = self.folder.path / "timing.jsonl"
+        line = json.dumps({"epoch": epoch, "images_per_second": round(images_per_second, 1)}) + "\n"
+        with in_one_line(timing, lambda: len(line)), open(timing, "a", encoding="utf-8") as file:
+            file.write(line)
         if not self.quiet:
             shown = "  ".join(f"{text} {measures[name]:.4g}" for name, text in SHOWN.items() if name in measures)
             tqdm.write(f"{self.folder.name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s")
