@@ -149,7 +149,7 @@ def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def _unsound(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What is wrong with weights that fit: not such numbers, not finite as the network has them, a variance below 0."""
+    """What is wrong with weights that fit: no such numbers, not finite where the network is, variance below 0."""
     for name, tensor in given.items():
         dtype = wanted[name].dtype
         if dtype.is_floating_point != tensor.is_floating_point() or tensor.is_complex():

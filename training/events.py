@@ -1,4 +1,4 @@
-"""What was measured, for TensorBoard: its files are as whole as the disk lets them be, and no training reads them."""
+"""What was measured, for TensorBoard: as whole as the disk lets its files be, and no training reads them."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,8 @@ def controls(owned: Path) -> list[str]:
     careless |= {name: lambda text=text: yaml.unsafe_load(text) for name, text in texts(owned).items()}  # type: ignore[misc]
     wrote = []
     for name, load in careless.items():
-        try:
+        with suppress(ValueError, TypeError, yaml.YAMLError):  # after it wrote
             load()
-        except (ValueError, TypeError, yaml.YAMLError):  # after it wrote
-            pass
         wrote += [name] if owned.exists() else []
         owned.unlink(missing_ok=True)
     missing = careless.keys() - set(wrote)

@@ -1,4 +1,4 @@
-"""A place to break things in, made by plain code so that scripts have it too: 48 small images and a config for them."""
+"""A place to break things in, made by plain code so that scripts have it too: 48 small images and their config."""
 
 from __future__ import annotations
 
