@@ -9,7 +9,7 @@ from tests.faults.crafted import Places, controls
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # what is careless leaves files open
+)  # files left open
 def test_what_is_crafted_works_without_care_and_not_here(tmp_path):
     assert len(controls(tmp_path / "owned")) == 8
     places = Places(tmp_path)
