@@ -310,9 +310,11 @@ def _is_still_at(path: Path, file: IO[Any]) -> bool:
 def _read_holder(file: BinaryIO) -> Holder | None:
     file.seek(0)
     try:
-        return Holder(**json.loads(file.read()))
-    except (ValueError, TypeError):  # new, or its holder died as it wrote
+        found = Holder(**json.loads(file.read()))
+    except (ValueError, TypeError, RecursionError):  # new, or its holder died as it wrote, or a stranger's
         return None
+    named = all(isinstance(text, str) for text in (found.host, found.boot, found.since))
+    return found if named and type(found.process) is int and 0 < found.process < 2**31 else None
 
 
 def _counts(holder: Holder, ours: bool | None, strict: bool) -> bool:

@@ -27,7 +27,7 @@ from study.run import study_phase
 from training.distributed import process_group, rank, restarted, world_size
 from training.experiment import Experiment, open_experiment
 from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
-from training.run_folder import RunFolder, claim
+from training.run_folder import RunFolder, claim, with_dependents
 from training.run_lock import writing_in
 
 
@@ -110,11 +110,13 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
     experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
     jobs = jobs_of(arguments.phase, config, experiment.folder)
     check(arguments.phase, experiment, arguments.fresh and not restarted())
+    names = [job.name for job in jobs]
     if arguments.dry_run:
-        say(describe(jobs, experiment))
+        present = experiment.folder.present()
+        outdated = with_dependents(config, names, present) if arguments.fresh else []
+        say(describe(jobs, experiment, [name for name in outdated if name in present]))
         show_cues(experiment)
         return
-    names = [job.name for job in jobs]
     with writing_in(experiment.folder.path):
         again = restarted()  # torchrun began with what the person asked for, and goes on from there
         fresh, resume = arguments.fresh and not again, arguments.resume or again

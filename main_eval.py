@@ -22,7 +22,7 @@ import torch
 
 from configs.command_line import CommandLine, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, load_config
-from diagnostics import recording
+from diagnostics import recording_file
 from diagnostics.plain import to_plain
 from diagnostics.recording import Recording, Subject
 from diagnostics.report.folder import write_report
@@ -59,11 +59,12 @@ READS = {
     "--compare": {"compare", "device", "json"},
     "RUN_DIR --export": {"run", "export", "model", "seed", "device"},
     "--export": {"export", "model", "seed", "device", *CHOOSES},
-    "--teacher --student --export": {"teacher", "student", "export", "device", *CHOOSES},
+    "--teacher --student --export": {"teacher", "student", "export", "device", "config", "set"},
     "--teacher --student": {"teacher", "student", "device", "json", *CHOOSES},
     "predictions.npz": {"run", "json"},
     "RUN_DIR": {"run", "device", "json"},
     "no RUN_DIR": {"device", "json", *CHOOSES},
+    "STUDY_DIR": {"run", "json", *CHOOSES},
 }
 
 
@@ -134,7 +135,12 @@ def refuse_ignored(arguments: argparse.Namespace, given: set[str], way: str) -> 
     for name in sorted(given - READS[way] - ALWAYS):
         shown = f"RUN_DIR {arguments.run}" if name == "run" else f"--{name.replace('_', '-')}"
         why = ", which has its own config" if way.startswith("RUN_DIR") and name in CHOOSES else ""
+        why = ", which is read from its runs' recordings alone" if way == "STUDY_DIR" else why
         raise UserError(f"{shown} is not read together with {way}{why}: leave it out")
+    keys = [word.partition("=")[0].strip() for word in arguments.set]
+    if way in ("no RUN_DIR", "--export") and set(keys) - {"name"}:
+        key = next(key for key in keys if key != "name")
+        raise UserError(f"--set {key}: a run has its own config, only name=... is read here: leave it out")
 
 
 def evaluate_counts(counts: list[int], as_json: bool) -> None:
@@ -150,7 +156,7 @@ def evaluate_predictions(path: Path, as_json: bool) -> None:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file: name a recording (predictions.npz) or a run's folder")
     try:
-        found = recording.read(path)
+        found = recording_file.read(path)
     except ValueError as error:
         raise UserError(str(error)) from None
     report_on(found, path.parent, as_json)
@@ -235,23 +241,35 @@ def run() -> None:
         evaluate_counts(arguments.counts, arguments.json)
     elif way == "predictions.npz":
         evaluate_predictions(arguments.run, arguments.json)
+    elif way in ("RUN_DIR", "no RUN_DIR") and is_study(folder := folder_of(arguments)):
+        refuse_ignored(arguments, given, "STUDY_DIR")
+        evaluate_study(folder, arguments.json)
     else:
         evaluate_models(way, arguments)
 
 
+def folder_of(arguments: argparse.Namespace) -> Path:
+    """The run or study that is named, or that of the config in --output-dir."""
+    if arguments.run is not None:
+        return Path(arguments.run)
+    return Path(arguments.output_dir / load_config(arguments.config, arguments.set).name)
+
+
 def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
-    """All ways of calling that need networks or a study's folder."""
+    """All ways of calling that need networks."""
     device = choose_device(arguments.device)
 
     def open_at(path: Path) -> Experiment:
         folder = RunFolder(path)
+        if is_study(path):
+            raise UserError(f"{path} is a study: name one of the runs in it")
         return open_run(folder, open_machine(folder.config().precision, device, arguments.quiet))
 
     if way == "--compare":
         evaluate_runs(arguments.compare, open_at, arguments.json)
         return
-    config = load_config(arguments.config, arguments.set)
     if way.startswith("--teacher"):
+        config = load_config(arguments.config, arguments.set)
         machine = open_machine(config.precision, device, arguments.quiet)
         experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
         files = arguments.teacher, arguments.student
@@ -260,15 +278,12 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
         else:
             evaluate_files(experiment, *files, arguments.output_dir, arguments.json)
         return
-    folder: Path = arguments.run or arguments.output_dir / config.name
+    experiment = open_at(folder_of(arguments))
     if arguments.export is not None:
-        experiment = open_at(folder)
         subject = find_subject(experiment, arguments.model or "two_stage", arguments.seed)
         export_student(experiment, subject, arguments.export)
-    elif is_study(folder):
-        evaluate_study(folder, arguments.json)
     else:
-        evaluate_run(open_at(folder), arguments.json)
+        evaluate_run(experiment, arguments.json)
 
 
 if __name__ == "__main__":

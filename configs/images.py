@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from configs.section import Count, Deviation, Fraction, Positive, Section, Seed, about
 
-
 Transform = Annotated[
     dict[str, dict[str, Any]],
     Field(min_length=1, max_length=1),

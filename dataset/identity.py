@@ -47,11 +47,6 @@ class DataIdentity:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"classes": list(self.classes)}
 
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> DataIdentity:
-        parts = {name: PartIdentity(**values[name]) for name in ("train", "val", "test")}
-        return DataIdentity(tuple(values["classes"]), **parts, decoder=values["decoder"])
-
 
 def identify(
     classes: Sequence[str],

@@ -101,7 +101,8 @@ def view_batches(
     for_teacher: as `Batch.for_teacher`, in place of what the student sees.
     """
     cut = view_cutter(data, view, for_teacher)
-    for indices in torch.arange(first, len(data.train)).split(batch_size):
+    for start in range(first, len(data.train), batch_size):
+        indices = torch.arange(start, min(start + batch_size, len(data.train)))
         yield indices, cut(indices)
 
 

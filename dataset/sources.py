@@ -20,12 +20,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from configs.images import Data
+from dataset.cache_folder import see_that_it_can_be_written
 from dataset.class_folders import ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
 from dataset.identity import DataIdentity, identify
 from dataset.memory import see_that_images_fit
-from errors import MachineError, UserError, readable
+from errors import MachineError, UserError, in_words, readable
 from files import remove_left_behind
 
 CIFAR_IMAGES = 60_000  # training and test
@@ -98,6 +99,7 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
         with suppress(UserError, MachineError):  # a cache that others own may be read-only
             remove_left_behind(data.cache_dir)
     else:
+        see_that_it_can_be_written(data.cache_dir)
         write_cache(folder, *read(data.image_size))
         cached = read_cache(folder)
     if cached is None:
@@ -134,16 +136,23 @@ def _torchvision(name: str, root: Path) -> tuple[Reader, str, Names]:
         except (urllib.error.URLError, OSError, RuntimeError) as error:
             with suppress(OSError):
                 root.rmdir()  # which removes nothing but an empty folder
-            raise UserError(
-                f"{name} could not be downloaded to {root} ({error}): put torchvision's archive there, use "
-                "data.source=folder with class folders, or data.source=digits, which needs no download"
-            ) from None
+            raise _not_downloaded(name, root, error) from None
         images = [
             Images(_resize_all(part.data, image_size), np.asarray(part.targets, dtype=np.int64)) for part in parts
         ]
         return images[0], images[1], list(parts[0].classes)
 
     return read, str(root.resolve()), (None, None)
+
+
+def _not_downloaded(name: str, root: Path, error: Exception) -> UserError | MachineError:
+    """Why there are no images: a full disk is the machine's; a folder that is none, or no network, is not."""
+    what = f"{name} could not be downloaded to {root}"
+    told = in_words(error, what) if isinstance(error, OSError) else None
+    return told or UserError(
+        f"{what} ({error}): put torchvision's archive there, use data.source=folder with class folders, or "
+        "data.source=digits, which needs no download"
+    )
 
 
 def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:

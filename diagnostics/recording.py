@@ -6,12 +6,10 @@ Letters: N test images, C classes, D channels, M images of the layer sample, P t
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +21,8 @@ from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from diagnostics.budget import Training
-from diagnostics.cost import Cost, Latency, model_costs
-from diagnostics.plain import to_plain
+from diagnostics.cost import Cost, model_costs
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
-from files import ARCHIVE_ERRORS
-from models.checkpoint import damaged_entry
 from models.machine import Machine
 from models.taps import TappedModel, blocks_of, default_taps
 
@@ -37,7 +32,7 @@ CORRUPTED_SAMPLE = 1000  # test images that are corrupted
 COST_SECONDS = 0.5  # of repeated passes a batch size
 PROBE_SAMPLE = 5000  # training images that the linear probe learns from
 
-History = Sequence[Mapping[str, float]]  # what was measured in each epoch
+History = Sequence[Mapping[str, int | float]]  # what was measured in each epoch; int first: an epoch stays one
 
 
 @dataclass(frozen=True)
@@ -77,16 +72,6 @@ class Meta:
     cost: Cost | None  # None if not detailed
     made_by: str = ""  # digest of weights and all that turns them into a network with taps
     trainings: list[Training] | None = None  # also in recordings of before this was kept
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> Meta:
-        cost = values["cost"]
-        if cost is not None:
-            cost = Cost(**{**cost, "latencies": [Latency(**latency) for latency in cost["latencies"]]})
-        trainings = values.get("trainings")
-        if trainings is not None:
-            trainings = [Training(**training) for training in trainings]
-        return Meta(**{**values, "cost": cost, "trainings": trainings})
 
 
 @dataclass(frozen=True)
@@ -281,41 +266,3 @@ def _corrupted(
                 parts = [model(normalise(part, images.mean, images.std)) for part in pixels.split(BATCH)]
             predicted[row, column] = torch.cat(parts).argmax(dim=1).cpu().numpy()
     return predicted
-
-
-def write(recording: Recording, file: BinaryIO) -> None:
-    """Store a recording as a compressed .npz without pickled objects."""
-    arrays: dict[str, NDArray[Any]] = {name: getattr(recording, name) for name in SHARED}
-    arrays["context"] = np.array(json.dumps(to_plain(recording.context)))
-    arrays["meta"] = np.array([json.dumps(to_plain(model.meta)) for model in recording.models])
-    for number, model in enumerate(recording.models):
-        arrays |= {f"{number}.{name}": getattr(model, name) for name in ARRAYS}
-        arrays |= {f"{number}.projections.{name}": value for name, value in model.projections.items()}
-    buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    file.write(buffer.getbuffer())
-
-
-def _read_one(arrays: Mapping[str, NDArray[Any]], meta: Meta, prefix: str) -> RecordedModel:
-    start = f"{prefix}projections."
-    projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
-    return RecordedModel(meta, **{name: arrays[prefix + name] for name in ARRAYS}, projections=projections)
-
-
-def read(path: Path) -> Recording:
-    """Read what `write` stored.
-
-    Raises:
-        ValueError: a file that holds something else.
-    """
-    damaged = damaged_entry(path)
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            metas = [Meta.from_json(json.loads(text)) for text in arrays["meta"]]
-            models = [_read_one(arrays, meta, f"{number}.") for number, meta in enumerate(metas)]
-            shared = {name: arrays[name] for name in SHARED}
-            return Recording(Context(**json.loads(str(arrays["context"]))), models=models, **shared)
-    except (KeyError, TypeError, AttributeError, *ARCHIVE_ERRORS) as error:
-        raise ValueError(f"{path} is no file of predictions: {error}") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs.networks import Network
 from configs.schema import METHODS
-from diagnostics import recording
+from diagnostics import recording, recording_file
 from diagnostics.budget import trainings
 from diagnostics.recording import Context, Recording, Subject
 from errors import UserError, warn
@@ -185,13 +185,13 @@ def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Rec
     """Record the subjects, reusing and then replacing `folder`/predictions.npz."""
     path = folder / "predictions.npz"
     try:
-        old = recording.read(path) if path.exists() else None
+        old = recording_file.read(path) if path.exists() else None
     except ValueError as error:  # damaged, or of another version
         warn(f"{error}: recorded anew")
         old = None
     new = recording.record(subjects, experiment.data, experiment.machine, _context(experiment), old)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: recording.write(new, file))
+    write_atomically(path, lambda file: recording_file.write(new, file))
     return new
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,29 @@ def load_weights(model: nn.Module, path: Path, arch: str) -> None:
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content.get(key), dict):
             content = content[key]
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    weights = {name.removeprefix("module."): value for name, value in tensors.items()}
-    problem = _misfit(model.state_dict(), weights)
+    tensors = [
+        (str(name).removeprefix("module."), part) for name, part in content.items() if isinstance(part, Tensor)
+    ]
+    weights = dict(tensors)
+    problem = _odd(tensors) or _misfit(model.state_dict(), weights)
     if problem:
         raise UserError(f"{path} does not fit {arch}: {problem}; give the architecture it was made with")
     unsound = _unsound(model.state_dict(), weights)
     if unsound:
         raise UserError(f"{path}: {unsound}; no network works with these weights")
     model.load_state_dict(weights)
+
+
+def _odd(tensors: Sequence[tuple[str, Tensor]]) -> str:
+    """What of a file's tensors no network takes: a name that stands twice, a sparse, nested or quantised one."""
+    names = [name for name, _ in tensors]
+    for name, tensor in tensors:
+        if names.count(name) > 1:
+            return f"{name} stands twice, with and without module."
+        plain = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
+        if not plain:
+            return f"{name} is no plain tensor of numbers"
+    return ""
 
 
 def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -135,14 +149,15 @@ def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def _unsound(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What is wrong with weights that fit: not real numbers, not finite, a variance below 0."""
+    """What is wrong with weights that fit: no such numbers, not finite where the network is, variance below 0."""
     for name, tensor in given.items():
-        if wanted[name].is_floating_point() and not tensor.is_floating_point():
+        dtype = wanted[name].dtype
+        if dtype.is_floating_point != tensor.is_floating_point() or tensor.is_complex():
             kind = "complex" if tensor.is_complex() else str(tensor.dtype).removeprefix("torch.")
             return f"{name} holds {kind} numbers"
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if dtype.is_floating_point and not torch.isfinite(tensor.to(dtype)).all():
             return f"{name} holds NaN or infinity"
-        if name.rpartition(".")[2] == "running_var" and (tensor < 0).any():
+        if name.rpartition(".")[2] == "running_var" and (tensor.to(dtype) < 0).any():
             return f"{name} holds a negative variance"
     return ""
 

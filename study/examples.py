@@ -12,7 +12,7 @@ from dataset.prepare import TrainingData, prepare
 from dataset.shortcut import stamp
 from dataset.sources import load_source
 from diagnostics.names import focus
-from diagnostics.shortcut import recording as shortcut_recording
+from diagnostics.shortcut import recording_file
 from errors import UserError
 from study.figures import Examples, followed
 from study.fitness import TEACHER
@@ -28,7 +28,7 @@ def choose_examples(context: StudyContext) -> Examples | str:
     The student is the second of the first hypothesis, else two-stage.
     """
     place = _place(context)
-    recording = shortcut_recording.read(place.recording)
+    recording = recording_file.read(place.recording)
     shown = {model.method: recording.shown(number) for number, model in enumerate(recording.models)}
     methods = _methods(context, list(shown))
     teacher, student = shown.get(TEACHER), shown.get(methods[-1]) if methods else None

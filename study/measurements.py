@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from configs.study import Hypothesis
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
-from diagnostics.shortcut import recording as shortcut_recording
+from diagnostics.plain import to_plain
+from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
+from diagnostics.shortcut.recording import CueRecording
 from errors import UserError
 from study.grid import Point, StudyRun, points_of, runs_of
 from study.plan import methods_of, record_folder
@@ -81,7 +83,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         place = RunFolder(folder / run.name)
         files = record_folder(run, place)
         if (files / "cues.json").exists():
-            measured += _measure(run, shortcut_recording.read(files))
+            measured += _measure(run, _read(run, files))
             found.append(RecordedRun(run.point, run.seed, place.path, files))
     return measured, StudyContext(
         name=config.name,
@@ -101,6 +103,14 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
     )
 
 
+def _read(run: StudyRun, files: Path) -> CueRecording:
+    """The recording of a run; `UserError` for one that another run's folder was mistaken for."""
+    found = recording_file.read(files)
+    if (found.about.point, found.about.seed) != (to_plain(dict(run.point)), run.seed):
+        raise UserError(f"{files}: cues.json is the recording of another run: put back that of {run.name}")
+    return found
+
+
 def all_numbers(record: Measurement) -> dict[str, float | None]:
     """Measures and numbers of a model by name."""
     names = [part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes")]
@@ -108,7 +118,7 @@ def all_numbers(record: Measurement) -> dict[str, float | None]:
     return {**shares, **record.numbers}
 
 
-def _measure(run: StudyRun, recording: shortcut_recording.CueRecording) -> Iterator[Measurement]:
+def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
     shown = [recording.shown(number) for number in range(len(recording.models))]
     teacher = next(
         (s for s, model in zip(shown, recording.models, strict=True) if model.method == "teacher"), None

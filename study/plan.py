@@ -12,7 +12,7 @@ from configs.schema import METHODS, Config
 from configs.study import Hypothesis
 from dataset.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
-from diagnostics.shortcut import recording as shortcut_recording
+from diagnostics.shortcut import recording_file
 from errors import UserError
 from models.machine import Machine
 from study.grid import Shard, StudyRun, agrees, runs_of
@@ -120,7 +120,7 @@ def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
     if not all(job.finished for job in jobs.values()):
         return False
     hashes = {method: job.result()["model_sha256"] for method, job in jobs.items()}
-    return shortcut_recording.up_to_date(record_folder(run, folder), hashes)
+    return recording_file.up_to_date(record_folder(run, folder), hashes)
 
 
 def record_folder(run: StudyRun, folder: RunFolder) -> Path:

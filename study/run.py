@@ -17,6 +17,7 @@ from pathlib import Path
 from configs.reading import differing_keys
 from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
+from diagnostics.shortcut import recording_file
 from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError, in_words
 from files import locked, write_text
@@ -156,7 +157,7 @@ def _record(experiment: Experiment, run: StudyRun) -> None:
     shortcut, temperature = run.config.shortcut.model_dump(mode="json"), run.config.kd.temperature
     about = shortcut_recording.About(dict(run.point), run.seed, shortcut, temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
-    shortcut_recording.write(recording, record_folder(run, experiment.folder))
+    recording_file.write(recording, record_folder(run, experiment.folder))
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,5 @@
-"""Of main_eval.py, models/export.py, diagnostics/subjects.py, diagnostics/runs.py, diagnostics/recording.py
-and diagnostics/report/terminal.py.
+"""Of main_eval.py, models/export.py, diagnostics/subjects.py, diagnostics/runs.py, diagnostics/recording.py,
+diagnostics/recording_file.py and diagnostics/report/terminal.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 import main_eval
 from diagnostics import recording
 from diagnostics.plain import to_plain
-from diagnostics.recording import Meta, read
+from diagnostics.recording import Meta
+from diagnostics.recording_file import META, read, typed_json
 from errors import exit_code
 from models.checkpoint import file_hash, load
 from models.zoo import build_model
@@ -209,7 +210,8 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
     assert is_of(exported(run), "seed0/stage2")
     assert is_of(exported(run, "--model", "kd", "--seed", "1"), "seed1/kd")
     files = ("--teacher", run / "teacher" / "model.pt", "--student", run / "seed0" / "scratch" / "model.pt")
-    assert is_of(exported(*files, "--config", tiny_config, "--output-dir", tmp_path), "seed0/scratch")
+    assert is_of(exported(*files, "--config", tiny_config), "seed0/scratch")
+    assert "--output-dir is not read together with" in exported(*files, "--output-dir", tmp_path)
     assert "no finished crd of seed 0: it has kd, kd/1" in exported(run, "--model", "crd")
     assert "does not classify" in exported(run, "--model", "stage1")
     assert "no finished kd of seed 7" in exported(run, "--model", "kd", "--seed", "7")
@@ -232,9 +234,9 @@ def test_recordings_survive_the_file(trained):
     assert teacher.logits.shape == (32, 4) and np.array_equal(recordings.indices, np.arange(32))
     assert [part.shape[1] for part in teacher.layer_features()] == [16, 32, 64]
     values = to_plain(teacher.meta)
-    assert Meta.from_json(values) == teacher.meta and teacher.meta.trainings is not None
+    assert typed_json(META, Meta, json.dumps(values)) == teacher.meta and teacher.meta.trainings is not None
     del values["trainings"]  # as versions of before wrote it
-    assert Meta.from_json(values).trainings is None
+    assert typed_json(META, Meta, json.dumps(values)).trainings is None
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +266,29 @@ def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypa
     assert code == 0 and told == json.loads((alone / "eval" / "report.json").read_text())
     assert told["methods"] == ["teacher", "kd", "two_stage"] and len(told["recorded"]) == 2
     assert told["missing"] == [] and told["environments"]
+
+
+@pytest.mark.parametrize("words", [["--device", "cpu"], ["--export", "out"], ["--compare"]])
+def test_a_study_is_no_run_and_needs_no_device(study, tmp_path, monkeypatch, capfd, words):
+    monkeypatch.chdir(tmp_path)
+    given = [*words, study] if words == ["--compare"] else [study, *words]
+    code, out, err = call(monkeypatch, capfd, *given)
+    assert (code, out, len(err.splitlines())) == (2, "", 1) and list(tmp_path.iterdir()) == []
+    assert (
+        "--device is not read together with STUDY_DIR" if "--device" in words else "is a study: name one"
+    ) in err
+
+
+def test_a_recording_of_another_run_is_named(study, tmp_path, monkeypatch, capfd):
+    shutil.copytree(study, tmp_path / "swapped")
+    first, second = sorted((tmp_path / "swapped").glob("*/seed0/cues.json"))[:2]
+    for name in ("cues.json", "cues.npz"):
+        shutil.copy(second.with_name(name), first.with_name(name))
+    code, _, err = call(monkeypatch, capfd, tmp_path / "swapped")
+    assert code == 2 and "is the recording of another run" in err
+    shutil.copy(next(study.glob("*/seed0/cues.npz")), second.with_name("cues.npz"))
+    shutil.copy(sorted(study.glob("*/seed0/cues.json"))[0], first)
+    assert "cues.json or cues.npz is damaged" in call(monkeypatch, capfd, tmp_path / "swapped")[2]
 
 
 def test_a_study_without_its_images_or_with_a_run_missing(study, tmp_path, monkeypatch, capfd):
@@ -310,6 +335,7 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["nowhere.npz", "--export", "out"], "--export is not read together with predictions.npz: leave it out"),
         (["nowhere", "--model", "kd"], "--model is not read together with RUN_DIR: leave it out"),
         (["--export", "out"], "is no run"),
+        (["--set", "crd.dim=8"], "--set crd.dim: a run has its own config"),
     ],
 )
 def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd):

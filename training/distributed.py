@@ -18,18 +18,26 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from errors import MachineError
+from errors import MachineError, UserError
 
 T = TypeVar("T")
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Join torchrun's group where there is one (NCCL on GPUs, Gloo on CPUs); gives this process's device."""
+    """Join torchrun's group where there is one (NCCL on GPUs, Gloo on CPUs); gives this process's device.
+
+    Raises:
+        UserError: one GPU is named for several processes.
+    """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield device
         return
     if device.type == "cuda":
+        if device.index is not None:
+            raise UserError(
+                f"--device {device}: under torchrun each process takes a GPU of its own, use cuda or auto"
+            )
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     # hours, since processes wait while the first of them decodes images or measures

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from dataset.identity import DataIdentity, differences
 from dataset.prepare import TrainingData, fingerprint_of
-from errors import UserError
-from files import write_text
+from errors import UserError, warn
+from training.record_file import is_signed, read_record, write_record
 
 NAME = "identity.json"
 
@@ -31,9 +33,8 @@ class RunIdentity:
     def to_json(self) -> dict[str, Any]:
         return {"data": self.data.to_json(), "cues": self.cues, "mean": self.mean, "std": self.std}
 
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> RunIdentity:
-        return RunIdentity(DataIdentity.from_json(values["data"]), values["cues"], values["mean"], values["std"])
+
+READER = TypeAdapter(RunIdentity)
 
 
 def identity_of(data: TrainingData) -> RunIdentity:
@@ -42,18 +43,39 @@ def identity_of(data: TrainingData) -> RunIdentity:
 
 
 def write_identity(folder: Path, data: TrainingData) -> None:
-    write_text(folder / NAME, json.dumps(identity_of(data).to_json(), indent=1) + "\n")
+    write_record(folder / NAME, identity_of(data).to_json())
+
+
+def read_identity(folder: Path) -> RunIdentity | None:
+    """What the run in `folder` was made from; None, with a word, for a run of before that was kept.
+
+    Raises:
+        UserError: the record is damaged, or gone from a run that had one.
+    """
+    path = folder / NAME
+    mend = (
+        "put it back, or start over with --phase all --fresh; if the images are those of then, remove it and the "
+        "first line of config.yaml, and they are no longer compared"
+    )
+    if not path.exists() and not is_signed(folder / "config.yaml"):
+        warn(f"{path} is not there, an earlier version made this run: its images are not compared")
+        return None
+    values = read_record(path, mend)
+    try:
+        return READER.validate_json(json.dumps(values), strict=True)
+    except ValidationError:
+        raise UserError(f"{path} is not as it was written: {mend}") from None
 
 
 def changes_since(folder: Path, data: TrainingData) -> list[str]:
-    """What is not as it was when the run in `folder` was made, in words; nothing for a run that has no record."""
-    path = folder / NAME
-    if not path.exists():
+    """What is not as it was when the run in `folder` was made, in words; nothing for a run that kept no record.
+
+    Raises:
+        UserError: as `read_identity`.
+    """
+    old = read_identity(folder)
+    if old is None:
         return []
-    try:
-        old = RunIdentity.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError):
-        return [f"{path} is damaged"]
     new = identity_of(data)
     found = differences(old.data, new.data)
     if not found and old.cues != new.cues:

@@ -23,9 +23,11 @@ from torch import nn
 from tqdm import tqdm
 
 from errors import UserError
-from files import write_text
+from files import in_one_line, write_text
 from models.checkpoint import file_hash, load_newest, previous_of, save, save_and_keep
 from training import distributed
+from training.events import Events, events_in
+from training.history import checked_history
 from training.progress import Training
 from training.record_file import read_record, write_record
 
@@ -125,6 +127,9 @@ class JobFolder:
         result = read_record(self.path / "result.json", self._mend)
         if not isinstance(result.get("model_sha256"), str):
             raise UserError(f"{self.path / 'result.json'} names no model_sha256: {self._mend}")
+        files = result.get("files", {})
+        if not isinstance(files, dict) or not files.keys() <= {METRICS, PROJECTIONS}:
+            raise UserError(f"{self.path / 'result.json'} names files that training does not leave: {self._mend}")
         return result
 
     def history(self) -> list[dict[str, float]]:
@@ -136,8 +141,8 @@ class JobFolder:
         metrics = self.path / METRICS
         try:
             lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError):
+            return checked_history([json.loads(line) for line in lines])
+        except (ValueError, RecursionError):
             raise UserError(f"{metrics} is damaged: {self._mend}") from None
 
     def epochs_done(self) -> int:
@@ -224,10 +229,8 @@ class JobFolder:
         if not writes:
             yield Log(self, None, quiet=True)
             return
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, so only where one trains
-
         self.path.mkdir(parents=True, exist_ok=True)
-        with SummaryWriter(str(self.path), purge_step=len(history) + 1) as events:
+        with events_in(self.path, len(history) + 1) as events:
             yield Log(self, events, quiet)
 
 
@@ -236,7 +239,7 @@ class Log:
     """Where the measures of an epoch go, and what a person sees of them."""
 
     folder: JobFolder
-    events: Any  # torch.utils.tensorboard.SummaryWriter, None in a process that does not write
+    events: Events | None  # None in a process that does not write
     quiet: bool
 
     def progress(self, title: str, steps: int, done: int) -> tqdm[NoReturn]:
@@ -246,11 +249,12 @@ class Log:
     def epoch(self, measures: Mapping[str, float], epochs: int, images_per_second: float) -> None:
         """Report one epoch."""
         epoch = int(measures["epoch"])
-        for name, value in measures.items():
-            self.events.add_scalar(name, value, epoch)
-        self.events.add_scalar("images_per_second", images_per_second, epoch)
-        with open(self.folder.path / "timing.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, "images_per_second": round(images_per_second, 1)}) + "\n")
+        if self.events is not None:
+            self.events.add({**measures, "images_per_second": images_per_second}, epoch)
+        timing = self.folder.path / "timing.jsonl"
+        line = json.dumps({"epoch": epoch, "images_per_second": round(images_per_second, 1)}) + "\n"
+        with in_one_line(timing, lambda: len(line)), open(timing, "a", encoding="utf-8") as file:
+            file.write(line)
         if not self.quiet:
             shown = "  ".join(f"{text} {measures[name]:.4g}" for name, text in SHOWN.items() if name in measures)
             tqdm.write(f"{self.folder.name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s")

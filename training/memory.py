@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import CRD
+from dataset.cache_folder import see_that_it_can_be_written
 from dataset.memory import machine_memory, see_that_it_fits
 from losses.crd import FROM_BANK
 from models.machine import Machine
@@ -90,6 +91,7 @@ def check_views(experiment: Experiment, teacher: TappedModel) -> None:
     """Raise `UserError` for a cache of the teacher's outputs that the disk cannot hold, old caches aside."""
     views, data = experiment.config.teacher.views, experiment.config.data
     if views:
+        see_that_it_can_be_written(data.cache_dir)
         width = experiment.data.num_classes + sum(teacher.tap_dims(data.image_size))
         needed = views * len(experiment.data.train) * width * 2
         kept = sum(path.stat().st_size for path in data.cache_dir.glob("teacher-*/view*.npy"))

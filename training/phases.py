@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -252,8 +252,11 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def describe(jobs: list[Job], experiment: Experiment) -> str:
-    """The resolved config and what would be done, for `--dry-run`."""
+def describe(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName] = ()) -> str:
+    """The resolved config and what would be done, for `--dry-run`.
+
+    removed: jobs that are there and would be removed first, as `--fresh` asks for.
+    """
     config, data = experiment.config, experiment.data
     lines = [to_yaml(config)]
     for title, network in (("teacher", config.teacher), ("student", config.student)):
@@ -266,8 +269,10 @@ def describe(jobs: list[Job], experiment: Experiment) -> str:
     for job in jobs:
         images = data.balanced if job.balanced and data.balanced else data.train
         steps = steps_per_epoch(len(images), job.batch_size)
-        state = "finished" if job.folder.finished else f"{job.epochs} epochs x {steps} steps"
-        if job.name == TEACHER and is_given(experiment) and not job.folder.finished:
+        kept = job.folder.finished and job.name not in removed
+        state = "finished" if kept else f"{job.epochs} epochs x {steps} steps"
+        if job.name == TEACHER and is_given(experiment) and not kept:
             state = "given by the config, not trained"
         lines.append(f"{job.name.title}: {state} -> {job.folder.path}")
+    lines += [f"--fresh removes {experiment.folder.job(name).path}" for name in removed]
     return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])

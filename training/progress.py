@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from errors import warn
 from training import distributed
+from training.history import checked_best, checked_history
 from training.rates import rescale_rates
 
 Generators = dict[str, Tensor]  # states of torch's global generators, by "cpu" and "cuda"
@@ -131,7 +132,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         rescale_rates(self.optimizer, self.schedule, wanted)
-        self.history, self.best = [dict(line) for line in state["history"]], state["best"]
+        self.history, self.best = checked_history(state["history"]), checked_best(state["best"])
         part = state.get("part")  # earlier versions wrote none
         self.part = None if part is None else part_from(part, self.device)
         if self.part is not None and not 0 < self.part.steps <= self.steps:

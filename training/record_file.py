@@ -1,4 +1,4 @@
-"""JSON files that tell a change: the last value of each is a digest of all others."""
+"""Files that tell a change: JSON whose last value is a digest of all others, texts whose first line is one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from files import write_text
+from files import write_atomically, write_text
 
 DIGEST, VERSION = "digest", "version"  # either tells that the other belongs there
+SIGN = b"# digest "  # begins a signed text; earlier versions wrote none
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
@@ -33,7 +34,7 @@ def read_record(path: Path, mend: str) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is gone: {mend}") from None
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):  # a folder in its place, no text, no JSON, JSON too deep
         raise UserError(f"{path} is damaged: {mend}") from None
     if not isinstance(values, dict) or not _is_whole(values):
         raise UserError(f"{path} is not as it was written: {mend}")
@@ -50,3 +51,28 @@ def _is_whole(values: dict[str, Any]) -> bool:
 def _digest(values: Mapping[str, Any]) -> str:
     """SHA-256 of values without their digest, the first 16 hex digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_signed(path: Path, text: str) -> None:
+    """Atomically write text below a line with its digest, a comment in YAML."""
+    content = text.encode()
+    write_atomically(path, lambda file: file.write(SIGN + _text_digest(content) + b"\n" + content))
+
+
+def is_signed(path: Path) -> bool:
+    """Whether a text has a digest, right or wrong: none is of an earlier version, or was changed on purpose."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(SIGN)) == SIGN
+
+
+def is_as_signed(path: Path) -> bool:
+    """Whether a text is there and is what its digest, if it has one, is of."""
+    head, _, text = path.read_bytes().partition(b"\n")
+    changed = head.startswith(SIGN) and head.removeprefix(SIGN) != _text_digest(text)
+    return not changed and bool(text.strip())
+
+
+def _text_digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:16].encode()

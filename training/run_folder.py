@@ -11,7 +11,6 @@ runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scra
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,15 @@ from configs.reading import differing_keys, load_written, to_yaml
 from configs.schema import Config
 from dataset.prepare import TrainingData
 from errors import UserError
-from files import write_atomically
 from training import distributed
 from training.environment import environment
 from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, needs, read_label
 from training.rates import only_rates_of
-from training.record_file import write_record
+from training.record_file import is_as_signed, write_record, write_signed
 from training.run_lock import is_claimed
 
-SIGN = b"# digest "  # begins a config.yaml; earlier versions wrote none
 SEED_FOLDER = re.compile(r"seed(0|-?[1-9][0-9]*)")  # as this program writes it: seed007 is somebody else's
 
 
@@ -64,9 +61,9 @@ class RunFolder:
         path = self.path / "config.yaml"
         if not path.exists():
             raise UserError(f"{self.path} is no run (no config.yaml in it): make one with python main.py")
-        head, _, text = path.read_bytes().partition(b"\n")
-        changed = head.startswith(SIGN) and head.removeprefix(SIGN) != _digest(text)
-        if changed or not text.strip():
+        if not path.is_file():
+            raise UserError(f"{path} is no file: name another run, or remove it and start over")
+        if not is_as_signed(path):
             raise UserError(
                 f"{path} is not as it was written: put it back, or remove its first line if the change is yours"
             )
@@ -80,12 +77,7 @@ class RunFolder:
 
 def write_config(path: Path, config: Config) -> None:
     """Atomically write a resolved config as YAML with a digest, so that a change does not go unnoticed."""
-    text = to_yaml(config).encode()
-    write_atomically(path, lambda file: file.write(SIGN + _digest(text) + b"\n" + text))
-
-
-def _digest(text: bytes) -> bytes:
-    return hashlib.sha256(text).hexdigest()[:16].encode()
+    write_signed(path, to_yaml(config))
 
 
 def claim(
@@ -106,7 +98,7 @@ def claim(
             images.
     """
     present = folder.present()
-    outdated = _with_dependents(config, jobs, present) if fresh else []
+    outdated = with_dependents(config, jobs, present) if fresh else []
     kept = [job for job in present if job not in outdated]
     if not (resume and _may_change_rates(folder, config, kept)):
         _check_config(folder, config, renewed=fresh and not kept)
@@ -165,7 +157,7 @@ def _clear(folder: RunFolder, config: Config, jobs: list[JobName]) -> None:
         folder.job(job).clear()
 
 
-def _with_dependents(config: Config, jobs: list[JobName], present: list[JobName]) -> list[JobName]:
+def with_dependents(config: Config, jobs: list[JobName], present: list[JobName]) -> list[JobName]:
     """Jobs and all that was trained from them: everything from the teacher, stage 2 from its features."""
     if TEACHER in jobs:
         return present

@@ -9,6 +9,7 @@ from pathlib import Path
 from errors import UserError
 from files import Holder, locked
 from training import distributed
+from training.identity import NAME as IDENTITY
 
 NAME = ".lock"
 
@@ -35,8 +36,10 @@ def writing_in(folder: Path) -> Iterator[None]:
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a folder has files in it beside the lock."""
-    return folder.exists() and any(path.name != NAME for path in folder.iterdir())
+    """Whether a folder has files in it beside those that a kill leaves before there is a config.yaml."""
+    return folder.exists() and any(
+        path.name not in (NAME, IDENTITY) and not path.name.endswith(".partial") for path in folder.iterdir()
+    )
 
 
 def _refusal(folder: Path, other: Holder) -> str:

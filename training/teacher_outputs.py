@@ -10,12 +10,13 @@ Letters: N training images, V views, B batch.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from training import distributed
 from training.engine import EVALUATION_BATCH
 from training.experiment import Experiment
 from training.features import ViewCache
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 CHUNK = 5000  # images between two marks of how far a view has come
 
@@ -114,7 +118,8 @@ def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: b
     if views == 0:
         return ViewedTeacher(teacher, widths, data, machine)
     folder = config.data.cache_dir / f"teacher-{_key(experiment, teacher)}"
-    missing = [view for view in range(views) if not _is_whole(folder, view)]
+    header = _header(len(data.train), sum(widths))
+    missing = [view for view in range(views) if not _is_whole(folder, view, header)]
     distributed.barrier()  # every process has looked before one of them fills what is missing
     if missing and distributed.rank() == 0:
         size = len(missing) * len(data.train) * sum(widths) * 2 / 1e6
@@ -145,8 +150,11 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_whole(folder: Path, view: int) -> bool:
-    """Whether a view is there as it was written; a damaged one is removed with a word, to be filled anew."""
+def _is_whole(folder: Path, view: int, header: bytes) -> bool:
+    """Whether a view is there as it was written; a damaged one is removed with a word, to be filled anew.
+
+    header: what its file begins with; numpy would take any other at its word.
+    """
     path, kept = folder / f"view{view}.npy", folder / f"view{view}.sha256"
     if not path.exists():
         return False
@@ -154,7 +162,9 @@ def _is_whole(folder: Path, view: int) -> bool:
     known = _seen.get(path)
     if known == (state.st_size, state.st_mtime_ns):
         return True
-    if kept.exists() and kept.read_text(encoding="utf-8").strip() == file_hash(path):
+    with open(path, "rb") as file:
+        begins = file.read(len(header))
+    if begins == header and kept.exists() and kept.read_bytes().strip() == file_hash(path).encode():
         _seen[path] = state.st_size, state.st_mtime_ns
         return True
     warn(f"{path} is not as it was written: filled anew")
@@ -186,27 +196,56 @@ def _write_view(
 ) -> None:
     """Fill one view's file, going on where an interrupted one stopped."""
     num_images, row = len(data.train), 2 * width  # bytes of a row
-    partial, mark = folder / f"view{view}.partial", folder / f"view{view}.done"
-    done = int(mark.read_text(encoding="utf-8")) if mark.exists() and partial.exists() else 0
+    partial, mark, kept = (folder / f"view{view}.{end}" for end in ("partial", "done", "sha256"))
+    header = _header(num_images, width)
+    done, digest = _resumed(partial, mark, header, row)
     if not done:
-        mark.unlink(missing_ok=True)  # of a file that is gone: its rows are not in this one
-    kept = "of its images those before the last mark are kept"
-    with in_one_line(partial, lambda: num_images * row, kept), open(partial, "r+b" if done else "wb") as file:
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "<f2", "fortran_order": False, "shape": (num_images, width)}
-        )
+        mark.unlink(missing_ok=True)  # of a file that is gone or changed: its rows are not in this one
+    what_is_kept = "of its images those before the last mark are kept"
+    needed = num_images * row
+    with in_one_line(partial, lambda: needed, what_is_kept), open(partial, "r+b" if done else "wb") as file:
+        file.write(header)
         file.seek(done * row, os.SEEK_CUR)
         file.truncate()
         for end, rows in _rows_of_view(view, done, teacher, data, machine):
             file.write(rows)  # plainly: writing to a mapped file ends the process where the disk is full
+            digest.update(rows)
             if end - done >= CHUNK or end == num_images:
                 file.flush()
                 os.fsync(file.fileno())
-                write_text(mark, str(end))
+                write_text(mark, f"{end} {digest.hexdigest()[:16]}")
                 done = end
-    write_text(folder / f"view{view}.sha256", file_hash(partial) + "\n")
+    write_text(kept, digest.hexdigest()[:16] + "\n")
     mark.unlink(missing_ok=True)
     partial.replace(folder / f"view{view}.npy")
+
+
+def _header(num_images: int, width: int) -> bytes:
+    """What a .npy file of float16 (num_images, width) begins with."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "<f2", "fortran_order": False, "shape": (num_images, width)}
+    )
+    return file.getvalue()
+
+
+def _resumed(partial: Path, mark: Path, header: bytes, row: int) -> tuple[int, Digest]:
+    """Images that an interrupted file has whole, and the digest of all bytes up to there.
+
+    A mark or rows that are not as they were written count as none.
+    """
+    new = hashlib.sha256(header)
+    if not (mark.exists() and partial.exists()):
+        return 0, new
+    count, _, written = mark.read_text(encoding="utf-8", errors="replace").partition(" ")
+    if not (count.isascii() and count.isdigit() and len(count) < 16):
+        return 0, new
+    digest, left = hashlib.sha256(), len(header) + int(count) * row
+    with open(partial, "rb") as file:
+        while left and (chunk := file.read(min(left, 1 << 20))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return (int(count), digest) if left == 0 and digest.hexdigest()[:16] == written else (0, new)
 
 
 def _rows_of_view(

@@ -1,18 +1,13 @@
 """How the networks of a run answer the test images under planted cues, once, so that measures need no network.
 
-cues.npz    labels, classes_cue, cues and for each model its predictions, with cues and without
-cues.json   what is known of the run and of each model; written last, so that both are there if it is
-
 Letters: n test images, J shows an image, C classes, K cues, D features, S side in pixels.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,18 +19,14 @@ from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.shortcut import STREAM, stamp
-from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
+from diagnostics.plain import FLAT, WHERE_GIVEN
 from diagnostics.recording import History, Subject
 from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
 from diagnostics.shortcut.measures import Shown
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
-from errors import UserError, warn
-from files import ARCHIVE_ERRORS, write_atomically
-from models.checkpoint import damaged_entry
 from models.machine import Machine
 from models.taps import head_inputs
 from models.zoo import classifier
-from training.record_file import read_record, write_record
 
 TAPS = ("penultimate", "last")
 ALIGNMENT = ("cosine_last", "explained_last")  # the same of stage 1
@@ -64,16 +55,6 @@ class CuedModel:
     decoding: Decoding | None = field(metadata=FLAT | WHERE_GIVEN)  # None without a cue
     held_out: HeldOut | None = field(default=None, metadata=FLAT | WHERE_GIVEN)  # None without held-out images
     stage1: dict[str, list[float]] = field(default_factory=dict)  # how far it aligned, one value an epoch
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> CuedModel:
-        probes = [values.pop(field.name, ...) for field in fields(Decoding)]
-        choices = [values.pop(field.name, ...) for field in fields(HeldOut)]  # earlier versions wrote none
-        return CuedModel(
-            **values,
-            decoding=None if ... in probes else Decoding(*probes),
-            held_out=None if ... in choices else HeldOut(*choices),
-        )
 
 
 @dataclass(frozen=True)
@@ -276,43 +257,3 @@ def _trunk_hash(model: nn.Module, head: nn.Linear) -> str:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
-
-
-def write(recording: CueRecording, folder: Path) -> None:
-    """Write cues.npz and then cues.json into `folder`."""
-    names = ("labels", "classes_cue", "cues", "predictions", "clean")
-    buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
-    np.savez_compressed(buffer, **{name: getattr(recording, name) for name in names})
-    write_atomically(folder / "cues.npz", lambda file: file.write(buffer.getbuffer()))
-    write_record(folder / "cues.json", {**to_plain(recording.about), "models": to_plain(recording.models)})
-
-
-def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
-    """Whether `folder` has a recording of just these models: method -> hash of its weights."""
-    if not (folder / "cues.json").exists():
-        return False
-    try:
-        models = read(folder).models
-    except UserError as error:
-        warn(str(error))
-        return False
-    return {model.method: model.weights_hash for model in models} == dict(weights_hashes)
-
-
-def read(folder: Path) -> CueRecording:
-    """Read what `write` wrote.
-
-    Raises:
-        UserError: files that are not as they were written.
-    """
-    mend = "--phase study makes it again"
-    about = read_record(folder / "cues.json", mend)
-    damaged = damaged_entry(folder / "cues.npz")
-    try:
-        if damaged is not None:
-            raise ValueError(damaged)
-        models = about.pop("models")
-        with open(folder / "cues.npz", "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return CueRecording(About(**about), [CuedModel.from_json(model) for model in models], **dict(arrays))
-    except (AttributeError, KeyError, TypeError, *ARCHIVE_ERRORS):
-        raise UserError(f"{folder}: cues.json or cues.npz is damaged: {mend}") from None

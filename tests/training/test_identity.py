@@ -16,7 +16,8 @@ import main_eval
 from configs.reading import load_config
 from errors import UserError, exit_code, warn
 from models.checkpoint import load
-from training.identity import changes_since, check_identity, write_identity
+from training.identity import changes_since, check_identity, identity_of, write_identity
+from training.run_folder import write_config
 
 SHORT = ("--quiet", "--set", "teacher.epochs=1", "crd.epochs=1", "kd.epochs=1", "baselines.methods=[scratch]")
 
@@ -112,11 +113,36 @@ def test_cues_and_normalisation_belong_to_it(make_experiment, tmp_path):
     assert changes_since(tmp_path, make_experiment("shortcut.cue=tint").data) == ["the cues of the images changed"]
     (words,) = changes_since(tmp_path, make_experiment("data.mean=[0.1, 0.1, 0.1]").data)
     assert words.startswith("data.mean or data.std was")
-    (tmp_path / "identity.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
-        check_identity(tmp_path, plain.data)
-    (tmp_path / "identity.json").unlink()
-    check_identity(tmp_path, plain.data)  # a run of before there was one
+
+
+def test_a_damaged_identity_is_named_an_absent_one_too_and_an_old_one_is_read(make_experiment, tmp_path, capsys):
+    data, path = make_experiment().data, tmp_path / "identity.json"
+    write_identity(tmp_path, data)
+    whole = path.read_text(encoding="utf-8")
+    for content in (
+        "{",
+        "[]",
+        whole.replace("ash", "ask"),
+        whole.replace('"decoder": ', '"decoder": 1'),
+        "[" * 9000,
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"identity\.json is (damaged|not as it was written): put it back"):
+            check_identity(tmp_path, data)
+    path.write_text(json.dumps(identity_of(data).to_json()))  # as earlier versions wrote it
+    check_identity(tmp_path, data)
+    with pytest.raises(UserError, match="mean"):
+        check_identity(tmp_path, make_experiment("data.mean=[0.1, 0.1, 0.1]").data)
+    path.write_text('{"data": []}')
+    with pytest.raises(UserError, match="not as it was written"):
+        check_identity(tmp_path, data)
+    path.unlink()
+    assert capsys.readouterr().err == ""
+    check_identity(tmp_path, data)  # a run of before there was one: its config has no digest either
+    assert "identity.json is not there, an earlier version made this run" in capsys.readouterr().err
+    write_config(tmp_path / "config.yaml", make_experiment().config)
+    with pytest.raises(UserError, match=r"identity\.json is gone: put it back"):
+        check_identity(tmp_path, data)
 
 
 @pytest.mark.parametrize("fault", ["removed", "replaced", "edited"])

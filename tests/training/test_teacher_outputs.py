@@ -15,7 +15,7 @@ import training.teacher_outputs as module
 from dataset.loader import imageless_batches, training_batches
 from errors import UserError, warn
 from files import locked
-from models.checkpoint import load
+from models.checkpoint import file_hash, load
 from models.zoo import classifier
 from training.crd import Alignment, train_stage1
 from training.job_name import stage1, stage2
@@ -175,7 +175,7 @@ def test_a_mark_that_outlived_its_file_is_no_mark_of_the_next(given, monkeypatch
     folder = caches(experiment)[0]
     whole = np.load(folder / "view1.npy")
     (folder / "view1.npy").unlink()  # as damage is removed
-    (folder / "view1.done").write_text("64")
+    (folder / "view1.done").write_text(f"64 {'0' * 16}")
     run, images = module.run, []
 
     def stops(model, batch, machine):
@@ -199,11 +199,47 @@ def test_a_view_finished_but_not_yet_renamed_is_taken_as_it_is(given, monkeypatc
     folder = caches(experiment)[0]
     whole = np.load(folder / "view1.npy")
     (folder / "view1.npy").rename(folder / "view1.partial")
-    (folder / "view1.done").write_text("64")
+    (folder / "view1.done").write_text(f"64 {file_hash(folder / 'view1.partial')}")
     monkeypatch.setattr(module, "run", lambda *_: pytest.fail("the teacher ran again"))
     teacher_outputs(experiment, teacher)
     np.testing.assert_array_equal(whole, np.load(folder / "view1.npy"))
     assert files_of(folder) == [["view0", "view1"]] * 2
+
+
+def test_rows_before_a_mark_that_changed_are_filled_anew_and_locks_of_the_dead_vanish(given, monkeypatch):
+    monkeypatch.setattr(module, "EVALUATION_BATCH", 8)
+    monkeypatch.setattr(module, "CHUNK", 16)
+    experiment, teacher = given()
+    teacher_outputs(experiment, teacher)
+    folder, run, calls = caches(experiment)[0], module.run, []
+    whole = (folder / "view1.npy").read_bytes()
+
+    def stops(model, batch, machine):
+        calls.append(len(batch))
+        if len(calls) % 5 == 0:
+            raise KeyboardInterrupt
+        return run(model, batch, machine)
+
+    # a bit of the rows, a count that is more, a digest, what earlier versions wrote, and no text
+    for mark in (None, b"48 ", b"32 0000000000000000", b"32", b"\xff\x00", b"99999999999999999999 a"):
+        (folder / "view1.npy").unlink()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, "run", stops)
+            teacher_outputs(experiment, teacher)
+        (folder / "view1.lock").touch()  # as a kill leaves it
+        partial, done = folder / "view1.partial", folder / "view1.done"
+        assert done.read_text().startswith("32 ")
+        if mark is None:
+            content = bytearray(partial.read_bytes())
+            content[200] ^= 1
+            partial.write_bytes(content)
+        else:
+            done.write_bytes(mark + (done.read_bytes()[3:] if mark == b"48 " else b""))
+        teacher_outputs(experiment, teacher)
+        assert (folder / "view1.npy").read_bytes() == whole
+        (folder / "view0.lock").touch()
+        teacher_outputs(experiment, teacher)
+        assert files_of(folder) == [["view0", "view1"]] * 2 and not list(folder.glob("*.lock"))
 
 
 def test_two_runs_share_the_work_of_one_cache(given, monkeypatch):

@@ -1,3 +1,5 @@
+"""Of diagnostics/shortcut/recording.py and diagnostics/shortcut/recording_file.py."""
+
 from __future__ import annotations
 
 import json
@@ -17,7 +19,8 @@ from dataset.sources import Source
 from diagnostics.recording import Subject
 from diagnostics.shortcut.measures import measures
 from diagnostics.shortcut.probe import cue_read
-from diagnostics.shortcut.recording import About, read, record_cues, shown_cues, up_to_date, write
+from diagnostics.shortcut.recording import About, record_cues, shown_cues
+from diagnostics.shortcut.recording_file import read, up_to_date, write
 from errors import UserError
 from losses.kd import softened_kl
 from models.machine import Machine

@@ -1,0 +1,145 @@
+"""A recording as a file, predictions.npz: written without pickled objects, and read as from a stranger.
+
+Letters: N test images, C classes, M images of the layer sample, P training images of the probe.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from diagnostics.plain import to_plain
+from diagnostics.recording import ARRAYS, SHARED, Context, Meta, RecordedModel, Recording
+from diagnostics.robustness import DEGRADATIONS, SEVERITIES
+from files import ARCHIVE_ERRORS
+from models.checkpoint import damaged_entry
+
+T = TypeVar("T")
+META, CONTEXT = TypeAdapter(Meta), TypeAdapter(Context)
+
+
+def write(recording: Recording, file: BinaryIO) -> None:
+    """Store a recording as a compressed .npz without pickled objects."""
+    arrays: dict[str, NDArray[Any]] = {name: getattr(recording, name) for name in SHARED}
+    arrays["context"] = np.array(json.dumps(to_plain(recording.context)))
+    arrays["meta"] = np.array([json.dumps(to_plain(model.meta)) for model in recording.models])
+    for number, model in enumerate(recording.models):
+        arrays |= {f"{number}.{name}": getattr(model, name) for name in ARRAYS}
+        arrays |= {f"{number}.projections.{name}": value for name, value in model.projections.items()}
+    buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    file.write(buffer.getbuffer())
+
+
+def read(path: Path) -> Recording:
+    """Read what `write` stored.
+
+    Raises:
+        ValueError: a file that holds something else.
+    """
+    damaged = damaged_entry(path)
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = _from_arrays(dict(arrays))
+        _check(found)
+    except (KeyError, TypeError, AttributeError, MemoryError, RecursionError, *ARCHIVE_ERRORS) as error:
+        raise ValueError(f"{path} is no file of predictions: {_in_a_line(error)}") from None
+    return found
+
+
+def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Recording:
+    metas = [typed_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
+    models = []
+    for number, meta in enumerate(metas):
+        start = f"{number}.projections."
+        projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
+        own = {name: arrays[f"{number}.{name}"] for name in ARRAYS}
+        models.append(RecordedModel(meta, **own, projections=projections))
+    context = typed_json(CONTEXT, Context, str(arrays["context"]))
+    return Recording(context, models=models, **{name: arrays[name] for name in SHARED})
+
+
+def typed_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:
+    """JSON as a dataclass whose fields have the types that they say.
+
+    Raises:
+        ValueError: another type, NaN or infinity, a field that is not there or that the dataclass has not.
+    """
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no number")
+
+    values = json.loads(text, parse_constant=refuse)
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # T is a dataclass wherever this is used
+    strange = sorted(values.keys() - known) if isinstance(values, dict) else ["what is no section"]
+    if strange:
+        raise ValueError(f"{strange[0]} is unknown to this version")
+    return adapter.validate_json(text, strict=True)
+
+
+def _in_a_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return str(error)
+
+
+def _check(found: Recording) -> None:
+    """Raise ValueError where arrays do not fit together, or hold what is no class or no image."""
+    images, classes = len(np.atleast_1d(found.labels)), len(found.context.classes)
+    if not images or not found.models:
+        raise ValueError("it holds no images or no models")
+    _see_integers("labels", found.labels, (images,), classes)
+    _see_integers("indices", found.indices, (images,), None)
+    for name in ("layer_indices", "corrupted_indices"):
+        array = getattr(found, name)
+        _see_integers(name, array, (array.size,), images)
+    _see_integers("probe_labels", found.probe_labels, (found.probe_labels.size,), classes)
+    if len({model.name for model in found.models}) < len(found.models):
+        raise ValueError("two models have the same name")
+    for model in found.models:
+        _check_model(model, found, classes)
+
+
+def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:
+    images, widths = len(found.labels), model.meta.widths
+    if len(widths) != len(model.meta.layers) or min(widths, default=1) < 1:
+        raise ValueError(f"{model.name}: layers and their widths do not agree")
+    wide = model.last.shape[-1] if model.last.ndim else 0
+    shapes: dict[str, tuple[int, ...]] = {
+        "logits": (images, classes),
+        "penultimate": (images, model.penultimate.shape[-1] if model.penultimate.ndim else 0),
+        "last": (images, wide),
+        "layers": (len(found.layer_indices), sum(widths)),
+        "probe": (len(found.probe_labels), wide),
+    }
+    for name, shape in shapes.items():
+        array = getattr(model, name)
+        if array.shape != shape or 0 in shape[1:] or array.dtype.kind != "f":
+            raise ValueError(f"{name} of {model.name} is {array.shape} {array.dtype}, not {shape} of reals")
+    if not np.isfinite(model.logits).all():
+        raise ValueError(f"logits of {model.name} hold NaN or infinity")
+    if model.corrupted.size:
+        shape = (len(DEGRADATIONS), len(SEVERITIES), len(found.corrupted_indices))
+        _see_integers(f"corrupted of {model.name}", model.corrupted, shape, classes)
+    for name, array in model.projections.items():
+        if array.dtype.kind != "f":
+            raise ValueError(f"{name} of {model.name} holds no reals")
+
+
+def _see_integers(name: str, array: NDArray[Any], shape: tuple[int, ...], below: int | None) -> None:
+    """Raise ValueError for another shape, another type, or values outside 0 .. below - 1."""
+    if array.shape != shape or array.dtype.kind not in "iu":
+        raise ValueError(f"{name} is {array.shape} {array.dtype}, not {shape} of integers")
+    if array.size and (array.min() < 0 or (below is not None and array.max() >= below)):
+        raise ValueError(f"{name} holds what is outside 0 .. {(below or 2**63) - 1}")

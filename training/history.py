@@ -1,0 +1,38 @@
+"""What was measured epoch by epoch, as read from a file: numbers by name, or refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def checked_history(lines: Any) -> list[dict[str, float]]:
+    """The lines of a history, each the numbers of an epoch by name.
+
+    Raises:
+        ValueError: something else.
+    """
+    if not isinstance(lines, list) or not all(_is_epoch(line) for line in lines):
+        raise ValueError("these are no numbers by epoch")
+    return [dict(line) for line in lines]
+
+
+def checked_best(best: Any) -> dict[str, Any] | None:
+    """The best epoch so far, its weights among it; None where none is chosen.
+
+    Raises:
+        ValueError: something else.
+    """
+    if best is not None and not (isinstance(best, dict) and _is_number(best.get("val_top1")) and "model" in best):
+        raise ValueError("this is no epoch with its weights")
+    return best
+
+
+def _is_epoch(line: Any) -> bool:
+    return isinstance(line, dict) and all(
+        isinstance(key, str) and _is_number(value) for key, value in line.items()
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
