@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import main_eval
+from dataset.augment import normalise
 from diagnostics import recording
 from diagnostics.plain import to_plain
 from diagnostics.recording import Meta, read
@@ -188,12 +189,19 @@ def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypat
     run, _ = trained
     code, out, err = call(monkeypatch, capfd, run, "--export", tmp_path / "out", "--quiet")
     assert (code, err) == (0, "")
-    assert "largest difference in logits" in out and "student.onnx" in out
+    assert "largest difference in logits" in out and "model_rgb_uint8.onnx" in out
     model = build_model("resnet8", 4)
-    model.load_state_dict(load(tmp_path / "out" / "student.pt"))
-    images = torch.randn(3, 3, 16, 16)  # another batch size than the one it was exported with
-    program = torch.export.load(tmp_path / "out" / "student.pt2").module()
-    assert torch.allclose(program(images), model.eval()(images), atol=1e-5)
+    model.load_state_dict(load(tmp_path / "out" / "model.pt"))
+    program = torch.export.load(tmp_path / "out" / "model_rgb_uint8.pt2").module()
+    stats = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    images = normalise(pixels, torch.tensor(stats["mean"]), torch.tensor(stats["std"]))
+    assert torch.allclose(program(pixels), model.eval()(images), atol=1e-5)
+    told = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    result = json.loads((run / "seed0" / "stage2" / "result.json").read_text())
+    assert told["accuracy"]["top1"] == result["test_top1"] and told["weights"] == result["model_sha256"]
+    assert told["classes"] == stats["classes"] == ["ash", "birch", "cedar", "date"]
+    assert told["image_files"]["levels"] <= 1 and told["teacher"]["arch"] == "resnet8"
 
 
 def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, tmp_path, monkeypatch, capfd):
@@ -201,7 +209,7 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
 
     def exported(*words):
         code, _, err = call(monkeypatch, capfd, *words, "--export", tmp_path / "out", "--quiet")
-        return load(tmp_path / "out" / "student.pt") if code == 0 else err
+        return load(tmp_path / "out" / "model.pt") if code == 0 else err
 
     def is_of(weights, folder):
         return all(torch.equal(value, weights[name]) for name, value in load(run / folder / "model.pt").items())
@@ -310,6 +318,8 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["nowhere.npz", "--export", "out"], "--export is not read together with predictions.npz: leave it out"),
         (["nowhere", "--model", "kd"], "--model is not read together with RUN_DIR: leave it out"),
         (["--export", "out"], "is no run"),
+        (["--export", "out", "--quantise"], "did you mean '--quantize'"),
+        (["nowhere", "--quantize"], "--quantize is not read together with RUN_DIR: leave it out"),
     ],
 )
 def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd):
