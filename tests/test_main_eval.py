@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import main_eval
+from configs.reading import load_config
 from dataset.augment import normalise
 from diagnostics import recording
 from diagnostics.plain import to_plain
@@ -23,6 +24,7 @@ from errors import exit_code
 from models.checkpoint import file_hash, load
 from models.zoo import build_model
 from training.record_file import read_record, write_record
+from training.run_folder import write_config
 from training.run_lock import writing_in
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
@@ -222,6 +224,25 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
     assert "does not classify" in exported(run, "--model", "stage1")
     assert "no finished kd of seed 7" in exported(run, "--model", "kd", "--seed", "7")
     assert "one teacher for all seeds, leave --seed out" in exported(run, "--model", "teacher", "--seed", "0")
+
+
+def test_a_study_and_an_unfinished_run_are_not_exported(trained, tiny_config, tmp_path, monkeypatch, capfd):
+    study = tmp_path / "study"
+    study.mkdir()
+    write_config(study / "config.yaml", load_config(tiny_config, ["study.grid=[{kd.alpha: [0.6, 0.9]}]"]))
+    code, _, err = call(monkeypatch, capfd, study, "--export", tmp_path / "out")
+    assert code == 2 and "is a study, name one of its runs" in err and len(err.splitlines()) == 1
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run/seed0/kd/result.json").unlink()  # as while it trains
+    code, _, err = call(monkeypatch, capfd, tmp_path / "run", "--export", tmp_path / "out", "--model", "kd")
+    assert code == 2 and "has no finished kd of seed 0: it has kd/1" in err and not (tmp_path / "out").exists()
+
+
+def test_the_teacher_is_exported_as_one(trained, tmp_path, monkeypatch, capfd):
+    run, _ = trained
+    code, _, err = call(monkeypatch, capfd, run, "--export", tmp_path / "out", "--model", "teacher")
+    told = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert (code, err, told["teacher"], told["seed"]) == (0, "", None, None)
 
 
 @pytest.mark.parametrize("position", [0.1, 0.5, 0.999, -1])
