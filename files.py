@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from errors import FULL, MachineError, UserError, in_words
+from errors import FULL, MachineError, UserError, finish_first, in_words
 
 try:
     import fcntl
@@ -170,10 +170,12 @@ def remove_lock_left_behind(path: Path) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder to fill, which takes the name `folder` at the end; one that has it by then stays.
 
     Temporary folders beside it that dead processes have left are removed.
+
+    replace: one that has the name goes, once the new one is whole.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_left_behind(folder.parent)
@@ -182,6 +184,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
         try:
             partial.mkdir()
             yield partial
+            if replace and folder.exists():
+                _exchange(folder, partial)
+                return
             try:
                 partial.replace(folder)
             except OSError:
@@ -189,6 +194,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _exchange(folder: Path, new: Path) -> None:
+    """Put `new` in the place of `folder`, which goes; no signal that can be held comes between the two steps."""
+    aside = _partial_name(folder, folder.name)
+    with locked(aside.with_name(f"{aside.name}.lock")), finish_first():
+        folder.replace(aside)
+        try:
+            new.replace(folder)
+        except OSError:
+            aside.replace(folder)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

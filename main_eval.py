@@ -15,30 +15,28 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-
-import torch
 
 from configs.command_line import CommandLine, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, load_config
 from diagnostics import recording_file
+from diagnostics.export.card import Export, lines
+from diagnostics.export.pack import export_subject, refuse_export
 from diagnostics.plain import to_plain
-from diagnostics.recording import Recording, Subject
+from diagnostics.recording import Recording
 from diagnostics.report.folder import write_report
 from diagnostics.report.terminal import counts_text, runs_text
 from diagnostics.runs import compare_runs
 from diagnostics.statistics import Counts, paired_statistics
 from diagnostics.subjects import (
     find_subject,
-    network_of,
     open_run,
     record,
     subjects_of_files,
     subjects_of_run,
+    teacher_of,
 )
 from diagnostics.tables.catalogue import summary_text
-from models.export import export_model
 from models.machine import choose_device, open_machine
 from study.answer import study_text
 from study.examples import choose_examples
@@ -48,7 +46,6 @@ from training.experiment import Experiment, open_experiment
 from training.run_folder import RunFolder
 
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
-EXPORT_IMAGES = 256  # test images on which an exported file is compared with the model
 
 
 # what each way of calling reads; anything else that is given with it is refused, since it would be ignored
@@ -57,9 +54,9 @@ CHOOSES = {"config", "set", "output_dir"}
 READS = {
     "--counts": {"counts", "json"},
     "--compare": {"compare", "device", "json"},
-    "RUN_DIR --export": {"run", "export", "model", "seed", "device"},
-    "--export": {"export", "model", "seed", "device", *CHOOSES},
-    "--teacher --student --export": {"teacher", "student", "export", "device", "config", "set"},
+    "RUN_DIR --export": {"run", "export", "quantize", "model", "seed", "device"},
+    "--export": {"export", "quantize", "model", "seed", "device", *CHOOSES},
+    "--teacher --student --export": {"teacher", "student", "export", "quantize", "device", "config", "set"},
     "--teacher --student": {"teacher", "student", "device", "json", *CHOOSES},
     "predictions.npz": {"run", "json"},
     "RUN_DIR": {"run", "device", "json"},
@@ -101,7 +98,8 @@ def make_parser() -> CommandLine:
     parser.add_argument(
         "--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="put several runs in one table"
     )
-    parser.add_argument("--export", type=read_folder, metavar="DIR", help="write a student for deployment")
+    parser.add_argument("--export", type=read_folder, metavar="DIR", help="write one model for deployment")
+    parser.add_argument("--quantize", action="store_true", help="with --export: int8 too, and what it costs")
     parser.add_argument("--model", help="which model of a run to export (default: two_stage)")
     parser.add_argument("--seed", type=int, help="of which seed (default: the run's first)")
     parser.add_argument("--output-dir", type=read_folder, default=Path("runs"), help="where run folders are")
@@ -208,14 +206,13 @@ def evaluate_study(folder: Path, as_json: bool) -> None:
     print(f"files: {folder}/eval/report.html, report.json, tables/, figures/")
 
 
-def export_student(experiment: Experiment, subject: Subject, folder: Path) -> None:
-    """Write one model for deployment, each file compared with it on test images."""
-    count = min(EXPORT_IMAGES, len(experiment.data.test))
-    images = experiment.data.test.normalised(torch.arange(count))
-    build = partial(experiment.build, network_of(experiment, subject), pretrained=False)
-    for exported in export_model(subject.build(), images, build, folder):
-        shown = exported.note or f"largest difference in logits {exported.difference:.2g} on {count} test images"
-        print(f"{exported.path}: {shown}")
+def export_of_run(folder: Path, open_at: Callable[[Path], Experiment], arguments: argparse.Namespace) -> Export:
+    """Write one model of a run for deployment, refused before anything is loaded where that is possible."""
+    refuse_export(arguments.export, arguments.quantize)
+    experiment = open_at(folder)
+    subject = find_subject(experiment, arguments.model or "two_stage", arguments.seed)
+    teacher = None if subject.method == "teacher" else teacher_of(experiment)
+    return export_subject(experiment, subject, teacher, arguments.export, quantize=arguments.quantize)
 
 
 def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], as_json: bool) -> None:
@@ -269,21 +266,24 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
         evaluate_runs(arguments.compare, open_at, arguments.json)
         return
     if way.startswith("--teacher"):
+        if arguments.export is not None:
+            refuse_export(arguments.export, arguments.quantize)
         config = load_config(arguments.config, arguments.set)
         machine = open_machine(config.precision, device, arguments.quiet)
         experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
         files = arguments.teacher, arguments.student
         if arguments.export is not None:
-            export_student(experiment, subjects_of_files(experiment, *files)[1], arguments.export)
+            teacher, student = subjects_of_files(experiment, *files)
+            made = export_subject(experiment, student, teacher, arguments.export, quantize=arguments.quantize)
+            print("\n".join(lines(made)))
         else:
             evaluate_files(experiment, *files, arguments.output_dir, arguments.json)
         return
-    experiment = open_at(folder_of(arguments))
+    folder = folder_of(arguments)
     if arguments.export is not None:
-        subject = find_subject(experiment, arguments.model or "two_stage", arguments.seed)
-        export_student(experiment, subject, arguments.export)
+        print("\n".join(lines(export_of_run(folder, open_at, arguments))))
     else:
-        evaluate_run(experiment, arguments.json)
+        evaluate_run(open_at(folder), arguments.json)
 
 
 if __name__ == "__main__":

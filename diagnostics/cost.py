@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 MIN_REPEATS = 5
+
+Network = Callable[[torch.Tensor], object]  # a batch (B, ...) to its outputs
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ def model_costs(
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(max(batches), *input_shape, generator=generator).to(device)  # (B, 3, H, W)
     with torch.no_grad():
-        latencies = [_latencies(models, images[:batch], seconds) for batch in batches]
+        timed = [latencies(models, images[:batch], seconds) for batch in batches]
         return [
-            _cost(model, images[:1], [of_batch[number] for of_batch in latencies], str(device))
+            _cost(model, images[:1], [of_batch[number] for of_batch in timed], str(device))
             for number, model in enumerate(models)
         ]
 
@@ -123,7 +125,8 @@ def ratio_to(cost: Cost, reference: Cost) -> CostRatio:
     return CostRatio(ratio("parameters"), ratio("flops"), ratio("state_bytes"), latency, notes)
 
 
-def _latencies(models: Sequence[nn.Module], images: torch.Tensor, seconds: float) -> list[Latency]:
+def latencies(models: Sequence[Network], images: torch.Tensor, seconds: float) -> list[Latency]:
+    """Times of a pass of all `images` (B, ...) through each model, in turn, for about `seconds` a model."""
     _seconds_each(models, images, budget=seconds / 5, at_least=1)  # warm-up
     times = _seconds_each(models, images, budget=seconds * 4 / 5, at_least=MIN_REPEATS)
     return [_latency(len(images), of_model) for of_model in times]
@@ -141,7 +144,7 @@ def _latency(batch: int, times: Sequence[float]) -> Latency:
 
 
 def _seconds_each(
-    models: Sequence[nn.Module], images: torch.Tensor, budget: float, at_least: int
+    models: Sequence[Network], images: torch.Tensor, budget: float, at_least: int
 ) -> list[list[float]]:
     """Times of passes, the models in turn, for about `budget` seconds a model."""
     times: list[list[float]] = [[] for _ in models]

@@ -25,6 +25,8 @@ from training.job_folder import PROJECTIONS, JobFolder
 from training.job_name import TEACHER, JobName, baseline, stage1, stage2
 from training.run_folder import RunFolder
 
+STUDENT = "student"  # the method of one that is given as a file
+
 
 def open_run(folder: RunFolder, machine: Machine) -> Experiment:
     """A run as it was configured, on the images that it was made from.
@@ -143,11 +145,18 @@ def find_subject(experiment: Experiment, method: str, seed: int | None) -> Subje
     return found[wanted]
 
 
+def teacher_of(experiment: Experiment) -> Subject | None:
+    """The teacher of a run's students; None where it is not finished."""
+    return _subject(experiment, "teacher", None, experiment.folder.teacher, experiment.config.teacher, first=True)
+
+
 def network_of(experiment: Experiment, subject: Subject) -> Network:
     """The config's section of a network: a variant on the teacher's features is the teacher's network."""
     config = experiment.config
     if subject.method == "teacher":
         return config.teacher
+    if subject.method == STUDENT and STUDENT not in config.variants:
+        return config.student  # given as a file
     variant = config.variant(subject.method) if subject.method in config.variants else config
     two_stage = subject.method not in (*METHODS, *config.baselines.variants)
     return config.teacher if variant.kd.features == "teacher" and two_stage else config.student
@@ -158,7 +167,7 @@ def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> l
     subjects = []
     for method, path, network in (
         ("teacher", teacher, experiment.config.teacher),
-        ("student", student, experiment.config.student),
+        (STUDENT, student, experiment.config.student),
     ):
         build = partial(experiment.loaded, network, path)
         build()  # so that a file that does not fit is refused before anything is written

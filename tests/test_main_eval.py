@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import main_eval
+from configs.reading import load_config
+from dataset.augment import normalise
 from diagnostics import recording
 from diagnostics.plain import to_plain
 from diagnostics.recording import Meta
@@ -23,6 +25,7 @@ from errors import exit_code
 from models.checkpoint import file_hash, load
 from models.zoo import build_model
 from training.record_file import read_record, write_record
+from training.run_folder import write_config
 from training.run_lock import writing_in
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
@@ -189,12 +192,19 @@ def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypat
     run, _ = trained
     code, out, err = call(monkeypatch, capfd, run, "--export", tmp_path / "out", "--quiet")
     assert (code, err) == (0, "")
-    assert "largest difference in logits" in out and "student.onnx" in out
+    assert "largest difference in logits" in out and "model_rgb_uint8.onnx" in out
     model = build_model("resnet8", 4)
-    model.load_state_dict(load(tmp_path / "out" / "student.pt"))
-    images = torch.randn(3, 3, 16, 16)  # another batch size than the one it was exported with
-    program = torch.export.load(tmp_path / "out" / "student.pt2").module()
-    assert torch.allclose(program(images), model.eval()(images), atol=1e-5)
+    model.load_state_dict(load(tmp_path / "out" / "model.pt"))
+    program = torch.export.load(tmp_path / "out" / "model_rgb_uint8.pt2").module()
+    stats = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    images = normalise(pixels, torch.tensor(stats["mean"]), torch.tensor(stats["std"]))
+    assert torch.allclose(program(pixels), model.eval()(images), atol=1e-5)
+    told = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    result = json.loads((run / "seed0" / "stage2" / "result.json").read_text())
+    assert told["accuracy"]["top1"] == result["test_top1"] and told["weights"] == result["model_sha256"]
+    assert told["classes"] == stats["classes"] == ["ash", "birch", "cedar", "date"]
+    assert told["image_files"]["levels"] <= 1 and told["teacher"]["arch"] == "resnet8"
 
 
 def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, tmp_path, monkeypatch, capfd):
@@ -202,7 +212,7 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
 
     def exported(*words):
         code, _, err = call(monkeypatch, capfd, *words, "--export", tmp_path / "out", "--quiet")
-        return load(tmp_path / "out" / "student.pt") if code == 0 else err
+        return load(tmp_path / "out" / "model.pt") if code == 0 else err
 
     def is_of(weights, folder):
         return all(torch.equal(value, weights[name]) for name, value in load(run / folder / "model.pt").items())
@@ -216,6 +226,25 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
     assert "does not classify" in exported(run, "--model", "stage1")
     assert "no finished kd of seed 7" in exported(run, "--model", "kd", "--seed", "7")
     assert "one teacher for all seeds, leave --seed out" in exported(run, "--model", "teacher", "--seed", "0")
+
+
+def test_a_study_and_an_unfinished_run_are_not_exported(trained, tiny_config, tmp_path, monkeypatch, capfd):
+    study = tmp_path / "study"
+    study.mkdir()
+    write_config(study / "config.yaml", load_config(tiny_config, ["study.grid=[{kd.alpha: [0.6, 0.9]}]"]))
+    code, _, err = call(monkeypatch, capfd, study, "--export", tmp_path / "out")
+    assert code == 2 and "is a study, name one of its runs" in err and len(err.splitlines()) == 1
+    shutil.copytree(trained[0], tmp_path / "run")
+    (tmp_path / "run/seed0/kd/result.json").unlink()  # as while it trains
+    code, _, err = call(monkeypatch, capfd, tmp_path / "run", "--export", tmp_path / "out", "--model", "kd")
+    assert code == 2 and "has no finished kd of seed 0: it has kd/1" in err and not (tmp_path / "out").exists()
+
+
+def test_the_teacher_is_exported_as_one(trained, tmp_path, monkeypatch, capfd):
+    run, _ = trained
+    code, _, err = call(monkeypatch, capfd, run, "--export", tmp_path / "out", "--model", "teacher")
+    told = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert (code, err, told["teacher"], told["seed"]) == (0, "", None, None)
 
 
 @pytest.mark.parametrize("position", [0.1, 0.5, 0.999, -1])
@@ -336,6 +365,8 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["nowhere", "--model", "kd"], "--model is not read together with RUN_DIR: leave it out"),
         (["--export", "out"], "is no run"),
         (["--set", "crd.dim=8"], "--set crd.dim: a run has its own config"),
+        (["--export", "out", "--quantise"], "did you mean '--quantize'"),
+        (["nowhere", "--quantize"], "--quantize is not read together with RUN_DIR: leave it out"),
     ],
 )
 def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd):
