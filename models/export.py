@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from files import write_atomically
-from models.checkpoint import load, save
+from models.checkpoint import copy_of, load, save
 
 NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
@@ -54,7 +54,7 @@ def _difference(given: Tensor, wanted: Tensor) -> float:
 def _state_dict(
     model: nn.Module, images: Tensor, wanted: Tensor, build: Callable[[], nn.Module], path: Path
 ) -> Exported:
-    save(path, {name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    save(path, copy_of(model))
     again = build().cpu().float()
     again.load_state_dict(load(path))
     return Exported(path, _difference(again.eval()(images), wanted))

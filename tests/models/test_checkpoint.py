@@ -109,10 +109,13 @@ def test_state_dicts_are_accepted_as_people_save_them(tmp_path, wrap):
     ("content", "message"),
     [
         (network(4).state_dict(), r"0.weight is (4, 2), not (3, 2)"),
-        (nn.Sequential(nn.Linear(2, 3)).state_dict(), "it lacks 1.weight (5 missing, 0 unknown)"),
+        (
+            nn.Sequential(nn.Linear(2, 3)).state_dict(),
+            "it lacks 1.weight, 1.bias, 1.running_mean (5 missing, 0 unknown)",
+        ),
         ({**network().state_dict(), "fc.bias": torch.ones(1)}, "it has fc.bias (0 missing, 1 unknown)"),
-        ({"other": torch.ones(1)}, "it lacks 0.weight and has other (7 missing, 1 unknown)"),
-        ({0: torch.ones(1)}, "it lacks 0.weight and has 0 (7 missing, 1 unknown)"),
+        ({"other": torch.ones(1)}, "it lacks 0.weight, 0.bias, 1.weight and has other (7 missing, 1 unknown)"),
+        ({0: torch.ones(1)}, "it lacks 0.weight, 0.bias, 1.weight and has 0 (7 missing, 1 unknown)"),
     ],
 )
 def test_a_misfit_is_named_in_one_line_and_changes_nothing(tmp_path, content, message):
