@@ -57,6 +57,11 @@ class Network(Section):
         "of the block before the last, and what the classifier reads)",
     )
 
+    @field_validator("arch_options", mode="before")
+    @classmethod
+    def _none_of_them(cls, options: Any) -> Any:
+        return {} if options is None else options  # null takes back what a base file says
+
     @field_validator("taps")
     @classmethod
     def _two_places(cls, taps: list[str] | None) -> list[str] | None:

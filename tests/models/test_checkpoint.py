@@ -11,7 +11,8 @@ from torch import nn
 
 from errors import UserError
 from files import write_atomically, write_text
-from models.checkpoint import file_hash, load, load_weights, save, weights_hash
+from models.checkpoint import copy_of, file_hash, load, load_weights, save, weights_hash
+from models.zoo import build_model
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
@@ -103,6 +104,45 @@ def test_state_dicts_are_accepted_as_people_save_them(tmp_path, wrap):
     torch.save(wrap(dict(source.state_dict())), tmp_path / "weights.pt")
     load_weights(target, tmp_path / "weights.pt", "net")
     assert all(torch.equal(target.state_dict()[name], value) for name, value in source.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "_orig_mod.module."])
+def test_a_prefix_of_all_names_and_counters_are_left_out_with_a_word(tmp_path, prefix, capsys):
+    source, target = network(), network()
+    content = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+    content |= {"total_ops": torch.zeros(1), f"{prefix}0.total_params": torch.zeros(1)}
+    path = tmp_path / f"{prefix}pt"
+    torch.save(content, path)
+    load_weights(target, path, "net")
+    assert weights_hash(target) == weights_hash(source)
+    told = capsys.readouterr().err
+    assert f"{path}: left out '{prefix}', with which all its names begin" in told
+    assert f"{path}: left out 2 counters of a profiler" in told
+
+
+def test_a_prefix_that_the_network_has_itself_stays(tmp_path):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = network()
+
+    source, target = Wrapped(), Wrapped()
+    save(tmp_path / "weights.pt", source.state_dict())
+    load_weights(target, tmp_path / "weights.pt", "net")
+    assert weights_hash(target) == weights_hash(source)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_metadata_is_kept_so_that_mnasnet_can_be_loaded_again(tmp_path, plain):
+    # a state dict without versions is read as mnasnet's first, which had another stem
+    source, target = build_model("mnasnet0_5", 3), build_model("mnasnet0_5", 3)
+    content = copy_of(source)
+    assert content._metadata[""]["version"] == 2
+    save(tmp_path / "weights.pt", dict(content) if plain else content)
+    assert plain or load(tmp_path / "weights.pt")._metadata == source.state_dict()._metadata
+    load_weights(target, tmp_path / "weights.pt", "mnasnet0_5")
+    assert weights_hash(target) == weights_hash(source)
+    target.load_state_dict(copy_of(source))
 
 
 @pytest.mark.parametrize(
