@@ -133,7 +133,7 @@ def _without_counters(tensors: dict[str, Tensor], model: nn.Module, path: Path) 
     wanted = model.state_dict()
     counters = [name for name in tensors if name.rpartition(".")[2] in COUNTERS and name not in wanted]
     if counters:
-        note(f"{path}: left out {len(counters)} counters of a profiler ({', '.join(COUNTERS)})")
+        note(f"{path}: left out a profiler's counters ({len(counters)} of {', '.join(COUNTERS)})")
     return {name: value for name, value in tensors.items() if name not in counters}
 
 

@@ -42,7 +42,7 @@ class Row:
     without_gradient: list[str]  # features that stage 1 gives none
     trained: dict[Trained, float]  # share of the parameters that stage 2 trains
     wrong: dict[Trained, list[str]]  # parameters that moved and should not, or the other way round
-    untrained: float  # the largest share that neither stage trains, over stage 2's modes
+    untrained: float  # share that neither stage trains where stage 2 trains the head alone, the least it can
     reads_features: bool
 
     @property
@@ -81,7 +81,7 @@ def examine(arch: str) -> Row:
         without_gradient(model, tapped, images),
         {mode: share_of(part, model) for mode, part in parts.items()},
         {mode: moved_wrongly(model, part, images) for mode, part in parts.items()},
-        max(share_of(untrained_by_both(model, taps, mode, size), model) for mode in MODES),
+        share_of(untrained_by_both(model, taps, "head", size), model),
         reads_features(model, size),
     )
     check_order(model, taps, size)

@@ -180,6 +180,9 @@ def test_pool_by_hand() -> None:
     values = torch.arange(8.0)
     assert pool(values.reshape(1, 2, 2, 2)).tolist() == [[1.5, 5.5]]  # map: mean over space
     assert pool(values.reshape(1, 4, 2)).tolist() == [[3.0, 4.0]]  # tokens: mean over tokens
+    last = values.reshape(1, 2, 2, 2).repeat(1, 1, 1, 2)[..., :3]  # channels last, told by the equal sides before
+    assert pool(last).tolist() == [[3.0, 4.0, 3.0]]
+    assert torch.equal(pool(last.permute(0, 3, 1, 2)), pool(last))
     assert torch.equal(pool(values.reshape(4, 2)), values.reshape(4, 2))
     with pytest.raises(UserError, match=r"shape \(8,\)"):
         pool(values)
