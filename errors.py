@@ -78,6 +78,13 @@ def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
+@cache
+def note(text: str) -> None:
+    """Print what a person should know of, as `warn` does, where nothing is wrong."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
 class StoppedError(KeyboardInterrupt):
     """A signal asked the command to end; like Ctrl-C it is not caught with errors."""
 

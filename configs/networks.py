@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.section import Count, Fraction, NonNegative, Positive, Section, Seed, about
+from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, Seed, about
 
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
+Means = Annotated[list[Fraction], Field(min_length=3, max_length=3)]
+Deviations = Annotated[list[Deviation], Field(min_length=3, max_length=3)]
 
 
 class Optimizer(Section):
@@ -45,16 +47,37 @@ class Optimizer(Section):
 
 
 class Network(Section):
-    arch: str = about("resnet8", "resnet8..110, resnet8x4, resnet32x4, or a torchvision classifier's name")
+    arch: str = about(
+        "resnet8",
+        "resnet8..110, resnet8x4, resnet32x4, a torchvision classifier's name, timm/NAME, or "
+        "package.module:callable for a class or function of your own",
+    )
+    arch_options: dict[str, Any] = about({}, "further arguments of the network's class or function, by name")
     stem: Literal["cifar", "imagenet"] = about(
         "cifar", "first layers of torchvision's resnets: 3x3 stride 1 without pooling, or the original"
     )
-    weights: str | None = about(None, "torchvision weight name to start from, for example DEFAULT")
+    weights: str | None = about(None, "torchvision's or timm's weights to start from, for example DEFAULT")
+    image_size: Count | Literal["weights"] | None = about(
+        None,
+        "side in pixels that the network reads, resized from the data's; weights = that of the named weights "
+        "(default: data.image_size)",
+    )
+    mean: Means | Literal["data"] | None = about(
+        None, "channel means in 0..1 that the network reads (default: of the named weights, otherwise the data's)"
+    )
+    std: Deviations | Literal["data"] | None = about(
+        None, "channel deviations in 0..1 (default: of the named weights, otherwise the data's)"
+    )
     taps: Taps | None = about(
         None,
         "two module names, shallow first, with :input behind a name for what the module reads (default: the end "
         "of the block before the last, and what the classifier reads)",
     )
+
+    @field_validator("arch_options", mode="before")
+    @classmethod
+    def _none_of_them(cls, options: Any) -> Any:
+        return {} if options is None else options  # null takes back what a base file says
 
     @field_validator("taps")
     @classmethod
@@ -62,6 +85,14 @@ class Network(Section):
         if taps is not None and taps[0] == taps[1]:
             raise ValueError("both taps are the same, name a shallower and a deeper module")
         return taps
+
+    @model_validator(mode="after")
+    def _input(self) -> Network:
+        if type(self.mean) is not type(self.std):
+            raise ValueError("mean and std go together: numbers for both, data for both, or neither")
+        if self.image_size == "weights" and self.weights is None:
+            raise ValueError("image_size: weights needs weights, name some or give a number of pixels")
+        return self
 
 
 class Student(Network):

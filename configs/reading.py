@@ -50,6 +50,10 @@ def load_written(path: Path) -> Config:
     for section, key in GONE:
         if isinstance(values.get(section), dict):
             values[section].pop(key, None)
+    for section in ("teacher", "student"):  # earlier versions normalised as the data, whatever weights they named
+        network = values.get(section)
+        if isinstance(network, dict) and network.get("weights") is not None and "mean" not in network:
+            network |= {"mean": "data", "std": "data"}
     study = values.get("study")
     if isinstance(study, dict) and "hypothesis" in study:  # of the versions that took one, without a name
         stated = study.pop("hypothesis")

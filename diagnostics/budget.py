@@ -13,9 +13,11 @@ from torch import nn
 from configs.networks import Optimizer
 from configs.schema import KD, Config
 from dataset.loader import steps_per_epoch
+from models.heads import classifier, inputs_of
 from models.parts import depends_on, part_of
+from models.structure import reads_features
 from models.taps import default_taps
-from models.zoo import classifier, count_parameters
+from models.zoo import count_parameters
 from training.alignment import fills_banks, takes_statistics
 from training.baselines import TERMS
 from training.experiment import Experiment
@@ -96,7 +98,9 @@ def _training(experiment: Experiment, job: JobName, student: nn.Module, teacher:
     plan = _plan(experiment, config, job, student, teacher)
     batch_size = min(plan.batch_size, plan.images)
     steps = epochs * steps_per_epoch(plan.images, batch_size)
-    frozen = job.kind == "stage2" and config.kd.train == "head"
+    network = teacher if config.kd.features == "teacher" else student
+    vectors = reads_features(network, config.data.image_size)
+    frozen = job.kind == "stage2" and config.kd.train == "head" and vectors
     views = _views(config, epochs)
     once = (
         steps_per_epoch(plan.images, batch_size) * batch_size if _aligns(config, job) else 0
@@ -155,14 +159,14 @@ def _plan(experiment: Experiment, config: Config, job: JobName, student: nn.Modu
 def _aligned_taps(config: Config, student: nn.Module) -> list[str]:
     """The taps that stage 1 has a loss at."""
     weights = (config.crd.lambda_penultimate, config.crd.lambda_last)
-    taps = config.student.taps or default_taps(student)
+    taps = config.student.taps or default_taps(student, config.data.image_size)
     return [tap for tap, weight in zip(taps, weights, strict=True) if weight > 0]
 
 
 def _stage2_parameters(config: Config, network: nn.Module, teacher: nn.Module) -> int:
     if config.kd.head == "teacher":  # a linear projector, with its bias, in front of the teacher's classifier
-        width = classifier(teacher)[1].in_features
-        return (classifier(network)[1].in_features + 1) * width
+        width = inputs_of(classifier(teacher)[1])
+        return (inputs_of(classifier(network)[1]) + 1) * width
     part = part_of(network, config.kd.train, config.student.taps, config.data.image_size)
     return _number(part.parameters)
 

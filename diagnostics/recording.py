@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from diagnostics.budget import Training
 from diagnostics.cost import Cost, model_costs
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
 from models.machine import Machine
-from models.taps import TappedModel, blocks_of, default_taps
+from models.structure import blocks_of
+from models.taps import TappedModel, default_taps
 
 BATCH = 500
 LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
@@ -50,6 +51,7 @@ class Subject:
     history: History
     build: Callable[[], nn.Module]  # gives the network on its device
     stem: str = ""  # see the config's `stem`
+    made_with: Mapping[str, Any] = field(default_factory=dict)  # see `Experiment.made_with`
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
     stage1: History = ()  # what stage 1 measured, of a network that started from one
     trainings: list[Training] | None = None  # what it was given, stage after stage; None where not on record
@@ -163,17 +165,18 @@ def record(
     return Recording(context, probe_labels=data.train.labels.cpu().numpy()[probe], models=models, **shared)
 
 
-def _architecture(subject: Subject) -> tuple[str, str] | None:
+def _architecture(subject: Subject) -> tuple[str, ...] | None:
     """What cost depends on, None for a subject whose cost is not shown."""
-    return (subject.arch, subject.stem) if subject.detailed else None
+    made_with = json.dumps(subject.made_with, sort_keys=True)
+    return (subject.arch, subject.stem, made_with) if subject.detailed else None
 
 
 def _costs(
     subjects: Sequence[Subject], known: Mapping[tuple[str, bool], RecordedModel], image_size: int, machine: Machine
-) -> dict[tuple[str, str] | None, Cost]:
+) -> dict[tuple[str, ...] | None, Cost]:
     """One cost an architecture, as measured before or now, all that are new in turn."""
-    costs: dict[tuple[str, str] | None, Cost] = {}
-    new: dict[tuple[str, str], Subject] = {}
+    costs: dict[tuple[str, ...] | None, Cost] = {}
+    new: dict[tuple[str, ...], Subject] = {}
     for subject in subjects:
         architecture, found = _architecture(subject), known.get((made_by(subject), subject.detailed))
         if architecture is None:
@@ -195,7 +198,14 @@ def _sample(total: int, most: int) -> NDArray[np.int64]:
 def made_by(subject: Subject) -> str:
     """Digest of all that the outputs of a network depend on beside the images."""
     taps = list(subject.taps) if subject.taps else None
-    parts = [subject.weights_hash, subject.arch, subject.stem, taps, sorted(subject.projections or {})]
+    parts: list[object] = [
+        subject.weights_hash,
+        subject.arch,
+        subject.stem,
+        taps,
+        sorted(subject.projections or {}),
+    ]
+    parts += [dict(subject.made_with)] if subject.made_with else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -215,8 +225,9 @@ def _record_one(
     cost: Cost | None,
 ) -> RecordedModel:
     model = subject.build().eval()
-    layers = blocks_of(model) or list(subject.taps or ())
-    taps = list(subject.taps or default_taps(model))
+    size = data.settings.image_size
+    taps = list(subject.taps or default_taps(model, size))
+    layers = blocks_of(model, size) or taps
     names = list(dict.fromkeys([*layers, *taps]))
     tapped = machine.place(TappedModel(model, names)).eval()
     positions = [names.index(tap) for tap in taps]

@@ -118,6 +118,7 @@ def _subject(
         history=job.history(),
         build=partial(experiment.trained, network, job),
         stem=network.stem,
+        made_with=experiment.made_with(network),
         projections=load(projections) if projections and projections.exists() else None,
         stage1=aligned.history() if aligned else (),
     )
@@ -185,6 +186,7 @@ def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> l
                 [],
                 build,
                 network.stem,
+                experiment.made_with(network),
             )
         )
     return subjects

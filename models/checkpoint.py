@@ -6,6 +6,7 @@ import hashlib
 import os
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errors import UserError, warn
+from errors import UserError, note, warn
 from files import ARCHIVE_ERRORS, write_atomically
+
+COUNTERS = ("total_ops", "total_params")  # which profilers register as buffers
+NAMED = 3  # missing and unknown names that a message holds
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Atomically write a dict of tensors and plain values."""
-    write_atomically(path, lambda file: torch.save(dict(content), file))
+    """Atomically write a dict of tensors and plain values; a state dict of torch's keeps its metadata."""
+    plain = content if isinstance(content, OrderedDict) else dict(content)
+    write_atomically(path, lambda file: torch.save(plain, file))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -103,6 +108,8 @@ def load_newest(path: Path) -> tuple[dict[str, Any], Path]:
 def load_weights(model: nn.Module, path: Path, arch: str) -> None:
     """Fill `model` from a state dict, plain or under the key `state_dict`, `model` or `model_state_dict`.
 
+    A prefix that all names share and the counters that profilers leave are dropped with a word.
+
     Raises:
         UserError: a file that cannot be read, whose names or shapes are not those of the model, or whose values no
             network works with.
@@ -111,17 +118,60 @@ def load_weights(model: nn.Module, path: Path, arch: str) -> None:
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content.get(key), dict):
             content = content[key]
-    tensors = [
-        (str(name).removeprefix("module."), part) for name, part in content.items() if isinstance(part, Tensor)
-    ]
-    weights = dict(tensors)
-    problem = _odd(tensors) or _misfit(model.state_dict(), weights)
+    pairs = [(str(name), part) for name, part in content.items() if isinstance(part, Tensor)]
+    weights = _without_prefix(_without_counters(dict(pairs), model, path), model, path)
+    problem = _odd(pairs) or _misfit(model.state_dict(), weights)
     if problem:
         raise UserError(f"{path} does not fit {arch}: {problem}; give the architecture it was made with")
     unsound = _unsound(model.state_dict(), weights)
     if unsound:
         raise UserError(f"{path}: {unsound}; no network works with these weights")
-    model.load_state_dict(weights)
+    model.load_state_dict(_with_metadata(weights, content, model))
+
+
+def _without_counters(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+    wanted = model.state_dict()
+    counters = [name for name in tensors if name.rpartition(".")[2] in COUNTERS and name not in wanted]
+    if counters:
+        note(f"{path}: left out a profiler's counters ({len(counters)} of {', '.join(COUNTERS)})")
+    return {name: value for name, value in tensors.items() if name not in counters}
+
+
+def _without_prefix(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The same under the names that follow what all of them start with, where the network's own do not."""
+    own, dropped, names = set(model.state_dict()), "", list(tensors)
+    while names and not own & set(names):
+        first = f"{names[0].partition('.')[0]}."
+        if not all(name.startswith(first) for name in names) or any(name.startswith(first) for name in own):
+            break
+        dropped, names = dropped + first, [name.removeprefix(first) for name in names]
+    if not own & set(names):
+        return tensors
+    if dropped:
+        note(f"{path}: left out {dropped!r}, with which all its names begin")
+    return dict(zip(names, tensors.values(), strict=True))
+
+
+def _with_metadata(weights: dict[str, Tensor], given: object, model: nn.Module) -> OrderedDict[str, Tensor]:
+    """Weights whose names and shapes are the network's, so that its modules read them as of a version that has
+    those: the file's, or the network's own where whoever wrote the file left it out."""
+    loaded: Any = OrderedDict(weights)
+    own = model.state_dict()
+    same_names = isinstance(given, OrderedDict) and list(given) == list(weights)
+    loaded._metadata = getattr(given if same_names else own, "_metadata", getattr(own, "_metadata", None))
+    complete: OrderedDict[str, Tensor] = loaded
+    return complete
+
+
+def copy_of(model: nn.Module) -> OrderedDict[str, Tensor]:
+    """A network's state dict on the CPU, contiguous, sharing no memory, with its metadata."""
+    state: Any = model.state_dict()
+    copied: Any = OrderedDict(
+        (name, tensor.detach().to("cpu", copy=True).contiguous()) for name, tensor in state.items()
+    )
+    copied._metadata = state._metadata
+    complete: OrderedDict[str, Tensor] = copied
+    return complete
 
 
 def _odd(tensors: Sequence[tuple[str, Tensor]]) -> str:
@@ -129,7 +179,7 @@ def _odd(tensors: Sequence[tuple[str, Tensor]]) -> str:
     names = [name for name, _ in tensors]
     for name, tensor in tensors:
         if names.count(name) > 1:
-            return f"{name} stands twice, with and without module."
+            return f"{name} stands twice"
         plain = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
         if not plain:
             return f"{name} is no plain tensor of numbers"
@@ -140,7 +190,8 @@ def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     missing = [name for name in wanted if name not in given]
     strange = [name for name in given if name not in wanted]
     if missing or strange:
-        examples = [f"lacks {name}" for name in missing[:1]] + [f"has {name}" for name in strange[:1]]
+        examples = [f"lacks {', '.join(missing[:NAMED])}"] if missing else []
+        examples += [f"has {', '.join(strange[:NAMED])}"] if strange else []
         return f"it {' and '.join(examples)} ({len(missing)} missing, {len(strange)} unknown)"
     for name, tensor in wanted.items():
         if tensor.shape != given[name].shape:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from files import write_atomically
-from models.checkpoint import load, save
+from models.checkpoint import copy_of, load, save
 
 INPUT, OUTPUT = "rgb_uint8", "logits"
 WEIGHTS, SAFETENSORS = "model.pt", "model.safetensors"
@@ -81,7 +81,7 @@ def for_deployment(network: nn.Module) -> nn.Module:
 
 def write_weights(network: nn.Module, path: Path) -> None:
     """Write a plain state dict."""
-    save(path, {name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    save(path, copy_of(network))
 
 
 def write_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:

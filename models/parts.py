@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.taps import TappedModel, blocks_of, default_taps, on_tap
-from models.zoo import classifier
+from models.heads import classifier
+from models.structure import blocks_of
+from models.taps import TappedModel, default_taps, on_tap
 
 Trained = Literal["head", "last_block", "all"]
 
@@ -31,7 +32,7 @@ def part_of(model: nn.Module, trained: Trained, taps: Sequence[str] | None, imag
     """The head, the head and the last block, or all of a network.
 
     The last block is all that stands behind the block before the last: the last block itself, and layers
-    between it and the head, as mobilenets have them. Without residual blocks it is all behind the shallower tap.
+    between it and the head, as mobilenets have them. Without blocks it is all behind the shallower tap.
 
     Raises:
         UserError: `last_block` where nothing stands between that place and the head.
@@ -41,8 +42,8 @@ def part_of(model: nn.Module, trained: Trained, taps: Sequence[str] | None, imag
         return Part(list(model.parameters()), [model])
     if trained == "head":
         return Part(list(head.parameters()), [head])
-    blocks = blocks_of(model)
-    start = blocks[-2] if len(blocks) > 1 else (taps or default_taps(model))[0]
+    blocks = blocks_of(model, image_size)
+    start = blocks[-2] if len(blocks) > 1 else (taps or default_taps(model, image_size))[0]
     before = depends_on(model, [start], image_size)
     own = {id(parameter) for parameter in head.parameters()}
     behind = [p for p in depends_on(model, [], image_size) if id(p) not in {id(other) for other in before}]

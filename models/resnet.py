@@ -5,6 +5,9 @@ Letters: B batch, C channels, H x W map.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,9 +82,9 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def torchvision_resnet(name: str, weights: str | None, stem: str) -> TorchvisionResNet:
+def torchvision_resnet(name: str, weights: str | None, stem: str, options: Mapping[str, Any]) -> TorchvisionResNet:
     """torchvision's resnet `name`; stem "cifar" swaps the 7x7 stride-2 convolution and pooling for one 3x3."""
-    model: TorchvisionResNet = get_model(name, weights=weights)
+    model: TorchvisionResNet = get_model(name, weights=weights, **options)
     if stem == "cifar":
         model.conv1 = nn.Conv2d(3, 64, 3, 1, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

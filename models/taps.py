@@ -18,19 +18,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from errors import UserError, nearest
+from models.heads import classifier
 from models.machine import Machine
-from models.zoo import classifier
+from models.structure import stage_before
 
 INPUT = ":input"
-BLOCK_NAMES = (
-    "BasicBlock",
-    "Bottleneck",
-    "EncoderBlock",
-    "InvertedResidual",
-    "CNBlock",
-    "MBConv",
-    "FusedMBConv",
-)
 
 
 class Outputs(NamedTuple):
@@ -110,9 +102,10 @@ def on_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> Remo
 
 
 def pool(features: Any) -> Tensor:
-    """Average a map (B, C, H, W) over space or tokens (B, T, C) over tokens; (B, C) is copied.
+    """Average a map (B, C, H, W) or (B, H, W, C) over space or tokens (B, T, C) over tokens; (B, C) is copied.
 
-    The result stays as it is when the network goes on and changes `features` in place.
+    Images are square and so are their maps: channels come last where the sides in front of them are equal and the
+    last two numbers are not. The result stays as it is when the network goes on and changes `features` in place.
 
     Raises:
         UserError: features of any other rank, or what is no tensor (an attention's pair of outputs).
@@ -120,7 +113,8 @@ def pool(features: Any) -> Tensor:
     if not isinstance(features, Tensor):
         raise UserError(f"a tap gave a {type(features).__name__}, choose a module that gives one tensor")
     if features.dim() == 4:
-        return features.mean(dim=(2, 3))
+        first, second, third = features.shape[1:]
+        return features.mean(dim=(1, 2) if first == second != third else (2, 3))
     if features.dim() == 3:
         return features.mean(dim=1)
     if features.dim() == 2:
@@ -162,29 +156,25 @@ def check_order(model: nn.Module, taps: Sequence[str], image_size: int) -> None:
         raise UserError(f"taps [{', '.join(taps)}] are in the wrong order, write [{', '.join(reversed(taps))}]")
 
 
-def default_taps(model: nn.Module) -> list[str]:
-    """The end of the block before the last, and what the classifier reads: nothing of the features lies beyond.
+def default_taps(model: nn.Module, image_size: int) -> list[str]:
+    """The end of the block (or stage) before the last, and what the classifier reads: nothing of the features lies
+    beyond. `image_size` is the side in pixels of the images that the network is found out with.
 
     Raises:
-        UserError: a network without residual (or encoder) blocks, whose taps must be named.
+        UserError: a network of one stage, whose taps must be named, or that images do not go through.
     """
-    blocks = blocks_of(model)
-    if len(blocks) < 2:
+    before = stage_before(model, image_size)
+    if before is None:
         name = type(model).__name__
         raise UserError(
-            f"{name} has no residual blocks: name two modules with taps: [name, {default_deep_tap(model)}]"
+            f"{name} has no blocks or stages: name two modules with taps: [name, {default_deep_tap(model)}]"
         )
-    return [blocks[-2], default_deep_tap(model)]
+    return [before, default_deep_tap(model)]
 
 
 def default_deep_tap(model: nn.Module) -> str:
     """What the classifier reads."""
     return f"{classifier(model)[0]}{INPUT}"
-
-
-def blocks_of(model: nn.Module) -> list[str]:
-    """Names of all residual (or encoder) blocks in the order of the network."""
-    return [name for name, module in model.named_modules() if type(module).__name__ in BLOCK_NAMES]
 
 
 @torch.no_grad()

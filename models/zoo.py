@@ -1,84 +1,73 @@
-"""Networks by name: `build_model` makes one, `classifier` finds its last linear layer."""
+"""Networks by name: `build_model` makes one, ready to be read at its taps and trained by parts."""
 
 from __future__ import annotations
 
 import urllib.error
+from collections.abc import Mapping
+from typing import Any
 
 import torchvision.models
-from torch import nn
-from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
+from torch import Tensor, nn
+from torchvision.models import get_model, list_models
 
-from errors import UserError, nearest
+from errors import UserError, warn
+from models.foreign import TIMM, is_own, logits_alone, own_model, refuse_taken, timm_model
+from models.heads import classifier, name_classifier, outputs_of, replace_classifier
+from models.published import published, unknown
 from models.resnet import CIFAR_RESNETS, CifarResNet, torchvision_resnet
+from models.sizes import Weightless
+from models.structure import last_layer, reason, send
 
 STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # those that `stem` applies to
+SIZED = {"vit_": "image_size", "maxvit_": "input_size"}  # torchvision's that must know the side of their input
+AUXILIARY = (
+    "googlenet",
+    "inception_v3",
+)  # torchvision's with auxiliary classifiers, which nothing here trains
+NO_OPTIONS: Mapping[str, Any] = {}
 
 
 def build_model(
-    arch: str, num_classes: int, *, stem: str = "cifar", weights: str | None = None, image_size: int = 32
+    arch: str,
+    num_classes: int,
+    *,
+    stem: str = "cifar",
+    weights: str | None = None,
+    image_size: int = 32,
+    options: Mapping[str, Any] = NO_OPTIONS,
 ) -> nn.Module:
     """Make a classifier whose input is (B, 3, image_size, image_size) and whose output is (B, num_classes).
 
     Args:
-        arch: a CIFAR resnet of `models/resnet.py` or any torchvision classifier's name.
-        num_classes: outputs; the last linear layer of a torchvision model is replaced where it has another number.
+        arch: a CIFAR resnet of `models/resnet.py`, any torchvision classifier's name, timm/NAME, or
+            package.module:callable.
+        num_classes: outputs; the classifier of a torchvision model is replaced where it has another number.
         stem: "cifar" or "imagenet", for torchvision's resnets only.
-        weights: torchvision weight name such as "DEFAULT", or None for random weights.
+        weights: published weights by name such as "DEFAULT", or None for random weights.
         image_size: side of the input, handed to models that must know it (vision transformers).
+        options: further arguments of the network's class or function.
 
     Raises:
-        UserError: an unknown name, weights that do not exist or cannot be downloaded.
+        UserError: an unknown name, weights that do not exist or cannot be downloaded, a network that is none.
     """
     if weights is not None:
-        find_weights(arch, weights)
+        published(arch, weights)
     if arch in CIFAR_RESNETS:
+        if options:
+            raise UserError(f"arch_options: {arch} takes none, remove the key")
         depth, channels = CIFAR_RESNETS[arch]
         return CifarResNet(depth, channels, num_classes)
+    if arch.startswith(TIMM):
+        model = timm_model(arch, num_classes, weights is not None, image_size, options)
+        return _foreign(model, arch, num_classes, image_size)
+    if is_own(arch):
+        model = own_model(arch, num_classes, image_size, options)
+        return _foreign(model, arch, num_classes, image_size)
     if arch not in list_models(module=torchvision.models):
-        raise UserError(_unknown(arch))
-    try:
-        model = _torchvision_model(arch, stem, weights, image_size)
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"{arch} with weights {weights!r} at image_size {image_size}: {error}") from None
-    except (urllib.error.URLError, OSError) as error:
-        raise UserError(
-            f"weights {weights!r} of {arch} could not be downloaded ({error}); give a local file as checkpoint"
-        ) from None
-    head_name, head = classifier(model)
-    if head.out_features != num_classes:
-        parent = model.get_submodule(head_name.rpartition(".")[0])
-        setattr(parent, head_name.rpartition(".")[2], nn.Linear(head.in_features, num_classes))
+        raise UserError(unknown(arch))
+    model = _torchvision_model(arch, stem, weights, image_size, options)
+    replace_classifier(model, num_classes)
     return model
-
-
-def find_weights(arch: str, weights: str) -> WeightsEnum:
-    """torchvision's entry for pretrained weights, nothing downloaded; `weights` such as "DEFAULT".
-
-    Raises:
-        UserError: weights that are not published for `arch`.
-    """
-    if arch in CIFAR_RESNETS:
-        raise UserError(f"weights {weights}: {arch} has no published weights, remove the key")
-    try:
-        published = get_model_weights(arch)
-    except ValueError:
-        raise UserError(_unknown(arch)) from None
-    name = weights.rpartition(".")[2]
-    if name not in published.__members__:
-        raise UserError(f"weights {weights}: {arch} has {', '.join(published.__members__)}")
-    return published[name]
-
-
-def classifier(model: nn.Module) -> tuple[str, nn.Linear]:
-    """The last linear layer of a network and its dotted name: what stage 2 calls the head.
-
-    Raises:
-        UserError: the network has no linear layer.
-    """
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise UserError(f"{type(model).__name__} ends in no linear layer, choose another arch")
-    return linear[-1]
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -86,20 +75,75 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _unknown(arch: str) -> str:
-    return f"unknown arch {arch!r}{nearest(arch, [*CIFAR_RESNETS, *list_models(module=torchvision.models)])}"
+def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> nn.Module:
+    """A network from elsewhere that gives logits (B, num_classes), its classifier known.
 
-
-def _torchvision_model(arch: str, stem: str, weights: str | None, image_size: int) -> nn.Module:
-    if arch in ("googlenet", "inception_v3"):
-        raise ValueError("it returns auxiliary outputs in training, which no objective here uses")
-    if arch.startswith("swin"):
-        raise ValueError("its maps are channels-last, which taps do not read")
-    model: nn.Module
-    if arch in STEMMED:
-        model = torchvision_resnet(arch, weights, stem)
-    elif arch.startswith("vit_"):
-        model = get_model(arch, weights=weights, image_size=image_size)
-    else:
-        model = get_model(arch, weights=weights)
+    Raises:
+        UserError: it gives something else.
+    """
+    logits_alone(model)
+    try:
+        given = send(model, 2, image_size)[1]
+    except Exception as error:  # code of one's own may raise anything
+        raise UserError(
+            f"arch {arch}: images of {image_size} pixels do not go through it: {reason(error)} (a large network "
+            "is followed on torch's meta device: its tensors must be parameters or buffers)"
+        ) from error
+    if not isinstance(given, Tensor):
+        raise UserError(
+            f"arch {arch} gives a {type(given).__name__}: give the logits (B, classes), or an object with .logits"
+        )
+    if given.shape != (2, num_classes):
+        raise UserError(
+            f"arch {arch} gives {tuple(given.shape)} for 2 images where (2, {num_classes}) is wanted, one logit a "
+            "class: take num_classes as an argument, or set the number with arch_options"
+        )
+    last = last_layer(model, image_size)
+    if last is not None and last != classifier(model)[0]:
+        name_classifier(model, last)
+    name, head = classifier(model)
+    if outputs_of(head) != num_classes:
+        raise UserError(
+            f"arch {arch}: its last layer {name} gives {outputs_of(head)} numbers, "
+            f"not a logit for each of {num_classes} classes: end in a linear layer or a convolution"
+        )
     return model
+
+
+def _torchvision_model(
+    arch: str, stem: str, weights: str | None, image_size: int, options: Mapping[str, Any]
+) -> nn.Module:
+    refuse_taken(arch, options)
+    given = dict(options)
+    for prefix, name in SIZED.items():
+        if arch.startswith(prefix):
+            given[name] = image_size if name == "image_size" else (image_size, image_size)
+    if arch in AUXILIARY and weights is None:
+        given = {"aux_logits": False, "init_weights": True} | given
+    model: nn.Module
+    try:
+        if arch in STEMMED:
+            model = torchvision_resnet(arch, weights, stem, given)
+        else:
+            model = get_model(arch, weights=weights, **given)
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(
+            f"weights {weights!r} of {arch} could not be downloaded ({error}); give a local file as checkpoint"
+        ) from None
+    except TypeError as error:
+        raise UserError(f"arch_options of {arch}: {error}") from None
+    except (ValueError, KeyError, AssertionError) as error:
+        raise UserError(f"{arch} with weights {weights!r} at image_size {image_size}: {error}") from None
+    if arch not in STEMMED:
+        _warn_of_idle(arch, given, options, model)
+    return logits_alone(model) if arch in AUXILIARY else model
+
+
+def _warn_of_idle(arch: str, given: Mapping[str, Any], options: Mapping[str, Any], model: nn.Module) -> None:
+    """Some of torchvision's networks take any name and leave what they do not know alone."""
+    for name in options:
+        rest = {key: value for key, value in given.items() if key != name}
+        with Weightless():
+            without = get_model(arch, weights=None, **rest)
+        if repr(without) == repr(model):
+            warn(f"arch_options: {name}={options[name]!r} changes nothing of {arch}: is the name right?")

@@ -22,6 +22,7 @@ from dataset.images import Batch, ImageTensors
 from dataset.loader import imageless_batches, steps_per_epoch, training_batches
 from dataset.prepare import TrainingData
 from errors import UserError, finish_first
+from models.checkpoint import copy_of
 from models.machine import Machine
 from training import distributed
 from training.divergence import Place, refuse_divergence, refuse_infinite, told_where
@@ -282,5 +283,4 @@ def _better(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -
     value = measures.get("val_top1")
     if value is None or (best is not None and value <= best["val_top1"]):
         return best
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    return {"epoch": measures["epoch"], "val_top1": value, "model": weights}
+    return {"epoch": measures["epoch"], "val_top1": value, "model": copy_of(model)}

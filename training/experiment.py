@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,11 @@ from configs.schema import Config
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from models.checkpoint import load_weights
+from models.foreign import code_of
+from models.inputs import InputFormat, adapt, as_values
 from models.machine import Machine
+from models.published import published
+from models.sizes import build_for
 from models.taps import TappedModel, default_taps
 from models.zoo import build_model
 from training.engine import seed_everything
@@ -47,17 +52,65 @@ class Experiment:
         return self.folder.job(stage2(seed, self.variant))
 
     def build(self, network: Network, pretrained: bool = True) -> nn.Module:
-        """A network for this data set on the CPU, with random weights or those of torchvision that are named.
+        """A network for this data set on the CPU, with random weights or the published ones that are named.
 
         pretrained: whether `network.weights` count; not where other weights are loaded over them.
         """
-        return build_model(
+        seen = self.input_of(network)
+        return self._build(network, network.weights if pretrained else None, seen, seen.size)
+
+    def build_checked(self, network: Network) -> nn.Module:
+        """The same with random weights, after a look whether images of its size go through it.
+
+        Raises:
+            UserError: they do not; the message names the smallest size that works.
+        """
+        seen = self.input_of(network)
+        return build_for(lambda size: self._build(network, None, replace(seen, size=size), size), seen.size)
+
+    def input_of(self, network: Network) -> InputFormat:
+        """Size and normalisation of the images that a network reads: its own, its weights', or the data's."""
+        data = self._data_input()
+        made_for = None if network.weights is None else published(network.arch, network.weights)
+        mean, std, size = data.mean, data.std, data.size
+        if isinstance(network.mean, list) and isinstance(network.std, list):
+            mean, std = as_values(network.mean), as_values(network.std)
+        elif network.mean is None and made_for is not None:
+            mean, std = as_values(made_for.mean), as_values(made_for.std)
+        if network.image_size == "weights" and made_for is not None:
+            size = made_for.size
+        elif isinstance(network.image_size, int):
+            size = network.image_size
+        return InputFormat(size, mean, std)
+
+    def made_with(self, network: Network) -> dict[str, Any]:
+        """What a network gives depends on beside its arch, its weights and the images, as plain values for an
+        identity: empty for a network by name alone that reads images as the data have them."""
+        parts: dict[str, Any] = {}
+        if network.arch_options:
+            parts["options"] = network.arch_options
+        if code := code_of(network.arch):
+            parts["code"] = code
+        seen = self.input_of(network)
+        if seen != self._data_input():
+            parts["input"] = [seen.size, list(seen.mean), list(seen.std)]
+        return parts
+
+    def _data_input(self) -> InputFormat:
+        data = self.data
+        mean, std = as_values(data.mean.tolist()), as_values(data.std.tolist())
+        return InputFormat(self.config.data.image_size, mean, std)
+
+    def _build(self, network: Network, weights: str | None, seen: InputFormat, size: int) -> nn.Module:
+        model = build_model(
             network.arch,
             self.data.num_classes,
             stem=network.stem,
-            weights=network.weights if pretrained else None,
-            image_size=self.config.data.image_size,
+            weights=weights,
+            image_size=size,
+            options=network.arch_options,
         )
+        return adapt(model, self._data_input(), seen)
 
     def new_student(self, seed: int) -> nn.Module:
         """The student as every method with this seed starts from, on the device."""
@@ -80,7 +133,8 @@ class Experiment:
 
     def tapped(self, model: nn.Module, network: Network) -> TappedModel:
         """A network that also gives its taps: those of the config, or `default_taps`."""
-        return self.machine.place(TappedModel(model, network.taps or default_taps(model)))
+        taps = network.taps or default_taps(model, self.config.data.image_size)
+        return self.machine.place(TappedModel(model, taps))
 
 
 def open_experiment(

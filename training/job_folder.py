@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import in_one_line, write_text
-from models.checkpoint import file_hash, load_newest, previous_of, save, save_and_keep
+from models.checkpoint import copy_of, file_hash, load_newest, previous_of, save, save_and_keep
 from training import distributed
 from training.events import Events, events_in
 from training.history import checked_history
@@ -211,7 +211,7 @@ class JobFolder:
     def finish(self, model: nn.Module, result: Mapping[str, Any]) -> None:
         """Write the weights, then the result, and drop the checkpoint."""
         self.path.mkdir(parents=True, exist_ok=True)
-        save(self.model, {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+        save(self.model, copy_of(model))
         others = [self.path / name for name in (METRICS, PROJECTIONS) if (self.path / name).exists()]
         digests = {path.name: file_hash(path) for path in others}
         complete = {**result, "model_sha256": file_hash(self.model), "files": digests}

@@ -14,9 +14,10 @@ from configs import schema
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.kd import cross_entropy, distillation_terms
+from models.heads import classifier
 from models.machine import Machine
 from models.parts import Part, part_of
-from models.zoo import classifier
+from models.structure import reads_features
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
@@ -159,11 +160,11 @@ def _objective(
     settings = config.kd
     outputs = teacher.outputs if teacher is not None and settings.alpha > 0 else None
     part = part_of(model, settings.train, config.student.taps, config.data.image_size)
-    if settings.train != "head":
+    if settings.train != "head" or not reads_features(model, config.data.image_size):
         return Distillation(model, outputs, part, settings, data, machine, weights=weights)
     own = settings.features == "teacher" and config.shortcut.pairs == "same"  # the teacher's, of the same images
     known = teacher.features if teacher is not None and own else None
     features = FrozenFeatures(model, data, machine, views_kept(config), known)
     if teacher is not None and settings.head == "teacher":
-        return Projection(model, features, teacher.features, teacher.head, machine, weights)
+        return Projection(model, features, teacher.features, teacher.linear_head, machine, weights)
     return Distillation(model, outputs, part, settings, data, machine, features, weights)

@@ -13,8 +13,9 @@ from configs.schema import CRD, KD, Config
 from dataset.loader import steps_per_epoch
 from errors import UserError, warn
 from models.parts import share_of, untrained_by_both
+from models.structure import reads_features
 from models.taps import TappedModel, check_order, default_deep_tap, default_taps
-from models.zoo import count_parameters, find_weights
+from models.zoo import count_parameters
 from training import distributed
 from training.baselines import train_baseline
 from training.crd import train_stage1
@@ -127,15 +128,14 @@ def _check_networks(experiment: Experiment) -> tuple[TappedModel, TappedModel]:
     """
     config, tapped = experiment.config, []
     for title, network in (("teacher", config.teacher), ("student", config.student)):
-        if network.weights is not None:
-            find_weights(network.arch, network.weights)
-        model = experiment.build(network, pretrained=False)
         try:
-            taps = network.taps or default_taps(model)
+            model = experiment.build_checked(network)
+            taps = network.taps or default_taps(model, config.data.image_size)
             check_order(model, taps, config.data.image_size)
         except UserError as error:
             raise UserError(f"{title}: {error}") from None
         tapped.append(TappedModel(model, taps))
+    _check_vectors(config, tapped)
     sizes = [count_parameters(model) for model in tapped]
     if sizes[1] > sizes[0]:
         warn(
@@ -143,6 +143,20 @@ def _check_networks(experiment: Experiment) -> tuple[TappedModel, TappedModel]:
             f"{config.teacher.arch} with {sizes[0]:,}: are teacher.arch and student.arch the wrong way round?"
         )
     return tapped[0], tapped[1]
+
+
+def _check_vectors(config: Config, models: list[TappedModel]) -> None:
+    """Raise `UserError` where a projector is asked for and a classifier reads no vector that it could give."""
+    wanted = [name for name in ("", *config.variants) if _projects(config.variant(name) if name else config)]
+    for model in models if wanted else ():
+        if not reads_features(model.model, config.data.image_size):
+            key = f"variants.{wanted[0]}.kd.head" if wanted[0] else "kd.head"
+            name = type(model.model).__name__
+            raise UserError(f"{key}: teacher needs linear classifiers of vectors, which {name} has not: use new")
+
+
+def _projects(config: Config) -> bool:
+    return config.kd.head == "teacher"
 
 
 def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, student: TappedModel) -> None:
@@ -191,7 +205,7 @@ def _check_trained(experiment: Experiment) -> None:
     if config.student.allow_untrained or config.kd.features != "stage1":
         return
     model = experiment.build(config.student, pretrained=False)
-    named = config.student.taps or default_taps(model)
+    named = config.student.taps or default_taps(model, config.data.image_size)
     weights = (config.crd.lambda_penultimate, config.crd.lambda_last)
     taps = [tap for tap, weight in zip(named, weights, strict=True) if weight > 0]
     left = untrained_by_both(model, taps, config.kd.train, config.data.image_size)

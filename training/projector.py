@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.images import Batch
+from models.heads import as_linear, classifier
 from models.machine import Machine
-from models.zoo import classifier
 from training.engine import Measures, Objective, Term, top1_of
 from training.features import FrozenFeatures
 from training.weights import of_batch
@@ -47,7 +47,7 @@ class Projection(Objective):
         self.features, self.targets = features, targets
         self.image_weights = weights
         self.head = head.requires_grad_(False)
-        width = classifier(model)[1].in_features
+        width = as_linear(classifier(model)[1]).in_features
         self.projector = nn.Linear(width, head.in_features).to(machine.device)
 
     def train(self, mode: bool = True) -> Projection:
@@ -62,7 +62,7 @@ class Projection(Objective):
         return {"mse": Term(mse, 1.0), "top1": Term(top1)}
 
     def measure(self) -> Measures:
-        own = classifier(self.model)[1]
+        own = as_linear(classifier(self.model)[1])
         fold(self.projector, self.head, own)
         return self.features.evaluate(own)
 

@@ -7,13 +7,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from configs.networks import Teacher
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from errors import UserError, warn
 from losses.kd import cross_entropy
 from models.checkpoint import file_hash, load_weights
+from models.foreign import TIMM
 from models.machine import Machine
-from models.zoo import STEMMED, find_weights
+from models.published import published
+from models.zoo import STEMMED
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
@@ -133,12 +136,11 @@ def is_given(experiment: Experiment) -> bool:
 
 
 def _usable_as_is(experiment: Experiment) -> bool:
-    """Whether torchvision's weights fill the whole network: these classes, and the stem they were trained with."""
+    """Whether published weights fill the whole network: these classes, and the stem they were trained with."""
     settings = experiment.config.teacher
     if settings.weights is None:
         return False
-    weights = find_weights(settings.arch, settings.weights)
-    same_classes = len(weights.meta["categories"]) == experiment.data.num_classes
+    same_classes = published(settings.arch, settings.weights).classes == experiment.data.num_classes
     return same_classes and not (settings.arch in STEMMED and settings.stem == "cifar")
 
 
@@ -152,14 +154,19 @@ def _given_teacher(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
     if settings.weights is None:
         raise UserError(
             "there is no teacher: train one with --phase teacher, name a file with --set teacher.checkpoint=FILE, "
-            "or torchvision's with --set teacher.weights=DEFAULT"
+            "or published weights with --set teacher.weights=DEFAULT"
         )
     if not _usable_as_is(experiment):
         raise UserError(
             f"teacher.weights {settings.weights} leave the stem or the {experiment.data.num_classes}-class head "
             "untrained: fine-tune them first with --phase teacher (or use teacher.stem=imagenet)"
         )
-    return experiment.build(settings), {"source": f"torchvision {settings.arch} {settings.weights}"}
+    return experiment.build(settings), {"source": _source_of(settings)}
+
+
+def _source_of(settings: Teacher) -> str:
+    library = "" if settings.arch.startswith(TIMM) else "torchvision "
+    return f"{library}{settings.arch} {settings.weights}"
 
 
 def _take_over(experiment: Experiment) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from configs.schema import Config
 from dataset.images import Batch
 from dataset.loader import view_batches
+from models.heads import Head, as_linear, classifier
 from models.taps import Outputs, TappedModel, head_inputs
-from models.zoo import classifier
 from training.experiment import Experiment
 from training.features import ViewCache
 from training.job_name import stage2
@@ -30,13 +30,18 @@ class TeacherSide:
 
     outputs: TeacherOutputs
     features: Callable[[Batch], Tensor]  # (B, D) that `head` reads
-    head: nn.Linear
+    head: Head
+
+    @property
+    def linear_head(self) -> nn.Linear:
+        """Raises `UserError` for a convolution."""
+        return as_linear(self.head)
 
 
 class WithHead:
     """A teacher's outputs with the logits of another classifier, which reads its last tap."""
 
-    def __init__(self, outputs: TeacherOutputs, head: nn.Linear) -> None:
+    def __init__(self, outputs: TeacherOutputs, head: Head) -> None:
         self.outputs, self.head = outputs, head
 
     @torch.no_grad()

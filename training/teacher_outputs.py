@@ -139,7 +139,7 @@ def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: b
 
 def _key(experiment: Experiment, teacher: TappedModel) -> str:
     data, settings = experiment.data, experiment.config.data
-    parts = {
+    parts: dict[str, object] = {
         "teacher": weights_hash(teacher),
         "taps": teacher.taps,
         "data": data.fingerprint,
@@ -147,6 +147,7 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
         "normalisation": [data.mean.tolist(), data.std.tolist()],
         "bfloat16": experiment.machine.bfloat16,
     }
+    parts |= experiment.made_with(experiment.config.teacher)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -36,7 +36,7 @@ def facts_of(
         "arch": network.arch,
         "parameters": count_parameters(model.network),
         "classes": experiment.data.classes,
-        "taps": list(network.taps or default_taps(model.network)),
+        "taps": list(network.taps or default_taps(model.network, model.preprocessing.image_size)),
         "accuracy": {"top1": top1, "images": len(experiment.data.test), "of": "test images, float32"},
         "teacher": None if teacher is None else {"arch": teacher.arch, "weights": teacher.weights_hash},
         "weights": subject.weights_hash,

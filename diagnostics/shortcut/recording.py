@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,10 @@ from diagnostics.recording import History, Subject
 from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
 from diagnostics.shortcut.measures import Shown
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
+from models.heads import classifier
 from models.machine import Machine
+from models.structure import reads_features
 from models.taps import head_inputs
-from models.zoo import classifier
 
 TAPS = ("penultimate", "last")
 ALIGNMENT = ("cosine_last", "explained_last")  # the same of stage 1
@@ -115,10 +117,11 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
     logits: dict[str, HeldOutLogits | None] = {}
     for subject in subjects:
         model = subject.build().eval()
-        head = classifier(model)[1]
+        vectors = reads_features(model, data.settings.image_size)
+        head = classifier(model)[1] if vectors else nn.Identity()
         key = _trunk_hash(model, head)
         if key not in answers:
-            answers[key] = _Answers(shows, model, machine)
+            answers[key] = _Answers(shows, model, machine, vectors)
         shown, plain = answers[key].of(head)
         predictions.append(shown)
         clean.extend([] if plain is None else [plain])
@@ -192,52 +195,56 @@ class _Shows:
 
 
 class _Answers:
-    """What a network's classifier reads of every show, and what a probe reads there."""
+    """What a network's classifier reads of every show, and what a probe reads there.
 
-    def __init__(self, shows: _Shows, model: nn.Module, machine: Machine) -> None:
+    vectors: whether it reads vectors. Of other networks the logits are kept, and there is nothing for a probe.
+    """
+
+    def __init__(self, shows: _Shows, model: nn.Module, machine: Machine, vectors: bool) -> None:
         self.shows, self.machine = shows, machine
+        self.read = partial(head_inputs if vectors else _logits, model, machine=machine)
         test, rest = shows.data.test, range(shows.cues.shape[1])
 
         def features(column: int | None) -> Tensor:
             pixels = shows.images(column).split(BATCH)
-            return torch.cat([head_inputs(model, normalise(p, test.mean, test.std), machine) for p in pixels])
+            return torch.cat([self.read(normalise(p, test.mean, test.std)) for p in pixels])
 
         self.columns = [features(column) for column in rest]  # J times (n, D)
         self.clean = None if shows.own else features(None)  # (n, D)
-        self.decoding = self._decoding(model)
+        self.decoding = self._decoding() if vectors else None
         data = shows.data
-        self.drawn, self.balanced = (self._of_images(model, part) for part in (data.held_out, data.balanced))
+        self.drawn, self.balanced = (self._of_images(part) for part in (data.held_out, data.balanced))
 
-    def of(self, head: nn.Linear) -> tuple[Array, Array | None]:
+    def of(self, head: nn.Module) -> tuple[Array, Array | None]:
         """Predictions (n, J) and (n,) of a classifier."""
         columns = [self._classes(head, part) for part in self.columns]
         shown = np.stack(columns, axis=1) if columns else np.empty((len(self.shows.labels), 0), np.int16)
         return shown, None if self.clean is None else self._classes(head, self.clean)
 
-    def held_out(self, head: nn.Linear) -> HeldOutLogits | None:
+    def held_out(self, head: nn.Module) -> HeldOutLogits | None:
         """Logits of a classifier on the held-out images; None without any."""
         if self.drawn is None:
             return None
         with self.machine.autocast():
             return HeldOutLogits(head(self.drawn), None if self.balanced is None else head(self.balanced))
 
-    def _of_images(self, model: nn.Module, images: ImageTensors | None) -> Tensor | None:
+    def _of_images(self, images: ImageTensors | None) -> Tensor | None:
         if images is None:
             return None
-        return torch.cat([head_inputs(model, batch.images, self.machine) for batch in images.batches(BATCH)])
+        return torch.cat([self.read(batch.images) for batch in images.batches(BATCH)])
 
-    def _classes(self, head: nn.Linear, features: Tensor) -> Array:
+    def _classes(self, head: nn.Module, features: Tensor) -> Array:
         with self.machine.autocast():
             predicted: Tensor = head(features).argmax(dim=1)
         return predicted.cpu().numpy().astype(np.int16)
 
-    def _decoding(self, model: nn.Module) -> Decoding | None:
+    def _decoding(self) -> Decoding | None:
         """How well cue and label are read off the features, with images on which the two are independent."""
         shows, images = self.shows, self.shows.learned
         if images is None or images.cues is None:
             return None
         chosen = torch.randperm(len(images), generator=generator(0))[:PROBE_IMAGES].to(images.device)
-        parts = [head_inputs(model, images.normalised(part), self.machine) for part in chosen.split(BATCH)]
+        parts = [self.read(images.normalised(part)) for part in chosen.split(BATCH)]
         train = torch.cat(parts).float().cpu().numpy()
         rows = torch.arange(len(shows.labels))
         test = torch.stack(self.columns)[shows.probed, rows].float().cpu().numpy()
@@ -248,7 +255,13 @@ class _Answers:
         )
 
 
-def _trunk_hash(model: nn.Module, head: nn.Linear) -> str:
+def _logits(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
+    with machine.autocast():
+        logits: Tensor = model(images)
+    return logits
+
+
+def _trunk_hash(model: nn.Module, head: nn.Module) -> str:
     """Of all weights but those of the classifier."""
     own = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
     digest = hashlib.sha256(type(model).__name__.encode())

@@ -307,3 +307,12 @@ def test_values_that_would_be_taken_for_others_are_refused(tmp_path: Path, text:
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         load_config(tmp_path / "c.yaml")
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_normalisation_of_its_data(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("teacher: {arch: resnet18, weights: DEFAULT}\nstudent: {arch: resnet8}\n", encoding="utf-8")
+    written = load_written(path)
+    assert (written.teacher.mean, written.teacher.std) == ("data", "data")
+    assert written.student.mean is None and load_config(path).teacher.mean is None
+    assert load_config(path, ["student.arch_options=null"]).student.arch_options == {}

@@ -11,7 +11,8 @@ from torch import nn
 
 from errors import UserError
 from files import write_atomically, write_text
-from models.checkpoint import file_hash, load, load_weights, save, weights_hash
+from models.checkpoint import copy_of, file_hash, load, load_weights, save, weights_hash
+from models.zoo import build_model
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path):
@@ -105,14 +106,56 @@ def test_state_dicts_are_accepted_as_people_save_them(tmp_path, wrap):
     assert all(torch.equal(target.state_dict()[name], value) for name, value in source.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "_orig_mod.module."])
+def test_a_prefix_of_all_names_and_counters_are_left_out_with_a_word(tmp_path, prefix, capsys):
+    source, target = network(), network()
+    content = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+    content |= {"total_ops": torch.zeros(1), f"{prefix}0.total_params": torch.zeros(1)}
+    path = tmp_path / f"{prefix}pt"
+    torch.save(content, path)
+    load_weights(target, path, "net")
+    assert weights_hash(target) == weights_hash(source)
+    told = capsys.readouterr().err
+    assert f"{path}: left out '{prefix}', with which all its names begin" in told
+    assert f"{path}: left out a profiler's counters (2 of" in told
+
+
+def test_a_prefix_that_the_network_has_itself_stays(tmp_path):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = network()
+
+    source, target = Wrapped(), Wrapped()
+    save(tmp_path / "weights.pt", source.state_dict())
+    load_weights(target, tmp_path / "weights.pt", "net")
+    assert weights_hash(target) == weights_hash(source)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_metadata_is_kept_so_that_mnasnet_can_be_loaded_again(tmp_path, plain):
+    # a state dict without versions is read as mnasnet's first, which had another stem
+    source, target = build_model("mnasnet0_5", 3), build_model("mnasnet0_5", 3)
+    content = copy_of(source)
+    assert content._metadata[""]["version"] == 2
+    save(tmp_path / "weights.pt", dict(content) if plain else content)
+    assert plain or load(tmp_path / "weights.pt")._metadata == source.state_dict()._metadata
+    load_weights(target, tmp_path / "weights.pt", "mnasnet0_5")
+    assert weights_hash(target) == weights_hash(source)
+    target.load_state_dict(copy_of(source))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (network(4).state_dict(), r"0.weight is (4, 2), not (3, 2)"),
-        (nn.Sequential(nn.Linear(2, 3)).state_dict(), "it lacks 1.weight (5 missing, 0 unknown)"),
+        (
+            nn.Sequential(nn.Linear(2, 3)).state_dict(),
+            "it lacks 1.weight, 1.bias, 1.running_mean (5 missing, 0 unknown)",
+        ),
         ({**network().state_dict(), "fc.bias": torch.ones(1)}, "it has fc.bias (0 missing, 1 unknown)"),
-        ({"other": torch.ones(1)}, "it lacks 0.weight and has other (7 missing, 1 unknown)"),
-        ({0: torch.ones(1)}, "it lacks 0.weight and has 0 (7 missing, 1 unknown)"),
+        ({"other": torch.ones(1)}, "it lacks 0.weight, 0.bias, 1.weight and has other (7 missing, 1 unknown)"),
+        ({0: torch.ones(1)}, "it lacks 0.weight, 0.bias, 1.weight and has 0 (7 missing, 1 unknown)"),
     ],
 )
 def test_a_misfit_is_named_in_one_line_and_changes_nothing(tmp_path, content, message):

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from errors import UserError
+from models.heads import classifier
 from models.parts import Trained, depends_on, modules_after, part_of, share_of, untrained_by_both
 from models.taps import default_taps
-from models.zoo import build_model, classifier
+from models.zoo import build_model
 
 VGG_TAPS = ["features.10", "features.20"]
 
@@ -39,7 +40,7 @@ def test_with_default_taps_both_stages_reach_every_parameter(arch: str, size: in
     # With the last block's end as the deeper tap 56 % of shufflenet_v2_x0_5 and 42 % of mobilenet_v3_small stayed
     # at their initial values.
     model = network(arch, size)
-    assert untrained_by_both(model, default_taps(model), trained, size) == []
+    assert untrained_by_both(model, default_taps(model, size), trained, size) == []
 
 
 def test_a_named_tap_that_leaves_parameters_out_is_measured() -> None:
@@ -53,7 +54,7 @@ def test_a_named_tap_that_leaves_parameters_out_is_measured() -> None:
 
 def test_the_last_block_is_what_stands_behind_the_block_before_it() -> None:
     model = network("resnet20", 16)
-    part = part_of(model, "last_block", default_taps(model), 16)
+    part = part_of(model, "last_block", default_taps(model, 16), 16)
     expected = {name for name, _ in model.named_parameters() if name.startswith(("layer3.2", "fc"))}
     assert names(model, part.parameters) == expected
     block = model.get_submodule("layer3.2")
@@ -65,7 +66,7 @@ def test_the_last_block_is_what_stands_behind_the_block_before_it() -> None:
 
 def test_layers_between_the_last_block_and_the_head_belong_to_it() -> None:
     model = network("mobilenet_v3_small", 64)
-    part = part_of(model, "last_block", default_taps(model), 64)
+    part = part_of(model, "last_block", default_taps(model, 64), 64)
     places = {".".join(name.split(".")[:2]) for name in names(model, part.parameters)}
     assert places == {"features.11", "features.12", "classifier.0", "classifier.3"}
     assert any(module is model.get_submodule("classifier.2") for module in part.modules)  # its dropout

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.taps import TappedModel, blocks_of, check_order, default_taps, pool
-from models.zoo import build_model, classifier
+from models.heads import classifier
+from models.structure import blocks_of
+from models.taps import TappedModel, check_order, default_taps, pool
+from models.zoo import build_model
 
 SIDE = 32
 
@@ -45,7 +47,7 @@ def test_default_taps_are_the_block_before_the_last_and_what_the_head_reads(
     arch: str, taps: list[str], dims: list[int]
 ) -> None:
     model = build_model(arch, 10, image_size=SIDE).eval()
-    assert default_taps(model) == taps and blocks_of(model)[-2] == taps[0]
+    assert default_taps(model, SIDE) == taps and blocks_of(model, SIDE)[-2] == taps[0]
     tapped = TappedModel(model, taps)
     assert tapped.tap_dims(SIDE) == dims
     seen: list[Tensor] = []
@@ -97,7 +99,7 @@ def test_features_without_space_are_copied_before_they_change() -> None:
 def test_logits_and_batch_statistics_are_the_models(training: bool) -> None:
     model = resnet8().train(training)
     twin = copy.deepcopy(model)
-    tapped = TappedModel(model, default_taps(model))
+    tapped = TappedModel(model, default_taps(model, SIDE))
     assert (tapped.training, model.training) == (training, training)
     assert torch.equal(tapped(images()).logits, twin(images()))
     for name, value in twin.state_dict().items():
@@ -106,7 +108,7 @@ def test_logits_and_batch_statistics_are_the_models(training: bool) -> None:
 
 def test_dropout_follows_train_and_eval() -> None:
     model = build_model("mobilenet_v3_small", 10).eval()
-    tapped = TappedModel(model, default_taps(model)).train()
+    tapped = TappedModel(model, default_taps(model, SIDE)).train()
     model.requires_grad_(False)
     assert not torch.equal(tapped(images()).logits, tapped(images()).logits)
     tapped.eval()
@@ -115,7 +117,7 @@ def test_dropout_follows_train_and_eval() -> None:
 
 def test_weights_are_shared() -> None:
     model = resnet8()
-    tapped = TappedModel(model, default_taps(model))
+    tapped = TappedModel(model, default_taps(model, SIDE))
     assert {id(parameter) for parameter in tapped.parameters()} == {id(p) for p in model.parameters()}
     before = model.fc.weight.clone()
     optimizer = torch.optim.SGD(tapped.parameters(), lr=0.1)
@@ -127,7 +129,7 @@ def test_weights_are_shared() -> None:
 
 def test_tap_dims_leave_mode_and_statistics_alone() -> None:
     model = resnet8()
-    tapped = TappedModel(model, default_taps(model)).train()
+    tapped = TappedModel(model, default_taps(model, SIDE)).train()
     before = copy.deepcopy(model.state_dict())
     tapped.tap_dims(SIDE)
     assert tapped.training and model.training
@@ -169,15 +171,18 @@ def test_modules_without_features_of_their_own_are_refused() -> None:
         TappedModel(Attentive(), ["attention", "fc"]).tap_dims(4)
 
 
-def test_a_network_without_residual_blocks_asks_for_taps() -> None:
+def test_a_network_of_one_stage_asks_for_taps() -> None:
     with pytest.raises(UserError, match=r"name two modules with taps: \[name, fc:input\]"):
-        default_taps(Attentive())
+        default_taps(Attentive(), 4)
 
 
 def test_pool_by_hand() -> None:
     values = torch.arange(8.0)
     assert pool(values.reshape(1, 2, 2, 2)).tolist() == [[1.5, 5.5]]  # map: mean over space
     assert pool(values.reshape(1, 4, 2)).tolist() == [[3.0, 4.0]]  # tokens: mean over tokens
+    last = values.reshape(1, 2, 2, 2).repeat(1, 1, 1, 2)[..., :3]  # channels last, told by the equal sides before
+    assert pool(last).tolist() == [[3.0, 4.0, 3.0]]
+    assert torch.equal(pool(last.permute(0, 3, 1, 2)), pool(last))
     assert torch.equal(pool(values.reshape(4, 2)), values.reshape(4, 2))
     with pytest.raises(UserError, match=r"shape \(8,\)"):
         pool(values)

@@ -10,8 +10,9 @@ import torchvision
 from torch import nn
 
 from errors import UserError
+from models.heads import classifier
 from models.resnet import CifarResNet
-from models.zoo import build_model, classifier, count_parameters
+from models.zoo import build_model, count_parameters
 
 
 @pytest.mark.parametrize(
@@ -77,8 +78,9 @@ def test_the_classifier_is_the_new_last_layer(arch: str, head: str) -> None:
         ("resnet8", {"weights": "DEFAULT"}, "no published weights"),
         ("resnet18", {"weights": "NOPE"}, "NOPE"),
         ("vit_b_16", {"image_size": 30}, "image_size 30: .*indivisible by patch size"),
-        ("googlenet", {}, "auxiliary outputs"),
-        ("squeezenet1_0", {}, "no linear layer"),
+        ("maxvit_t", {"image_size": 32}, "maxvit_t with weights None at image_size 32"),
+        ("resnet8", {"options": {"width": 3}}, "arch_options: resnet8 takes none"),
+        ("resnet18", {"options": {"num_classes": 3}}, "num_classes follows from the data"),
     ],
 )
 def test_what_cannot_be_built_is_named(arch: str, options: dict[str, object], message: str) -> None:

@@ -11,7 +11,7 @@ from CKA import linear_cka
 from dataset.loader import training_batches
 from errors import UserError
 from models.checkpoint import load
-from models.zoo import classifier
+from models.heads import classifier
 from training.alignment import HierarchicalLoss, build_losses
 from training.crd import Alignment, HeldOut, plateaued, train_stage1
 from training.engine import seed_everything, train_step

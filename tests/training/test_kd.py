@@ -12,10 +12,10 @@ from configs.schema import KD
 from dataset.loader import imageless_batches, training_batches
 from losses.kd import distillation_terms
 from models.checkpoint import load
+from models.heads import classifier
 from models.machine import Machine
 from models.parts import Part, part_of
 from models.taps import head_inputs
-from models.zoo import classifier
 from training import kd, teacher_head
 from training.crd import train_stage1
 from training.engine import evaluate_splits, train_step

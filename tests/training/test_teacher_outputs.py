@@ -16,7 +16,7 @@ from dataset.loader import imageless_batches, training_batches
 from errors import UserError, warn
 from files import locked
 from models.checkpoint import file_hash, load
-from models.zoo import classifier
+from models.heads import classifier
 from training.crd import Alignment, train_stage1
 from training.job_name import stage1, stage2
 from training.kd import train_stage2

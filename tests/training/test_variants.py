@@ -12,8 +12,8 @@ from dataset.loader import imageless_batches
 from diagnostics.subjects import subjects_of_run
 from errors import UserError
 from models.checkpoint import load
+from models.heads import classifier
 from models.taps import head_inputs
-from models.zoo import classifier
 from training.job_name import baseline, read_label, stage1, stage2
 from training.phases import check, describe, jobs_of, run_jobs
 from training.projector import fold

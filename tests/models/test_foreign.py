@@ -1,0 +1,151 @@
+"""Of models/foreign.py and models/published.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from errors import UserError
+from models.foreign import code_of
+from models.heads import classifier
+from models.published import published
+from models.zoo import build_model
+
+CODE = """
+from types import SimpleNamespace
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, width=4, wrapped=False):
+        super().__init__()
+        self.head = nn.Linear(width, num_classes)
+        self.a, self.b = nn.Conv2d(3, width, 3), nn.Conv2d(width, width, 3)
+        self.unused = nn.Linear(2, 2)
+        self.wrapped = wrapped
+    def forward(self, x):
+        logits = self.head(self.b(self.a(x).relu()).mean(dim=(2, 3)))
+        return SimpleNamespace(logits=logits) if self.wrapped else logits
+
+def pair(num_classes): return PairNet(num_classes)
+class PairNet(Net):
+    def forward(self, x): return (super().forward(x), 1)
+def fixed(): return Net(7)
+def softened(num_classes): return nn.Sequential(Net(num_classes), nn.Flatten(), nn.Linear(num_classes, 2), Two())
+class Two(nn.Module):
+    def forward(self, x): return torch.cat([x, x], dim=1)
+def nothing(num_classes): return 3
+def broken(num_classes): raise RuntimeError("out of paint")
+def sized(num_classes, image_size, **rest):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the working directory, under a name that no other test has imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = f"own_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(CODE, encoding="utf-8")
+    return name
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_class_of_ones_own_by_its_place(own: str, wrapped: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"width": 6, "wrapped": wrapped}
+    model = build_model(f"{own}:Net", 4, image_size=16, options=options)
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
+    assert classifier(model)[0] == "head"  # though another linear layer is defined behind it
+    assert classifier(model)[1].weight.shape == (4, 6)
+    build_model(f"{own}:Net", 4)
+    told = capsys.readouterr().err
+    assert told.count("which is code of your own") == 1 and f"{own}.py" in told
+
+
+def test_a_function_gets_what_it_takes(own: str) -> None:
+    assert build_model(f"{own}:sized", 4, image_size=8)(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("Nett", {}, r"has no Nett, did you mean 'Net'\?"),
+        ("number", {}, "number is a int, name a class or a function"),
+        ("nothing", {}, r"gives a int, not a torch\.nn\.Module"),
+        ("broken", {}, "cannot be built: RuntimeError: out of paint"),
+        ("fixed", {}, r"gives \(2, 7\) for 2 images where \(2, 4\) is wanted"),
+        ("pair", {}, r"gives a tuple: give the logits \(B, classes\), or an object with \.logits"),
+        ("softened", {}, "its last layer 2 gives 2 numbers, not a logit for each of 4 classes"),
+        ("Net", {"widht": 6}, "takes no widht, did you mean 'width'"),
+        ("Net", {"width": "wide"}, "arch_options {'width': 'wide'} cannot be built"),
+        ("Net", {"num_classes": 6}, "num_classes follows from the data"),
+    ],
+)
+def test_what_is_wrong_with_it_is_said(own: str, name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        build_model(f"{own}:{name}", 4, image_size=16, options=options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        ("no_such_module:Net", "no module no_such_module, neither installed nor in "),
+        (":Net", "write package.module:callable"),
+        ("../net.py:Net", "write package.module:callable"),
+    ],
+)
+def test_a_module_that_is_not_there_is_named(own: str, arch: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_model(arch, 4)
+
+
+def test_a_module_that_raises_is_named(own: str, tmp_path: Path) -> None:
+    (tmp_path / f"{own}_bad.py").write_text("1 / 0\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"importing {own}_bad raised ZeroDivisionError: division by zero"):
+        build_model(f"{own}_bad:Net", 4)
+    (tmp_path / f"{own}_needs.py").write_text("import absent_thing\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"no module absent_thing, which {own}_needs imports, is not installed"):
+        build_model(f"{own}_needs:Net", 4)
+
+
+def test_its_code_has_a_digest_and_no_published_weights(own: str, tmp_path: Path) -> None:
+    assert code_of("resnet8") == ""
+    assert len(code_of(f"{own}:Net")) == 16
+    before = code_of(f"{own}:Net")
+    (tmp_path / f"{own}.py").write_text(CODE + "# changed\n", encoding="utf-8")
+    assert code_of(f"{own}:Net") != before
+    with pytest.raises(UserError, match="has no published weights"):
+        build_model(f"{own}:Net", 4, weights="DEFAULT")
+
+
+def test_published_weights_say_what_they_were_made_for() -> None:
+    found = published("resnet18", "DEFAULT")
+    assert (found.classes, found.size) == (1000, 224)
+    assert found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
+    assert published("vit_b_16", "IMAGENET1K_SWAG_E2E_V1").size == 384
+
+
+def test_without_timm_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"timm is not installed: pip install -r requirements-timm\.txt"):
+        build_model("timm/vit_tiny_patch16_224", 4)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+def test_a_network_of_timms() -> None:
+    model = build_model("timm/vit_tiny_patch16_224", 4, image_size=32)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+    assert classifier(model)[0] == "head"
+    with pytest.raises(UserError, match="did you mean 'vit_tiny"):
+        build_model("timm/vit_tiny_patch16_223", 4)
+    with pytest.raises(UserError, match="cannot be built: TypeError"):
+        build_model("timm/resnet18", 4, options={"no_such": 1})
+    found = published("timm/vit_tiny_patch16_224", "DEFAULT")
+    assert (found.classes, found.size, found.mean) == (1000, 224, (0.5, 0.5, 0.5))

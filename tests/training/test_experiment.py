@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from errors import UserError
+from models.inputs import adapter_of
+from training.teacher_outputs import _key
+
+CODE = """
+from torch import nn
+
+class Convolved(nn.Module):
+    def __init__(self, num_classes, width=6):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, width, 3, stride=2), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3)
+        )
+        self.scores = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, images):
+        return self.scores(self.features(images).relu()).mean(dim=(2, 3))
+"""
+MEAN, STD = "[0.485,0.456,0.406]", "[0.229,0.224,0.225]"
+
+
+def test_networks_read_as_the_data_have_images_unless_told_otherwise(make_experiment):
+    experiment = make_experiment()
+    assert adapter_of(experiment.build(experiment.config.teacher)) is None
+    assert experiment.made_with(experiment.config.teacher) == {}
+
+
+def test_size_and_normalisation_are_part_of_what_a_network_was_made_with(make_experiment):
+    plain = make_experiment()
+    other = make_experiment("teacher.image_size=24", f"teacher.mean={MEAN}", f"teacher.std={STD}")
+    network = other.config.teacher
+    adapter = adapter_of(other.build(network))
+    assert (
+        adapter is not None and adapter.own.size == 24 and adapter.own.mean == pytest.approx((0.485, 0.456, 0.406))
+    )
+    assert other.made_with(network)["input"][0] == 24
+    teachers = [
+        experiment.tapped(plain.build(plain.config.teacher), experiment.config.teacher)
+        for experiment in (plain, other)
+    ]
+    teachers[1].load_state_dict(teachers[0].state_dict())
+    assert _key(plain, teachers[0]) != _key(other, teachers[1])
+
+
+def test_named_weights_bring_their_size_and_normalisation(make_experiment):
+    weights = ("student.arch=resnet18", "student.weights=DEFAULT")
+    experiment = make_experiment(*weights, "student.image_size=weights")
+    found = experiment.input_of(experiment.config.student)
+    assert found.size == 224 and found.std == pytest.approx((0.229, 0.224, 0.225))
+    kept = make_experiment(*weights, "student.mean=data", "student.std=data")
+    assert kept.made_with(kept.config.student) == {}
+
+
+def test_flops_are_those_of_the_size_that_a_network_reads(make_experiment):
+    from diagnostics.cost import model_costs
+
+    plain, larger = make_experiment(), make_experiment("teacher.image_size=32")
+    models = [experiment.build(experiment.config.teacher) for experiment in (plain, larger)]
+    small, large = model_costs(models, (3, 16, 16), batches=(1,), seconds=0)
+    head = 2 * 64 * 4  # a multiply-add of each weight, at any size
+    assert large.flops - head == 4 * (small.flops - head)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["teacher.mean=data"], "mean and std go together"),
+        (["teacher.image_size=weights"], "image_size: weights needs weights"),
+    ],
+)
+def test_half_of_an_input_is_refused(make_experiment, overrides, message):
+    with pytest.raises(UserError, match=message):
+        make_experiment(*overrides)
+
+
+def test_a_network_of_ones_own_goes_through_all_phases(call_main, tmp_path, monkeypatch):
+    """Its classifier is a convolution with pooling behind it, so stage 2 trains the head through the network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "convolved_student.py").write_text(CODE, encoding="utf-8")
+    overrides = ["student.arch=convolved_student:Convolved", "student.arch_options.width=8", "kd.train=head"]
+    overrides += [
+        "teacher.image_size=20",
+        "teacher.views=2",
+        "baselines.methods=[]",
+        "kd.epochs=1",
+        "crd.epochs=1",
+    ]
+    done = call_main(tmp_path, "--phase", "all", "--quiet", "--set", *overrides)
+    assert done.returncode == 0, done.stderr
+    assert "convolved_student.py, which is code of your own" in done.stderr
+    stages = [
+        torch.load(tmp_path / f"tiny/seed0/{stage}/model.pt", weights_only=True) for stage in ("stage1", "stage2")
+    ]
+    same = {name for name, value in stages[0].items() if torch.equal(value, stages[1][name])}
+    assert set(stages[0]) - same == {"scores.weight", "scores.bias"}
+    assert json.loads((tmp_path / "tiny/seed0/stage2/result.json").read_text())["epochs"] == 1
+    refused = call_main(tmp_path, "--phase", "all", "--set", *overrides, "kd.head=teacher", "name=other")
+    assert refused.returncode == 2 and "kd.head: teacher needs linear classifiers of vectors" in refused.stderr
+    assert not (tmp_path / "other").exists()
