@@ -23,6 +23,9 @@ class Data(Section):
     root: Path | None = about(None, "folder of the images, or where torchvision downloads to (default: data/)")
     follow_links: bool = about(False, "whether links in root may lead out of it")
     image_size: Count = about(32, "side in pixels; images of another size are resized")
+    resize: Literal["squash", "crop"] = about(
+        "squash", "squash: to a square whatever the shape; crop: short side to image_size, then the centre"
+    )
     split: Annotated[float, Field(gt=0, lt=1)] | None = about(
         None, "pool all images and train on this fraction, stratified (the paper: 0.7)"
     )
@@ -63,6 +66,8 @@ class Data(Section):
             raise ValueError(
                 f"crop {self.crop} is a padding and must be smaller than image_size {self.image_size}"
             )
+        if self.resize == "crop" and self.source != "folder":
+            raise ValueError(f"resize: crop counts for source: folder alone, images of {self.source} are square")
         if self.mix == "erasing" and self.strength >= 1:
             raise ValueError(f"mix_strength {self.strength:g} is a share of the area with mix: erasing: below 1")
         return self

@@ -7,6 +7,7 @@ refused by name, since classes are numbered in sorted order and one missing shif
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ OTHER_PICTURES = {
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 }
 LEFT_BEHIND = {"__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+SYNSET = re.compile(r"n\d{8}")  # what ImageNet calls a class
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Links:
 def find_images(root: Path, follow_links: bool = False) -> ClassFolders:
     """Class folders under root/train and root/test, or one tree of class folders under root, in sorted order.
 
+    ImageNet has no labelled test/: where all classes are synsets, such as n01440764, val/ stands for it.
+
     Args:
         root: the config's data.root.
         follow_links: whether links may lead out of it.
@@ -87,22 +91,21 @@ def find_images(root: Path, follow_links: bool = False) -> ClassFolders:
         raise UserError(f"data.root {root} is no folder: give one with train/ and test/ class folders")
     links = Links(root, follow_links)
     parts = {name for name in ("train", "val", "test") if _holds_classes(root / name)}
-    if "train" in parts and "test" not in parts:
+    test = "val" if "test" not in parts and "val" in parts and _is_imagenet(root) else "test"
+    if "train" in parts and test not in parts:
         instead = "; val/ is no test split here: rename it to test/ if it is to be one" if "val" in parts else ""
         raise UserError(f"data.root {root} has train/ but no test/ with class folders{instead}")
-    if not {"train", "test"} <= parts:
+    if not {"train", test} <= parts:
         return _with_classes(ClassFolders(root, _list_images(root, links), []))
-    for name in ("train", "test"):
+    for name in ("train", test):
         links.check(root / name)
-    found = ClassFolders(root, _list_images(root / "train", links), _list_images(root / "test", links))
+    found = ClassFolders(root, _list_images(root / "train", links), _list_images(root / test, links))
     strange = sorted({image.label for image in found.test} - set(found.classes))
     if strange:
-        raise UserError(f"{root / 'test' / strange[0]}: a class without training images in {root / 'train'}")
+        raise UserError(f"{root / test / strange[0]}: a class without training images in {root / 'train'}")
     missing = sorted(set(found.classes) - {image.label for image in found.test})
     if missing:
-        raise UserError(
-            f"{root / 'train' / missing[0]}: a class without test images, put some into {root / 'test'}"
-        )
+        raise UserError(f"{root / 'train' / missing[0]}: a class without test images, put some into {root / test}")
     return _with_classes(found)
 
 
@@ -133,6 +136,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _holds_classes(folder: Path) -> bool:
     """Whether a folder has folders in it: root/train may be a class of that name as well."""
     return folder.is_dir() and any(os.path.isdir(entry.path) for entry in _entries(folder))
+
+
+def _is_imagenet(root: Path) -> bool:
+    """Whether every folder of train/ and val/ is named as a synset; false where there is no train/."""
+    folders = [root / "train", root / "val"]
+    names = [entry.name for folder in folders if folder.is_dir() for entry in _entries(folder) if entry.is_dir()]
+    return folders[0].is_dir() and all(SYNSET.fullmatch(name) for name in names)
 
 
 def _list_images(folder: Path, links: Links) -> list[ImageFile]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,13 @@ VERSION = 2  # part of every cache's key and every fingerprint: raise it when a 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use of the 16 which a file stores
 WHITE = (255, 255, 255, 255)
 Pixels = NDArray[np.uint8]
+Resize = Literal["squash", "crop"]
 
 
-def decode_files(paths: Sequence[Path], image_size: int, bit_depth: int | None = None) -> Pixels:
-    """Images as RGB, resized to squares: (N, 3, S, S).
+def decode_files(
+    paths: Sequence[Path], image_size: int, bit_depth: int | None = None, resize: Resize = "squash"
+) -> Pixels:
+    """Images as RGB, resized to squares as `resize` says: (N, 3, S, S).
 
     Grey values stored with 16 bits are scaled by the depth in use: `bit_depth`, or the smallest of 8, 10, 12, 14
     and 16 that holds the brightest value of all these images, which a warning names where it is not 16.
@@ -40,7 +44,7 @@ def decode_files(paths: Sequence[Path], image_size: int, bit_depth: int | None =
             deep.append(position)
             brightest = max(brightest, int(np.asarray(image).max()))
         else:
-            pixels[position] = to_array(image, image_size)
+            pixels[position] = to_array(image, image_size, resize=resize)
             if image.info.get("sixteen_bits"):
                 shallow_colours.append(position)
                 brightest_colour = max(brightest_colour, int(np.asarray(image).max()))
@@ -55,7 +59,7 @@ def decode_files(paths: Sequence[Path], image_size: int, bit_depth: int | None =
     if deep and bit_depth is None and depth < 16:
         warn(f"16-bit images use {depth} bits at most: scaled by {2**depth - 1}; data.bit_depth says otherwise")
     for position in deep:
-        pixels[position] = to_array(_open(paths[position]), image_size, depth)
+        pixels[position] = to_array(_open(paths[position]), image_size, depth, resize)
     return pixels
 
 
@@ -85,11 +89,12 @@ def _upright(path: Path) -> Image.Image:
         return upright
 
 
-def to_array(image: Image.Image, image_size: int, depth: int = 16) -> Pixels:
+def to_array(image: Image.Image, image_size: int, depth: int = 16, resize: Resize = "squash") -> Pixels:
     """An upright image as RGB, resized to a square: (3, S, S).
 
     Args:
         depth: bits in use of 16-bit grey values; the brightest possible becomes 255.
+        resize: squash to the square, or bring the short side to S and cut out the centre.
     """
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint32)
@@ -99,5 +104,17 @@ def to_array(image: Image.Image, image_size: int, depth: int = 16) -> Pixels:
         image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
     image = image.convert("RGB")
     if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        image = _cropped(image, image_size) if resize == "crop" else _resized(image, image_size, image_size)
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _cropped(image: Image.Image, side: int) -> Image.Image:
+    """The centre of an image whose short side is brought to `side`, rounded as torchvision's transforms do."""
+    short = min(image.size)
+    width, height = (side * length // short for length in image.size)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return _resized(image, width, height).crop((left, top, left + side, top + side))

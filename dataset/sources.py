@@ -93,6 +93,8 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
     root = data.root or Path("data")
     read, stamp, names = _torchvision(data.source, root) if data.source != "folder" else _folder(data, root)
     key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
+    if data.resize != "squash":  # caches from before there was a choice keep their names
+        key += f" {data.resize}"
     folder = data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     cached = read_cache(folder)
     if cached is not None:
@@ -164,7 +166,7 @@ def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:
 
     def read(image_size: int) -> Decoded:
         see_that_images_fit(len(everything), image_size)
-        pixels = decode_files([image.path for image in everything], image_size, data.bit_depth)
+        pixels = decode_files([image.path for image in everything], image_size, data.bit_depth, data.resize)
         labels = np.array([class_of[image.label] for image in everything], dtype=np.int64)
         count = len(found.train)
         return Images(pixels[:count], labels[:count]), Images(pixels[count:], labels[count:]), classes

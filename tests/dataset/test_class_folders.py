@@ -128,3 +128,19 @@ def test_pipes_one_class_and_a_class_without_test_images_are_refused(root: Path)
     put(root / "alone" / "dog" / "1.png")
     with pytest.raises(UserError, match="one class, dog, is nothing to tell from"):
         find_images(root / "alone")
+
+
+def test_val_is_the_test_split_of_synsets_alone(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for synset in ("n01440764", "n01443537"):
+            (tmp_path / part / synset).mkdir(parents=True)
+            (tmp_path / part / synset / "a.png").touch()
+    found = find_images(tmp_path)
+    assert found.classes == ["n01440764", "n01443537"]
+    assert [image.path.parts[-3] for image in found.train + found.test] == ["train"] * 2 + ["val"] * 2
+    (tmp_path / "val" / "n01443537").rename(tmp_path / "away")
+    with pytest.raises(UserError, match=r"n01443537: a class without test images, put some into .*val"):
+        find_images(tmp_path)
+    (tmp_path / "away").rename(tmp_path / "val" / "cat")
+    with pytest.raises(UserError, match="val/ is no test split here"):
+        find_images(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision import transforms
 
 from dataset.decode import decode_files
 from errors import UserError, warn
@@ -101,3 +102,14 @@ def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypat
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(UserError, match=rf"a\.png has more than {limit} pixels, .*make it smaller"):
             decode_files([tmp_path / "a.png"], SIDE)
+
+
+@pytest.mark.parametrize("size", [(31, 20), (20, 31), (9, 9), (8, 13), (5, 7)])
+def test_a_crop_is_torchvisions_resize_and_centre_crop(tmp_path: Path, size: tuple[int, int]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    expected = transforms.CenterCrop(SIDE)(transforms.Resize(SIDE)(Image.fromarray(values)))
+    cropped = decode_files([tmp_path / "a.png"], SIDE, resize="crop")[0]
+    assert np.array_equal(cropped, np.asarray(expected).transpose(2, 0, 1))
+    squashed = np.asarray(Image.fromarray(values).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    assert np.array_equal(decode_files([tmp_path / "a.png"], SIDE)[0], squashed.transpose(2, 0, 1))

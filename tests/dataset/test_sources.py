@@ -336,3 +336,12 @@ def test_names_that_are_not_utf_8_are_kept_and_shown_escaped(load: Load, root: P
     assert after.classes == [*before.classes[:-1], r"z\xe9bre"]
     assert after.test.names is not None and after.test.names[-1].startswith(r"test/z\xe9bre/")
     assert np.array_equal(before.test.pixels, after.test.pixels)
+
+
+def test_resizing_by_cropping_is_another_cache_and_other_images(load: Load, root: Path) -> None:
+    one_image(load, root, Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8)))
+    squashed, cropped = load(root), load(root, resize="crop")
+    assert squashed.identity.digest != cropped.identity.digest
+    assert load(root, resize="squash").identity == squashed.identity
+    with pytest.raises(ValueError, match="resize: crop counts for source: folder alone"):
+        Data(resize="crop")
