@@ -17,6 +17,7 @@ from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, changed
 from tests.faults.small_place import Place
 from training.job_folder import JobFolder
+from training.progress import Part, Training
 
 DTYPES = [
     *(torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8, torch.bool),
@@ -93,13 +94,16 @@ def odd_weights(steps: list[Step], wrap: str) -> dict[Any, Any]:
     return wraps.get(wrap, {"model": 1, **state})
 
 
+IN_PART = ("rate", "steps", "seconds", "processes")
+
+
 def targets(place: Place) -> list[Target]:
     folder = place.folder / "weights"
     folder.mkdir()
     file = io.BytesIO()
     torch.save(network().state_dict(), file)
     states = st.dictionaries(st.text(max_size=8), VALUES, max_size=3) | VALUES
-    parts = st.sampled_from(["objective", "optimizer", "schedule", "history", "best"])
+    parts = st.sampled_from(["objective", "optimizer", "schedule", "history", "best", "part", *IN_PART])
     return [
         Target("weights, bytes", CHANGES, partial(_bytes, folder / "a.pt", file.getvalue()), 0.5),
         Target("weights, any bytes", st.binary(max_size=80), partial(_bytes, folder / "a.pt", b""), 0.5),
@@ -166,13 +170,18 @@ def _restore(path: Path, given: tuple[str, Any]) -> Result:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-    history = [{"epoch": 1, "loss": 0.5}]
-    state: dict[str, Any] = {"objective": model.state_dict(), "optimizer": optimizer.state_dict()}
-    state |= {"schedule": schedule.state_dict(), "history": history, "best": None}
-    folder = JobFolder(path)
+    training = Training(model, optimizer, schedule, 5, torch.device("cpu"), [{"epoch": 1, "loss": 0.5}])
+    training.part = Part(0.1, steps=2, sums={"loss": torch.ones((), dtype=torch.float64)})
+    folder, state = JobFolder(path), training.state()
     path.mkdir(exist_ok=True)
-    save(folder.checkpoint, {**state, part: value})
+    if part in state["part"]:
+        state["part"] = {**state["part"], part: value}
+    else:
+        state[part] = value
+    save(folder.checkpoint, state)
     assert load(folder.checkpoint).keys() == state.keys()
-    found, best = folder.restore(model, optimizer, schedule)
-    assert all(isinstance(line["epoch"], int) for line in found) and (best is None or isinstance(best, dict))
+    assert folder.restore(training)
+    assert all(isinstance(line["epoch"], int) for line in training.history)
+    assert training.best is None or isinstance(training.best, dict)
+    assert training.part is None or 0 < training.part.steps <= 5
     return "right"
