@@ -46,7 +46,7 @@ from benchmarks.timing import (
     measure_in_turn,
     peak_mb,
 )
-from configs.schema import CRD
+from configs.stages import CRD
 from dataset.loader import steps_per_epoch, training_batches
 from training.alignment import build_losses
 from training.crd import Alignment, HeldOut

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from configs.networks import Optimizer
-from configs.schema import KD, Config
+from configs.schema import Config
+from configs.stages import KD
 from dataset.loader import steps_per_epoch
 from models.heads import classifier, inputs_of
 from models.parts import depends_on, part_of

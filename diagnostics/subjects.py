@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from configs.networks import Network
-from configs.schema import METHODS
+from configs.stages import METHODS
 from diagnostics import recording, recording_file
 from diagnostics.budget import trainings
 from diagnostics.recording import Context, Recording, Subject

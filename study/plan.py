@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from configs.schema import METHODS, Config
+from configs.schema import Config
+from configs.stages import METHODS
 from configs.study import Hypothesis
 from dataset.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source

@@ -7,7 +7,8 @@ import json
 import shutil
 from typing import Any
 
-from configs.schema import Config, Method
+from configs.schema import Config
+from configs.stages import Method
 from training.baselines import TERMS
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, config_of, needs

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from configs import schema
+from configs import stages
 from dataset.images import Batch
 from losses.crd import CRDLoss
 from losses.negatives import Draw, NegativeSampler
@@ -26,12 +26,12 @@ TAPS = ("penultimate", "last")
 TapLoss = CRDLoss | WhitenedRegression
 
 
-def fills_banks(settings: schema.CRD) -> bool:
+def fills_banks(settings: stages.CRD) -> bool:
     """Whether one pass of both networks over the training images fills the banks before the first step."""
     return settings.from_bank and settings.bank_init == "features"
 
 
-def takes_statistics(settings: schema.CRD) -> bool:
+def takes_statistics(settings: stages.CRD) -> bool:
     """Whether one pass of the teacher over the training images comes before the first step, to whiten by."""
     return settings.objective == "regression"
 
@@ -47,7 +47,7 @@ class HierarchicalLoss(nn.Module):
     """
 
     def __init__(
-        self, settings: schema.CRD, student_dims: Sequence[int], teacher_dims: Sequence[int], labels: Tensor
+        self, settings: stages.CRD, student_dims: Sequence[int], teacher_dims: Sequence[int], labels: Tensor
     ) -> None:
         super().__init__()
         self.fills, self.whitens = fills_banks(settings), takes_statistics(settings)
@@ -143,7 +143,7 @@ def draw_together(sampler: NegativeSampler, indices: Tensor) -> Draw:
 
 
 def tap_loss(
-    settings: schema.CRD, student_dim: int, teacher_dim: int, labels: Tensor, sampler: NegativeSampler | None
+    settings: stages.CRD, student_dim: int, teacher_dim: int, labels: Tensor, sampler: NegativeSampler | None
 ) -> TapLoss:
     """The loss between one student tap and one teacher tap that a config's section crd names."""
     if settings.objective == "regression":

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from configs.schema import METHODS, Config
+from configs.schema import Config
+from configs.stages import METHODS
 
 STAGES: tuple[Literal["stage1", "stage2"], ...] = ("stage1", "stage2")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from configs import schema
+from configs import stages
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.kd import cross_entropy, distillation_terms
@@ -49,7 +49,7 @@ class Distillation(Objective):
         model: nn.Module,
         teacher: TeacherOutputs | None,
         part: Part,
-        settings: schema.KD,
+        settings: stages.KD,
         data: TrainingData,
         machine: Machine,
         features: FrozenFeatures | None = None,

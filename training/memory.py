@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from configs.schema import CRD
+from configs.stages import CRD
 from dataset.cache_folder import see_that_it_can_be_written
 from dataset.memory import machine_memory, see_that_it_fits
 from losses.crd import FROM_BANK

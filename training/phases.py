@@ -9,7 +9,8 @@ from functools import partial
 import torch
 
 from configs.reading import to_yaml
-from configs.schema import CRD, KD, Config
+from configs.schema import Config
+from configs.stages import CRD, KD
 from dataset.loader import steps_per_epoch
 from errors import UserError, warn
 from models.parts import share_of, untrained_by_both

@@ -1,5 +1,5 @@
 """Of configs/reading.py, and configs/images.py, configs/networks.py, configs/schema.py, configs/section.py,
-configs/study.py."""
+configs/stages.py, configs/study.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from configs.reading import config_table, differing_keys, list_fields, load_config, load_written, to_yaml
-from configs.schema import METHODS, Config
+from configs.schema import Config
+from configs.stages import METHODS
 from configs.study import Hypothesis
 from errors import UserError
 

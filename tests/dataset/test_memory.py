@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from configs.schema import Data
+from configs.images import Data
 from dataset import memory
 from dataset.memory import machine_memory, see_that_it_fits
 from dataset.sources import load_source

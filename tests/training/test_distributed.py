@@ -36,7 +36,8 @@ from torch import nn
 import training.engine
 import training.keeping
 from configs.networks import Optimizer
-from configs.schema import CRD, Data
+from configs.images import Data
+from configs.stages import CRD
 from dataset.images import Batch, ImageTensors
 from dataset.prepare import TrainingData
 from dataset.decoded_cache import Images

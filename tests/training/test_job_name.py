@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import METHODS, Config
+from configs.schema import Config
+from configs.stages import METHODS
 from training.job_name import TEACHER, JobName, baseline, needs, read_label, stage1, stage1_of, stage2
 
 NAMES = st.one_of(

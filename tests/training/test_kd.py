@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs.networks import Network
-from configs.schema import KD
+from configs.stages import KD
 from dataset.loader import imageless_batches, training_batches
 from losses.kd import distillation_terms
 from models.checkpoint import load

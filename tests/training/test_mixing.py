@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from configs.schema import KD
+from configs.stages import KD
 from dataset.loader import training_batches
 from losses.kd import softened_kl
 from models.checkpoint import load

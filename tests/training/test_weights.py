@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from configs.schema import KD, Baselines
+from configs.stages import KD, Baselines
 from dataset.images import Batch
 from dataset.loader import training_batches
 from errors import UserError
