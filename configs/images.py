@@ -17,10 +17,12 @@ Transform = Annotated[
 
 
 class Data(Section):
-    source: Literal["digits", "cifar10", "cifar100", "folder"] = about(
-        "digits", "where images come from; folder = class folders under root"
+    source: Literal["digits", "cifar10", "cifar100", "folder", "csv"] = about(
+        "digits", "where images come from; folder = class folders under root, csv = root lists file,label,split"
     )
-    root: Path | None = about(None, "folder of the images, or where torchvision downloads to (default: data/)")
+    root: Path | None = about(
+        None, "folder (or list) of the images, or where torchvision downloads to (default: data/)"
+    )
     follow_links: bool = about(False, "whether links in root may lead out of it")
     image_size: Count = about(32, "side in pixels; images of another size are resized")
     resize: Literal["squash", "crop"] = about(
@@ -66,11 +68,17 @@ class Data(Section):
             raise ValueError(
                 f"crop {self.crop} is a padding and must be smaller than image_size {self.image_size}"
             )
-        if self.resize == "crop" and self.source != "folder":
-            raise ValueError(f"resize: crop counts for source: folder alone, images of {self.source} are square")
+        if self.resize == "crop" and self.source not in ("folder", "csv"):
+            raise ValueError(f"resize: crop counts for source: folder and csv, images of {self.source} are square")
         if self.mix == "erasing" and self.strength >= 1:
             raise ValueError(f"mix_strength {self.strength:g} is a share of the area with mix: erasing: below 1")
         return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the names of image files begin."""
+        root = self.root or Path("data")
+        return root.parent if self.source == "csv" else root
 
     @property
     def strength(self) -> float:

@@ -29,15 +29,16 @@ SYNSET = re.compile(r"n\d{8}")  # what ImageNet calls a class
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image of a class folder, with its size in bytes and its time of change in nanoseconds."""
+    """An image, its size in bytes and time of change in nanoseconds; its class is its folder's unless given."""
 
     path: Path
     size: int
     changed: int
+    given: str | None = None
 
     @property
     def label(self) -> str:
-        return readable(self.path.parent.name)
+        return readable(self.path.parent.name) if self.given is None else self.given
 
 
 @dataclass(frozen=True)

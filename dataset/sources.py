@@ -25,10 +25,12 @@ from dataset.class_folders import ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
 from dataset.identity import DataIdentity, identify
+from dataset.image_list import listed_images
 from dataset.memory import see_that_images_fit
 from errors import MachineError, UserError, in_words, readable
 from files import remove_left_behind
 
+FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
 DIGITS_SPLIT_SEED = 0  # the digits come unsplit; this stratified 70/30 never changes
 
@@ -59,7 +61,9 @@ def load_source(data: Data) -> Source:
         pooled = _concatenate(train, test)
         train, test = _split(pooled, 1 - data.split, data.seed)
     elif len(test) == 0:
-        raise UserError(f"data.root {data.root}: one tree of classes without train/ and test/, set data.split")
+        raise UserError(
+            f"data.root {data.root}: no test images (one tree of classes, or a list without them), set data.split"
+        )
     val = train.take(np.arange(0))
     if data.val_fraction > 0:
         train, val = _split(train, data.val_fraction, data.seed)
@@ -91,7 +95,7 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
         train, test = _digits(data.image_size)
         return train, test, [str(digit) for digit in range(10)]
     root = data.root or Path("data")
-    read, stamp, names = _torchvision(data.source, root) if data.source != "folder" else _folder(data, root)
+    read, stamp, names = _files(data, root) if data.source in FILES else _torchvision(data.source, root)
     key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
     if data.resize != "squash":  # caches from before there was a choice keep their names
         key += f" {data.resize}"
@@ -157,9 +161,11 @@ def _not_downloaded(name: str, root: Path, error: Exception) -> UserError | Mach
     )
 
 
-def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:
-    """Class folders under root/train and root/test, or one tree of class folders under root."""
-    found = find_images(root, data.follow_links)
+def _files(data: Data, root: Path) -> tuple[Reader, str, Names]:
+    """Class folders under root/train and root/test, one tree of class folders under root, or the list `root`."""
+    found = (
+        listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
+    )
     classes = found.classes
     class_of = {name: number for number, name in enumerate(classes)}
     everything = found.train + found.test
@@ -171,9 +177,11 @@ def _folder(data: Data, root: Path) -> tuple[Reader, str, Names]:
         count = len(found.train)
         return Images(pixels[:count], labels[:count]), Images(pixels[count:], labels[count:]), classes
 
-    states = [(str(image.path), (image.size, image.changed)) for image in everything]
+    states: list[object] = [(str(image.path), (image.size, image.changed)) for image in everything]
+    if data.source == "csv":  # what an edit of the list alone changes
+        states += [len(found.train), [image.label for image in everything]]
     stamp = hashlib.sha256(str(states).encode()).hexdigest()
-    return read, stamp, (_names(found.train, root), _names(found.test, root))
+    return read, stamp, (_names(found.train, found.root), _names(found.test, found.root))
 
 
 def _names(images: list[ImageFile], root: Path) -> NDArray[np.str_]:

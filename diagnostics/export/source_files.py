@@ -11,17 +11,17 @@ from PIL import Image
 
 from configs.images import Data
 from dataset.decode import DEPTHS
-from dataset.sources import Source, load_source
+from dataset.sources import FILES, Source, load_source
 
 
 def files_of(data: Data, positions: Sequence[int]) -> tuple[Source, list[Path]] | None:
     """The source and the files of the test images at `positions`; None where images are no files of their own."""
-    if data.source != "folder" or data.root is None:
+    if data.source not in FILES or data.root is None:
         return None
     source = load_source(data)  # decoded before: read from the cache
     if source.test.names is None:
         return None
-    files = [data.root / str(source.test.names[position]) for position in positions]
+    files = [data.folder / str(source.test.names[position]) for position in positions]
     return (source, files) if all(file.is_file() for file in files) else None  # a name may not be UTF-8
 
 
@@ -34,7 +34,7 @@ def bit_depth_of(data: Data, source: Source, some: Sequence[Path]) -> int | None
         return data.bit_depth
     parts = (source.train, source.val, source.test)
     names = [str(name) for part in parts if part.names is not None for name in part.names]
-    deep = [file for name in names if (file := data.root / name).is_file() and _is_deep(file)]
+    deep = [file for name in names if (file := data.folder / name).is_file() and _is_deep(file)]
     brightest = max(_brightest(file) for file in deep)
     return next(bits for bits in DEPTHS if brightest < 2**bits)
 
