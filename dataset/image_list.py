@@ -1,6 +1,6 @@
 """Images that a CSV file lists with the columns file,label,split: where they lie and of which class they are.
 
-`file` is relative to the CSV's folder, `label` the name of a class, `split` train or test; without a column `split`
+`file` is relative to the CSV's folder, `label` a class, `split` train or test; without a column `split`
 all images are of training, which the config's data.split divides. Other columns count for nothing.
 """
 
