@@ -57,7 +57,7 @@ def in_words(error: OSError, what: str | None = None) -> UserError | MachineErro
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known word closest to `word`, or an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f", did you mean '{match[0]}'?" if match else ""
 
 

@@ -18,7 +18,6 @@ from dataset.identity import DataIdentity
 from dataset.images import ImageTensors
 from dataset.shortcut import Cues, assign, balance, counterfactual, cue_of_class, number_of_cues
 from dataset.sources import Source
-from dataset.transforms import build_transforms
 from errors import UserError
 
 NO_SHORTCUT = Shortcut()
@@ -91,9 +90,8 @@ def prepare(
     balanced ones and to choose among finished models, never for validation.
 
     Raises:
-        UserError: a cue that these images cannot have, or a transform that there is not.
+        UserError: a cue that these images cannot have.
     """
-    build_transforms(settings.augment, source.train.pixels.shape[-1])
     mean, std = channel_statistics(source.train.pixels)
     mean = mean if settings.mean is None else torch.tensor(settings.mean)
     std = std if settings.std is None else torch.tensor(settings.std)

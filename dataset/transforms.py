@@ -41,6 +41,7 @@ NAMES = (
     "RandomVerticalFlip",
     "TrivialAugmentWide",
 )
+TRIALS = 20  # since some do something to some images alone
 OURS = {"RandomResizedCrop": ("size",)}  # options that follow from the config
 
 
@@ -91,9 +92,15 @@ def _build(name: str, options: Mapping[str, Any], side: int) -> nn.Module:
     try:
         step: nn.Module = kind(**given)
         with torch.random.fork_rng(devices=[]):
-            tried = step(torch.zeros(3, side, side, dtype=torch.uint8))
-    except (TypeError, ValueError, RuntimeError) as error:
+            tried = [_tried(step, side, seed) for seed in range(TRIALS)]
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         raise UserError(f"data.augment: {name} refuses {dict(options)}: {error}") from None
-    if tried.shape != (3, side, side) or tried.dtype != torch.uint8:
+    if any(image.shape != (3, side, side) or image.dtype != torch.uint8 for image in tried):
         raise UserError(f"data.augment: {name} with {dict(options)} changes the size or kind of images")
     return step
+
+
+def _tried(step: nn.Module, side: int, seed: int) -> Tensor:
+    torch.default_generator.manual_seed(seed)
+    image: Tensor = step(torch.zeros(3, side, side, dtype=torch.uint8))
+    return image
