@@ -233,7 +233,7 @@ def test_a_study_and_an_unfinished_run_are_not_exported(trained, tiny_config, tm
     study.mkdir()
     write_config(study / "config.yaml", load_config(tiny_config, ["study.grid=[{kd.alpha: [0.6, 0.9]}]"]))
     code, _, err = call(monkeypatch, capfd, study, "--export", tmp_path / "out")
-    assert code == 2 and "is a study, name one of its runs" in err and len(err.splitlines()) == 1
+    assert code == 2 and "is a study: name one of the runs in it" in err and len(err.splitlines()) == 1
     shutil.copytree(trained[0], tmp_path / "run")
     (tmp_path / "run/seed0/kd/result.json").unlink()  # as while it trains
     code, _, err = call(monkeypatch, capfd, tmp_path / "run", "--export", tmp_path / "out", "--model", "kd")

@@ -105,7 +105,8 @@ def test_networks_that_differ_in_the_classifier_alone_run_once():
     record_cues(
         [subject(name, m) for name, m in zip("abc", (first, second, other), strict=True)], made(), CPU, ABOUT
     )
-    assert (first.runs > 0, second.runs, other.runs) == (True, 0, first.runs)
+    assert first.runs == other.runs > 5
+    assert second.runs == 1  # one image, to see what its classifier reads
 
 
 def test_probes_read_the_cue_and_not_the_label(recorded):
