@@ -70,8 +70,8 @@ KINDS = [
     Kind("report.json", r"report\.json", "report.json", "eval"),
     Kind("a table", r"tables/.*models\.tex", "models.tex", "eval"),
     Kind("a figure", r"figures/.*accuracy\.pdf", "accuracy.pdf", "eval"),
-    Kind("exported weights", r"out/.*student\.pt(\.|$)", "student.pt", "export", "out/student.pt "),
-    Kind("exported program", r"out/.*student\.pt2", "student.pt2", "export", "out/student.pt2"),
+    Kind("exported weights", r"out[^/]*/.*model\.pt(\.|$)", "model.pt", "export", r"model\.pt"),
+    Kind("exported program", r"out[^/]*/.*model_rgb_uint8\.pt2", "model_rgb_uint8.pt2", "export", r"uint8\.pt2"),
     Kind("cues.npz", r"cues\.npz", "cues.npz", "study"),
     Kind("cues.json", r"cues\.json", "cues.json", "study"),
     Kind("contact sheet", r"-cues\.png", "*-cues.png", "sheet"),
@@ -202,7 +202,8 @@ class Disk:
         lines = said.err.splitlines()
         found = [] if said.code == 1 else [f"exit code {said.code}: {said.err or said.out}"]
         named = kind.named or kind.path.strip("$")
-        if len(lines) != 1 or "file too large" not in lines[0] or not re.search(named, said.err):
+        text = said.out if kind.phase == "study" else said.err  # a study goes on, and names what failed as it goes
+        if len(lines) != 1 or "file too large" not in text or not re.search(named, text):
             found.append(f"said {said.err!r}")
         return found + [f"left {path}" for path in self._leftovers()]
 
