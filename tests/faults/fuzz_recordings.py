@@ -68,9 +68,10 @@ def odd_arrays(array: NDArray[Any]) -> list[NDArray[Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's, of values that do not fit
         cast = [array.astype(kind) for kind in kinds]
+    row = np.atleast_1d(array)
     found: list[Any] = [
         *cast,
-        *(array[:0], array[:1], array[..., :0], array[..., None], array.reshape(-1), array.T, array[::-1]),
+        *(row[:0], row[:1], row[..., :0], array[..., None], array.reshape(-1), array.T, row[::-1]),
         *(np.zeros(()), np.zeros(0), np.zeros((0, 3)), np.array("text"), np.array([{}], dtype=object)),
         *(np.full(array.shape, value) for value in (np.nan, np.inf, -1, 10**6, -(2**63), 1e300)),
         np.zeros(array.shape, "M8[s]"),
