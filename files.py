@@ -88,13 +88,21 @@ class _Partial(io.BufferedWriter):
 class _Counter(io.RawIOBase):
     """A file that only counts its bytes."""
 
-    size = 0
+    size = position = 0
 
     def writable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        return self.position
+
     def write(self, data: Any, /) -> int:
-        self.size += memoryview(data).nbytes
+        self.position += memoryview(data).nbytes
+        self.size = max(self.size, self.position)
         return memoryview(data).nbytes
 
 

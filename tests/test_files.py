@@ -187,3 +187,15 @@ def test_where_the_system_has_no_locks_on_files_the_process_decides(
     (tmp_path / "lock").write_text(json.dumps(left))
     with locked(tmp_path / "lock") as holder:
         assert holder == Holder(**left)
+
+
+def test_bytes_are_counted_of_a_writer_that_goes_back(tmp_path):
+    def write(file):
+        file.write(b"12345678")
+        file.seek(2)
+        file.write(b"ab")
+        file.seek(0, 2)
+        file.write(b"9")
+
+    write_atomically(tmp_path / "a", write)
+    assert files._size(write) == len((tmp_path / "a").read_bytes()) == 9
