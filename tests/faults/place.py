@@ -115,7 +115,7 @@ class Place:
         Raises RuntimeError where one fails.
         """
         seconds = []
-        while not seconds or not self.is_reported():
+        while not self.is_reported():
             started = self.start()
             self.first_file(started)
             begun = time.perf_counter()
