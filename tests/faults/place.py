@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -102,11 +104,10 @@ class Place:
     def _states(self) -> set[tuple[str, int]]:
         found = set()
         for top in ("runs", "cache"):
-            for path in (self.folder / top).rglob("*"):
-                try:
-                    found.add((str(path), path.stat().st_mtime_ns))
-                except FileNotFoundError:
-                    continue
+            for folder, _, names in os.walk(self.folder / top):  # which takes what goes meanwhile as gone
+                for path in (os.path.join(folder, name) for name in names):
+                    with suppress(FileNotFoundError):
+                        found.add((path, os.stat(path).st_mtime_ns))
         return found
 
     def finish(self) -> list[float]:
