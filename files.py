@@ -283,6 +283,8 @@ def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[
 def _take(path: Path, strict: bool) -> BinaryIO | Holder:
     """The lock file, open and naming this process, or who has it."""
     while True:
+        if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+            raise UserError(f"{path} is a link, a pipe or a device where a lock belongs: remove it")
         with in_one_line(path, lambda: 0, "a lock"):
             file = open(path, "a+b")  # noqa: SIM115 - it stays open as long as it is held
         ours = try_lock(file)

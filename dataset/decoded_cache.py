@@ -89,6 +89,9 @@ def read_cache(folder: Path) -> Decoded | None:
 
 
 def _read(folder: Path) -> Decoded:
+    strange = [path.name for path in folder.iterdir() if not path.is_file()]  # a pipe would be waited for
+    if strange:
+        raise ValueError(f"{strange[0]} is no file")
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     classes, digests = meta["classes"], dict(meta["digests"])
     written = digests.pop("classes", None)

@@ -54,6 +54,8 @@ def damaged_entry(path: Path) -> str | None:
 
     torch does not look at them, numpy not at all of them. A file that is no archive is none of this function's.
     """
+    if path.exists() and not path.is_file():  # a pipe in its place would be waited for
+        return "the file itself, which is none"
     try:
         if not zipfile.is_zipfile(path):
             return None

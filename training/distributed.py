@@ -30,7 +30,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     Raises:
         UserError: one GPU is named for several processes.
     """
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield device
         return
     if device.type == "cuda":

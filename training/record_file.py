@@ -30,6 +30,8 @@ def read_record(path: Path, mend: str) -> dict[str, Any]:
     Raises:
         UserError: the file is not there, or not as it was written.
     """
+    if path.exists() and not path.is_file():  # a pipe in its place would be waited for
+        raise UserError(f"{path} is no file: {mend}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -26,7 +26,10 @@ def writing_in(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         other: Holder | None = None
         if distributed.rank() == 0:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:  # as /proc says it
+                raise UserError(f"{folder}: no folder can be made there: choose another --output-dir") from None
             stack.callback(_remove_empty, folder)
             other = stack.enter_context(locked(folder / NAME, strict=True))
         other = distributed.from_first(other)
