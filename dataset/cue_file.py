@@ -6,13 +6,13 @@ nothing.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dataset.csv_rows import csv_rows
 from dataset.decoded_cache import Images
 from dataset.sources import Source
 from errors import UserError
@@ -43,25 +43,9 @@ def own_cues(path: Path, source: Source) -> tuple[list[Tensor], int]:
 
 
 def _read(path: Path) -> dict[str, str]:
-    if path.exists() and not path.is_file():
-        raise UserError(
-            f"shortcut.file {path} cannot be read: it is no file, name a CSV with the columns file,cue"
-        )
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in ("file", "cue") if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path}: no column '{missing[0]}', its first line must name file and cue")
-            return _rows(path, reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"shortcut.file {path} cannot be read: {error}") from None
-
-
-def _rows(path: Path, reader: csv.DictReader[str]) -> dict[str, str]:
     cues: dict[str, str] = {}
-    for row in reader:
-        cue = (row["cue"] or "").strip()
+    for _, row in csv_rows(path, "shortcut.file", ("file", "cue")):
+        cue = row["cue"].strip()
         if cues.setdefault(row["file"], cue) != cue:
             raise UserError(
                 f"{path}: {row['file']} has the cue '{cues[row['file']]}' in one row and '{cue}' in another"

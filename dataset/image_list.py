@@ -6,12 +6,11 @@ all images are of training, which the config's data.split divides. Other columns
 
 from __future__ import annotations
 
-import csv
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from dataset.class_folders import IMAGE_SUFFIXES, ClassFolders, ImageFile, Links
+from dataset.csv_rows import csv_rows
 from errors import UserError, nearest
 
 SPLITS = ("train", "test")
@@ -30,7 +29,7 @@ def listed_images(path: Path, follow_links: bool = False) -> ClassFolders:
     """
     links, seen = Links(path.parent, follow_links), dict[Path, int]()
     found: dict[str, list[ImageFile]] = {name: [] for name in SPLITS}
-    for line, row in _rows(path):
+    for line, row in csv_rows(path, "data.root", ("file", "label")):
         where = f"{path}, line {line}"
         split = row.get("split", "train").strip()
         if split not in SPLITS:
@@ -42,22 +41,6 @@ def listed_images(path: Path, follow_links: bool = False) -> ClassFolders:
         found[split].append(image)
     parts = (sorted(found[name], key=lambda image: image.path) for name in SPLITS)
     return _checked(ClassFolders(path.parent, *parts), path)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    if not path.is_file():
-        raise UserError(
-            f"data.root {path} is no file: data.source: csv needs one with the columns file,label,split"
-        )
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            missing = [name for name in ("file", "label") if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path}: no column '{missing[0]}', its first line must name file,label,split")
-            yield from ((reader.line_num, row) for row in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"data.root {path} cannot be read: {error}") from None
 
 
 def _image(row: dict[str, str], where: str, links: Links) -> ImageFile:

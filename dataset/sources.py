@@ -27,7 +27,7 @@ from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
 from dataset.identity import DataIdentity, identify
 from dataset.image_list import listed_images
 from dataset.memory import see_that_images_fit
-from dataset.transforms import build_transforms
+from dataset.transforms import check_transforms
 from errors import MachineError, UserError, in_words, readable
 from files import remove_left_behind
 
@@ -58,7 +58,7 @@ def load_source(data: Data) -> Source:
         UserError: images that are missing, unreadable or cannot be downloaded; a class too small to split; before
             anything is written, a transform in data.augment that there is not.
     """
-    build_transforms(data.augment, data.image_size)
+    check_transforms(data.augment, data.image_size)
     train, test, classes = _decoded(data)
     if data.split is not None:
         pooled = _concatenate(train, test)

@@ -42,7 +42,7 @@ NAMES = (
     "TrivialAugmentWide",
 )
 TRIALS = 20  # since some do something to some images alone
-OURS = {"RandomResizedCrop": ("size",)}  # options that follow from the config
+OURS = {"RandomResizedCrop": ("size", "antialias")}  # options that follow from the config
 
 
 @dataclass(frozen=True)
@@ -66,38 +66,44 @@ class Transforms:
 
 
 def build_transforms(named: Sequence[Mapping[str, Mapping[str, Any]]], side: int) -> tuple[nn.Module, ...]:
-    """The transforms that the config's data.augment names, each with its options.
+    """The transforms that the config's data.augment names, after `check_transforms`.
 
     Args:
         named: one name with options an entry.
         side: S of the images, which they keep.
-
-    Raises:
-        UserError: a name that is none of `NAMES`, an option that it has not, or a value that it refuses.
     """
     return tuple(_build(name, options, side) for entry in named for name, options in entry.items())
 
 
+def check_transforms(named: Sequence[Mapping[str, Mapping[str, Any]]], side: int) -> None:
+    """Raise `UserError` for a name that is none of `NAMES`, an option that it has not, or a value it refuses."""
+    for entry in named:
+        for name, options in entry.items():
+            _check(name, options, side)
+
+
 def _build(name: str, options: Mapping[str, Any], side: int) -> nn.Module:
+    ours = {"size": side, "antialias": True} if name == "RandomResizedCrop" else {}
+    step: nn.Module = getattr(v2, name)(**options, **ours)
+    return step
+
+
+def _check(name: str, options: Mapping[str, Any], side: int) -> None:
     if name not in NAMES:
-        raise UserError(
-            f"data.augment: unknown transform {name!r}{nearest(name, NAMES)} (one of {', '.join(NAMES)})"
-        )
-    kind = getattr(v2, name)
-    known = [option for option in inspect.signature(kind).parameters if option not in OURS.get(name, ())]
+        raise UserError(f"data.augment: unknown transform {name!r}{nearest(name, NAMES)} ({', '.join(NAMES)})")
+    taken = inspect.signature(getattr(v2, name)).parameters
+    known = [option for option in taken if option not in OURS.get(name, ())]
     for option in options:
         if option not in known:
             raise UserError(f"data.augment: {name} has no option {option!r}{nearest(option, known)}")
-    given = {**options, **({"size": side, "antialias": True} if name == "RandomResizedCrop" else {})}
     try:
-        step: nn.Module = kind(**given)
+        step = _build(name, options, side)
         with torch.random.fork_rng(devices=[]):
             tried = [_tried(step, side, seed) for seed in range(TRIALS)]
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         raise UserError(f"data.augment: {name} refuses {dict(options)}: {error}") from None
     if any(image.shape != (3, side, side) or image.dtype != torch.uint8 for image in tried):
         raise UserError(f"data.augment: {name} with {dict(options)} changes the size or kind of images")
-    return step
 
 
 def _tried(step: nn.Module, side: int, seed: int) -> Tensor:

@@ -28,7 +28,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     """Join torchrun's group where there is one (NCCL on GPUs, Gloo on CPUs); gives this process's device.
 
     Raises:
-        UserError: one GPU is named for several processes.
+        UserError: one GPU is named for several processes, or a part of torchrun's variables alone is set.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield device
@@ -42,7 +42,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     # hours, since processes wait while the first of them decodes images or measures
     wait = timedelta(hours=12)
-    store, own, count = next(rendezvous("env://", timeout=wait))
+    try:
+        store, own, count = next(rendezvous("env://", timeout=wait))
+    except ValueError as error:  # variables that are missing, or no numbers
+        raise UserError(f"WORLD_SIZE is set as torchrun sets it, but not the rest ({error}): unset it") from None
     # torchrun keeps its store over a restart, with addresses of processes that are gone: each start has own names
     store = PrefixStore(f"start{_starts()}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"

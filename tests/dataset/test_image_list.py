@@ -1,3 +1,5 @@
+"""Of dataset/image_list.py and dataset/csv_rows.py."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -95,7 +97,7 @@ def test_what_a_list_gets_wrong_is_named(listed, rows, message):
 def test_what_is_no_list_is_refused(listed, tmp_path):
     with pytest.raises(UserError, match="no column 'label'"):
         listed_images(listed(head="file,class,split"))
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="it is no file"):
         listed_images(tmp_path)
     (tmp_path / "list.csv").write_bytes(b"file,label\n\xff\xfe")
     with pytest.raises(UserError, match="cannot be read"):

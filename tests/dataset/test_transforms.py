@@ -11,7 +11,7 @@ from dataset.decoded_cache import Images
 from dataset.loader import training_batches, view_batches
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source
-from dataset.transforms import NAMES, build_transforms
+from dataset.transforms import NAMES, build_transforms, check_transforms
 from errors import UserError
 
 
@@ -74,7 +74,9 @@ def test_every_name_is_one_of_torchvision_and_keeps_size_and_kind(name: str) -> 
     }
     needed |= {"RandomPosterize": {"bits": 4}, "RandomSolarize": {"threshold": 128}}
     needed |= {"RandomAdjustSharpness": {"sharpness_factor": 2}}
-    (step,) = build_transforms([{name: needed.get(name, {})}], 16)
+    named = [{name: needed.get(name, {})}]
+    check_transforms(named, 16)
+    (step,) = build_transforms(named, 16)
     assert isinstance(step, getattr(v2, name))
 
 
@@ -93,5 +95,5 @@ def test_every_name_is_one_of_torchvision_and_keeps_size_and_kind(name: str) -> 
 )
 def test_what_is_no_transform_is_refused(entry: str, message: str, tiny_config) -> None:
     with pytest.raises(UserError) as refusal:
-        build_transforms(load_config(tiny_config, [f"data.augment=[{entry}]"]).data.augment, 16)
+        check_transforms(load_config(tiny_config, [f"data.augment=[{entry}]"]).data.augment, 16)
     assert message in str(refusal.value)

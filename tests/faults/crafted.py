@@ -88,12 +88,12 @@ def texts(owned: Path) -> dict[str, str]:
 def controls(owned: Path) -> list[str]:
     """Which of the crafted files write where they are loaded without care; all of them should."""
     careless: dict[str, Callable[[], object]] = {
-        name: lambda content=content: torch.load(io.BytesIO(content), weights_only=False)  # type: ignore[misc]
+        name: lambda content=content: torch.load(io.BytesIO(content), weights_only=False)
         for name, content in weights(owned).items()
     }
     careless["weights, a pickle"] = lambda: pickle.loads(weights(owned)["weights, a pickle"])
     careless["array"] = lambda: np.load(io.BytesIO(arrays(owned)), allow_pickle=True)
-    careless |= {name: lambda text=text: yaml.unsafe_load(text) for name, text in texts(owned).items()}  # type: ignore[misc]
+    careless |= {name: lambda text=text: yaml.unsafe_load(text) for name, text in texts(owned).items()}
     wrote = []
     for name, load in careless.items():
         with suppress(ValueError, TypeError, yaml.YAMLError):  # after it wrote
@@ -144,7 +144,7 @@ class Places:
         def as_setting(key: str) -> Callable[[bytes], Said]:
             phase = "teacher" if key == "teacher.init" else "crd"
             words = ("--phase", phase, "--set", "name=other", f"{key}={given}")
-            return lambda content: [given.write_bytes(content), place.train(*words)][1]  # type: ignore[return-value]
+            return lambda content: [given.write_bytes(content), place.train(*words)][1]
 
         def compared(content: bytes) -> Said:
             given.write_bytes(content)
