@@ -49,9 +49,8 @@ def refuse_export(folder: Path, quantize: bool) -> None:
 def preprocessing_of(experiment: Experiment, network: Network) -> Preprocessing:
     """What a network's images go through: the one place where an export learns of size and normalisation."""
     data = experiment.data
-    if data.settings.resize == "crop":
-        raise UserError("--export: graphs resize by data.resize: squash alone, these images were cropped")
-    return Preprocessing(data.test.side, tuple(data.mean.tolist()), tuple(data.std.tolist()))
+    mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
+    return Preprocessing(data.test.side, mean, std, data.settings.resize)
 
 
 def export_subject(
