@@ -9,6 +9,8 @@ from typing import Literal
 from configs.schema import Config
 from configs.stages import METHODS
 
+PHASES = ("teacher", "crd", "kd", "baselines", "all")
+NEXT = {"teacher": "--phase crd", "crd": "--phase kd", "kd": "--phase baselines"}
 STAGES: tuple[Literal["stage1", "stage2"], ...] = ("stage1", "stage2")
 
 

@@ -28,9 +28,6 @@ from training.memory import check_alignment, check_batch, check_views
 from training.run_folder import RunFolder
 from training.teacher import check_teacher, check_training, is_given, train_teacher
 
-PHASES = ("teacher", "crd", "kd", "baselines", "all")
-NEXT = {"teacher": "--phase crd", "crd": "--phase kd", "kd": "--phase baselines"}
-
 
 @dataclass(frozen=True)
 class Job:

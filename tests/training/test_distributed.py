@@ -262,7 +262,7 @@ def test_several_processes_say_a_mistake_once(run_main, tmp_path):
 def test_statistics_of_all_processes_need_gpus(monkeypatch):
     config = Config(sync_batch_norm=True)
     assert not main.shares_statistics(config, torch.device("cpu"))  # one process has them anyway
-    monkeypatch.setattr(main, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     assert main.shares_statistics(config, torch.device("cuda"))
     with pytest.raises(UserError, match="sync_batch_norm=true: torch has it for GPUs alone"):
         main.shares_statistics(config, torch.device("cpu"))
