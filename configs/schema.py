@@ -25,8 +25,8 @@ RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that 
 class Config(Section):
     name: RunName = about("digits", "name of the run: files go to OUTPUT_DIR/name")
     seeds: Annotated[list[Seed], Field(min_length=1)] = about([0], "training seeds of the student side")
-    precision: Literal["auto", "float32", "bfloat16"] = about(
-        "auto", "auto picks bfloat16 where the hardware multiplies it natively"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = about(
+        "auto", "auto picks bfloat16 where the hardware multiplies it natively; float16 scales losses"
     )
     sync_batch_norm: bool = about(False, "under torchrun on GPUs: batch norm's statistics are of all processes")
     checkpoint_minutes: NonNegative = about(

@@ -279,8 +279,7 @@ def describe(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName]
         lines.append(f"{title}: {network.arch}, {count_parameters(model):,} parameters")
     sizes = [len(data.train), len(data.val) if data.val else 0, len(data.test)]
     lines.append("images: {:,} train, {:,} val, {:,} test".format(*sizes) + f", {data.num_classes} classes")
-    precision = "bfloat16" if experiment.machine.bfloat16 else "float32"
-    lines.append(f"machine: {experiment.machine.device}, {precision}")
+    lines.append(f"machine: {experiment.machine.device}, {experiment.machine.precision}")
     for job in jobs:
         images = data.balanced if job.balanced and data.balanced else data.train
         steps = steps_per_epoch(len(images), job.batch_size)

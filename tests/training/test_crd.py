@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from CKA import linear_cka
+from configs.networks import Optimizer
 from dataset.loader import training_batches
 from errors import UserError
 from models.checkpoint import load
 from models.heads import classifier
 from training.alignment import HierarchicalLoss, build_losses
 from training.crd import Alignment, HeldOut, plateaued, train_stage1
-from training.engine import seed_everything, train_step
+from training.engine import seed_everything
 from training.job_folder import JobFolder
 from training.job_name import stage1
 from training.phases import check
+from training.stepping import make_stepper, train_step
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher
 
@@ -96,8 +98,9 @@ def test_no_gradient_reaches_classifier_or_teacher(make_experiment):
     held_out = HeldOut(experiment.data.test, teacher, experiment.machine, seed=0)
     objective = Alignment(model, tapped, crd, LiveTeacher(teacher, experiment.machine), held_out)
     images = experiment.data.train
-    optimizer = torch.optim.SGD(objective.parameter_groups(0.1), lr=0.1)
-    train_step(objective, next(images.batches(16)), optimizer, experiment.machine)
+    machine, groups = experiment.machine, objective.parameter_groups(0.1)
+    stepper = make_stepper(objective, groups, Optimizer(lr=0.1), 1, 1, machine)
+    train_step(objective, [next(images.batches(16))], stepper, machine)
     head = classifier(model)[1]
     assert not head.weight.requires_grad and head.weight.grad is None and head.bias.grad is None
     assert all(parameter.grad is None for parameter in teacher.parameters())
