@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, Seed, about
+from configs.stopping import Stopping
 
 Decay = Annotated[float, Field(gt=0, lt=1)]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
@@ -112,12 +113,12 @@ class Student(Network):
     )
 
 
-class Teacher(Network):
+class Teacher(Network, Stopping):
     arch: str = about("resnet20", "as student.arch")
     checkpoint: Path | None = about(None, "a trained teacher: our model.pt or a state dict that fits teacher.arch")
     init: Path | None = about(None, "weights that the teacher's own training starts from (--phase teacher)")
     seed: Seed = about(0, "seed of the teacher's own training")
-    epochs: Count = about(30, "epochs of the teacher's own training")
+    epochs: Count = about(30, "epochs of the teacher's own training (at most with until: plateau)")
     batch_size: Count = about(128, "images a step")
     optimizer: Optimizer = about(Optimizer(), "the teacher's optimizer")
     label_smoothing: Smoothing = about(0.0, "share of each label that its cross-entropy spreads over all classes")

@@ -79,7 +79,7 @@ class Plan:
     view modulo `views` where that is not 0. Where validation decides, it is between the last `candidates` epochs,
     or all with 0: a two-stage student has its stage 2 to choose from, so end-to-end ones get as many. A message
     names the learning rate as `rate_key`. A checkpoint within an epoch is written every `checkpoint_minutes`, with
-    0 only before a signal ends the training.
+    0 only before a signal ends the training. `ended` says of what the epochs so far measured whether it is enough.
     """
 
     epochs: int
@@ -239,6 +239,11 @@ def fit(
                 if rank == 0:
                     log.epoch(history[-1], plan.epochs, images / seconds)
             distributed.barrier()
+    if len(history) < plan.epochs and rank == 0 and not machine.quiet:
+        print(
+            f"{folder.name} ended after {len(history)} of {plan.epochs} epochs: no improvement",
+            flush=True,
+        )
     if stepper.average is not None:
         stepper.average.keep()
     if training.best is not None:
