@@ -17,7 +17,8 @@ ONLY_STAGE1 = {  # of crd, not for baselines
     *("epochs", "batch_size", "optimizer", "until", "patience", "min_delta", "errors_of", "error_weight")
 }
 
-OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing")  # of baselines
+STOPPING = ("until", "watch", "patience", "min_delta")
+OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing", *STOPPING)  # of baselines
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
 
 

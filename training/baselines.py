@@ -18,6 +18,7 @@ from training.alignment import HierarchicalLoss, build_losses
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
 from training.job_name import baseline
+from training.stopping import ends_by_validation, how_it_ended
 from training.teacher import CrossEntropy, ensure_teacher
 from training.teacher_outputs import TeacherOutputs, teacher_outputs
 from training.weights import of_batch, weights_by_errors
@@ -127,7 +128,8 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
         settings.optimizer,
         seed,
         views=config.teacher.views,
-        candidates=config.kd.epochs,
+        candidates=0 if settings.until == "plateau" else config.kd.epochs,
+        ended=ends_by_validation(settings),
         checkpoint_minutes=config.checkpoint_minutes,
         rate_key="baselines.optimizer.lr"
         if name == method
@@ -136,5 +138,5 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
     history = fit(objective, data, plan, machine, folder)
     measures = evaluate_splits(model, data, machine)
     if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **measures})
+        folder.finish(model, {**how_it_ended(history, plan), **measures})
     distributed.barrier()

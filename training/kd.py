@@ -24,6 +24,7 @@ from training.experiment import Experiment
 from training.features import FrozenFeatures
 from training.job_name import baseline
 from training.projector import Projection
+from training.stopping import ends_by_validation, how_it_ended
 from training.teacher import ensure_teacher
 from training.teacher_head import TeacherSide, teacher_side, views_kept
 from training.teacher_outputs import TeacherOutputs
@@ -145,11 +146,12 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
         views=config.teacher.views,
         rate_key=experiment.key("kd.optimizer.lr"),
         checkpoint_minutes=config.checkpoint_minutes,
+        ended=ends_by_validation(settings),
     )
     history = fit(objective, data, plan, machine, folder)
     measures = evaluate_splits(model, data, machine)
     if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **measures})
+        folder.finish(model, {**how_it_ended(history, plan), **measures})
     distributed.barrier()
 
 

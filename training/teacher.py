@@ -20,6 +20,7 @@ from models.zoo import STEMMED
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
 from training.experiment import Experiment
+from training.stopping import ends_by_validation, how_it_ended
 from training.weights import of_batch
 
 
@@ -65,9 +66,10 @@ def train_teacher(experiment: Experiment) -> None:
         settings.seed,
         rate_key="teacher.optimizer.lr",
         checkpoint_minutes=experiment.config.checkpoint_minutes,
+        ended=ends_by_validation(settings),
     )
     history = fit(objective, data, plan, machine, experiment.folder.teacher)
-    _finish(experiment, model, {"source": "trained", "epochs": len(history)})
+    _finish(experiment, model, {"source": "trained", **how_it_ended(history, plan)})
 
 
 def _untrained(experiment: Experiment) -> nn.Module:

@@ -83,7 +83,7 @@ class _Packer:
     def of(experiment: Experiment, subject: Subject, teacher: Subject | None) -> _Packer:
         network, data = network_of(experiment, subject), experiment.data
         built = subject.build().float()
-        machine = replace(experiment.machine, bfloat16=False)
+        machine = replace(experiment.machine, bfloat16=False, float16=False)
         top1 = top1_of(predict(built, data.test, machine), data.test.labels).item()
         model = FromPixels(export.for_deployment(built), preprocessing_of(experiment, network)).eval()
         facts = facts_of(experiment, subject, network, teacher, model, top1)
