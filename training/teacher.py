@@ -57,6 +57,14 @@ def train_teacher(experiment: Experiment) -> None:
     settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data.for_teacher()
     seed_everything(settings.seed)
     model = machine.place(_untrained(experiment))
+    objective, plan = teacher_training(experiment, model)
+    history = fit(objective, data, plan, machine, experiment.folder.teacher)
+    _finish(experiment, model, {"source": "trained", "epochs": len(history)})
+
+
+def teacher_training(experiment: Experiment, model: nn.Module) -> tuple[CrossEntropy, Plan]:
+    """What the teacher's training minimises, and for how long. `model` is the teacher on the device."""
+    settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data.for_teacher()
     objective = CrossEntropy(model, data, machine, smoothing=settings.label_smoothing).to(machine.device)
     plan = Plan(
         settings.epochs,
@@ -66,8 +74,7 @@ def train_teacher(experiment: Experiment) -> None:
         rate_key="teacher.optimizer.lr",
         checkpoint_minutes=experiment.config.checkpoint_minutes,
     )
-    history = fit(objective, data, plan, machine, experiment.folder.teacher)
-    _finish(experiment, model, {"source": "trained", "epochs": len(history)})
+    return objective, plan
 
 
 def _untrained(experiment: Experiment) -> nn.Module:
