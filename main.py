@@ -21,6 +21,7 @@ import torch
 from configs.command_line import CommandLine, one_of, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
+from models.compiling import check_compiler
 from models.machine import Machine, choose_device, compute_reproducibly, open_machine
 from study.run import study_phase
 from training.distributed import process_group, restarted, world_size
@@ -89,7 +90,9 @@ def run() -> None:
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)
         machine = open_machine(config.precision, device, arguments.quiet)
-        machine = replace(machine, sync_batch_norm=shares_statistics(config, device))
+        machine = replace(machine, sync_batch_norm=shares_statistics(config, device), compile=config.compile)
+        if config.compile:
+            check_compiler(device)
         if arguments.phase == "study":
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
         else:

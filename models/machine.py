@@ -23,6 +23,7 @@ class Machine:
     bfloat16: bool
     quiet: bool = False
     sync_batch_norm: bool = False  # statistics of all processes' batches
+    compile: bool = False  # blocks of networks in training
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks and losses run."""

@@ -17,8 +17,9 @@ from training import distributed
 from training.alignment import HierarchicalLoss, build_losses
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of
 from training.experiment import Experiment
-from training.given import FINISHED, Given, Prepared
+from training.given import FINISHED, Given
 from training.job_name import baseline
+from training.prepared import Prepared
 from training.teacher import CrossEntropy
 from training.teacher_outputs import TeacherOutputs
 from training.weights import of_batch

@@ -21,8 +21,9 @@ from training import distributed
 from training.alignment import TAPS, HierarchicalLoss, build_losses
 from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, seed_everything
 from training.experiment import Experiment
-from training.given import FINISHED, Given, Prepared
+from training.given import FINISHED, Given
 from training.job_folder import PROJECTIONS
+from training.prepared import Prepared
 from training.teacher_outputs import TeacherOutputs, run
 from training.weights import of_batch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from configs.schema import Config
 from dataset.contact_sheet import write_contact_sheet
@@ -44,7 +44,7 @@ def dry_run(phase: str, config: Config, folder: RunFolder, machine: Machine, fre
     Raises:
         UserError: what the phase itself would be refused for.
     """
-    opened = open_undecoded(config, folder, machine)
+    opened = open_undecoded(config, folder, replace(machine, compile=False))  # which would take minutes
     experiment = opened.experiment
     jobs = jobs_of(phase, config, folder)
     check(phase, experiment, fresh)
@@ -55,7 +55,7 @@ def dry_run(phase: str, config: Config, folder: RunFolder, machine: Machine, fre
     show_cues(experiment)
     tasks = [Task(job, experiment, _nothing_to_do(job.name, experiment, removed)) for job in jobs]
     say(table(estimate(tasks, machine.quiet, opened.decoding)))
-    say(ABOUT)
+    say(ABOUT + ("; compile=true is not tried" if config.compile else ""))
     say("dry run: nothing was trained, no run folder was written")
 
 

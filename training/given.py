@@ -6,7 +6,6 @@ A training takes them from the run's finished jobs; `training.rehearsal` has sta
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -15,27 +14,13 @@ from configs.networks import Network
 from configs.section import Weighted
 from dataset.images import Batch
 from dataset.prepare import TrainingData
-from models.machine import Machine
 from models.taps import TappedModel
-from training.engine import Measures, Objective, Plan, fit
 from training.experiment import Experiment
 from training.features import ViewCache
 from training.job_folder import JobFolder
 from training.teacher import ensure_teacher
 from training.teacher_outputs import TeacherOutputs, teacher_outputs
 from training.weights import weights_by_errors
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that `fit` takes of a job: what it minimises, on which images, for how long."""
-
-    objective: Objective
-    data: TrainingData
-    plan: Plan
-
-    def fit(self, machine: Machine, folder: JobFolder) -> list[Measures]:
-        return fit(self.objective, self.data, self.plan, machine, folder)
 
 
 class Given(Protocol):

@@ -24,8 +24,9 @@ from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of
 from training.experiment import Experiment
 from training.features import FrozenFeatures
-from training.given import FINISHED, Given, Prepared
+from training.given import FINISHED, Given
 from training.job_name import baseline
+from training.prepared import Prepared
 from training.projector import Projection
 from training.teacher_head import TeacherSide, teacher_side, views_kept
 from training.teacher_outputs import TeacherOutputs

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import chain, count, islice
+from itertools import chain, count, islice, pairwise
+from statistics import median
 from typing import Any
 
 from torch import Tensor
@@ -25,11 +26,11 @@ from training.crd import HELD_OUT, Alignment
 from training.divergence import DivergedError
 from training.engine import EVALUATION_BATCH, Objective, train_one_epoch
 from training.experiment import Experiment
-from training.given import Prepared
 from training.job_name import JobName
 from training.optimizers import make_optimizer, make_schedule
+from training.prepared import Prepared
 from training.progress import Part, Training
-from training.stand_ins import FEW, StandIns, measured, prepare_job
+from training.stand_ins import FEW, StandIns, measured, now, prepare_job
 
 MOST_STEPS = 20
 OF_PASSES, OF_EVALUATION, OF_STEPS = 0.1, 0.15, 0.4  # shares of the time that a rehearsal has
@@ -168,35 +169,44 @@ class _Steps:
 
     def measure(self, limit: float) -> None:
         """Find out what a step takes: with few images first, then with as many as there is time for."""
-        seconds, growth = self._time(1)
+        seconds, growth = self._time(2, min)
         an_image = seconds / self.batch
         while self.batch < self.whole:
             smaller, larger = self.batch, min(self.whole, 4 * self.batch)
-            if 2 * seconds * larger / smaller > limit:
+            if 3 * seconds * larger / smaller > limit:
                 break
             before, self.batch = seconds, larger
-            seconds, growth = self._time(1)
+            seconds, growth = self._time(2, min)
             an_image = max(0.0, seconds - before) / (larger - smaller)  # beside what any step takes
         number = min(MOST_STEPS, int(limit / (2 * seconds)))
-        if number > 1:
-            seconds, growth = self._time(number)
+        if number > 2:
+            seconds, growth = self._time(number, median)
         self.seconds = seconds + an_image * (self.whole - self.batch)
         self.memory = round(growth * (self.whole / self.batch - 1))
 
-    def _time(self, number: int) -> tuple[float, int]:
+    def _time(self, number: int, of: Callable[[list[float]], float]) -> tuple[float, int]:
         """Seconds of a step and bytes that it takes, of some steps after one that is not counted."""
-        batches = self.batches()
+        batches, seconds = self.batches(), list[float]()
         self._run(batches, 1)
-        seconds, growth = _cost(lambda: self._run(batches, number), self.machine, self.peak)
-        return seconds / number, growth
+        growth = self.peak.growth(lambda: seconds.extend(self._run(batches, number)))
+        return distributed.from_first(of(seconds)), growth
 
-    def _run(self, batches: Iterator[Batch], number: int) -> None:
+    def _run(self, batches: Iterator[Batch], number: int) -> list[float]:
+        """Make some steps; gives the seconds of each, with those of its batch."""
         self.prepared.objective.train()
-        part, bar = Part(rate=self.prepared.plan.optimizer.lr), tqdm(disable=True)
+        part, bar, times = Part(rate=self.prepared.plan.optimizer.lr), tqdm(disable=True), [now(self.machine)]
         with suppress(DivergedError):  # with untrained networks that says nothing
             train_one_epoch(
-                self.trained, islice(batches, number), self.optimizer, self.schedule, self.machine, bar, part
+                self.trained,
+                islice(batches, number),
+                self.optimizer,
+                self.schedule,
+                self.machine,
+                bar,
+                part,
+                lambda look: times.append(now(self.machine)),
             )
+        return [after - before for before, after in pairwise(times)]
 
     def batches(self) -> Iterator[Batch]:
         """Batches as the job would see them, without end."""

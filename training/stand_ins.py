@@ -28,11 +28,11 @@ from training.baselines import prepare_baseline
 from training.crd import prepare_stage1
 from training.engine import EVALUATION_BATCH, seed_everything
 from training.experiment import Experiment
-from training.given import Prepared
 from training.job_folder import JobFolder
 from training.job_name import JobName
 from training.kd import prepare_stage2
-from training.teacher import teacher_training
+from training.prepared import Prepared
+from training.teacher import prepare_teacher
 from training.teacher_outputs import LiveTeacher, TeacherOutputs, run
 
 FEW = 4  # images that are tried first
@@ -40,12 +40,13 @@ FEW = 4  # images that are tried first
 
 def measured(call: Callable[[], object], machine: Machine) -> float:
     """Seconds that a call takes, with what it asks the device to do; those of the first process, in every one."""
-    begun = _now(machine)
+    begun = now(machine)
     call()
-    return distributed.from_first(_now(machine) - begun)
+    return distributed.from_first(now(machine) - begun)
 
 
-def _now(machine: Machine) -> float:
+def now(machine: Machine) -> float:
+    """The time in seconds, once the device has done what it was asked to."""
     if machine.device.type == "cuda":
         torch.cuda.synchronize(machine.device)
     return time.perf_counter()
@@ -168,8 +169,7 @@ def prepare_job(name: JobName, experiment: Experiment, given: StandIns) -> Prepa
         case "teacher":
             seed_everything(config.teacher.seed)
             model = experiment.machine.place(experiment.build(config.teacher, pretrained=False))
-            objective, plan = teacher_training(experiment, model)
-            return Prepared(objective, experiment.data.for_teacher(), plan)
+            return prepare_teacher(experiment, model)
         case "stage1":
             return prepare_stage1(experiment.of_variant(name.of), seed, given)
         case "stage2":

@@ -29,6 +29,7 @@ from dataset.prepare import TrainingData
 from errors import UserError, warn
 from files import in_one_line, locked, remove_lock_left_behind, write_text
 from models.checkpoint import file_hash, weights_hash
+from models.compiling import compile_blocks
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training import distributed
@@ -54,6 +55,8 @@ class LiveTeacher:
     def __init__(self, teacher: TappedModel, machine: Machine) -> None:
         self.teacher = teacher.eval()
         self.machine = machine
+        if machine.compile:
+            compile_blocks(teacher.model, teacher.taps)
 
     def __call__(self, batch: Batch) -> Outputs:
         return run(self.teacher, batch.for_teacher, self.machine)
