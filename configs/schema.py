@@ -30,9 +30,8 @@ class Config(Section):
         "auto", "auto picks bfloat16 where the hardware multiplies it natively; float16 scales losses"
     )
     sync_batch_norm: bool = about(False, "under torchrun on GPUs: batch norm's statistics are of all processes")
-    checkpoint_minutes: NonNegative = about(
-        15.0, "minutes between two checkpoints within an epoch, 0 = at its end and before a signal alone"
-    )
+    compile: bool = about(False, "torch.compile blocks in training: slow start, faster steps, other last bits")
+    checkpoint_minutes: NonNegative = about(15.0, "minutes between checkpoints in an epoch, 0 = at signals alone")
     data: Data = about(Data(), "images")
     teacher: Teacher = about(Teacher(), "the frozen teacher")
     student: Student = about(Student(), "the student")

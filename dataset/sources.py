@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 
 from configs.images import Data
 from dataset.cache_folder import see_that_it_can_be_written
-from dataset.class_folders import ImageFile, find_images
+from dataset.class_folders import ClassFolders, ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
 from dataset.identity import DataIdentity, identify
@@ -30,6 +30,8 @@ from dataset.memory import see_that_images_fit
 from dataset.transforms import check_transforms
 from errors import MachineError, UserError, in_words, readable
 from files import remove_left_behind
+
+Positions = NDArray[np.int64]
 
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
@@ -74,13 +76,23 @@ def load_source(data: Data) -> Source:
 
 
 def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    first, second = split_positions(images.labels, fraction, seed)
+    return images.take(first), images.take(second)
+
+
+def split_positions(labels: Positions, fraction: float, seed: int) -> tuple[Positions, Positions]:
+    """Positions of images with these labels (N,), the second part of them a `fraction`, classes in proportion.
+
+    Raises:
+        UserError: a class too small to split.
+    """
     try:
         first, second = train_test_split(
-            np.arange(len(images)), test_size=fraction, random_state=seed % 2**32, stratify=images.labels
+            np.arange(len(labels)), test_size=fraction, random_state=seed % 2**32, stratify=labels
         )
     except ValueError as error:
         raise UserError(f"data.split or data.val_fraction does not fit these images: {error}") from None
-    return images.take(np.sort(first)), images.take(np.sort(second))
+    return np.sort(first), np.sort(second)
 
 
 def _concatenate(first: Images, second: Images) -> Images:
@@ -99,10 +111,7 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
         return train, test, [str(digit) for digit in range(10)]
     root = data.root or Path("data")
     read, stamp, names = _files(data, root) if data.source in FILES else _torchvision(data.source, root)
-    key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
-    if data.resize != "squash":  # caches from before there was a choice keep their names
-        key += f" {data.resize}"
-    folder = data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    folder = _cache_of(data, stamp)
     cached = read_cache(folder)
     if cached is not None:
         with suppress(UserError, MachineError):  # a cache that others own may be read-only
@@ -115,6 +124,27 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
         raise UserError(f"{folder}: what was written there a moment ago reads differently, the disk is failing")
     train, test, classes = cached
     return replace(train, names=names[0]), replace(test, names=names[1]), classes
+
+
+def _cache_of(data: Data, stamp: str) -> Path:
+    """Where decoded images are kept of a source whose files are as `stamp` says."""
+    key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
+    if data.resize != "squash":  # caches from before there was a choice keep their names
+        key += f" {data.resize}"
+    return data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def undecoded(data: Data) -> ClassFolders | None:
+    """The files that would have to be decoded first, None where they are or where images lie in no files of their
+    own. Reads no image.
+
+    Raises:
+        UserError: as `load_source`, of what can be seen without reading images.
+    """
+    if data.source not in FILES:
+        return None
+    found = _listed(data, data.root or Path("data"))
+    return None if _cache_of(data, _stamp(data, found)).exists() else found
 
 
 def _digits(image_size: int) -> tuple[Images, Images]:
@@ -166,9 +196,7 @@ def _not_downloaded(name: str, root: Path, error: Exception) -> UserError | Mach
 
 def _files(data: Data, root: Path) -> tuple[Reader, str, Names]:
     """Class folders under root/train and root/test, one tree of class folders under root, or the list `root`."""
-    found = (
-        listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
-    )
+    found = _listed(data, root)
     classes = found.classes
     class_of = {name: number for number, name in enumerate(classes)}
     everything = found.train + found.test
@@ -180,11 +208,20 @@ def _files(data: Data, root: Path) -> tuple[Reader, str, Names]:
         count = len(found.train)
         return Images(pixels[:count], labels[:count]), Images(pixels[count:], labels[count:]), classes
 
+    return read, _stamp(data, found), (_names(found.train, found.root), _names(found.test, found.root))
+
+
+def _listed(data: Data, root: Path) -> ClassFolders:
+    return listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
+
+
+def _stamp(data: Data, found: ClassFolders) -> str:
+    """A digest of names, sizes and times of change, of which one differs when a file does."""
+    everything = found.train + found.test
     states: list[object] = [(str(image.path), (image.size, image.changed)) for image in everything]
     if data.source == "csv":  # what an edit of the list alone changes
         states += [len(found.train), [image.label for image in everything]]
-    stamp = hashlib.sha256(str(states).encode()).hexdigest()
-    return read, stamp, (_names(found.train, found.root), _names(found.test, found.root))
+    return hashlib.sha256(str(states).encode()).hexdigest()
 
 
 def _names(images: list[ImageFile], root: Path) -> NDArray[np.str_]:

@@ -24,6 +24,7 @@ class Machine:
     quiet: bool = False
     sync_batch_norm: bool = False  # statistics of all processes' batches
     float16: bool = False  # in place of bfloat16; then losses are scaled in training
+    compile: bool = False  # blocks of networks in training
 
     @property
     def dtype(self) -> torch.dtype:

@@ -22,11 +22,13 @@ from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine
+from study.estimates import estimate_study
 from study.grid import StudyRun, read_shard
 from study.plan import StudyRuns, check_study, describe_study, is_recorded, record_folder
 from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
+from training.estimate_table import ABOUT, duration, table
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
@@ -49,6 +51,9 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
     if dry_run:
         refuse_other(study)
         say(describe_study(study))
+        say(table(estimate_study(study, machine.quiet)))
+        say(ABOUT)
+        say("dry run: nothing was trained, no run folder was written")
         return
     run_study(study, machine.quiet)
     say(f"next: python main_eval.py {study.folder}")
@@ -84,8 +89,8 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
             continue
         if not quiet:
             now = time.perf_counter()
-            left = _duration((now - started) / number * (len(waiting) - number))
-            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {_duration(now - begun)}"
+            left = duration((now - started) / number * (len(waiting) - number))
+            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {duration(now - begun)}"
             say(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
     if failed:
         by_machine = any(isinstance(error, MachineError) for error in failed.values())
@@ -170,8 +175,3 @@ def _record(experiment: Experiment, run: StudyRun) -> None:
     about = shortcut_recording.About(dict(run.point), run.seed, shortcut, temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
     recording_file.write(recording, record_folder(run, experiment.folder))
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

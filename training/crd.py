@@ -19,13 +19,14 @@ from models.parts import depends_on
 from models.taps import Outputs, TappedModel
 from training import distributed
 from training.alignment import TAPS, HierarchicalLoss, build_losses
-from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, fit, seed_everything
+from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, seed_everything
 from training.experiment import Experiment
+from training.given import FINISHED, Given
 from training.job_folder import PROJECTIONS
+from training.prepared import Prepared
 from training.stopping import ends_by, how_it_ended
-from training.teacher import ensure_teacher
-from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
-from training.weights import of_batch, weights_by_errors
+from training.teacher_outputs import TeacherOutputs, run
+from training.weights import of_batch
 
 HELD_OUT = 1000  # images on which alignment is reported
 
@@ -119,18 +120,29 @@ def mean_cosine(epoch: Measures) -> float:
 
 def train_stage1(experiment: Experiment, seed: int) -> None:
     """Run stage 1 for one seed and write the aligned student and its projections."""
-    config, data, machine = experiment.config, experiment.data, experiment.machine
-    settings, folder = config.crd, experiment.stage1(seed)
-    teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
-    outputs = teacher_outputs(experiment, teacher)
+    folder, prepared = experiment.stage1(seed), prepare_stage1(experiment, seed)
+    history = prepared.fit(experiment.machine, folder)
+    if distributed.rank() == 0:
+        kinds = ("cosine", "cka", "explained")
+        measures = {name: value for name, value in history[-1].items() if name.startswith(kinds)}
+        assert isinstance(prepared.objective, Alignment)
+        save(folder.path / PROJECTIONS, prepared.objective.losses.projections())
+        folder.finish(prepared.objective.model, {**how_it_ended(history, prepared.plan), **measures})
+    distributed.barrier()
+
+
+def prepare_stage1(experiment: Experiment, seed: int, given: Given = FINISHED) -> Prepared:
+    """What stage 1 minimises for one seed, on which images, and for how long."""
+    config, data, machine, settings = experiment.config, experiment.data, experiment.machine, experiment.config.crd
+    teacher = experiment.tapped(given.teacher(experiment), config.teacher)
+    outputs = given.outputs(experiment, teacher)
     held_out = HeldOut(data.held_out or data.test, teacher, machine, config.data.seed)
-    weights = weights_by_errors(experiment, settings, seed)
+    weights = given.weights(experiment, settings, seed)
     model = experiment.new_student(seed)
     tapped = experiment.tapped(model, config.student)
     seed_everything(seed, 1)
     losses = build_losses(experiment, tapped, teacher)
     objective = Alignment(model, tapped, losses, outputs, held_out, weights)
-
     plan = Plan(
         settings.epochs,
         settings.batch_size,
@@ -141,10 +153,4 @@ def train_stage1(experiment: Experiment, seed: int) -> None:
         checkpoint_minutes=config.checkpoint_minutes,
         ended=ends_by(settings, mean_cosine),
     )
-    history = fit(objective, data, plan, machine, folder)
-    if distributed.rank() == 0:
-        kinds = ("cosine", "cka", "explained")
-        measures = {name: value for name, value in history[-1].items() if name.startswith(kinds)}
-        save(folder.path / PROJECTIONS, losses.projections())
-        folder.finish(model, {**how_it_ended(history, plan), **measures})
-    distributed.barrier()
+    return Prepared(objective, data, plan)

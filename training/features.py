@@ -65,8 +65,7 @@ class FrozenFeatures:
     Args:
         model: the network, in evaluation mode; only its classifier may change from now on.
         data: to train and to measure on.
-        keep: views that are kept in memory.
-        training: where training features come from if they are known already.
+        training: where training features come from, such as a `ViewCache`.
     """
 
     def __init__(
@@ -74,12 +73,11 @@ class FrozenFeatures:
         model: nn.Module,
         data: TrainingData,
         machine: Machine,
-        keep: int,
-        training: Callable[[Batch], Tensor] | None = None,
+        training: Callable[[Batch], Tensor],
     ) -> None:
         self.data, self.machine = data, machine
         self.extract: Callable[[Tensor], Tensor] = partial(head_inputs, model, machine=machine)
-        self.training = training or ViewCache(self.extract, data, keep)
+        self.training = training
         self.measured: dict[str, Tensor] = {}  # split -> (N, D)
 
     def __call__(self, batch: Batch) -> Tensor:  # (B, D)

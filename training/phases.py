@@ -291,5 +291,4 @@ def describe(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName]
         if job.name == TEACHER and is_given(experiment) and not kept:
             state = "given by the config, not trained"
         lines.append(f"{job.name.title}: {state} -> {job.folder.path}")
-    lines += [f"--fresh removes {experiment.folder.job(name).path}" for name in removed]
-    return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])
+    return "\n".join([*lines, *(f"--fresh removes {experiment.folder.job(name).path}" for name in removed)])

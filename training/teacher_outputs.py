@@ -29,6 +29,7 @@ from dataset.prepare import TrainingData
 from errors import UserError, warn
 from files import in_one_line, locked, remove_lock_left_behind, write_text
 from models.checkpoint import file_hash, weights_hash
+from models.compiling import compile_blocks
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training import distributed
@@ -54,6 +55,8 @@ class LiveTeacher:
     def __init__(self, teacher: TappedModel, machine: Machine) -> None:
         self.teacher = teacher.eval()
         self.machine = machine
+        if machine.compile:
+            compile_blocks(teacher.model, teacher.taps)
 
     def __call__(self, batch: Batch) -> Outputs:
         return run(self.teacher, batch.for_teacher, self.machine)
@@ -135,6 +138,17 @@ def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: b
         for view in range(views):  # a kill may have come between a view and the end of its lock
             remove_lock_left_behind(folder / f"view{view}.lock")
     return CachedTeacher(folder, widths, views, machine.device)
+
+
+def missing_views(experiment: Experiment) -> int:
+    """How many views the cache of the run's teacher lacks, all where it is not trained yet. Fills none."""
+    views, folder = experiment.config.teacher.views, experiment.folder.teacher
+    if not folder.finished:
+        return views
+    network = experiment.trained(experiment.config.teacher, folder)
+    key = _key(experiment, experiment.tapped(network, experiment.config.teacher))
+    cache = experiment.config.data.cache_dir / f"teacher-{key}"
+    return sum(not (cache / f"view{view}.npy").exists() for view in range(views))
 
 
 def _key(experiment: Experiment, teacher: TappedModel) -> str:
