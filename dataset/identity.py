@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.decode import VERSION
+from dataset.stored_pixels import Pixels, StoredPixels, pieces
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,24 @@ class DataIdentity:
 
 def identify(
     classes: Sequence[str],
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    val: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    train: tuple[Pixels | StoredPixels, NDArray[np.int64]],
+    val: tuple[Pixels | StoredPixels, NDArray[np.int64]],
+    test: tuple[Pixels | StoredPixels, NDArray[np.int64]],
 ) -> DataIdentity:
     """The identity of pixels (N, 3, S, S) and labels (N,) of each part."""
 
-    def of(part: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> PartIdentity:
+    def of(part: tuple[Pixels | StoredPixels, NDArray[np.int64]]) -> PartIdentity:
         return PartIdentity(len(part[1]), array_digest(part[0]), array_digest(part[1]))
 
     return DataIdentity(tuple(classes), of(train), of(val), of(test), VERSION)
 
 
-def array_digest(array: NDArray[Any]) -> str:
-    """SHA-256 of an array's shape and values, the first 16 hex digits; about 1.5 GB a second."""
+def array_digest(array: NDArray[Any] | StoredPixels) -> str:
+    """SHA-256 of an array's shape and values, in memory or in files, the first 16 hex digits; about 1.5 GB a
+    second."""
     digest = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(array).data)
+    for piece in pieces(array):
+        digest.update(np.ascontiguousarray(piece).data)
     return digest.hexdigest()[:16]
 
 
