@@ -6,7 +6,7 @@ Letters: N training images, V cached views an image.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -23,6 +23,7 @@ from training.alignment import fills_banks, takes_statistics
 from training.baselines import TERMS
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, config_of, starts_from
+from training.usage import Usage, read_usage
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Training:
     reported: str  # which epoch's weights are evaluated
     alpha: float | None = None  # of the KL term, None without one
     temperature: float | None = None
+    usage: Usage = field(default_factory=Usage)  # as it was run
 
     @property
     def seen(self) -> int:
@@ -130,6 +132,7 @@ def _training(experiment: Experiment, job: JobName, student: nn.Module, teacher:
         reported=f"best of the last {min(plan.picks, epochs)} by validation" if plan.picks else "last",
         alpha=alpha,
         temperature=None if alpha is None else _temperature(config, job),
+        usage=read_usage(folder.timing, epochs),
     )
 
 

@@ -30,6 +30,7 @@ from training.job_folder import JobFolder
 from training.keeping import Keeper
 from training.optimizers import make_optimizer, make_schedule
 from training.progress import Part, Training, set_generators
+from training.usage import EpochUsage, PeakMemory
 
 EVALUATION_BATCH = 500
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -218,6 +219,7 @@ def fit(
         raise UserError(
             f"{world} processes cannot share batches of {plan.batch_size} images equally: change batch_size"
         )
+    peak = PeakMemory(machine.device)
     trained = distributed.averaging(objective, machine.sync_batch_norm)
     steps = steps_per_epoch(len(data.train), plan.batch_size)
     optimizer = make_optimizer(objective.parameter_groups(plan.optimizer.lr), plan.optimizer)
@@ -249,6 +251,7 @@ def fit(
                 distributed.share_buffers(objective.model)
                 measures = distributed.from_first(objective.measure())  # so that all decide the same
                 refuse_infinite(measures, objective, optimizer)
+                whole = part.elapsed
             history.append({"epoch": epoch, "learning_rate": part.rate, **means, **measures})
             training.part = None
             if epoch > plan.epochs - (plan.candidates or plan.epochs):
@@ -256,7 +259,8 @@ def fit(
             with finish_first():
                 keeper.write()
                 if rank == 0:
-                    log.epoch(history[-1], plan.epochs, steps * min(plan.batch_size, len(data.train)) / seconds)
+                    speed = steps * min(plan.batch_size, len(data.train)) / seconds
+                    log.epoch(history[-1], plan.epochs, EpochUsage(speed, whole, peak.bytes(), peak.of))
             distributed.barrier()
     if training.best is not None:
         objective.model.load_state_dict(training.best["model"])
