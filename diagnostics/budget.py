@@ -6,7 +6,7 @@ Letters: N training images, V cached views an image.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -24,6 +24,7 @@ from training.baselines import TERMS
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, config_of, settings_of, starts_from
 from training.stepping import steps_of
+from training.usage import Usage, read_usage
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Training:
     alpha: float | None = None  # of the KL term, None without one
     temperature: float | None = None
     accumulate: int = 1  # batches a step of the optimizer
+    usage: Usage = field(default_factory=Usage)  # as it was run
 
     @property
     def updates(self) -> int:
@@ -138,6 +140,7 @@ def _training(experiment: Experiment, job: JobName, student: nn.Module, teacher:
         alpha=alpha,
         temperature=None if alpha is None else _temperature(config, job),
         accumulate=settings_of(experiment.config, job).optimizer.accumulate,
+        usage=read_usage(folder.timing, epochs),
     )
 
 

@@ -30,6 +30,7 @@ from training.job_folder import JobFolder
 from training.keeping import Keeper
 from training.progress import Part, Training, set_generators
 from training.stepping import Stepper, make_stepper, train_step
+from training.usage import EpochUsage, PeakMemory
 
 EVALUATION_BATCH = 500
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -207,6 +208,7 @@ def fit(
         raise UserError(
             f"{world} processes cannot share batches of {plan.batch_size} images equally: change batch_size"
         )
+    peak = PeakMemory(machine.device)
     trained = distributed.averaging(objective, machine.sync_batch_norm)
     images = steps_per_epoch(len(data.train), plan.batch_size) * min(plan.batch_size, len(data.train))  # an epoch
     stepper = _stepper(objective, len(data.train), plan, machine)
@@ -233,17 +235,15 @@ def fit(
                     means = train_one_epoch(trained, rest, stepper, machine, progress, part, keeper.after_step)
                 seconds = part.elapsed
                 history.append(_end_epoch(training, objective, plan, part, means))
+                whole = part.elapsed
             training.part = None
             with finish_first():
                 keeper.write()
                 if rank == 0:
-                    log.epoch(history[-1], plan.epochs, images / seconds)
+                    log.epoch(history[-1], plan.epochs, EpochUsage(images / seconds, whole, peak.bytes(), peak.of))
             distributed.barrier()
     if len(history) < plan.epochs and rank == 0 and not machine.quiet:
-        print(
-            f"{folder.name} ended after {len(history)} of {plan.epochs} epochs: no improvement",
-            flush=True,
-        )
+        print(f"{folder.name} ended after {len(history)} of {plan.epochs} epochs: no improvement", flush=True)
     if stepper.average is not None:
         stepper.average.keep()
     if training.best is not None:
