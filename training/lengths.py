@@ -19,7 +19,9 @@ def check_lengths(key: str, settings: Settings, epochs: int, batches: int) -> No
     """
     optimizer = settings.optimizer
     if optimizer.accumulate > batches:
-        raise UserError(f"{key}.optimizer.accumulate={optimizer.accumulate} batches a step: use at most {batches}")
+        raise UserError(
+            f"{key}.optimizer.accumulate={optimizer.accumulate}: an epoch has {batches} batches, use no more"
+        )
     steps = epochs * steps_of(batches, optimizer.accumulate)
     if optimizer.ema is not None and 1 / (1 - optimizer.ema) > steps:
         warn(
