@@ -17,12 +17,12 @@ def check_lengths(key: str, settings: Settings, epochs: int, batches: int) -> No
     Raises:
         UserError: steps of more batches than an epoch has.
     """
-    optimizer = settings.optimizer
-    if optimizer.accumulate > batches:
+    optimizer, several = settings.optimizer, settings.optimizer.accumulate
+    if several > batches:
         raise UserError(
-            f"{key}.optimizer.accumulate={optimizer.accumulate} batches a step: an epoch has {batches}, use no more"
+            f"{key}.optimizer.accumulate={several} batches a step: an epoch has {batches}, use no more than those"
         )
-    steps = epochs * steps_of(batches, optimizer.accumulate)
+    steps = epochs * steps_of(batches, several)
     if optimizer.ema is not None and 1 / (1 - optimizer.ema) > steps:
         warn(
             f"{key}.optimizer.ema={optimizer.ema:g} averages over about {1 / (1 - optimizer.ema):,.0f} steps, and "
