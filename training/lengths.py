@@ -17,12 +17,10 @@ def check_lengths(key: str, settings: Settings, epochs: int, batches: int) -> No
     Raises:
         UserError: steps of more batches than an epoch has.
     """
-    optimizer = settings.optimizer
-    if optimizer.accumulate > batches:
-        raise UserError(
-            f"{key}.optimizer.accumulate={optimizer.accumulate}: an epoch has {batches} batches, use no more"
-        )
-    steps = epochs * steps_of(batches, optimizer.accumulate)
+    optimizer, several = settings.optimizer, settings.optimizer.accumulate
+    if several > batches:
+        raise UserError(f"{key}.optimizer.accumulate={several}: an epoch has {batches} batches, use no more")
+    steps = epochs * steps_of(batches, several)
     if optimizer.ema is not None and 1 / (1 - optimizer.ema) > steps:
         warn(
             f"{key}.optimizer.ema={optimizer.ema:g} averages over about {1 / (1 - optimizer.ema):,.0f} steps, and "

@@ -70,9 +70,8 @@ def test_the_epoch_that_is_reported(live, make_experiment) -> None:
 
 def test_ends_averages_and_steps_of_several_batches(make_experiment) -> None:
     section = "until: plateau, optimizer: {accumulate: 3, ema: 0.9}"
-    experiment = make_experiment(
-        "data.val_fraction=0.25", f"baselines={{epochs: 9, {section}}}", f"kd={{{section}}}"
-    )
+    settings = f"baselines={{epochs: 9, {section}}}", f"kd={{{section}}}"
+    experiment = make_experiment("data.val_fraction=0.25", *settings)
     name = baseline(0, "kd")
     finish(experiment, {name: 4, stage1(0): 2, stage2(0): 1})
     (kd,), (_, second) = trainings(experiment, [name, stage2(0)]).values()

@@ -45,7 +45,7 @@ def test_accuracy_is_to_rise_and_loss_to_fall():
 
 ALL = "teacher", "crd", "kd", "baselines"
 EARLY = [f"{key}.{option}" for key in ALL for option in ("until=plateau", "patience=1", "min_delta=9", "epochs=5")]
-SHORT = "baselines.methods=[scratch, kd]", VALIDATED
+SHORT = "baselines.methods=[scratch]", VALIDATED
 
 
 def test_every_phase_ends_early_and_goes_on_from_where_it_was_stopped(make_experiment, monkeypatch):
@@ -68,7 +68,7 @@ def test_every_phase_ends_early_and_goes_on_from_where_it_was_stopped(make_exper
             break
         except KeyboardInterrupt:
             continue
-    for name in (TEACHER, stage2(0), baseline(0, "scratch"), baseline(0, "kd")):
+    for name in (TEACHER, stage2(0), baseline(0, "scratch")):
         result, folder = whole.folder.job(name).result(), whole.folder.job(name)
         assert (result["epochs"], result["ended_by"]) == (2, "plateau"), name
         assert result == stopped.folder.job(name).result()
@@ -107,16 +107,12 @@ def test_nothing_ends_by_images_that_are_trained_on_or_have_a_cue(tiny_config):
 
 def test_lengths_that_do_not_fit_are_refused_or_told(make_experiment, capsys):
     warn.cache_clear()
-    for settings, message in (
-        (
-            "teacher.optimizer.accumulate=5",
-            r"teacher\.optimizer\.accumulate=5: an epoch has 4 batches, use no more",
-        ),
-        (
-            "variants={v: {kd: {optimizer: {accumulate: 9}}}}",
-            r"kd\.optimizer\.accumulate=9: an epoch has 1 batches",
-        ),
-    ):
+    variant = "variants={v: {kd: {optimizer: {accumulate: 9}}}}"
+    wrong = {
+        "teacher.optimizer.accumulate=5": r"teacher\.optimizer\.accumulate=5 .* an epoch has 4, use no",
+        variant: r"kd\.optimizer\.accumulate=9 .* an epoch has 1, use no",
+    }
+    for settings, message in wrong.items():
         with pytest.raises(UserError, match=message):
             check("all", make_experiment(settings, "kd.batch_size=64", "crd.epochs=1"))
     plain = Teacher(until="epochs")
