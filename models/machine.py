@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.backends.cuda import enable_cudnn_sdp, enable_flash_sdp, enable_mem_efficient_sdp
 
 from errors import UserError, note, warn
 
@@ -71,11 +72,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def compute_reproducibly(device: torch.device) -> None:
-    """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway."""
+    """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway.
+
+    Attention is computed step by step: the gradients of its fused forms are sums in no fixed order. What has no
+    deterministic form and cannot be avoided gets torch's warning (docs/scaling.md lists it).
+    """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        for fused in (enable_flash_sdp, enable_mem_efficient_sdp, enable_cudnn_sdp):
+            fused(False)
 
 
 def open_machine(precision: str, device: torch.device, quiet: bool = False) -> Machine:

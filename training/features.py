@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dataset.images import Batch, ImageTensors
 from dataset.loader import view_cutter
 from dataset.prepare import TrainingData
+from dataset.transfer import to_device
 from models.machine import Machine
 from models.taps import head_inputs
 from training import distributed
@@ -48,8 +49,7 @@ class ViewCache:
             if len(self.views) == self.keep:
                 del self.views[next(iter(self.views))]
             self.views[batch.view] = self._view(batch.view)
-        rows = self.views[batch.view][batch.indices.cpu()]
-        return rows.to(batch.indices.device, non_blocking=True)
+        return to_device(self.views[batch.view][batch.rows], batch.indices.device)
 
     def _view(self, view: int) -> Tensor:  # (N, D), computed by all processes together
         cut = view_cutter(self.data, view, self.for_teacher)

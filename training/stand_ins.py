@@ -21,6 +21,7 @@ from configs.section import Weighted
 from dataset.images import Batch
 from dataset.loader import view_cutter
 from dataset.prepare import TrainingData
+from dataset.transfer import to_device
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training import distributed
@@ -147,8 +148,7 @@ class OfOneImage:
             if self.keep:
                 self.note.a_view += self.note.pass_of(self.compute, self.count)
                 self.note.kept += self.keep * self.count * self.row.nbytes
-        rows = self.row.expand(self.count, -1)[batch.indices.cpu()]
-        return rows.to(batch.indices.device, non_blocking=True)
+        return to_device(self.row.expand(self.count, -1)[batch.rows], batch.indices.device)
 
 
 def rows_of(teacher: TappedModel, data: TrainingData, machine: Machine) -> Callable[[Tensor], Tensor]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from dataset.images import Batch
 from dataset.loader import view_batches
 from dataset.prepare import TrainingData
+from dataset.transfer import to_device
 from errors import UserError, warn
 from files import in_one_line, locked, remove_lock_left_behind, write_text
 from models.checkpoint import file_hash, weights_hash
@@ -72,8 +73,8 @@ class CachedTeacher:
         self.device = device
 
     def __call__(self, batch: Batch) -> Outputs:
-        rows = self.views[batch.view][batch.indices.cpu()].to(self.device, non_blocking=True).float()
-        return _outputs(rows, self.widths)
+        rows = to_device(self.views[batch.view][batch.rows], self.device)
+        return _outputs(rows.float(), self.widths)
 
 
 class ViewedTeacher:
