@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -262,10 +263,15 @@ def test_the_teacher_is_exported_as_one(trained, tmp_path, monkeypatch, capfd):
     assert (code, err, told["teacher"], told["seed"]) == (0, "", None, None)
 
 
-@pytest.mark.parametrize("position", [0.1, 0.5, 0.999, -1])
+@pytest.mark.parametrize("position", [0.1, 0.5, "checksum in the directory", -1])
 def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch, capfd):
-    content = bytearray((trained[0] / "eval" / "predictions.npz").read_bytes())
-    place = len(content) - 10 if position < 0 else int(position * len(content))
+    whole = trained[0] / "eval" / "predictions.npz"
+    content = bytearray(whole.read_bytes())
+    if isinstance(position, str):
+        with zipfile.ZipFile(whole) as archive:
+            place = archive.start_dir + 16
+    else:
+        place = len(content) - 10 if position < 0 else int(position * len(content))
     content[place] ^= 255
     (tmp_path / "predictions.npz").write_bytes(content)
     code, out, err = call(monkeypatch, capfd, tmp_path / "predictions.npz")
