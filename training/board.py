@@ -104,10 +104,7 @@ def confusion(experiment: Experiment, config: Config, name: JobName, folder: Job
 
 def drawn(confusions: NDArray[np.int64], classes: Sequence[str]) -> Tensor:
     """A confusion matrix as a picture (3, height, width) in 0..1, dark where a larger share of a class is."""
-    from matplotlib.backends.backend_agg import (
-        FigureCanvasAgg,  # half a second to import, so only where one trains
-    )
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # half a second to import, so only where one trains
 
     figure = Figure(figsize=(SIDE / DPI, SIDE / DPI), dpi=DPI, layout="constrained")
     axes = figure.subplots()
