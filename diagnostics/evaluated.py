@@ -5,8 +5,10 @@ Letters: N test images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +48,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     report_path, answers_path = folder / "eval" / "report.json", folder / "eval" / "predictions.npz"
     for path in (report_path, answers_path):
-        if not path.exists():
+        if not path.is_file():
             raise ValueError(f"{path} is missing")
     report, answers = read_report(report_path), recording_file.read_answers(answers_path)
     hashes = {model.name: model.weights_hash for model in report.models}
@@ -86,13 +88,18 @@ def missing_models(run: Evaluation) -> list[str]:
     """Methods of a run's config of which a seed is not in its report, in words."""
     config, have = run.report.context.config, {(model.method, model.seed) for model in run.report.models}
     end_to_end = section(config, "baselines")
-    methods = [*(end_to_end.get("methods") or []), *section(end_to_end, "variants"), *section(config, "variants")]
+    methods = [*_listed(end_to_end, "methods"), *section(end_to_end, "variants"), *section(config, "variants")]
     lines = [] if (TEACHER, None) in have else [f"{run.run}: no finished teacher"]
     for method in (*methods, "two_stage"):
-        lacking = [str(seed) for seed in config.get("seeds") or [] if (method, seed) not in have]
+        lacking = [str(seed) for seed in _listed(config, "seeds") if (method, seed) not in have]
         if lacking:
             lines.append(f"{run.run}: no finished {method} of seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}")
     return lines
+
+
+def _listed(config: Mapping[str, Any], name: str) -> list[Any]:
+    found = config.get(name)
+    return found if isinstance(found, list) else []
 
 
 def student_of(report: Report) -> str | None:

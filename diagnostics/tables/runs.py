@@ -59,35 +59,51 @@ def all_tables(compared: RunsCompared) -> dict[str, Table]:
 def paper(runs: Sequence[RunSummary]) -> Table:
     """The paper's Table 3, teacher against student, one column a run, and what else their reports say of it."""
     columns = [Column("measure", "measure"), *(Column(run.run, run.run, interval=True) for run in runs)]
-    rows = [[Cell(heading), *(of(run) for run in runs)] for heading, of in _measures().items()]
+    rows = [[_named(key, heading), *(of(run) for run in runs)] for key, (heading, of) in _measures().items()]
     caption = "Teacher against student (two-stage, first seed), one column a run, as each run's own report has it."
     return Table("paper", caption, columns, rows if runs else [], "No run.")
 
 
-def _measures() -> dict[str, Of]:
+def _measures() -> dict[str, tuple[str, Of]]:
+    """What a row shows, by its key in CSV files: its heading for readers, and the cell of a run."""
     return {
-        "teacher": _model("teacher", lambda model: Cell(model.arch)),
-        "student": _model("student", lambda model: Cell(model.arch)),
-        "model": _model("student", lambda model: Cell(model.name)),
-        "test images": lambda run: Cell(run.images, show=grouped),
-        "teacher's top-1, %": _model("teacher", _top1),
-        "student's top-1, %": _model("student", _top1),
-        "student's top-1 over seeds, %": _over_seeds,
-        "student − teacher, points": lambda run: (
-            _absent(NO_PAIR) if run.pair is None else replace(difference_cell(run.pair.interval), show=signed(2))
-        ),
-        **{f"{words}": _count(name) for name, words in COUNTS.items()},
+        "teacher": ("teacher", _model("teacher", lambda model: Cell(model.arch))),
+        "student": ("student", _model("student", lambda model: Cell(model.arch))),
+        "model": ("model", _model("student", lambda model: Cell(model.name))),
+        "images": ("test images", lambda run: Cell(run.images, show=grouped)),
+        "teacher_top1": ("teacher's top-1, %", _model("teacher", _top1)),
+        "student_top1": ("student's top-1, %", _model("student", _top1)),
+        "student_top1_over_seeds": ("student's top-1 over seeds, %", _over_seeds),
+        "difference": ("student − teacher, points", _difference),
+        **{f"count_{name}": (heading, _count(name)) for name, heading in COUNTS.items()},
         **_tests(),
-        **{heading: _statistic(name) for name, heading in STATISTICS.items()},
-        "linear CKA, penultimate tap": _similarity("penultimate", lambda tap: tap.linear.value),
-        "linear CKA, last tap": _similarity("last", lambda tap: tap.linear.value),
-        "cosine of projections, last tap": _similarity("last", lambda tap: tap.cosine),
-        "× parameters": _ratio("parameters"),
-        "× FLOPs": _ratio("flops"),
-        "training − test top-1, points": lambda run: _part(run.gap, "top1_gap", signed(2)),
-        "sd of changes by epoch, points": lambda run: _part(run.stability, "sd", percent(2)),
-        "averaged with its teacher, gain over the better, points": _ensemble,
+        **{name: (heading, _statistic(name)) for name, heading in STATISTICS.items()},
+        "cka_penultimate": (
+            "linear CKA, penultimate tap",
+            _similarity("penultimate", lambda tap: tap.linear.value),
+        ),
+        "cka_last": ("linear CKA, last tap", _similarity("last", lambda tap: tap.linear.value)),
+        "cosine_last": ("cosine of projections, last tap", _similarity("last", lambda tap: tap.cosine)),
+        "parameter_ratio": ("× parameters", _ratio("parameters")),
+        "flop_ratio": ("× FLOPs", _ratio("flops")),
+        "top1_gap": ("training − test top-1, points", lambda run: _part(run.gap, "top1_gap", signed(2))),
+        "sd_of_changes": (
+            "sd of changes by epoch, points",
+            lambda run: _part(run.stability, "sd", percent(2)),
+        ),
+        "ensemble_gain": ("averaged with its teacher, gain over the better, points", _ensemble),
     }
+
+
+def _named(key: str, heading: str) -> Cell:
+    """A key in CSV files, where shares stay fractions, and a heading for readers, who see percent."""
+    return Cell(key, show=lambda _: heading)
+
+
+def _difference(run: RunSummary) -> Cell:
+    if run.pair is None:
+        return _absent(NO_PAIR)
+    return replace(difference_cell(run.pair.interval), show=signed(2))
 
 
 COUNTS: Mapping[str, str] = {
@@ -129,13 +145,13 @@ def _count(name: str) -> Of:
     return _of_pair(lambda statistics: Cell(getattr(statistics.counts, name), show=grouped))
 
 
-def _tests() -> dict[str, Of]:
+def _tests() -> dict[str, tuple[str, Of]]:
     """Statistic and log10 p of each test; the exact one has no statistic."""
-    rows: dict[str, Of] = {}
+    rows: dict[str, tuple[str, Of]] = {}
     for name, heading in TESTS.items():
         if name != "mcnemar_exact":
-            rows[heading] = _test(name, "statistic")
-        rows[f"{heading}, log₁₀ p"] = _test(name, "log10_p")
+            rows[name] = heading, _test(name, "statistic")
+        rows[f"{name}_log10_p"] = f"{heading}, log₁₀ p", _test(name, "log10_p")
     return rows
 
 

@@ -54,7 +54,8 @@ def test_the_published_table_is_a_column_a_pair_with_every_digit_in_csv():
     assert shown["student"] == ["n/a"] * 3 and "no teacher and student" in table.notes[0]
     lines = {line[0]: line for line in csv.reader(io.StringIO(to_csv(table)))}
     assert lines["measure"][1:4] == ["r34_r20", "r34_r20_low", "r34_r20_high"]
-    assert float(lines["φ"][1]) == runs[0].pair.statistics.phi  # not the three digits that are shown
+    assert float(lines["phi"][1]) == runs[0].pair.statistics.phi  # not the three digits that are shown
+    assert float(lines["difference"][1]) == pytest.approx((694 - 1884) / 10_000)  # a fraction, as its key says
 
 
 @pytest.fixture
