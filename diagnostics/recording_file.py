@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
@@ -68,6 +68,45 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Recording:
         models.append(RecordedModel(meta, **own, projections=projections))
     context = typed_json(CONTEXT, Context, str(arrays["context"]))
     return Recording(context, models=models, **{name: arrays[name] for name in SHARED})
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of a recording, what a comparison across runs needs: features stay in the file."""
+
+    labels: NDArray[np.int64]  # (N,)
+    right: dict[str, NDArray[np.bool_]]  # of each model that classifies, (N,)
+    hashes: dict[str, str]  # digests of the weights
+
+
+def read_answers(path: Path) -> Answers:
+    """Where each model of a recording is right.
+
+    Raises:
+        ValueError: a file that holds something else.
+    """
+    damaged = damaged_entry(path)
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            labels = arrays["labels"]
+            metas = [typed_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
+            _see_integers("labels", labels, (labels.size,), None)
+            right = {
+                meta.name: _right(arrays[f"{number}.logits"], labels)
+                for number, meta in enumerate(metas)
+                if meta.classifies
+            }
+    except (KeyError, TypeError, AttributeError, MemoryError, RecursionError, *ARCHIVE_ERRORS) as error:
+        raise ValueError(f"{path} is no file of predictions: {_in_a_line(error)}") from None
+    return Answers(labels, right, {meta.name: meta.weights_hash for meta in metas})
+
+
+def _right(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if logits.ndim != 2 or len(logits) != len(labels) or not logits.size or logits.dtype.kind != "f":
+        raise ValueError(f"logits are {logits.shape} {logits.dtype}, not one row an image")
+    return np.asarray(logits.argmax(axis=1) == labels)
 
 
 def typed_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:

@@ -32,7 +32,7 @@ from training.estimate_table import ABOUT, duration, table
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
-from training.phases import say
+from training.phases import say, train_job
 from training.record_file import write_record
 from training.run_folder import RunFolder, write_config
 from training.run_lock import writing_in
@@ -163,7 +163,7 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
             copy_job(twin, job.folder)
         else:
             with redirect_stdout(io.StringIO()):  # a run is one line
-                job.train(experiment)
+                train_job(job, experiment)
         counts["trained" if twin is None else "copied"] += 1
     _record(experiment, run)
     return counts

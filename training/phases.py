@@ -20,6 +20,7 @@ from models.taps import TappedModel, check_order, default_deep_tap, default_taps
 from models.zoo import count_parameters
 from training import distributed
 from training.baselines import train_baseline
+from training.board import write_board
 from training.crd import train_stage1
 from training.experiment import Experiment
 from training.job_folder import JobFolder
@@ -254,8 +255,14 @@ def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
                 job.folder.drop_checkpoints()
             say(f"{job.name.title}: finished before, kept")
         elif not given:
-            job.train(experiment)
+            train_job(job, experiment)
             say(f"{job.name.title}: done, {_reached(job.folder)}, files in {job.folder.path}")
+
+
+def train_job(job: Job, experiment: Experiment) -> None:
+    """Train one network and tell TensorBoard what became of it."""
+    job.train(experiment)
+    write_board(experiment, job.name, job.folder)
 
 
 def _reached(folder: JobFolder) -> str:
