@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from dataset.augment import View, apply_view
 from dataset.images import at
 from dataset.stored_pixels import StoredPixels
-from errors import SIGNALS, MachineError
+from errors import SIGNALS, MachineError, is_of_worker, worker_ended
 
 DESCRIPTORS = Path("/proc/self/fd")  # Linux
 
@@ -68,12 +68,10 @@ def made_ahead(
             if isinstance(made, MachineError):
                 raise made
             yield made
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, OSError) as error:  # the last two: it ended as it handed over a batch
+        if isinstance(error, RuntimeError) and not is_of_worker(error):
             raise
-        raise MachineError(
-            f"data.workers={workers}: {error}: choose fewer, or 0; what was finished is kept, go on with --resume"
-        ) from error
+        raise worker_ended(error) from error
 
 
 def _begin(worker: int) -> None:

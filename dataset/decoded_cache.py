@@ -33,6 +33,7 @@ class Images:
     pixels: Pixels | StoredPixels  # (N, 3, S, S) in memory or in files
     labels: NDArray[np.int64]  # (N,)
     names: NDArray[np.str_] | None = None  # (N,) paths relative to data.root with /, of class folders only
+    digest: str | None = None  # of the pixels, where it was computed as they were read
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -134,7 +135,7 @@ def _read(folder: Path, in_memory: bool) -> Decoded:
     parts = []
     for name in PARTS:
         pixels, labels = (_checked(folder / f"{name}_{kind}.npy", digests, in_memory) for kind in KINDS)
-        parts.append(Images(pixels, labels))
+        parts.append(Images(pixels, labels, digest=digests[f"{name}_pixels"]))
     return parts[0], parts[1], classes
 
 

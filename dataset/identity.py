@@ -49,18 +49,18 @@ class DataIdentity:
         return asdict(self) | {"classes": list(self.classes)}
 
 
-def identify(
-    classes: Sequence[str],
-    train: tuple[Pixels | StoredPixels, NDArray[np.int64]],
-    val: tuple[Pixels | StoredPixels, NDArray[np.int64]],
-    test: tuple[Pixels | StoredPixels, NDArray[np.int64]],
-) -> DataIdentity:
-    """The identity of pixels (N, 3, S, S) and labels (N,) of each part."""
+def identify(classes: Sequence[str], train: PartIdentity, val: PartIdentity, test: PartIdentity) -> DataIdentity:
+    return DataIdentity(tuple(classes), train, val, test, VERSION)
 
-    def of(part: tuple[Pixels | StoredPixels, NDArray[np.int64]]) -> PartIdentity:
-        return PartIdentity(len(part[1]), array_digest(part[0]), array_digest(part[1]))
 
-    return DataIdentity(tuple(classes), of(train), of(val), of(test), VERSION)
+def part_identity(
+    pixels: Pixels | StoredPixels, labels: NDArray[np.int64], digest: str | None = None
+) -> PartIdentity:
+    """The identity of pixels (N, 3, S, S) and labels (N,).
+
+    digest: of the pixels, where it has been computed before.
+    """
+    return PartIdentity(len(labels), digest or array_digest(pixels), array_digest(labels))
 
 
 def array_digest(array: NDArray[Any] | StoredPixels) -> str:

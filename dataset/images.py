@@ -16,6 +16,7 @@ from dataset.augment import View, apply_view, normalise
 from dataset.decoded_cache import Images
 from dataset.shortcut import Cues
 from dataset.stored_pixels import Pixels, StoredPixels
+from errors import note
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Batch:
 def _held(pixels: Pixels | StoredPixels, device: torch.device) -> Tensor | StoredPixels:
     """Pixels where batches are cut from them: on the device, in memory or in files."""
     if isinstance(pixels, StoredPixels):
+        if device.type == "cuda":
+            note("pixels stay in files, so none are kept on the GPU: data.workers=4 or more has batches ready")
         return pixels
     held = torch.from_numpy(pixels).contiguous()  # decoded ones may have the channels last
     fits = device.type == "cuda" and held.nbytes < torch.cuda.mem_get_info(device)[0] / 4

@@ -24,7 +24,7 @@ from dataset.cache_folder import see_that_it_can_be_written
 from dataset.class_folders import ClassFolders, ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Images, Undecoded, read_cache, write_cache
-from dataset.identity import DataIdentity, identify
+from dataset.identity import DataIdentity, identify, part_identity
 from dataset.image_list import listed_images
 from dataset.memory import keeps_in_memory, see_that_disk_holds, see_that_images_fit
 from dataset.stored_pixels import Target
@@ -51,7 +51,8 @@ class Source:
     @cached_property
     def identity(self) -> DataIdentity:
         """Digests of all pixels and labels, computed once."""
-        return identify(self.classes, *((part.pixels, part.labels) for part in (self.train, self.val, self.test)))
+        parts = (self.train, self.val, self.test)
+        return identify(self.classes, *(part_identity(part.pixels, part.labels, part.digest) for part in parts))
 
 
 def load_source(data: Data) -> Source:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +92,26 @@ def test_workers_hold_no_lock_hear_no_interrupt_and_end_with_the_batches(tmp_pat
         assert not multiprocessing.active_children()
 
 
-def test_a_worker_that_is_killed_is_one_line() -> None:
-    batches = made_ahead(torch.from_numpy(PIXELS), VIEW, WANTED, 1, pinned=False)
-    next(batches)
-    (worker,) = multiprocessing.active_children()
-    os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(MachineError, match=r"data\.workers=1: DataLoader worker .*choose fewer, or 0"):
-        list(batches)
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error."), MachineError),
+        (EOFError(), MachineError),  # both of a worker that was killed as it handed over a batch
+        (ConnectionResetError(), MachineError),
+        (RuntimeError("a bug"), RuntimeError),
+    ],
+)
+def test_a_worker_that_is_killed_is_one_line_and_a_bug_is_not(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[Exception]
+) -> None:
+    def loader(*_: object, **__: object) -> Iterator[torch.Tensor]:
+        yield torch.zeros(1)
+        raise error
+
+    monkeypatch.setattr("dataset.ahead.DataLoader", loader)
+    with pytest.raises(told) as raised:
+        list(made_ahead(torch.from_numpy(PIXELS), VIEW, WANTED, 1, pinned=False))
+    assert ("data.workers: a process that makes batches has ended" in str(raised.value)) == (told is MachineError)
 
 
 def test_a_file_that_became_shorter_is_told_as_without_workers(stored: Path) -> None:

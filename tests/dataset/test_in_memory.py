@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from configs.images import Data, Shortcut
-from dataset import memory
+from dataset import images, memory
 from dataset.images import Batch
 from dataset.loader import training_batches, view_batches
 from dataset.prepare import TrainingData, prepare
@@ -153,3 +153,15 @@ def test_a_disk_without_room_is_refused_before_anything_is_decoded(
     ):
         load_source(Data(source="folder", root=image_root, image_size=12, cache_dir=tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_files_cannot_have_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    note.cache_clear()
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 4), np.uint8))
+    pixels = StoredPixels.of(tmp_path / "a.npy")
+    assert images._held(pixels, torch.device("cuda")) is pixels
+    assert "none are kept on the GPU" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="the digits come from memory"):
+        Data(in_memory=False)
+    with pytest.raises(ValueError, match="in_memory"):
+        Data(source="folder", in_memory=1)
