@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from configs.images import Data
 from dataset.cache_folder import see_that_it_can_be_written
@@ -74,6 +72,8 @@ def load_source(data: Data) -> Source:
 
 
 def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    from sklearn.model_selection import train_test_split  # two seconds to import, for those who need it
+
     try:
         first, second = train_test_split(
             np.arange(len(images)), test_size=fraction, random_state=seed % 2**32, stratify=images.labels
@@ -119,6 +119,8 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
 
 def _digits(image_size: int) -> tuple[Images, Images]:
     """scikit-learn's 1,797 handwritten 8x8 digits as RGB, stratified 70/30."""
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     see_that_images_fit(len(bunch.images), image_size)
     gray = (bunch.images * (255 / 16)).round().astype(np.uint8)
