@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from configs.images import Data
 from dataset.cache_folder import see_that_it_can_be_written
@@ -87,6 +85,8 @@ def split_positions(labels: Positions, fraction: float, seed: int) -> tuple[Posi
     Raises:
         UserError: a class too small to split.
     """
+    from sklearn.model_selection import train_test_split  # two seconds to import, for those who need it
+
     try:
         first, second = train_test_split(
             np.arange(len(labels)), test_size=fraction, random_state=seed % 2**32, stratify=labels
@@ -143,6 +143,8 @@ def undecoded(data: Data) -> ClassFolders | None:
 
 def _digits(image_size: int) -> tuple[Images, Images]:
     """scikit-learn's 1,797 handwritten 8x8 digits as RGB, stratified 70/30."""
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     see_that_images_fit(len(bunch.images), image_size)
     gray = (bunch.images * (255 / 16)).round().astype(np.uint8)
