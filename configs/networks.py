@@ -80,6 +80,11 @@ class Network(Section):
     std: Deviations | Literal["data"] | None = about(
         None, "channel deviations in 0..1 (default: of the named weights, otherwise the data's)"
     )
+    norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = about(
+        None,
+        "share of each batch in batch norm's running statistics (default: the network's own; the 0.01 of "
+        "mobilenets and efficientnets is for thousands of steps)",
+    )
     taps: Taps | None = about(
         None,
         "two module names, shallow first, with :input behind a name for what the module reads (default: the end "

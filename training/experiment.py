@@ -16,6 +16,7 @@ from models.checkpoint import load_weights
 from models.foreign import code_of
 from models.inputs import InputFormat, adapt, as_values
 from models.machine import Machine
+from models.norms import set_momentum
 from models.published import published
 from models.sizes import build_for
 from models.taps import TappedModel, default_taps
@@ -110,7 +111,7 @@ class Experiment:
             image_size=size,
             options=network.arch_options,
         )
-        return adapt(model, self._data_input(), seen)
+        return adapt(set_momentum(model, network.norm_momentum), self._data_input(), seen)
 
     def new_student(self, seed: int) -> nn.Module:
         """The student as every method with this seed starts from, on the device."""

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from configs.reading import to_yaml
 from configs.schema import Config
 from configs.stages import CRD, KD
@@ -20,6 +18,7 @@ from models.taps import TappedModel, check_order, default_deep_tap, default_taps
 from models.zoo import count_parameters
 from training import distributed
 from training.baselines import train_baseline
+from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
 from training.board import write_board
 from training.crd import train_stage1
 from training.experiment import Experiment
@@ -171,37 +170,31 @@ def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, 
     config = experiment.config
     for job in jobs:
         own, key, size = config_of(config, job.name), f"{job.name.section}.batch_size", job.settings.batch_size
-        check_lengths(job.name.section, job.settings, job.epochs, job.batches(experiment.data))
+        batches = job.batches(experiment.data)
+        check_lengths(job.name.section, job.settings, job.epochs, batches)
         if size > len(experiment.data.train) and not job.balanced:
             count = len(experiment.data.train)
             raise UserError(f"{key}={size}: there are {count} training images, use at most {count}")
         if job.name.kind != "stage2" or own.kd.train != "head":
             model = teacher if job.name == TEACHER else student
-            _check_statistics(model, key, size, config.data.image_size)
+            check_batch_statistics(model.model, key, size, config.data.image_size)
             check_batch(experiment, model, key, size)
+            if _from_random_weights(job, experiment):
+                side = "teacher" if job.name == TEACHER else "student"
+                tell_of_first_statistics(model.model, side, job.name.section, job.epochs * batches)
         if job.name.kind == "stage1" or (job.name.kind == "baseline" and "crd" in config.method_of(job.name.of)):
             check_alignment(experiment, own.crd, (student, teacher), size)
     if any(job.name != TEACHER for job in jobs):
         check_views(experiment, teacher)
 
 
-@torch.no_grad()
-def _check_statistics(model: TappedModel, key: str, batch_size: int, image_size: int) -> None:
-    """Raise `UserError` for batches that leave a process without images, or batch norm without a variance."""
-    mine, enough = batch_size // distributed.world_size(), 2 * distributed.world_size()
-    if mine > 1:
-        return
-    images = torch.empty(max(mine, 1), 3, image_size, image_size, device="meta")
-    try:
-        model.model.train()(images)
-    except ValueError:  # of batch norm, where a channel has one value alone
-        mine = 0
-    finally:
-        model.eval()
-    if mine == 0:
-        raise UserError(
-            f"{key}={batch_size}: batch statistics need more than one value a channel, use {enough} or more"
-        )
+def _from_random_weights(job: Job, experiment: Experiment) -> bool:
+    teacher, student = experiment.config.teacher, experiment.config.student
+    if job.folder.finished or job.name.kind == "stage2":
+        return False
+    if job.name == TEACHER:
+        return teacher.weights is None and teacher.init is None and not is_given(experiment)
+    return student.weights is None
 
 
 def _check_trained(experiment: Experiment) -> None:
