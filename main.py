@@ -5,31 +5,29 @@ python main.py --phase all
 
 from __future__ import annotations
 
-from errors import UserError, end_at_once, exit_code, handle_signals
+from errors import UserError, end_at_once, ending_at_once, exit_code, handle_signals
 
-if __name__ == "__main__":  # the imports take seconds: Ctrl-C meanwhile is no traceback
+if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     handle_signals(end_at_once)
 
 import argparse
 import shlex
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from configs.command_line import CommandLine, one_of, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
-from models.compiling import check_compiler
-from models.machine import Machine, choose_device, compute_reproducibly, open_machine
-from study.run import study_phase
-from training.distributed import process_group, restarted, world_size
-from training.dry_run import dry_run
-from training.experiment import Experiment, open_experiment
-from training.phases import NEXT, PHASES, check, jobs_of, run_jobs, say
-from training.run_folder import RunFolder, claim
-from training.run_lock import writing_in
+from training.job_name import NEXT, PHASES
+
+if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
+    import torch
+
+    from models.machine import Machine
+    from training.experiment import Experiment
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -87,13 +85,22 @@ def run() -> None:
         print(config_table())
         return
     config = read_config(arguments)
+    with ending_at_once():  # all that takes seconds, before anything is begun
+        from models.machine import choose_device, compute_reproducibly, open_machine
+        from training.distributed import process_group
+
+        import_module("study.run" if arguments.phase == "study" else "training.phases")
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)
         machine = open_machine(config.precision, device, arguments.quiet)
         machine = replace(machine, sync_batch_norm=shares_statistics(config, device), compile=config.compile)
         if config.compile:
+            from models.compiling import check_compiler
+
             check_compiler(device)
         if arguments.phase == "study":
+            from study.run import study_phase
+
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
         else:
             run_phase(config, machine, arguments)
@@ -105,6 +112,8 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
     Raises:
         UserError: several processes on CPUs, for which torch has no such batch norm.
     """
+    from training.distributed import world_size
+
     if config.sync_batch_norm and world_size() > 1 and device.type != "cuda":
         raise UserError("sync_batch_norm=true: torch has it for GPUs alone, use false on CPUs")
     return config.sync_batch_norm and world_size() > 1
@@ -112,6 +121,13 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
 
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train what a phase consists of, or say what it would be."""
+    from training.distributed import restarted
+    from training.dry_run import dry_run
+    from training.experiment import open_experiment
+    from training.phases import check, jobs_of, run_jobs, say
+    from training.run_folder import RunFolder, claim
+    from training.run_lock import writing_in
+
     folder = RunFolder(arguments.output_dir / config.name)
     if arguments.dry_run:
         dry_run(arguments.phase, config, folder, machine, arguments.fresh)

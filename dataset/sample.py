@@ -15,12 +15,13 @@ from torch import Tensor
 
 from configs.images import Data
 from dataset.class_folders import ClassFolders, ImageFile
-from dataset.decode import Pixels, decode_files
+from dataset.decode import decode_files
 from dataset.decoded_cache import Images
 from dataset.images import ImageTensors
 from dataset.memory import see_that_images_fit
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Positions, Source, split_positions, undecoded
+from dataset.stored_pixels import Pixels
 from dataset.transforms import check_transforms
 from errors import UserError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +23,10 @@ class Peak:
 
     def growth(self, call: Callable[[], object]) -> int:
         """Call it; gives how far memory rose above what was held before, on the device that computes."""
-        _forget(self.device)
+        forget_peak(self.device)
         before = _held(self.device)
         call()
-        process, gpu = process_peak(), _gpu_peak(self.device)
+        process, gpu = process_peak(), gpu_peak(self.device)
         self.process, self.gpu = max(self.process, process), max(self.gpu, gpu)
         return max(0, (gpu if self.device.type == "cuda" else process) - before)
 
@@ -36,17 +35,23 @@ def process_peak() -> int:
     """The largest resident size since the last call of `Peak.growth` began, or of all time."""
     if STATUS.exists():
         return _of_status("VmHWM")
+    if sys.platform == "win32":  # where the standard library asks for no peak
+        return 0
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _forget(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> bool:
+    """Have peaks count from now on; whether the process's does."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
         CLEAR.write_text("5", encoding="ascii")  # Linux: the peak becomes what is resident now
     except OSError:
-        return
+        return False
+    return True
 
 
 def _held(device: torch.device) -> int:
@@ -55,7 +60,8 @@ def _held(device: torch.device) -> int:
     return _of_status("VmRSS") if STATUS.exists() else process_peak()
 
 
-def _gpu_peak(device: torch.device) -> int:
+def gpu_peak(device: torch.device) -> int:
+    """The most bytes of tensors on a GPU since `forget_peak`, 0 without one."""
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0
 
 

@@ -17,8 +17,10 @@ ONLY_STAGE1 = {  # of crd, not for baselines
     *("epochs", "batch_size", "optimizer", "until", "patience", "min_delta", "errors_of", "error_weight")
 }
 
-OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing")  # of baselines
+STOPPING = ("until", "watch", "patience", "min_delta")
+OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing", *STOPPING)  # of baselines
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
+LOADING = ("cache_dir", "in_memory", "workers")  # of data: where images are kept and who reads them, none changes
 
 
 def ingredients(config: Config, job: JobName) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     config: of a run, with its one seed.
     """
     values = config.model_dump(mode="json")
-    data = {key: value for key, value in values["data"].items() if key not in ("cache_dir", *MIXING)}
+    data = {key: value for key, value in values["data"].items() if key not in (*LOADING, *MIXING)}
     if job == TEACHER:
         settings = {key: value for key, value in values["teacher"].items() if key != "views"}
         made = {"data": data, "precision": config.precision, "teacher": settings, "cues": _cues(config, "teacher")}

@@ -20,6 +20,7 @@ from training.experiment import Experiment
 from training.given import FINISHED, Given
 from training.job_name import baseline
 from training.prepared import Prepared
+from training.stopping import ends_by_validation, how_it_ended
 from training.teacher import CrossEntropy
 from training.teacher_outputs import TeacherOutputs
 from training.weights import of_batch
@@ -114,7 +115,7 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
     history, model = prepared.fit(machine, folder), prepared.objective.model
     measures = evaluate_splits(model, prepared.data, machine)
     if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **measures})
+        folder.finish(model, {**how_it_ended(history, prepared.plan), **measures})
     distributed.barrier()
 
 
@@ -139,7 +140,8 @@ def prepare_baseline(experiment: Experiment, name: str, seed: int, given: Given 
         settings.optimizer,
         seed,
         views=config.teacher.views,
-        candidates=config.kd.epochs,
+        candidates=0 if settings.until == "plateau" else config.kd.epochs,
+        ended=ends_by_validation(settings),
         checkpoint_minutes=config.checkpoint_minutes,
         rate_key="baselines.optimizer.lr"
         if name == method

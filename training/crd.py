@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from statistics import fmean
 
 import torch
@@ -24,6 +24,7 @@ from training.experiment import Experiment
 from training.given import FINISHED, Given
 from training.job_folder import PROJECTIONS
 from training.prepared import Prepared
+from training.stopping import ends_by, how_it_ended
 from training.teacher_outputs import TeacherOutputs, run
 from training.weights import of_batch
 
@@ -112,28 +113,21 @@ class HeldOut:
         return measures
 
 
-def plateaued(history: Sequence[Measures], patience: int, min_delta: float) -> bool:
-    """Whether the mean cosine over the taps rose by less than `min_delta` in the last `patience` epochs."""
-    cosines = [fmean(value for name, value in epoch.items() if name.startswith("cosine_")) for epoch in history]
-    return len(cosines) > patience and max(cosines[-patience:]) < max(cosines[:-patience]) + min_delta
+def mean_cosine(epoch: Measures) -> float:
+    """Over the taps of held-out images."""
+    return fmean(value for name, value in epoch.items() if name.startswith("cosine_"))
 
 
 def train_stage1(experiment: Experiment, seed: int) -> None:
     """Run stage 1 for one seed and write the aligned student and its projections."""
-    settings, machine, folder = experiment.config.crd, experiment.machine, experiment.stage1(seed)
-    prepared = prepare_stage1(experiment, seed)
-    history = prepared.fit(machine, folder)
+    folder, prepared = experiment.stage1(seed), prepare_stage1(experiment, seed)
+    history = prepared.fit(experiment.machine, folder)
     if distributed.rank() == 0:
         kinds = ("cosine", "cka", "explained")
         measures = {name: value for name, value in history[-1].items() if name.startswith(kinds)}
-        ended_by = "plateau" if len(history) < settings.epochs else "epochs"
         assert isinstance(prepared.objective, Alignment)
         save(folder.path / PROJECTIONS, prepared.objective.losses.projections())
-        folder.finish(prepared.objective.model, {"epochs": len(history), "ended_by": ended_by, **measures})
-        if ended_by == "plateau" and not machine.quiet:
-            print(
-                f"stage 1 ended after {len(history)} of {settings.epochs} epochs: alignment has stopped improving"
-            )
+        folder.finish(prepared.objective.model, {**how_it_ended(history, prepared.plan), **measures})
     distributed.barrier()
 
 
@@ -149,10 +143,6 @@ def prepare_stage1(experiment: Experiment, seed: int, given: Given = FINISHED) -
     seed_everything(seed, 1)
     losses = build_losses(experiment, tapped, teacher)
     objective = Alignment(model, tapped, losses, outputs, held_out, weights)
-
-    def ended(history: Sequence[Measures]) -> bool:
-        return settings.until == "plateau" and plateaued(history, settings.patience, settings.min_delta)
-
     plan = Plan(
         settings.epochs,
         settings.batch_size,
@@ -161,6 +151,6 @@ def prepare_stage1(experiment: Experiment, seed: int, given: Given = FINISHED) -
         views=config.teacher.views,
         rate_key=experiment.key("crd.optimizer.lr"),
         checkpoint_minutes=config.checkpoint_minutes,
-        ended=ended,
+        ended=ends_by(settings, mean_cosine),
     )
     return Prepared(objective, data, plan)

@@ -28,6 +28,7 @@ from training.given import FINISHED, Given
 from training.job_name import baseline
 from training.prepared import Prepared
 from training.projector import Projection
+from training.stopping import ends_by_validation, how_it_ended
 from training.teacher_head import TeacherSide, teacher_side, views_kept
 from training.teacher_outputs import TeacherOutputs
 from training.weights import of_batch
@@ -134,7 +135,7 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
     history, model = prepared.fit(machine, folder), prepared.objective.model
     measures = evaluate_splits(model, prepared.data, machine)
     if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **measures})
+        folder.finish(model, {**how_it_ended(history, prepared.plan), **measures})
     distributed.barrier()
 
 
@@ -157,6 +158,7 @@ def prepare_stage2(experiment: Experiment, seed: int, given: Given = FINISHED) -
         views=config.teacher.views,
         rate_key=experiment.key("kd.optimizer.lr"),
         checkpoint_minutes=config.checkpoint_minutes,
+        ended=ends_by_validation(settings),
     )
     return Prepared(objective, experiment.data, plan)
 

@@ -27,10 +27,10 @@ from training.divergence import DivergedError
 from training.engine import EVALUATION_BATCH, Objective, train_one_epoch
 from training.experiment import Experiment
 from training.job_name import JobName
-from training.optimizers import make_optimizer, make_schedule
 from training.prepared import Prepared
 from training.progress import Part, Training
 from training.stand_ins import FEW, StandIns, measured, now, prepare_job
+from training.stepping import make_stepper
 
 MOST_STEPS = 20
 OF_PASSES, OF_EVALUATION, OF_STEPS = 0.1, 0.15, 0.4  # shares of the time that a rehearsal has
@@ -159,9 +159,9 @@ class _Steps:
         self.prepared, self.machine, self.peak = prepared, machine, peak
         objective, settings = prepared.objective, prepared.plan.optimizer
         self.trained = distributed.averaging(objective, machine.sync_batch_norm)
-        self.optimizer = make_optimizer(objective.parameter_groups(settings.lr), settings)
-        self.schedule = make_schedule(self.optimizer, settings, 1000, 1000)
-        self.training = Training(objective, self.optimizer, self.schedule, 1, machine.device)
+        groups = objective.parameter_groups(settings.lr)
+        self.stepper = make_stepper(objective, groups, settings, 1000, 1000, machine)
+        self.training = Training(objective, self.stepper, machine.device)
         self.whole = min(prepared.plan.batch_size, len(prepared.data.train))
         self.batch = min(self.whole, FEW * distributed.world_size())
         self.seconds = 0.0  # of a whole batch
@@ -192,21 +192,20 @@ class _Steps:
         return distributed.from_first(of(seconds)), growth
 
     def _run(self, batches: Iterator[Batch], number: int) -> list[float]:
-        """Make some steps; gives the seconds of each, with those of its batch."""
+        """Make some steps; gives the seconds of each batch, with those of making it."""
         self.prepared.objective.train()
         part, bar, times = Part(rate=self.prepared.plan.optimizer.lr), tqdm(disable=True), [now(self.machine)]
         with suppress(DivergedError):  # with untrained networks that says nothing
             train_one_epoch(
                 self.trained,
-                islice(batches, number),
-                self.optimizer,
-                self.schedule,
+                islice(batches, number * self.stepper.accumulate),
+                self.stepper,
                 self.machine,
                 bar,
                 part,
                 lambda look: times.append(now(self.machine)),
             )
-        return [after - before for before, after in pairwise(times)]
+        return [(after - before) / self.stepper.accumulate for before, after in pairwise(times)]
 
     def batches(self) -> Iterator[Batch]:
         """Batches as the job would see them, without end."""

@@ -21,6 +21,7 @@ from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of
 from training.experiment import Experiment
 from training.prepared import Prepared
+from training.stopping import ends_by_validation, how_it_ended
 from training.weights import of_batch
 
 
@@ -58,8 +59,9 @@ def train_teacher(experiment: Experiment) -> None:
     machine = experiment.machine
     seed_everything(experiment.config.teacher.seed)
     model = machine.place(_untrained(experiment))
-    history = prepare_teacher(experiment, model).fit(machine, experiment.folder.teacher)
-    _finish(experiment, model, {"source": "trained", "epochs": len(history)})
+    prepared = prepare_teacher(experiment, model)
+    history = prepared.fit(machine, experiment.folder.teacher)
+    _finish(experiment, model, {"source": "trained", **how_it_ended(history, prepared.plan)})
 
 
 def prepare_teacher(experiment: Experiment, model: nn.Module) -> Prepared:
@@ -73,6 +75,7 @@ def prepare_teacher(experiment: Experiment, model: nn.Module) -> Prepared:
         settings.seed,
         rate_key="teacher.optimizer.lr",
         checkpoint_minutes=experiment.config.checkpoint_minutes,
+        ended=ends_by_validation(settings),
     )
     return Prepared(objective, data, plan)
 

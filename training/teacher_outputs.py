@@ -162,6 +162,8 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
         "normalisation": [data.mean.tolist(), data.std.tolist()],
         "bfloat16": experiment.machine.bfloat16,
     }
+    if experiment.machine.float16:  # named apart, so that caches of before are found again
+        parts["float16"] = True
     parts |= experiment.made_with(experiment.config.teacher)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from configs.networks import Network
+from configs.networks import Network, Optimizer
 from configs.stages import KD
 from dataset.loader import imageless_batches, training_batches
 from losses.kd import distillation_terms
@@ -19,11 +19,12 @@ from models.parts import Part, part_of
 from models.taps import head_inputs
 from training import given, kd
 from training.crd import train_stage1
-from training.engine import evaluate_splits, train_step
+from training.engine import evaluate_splits
 from training.features import FrozenFeatures, ViewCache
 from training.job_name import stage1, stage2
 from training.kd import Distillation, train_stage2
 from training.optimizers import make_optimizer
+from training.stepping import make_stepper, train_step
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher, teacher_outputs
 
@@ -100,9 +101,10 @@ def test_the_loss_is_the_distillation_loss(objective, alpha, temperature):
         teacher = distillation.teacher.teacher(batch.images).logits
     kl, ce = distillation_terms(logits, teacher, batch.labels, temperature)
     expected = alpha * kl + (1 - alpha) * ce
-    optimizer = torch.optim.SGD(distillation.model.fc.parameters(), lr=0.1)
+    groups = [{"params": list(distillation.model.fc.parameters()), "lr": 0.1}]
+    stepper = make_stepper(distillation, groups, Optimizer(lr=0.1), 1, 1, experiment.machine)
     distillation.part = Part([], [])  # all batch statistics fixed, as above
-    values = train_step(distillation.train(), batch, optimizer, experiment.machine)
+    values = train_step(distillation.train(), [batch], stepper, experiment.machine)
     torch.testing.assert_close(values["loss"], expected)
     assert values["top1"] == (logits.argmax(1) == batch.labels).double().mean()
 
