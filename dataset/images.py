@@ -16,6 +16,7 @@ from dataset.augment import View, apply_view, normalise
 from dataset.decoded_cache import Images
 from dataset.shortcut import Cues
 from dataset.stored_pixels import Pixels, StoredPixels
+from dataset.transfer import to_device
 from errors import note
 
 
@@ -67,7 +68,7 @@ def at(pixels: Tensor | StoredPixels, indices: Tensor) -> Tensor:
     """uint8 pixels (B, 3, S, S) at `indices` (B,), where they are or read from files into memory."""
     if isinstance(pixels, StoredPixels):
         return torch.from_numpy(pixels[indices.cpu().numpy()])
-    return pixels.index_select(0, indices.to(pixels.device))
+    return pixels.index_select(0, to_device(indices, pixels.device))
 
 
 class ImageTensors:
@@ -111,7 +112,7 @@ class ImageTensors:
 
     def raw(self, indices: Tensor) -> Tensor:
         """uint8 pixels (B, 3, S, S) of `indices` (B,) on the model's device, without a cue."""
-        return at(self.pixels, indices).to(self.device, non_blocking=True)
+        return to_device(at(self.pixels, indices), self.device)
 
     def normalised(self, indices: Tensor) -> Tensor:
         """Images (B, 3, S, S) float32 of `indices` (B,) under their cues, not augmented."""

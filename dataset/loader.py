@@ -18,6 +18,7 @@ from dataset.augment import View, draw_view, generator
 from dataset.images import Batch
 from dataset.mix import Mix, draw_cutmix, draw_mixup, draw_squares, erase
 from dataset.prepare import TrainingData
+from dataset.transfer import to_device
 from dataset.transforms import Transforms, build_transforms
 
 
@@ -80,8 +81,8 @@ def _cut(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[Ba
     for indices, pixels in _viewed(data, view, wanted):
         images = train.finished(pixels, indices)
         counterfactual = None if others is None else train.finished(pixels, indices, others)
-        indices = indices.to(train.device)
-        yield Batch(images, train.labels[indices], indices, view, counterfactual)
+        there = to_device(indices, train.device)
+        yield Batch(images, train.labels[there], there, view, counterfactual, places=indices)
 
 
 def _viewed(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

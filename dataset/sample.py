@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from configs.images import Data
+from dataset.cache_folder import see_that_it_can_be_written
 from dataset.class_folders import ClassFolders, ImageFile
 from dataset.decode import decode_files
 from dataset.decoded_cache import Images
 from dataset.images import ImageTensors
-from dataset.memory import see_that_images_fit
+from dataset.memory import keeps_in_memory, see_that_disk_holds
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Positions, Source, split_positions, undecoded
 from dataset.stored_pixels import Pixels
@@ -50,7 +51,7 @@ class Decoding:
     tried: int  # images that were decoded to find out
     seconds_an_image: float
     bytes: int  # of all images decoded, in the cache
-    more_memory: int  # bytes of those that are not in memory now
+    more_memory: int  # bytes of those that the run has in memory and this has not
 
 
 def sample(data: Data, device: torch.device) -> tuple[TrainingData, Decoding] | None:
@@ -64,17 +65,18 @@ def sample(data: Data, device: torch.device) -> tuple[TrainingData, Decoding] | 
     if found is None:
         return None
     files = found.train + found.test
-    see_that_images_fit(len(files), data.image_size)
+    in_memory = keeps_in_memory(data.in_memory, len(files), data.image_size)
+    see_that_it_can_be_written(data.cache_dir)
+    see_that_disk_holds(data.cache_dir, len(files), data.image_size)
     pixels, seconds = _some(files, data)
     labels = _split_labels(found, data)
+    alone = data.model_copy(update={"workers": 0})  # which would look for all images
     few = Images(pixels, np.arange(len(pixels)) % len(found.classes))
-    prepared = prepare(Source(few, few.take(np.arange(0)), few, found.classes), data, device)
+    prepared = prepare(Source(few, few.take(np.arange(0)), few, found.classes), alone, device)
     train, val, test = (RepeatedImages(prepared.train, torch.from_numpy(part)) for part in labels)
     held_out = val if len(val) else None
-    size = pixels[0].nbytes
-    decoding = Decoding(
-        len(files), len(pixels), seconds, len(files) * (size + 8), (len(files) - len(pixels)) * size
-    )
+    size, missing = pixels[0].nbytes, len(files) - len(pixels) if in_memory else 0
+    decoding = Decoding(len(files), len(pixels), seconds, len(files) * (size + 8), missing * size)
     return replace(prepared, train=train, val=held_out, test=test, held_out=held_out), decoding
 
 

@@ -98,9 +98,15 @@ def test_alike_is_what_costs_the_same(make_experiment, change, same):
 def test_a_kind_that_there_was_no_time_for_takes_its_like(make_experiment, monkeypatch, tried):
     clock = iter([0.0, *[100.0] * 50])  # the first look is the last before all time is over
     monkeypatch.setattr(estimates.time, "perf_counter", lambda: next(clock))
-    lines = estimate(tasks_of(make_experiment()), quiet=True, seconds=1.0)
-    assert [name.kind for name in tried] == ["teacher", "stage1", "stage2", "baseline"]
-    assert lines[-1].note == "as scratch seed 0, not tried itself" and lines[-1].seconds > 0
+    lines = {line.what: line for line in estimate(tasks_of(make_experiment()), quiet=True, seconds=1.0)}
+    assert tried == [
+        TEACHER,
+        stage1(0),
+        stage2(0),
+        baseline(0, "crd_kd"),
+    ]  # the dearest
+    other = lines["scratch seed 0"]
+    assert other.note == "as crd_kd seed 0, not tried itself" and other.seconds == 1 + 4 * 2 + 0.5
 
 
 def test_smaller_batches_are_told(make_experiment, monkeypatch):
