@@ -163,6 +163,17 @@ def handle_signals(handler: Handler) -> dict[int, Handler]:
     return before
 
 
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let a signal end the command without a word, as while modules are imported and nothing is begun."""
+    before = handle_signals(end_at_once)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 class _Outlived(io.FileIO):
     """Standard output or error whose reader may go, as that of a pipe into `head` does: the rest is lost."""
 

@@ -29,11 +29,17 @@ class Batch:
     view: int  # number of the view the images were made by, -1 for none
     counterfactual: Tensor | None = None  # (B, 3, S, S) what the teacher sees in place of `images`
     shares: Tensor | None = None  # (B, C) of the classes in images that are mixed of two
+    places: Tensor | None = None  # (B,) `indices` on the CPU, where they were drawn there
 
     @property
     def targets(self) -> Tensor:
         """What a cross-entropy takes: the labels (B,), or shares of classes (B, C)."""
         return self.labels if self.shares is None else self.shares
+
+    @property
+    def rows(self) -> Tensor:
+        """`indices` (B,) on the CPU, where caches are. Without `places` this waits for the device."""
+        return self.indices.cpu() if self.places is None else self.places
 
     def seen_through(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with all images, the teacher's too, after a change of (B, 3, S, S)."""

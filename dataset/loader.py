@@ -11,7 +11,6 @@ from functools import partial
 from itertools import tee
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.ahead import made_ahead
@@ -113,7 +112,8 @@ def view_of(data: TrainingData, view: int) -> View:
 
 def mixed(mix: Mix, own: Batch, others: Batch, num_classes: int) -> Batch:
     """Images and labels of `own` with those of `others` mixed in, at the places of `own`."""
-    shares = mix.labels(*(F.one_hot(batch.labels, num_classes).float() for batch in (own, others)))
+    classes = torch.arange(num_classes, device=own.labels.device)
+    shares = mix.labels(*((batch.labels[:, None] == classes).float() for batch in (own, others)))
     counterfactual = None if own.counterfactual is None else mix(own.for_teacher, others.for_teacher)
     images = mix(own.images, others.images)
     return replace(own, images=images, counterfactual=counterfactual, shares=shares)
@@ -155,8 +155,11 @@ def imageless_batches(
     """`training_batches` with the same labels and indices in the same order, but no images."""
     num_images, labels = len(data.train), data.train.labels
     batch_size = min(batch_size, num_images)
-    order = torch.randperm(num_images, generator=generator(seed, epoch)).to(labels.device)
+    order = torch.randperm(num_images, generator=generator(seed, epoch))
+    there = order.to(labels.device)
     nothing = torch.empty(0, device=labels.device)
     for step in range(first, steps_per_epoch(num_images, batch_size)):
-        indices = order[step * batch_size : (step + 1) * batch_size][rank::world_size]
-        yield Batch(nothing, labels[indices], indices, view)
+        places, indices = (
+            part[step * batch_size : (step + 1) * batch_size][rank::world_size] for part in (order, there)
+        )
+        yield Batch(nothing, labels[indices], indices, view, places=places)

@@ -16,12 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from configs.images import Data
 from dataset.cache_folder import gone_if_empty, see_that_it_can_be_written
-from dataset.class_folders import ImageFile, find_images
+from dataset.class_folders import ClassFolders, ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
 from dataset.decoded_cache import Decoded, Images, Undecoded, read_cache, write_cache
 from dataset.identity import DataIdentity, identify, part_identity
@@ -31,6 +29,8 @@ from dataset.stored_pixels import Target
 from dataset.transforms import check_transforms
 from errors import MachineError, UserError, in_words, readable
 from files import locked, remove_left_behind, remove_lock_left_behind
+
+Positions = NDArray[np.int64]
 
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
@@ -75,13 +75,25 @@ def load_source(data: Data) -> Source:
 
 
 def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    first, second = split_positions(images.labels, fraction, seed)
+    return images.take(first), images.take(second)
+
+
+def split_positions(labels: Positions, fraction: float, seed: int) -> tuple[Positions, Positions]:
+    """Positions of images with these labels (N,), the second part of them a `fraction`, classes in proportion.
+
+    Raises:
+        UserError: a class too small to split.
+    """
+    from sklearn.model_selection import train_test_split  # two seconds to import, for those who need it
+
     try:
         first, second = train_test_split(
-            np.arange(len(images)), test_size=fraction, random_state=seed % 2**32, stratify=images.labels
+            np.arange(len(labels)), test_size=fraction, random_state=seed % 2**32, stratify=labels
         )
     except ValueError as error:
         raise UserError(f"data.split or data.val_fraction does not fit these images: {error}") from None
-    return images.take(np.sort(first)), images.take(np.sort(second))
+    return np.sort(first), np.sort(second)
 
 
 def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
@@ -91,10 +103,7 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
         return train, test, [str(digit) for digit in range(10)]
     root = data.root or Path("data")
     found = _files(data, root) if data.source in FILES else _torchvision(data.source, root, data.image_size)
-    key = f"{data.source} {found.stamp} {data.image_size} {data.bit_depth} {VERSION}"
-    if data.resize != "squash":  # caches from before there was a choice keep their names
-        key += f" {data.resize}"
-    folder = data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    folder = _cache_of(data, found.stamp)
     if not folder.exists():
         see_that_it_can_be_written(data.cache_dir)
         see_that_disk_holds(data.cache_dir, found.count, data.image_size)
@@ -128,8 +137,31 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
+def _cache_of(data: Data, stamp: str) -> Path:
+    """Where decoded images are kept of a source whose files are as `stamp` says."""
+    key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
+    if data.resize != "squash":  # caches from before there was a choice keep their names
+        key += f" {data.resize}"
+    return data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def undecoded(data: Data) -> ClassFolders | None:
+    """The files that would have to be decoded first, None where they are or where images lie in no files of their
+    own. Reads no image.
+
+    Raises:
+        UserError: as `load_source`, of what can be seen without reading images.
+    """
+    if data.source not in FILES:
+        return None
+    found = _listed(data, data.root or Path("data"))
+    return None if _cache_of(data, _stamp(data, found)).exists() else found
+
+
 def _digits(image_size: int) -> tuple[Images, Images]:
     """scikit-learn's 1,797 handwritten 8x8 digits as RGB, stratified 70/30."""
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     see_that_images_fit(len(bunch.images), image_size)
     gray = (bunch.images * (255 / 16)).round().astype(np.uint8)
@@ -181,9 +213,7 @@ def _not_downloaded(name: str, root: Path, error: Exception) -> UserError | Mach
 
 def _files(data: Data, root: Path) -> _Found:
     """Class folders under root/train and root/test, one tree of class folders under root, or the list `root`."""
-    found = (
-        listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
-    )
+    found = _listed(data, root)
     class_of = {name: number for number, name in enumerate(found.classes)}
     everything = found.train + found.test
 
@@ -198,12 +228,21 @@ def _files(data: Data, root: Path) -> _Found:
 
         return Undecoded((labels(found.train), labels(found.test)), found.classes, data.image_size, decode)
 
+    names = _names(found.train, found.root), _names(found.test, found.root)
+    return _Found(len(everything), read, _stamp(data, found), names)
+
+
+def _listed(data: Data, root: Path) -> ClassFolders:
+    return listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
+
+
+def _stamp(data: Data, found: ClassFolders) -> str:
+    """A digest of names, sizes and times of change, of which one differs when a file does."""
+    everything = found.train + found.test
     states: list[object] = [(str(image.path), (image.size, image.changed)) for image in everything]
     if data.source == "csv":  # what an edit of the list alone changes
         states += [len(found.train), [image.label for image in everything]]
-    stamp = hashlib.sha256(str(states).encode()).hexdigest()
-    names = _names(found.train, found.root), _names(found.test, found.root)
-    return _Found(len(everything), read, stamp, names)
+    return hashlib.sha256(str(states).encode()).hexdigest()
 
 
 def _names(images: list[ImageFile], root: Path) -> NDArray[np.str_]:
