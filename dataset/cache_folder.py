@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from errors import UserError
@@ -27,3 +29,16 @@ def _is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+@contextmanager
+def gone_if_empty(folder: Path) -> Iterator[None]:
+    """Folders that had to be made down to `folder`, the config's data.cache_dir, go where nothing came of them."""
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one holds something, and so do those above it
+            for part in missing:
+                part.rmdir()
+        raise

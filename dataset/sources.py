@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from configs.images import Data
-from dataset.cache_folder import see_that_it_can_be_written
+from dataset.cache_folder import gone_if_empty, see_that_it_can_be_written
 from dataset.class_folders import ClassFolders, ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
-from dataset.decoded_cache import Images, Undecoded, read_cache, write_cache
+from dataset.decoded_cache import Decoded, Images, Undecoded, read_cache, write_cache
 from dataset.identity import DataIdentity, identify, part_identity
 from dataset.image_list import listed_images
 from dataset.memory import keeps_in_memory, see_that_disk_holds, see_that_images_fit
 from dataset.stored_pixels import Target
 from dataset.transforms import check_transforms
 from errors import MachineError, UserError, in_words, readable
-from files import remove_left_behind
+from files import locked, remove_left_behind, remove_lock_left_behind
 
 Positions = NDArray[np.int64]
 
@@ -103,21 +103,38 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
         return train, test, [str(digit) for digit in range(10)]
     root = data.root or Path("data")
     found = _files(data, root) if data.source in FILES else _torchvision(data.source, root, data.image_size)
-    in_memory = keeps_in_memory(data.in_memory, found.count, data.image_size)
     folder = _cache_of(data, found.stamp)
-    cached = read_cache(folder, in_memory)
-    if cached is not None:
-        with suppress(UserError, MachineError):  # a cache that others own may be read-only
-            remove_left_behind(data.cache_dir)
-    else:
+    if not folder.exists():
         see_that_it_can_be_written(data.cache_dir)
         see_that_disk_holds(data.cache_dir, found.count, data.image_size)
-        write_cache(folder, found.read())
-        cached = read_cache(folder, in_memory)
+    in_memory = keeps_in_memory(data.in_memory, found.count, data.image_size)
+    cached = read_cache(folder, in_memory)
     if cached is None:
-        raise UserError(f"{folder}: what was written there a moment ago reads differently, the disk is failing")
+        cached = _decode(folder, found, in_memory)
+    else:
+        with suppress(UserError, MachineError):  # a cache that others own may be read-only
+            remove_left_behind(data.cache_dir)
+            remove_lock_left_behind(_lock_of(folder))
     train, test, classes = cached
     return replace(train, names=found.names[0]), replace(test, names=found.names[1]), classes
+
+
+def _decode(folder: Path, found: _Found, in_memory: bool) -> Decoded:
+    """Fill a cache, or wait while another process does and take what it has left."""
+    with gone_if_empty(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(_lock_of(folder), wait=True):
+            cached = read_cache(folder, in_memory)
+            if cached is None:
+                write_cache(folder, found.read())
+                cached = read_cache(folder, in_memory)
+    if cached is None:
+        raise UserError(f"{folder}: what was written there a moment ago reads differently, the disk is failing")
+    return cached
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _cache_of(data: Data, stamp: str) -> Path:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dataset.cache_folder import see_that_it_can_be_written
+from dataset.cache_folder import gone_if_empty, see_that_it_can_be_written
 from errors import UserError
 
 
@@ -24,3 +24,17 @@ def test_what_is_no_folder_or_cannot_be_written_in_is_named(tmp_path, monkeypatc
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for another person, or where it is read-only
     with pytest.raises(UserError, match=f"{tmp_path} cannot be written in: name another folder"):
         see_that_it_can_be_written(tmp_path / "new")
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path):
+    (tmp_path / "kept").mkdir()
+    for folder in (tmp_path / "kept", tmp_path / "kept" / "a" / "b"):
+        with pytest.raises(UserError), gone_if_empty(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            raise UserError("no images")
+        assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
+    with pytest.raises(UserError), gone_if_empty(tmp_path / "c" / "d"):
+        (tmp_path / "c" / "d").mkdir(parents=True)
+        (tmp_path / "c" / "file").touch()
+        raise UserError("no images")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["c", "file", "kept"]

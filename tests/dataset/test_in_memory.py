@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from dataset.prepare import TrainingData, prepare
 from dataset.sources import load_source
 from dataset.stored_pixels import StoredPixels
 from errors import UserError, note
+from files import locked
 
 CPU = torch.device("cpu")
 CUES = (
@@ -112,6 +116,36 @@ def test_a_run_goes_on_either_way_with_the_same_results(call_main: Callable[...,
         pair = [torch.load(path, weights_only=True) for path in (one, other)]
         pair = [part.get("model", part) for part in pair]
         assert all(torch.equal(pair[0][key], pair[1][key]) for key in pair[0]), one
+
+
+def test_of_two_processes_one_decodes_and_the_other_waits(
+    image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("files.LOOK_AGAIN", 0.01)
+    data = Data(source="folder", root=image_root, image_size=12, cache_dir=tmp_path / "cache")
+    before = load_source(data)
+    (folder,) = (tmp_path / "cache").iterdir()
+    folder.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("dataset.sources.decode_files", None)  # who waits does not decode
+    with ThreadPoolExecutor(1) as pool:
+        with locked(folder.with_name(f"{folder.name}.lock")):
+            other = pool.submit(load_source, data)
+            time.sleep(0.1)
+            assert not other.done()
+            (tmp_path / "elsewhere").rename(folder)
+        assert other.result().identity == before.identity
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+    folder.with_name(f"{folder.name}.lock").touch()  # of one that died as it had finished
+    load_source(data)
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+
+
+def test_images_that_cannot_be_read_leave_no_folder(tmp_path: Path, image_root: Path) -> None:
+    shutil.copytree(image_root, tmp_path / "images")
+    (tmp_path / "images" / "test" / "date" / "3.png").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"date/3\.png cannot be read as an image"):
+        load_source(Data(source="folder", root=tmp_path / "images", cache_dir=tmp_path / "a" / "cache"))
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_auto_decides_by_what_is_free_and_says_so(
