@@ -27,11 +27,11 @@ from tests.cuda.waiting import no_waiting
 from training.engine import train_one_epoch
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, baseline, stage1, stage2
-from training.optimizers import make_optimizer, make_schedule
 from training.phases import jobs_of
 from training.prepared import Prepared
 from training.progress import Part
 from training.stand_ins import StandIns, prepare_job
+from training.stepping import make_stepper
 from training.teacher import CrossEntropy, train_teacher
 
 DEVICES = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="cuda", marks=pytest.mark.cuda)]
@@ -39,6 +39,8 @@ on_each = pytest.mark.parametrize("device", DEVICES)
 
 JOBS: dict[str, tuple[JobName, list[str]]] = {
     "teacher": (TEACHER, []),
+    "teacher, several batches a step": (TEACHER, ["teacher.optimizer.accumulate=2"]),
+    "teacher, averaged": (TEACHER, ["teacher.optimizer.ema=0.9"]),
     "bank, exact": (stage1(0), []),
     "bank, relax": (stage1(0), ["crd.mode=relax"]),
     "shared, infonce": (stage1(0), ["crd.negatives=shared", "crd.objective=infonce"]),
@@ -80,13 +82,10 @@ def batches_of(prepared: Prepared) -> Iterator[Batch]:
 
 def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Batch]) -> dict[str, float]:
     """Train on some batches as an epoch does; gives the mean of every term."""
-    settings, objective = prepared.plan.optimizer, prepared.objective
-    optimizer = make_optimizer(objective.parameter_groups(settings.lr), settings)
-    schedule = make_schedule(optimizer, settings, 1000, 1000)
+    settings, objective, machine = prepared.plan.optimizer, prepared.objective, experiment.machine
+    stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1000, 1000, machine)
     objective.train()
-    return train_one_epoch(
-        objective, batches, optimizer, schedule, experiment.machine, tqdm(disable=True), Part(rate=settings.lr)
-    )
+    return train_one_epoch(objective, batches, stepper, machine, tqdm(disable=True), Part(rate=settings.lr))
 
 
 @on_each
@@ -148,6 +147,7 @@ def test_losses_are_those_of_a_cpu(on, device, name, settings):
         ("cpu", "float32"),
         pytest.param("cuda", "float32", marks=pytest.mark.cuda),
         pytest.param("cuda", "bfloat16", marks=pytest.mark.cuda),
+        pytest.param("cuda", "float16", marks=pytest.mark.cuda),
     ],
 )
 def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision):
