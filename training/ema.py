@@ -43,7 +43,8 @@ class Average:
 
     def __init__(self, objective: nn.Module, decay: float) -> None:
         self.trained = Averaged(objective)
-        self.model = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.blend = get_ema_multi_avg_fn(decay)
+        self.model = AveragedModel(self.trained, multi_avg_fn=self.blend, use_buffers=True)
 
     def by_name(self) -> dict[str, Tensor]:
         """What is averaged, by its names in the objective."""
@@ -51,7 +52,13 @@ class Average:
 
     def update(self) -> None:
         """Count a step that was made."""
-        self.model.update_parameters(self.trained)
+        if self.model.n_averaged == 0:  # a number on the CPU
+            self.model.update_parameters(self.trained)
+            return
+        # as that would do, which has the device wait for this number
+        trained, averaged = zip(*self._pairs(), strict=True)
+        self.blend(averaged, trained, self.model.n_averaged)
+        self.model.n_averaged += 1
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

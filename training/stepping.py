@@ -5,6 +5,7 @@ A *step* is one of the optimizer, of `accumulate` batches each; an epoch's last 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -89,6 +90,8 @@ class Stepper:
         rescale_rates(self.optimizer, self.schedule, wanted)
         if self.scaler.is_enabled():  # earlier versions wrote neither
             self.scaler.load_state_dict(state["scaler"])
+            if not 0 < float(self.scaler.get_scale()) < math.inf:
+                raise ValueError(f"a loss scaled by {self.scaler.get_scale()}")
         if self.average is not None:
             self.average.model.load_state_dict(state["average"])
 

@@ -39,6 +39,8 @@ on_each = pytest.mark.parametrize("device", DEVICES)
 
 JOBS: dict[str, tuple[JobName, list[str]]] = {
     "teacher": (TEACHER, []),
+    "teacher, several batches a step": (TEACHER, ["teacher.optimizer.accumulate=2"]),
+    "teacher, averaged": (TEACHER, ["teacher.optimizer.ema=0.9"]),
     "bank, exact": (stage1(0), []),
     "bank, relax": (stage1(0), ["crd.mode=relax"]),
     "shared, infonce": (stage1(0), ["crd.negatives=shared", "crd.objective=infonce"]),
@@ -145,6 +147,7 @@ def test_losses_are_those_of_a_cpu(on, device, name, settings):
         ("cpu", "float32"),
         pytest.param("cuda", "float32", marks=pytest.mark.cuda),
         pytest.param("cuda", "bfloat16", marks=pytest.mark.cuda),
+        pytest.param("cuda", "float16", marks=pytest.mark.cuda),
     ],
 )
 def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision):

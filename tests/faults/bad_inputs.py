@@ -130,9 +130,13 @@ CASES: list[BadInput] = [
             "student.taps=[fc, fc]",
             "student.taps=[layer2.0]",
             "precision=int8",
+            "kd.optimizer.ema=1",
+            "crd.optimizer.accumulate=0",
         )
     ),
     _set("crd.until=plateau", named="data.val_fraction > 0"),
+    _set("teacher.until=plateau", named="teacher.until: plateau needs data.val_fraction > 0"),
+    _set("teacher.optimizer.accumulate=99", named="teacher.optimizer.accumulate=99: an epoch has"),
     _set("crd.objective=infonce", "crd.negatives=batch", named="mode: instance"),
     _set("study.hypotheses={H1: {first: kd, second: kd}}", named="first and second are both kd"),
     _set(f"study.grid=[{{kd.alpha: {[n / 200 for n in range(150)]}, crd.dim: {list(range(1, 101))}}}]",

@@ -13,7 +13,7 @@ from torch import nn
 from configs.networks import Optimizer
 from errors import UserError
 from losses.kd import cross_entropy
-from models.checkpoint import load
+from models.checkpoint import load, save
 from training.ema import Average
 from training.engine import Objective, Plan, Term, fit, seed_everything
 from training.job_folder import JobFolder
@@ -116,6 +116,7 @@ def test_an_average_is_the_sum_of_powers_of_its_decay(make_experiment):
         seen.append(objective.model[4].weight.detach().clone())
         average.update()
     trained = {name: value.clone() for name, value in objective.state_dict().items()}
+    assert average.model.n_averaged == 4
     shares = [0.7**3, 0.3 * 0.7**2, 0.3 * 0.7, 0.3]  # it begins with the first
     with average.in_place():
         expected = sum(share * weight for share, weight in zip(shares, seen, strict=True))
@@ -201,6 +202,15 @@ def test_a_checkpoint_without_an_average_does_not_fit_a_training_with_one(train)
         train("job", replace(PLAN, batch_size=8), kind=StopsInSecondEpoch)
     with pytest.raises(UserError, match="does not fit what is trained here"):
         train("job", replace(PLAN, batch_size=8, optimizer=PLAIN.model_copy(update={"ema": 0.9})))
+
+
+def test_a_scale_that_is_none_does_not_fit(make_experiment, train):
+    _, _, folder = train("job", replace(PLAN, epochs=1), float16=True)
+    state = load(folder.checkpoint)
+    for wrong in ({}, {**state["scaler"], "scale": "much"}, {**state["scaler"], "scale": math.nan}):
+        save(folder.checkpoint, {**state, "scaler": wrong})
+        with pytest.raises(UserError, match="does not fit what is trained here"):
+            train("job", float16=True)
 
 
 def overflowing(steps):
