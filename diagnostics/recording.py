@@ -89,6 +89,7 @@ class Context:
     trained_on: dict[str, Any] | None
     made_on: str = ""  # digest of images, normalisation, precision and device
     test: str = ""  # digest of the test images and their classes alone
+    float16: bool = False  # in place of bfloat16
 
 
 def no_logits() -> NDArray[np.float32]:
