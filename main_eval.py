@@ -24,7 +24,6 @@ from configs.reading import DEFAULT_CONFIG, load_config
 from diagnostics.plain import to_plain
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
-    from diagnostics.evaluated import Evaluation
     from diagnostics.export.card import Export
     from diagnostics.recording import Recording
     from training.experiment import Experiment
@@ -221,7 +220,7 @@ def export_of_run(folder: Path, open_at: Callable[[Path], Experiment], arguments
 
 def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], arguments: argparse.Namespace) -> None:
     """Several runs on one page, from their own reports; one that has none that holds is evaluated first."""
-    from diagnostics.report.comparison import folder_name, refuse_twice, write_comparison
+    from diagnostics.report.comparison import folder_name, read_or_evaluate, refuse_twice, write_comparison
     from diagnostics.report.terminal import runs_text
 
     refuse_twice(paths)
@@ -233,22 +232,6 @@ def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], argu
     except ValueError as error:
         raise UserError(f"--compare: {error}") from None
     print(json.dumps(to_plain(compared)) if arguments.json else runs_text(compared, folder))
-
-
-def read_or_evaluate(path: Path, open_at: Callable[[Path], Experiment], quiet: bool) -> Evaluation:
-    """What a run has of its evaluation; where it has none that holds, its networks are run."""
-    from diagnostics.evaluated import read_evaluation
-    from diagnostics.report.folder import write_report
-    from diagnostics.subjects import record, subjects_of_run
-
-    try:
-        return read_evaluation(path)
-    except ValueError as error:
-        experiment, why = open_at(path), str(error)
-    if not quiet:
-        print(f"{why}: {path} is evaluated first", file=sys.stderr, flush=True)
-    write_report(record(experiment, subjects_of_run(experiment), path / "eval"), path / "eval")
-    return read_evaluation(path)
 
 
 def run() -> None:

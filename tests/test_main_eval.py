@@ -18,7 +18,7 @@ import torch
 import main_eval
 from configs.reading import load_config
 from dataset.augment import normalise
-from diagnostics import recording
+from diagnostics import recording, subjects
 from diagnostics.evaluated import read_evaluation
 from diagnostics.plain import to_plain
 from diagnostics.recording import Meta
@@ -157,7 +157,7 @@ def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
     other = tmp_path / "other"
     shutil.copytree(run, other)
     with monkeypatch.context() as without_networks:
-        without_networks.setattr(main_eval, "open_run", lambda *a: pytest.fail("a network was asked for"))
+        without_networks.setattr(subjects, "open_run", lambda *a: pytest.fail("a network was asked for"))
         code, out, _ = call(without_networks, capfd, "--compare", run, other, "--json", "--output-dir", tmp_path)
     told = json.loads(out)
     assert told == json.loads((tmp_path / "compare-tiny-other" / "report.json").read_text())

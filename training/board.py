@@ -29,7 +29,7 @@ from training.job_name import TEACHER, JobName, config_of
 IMAGES = 16  # augmented training images
 MOST_NAMED = 30  # classes, beyond which the confusion matrix has no names on its axes
 SIDE, DPI = 600, 100  # of its picture, pixels
-LONGEST = 18  # characters of a class's name there
+LONGEST = 20  # characters of a class's name there
 SECTIONS = {  # of the config, that a kind of training depends on
     "teacher": ("data", "teacher"),
     "stage1": ("data", "teacher", "student", "crd"),
@@ -103,15 +103,14 @@ def confusion(experiment: Experiment, config: Config, name: JobName, folder: Job
 
 
 def drawn(confusions: NDArray[np.int64], classes: Sequence[str]) -> Tensor:
-    """A confusion matrix as a picture (3, height, width) in 0..1, dark where a larger share of a class is."""
+    """Classes (rows) by answers (columns) as a picture (3, height, width) in 0..1, darker for more of a class."""
     from matplotlib.figure import Figure  # half a second to import, so only where one trains
 
-    figure = Figure(figsize=(SIDE / DPI, SIDE / DPI), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(SIDE / DPI, SIDE / DPI), dpi=DPI)
+    axes = figure.add_axes((0.24, 0.24, 0.74, 0.74))  # room for names; a layout engine draws all of it twice
     shares = confusions / np.maximum(confusions.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("class")
+    axes.tick_params(labelsize=8)
     if len(classes) <= MOST_NAMED:
         names = [name[:LONGEST].replace("$", r"\$") for name in classes]
         axes.set_xticks(range(len(names)), names, rotation=90)

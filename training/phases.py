@@ -240,12 +240,11 @@ def _missing(source: JobName, name: JobName, folder: RunFolder) -> str:
 def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
     """Train what is not finished; a teacher that the config gives is not trained."""
     for job in jobs:
-        given = job.name == TEACHER and is_given(experiment)
         if job.folder.finished:
             if distributed.rank() == 0:
                 job.folder.drop_checkpoints()
             say(f"{job.name.title}: finished before, kept")
-        elif not given:
+        elif not (job.name == TEACHER and is_given(experiment)):
             train_job(job, experiment)
             say(f"{job.name.title}: done, {_reached(job.folder)}, files in {job.folder.path}")
 

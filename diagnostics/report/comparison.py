@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from diagnostics.evaluated import Evaluation
+from diagnostics.evaluated import Evaluation, read_evaluation
 from diagnostics.figures import runs as runs_figures
-from diagnostics.report.folder import make, write_figures, write_json, write_tables
+from diagnostics.report.folder import make, write_figures, write_json, write_report, write_tables
 from diagnostics.report.page import embedded, template
 from diagnostics.runs import RunsCompared, compare_runs
+from diagnostics.subjects import record, subjects_of_run
 from diagnostics.tables.runs import all_tables
 from diagnostics.tables.table import Table, letter
 from errors import UserError
 from files import write_text
+from training.experiment import Experiment
 
 FIGURE = "accuracy"
 LONGEST = 100  # characters of a folder's name, beyond which names of runs become a digest
@@ -33,6 +36,18 @@ def refuse_twice(paths: Sequence[Path]) -> None:
     twice = next((path for path in paths if named.count(path.resolve()) > 1), None)
     if twice is not None:
         raise UserError(f"--compare: {twice} is named twice, keep one of them")
+
+
+def read_or_evaluate(path: Path, open_at: Callable[[Path], Experiment], quiet: bool) -> Evaluation:
+    """What a run has of its evaluation; where it has none that holds, its networks are run."""
+    try:
+        return read_evaluation(path)
+    except ValueError as error:
+        experiment, why = open_at(path), str(error)
+    if not quiet:
+        print(f"{why}: {path} is evaluated first", file=sys.stderr, flush=True)
+    write_report(record(experiment, subjects_of_run(experiment), path / "eval"), path / "eval")
+    return read_evaluation(path)
 
 
 def write_comparison(runs: Sequence[Evaluation], folder: Path) -> RunsCompared:

@@ -91,7 +91,7 @@ def _measures() -> dict[str, tuple[str, Of]]:
             "sd of changes by epoch, points",
             lambda run: _part(run.stability, "sd", percent(2)),
         ),
-        "ensemble_gain": ("averaged with its teacher, gain over the better, points", _ensemble),
+        "ensemble_gain": ("gain of averaging with its teacher, points", _ensemble),
     }
 
 
