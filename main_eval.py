@@ -24,6 +24,7 @@ from configs.reading import DEFAULT_CONFIG, load_config
 from diagnostics.plain import to_plain
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
+    from diagnostics.evaluated import Evaluation
     from diagnostics.export.card import Export
     from diagnostics.recording import Recording
     from training.experiment import Experiment
@@ -31,13 +32,14 @@ if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functio
 HEAVY = ("diagnostics.subjects", "diagnostics.report.folder", "study.report")  # and what stands below them
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 
+DEFAULT_OUTPUT = Path("runs")
 
 # what each way of calling reads; anything else that is given with it is refused, since it would be ignored
 ALWAYS = {"quiet", "debug"}
 CHOOSES = {"config", "set", "output_dir"}
 READS = {
     "--counts": {"counts", "json"},
-    "--compare": {"compare", "device", "json"},
+    "--compare": {"compare", "device", "json", "output_dir"},
     "RUN_DIR --export": {"run", "export", "quantize", "model", "seed", "device"},
     "--export": {"export", "quantize", "model", "seed", "device", *CHOOSES},
     "--teacher --student --export": {"teacher", "student", "export", "quantize", "device", "config", "set"},
@@ -79,14 +81,12 @@ def make_parser() -> CommandLine:
         metavar=("A", "B", "C", "D"),
         help="statistics of four counts: both right, only the first, only the second, both wrong",
     )
-    parser.add_argument(
-        "--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="put several runs in one table"
-    )
+    parser.add_argument("--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page")
     parser.add_argument("--export", type=read_folder, metavar="DIR", help="write one model for deployment")
     parser.add_argument("--quantize", action="store_true", help="with --export: int8 too, and what it costs")
     parser.add_argument("--model", help="which model of a run to export (default: two_stage)")
     parser.add_argument("--seed", type=int, help="of which seed (default: the run's first)")
-    parser.add_argument("--output-dir", type=read_folder, default=Path("runs"), help="where run folders are")
+    parser.add_argument("--output-dir", type=read_folder, default=DEFAULT_OUTPUT, help="where run folders are")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -219,23 +219,36 @@ def export_of_run(folder: Path, open_at: Callable[[Path], Experiment], arguments
     return export_subject(experiment, subject, teacher, arguments.export, quantize=arguments.quantize)
 
 
-def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], as_json: bool) -> None:
-    """Several runs in one table; each is recorded first where its predictions are missing or out of date."""
+def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], arguments: argparse.Namespace) -> None:
+    """Several runs on one page, from their own reports; one that has none that holds is evaluated first."""
+    from diagnostics.report.comparison import folder_name, refuse_twice, write_comparison
     from diagnostics.report.terminal import runs_text
-    from diagnostics.runs import compare_runs
-    from diagnostics.subjects import record, subjects_of_run
 
-    named = [path.resolve() for path in paths]
-    twice = next((path for path in paths if named.count(path.resolve()) > 1), None)
-    if twice is not None:
-        raise UserError(f"--compare: {twice} is named twice, keep one of them")
-    experiments = [open_at(path) for path in paths]
-    runs = [record(one, subjects_of_run(one), one.folder.path / "eval") for one in experiments]
+    refuse_twice(paths)
+    runs = [read_or_evaluate(path, open_at, arguments.quiet) for path in paths]
+    beside = paths[0].resolve().parent if arguments.output_dir == DEFAULT_OUTPUT else arguments.output_dir
+    folder = beside / folder_name(runs)
     try:
-        comparison = compare_runs(runs)
+        compared = write_comparison(runs, folder)
     except ValueError as error:
         raise UserError(f"--compare: {error}") from None
-    print(json.dumps(to_plain(comparison)) if as_json else runs_text(comparison))
+    print(json.dumps(to_plain(compared)) if arguments.json else runs_text(compared, folder))
+
+
+def read_or_evaluate(path: Path, open_at: Callable[[Path], Experiment], quiet: bool) -> Evaluation:
+    """What a run has of its evaluation; where it has none that holds, its networks are run."""
+    from diagnostics.evaluated import read_evaluation
+    from diagnostics.report.folder import write_report
+    from diagnostics.subjects import record, subjects_of_run
+
+    try:
+        return read_evaluation(path)
+    except ValueError as error:
+        experiment, why = open_at(path), str(error)
+    if not quiet:
+        print(f"{why}: {path} is evaluated first", file=sys.stderr, flush=True)
+    write_report(record(experiment, subjects_of_run(experiment), path / "eval"), path / "eval")
+    return read_evaluation(path)
 
 
 def run() -> None:
@@ -286,7 +299,7 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
         return open_run(folder, open_machine(folder.config().precision, device, arguments.quiet))
 
     if way == "--compare":
-        evaluate_runs(arguments.compare, open_at, arguments.json)
+        evaluate_runs(arguments.compare, open_at, arguments)
     elif arguments.export is not None:
         print("\n".join(lines(export_of_run(folder_of(arguments), open_at, arguments))))
     else:

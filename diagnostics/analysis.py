@@ -18,6 +18,7 @@ from CKA import MinibatchCKA, linear_cka, rbf_cka
 from dataset.augment import generator
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.calibration import calibration
+from diagnostics.claims import claims
 from diagnostics.cost import ratio_to
 from diagnostics.evenness import given
 from diagnostics.fidelity import fidelity
@@ -25,6 +26,7 @@ from diagnostics.geometry import geometry, linear_probe, tsne
 from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
 from diagnostics.recording import RecordedModel, Recording
 from diagnostics.results import (
+    SCHEMA_VERSION,
     ContrastiveBound,
     Faithfulness,
     Information,
@@ -59,6 +61,7 @@ def analyse(recording: Recording) -> Report:
     classifiers = [model for model in models if model.name in correct]
     pairs, seeds = paired(classifiers, correct), over_seeds(models, correct)
     return Report(
+        schema_version=SCHEMA_VERSION,
         context=recording.context,
         images=len(recording.labels),
         models=[accuracy(model, correct[model.name]) for model in classifiers],
@@ -75,6 +78,7 @@ def analyse(recording: Recording) -> Report:
         else {model.name: faithful(teacher, model, recording) for model in classifiers if model is not teacher},
         representation=None if teacher is None else {s.name: similarity(teacher, s) for s in compared},
         robustness=robustness(models, teacher, recording),
+        claims=claims(recording, correct, pairs, seeds),
         sentences=sentences(pairs, seeds, alignment(models)),
     )
 

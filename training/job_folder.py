@@ -2,7 +2,7 @@
 
 checkpoint.pt   all that is needed to go on, and checkpoint.previous.pt, the one before; gone when it is done
 metrics.jsonl   one line an epoch, a function of config and seed alone
-timing.jsonl    one line an epoch as it was run, images per second
+timing.jsonl    one line an epoch as it was run: images per second, seconds, peak memory
 events.*        the same for TensorBoard
 model.pt        the network as a plain state dict
 projections.pt  of stage 1: its linear maps, for later comparisons of features
@@ -30,6 +30,7 @@ from training.events import Events, events_in
 from training.history import checked_history
 from training.progress import Training
 from training.record_file import read_record, write_record
+from training.usage import EpochUsage
 
 METRICS, PROJECTIONS = "metrics.jsonl", "projections.pt"
 
@@ -72,6 +73,10 @@ class JobFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint.pt"
+
+    @property
+    def timing(self) -> Path:
+        return self.path / "timing.jsonl"
 
     @property
     def marked(self) -> bool:
@@ -246,13 +251,12 @@ class Log:
         """A bar over the steps of an epoch, of which some are done."""
         return tqdm(total=steps, initial=done, desc=title, disable=self.quiet or None, leave=False, unit="step")
 
-    def epoch(self, measures: Mapping[str, float], epochs: int, images_per_second: float) -> None:
+    def epoch(self, measures: Mapping[str, float], epochs: int, usage: EpochUsage) -> None:
         """Report one epoch."""
-        epoch = int(measures["epoch"])
+        epoch, images_per_second = int(measures["epoch"]), usage.images_per_second
         if self.events is not None:
             self.events.add({**measures, "images_per_second": images_per_second}, epoch)
-        timing = self.folder.path / "timing.jsonl"
-        line = json.dumps({"epoch": epoch, "images_per_second": round(images_per_second, 1)}) + "\n"
+        timing, line = self.folder.timing, usage.line(epoch)
         with in_one_line(timing, lambda: len(line)), open(timing, "a", encoding="utf-8") as file:
             file.write(line)
         if not self.quiet:
