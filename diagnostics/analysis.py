@@ -18,12 +18,14 @@ from CKA import MinibatchCKA, linear_cka, rbf_cka
 from dataset.augment import generator
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.calibration import calibration
+from diagnostics.confusion import by_class, most_confused
 from diagnostics.cost import ratio_to
+from diagnostics.differing import differing
 from diagnostics.evenness import given
 from diagnostics.fidelity import fidelity
 from diagnostics.geometry import geometry, linear_probe, tsne
 from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
-from diagnostics.recording import RecordedModel, Recording
+from diagnostics.recording import RecordedModel, Recording, first_classifiers
 from diagnostics.results import (
     ContrastiveBound,
     Faithfulness,
@@ -57,6 +59,7 @@ def analyse(recording: Recording) -> Report:
     compared = [model for model in models if model is not teacher and model.meta.detailed]
     correct = {model.name: right(model, recording) for model in models if model.meta.classifies}
     classifiers = [model for model in models if model.name in correct]
+    first = first_classifiers(models)
     pairs, seeds = paired(classifiers, correct), over_seeds(models, correct)
     return Report(
         context=recording.context,
@@ -76,6 +79,9 @@ def analyse(recording: Recording) -> Report:
         representation=None if teacher is None else {s.name: similarity(teacher, s) for s in compared},
         robustness=robustness(models, teacher, recording),
         sentences=sentences(pairs, seeds, alignment(models)),
+        classes=by_class(first, recording.labels, recording.context.classes),
+        confusions=most_confused(first, recording.labels, recording.context.classes),
+        differing=differing(first, recording.labels, recording.context.classes, recording.names),
     )
 
 

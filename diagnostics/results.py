@@ -12,7 +12,9 @@ from CKA.minibatch import SimilarityMatrix
 from diagnostics.budget import Training
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
+from diagnostics.confusion import ClassAccuracy, Confusion
 from diagnostics.cost import Cost, CostRatio
+from diagnostics.differing import Differing
 from diagnostics.fidelity import Fidelity
 from diagnostics.geometry import Geometry, LinearProbe
 from diagnostics.plain import FLAT, WHERE_GIVEN
@@ -198,3 +200,6 @@ class Report:
     representation: dict[str, Representation] | None = field(metadata=WHERE_GIVEN)
     robustness: Robustness
     sentences: list[str]
+    classes: list[ClassAccuracy]  # models of the first seed, here and in the next two
+    confusions: list[Confusion]
+    differing: list[Differing]

@@ -1,7 +1,7 @@
 """What a training took as it was run: seconds, images per second, and the most memory that it held.
 
-Nothing of it follows from config and seed, so it stands in timing.jsonl alone and is part of no identity. Energy is
-not among it: nothing here reads a meter.
+Nothing of it follows from config and seed, so it stands in timing.jsonl alone and is part of no identity.
+Energy is not among it: nothing here reads a meter.
 """
 
 from __future__ import annotations
@@ -113,11 +113,11 @@ def _weakest(kinds: set[Any]) -> MemoryOf | None:
 
 
 def _column(lines: list[dict[str, Any]], name: str) -> list[float] | None:
-    values = [line.get(name) for line in lines]
-    return [float(value) for value in values if _is_number(value)] if all(map(_is_number, values)) else None
+    values: list[Any] = [line.get(name) for line in lines]
+    return [float(value) for value in values] if all(map(_is_number, values)) else None
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 

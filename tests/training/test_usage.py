@@ -25,7 +25,9 @@ def test_an_epoch_that_was_run_again_counts_once(tmp_path):
     assert read_usage(path, 2).seconds == 4.0
 
 
-@pytest.mark.parametrize("text", ["", line(1), line(2), line(1) + '{"epoch": 2', line(1) + "[2]\n" + line(3), "\0"])
+@pytest.mark.parametrize(
+    "text", ["", line(1), line(2), line(1) + '{"epoch": 2', line(1) + "[2]\n" + line(3), "\0"]
+)
 def test_an_epoch_that_is_not_on_record_leaves_the_training_untold(tmp_path, text):
     path = tmp_path / "timing.jsonl"
     path.write_text(text, encoding="utf-8")
