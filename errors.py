@@ -55,6 +55,19 @@ def in_words(error: OSError, what: str | None = None) -> UserError | MachineErro
     return None
 
 
+def is_of_worker(error: RuntimeError) -> bool:
+    """Whether torch tells with this that a process of data.workers has ended, which may come at any moment."""
+    return str(error).startswith("DataLoader worker")
+
+
+def worker_ended(error: Exception) -> MachineError:
+    """The same as what a person sees."""
+    return MachineError(
+        f"data.workers: a process that makes batches has ended ({error}): use fewer of them, or 0; what was "
+        "finished is kept, run again with --resume"
+    )
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known word closest to `word`, or an empty string."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
@@ -150,6 +163,17 @@ def handle_signals(handler: Handler) -> dict[int, Handler]:
     return before
 
 
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let a signal end the command without a word, as while modules are imported and nothing is begun."""
+    before = handle_signals(end_at_once)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 class _Outlived(io.FileIO):
     """Standard output or error whose reader may go, as that of a pipe into `head` does: the rest is lost."""
 
@@ -196,6 +220,10 @@ def exit_code(command: Callable[[], None], again: str = "run again with --resume
         if told is None:
             raise
         return _say(told)
+    except RuntimeError as error:
+        if not is_of_worker(error):
+            raise
+        return _say(worker_ended(error))
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, StoppedError) else signal.SIGINT
         _say_stopped(number, again)

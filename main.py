@@ -5,30 +5,29 @@ python main.py --phase all
 
 from __future__ import annotations
 
-from errors import UserError, end_at_once, exit_code, handle_signals
+from errors import UserError, end_at_once, ending_at_once, exit_code, handle_signals
 
-if __name__ == "__main__":  # the imports take seconds: Ctrl-C meanwhile is no traceback
+if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     handle_signals(end_at_once)
 
 import argparse
 import shlex
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from configs.command_line import CommandLine, one_of, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
-from dataset.contact_sheet import write_contact_sheet
-from models.machine import Machine, choose_device, compute_reproducibly, open_machine
-from study.run import study_phase
-from training.distributed import process_group, rank, restarted, world_size
-from training.experiment import Experiment, open_experiment
-from training.phases import NEXT, PHASES, check, describe, jobs_of, run_jobs, say
-from training.run_folder import RunFolder, claim, with_dependents
-from training.run_lock import writing_in
+from training.job_name import NEXT, PHASES
+
+if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
+    import torch
+
+    from models.machine import Machine
+    from training.experiment import Experiment
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -57,7 +56,9 @@ def parse_arguments() -> argparse.Namespace:
     existing.add_argument("--resume", action="store_true", help="go on with what was interrupted")
     existing.add_argument("--fresh", action="store_true", help="remove what this phase left and start it over")
     parser.add_argument("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
-    parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show config, plan, time, memory and disk; train nothing"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
     parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
@@ -84,11 +85,22 @@ def run() -> None:
         print(config_table())
         return
     config = read_config(arguments)
+    with ending_at_once():  # all that takes seconds, before anything is begun
+        from models.machine import choose_device, compute_reproducibly, open_machine
+        from training.distributed import process_group
+
+        import_module("study.run" if arguments.phase == "study" else "training.phases")
     with process_group(choose_device(arguments.device)) as device:
         compute_reproducibly(device)
         machine = open_machine(config.precision, device, arguments.quiet)
-        machine = replace(machine, sync_batch_norm=shares_statistics(config, device))
+        machine = replace(machine, sync_batch_norm=shares_statistics(config, device), compile=config.compile)
+        if config.compile:
+            from models.compiling import check_compiler
+
+            check_compiler(device)
         if arguments.phase == "study":
+            from study.run import study_phase
+
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
         else:
             run_phase(config, machine, arguments)
@@ -100,6 +112,8 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
     Raises:
         UserError: several processes on CPUs, for which torch has no such batch norm.
     """
+    from training.distributed import world_size
+
     if config.sync_batch_norm and world_size() > 1 and device.type != "cuda":
         raise UserError("sync_batch_norm=true: torch has it for GPUs alone, use false on CPUs")
     return config.sync_batch_norm and world_size() > 1
@@ -107,30 +121,27 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
 
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train what a phase consists of, or say what it would be."""
-    experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
-    jobs = jobs_of(arguments.phase, config, experiment.folder)
-    check(arguments.phase, experiment, arguments.fresh and not restarted())
-    names = [job.name for job in jobs]
+    from training.distributed import restarted
+    from training.dry_run import dry_run
+    from training.experiment import open_experiment
+    from training.phases import check, jobs_of, run_jobs, say
+    from training.run_folder import RunFolder, claim
+    from training.run_lock import writing_in
+
+    folder = RunFolder(arguments.output_dir / config.name)
     if arguments.dry_run:
-        present = experiment.folder.present()
-        outdated = with_dependents(config, names, present) if arguments.fresh else []
-        say(describe(jobs, experiment, [name for name in outdated if name in present]))
-        show_cues(experiment)
+        dry_run(arguments.phase, config, folder, machine, arguments.fresh)
         return
+    experiment = open_experiment(config, folder, machine)
+    jobs = jobs_of(arguments.phase, config, folder)
+    check(arguments.phase, experiment, arguments.fresh and not restarted())
     with writing_in(experiment.folder.path):
         again = restarted()  # torchrun began with what the person asked for, and goes on from there
         fresh, resume = arguments.fresh and not again, arguments.resume or again
+        names = [job.name for job in jobs]
         claim(experiment.folder, config, experiment.data, fresh=fresh, resume=resume, jobs=names)
         run_jobs(jobs, experiment)
     say(next_command(arguments, experiment))
-
-
-def show_cues(experiment: Experiment) -> None:
-    """Write a contact sheet of planted cues beside the run's folder."""
-    if experiment.config.shortcut.cue != "none" and rank() == 0:
-        path = experiment.folder.path.with_name(f"{experiment.config.name}-cues.png")
-        write_contact_sheet(experiment.data, path)
-        say(f"contact sheet: {path}")
 
 
 def next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:

@@ -6,54 +6,40 @@ python main_eval.py runs/shortcut_digits    # a study: from the recordings of it
 
 from __future__ import annotations
 
-from errors import UserError, end_at_once, exit_code, handle_signals
+from errors import UserError, end_at_once, ending_at_once, exit_code, handle_signals
 
-if __name__ == "__main__":  # the imports take seconds: Ctrl-C meanwhile is no traceback
+if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     handle_signals(end_at_once)
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.command_line import CommandLine, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, load_config
-from diagnostics import recording_file
-from diagnostics.export.card import Export, lines
-from diagnostics.export.pack import export_subject, refuse_export
 from diagnostics.plain import to_plain
-from diagnostics.recording import Recording
-from diagnostics.report.folder import write_report
-from diagnostics.report.terminal import counts_text, runs_text
-from diagnostics.runs import compare_runs
-from diagnostics.statistics import Counts, paired_statistics
-from diagnostics.subjects import (
-    find_subject,
-    open_run,
-    record,
-    subjects_of_files,
-    subjects_of_run,
-    teacher_of,
-)
-from diagnostics.tables.catalogue import summary_text
-from models.machine import choose_device, open_machine
-from study.answer import study_text
-from study.examples import choose_examples
-from study.measurements import load_measurements
-from study.report import write_study
-from training.experiment import Experiment, open_experiment
-from training.run_folder import RunFolder
 
+if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
+    from diagnostics.evaluated import Evaluation
+    from diagnostics.export.card import Export
+    from diagnostics.recording import Recording
+    from training.experiment import Experiment
+
+HEAVY = ("diagnostics.subjects", "diagnostics.report.folder", "study.report")  # and what stands below them
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 
+DEFAULT_OUTPUT = Path("runs")
 
 # what each way of calling reads; anything else that is given with it is refused, since it would be ignored
 ALWAYS = {"quiet", "debug"}
 CHOOSES = {"config", "set", "output_dir"}
 READS = {
     "--counts": {"counts", "json"},
-    "--compare": {"compare", "device", "json"},
+    "--compare": {"compare", "device", "json", "output_dir"},
     "RUN_DIR --export": {"run", "export", "quantize", "model", "seed", "device"},
     "--export": {"export", "quantize", "model", "seed", "device", *CHOOSES},
     "--teacher --student --export": {"teacher", "student", "export", "quantize", "device", "config", "set"},
@@ -95,14 +81,12 @@ def make_parser() -> CommandLine:
         metavar=("A", "B", "C", "D"),
         help="statistics of four counts: both right, only the first, only the second, both wrong",
     )
-    parser.add_argument(
-        "--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="put several runs in one table"
-    )
+    parser.add_argument("--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page")
     parser.add_argument("--export", type=read_folder, metavar="DIR", help="write one model for deployment")
     parser.add_argument("--quantize", action="store_true", help="with --export: int8 too, and what it costs")
     parser.add_argument("--model", help="which model of a run to export (default: two_stage)")
     parser.add_argument("--seed", type=int, help="of which seed (default: the run's first)")
-    parser.add_argument("--output-dir", type=read_folder, default=Path("runs"), help="where run folders are")
+    parser.add_argument("--output-dir", type=read_folder, default=DEFAULT_OUTPUT, help="where run folders are")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -142,6 +126,10 @@ def refuse_ignored(arguments: argparse.Namespace, given: set[str], way: str) -> 
 
 
 def evaluate_counts(counts: list[int], as_json: bool) -> None:
+    with ending_at_once():
+        from diagnostics.report.terminal import counts_text
+        from diagnostics.statistics import Counts, paired_statistics
+
     try:
         statistics = paired_statistics(Counts(*counts))
     except ValueError as error:
@@ -151,6 +139,8 @@ def evaluate_counts(counts: list[int], as_json: bool) -> None:
 
 def evaluate_predictions(path: Path, as_json: bool) -> None:
     """Report what was recorded before."""
+    from diagnostics import recording_file
+
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file: name a recording (predictions.npz) or a run's folder")
     try:
@@ -160,21 +150,35 @@ def evaluate_predictions(path: Path, as_json: bool) -> None:
     report_on(found, path.parent, as_json)
 
 
-def evaluate_run(experiment: Experiment, as_json: bool) -> None:
-    """Record, analyse and report one run."""
-    folder = experiment.folder.path / "eval"
-    report_on(record(experiment, subjects_of_run(experiment), folder), folder, as_json)
+def evaluate_files(arguments: argparse.Namespace) -> None:
+    """Report on two files of weights, in a folder with the names of their hashes, or export the student's."""
+    from diagnostics.export.card import lines
+    from diagnostics.export.pack import export_subject, refuse_export
+    from diagnostics.subjects import record, subjects_of_files
+    from models.machine import choose_device, open_machine
+    from training.experiment import open_experiment
+    from training.run_folder import RunFolder
 
-
-def evaluate_files(experiment: Experiment, teacher: Path, student: Path, output_dir: Path, as_json: bool) -> None:
-    """The same of two files of weights; the folder bears the names of their hashes."""
-    subjects = subjects_of_files(experiment, teacher, student)
-    folder = output_dir / f"eval-{'-'.join(subject.weights_hash[:8] for subject in subjects)}"
-    report_on(record(experiment, subjects, folder), folder, as_json)
+    device = choose_device(arguments.device)
+    if arguments.export is not None:
+        refuse_export(arguments.export, arguments.quantize)
+    config = load_config(arguments.config, arguments.set)
+    machine = open_machine(config.precision, device, arguments.quiet)
+    experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
+    teacher, student = subjects = subjects_of_files(experiment, arguments.teacher, arguments.student)
+    if arguments.export is not None:
+        made = export_subject(experiment, student, teacher, arguments.export, quantize=arguments.quantize)
+        print("\n".join(lines(made)))
+    else:
+        folder = arguments.output_dir / f"eval-{'-'.join(subject.weights_hash[:8] for subject in subjects)}"
+        report_on(record(experiment, subjects, folder), folder, arguments.json)
 
 
 def report_on(found: Recording, folder: Path, as_json: bool) -> None:
     """Write the report of a recording and print its tables."""
+    from diagnostics.report.folder import write_report
+    from diagnostics.tables.catalogue import summary_text
+
     report = write_report(found, folder)
     if as_json:
         print(json.dumps(to_plain(report)))
@@ -182,19 +186,16 @@ def report_on(found: Recording, folder: Path, as_json: bool) -> None:
     print(summary_text(report))
     if report.context.config.get("shortcut", {}).get("cue", "none") not in ("none", "file"):
         print(PLANTED)
-    print(f"files: {folder}/report.html, report.json, predictions.npz, tables/, figures/")
-
-
-def is_study(folder: Path) -> bool:
-    """Whether a folder is one of a study: runs below it were recorded, or it is no run and has a grid."""
-    run = RunFolder(folder)
-    if not (folder / "config.yaml").exists():
-        return False
-    return any(folder.glob("*/*/cues.json")) or bool(run.config().study.grid and not run.seeds())
+    print(f"files: {folder}/report.html, report.json, predictions.npz, predictions.csv, tables/, figures/")
 
 
 def evaluate_study(folder: Path, as_json: bool) -> None:
     """Report what was recorded of a study."""
+    from study.answer import study_text
+    from study.examples import choose_examples
+    from study.measurements import load_measurements
+    from study.report import write_study
+
     measured, context = load_measurements(folder)
     if not measured:
         raise UserError(f"{folder} holds no recorded run yet: run python main.py --phase study")
@@ -208,6 +209,9 @@ def evaluate_study(folder: Path, as_json: bool) -> None:
 
 def export_of_run(folder: Path, open_at: Callable[[Path], Experiment], arguments: argparse.Namespace) -> Export:
     """Write one model of a run for deployment, refused before anything is loaded where that is possible."""
+    from diagnostics.export.pack import export_subject, refuse_export
+    from diagnostics.subjects import find_subject, teacher_of
+
     refuse_export(arguments.export, arguments.quantize)
     experiment = open_at(folder)
     subject = find_subject(experiment, arguments.model or "two_stage", arguments.seed)
@@ -215,29 +219,55 @@ def export_of_run(folder: Path, open_at: Callable[[Path], Experiment], arguments
     return export_subject(experiment, subject, teacher, arguments.export, quantize=arguments.quantize)
 
 
-def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], as_json: bool) -> None:
-    """Several runs in one table; each is recorded first where its predictions are missing or out of date."""
-    named = [path.resolve() for path in paths]
-    twice = next((path for path in paths if named.count(path.resolve()) > 1), None)
-    if twice is not None:
-        raise UserError(f"--compare: {twice} is named twice, keep one of them")
-    experiments = [open_at(path) for path in paths]
-    runs = [record(one, subjects_of_run(one), one.folder.path / "eval") for one in experiments]
+def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], arguments: argparse.Namespace) -> None:
+    """Several runs on one page, from their own reports; one that has none that holds is evaluated first."""
+    from diagnostics.report.comparison import folder_name, refuse_twice, write_comparison
+    from diagnostics.report.terminal import runs_text
+
+    refuse_twice(paths)
+    runs = [read_or_evaluate(path, open_at, arguments.quiet) for path in paths]
+    beside = paths[0].resolve().parent if arguments.output_dir == DEFAULT_OUTPUT else arguments.output_dir
+    folder = beside / folder_name(runs)
     try:
-        comparison = compare_runs(runs)
+        compared = write_comparison(runs, folder)
     except ValueError as error:
         raise UserError(f"--compare: {error}") from None
-    print(json.dumps(to_plain(comparison)) if as_json else runs_text(comparison))
+    print(json.dumps(to_plain(compared)) if arguments.json else runs_text(compared, folder))
+
+
+def read_or_evaluate(path: Path, open_at: Callable[[Path], Experiment], quiet: bool) -> Evaluation:
+    """What a run has of its evaluation; where it has none that holds, its networks are run."""
+    from diagnostics.evaluated import read_evaluation
+    from diagnostics.report.folder import write_report
+    from diagnostics.subjects import record, subjects_of_run
+
+    try:
+        return read_evaluation(path)
+    except ValueError as error:
+        experiment, why = open_at(path), str(error)
+    if not quiet:
+        print(f"{why}: {path} is evaluated first", file=sys.stderr, flush=True)
+    write_report(record(experiment, subjects_of_run(experiment), path / "eval"), path / "eval")
+    return read_evaluation(path)
 
 
 def run() -> None:
     arguments, given = make_parser().read()
     way = way_of(arguments)
     refuse_ignored(arguments, given, way)
+    if "config" in READS[way]:
+        load_config(arguments.config, arguments.set)  # what is wrong in it is told before the imports
     if way == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
-    elif way == "predictions.npz":
+        return
+    with ending_at_once():  # all that takes seconds, before anything is begun
+        for name in HEAVY:
+            import_module(name)
+        from study.measurements import is_study
+    if way == "predictions.npz":
         evaluate_predictions(arguments.run, arguments.json)
+    elif way.startswith("--teacher"):
+        evaluate_files(arguments)
     elif way in ("RUN_DIR", "no RUN_DIR") and is_study(folder := folder_of(arguments)):
         refuse_ignored(arguments, given, "STUDY_DIR")
         evaluate_study(folder, arguments.json)
@@ -253,7 +283,13 @@ def folder_of(arguments: argparse.Namespace) -> Path:
 
 
 def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
-    """All ways of calling that need networks."""
+    """All ways of calling that need networks of runs."""
+    from diagnostics.export.card import lines
+    from diagnostics.subjects import open_run, record, subjects_of_run
+    from models.machine import choose_device, open_machine
+    from study.measurements import is_study
+    from training.run_folder import RunFolder
+
     device = choose_device(arguments.device)
 
     def open_at(path: Path) -> Experiment:
@@ -263,27 +299,13 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
         return open_run(folder, open_machine(folder.config().precision, device, arguments.quiet))
 
     if way == "--compare":
-        evaluate_runs(arguments.compare, open_at, arguments.json)
-        return
-    if way.startswith("--teacher"):
-        if arguments.export is not None:
-            refuse_export(arguments.export, arguments.quantize)
-        config = load_config(arguments.config, arguments.set)
-        machine = open_machine(config.precision, device, arguments.quiet)
-        experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
-        files = arguments.teacher, arguments.student
-        if arguments.export is not None:
-            teacher, student = subjects_of_files(experiment, *files)
-            made = export_subject(experiment, student, teacher, arguments.export, quantize=arguments.quantize)
-            print("\n".join(lines(made)))
-        else:
-            evaluate_files(experiment, *files, arguments.output_dir, arguments.json)
-        return
-    folder = folder_of(arguments)
-    if arguments.export is not None:
-        print("\n".join(lines(export_of_run(folder, open_at, arguments))))
+        evaluate_runs(arguments.compare, open_at, arguments)
+    elif arguments.export is not None:
+        print("\n".join(lines(export_of_run(folder_of(arguments), open_at, arguments))))
     else:
-        evaluate_run(open_at(folder), arguments.json)
+        experiment = open_at(folder_of(arguments))
+        folder = experiment.folder.path / "eval"
+        report_on(record(experiment, subjects_of_run(experiment), folder), folder, arguments.json)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ from dataset.loader import steps_per_epoch, training_batches
 from training.alignment import build_losses
 from training.crd import Alignment, HeldOut
 from training.experiment import Experiment
-from training.optimizers import make_optimizer, make_schedule
 from training.progress import Training
+from training.stepping import make_stepper
 from training.teacher_outputs import CachedTeacher
 
 STEPS, TURNS, PUBLISHED_BATCH, PUBLISHED_STEPS = 8, 4, 64, 3
@@ -139,11 +139,9 @@ def whole(folder: Path) -> list[Timing]:
     objective.begin_epoch()
     steps_of(objective, experiment, batch_size, settings, STEPS)()
     objective.measure()
-    optimizer, job = make_optimizer(objective.parameter_groups(settings.lr), settings), experiment.stage1(0)
+    groups, job, machine = objective.parameter_groups(settings.lr), experiment.stage1(0), experiment.machine
     job.path.mkdir(parents=True)
-    job.save(
-        Training(objective, optimizer, make_schedule(optimizer, settings, 1, 1), 1, experiment.machine.device)
-    )
+    job.save(Training(objective, make_stepper(objective, groups, settings, 1, 1, machine), machine.device))
     seconds = time.perf_counter() - start
     return [Timing("beginning and end of a run", seconds, seconds, 1, peak_mb())]
 

@@ -90,7 +90,7 @@ class PillowImages(Dataset[Sample]):
     @classmethod
     def of(cls, images: Images, num_negatives: int = 0) -> PillowImages:
         """This project's images in the layout of Pillow."""
-        return cls(np.ascontiguousarray(images.pixels.transpose(0, 2, 3, 1)), images.labels, num_negatives)
+        return cls(np.ascontiguousarray(images.pixels[:].transpose(0, 2, 3, 1)), images.labels, num_negatives)
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py [FILE]
 
-About six minutes on 2 cores. Every case runs in a process of its own; the machine should do nothing else.
+About a quarter of an hour on 2 cores. Every case runs in a process of its own; the machine should do nothing else.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script only this folder would be searched
 
-from benchmarks import crd_step, epoch, input_pipeline, stage2, teacher_cache
+from benchmarks import crd_step, epoch, input_pipeline, loading, stage2, teacher_cache
 from benchmarks.timing import Claim, table
 from files import write_text
 from training.environment import environment
 
-BENCHMARKS = (crd_step, epoch, input_pipeline, teacher_cache, stage2)
+BENCHMARKS = (crd_step, epoch, input_pipeline, loading, teacher_cache, stage2)
 
 
 def report(claims: list[Claim], seconds: float) -> str:

@@ -23,9 +23,9 @@ from dataset.sources import Source
 from models.machine import open_machine
 from training.engine import Objective, train_one_epoch
 from training.experiment import Experiment, open_experiment
-from training.optimizers import make_optimizer, make_schedule
 from training.progress import Part
 from training.run_folder import RunFolder
+from training.stepping import make_stepper
 from training.teacher import CrossEntropy
 
 TRAIN, TEST, CLASSES, SIDE = 50_000, 10_000, 100, 32
@@ -67,14 +67,13 @@ def steps_of(
     objective: Objective, experiment: Experiment, batch_size: int, settings: Optimizer, steps: int
 ) -> Callable[[], None]:
     """A call that trains for `steps` further steps by the project's own loop, images and all."""
-    optimizer = make_optimizer(objective.parameter_groups(settings.lr), settings)
-    schedule = make_schedule(optimizer, settings, 1000, 1000)
-    data = experiment.data
+    data, machine = experiment.data, experiment.machine
+    stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1000, 1000, machine)
     batches = chain.from_iterable(training_batches(data, batch_size, 0, epoch, 0) for epoch in count())
 
     def call() -> None:
         objective.train()
         some, bar = islice(batches, steps), tqdm(disable=True)
-        train_one_epoch(objective, some, optimizer, schedule, experiment.machine, bar, Part(rate=settings.lr))
+        train_one_epoch(objective, some, stepper, machine, bar, Part(rate=settings.lr))
 
     return call

@@ -96,13 +96,13 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def in_own_process(module: str, case: str) -> list[Timing]:
-    """Run `python -m benchmarks.MODULE --case CASE`, which prints its timings as JSON.
+def in_own_process(module: str, case: str, options: Sequence[str] = ()) -> list[Timing]:
+    """Run `python -m benchmarks.MODULE --case CASE` with options, which prints its timings as JSON.
 
     Raises:
         RuntimeError: the process failed; with what it wrote.
     """
-    command = [sys.executable, "-m", f"benchmarks.{module}", "--case", case]
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--case", case, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[1:])} failed:\n{done.stderr}")

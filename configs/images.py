@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from configs.section import Count, Deviation, Fraction, Positive, Section, Seed, about
 
@@ -33,6 +33,13 @@ class Data(Section):
     )
     bit_depth: Literal[8, 10, 12, 14, 16] | None = about(
         None, "bits in use of grey images stored with 16 (default: the fewest that hold the brightest value)"
+    )
+    in_memory: StrictBool | Literal["auto"] = about(
+        "auto",
+        "keep decoded pixels in memory; false = read each batch from a file in cache_dir; auto = by what is free",
+    )
+    workers: Annotated[int, Field(ge=0)] = about(
+        0, "processes that read and augment training images ahead of the step, 0 = between steps"
     )
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = about(
         0.0, "part of the training images held out for early stopping and adaptive decisions"
@@ -70,6 +77,8 @@ class Data(Section):
             )
         if self.resize == "crop" and self.source not in ("folder", "csv"):
             raise ValueError(f"resize: crop counts for source: folder and csv, images of {self.source} are square")
+        if self.in_memory is False and self.source == "digits":
+            raise ValueError("in_memory: false counts for images in files, the digits come from memory")
         if self.mix == "erasing" and self.strength >= 1:
             raise ValueError(f"mix_strength {self.strength:g} is a share of the area with mix: erasing: below 1")
         return self

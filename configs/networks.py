@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.section import Count, Deviation, Fraction, NonNegative, Positive, Section, Seed, about
+from configs.stopping import Stopping
 
+Decay = Annotated[float, Field(gt=0, lt=1)]
 Smoothing = Annotated[float, Field(ge=0, lt=1)]
 Taps = Annotated[list[str], Field(min_length=2, max_length=2)]
 Means = Annotated[list[Fraction], Field(min_length=3, max_length=3)]
@@ -23,6 +25,16 @@ class Optimizer(Section):
     weight_decay: NonNegative = about(5e-4, "L2 weight decay")
     decay_norms: bool = about(True, "whether biases and norms decay too")
     clip_norm: Positive | None = about(None, "largest norm of all gradients together, above which they are scaled")
+    accumulate: Count = about(
+        1,
+        "batches whose gradients are averaged for one step, an epoch's last takes what is left; each is still "
+        "a batch of batch_size for batch norm, and for losses that contrast within it",
+    )
+    ema: Decay | None = about(
+        None,
+        "decay a step of a moving average of the weights, for example 0.99, over about 1 / (1 - ema) steps; the "
+        "average is then what is measured and kept (default: none)",
+    )
     warmup: NonNegative = about(0.0, "epochs in which the rate rises to lr, before the schedule takes the rest")
     schedule: Literal["constant", "exponential", "cosine", "multistep", "onecycle"] = about(
         "cosine", "how the rate changes over the phase"
@@ -101,12 +113,12 @@ class Student(Network):
     )
 
 
-class Teacher(Network):
+class Teacher(Network, Stopping):
     arch: str = about("resnet20", "as student.arch")
     checkpoint: Path | None = about(None, "a trained teacher: our model.pt or a state dict that fits teacher.arch")
     init: Path | None = about(None, "weights that the teacher's own training starts from (--phase teacher)")
     seed: Seed = about(0, "seed of the teacher's own training")
-    epochs: Count = about(30, "epochs of the teacher's own training")
+    epochs: Count = about(30, "epochs of the teacher's own training (at most with until: plateau)")
     batch_size: Count = about(128, "images a step")
     optimizer: Optimizer = about(Optimizer(), "the teacher's optimizer")
     label_smoothing: Smoothing = about(0.0, "share of each label that its cross-entropy spreads over all classes")

@@ -21,7 +21,8 @@ from configs.schema import Config
 from errors import UserError
 
 LONGEST_CHAIN = 20  # files, each the base of the one before
-FREE = ("seeds", "checkpoint_minutes")  # what a run may be gone on with another value of
+# what a run may be gone on with another value of; the last two change how fast images come, and none of them
+FREE = ("seeds", "checkpoint_minutes", "data.in_memory", "data.workers")
 GONE = (("crd", "queue_length"),)  # sections and keys that earlier versions wrote, without effect on what is left
 
 

@@ -17,6 +17,7 @@ from configs.names import RunName, VariantName
 from configs.networks import Student, Teacher
 from configs.section import NonNegative, Section, Seed, Weighted, about
 from configs.stages import ALIGNED, CRD, KD, METHODS, NO_WEIGHTS, Baselines, Method, Variant
+from configs.stopping import check_stopping
 from configs.study import Study
 
 RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that no variant may take
@@ -25,13 +26,12 @@ RESERVED = ("teacher", "stage1", "stage2", "two_stage", *METHODS)  # names that 
 class Config(Section):
     name: RunName = about("digits", "name of the run: files go to OUTPUT_DIR/name")
     seeds: Annotated[list[Seed], Field(min_length=1)] = about([0], "training seeds of the student side")
-    precision: Literal["auto", "float32", "bfloat16"] = about(
-        "auto", "auto picks bfloat16 where the hardware multiplies it natively"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = about(
+        "auto", "auto picks bfloat16 where the hardware multiplies it natively; float16 scales losses"
     )
     sync_batch_norm: bool = about(False, "under torchrun on GPUs: batch norm's statistics are of all processes")
-    checkpoint_minutes: NonNegative = about(
-        15.0, "minutes between two checkpoints within an epoch, 0 = at its end and before a signal alone"
-    )
+    compile: bool = about(False, "torch.compile blocks in training: slow start, faster steps, other last bits")
+    checkpoint_minutes: NonNegative = about(15.0, "minutes between checkpoints in an epoch, 0 = at signals alone")
     data: Data = about(Data(), "images")
     teacher: Teacher = about(Teacher(), "the frozen teacher")
     student: Student = about(Student(), "the student")
@@ -109,10 +109,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        if self.crd.until == "plateau" and self.data.val_fraction == 0:
-            raise ValueError("crd.until: plateau needs data.val_fraction > 0, test data decides nothing")
-        if self.crd.until == "plateau" and self.shortcut.cue != "none":
-            raise ValueError("crd.until: plateau has no validation images where a cue is planted: use epochs")
+        check_stopping("", self.data, self.shortcut, self.teacher, self.crd, self.kd, self.baselines)
         if self.shortcut.pairs == "counterfactual" and self.teacher.views > 0:
             raise ValueError("shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0")
         self._check_mix()
@@ -170,7 +167,8 @@ class Config(Section):
             raise ValueError(
                 f"baselines.variants.{name}: crd.errors_of is of stage 1, use baselines: {{errors_of: ...}}"
             )
-        _validated(f"baselines.variants.{name}", lambda: self.baseline(name))
+        own = _validated(f"baselines.variants.{name}", lambda: self.baseline(name))
+        check_stopping(f"baselines.variants.{name}.", self.data, self.shortcut, own.baselines)
 
     def _check_variant(self, name: str) -> None:
         if name in RESERVED:
@@ -179,6 +177,7 @@ class Config(Section):
         self._check_errors_of(f"variants.{name}.crd", own.crd)
         self._check_errors_of(f"variants.{name}.kd", own.kd)
         kd = own.kd
+        check_stopping(f"variants.{name}.", self.data, self.shortcut, own.crd, kd)
         if kd.features in METHODS and kd.features not in self.baselines.methods:
             raise ValueError(f"variants.{name}: {kd.features} is not among baselines.methods")
         if kd.images == "balanced" and self.data.val_fraction == 0:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from configs.names import VariantName
 from configs.networks import Optimizer, Smoothing
 from configs.section import Count, Fraction, NonNegative, Positive, Section, Weighted, about
+from configs.stopping import Stopping, Until
 
 Method = Literal["scratch", "kd", "crd", "crd_kd"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -48,7 +49,7 @@ class CRD(Weighted):
     )
     lambda_penultimate: NonNegative = about(0.5, "weight of the shallower tap's loss")
     lambda_last: NonNegative = about(1.0, "weight of the deeper tap's loss")
-    until: Literal["epochs", "plateau"] = about("epochs", "plateau ends stage 1 when validation cosine stalls")
+    until: Until = about("epochs", "plateau ends stage 1 when validation cosine stalls")
     patience: Count = about(5, "epochs without improvement before plateau ends stage 1")
     min_delta: NonNegative = about(0.002, "smallest change of the validation cosine that counts")
 
@@ -70,8 +71,8 @@ class CRD(Weighted):
         return self.objective != "regression" and self.negatives != "batch"
 
 
-class KD(Weighted):
-    epochs: Count = about(10, "epochs of stage 2")
+class KD(Weighted, Stopping):
+    epochs: Count = about(10, "epochs of stage 2 (at most with until: plateau)")
     batch_size: Count = about(64, "images a step")
     train: Literal["head", "last_block", "all"] = about("last_block", "what stage 2 trains")
     feature_lr: Positive = about(1e-5, "learning rate of whatever trains beside the head")
@@ -100,6 +101,8 @@ class KD(Weighted):
     def _check(self) -> KD:
         if self.train != "head" and (self.features != "stage1" or self.head != "new"):
             raise ValueError("features other than stage1's and head: teacher need train: head")
+        if self.until == "plateau" and self.images == "balanced":
+            raise ValueError("until: plateau has no validation images where images: balanced trains on them")
         self.optimizer.check_warmup(self.epochs)
         return self
 
@@ -115,12 +118,12 @@ class BaselineVariant(Section):
     baselines: dict[str, Any] = about({}, "fields of baselines that differ")
 
 
-class Baselines(Weighted):
+class Baselines(Weighted, Stopping):
     methods: list[Method] = about(list(METHODS), "end-to-end baselines to train")
     variants: dict[VariantName, BaselineVariant] = about(
         {}, "further end-to-end baselines by name, each with what differs"
     )
-    epochs: Count | None = about(None, "epochs of each (default: those of stage 1 and stage 2 together)")
+    epochs: Count | None = about(None, "epochs of each, at most with until: plateau (default: of both stages)")
     batch_size: Count = about(64, "images a step")
     optimizer: Optimizer = about(Optimizer(), "optimizer of all of them")
     temperature: Positive | None = about(None, "T of the KL term of kd and crd_kd (default: kd.temperature)")

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dataset.transfer import to_device
+
 
 @dataclass(frozen=True)
 class View:
@@ -50,7 +52,9 @@ def apply_view(pixels: Tensor, indices: Tensor, view: View) -> Tensor:
     padding, device = view.padding, pixels.device
     width = side + 2 * padding
     padded = F.pad(torch.cat([pixels, pixels.flip(3)]), [padding] * 4).contiguous()  # (2B, 3, S + 2P, S + 2P)
-    mirrored, rows, columns = (part[indices].to(device) for part in (view.mirrored, view.rows, view.columns))
+    mirrored, rows, columns = (
+        to_device(part[indices], device) for part in (view.mirrored, view.rows, view.columns)
+    )
     image = mirrored * count + torch.arange(count, device=device)  # (B,) of the 2B padded ones
     corner = (image * channels * width + rows) * width + columns  # (B,) where each window begins
     lines = torch.arange(channels, device=device)[:, None] * width + torch.arange(side, device=device)  # (3, S)

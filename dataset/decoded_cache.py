@@ -1,4 +1,4 @@
-"""Decoded images in a folder, memory-mapped when read again, with digests that tell a damaged file.
+"""Decoded images in a folder, mapped into memory or read as batches need them, with digests that tell damage.
 
 train_pixels.npy, train_labels.npy, test_pixels.npy, test_labels.npy    arrays (N, 3, S, S) and (N,)
 meta.json                                                               class names, digests of them and each array
@@ -11,6 +11,7 @@ import json
 import shutil
 import tokenize
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.identity import array_digest
+from dataset.stored_pixels import Pixels, PixelWriter, StoredPixels, Target
 from errors import UserError, warn
 from files import in_one_line, new_folder
 
@@ -28,17 +30,34 @@ from files import in_one_line, new_folder
 class Images:
     """Some labelled images."""
 
-    pixels: NDArray[np.uint8]  # (N, 3, S, S)
+    pixels: Pixels | StoredPixels  # (N, 3, S, S) in memory or in files
     labels: NDArray[np.int64]  # (N,)
     names: NDArray[np.str_] | None = None  # (N,) paths relative to data.root with /, of class folders only
+    digest: str | None = None  # of the pixels, where it was computed as they were read
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, positions: NDArray[np.int64]) -> Images:
-        """The images at `positions`, copied into memory."""
+        """The images at `positions`, copied where they are in memory."""
         names = None if self.names is None else self.names[positions]
-        return Images(self.pixels[positions], self.labels[positions], names)
+        pixels = self.pixels.take(positions) if isinstance(self.pixels, StoredPixels) else self.pixels[positions]
+        return Images(pixels, self.labels[positions], names)
+
+    def joined(self, others: Images) -> Images:
+        """These images, then the others, which are in memory or in files as these are."""
+        pair = self.pixels, others.pixels
+        pixels: Pixels | StoredPixels
+        if isinstance(pair[0], StoredPixels) and isinstance(pair[1], StoredPixels):
+            pixels = pair[0].joined(pair[1])
+        else:
+            pixels = np.concatenate([part[:] for part in pair])
+        named = self.names is not None and others.names is not None
+        return Images(
+            pixels,
+            np.concatenate([self.labels, others.labels]),
+            np.concatenate([self.names, others.names]) if named else None,
+        )
 
 
 Decoded = tuple[Images, Images, list[str]]  # training and test images, class names
@@ -47,22 +66,33 @@ PARTS, KINDS = ("train", "test"), ("pixels", "labels")
 UNREADABLE = (EOFError, RecursionError, MemoryError, OverflowError, SyntaxError, tokenize.TokenError)
 
 
-def write_cache(folder: Path, train: Images, test: Images, classes: list[str]) -> None:
+@dataclass(frozen=True)
+class Undecoded:
+    """Training and test images of which only the pixels are missing."""
+
+    labels: tuple[NDArray[np.int64], NDArray[np.int64]]  # of the training and of the test images
+    classes: list[str]
+    image_size: int
+    decode: Callable[[Target], object]  # writes all pixels, those of the training images first
+
+
+def write_cache(folder: Path, images: Undecoded) -> None:
     """Write all files to a folder of their own, which then takes its name at once; the first of several stays.
 
     Raises:
-        UserError, MachineError: as `files.in_one_line`.
+        UserError, MachineError: as `files.in_one_line`; what decoding raises.
     """
-    size = sum(array.nbytes for images in (train, test) for array in (images.pixels, images.labels))
+    counts = [len(labels) for labels in images.labels]
+    size = sum(counts) * (3 * images.image_size**2 + 8)
     with in_one_line(folder, lambda: size), new_folder(folder) as partial:
-        digests = {}
-        for name, images in zip(PARTS, (train, test), strict=True):
-            arrays: dict[str, NDArray[Any]] = {"pixels": images.pixels, "labels": images.labels}
-            for kind, array in arrays.items():
-                _save(partial / f"{name}_{kind}.npy", array)
-                digests[f"{name}_{kind}"] = array_digest(array)
-        digests["classes"] = _digest_of(classes)
-        meta = {"classes": classes, "digests": digests}
+        paths = {f"{name}_{kind}": partial / f"{name}_{kind}.npy" for name in PARTS for kind in KINDS}
+        pixels = [paths[f"{name}_pixels"] for name in PARTS]
+        images.decode(PixelWriter(pixels, counts, images.image_size))
+        for name, labels in zip(PARTS, images.labels, strict=True):
+            _save(paths[f"{name}_labels"], labels)
+        digests = {name: array_digest(_opened(path, in_memory=False)) for name, path in paths.items()}
+        digests["classes"] = _digest_of(images.classes)
+        meta = {"classes": images.classes, "digests": digests}
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -73,22 +103,24 @@ def _save(path: Path, array: NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(array).data)
 
 
-def read_cache(folder: Path) -> Decoded | None:
+def read_cache(folder: Path, in_memory: bool = True) -> Decoded | None:
     """What `write_cache` wrote; None where there is nothing, or where it is damaged and removed with a word.
 
     Every byte is read once to compare digests.
+
+    in_memory: whether pixels are mapped into memory; otherwise they are `StoredPixels`.
     """
     if not folder.exists():
         return None
     try:
-        return _read(folder)
+        return _read(folder, in_memory)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, *UNREADABLE) as error:
         warn(f"{folder} is damaged ({error}): decoded anew")
         _remove(folder)
         return None
 
 
-def _read(folder: Path) -> Decoded:
+def _read(folder: Path, in_memory: bool) -> Decoded:
     strange = [path.name for path in folder.iterdir() if not path.is_file()]  # a pipe would be waited for
     if strange:
         raise ValueError(f"{strange[0]} is no file")
@@ -102,20 +134,27 @@ def _read(folder: Path) -> Decoded:
         raise ValueError("the classes in meta.json are not as they were written")
     parts = []
     for name in PARTS:
-        arrays = [_load(folder / f"{name}_{kind}.npy", digests[f"{name}_{kind}"]) for kind in KINDS]
-        parts.append(Images(*arrays))
+        pixels, labels = (_checked(folder / f"{name}_{kind}.npy", digests, in_memory) for kind in KINDS)
+        parts.append(Images(pixels, labels, digest=digests[f"{name}_pixels"]))
     return parts[0], parts[1], classes
 
 
-def _load(path: Path, digest: object) -> NDArray[Any]:
+def _checked(path: Path, digests: dict[str, Any], in_memory: bool) -> Any:
+    array = _opened(path, in_memory)
+    if array_digest(array) != digests[path.stem]:
+        raise ValueError(f"{path.name} is not as it was written")
+    return array
+
+
+def _opened(path: Path, in_memory: bool) -> NDArray[Any] | StoredPixels:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # numpy's, of headers that it did not write
         try:
+            if not in_memory and path.stem.endswith("pixels"):
+                return StoredPixels.of(path)
             array: NDArray[Any] = np.load(path, mmap_mode="c")
         except Warning as warning:
             raise ValueError(str(warning)) from None
-    if array_digest(array) != digest:
-        raise ValueError(f"{path.name} is not as it was written")
     return array
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.decode import VERSION
+from dataset.stored_pixels import Pixels, StoredPixels, pieces
 
 
 @dataclass(frozen=True)
@@ -48,24 +49,26 @@ class DataIdentity:
         return asdict(self) | {"classes": list(self.classes)}
 
 
-def identify(
-    classes: Sequence[str],
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    val: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
-) -> DataIdentity:
-    """The identity of pixels (N, 3, S, S) and labels (N,) of each part."""
-
-    def of(part: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> PartIdentity:
-        return PartIdentity(len(part[1]), array_digest(part[0]), array_digest(part[1]))
-
-    return DataIdentity(tuple(classes), of(train), of(val), of(test), VERSION)
+def identify(classes: Sequence[str], train: PartIdentity, val: PartIdentity, test: PartIdentity) -> DataIdentity:
+    return DataIdentity(tuple(classes), train, val, test, VERSION)
 
 
-def array_digest(array: NDArray[Any]) -> str:
-    """SHA-256 of an array's shape and values, the first 16 hex digits; about 1.5 GB a second."""
+def part_identity(
+    pixels: Pixels | StoredPixels, labels: NDArray[np.int64], digest: str | None = None
+) -> PartIdentity:
+    """The identity of pixels (N, 3, S, S) and labels (N,).
+
+    digest: of the pixels, where it has been computed before.
+    """
+    return PartIdentity(len(labels), digest or array_digest(pixels), array_digest(labels))
+
+
+def array_digest(array: NDArray[Any] | StoredPixels) -> str:
+    """SHA-256 of an array's shape and values, in memory or in files, the first 16 hex digits; about 1.5 GB a
+    second."""
     digest = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(array).data)
+    for piece in pieces(array):
+        digest.update(np.ascontiguousarray(piece).data)
     return digest.hexdigest()[:16]
 
 

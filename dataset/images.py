@@ -15,6 +15,8 @@ from torch import Tensor
 from dataset.augment import View, apply_view, normalise
 from dataset.decoded_cache import Images
 from dataset.shortcut import Cues
+from dataset.stored_pixels import Pixels, StoredPixels
+from errors import note
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,17 @@ class Batch:
     view: int  # number of the view the images were made by, -1 for none
     counterfactual: Tensor | None = None  # (B, 3, S, S) what the teacher sees in place of `images`
     shares: Tensor | None = None  # (B, C) of the classes in images that are mixed of two
+    places: Tensor | None = None  # (B,) `indices` on the CPU, where they were drawn there
 
     @property
     def targets(self) -> Tensor:
         """What a cross-entropy takes: the labels (B,), or shares of classes (B, C)."""
         return self.labels if self.shares is None else self.shares
+
+    @property
+    def rows(self) -> Tensor:
+        """`indices` (B,) on the CPU, where caches are. Without `places` this waits for the device."""
+        return self.indices.cpu() if self.places is None else self.places
 
     def seen_through(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with all images, the teacher's too, after a change of (B, 3, S, S)."""
@@ -44,20 +52,38 @@ class Batch:
         return self.images if self.counterfactual is None else self.counterfactual
 
 
+def _held(pixels: Pixels | StoredPixels, device: torch.device) -> Tensor | StoredPixels:
+    """Pixels where batches are cut from them: on the device, in memory or in files."""
+    if isinstance(pixels, StoredPixels):
+        if device.type == "cuda":
+            note("pixels stay in files, so none are kept on the GPU: data.workers=4 or more has batches ready")
+        return pixels
+    held = torch.from_numpy(pixels).contiguous()  # decoded ones may have the channels last
+    fits = device.type == "cuda" and held.nbytes < torch.cuda.mem_get_info(device)[0] / 4
+    return held.to(device) if fits else held
+
+
+def at(pixels: Tensor | StoredPixels, indices: Tensor) -> Tensor:
+    """uint8 pixels (B, 3, S, S) at `indices` (B,), where they are or read from files into memory."""
+    if isinstance(pixels, StoredPixels):
+        return torch.from_numpy(pixels[indices.cpu().numpy()])
+    return pixels.index_select(0, indices.to(pixels.device))
+
+
 class ImageTensors:
     """Labelled uint8 images as tensors, with the normalisation of their data set and perhaps a cue each.
 
     Pixels move to the model's device once where they fit into a quarter of its free memory; otherwise each
-    batch does.
+    batch does, and those that stay in files are read for it.
     """
+
+    pixels: Tensor | StoredPixels  # (N, 3, S, S)
 
     def __init__(
         self, images: Images, mean: Tensor, std: Tensor, device: torch.device, cues: Cues | None = None
     ) -> None:
         self.device = device
-        self.pixels = torch.from_numpy(images.pixels).contiguous()  # decoded ones have the channels last
-        if device.type == "cuda" and self.pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
-            self.pixels = self.pixels.to(device)
+        self.pixels = _held(images.pixels, device)
         self.labels = torch.from_numpy(images.labels).to(device)
         self.mean, self.std = mean.to(device), std.to(device)
         self.cues = cues
@@ -66,6 +92,11 @@ class ImageTensors:
     def side(self) -> int:
         """S, in pixels."""
         return self.pixels.shape[-1]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether all pixels are there."""
+        return isinstance(self.pixels, Tensor) and self.pixels.device.type != "cpu"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,20 +111,26 @@ class ImageTensors:
 
     def raw(self, indices: Tensor) -> Tensor:
         """uint8 pixels (B, 3, S, S) of `indices` (B,) on the model's device, without a cue."""
-        return self.pixels.index_select(0, indices.to(self.pixels.device)).to(self.device, non_blocking=True)
+        return at(self.pixels, indices).to(self.device, non_blocking=True)
 
     def normalised(self, indices: Tensor) -> Tensor:
         """Images (B, 3, S, S) float32 of `indices` (B,) under their cues, not augmented."""
-        return self._under(self.cues, self.raw(indices), indices)
+        return self.finished(self.raw(indices), indices)
 
     def augmented(self, indices: Tensor, view: View, cues: Cues | None = None) -> Tensor:
         """Images (B, 3, S, S) float32 of `indices` (B,): cropped and mirrored first, so that cues stay whole.
 
         cues: in place of their own.
         """
-        return self._under(cues or self.cues, apply_view(self.raw(indices), indices, view), indices)
+        return self.finished(self.viewed(indices, view), indices, cues)
 
-    def _under(self, cues: Cues | None, pixels: Tensor, indices: Tensor) -> Tensor:
+    def viewed(self, indices: Tensor, view: View) -> Tensor:
+        """uint8 pixels (B, 3, S, S) of `indices` (B,) under a view, on the model's device, without a cue."""
+        return apply_view(self.raw(indices), indices, view)
+
+    def finished(self, pixels: Tensor, indices: Tensor, cues: Cues | None = None) -> Tensor:
+        """uint8 pixels (B, 3, S, S) of `indices` (B,) under their cues, or `cues`, normalised to float32."""
+        cues = cues or self.cues
         stamped = pixels if cues is None else cues.stamp(pixels, indices)
         return normalise(stamped, self.mean, self.std)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import tee
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dataset.ahead import made_ahead
 from dataset.augment import View, draw_view, generator
 from dataset.images import Batch
 from dataset.mix import Mix, draw_cutmix, draw_mixup, draw_squares, erase
@@ -44,35 +45,59 @@ def training_batches(
     num_images = len(data.train)
     batch_size = min(batch_size, num_images)
     order = torch.randperm(num_images, generator=generator(seed, epoch))
-    cut = cutter(data, view)
-    for step in range(first, steps_per_epoch(num_images, batch_size)):
-        whole = order[step * batch_size : (step + 1) * batch_size]
-        own = slice(rank, None, world_size)
-        match data.settings.mix:
-            case "none":
-                yield cut(whole[own])
-            case "mixup" | "cutmix":
-                key = data.settings.strength, seed, epoch, step
-                cuts = data.settings.mix == "cutmix"
-                mix = draw_cutmix(len(whole), data.train.side, *key) if cuts else draw_mixup(len(whole), *key)
-                yield mixed(mix, cut(whole[own]), cut(whole[mix.partners][own]), data.num_classes)
-            case "erasing":
-                strength = data.settings.strength
-                squares = draw_squares(len(whole), data.train.side, strength, seed, epoch, step)[own]
-                yield cut(whole[own]).seen_through(partial(erase, squares=squares))
+    steps = range(first, steps_per_epoch(num_images, batch_size))
+    own, settings = slice(rank, None, world_size), data.settings
+    key = settings.strength, seed, epoch  # of what is mixed or erased, with the step
+
+    def whole(step: int) -> Tensor:
+        return order[step * batch_size : (step + 1) * batch_size]
+
+    def mix_of(step: int) -> Mix | None:
+        if settings.mix == "cutmix":
+            return draw_cutmix(batch_size, data.train.side, *key, step)
+        return draw_mixup(batch_size, *key, step) if settings.mix == "mixup" else None
+
+    def wanted() -> Iterator[Tensor]:
+        for step in steps:
+            yield whole(step)[own]
+            if (mix := mix_of(step)) is not None:
+                yield whole(step)[mix.partners][own]
+
+    batches = _cut(data, view, wanted())
+    for step in steps:
+        batch = next(batches)
+        if (mix := mix_of(step)) is not None:
+            batch = mixed(mix, batch, next(batches), data.num_classes)
+        elif settings.mix == "erasing":
+            squares = draw_squares(batch_size, data.train.side, *key, step)[own]
+            batch = batch.seen_through(partial(erase, squares=squares))
+        yield batch
 
 
-def cutter(data: TrainingData, view: int) -> Callable[[Tensor], Batch]:
-    """Cuts a batch of the training images at some indices (B,), as student and teacher see this view of them."""
-    train, others, drawn = data.train, data.other_cues(view), view_of(data, view)
-
-    def cut(indices: Tensor) -> Batch:
-        images = train.augmented(indices, drawn)
-        counterfactual = None if others is None else train.augmented(indices, drawn, others)
+def _cut(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[Batch]:
+    """Batches of the training images at each of some indices (B,), as student and teacher see a view of them."""
+    train, others = data.train, data.other_cues(view)
+    for indices, pixels in _viewed(data, view, wanted):
+        images = train.finished(pixels, indices)
+        counterfactual = None if others is None else train.finished(pixels, indices, others)
         indices = indices.to(train.device)
-        return Batch(images, train.labels[indices], indices, view, counterfactual)
+        yield Batch(images, train.labels[indices], indices, view, counterfactual)
 
-    return cut
+
+def _viewed(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each of some indices (B,) and its uint8 pixels (B, 3, S, S) under a view, on the model's device.
+
+    Where the config has workers, they make the next ones meanwhile; of pixels on a GPU it makes them all.
+    """
+    train, drawn, workers = data.train, view_of(data, view), data.settings.workers
+    if workers == 0 or train.on_gpu:
+        for indices in wanted:
+            yield indices, train.viewed(indices, drawn)
+        return
+    wanted, asked = tee(wanted)
+    ahead = made_ahead(train.pixels, drawn, asked, workers, train.device.type == "cuda")
+    for indices, pixels in zip(wanted, ahead, strict=True):
+        yield indices, pixels.to(train.device, non_blocking=True)
 
 
 def view_of(data: TrainingData, view: int) -> View:
@@ -87,7 +112,8 @@ def view_of(data: TrainingData, view: int) -> View:
 
 def mixed(mix: Mix, own: Batch, others: Batch, num_classes: int) -> Batch:
     """Images and labels of `own` with those of `others` mixed in, at the places of `own`."""
-    shares = mix.labels(*(F.one_hot(batch.labels, num_classes).float() for batch in (own, others)))
+    classes = torch.arange(num_classes, device=own.labels.device)
+    shares = mix.labels(*((batch.labels[:, None] == classes).float() for batch in (own, others)))
     counterfactual = None if own.counterfactual is None else mix(own.for_teacher, others.for_teacher)
     images = mix(own.images, others.images)
     return replace(own, images=images, counterfactual=counterfactual, shares=shares)
@@ -100,10 +126,10 @@ def view_batches(
 
     for_teacher: as `Batch.for_teacher`, in place of what the student sees.
     """
-    cut = view_cutter(data, view, for_teacher)
-    for start in range(first, len(data.train), batch_size):
-        indices = torch.arange(start, min(start + batch_size, len(data.train)))
-        yield indices, cut(indices)
+    others = data.other_cues(view) if for_teacher else None
+    wanted = torch.arange(first, len(data.train)).split(batch_size)
+    for indices, pixels in _viewed(data, view, iter(wanted if first < len(data.train) else ())):
+        yield indices, data.train.finished(pixels, indices, others)
 
 
 def view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Callable[[Tensor], Tensor]:
@@ -129,8 +155,11 @@ def imageless_batches(
     """`training_batches` with the same labels and indices in the same order, but no images."""
     num_images, labels = len(data.train), data.train.labels
     batch_size = min(batch_size, num_images)
-    order = torch.randperm(num_images, generator=generator(seed, epoch)).to(labels.device)
+    order = torch.randperm(num_images, generator=generator(seed, epoch))
+    there = order.to(labels.device)
     nothing = torch.empty(0, device=labels.device)
     for step in range(first, steps_per_epoch(num_images, batch_size)):
-        indices = order[step * batch_size : (step + 1) * batch_size][rank::world_size]
-        yield Batch(nothing, labels[indices], indices, view)
+        places, indices = (
+            part[step * batch_size : (step + 1) * batch_size][rank::world_size] for part in (order, there)
+        )
+        yield Batch(nothing, labels[indices], indices, view, places=places)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dataset.augment import generator
+from dataset.transfer import to_device
 
 STREAM = 0x313  # keeps the draws below apart from those of views, batches and cues
 
@@ -76,4 +77,4 @@ def draw_squares(count: int, image_side: int, share: float, seed: int, epoch: in
 
 def erase(images: Tensor, squares: Tensor) -> Tensor:
     """Normalised images (B, 3, S, S), at their data set's mean where `squares` (B, S, S) says so."""
-    return images.masked_fill(squares.to(images.device)[:, None], 0.0)
+    return images.masked_fill(to_device(squares, images.device)[:, None], 0.0)

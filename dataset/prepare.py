@@ -19,6 +19,7 @@ from dataset.identity import DataIdentity
 from dataset.images import ImageTensors
 from dataset.shortcut import Cues, assign, balance, counterfactual, cue_of_class, number_of_cues
 from dataset.sources import Source
+from dataset.stored_pixels import Pixels, StoredPixels, pieces
 from errors import UserError
 
 NO_SHORTCUT = Shortcut()
@@ -173,7 +174,7 @@ def _labelled(data: TrainingData, source: Source) -> TrainingData:
     )
 
 
-def _coloured(pixels: np.ndarray, sample: int = 1000) -> bool:
+def _coloured(pixels: Pixels | StoredPixels, sample: int = 1000) -> bool:
     some = pixels[:: max(1, len(pixels) // sample)]
     return bool((some != some[:, :1]).any())
 
@@ -188,12 +189,12 @@ def fingerprint_of(source: str, images: ImageTensors) -> str:
     return digest.hexdigest()[:16]
 
 
-def channel_statistics(pixels: np.ndarray, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+def channel_statistics(pixels: Pixels | StoredPixels) -> tuple[Tensor, Tensor]:
     """Mean and deviation (3,) in 0..1 of uint8 images (N, 3, S, S), over all their pixels, by histograms."""
     counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(pixels), chunk):
+    for some in pieces(pixels):
         for channel in range(3):
-            counts[channel] += np.bincount(pixels[start : start + chunk, channel].reshape(-1), minlength=256)
+            counts[channel] += np.bincount(some[:, channel].reshape(-1), minlength=256)
     values = np.arange(256) / 255
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dataset.augment import generator
 from dataset.corruptions import CORRUPTIONS, corrupt, gray
+from dataset.transfer import to_device
 from errors import UserError
 
 COLOURS = (
@@ -168,7 +169,7 @@ def _gray(pixels: Tensor, cues: Tensor) -> Tensor:
 
 
 def _palette(pixels: Tensor) -> Tensor:
-    return torch.tensor(COLOURS, dtype=torch.float32, device=pixels.device)  # (10, 3)
+    return to_device(torch.tensor(COLOURS, dtype=torch.float32), pixels.device)  # (10, 3)
 
 
 PAINTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -218,4 +219,4 @@ class Cues:
         """The images at `indices` (B,), uint8 (B, 3, S, S), under their own cues."""
         if self.kind == "file":
             return pixels
-        return stamp(self.kind, pixels, self.of_image[indices.to(self.of_image.device)], indices)
+        return stamp(self.kind, pixels, self.of_image[to_device(indices, self.of_image.device)], indices)

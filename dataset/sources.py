@@ -1,4 +1,4 @@
-"""Where images come from: decoded once into uint8 arrays, memory-mapped afterwards.
+"""Where images come from: decoded once into files of uint8 pixels, which are mapped or read afterwards.
 
 Letters: N images, S side in pixels.
 """
@@ -10,26 +10,27 @@ import urllib.error
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from configs.images import Data
 from dataset.cache_folder import see_that_it_can_be_written
-from dataset.class_folders import ImageFile, find_images
+from dataset.class_folders import ClassFolders, ImageFile, find_images
 from dataset.decode import VERSION, decode_files, to_array
-from dataset.decoded_cache import Decoded, Images, read_cache, write_cache
-from dataset.identity import DataIdentity, identify
+from dataset.decoded_cache import Images, Undecoded, read_cache, write_cache
+from dataset.identity import DataIdentity, identify, part_identity
 from dataset.image_list import listed_images
-from dataset.memory import see_that_images_fit
+from dataset.memory import keeps_in_memory, see_that_disk_holds, see_that_images_fit
+from dataset.stored_pixels import Target
 from dataset.transforms import check_transforms
 from errors import MachineError, UserError, in_words, readable
 from files import remove_left_behind
+
+Positions = NDArray[np.int64]
 
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
@@ -48,7 +49,8 @@ class Source:
     @cached_property
     def identity(self) -> DataIdentity:
         """Digests of all pixels and labels, computed once."""
-        return identify(self.classes, *((part.pixels, part.labels) for part in (self.train, self.val, self.test)))
+        parts = (self.train, self.val, self.test)
+        return identify(self.classes, *(part_identity(part.pixels, part.labels, part.digest) for part in parts))
 
 
 def load_source(data: Data) -> Source:
@@ -61,8 +63,7 @@ def load_source(data: Data) -> Source:
     check_transforms(data.augment, data.image_size)
     train, test, classes = _decoded(data)
     if data.split is not None:
-        pooled = _concatenate(train, test)
-        train, test = _split(pooled, 1 - data.split, data.seed)
+        train, test = _split(train.joined(test), 1 - data.split, data.seed)
     elif len(test) == 0:
         raise UserError(
             f"data.root {data.root}: no test images (one tree of classes, or a list without them), set data.split"
@@ -74,22 +75,25 @@ def load_source(data: Data) -> Source:
 
 
 def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    first, second = split_positions(images.labels, fraction, seed)
+    return images.take(first), images.take(second)
+
+
+def split_positions(labels: Positions, fraction: float, seed: int) -> tuple[Positions, Positions]:
+    """Positions of images with these labels (N,), the second part of them a `fraction`, classes in proportion.
+
+    Raises:
+        UserError: a class too small to split.
+    """
+    from sklearn.model_selection import train_test_split  # two seconds to import, for those who need it
+
     try:
         first, second = train_test_split(
-            np.arange(len(images)), test_size=fraction, random_state=seed % 2**32, stratify=images.labels
+            np.arange(len(labels)), test_size=fraction, random_state=seed % 2**32, stratify=labels
         )
     except ValueError as error:
         raise UserError(f"data.split or data.val_fraction does not fit these images: {error}") from None
-    return images.take(np.sort(first)), images.take(np.sort(second))
-
-
-def _concatenate(first: Images, second: Images) -> Images:
-    named = first.names is not None and second.names is not None
-    return Images(
-        np.concatenate([first.pixels, second.pixels]),
-        np.concatenate([first.labels, second.labels]),
-        np.concatenate([first.names, second.names]) if named else None,
-    )
+    return np.sort(first), np.sort(second)
 
 
 def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
@@ -98,27 +102,49 @@ def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
         train, test = _digits(data.image_size)
         return train, test, [str(digit) for digit in range(10)]
     root = data.root or Path("data")
-    read, stamp, names = _files(data, root) if data.source in FILES else _torchvision(data.source, root)
-    key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
-    if data.resize != "squash":  # caches from before there was a choice keep their names
-        key += f" {data.resize}"
-    folder = data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    cached = read_cache(folder)
+    found = _files(data, root) if data.source in FILES else _torchvision(data.source, root, data.image_size)
+    in_memory = keeps_in_memory(data.in_memory, found.count, data.image_size)
+    folder = _cache_of(data, found.stamp)
+    cached = read_cache(folder, in_memory)
     if cached is not None:
         with suppress(UserError, MachineError):  # a cache that others own may be read-only
             remove_left_behind(data.cache_dir)
     else:
         see_that_it_can_be_written(data.cache_dir)
-        write_cache(folder, *read(data.image_size))
-        cached = read_cache(folder)
+        see_that_disk_holds(data.cache_dir, found.count, data.image_size)
+        write_cache(folder, found.read())
+        cached = read_cache(folder, in_memory)
     if cached is None:
         raise UserError(f"{folder}: what was written there a moment ago reads differently, the disk is failing")
     train, test, classes = cached
-    return replace(train, names=names[0]), replace(test, names=names[1]), classes
+    return replace(train, names=found.names[0]), replace(test, names=found.names[1]), classes
+
+
+def _cache_of(data: Data, stamp: str) -> Path:
+    """Where decoded images are kept of a source whose files are as `stamp` says."""
+    key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {VERSION}"
+    if data.resize != "squash":  # caches from before there was a choice keep their names
+        key += f" {data.resize}"
+    return data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def undecoded(data: Data) -> ClassFolders | None:
+    """The files that would have to be decoded first, None where they are or where images lie in no files of their
+    own. Reads no image.
+
+    Raises:
+        UserError: as `load_source`, of what can be seen without reading images.
+    """
+    if data.source not in FILES:
+        return None
+    found = _listed(data, data.root or Path("data"))
+    return None if _cache_of(data, _stamp(data, found)).exists() else found
 
 
 def _digits(image_size: int) -> tuple[Images, Images]:
     """scikit-learn's 1,797 handwritten 8x8 digits as RGB, stratified 70/30."""
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     see_that_images_fit(len(bunch.images), image_size)
     gray = (bunch.images * (255 / 16)).round().astype(np.uint8)
@@ -127,18 +153,23 @@ def _digits(image_size: int) -> tuple[Images, Images]:
     return _split(images, 0.3, DIGITS_SPLIT_SEED)
 
 
-Reader = Callable[[int], Decoded]
-Names = tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]  # of the training and the test images
+@dataclass(frozen=True)
+class _Found:
+    """Images that a source has, not opened yet."""
+
+    count: int  # of training and test images together
+    read: Callable[[], Undecoded]
+    stamp: str  # what changes when the images do
+    names: tuple[NDArray[np.str_] | None, NDArray[np.str_] | None] = (None, None)  # of training and test images
 
 
-def _torchvision(name: str, root: Path) -> tuple[Reader, str, Names]:
+def _torchvision(name: str, root: Path, image_size: int) -> _Found:
     """CIFAR-10 or CIFAR-100 by torchvision, downloaded once."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
     dataset = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
 
-    def read(image_size: int) -> Decoded:
-        see_that_images_fit(CIFAR_IMAGES, image_size)
+    def read() -> Undecoded:
         try:
             root.mkdir(parents=True, exist_ok=True)
             parts = [dataset(str(root), train=train, download=True) for train in (True, False)]
@@ -146,12 +177,11 @@ def _torchvision(name: str, root: Path) -> tuple[Reader, str, Names]:
             with suppress(OSError):
                 root.rmdir()  # which removes nothing but an empty folder
             raise _not_downloaded(name, root, error) from None
-        images = [
-            Images(_resize_all(part.data, image_size), np.asarray(part.targets, dtype=np.int64)) for part in parts
-        ]
-        return images[0], images[1], list(parts[0].classes)
+        labels = [np.asarray(part.targets, dtype=np.int64) for part in parts]
+        decode = partial(_resize_all, np.concatenate([part.data for part in parts]), image_size)
+        return Undecoded((labels[0], labels[1]), list(parts[0].classes), image_size, decode)
 
-    return read, str(root.resolve()), (None, None)
+    return _Found(CIFAR_IMAGES, read, str(root.resolve()))
 
 
 def _not_downloaded(name: str, root: Path, error: Exception) -> UserError | MachineError:
@@ -164,27 +194,38 @@ def _not_downloaded(name: str, root: Path, error: Exception) -> UserError | Mach
     )
 
 
-def _files(data: Data, root: Path) -> tuple[Reader, str, Names]:
+def _files(data: Data, root: Path) -> _Found:
     """Class folders under root/train and root/test, one tree of class folders under root, or the list `root`."""
-    found = (
-        listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
-    )
-    classes = found.classes
-    class_of = {name: number for number, name in enumerate(classes)}
+    found = _listed(data, root)
+    class_of = {name: number for number, name in enumerate(found.classes)}
     everything = found.train + found.test
 
-    def read(image_size: int) -> Decoded:
-        see_that_images_fit(len(everything), image_size)
-        pixels = decode_files([image.path for image in everything], image_size, data.bit_depth, data.resize)
-        labels = np.array([class_of[image.label] for image in everything], dtype=np.int64)
-        count = len(found.train)
-        return Images(pixels[:count], labels[:count]), Images(pixels[count:], labels[count:]), classes
+    def labels(part: list[ImageFile]) -> NDArray[np.int64]:
+        return np.array([class_of[image.label] for image in part], dtype=np.int64)
 
+    def read() -> Undecoded:
+        paths = [image.path for image in everything]
+
+        def decode(target: Target) -> None:
+            decode_files(paths, data.image_size, data.bit_depth, data.resize, target)
+
+        return Undecoded((labels(found.train), labels(found.test)), found.classes, data.image_size, decode)
+
+    names = _names(found.train, found.root), _names(found.test, found.root)
+    return _Found(len(everything), read, _stamp(data, found), names)
+
+
+def _listed(data: Data, root: Path) -> ClassFolders:
+    return listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
+
+
+def _stamp(data: Data, found: ClassFolders) -> str:
+    """A digest of names, sizes and times of change, of which one differs when a file does."""
+    everything = found.train + found.test
     states: list[object] = [(str(image.path), (image.size, image.changed)) for image in everything]
     if data.source == "csv":  # what an edit of the list alone changes
         states += [len(found.train), [image.label for image in everything]]
-    stamp = hashlib.sha256(str(states).encode()).hexdigest()
-    return read, stamp, (_names(found.train, found.root), _names(found.test, found.root))
+    return hashlib.sha256(str(states).encode()).hexdigest()
 
 
 def _names(images: list[ImageFile], root: Path) -> NDArray[np.str_]:
@@ -192,8 +233,8 @@ def _names(images: list[ImageFile], root: Path) -> NDArray[np.str_]:
     return np.array([readable(image.path.as_posix()[start:]) for image in images], dtype=np.str_)
 
 
-def _resize_all(pixels: np.ndarray, image_size: int) -> np.ndarray:
-    """(N, H, W, 3) uint8 as (N, 3, S, S)."""
-    if pixels.shape[1:3] == (image_size, image_size):
-        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return np.stack([to_array(Image.fromarray(image), image_size) for image in pixels])
+def _resize_all(images: NDArray[np.uint8], image_size: int, into: Target, piece: int = 1000) -> None:
+    """(N, H, W, 3) uint8 as (N, 3, S, S), `piece` at a time."""
+    for start in range(0, len(images), piece):
+        some = images[start : start + piece]
+        into[start : start + piece] = np.stack([to_array(Image.fromarray(image), image_size) for image in some])

@@ -18,6 +18,7 @@ from CKA import MinibatchCKA, linear_cka, rbf_cka
 from dataset.augment import generator
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.calibration import calibration
+from diagnostics.claims import claims
 from diagnostics.confusion import by_class, most_confused
 from diagnostics.cost import ratio_to
 from diagnostics.differing import differing
@@ -27,6 +28,7 @@ from diagnostics.geometry import geometry, linear_probe, tsne
 from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
 from diagnostics.recording import RecordedModel, Recording, first_classifiers
 from diagnostics.results import (
+    SCHEMA_VERSION,
     ContrastiveBound,
     Faithfulness,
     Information,
@@ -62,6 +64,7 @@ def analyse(recording: Recording) -> Report:
     first = first_classifiers(models)
     pairs, seeds = paired(classifiers, correct), over_seeds(models, correct)
     return Report(
+        schema_version=SCHEMA_VERSION,
         context=recording.context,
         images=len(recording.labels),
         models=[accuracy(model, correct[model.name]) for model in classifiers],
@@ -78,6 +81,7 @@ def analyse(recording: Recording) -> Report:
         else {model.name: faithful(teacher, model, recording) for model in classifiers if model is not teacher},
         representation=None if teacher is None else {s.name: similarity(teacher, s) for s in compared},
         robustness=robustness(models, teacher, recording),
+        claims=claims(recording, correct, pairs, seeds),
         sentences=sentences(pairs, seeds, alignment(models)),
         classes=by_class(first, recording.labels, recording.context.classes),
         confusions=most_confused(first, recording.labels, recording.context.classes),

@@ -22,7 +22,8 @@ from models.zoo import count_parameters
 from training.alignment import fills_banks, takes_statistics
 from training.baselines import TERMS
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, config_of, starts_from
+from training.job_name import TEACHER, JobName, config_of, settings_of, starts_from
+from training.stepping import steps_of
 from training.usage import Usage, read_usage
 
 
@@ -36,7 +37,7 @@ class Training:
     images: int  # N
     balanced: bool  # whether those are the balanced images
     batch_size: int  # images a step
-    steps: int
+    steps: int  # batches
     passes: int  # images forwards and backwards through the network
     forward_only: int  # images through frozen features, or to fill banks, never backwards
     frozen: bool  # whether only the head trained, on features computed beforehand
@@ -47,7 +48,13 @@ class Training:
     reported: str  # which epoch's weights are evaluated
     alpha: float | None = None  # of the KL term, None without one
     temperature: float | None = None
+    accumulate: int = 1  # batches a step of the optimizer
     usage: Usage = field(default_factory=Usage)  # as it was run
+
+    @property
+    def updates(self) -> int:
+        """Steps of the optimizer."""
+        return self.epochs * steps_of(self.steps // self.epochs, self.accumulate)
 
     @property
     def seen(self) -> int:
@@ -132,6 +139,7 @@ def _training(experiment: Experiment, job: JobName, student: nn.Module, teacher:
         reported=f"best of the last {min(plan.picks, epochs)} by validation" if plan.picks else "last",
         alpha=alpha,
         temperature=None if alpha is None else _temperature(config, job),
+        accumulate=settings_of(experiment.config, job).optimizer.accumulate,
         usage=read_usage(folder.timing, epochs),
     )
 
@@ -144,8 +152,9 @@ def _plan(experiment: Experiment, config: Config, job: JobName, student: nn.Modu
         words, picks = _words(own.optimizer), own.epochs if validated else 0
         return _Plan(own.epochs, own.batch_size, words, all_of_it, count, picks=picks)
     if job.kind == "baseline":
-        words, picks = _words(config.baselines.optimizer), config.kd.epochs if validated else 0
-        all_of_it = count_parameters(student)
+        words, all_of_it = _words(config.baselines.optimizer), count_parameters(student)
+        few = config.baseline_epochs if config.baselines.until == "plateau" else config.kd.epochs
+        picks = few if validated else 0
         return _Plan(config.baseline_epochs, config.baselines.batch_size, words, all_of_it, count, picks=picks)
     if job.kind == "stage1":
         reached = depends_on(student, _aligned_taps(config, student), size)
@@ -181,6 +190,7 @@ def _number(parameters: Iterable[nn.Parameter]) -> int:
 
 def _words(optimizer: Optimizer, kd: KD | None = None) -> str:
     words = f"{optimizer.name} {optimizer.lr:g} {optimizer.schedule}"
+    words += "" if optimizer.ema is None else f", average {optimizer.ema:g}"
     return f"{words}, features {kd.feature_lr:g}" if kd is not None and kd.train != "head" else words
 
 

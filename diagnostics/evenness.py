@@ -39,7 +39,7 @@ def sentences(models: Mapping[str, Trainings | None]) -> list[str]:
     if two_stage is None or not baselines:
         return [NO_PAIR]
     pair = {name: students[name] for name in (*baselines, "two_stage")}
-    lines, even = _ended_early(two_stage, baselines), []
+    lines, even = _ended_early(students, two_stage, baselines), []
     for what, show in ASPECTS.items():
         values = {name: text for name, one in pair.items() if (text := show(one))}
         if len(set(values.values())) > 1:
@@ -51,13 +51,28 @@ def sentences(models: Mapping[str, Trainings | None]) -> list[str]:
     return lines + _of_variants(students, two_stage, baselines)
 
 
-def _ended_early(two_stage: Trainings, baselines: Mapping[str, Training]) -> list[str]:
-    first, total = two_stage[0], sum(training.epochs for training in two_stage)
+def _ended_early(
+    students: Mapping[str, Trainings], two_stage: Trainings, baselines: Mapping[str, Training]
+) -> list[str]:
+    """One sentence for each training that ended before its epochs were over."""
+    found = {one.job: (_title(one, name), one) for name, trainings in students.items() for one in trainings}
+    lines = {job: _ended(title, one) for job, (title, one) in found.items() if one.ended_early}
+    total = sum(training.epochs for training in two_stage)
     more = {training.epochs - total for training in baselines.values()}
-    if not first.ended_early:
-        return []
-    had = f", so the baselines had {more.pop()} more than two_stage" if len(more) == 1 and min(more) > 0 else ""
-    return [f"Stage 1 ended by plateau after {first.epochs} of {first.planned} epochs{had}."]
+    own = [training.job for training in two_stage if training.ended_early]
+    if own and len(more) == 1 and min(more) > 0:
+        lines[own[-1]] += f", so the baselines had {more.pop()} more than two_stage"
+    return [f"{line}." for line in lines.values()]
+
+
+def _title(training: Training, name: str) -> str:
+    """A training at the head of a sentence; of a variant it says whose."""
+    kind = {"stage1": "Stage 1", "stage2": "Stage 2"}.get(training.job.partition("_")[0], name)
+    return f"{kind} of {name}" if "_" in training.job and kind != name else kind
+
+
+def _ended(title: str, training: Training) -> str:
+    return f"{title} ended by plateau after {training.epochs} of {training.planned} epochs"
 
 
 def _of_variants(
@@ -93,7 +108,13 @@ def _kl(trainings: Trainings) -> str:
 
 
 def _batches(trainings: Trainings) -> str:
-    return " + ".join(dict.fromkeys(str(training.batch_size) for training in trainings))
+    return " + ".join(dict.fromkeys(batches_of(training) for training in trainings))
+
+
+def batches_of(training: Training) -> str:
+    """Images a step, those of several batches as "4 x 32"."""
+    size = str(training.batch_size)
+    return size if training.accumulate == 1 else f"{training.accumulate} x {size}"
 
 
 ASPECTS: dict[str, Callable[[Trainings], str]] = {

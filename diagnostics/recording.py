@@ -32,7 +32,7 @@ BATCH = 500
 LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
 CORRUPTED_SAMPLE = 1000  # test images that are corrupted
 COST_SECONDS = 0.5  # of repeated passes a batch size
-PROBE_SAMPLE = 5000  # training images that the linear probe learns from
+PROBE_SAMPLE = 5000  # training images, not augmented, that the linear probe learns from and the gap is measured on
 
 History = Sequence[Mapping[str, int | float]]  # what was measured in each epoch; int first: an epoch stays one
 
@@ -90,6 +90,11 @@ class Context:
     trained_on: dict[str, Any] | None
     made_on: str = ""  # digest of images, normalisation, precision and device
     test: str = ""  # digest of the test images and their classes alone
+    float16: bool = False  # in place of bfloat16
+
+
+def no_logits() -> NDArray[np.float32]:
+    return np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class RecordedModel:
     probe: NDArray[np.float16]  # (P, D2), the last tap of training images
     corrupted: NDArray[np.int32]  # (corruptions, severities, images) predicted classes, empty if not detailed
     projections: dict[str, NDArray[np.float32]]  # stage 1's linear maps by parameter name, empty for others
+    train_logits: NDArray[np.float32] = field(default_factory=no_logits)  # (P, C), empty where not recorded
 
     @property
     def name(self) -> str:
@@ -115,6 +121,7 @@ class RecordedModel:
 
 
 ARRAYS = ("logits", "penultimate", "last", "layers", "probe", "corrupted")
+LATER = ("train_logits",)  # arrays that recordings of before lack
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def record(
     known = (
         {}
         if old is None or old.context.made_on != context.made_on
-        else {(model.meta.made_by, model.meta.detailed): model for model in old.models}
+        else {(model.meta.made_by, model.meta.detailed): model for model in old.models if model.train_logits.size}
     )
     costs = _costs(subjects, known, data.settings.image_size, machine)
     models = []
@@ -165,23 +172,15 @@ def record(
             models.append(replace(found, meta=again))
         else:
             models.append(_record_one(subject, data, machine, shared, probe, costs.get(_architecture(subject))))
-    return Recording(
-        context,
-        probe_labels=data.train.labels.cpu().numpy()[probe],
-        models=models,
-        names=data.test_names,
-        shown=show(data.test, positions_to_show(first_classifiers(models), shared["labels"])),
-        **shared,
-    )
+    shown = show(data.test, positions_to_show(first_classifiers(models), shared["labels"]))
+    shared["probe_labels"] = data.train.labels.cpu().numpy()[probe]
+    return Recording(context, models=models, names=data.test_names, shown=shown, **shared)
 
 
 def first_classifiers(models: Sequence[RecordedModel]) -> list[Classifier]:
     """The models of the first seed that classify, in their order."""
-    return [
-        Classifier(model.name, model.meta.method, model.logits)
-        for model in models
-        if model.meta.classifies and model.meta.detailed
-    ]
+    chosen = [model for model in models if model.meta.classifies and model.meta.detailed]
+    return [Classifier(model.name, model.meta.method, model.logits) for model in chosen]
 
 
 def _architecture(subject: Subject) -> tuple[str, ...] | None:
@@ -252,7 +251,7 @@ def _record_one(
     positions = [names.index(tap) for tap in taps]
     logits, features = _forward(tapped, data.test, np.arange(len(data.test)), machine)
     sample = [feature[shared["layer_indices"]] for feature in features[: len(layers)]]
-    probe_features = _forward(tapped, data.train, probe, machine)[1][positions[1]]
+    train_logits, train_features = _forward(tapped, data.train, probe, machine)
     corrupted = np.empty((0, 0, 0), dtype=np.int32)
     if subject.detailed:
         corrupted = _corrupted(model, data.test, shared["corrupted_indices"], machine)
@@ -263,9 +262,10 @@ def _record_one(
         features[positions[0]],
         features[positions[1]],
         np.concatenate(sample, axis=1),
-        probe_features,
+        train_features[positions[1]],
         corrupted,
         projections,
+        train_logits,
     )
 
 

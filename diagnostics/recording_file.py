@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from diagnostics.differing import SHOWN_SIDE, Shown
 from diagnostics.plain import to_plain
-from diagnostics.recording import ARRAYS, SHARED, Context, Meta, RecordedModel, Recording
+from diagnostics.recording import ARRAYS, LATER, SHARED, Context, Meta, RecordedModel, Recording
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES
 from files import ARCHIVE_ERRORS
 from models.checkpoint import damaged_entry
@@ -36,7 +36,7 @@ def write(recording: Recording, file: BinaryIO) -> None:
     arrays["context"] = np.array(json.dumps(to_plain(recording.context)))
     arrays["meta"] = np.array([json.dumps(to_plain(model.meta)) for model in recording.models])
     for number, model in enumerate(recording.models):
-        arrays |= {f"{number}.{name}": getattr(model, name) for name in ARRAYS}
+        arrays |= {f"{number}.{name}": getattr(model, name) for name in (*ARRAYS, *LATER)}
         arrays |= {f"{number}.projections.{name}": value for name, value in model.projections.items()}
     buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
@@ -68,11 +68,51 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Recording:
         start = f"{number}.projections."
         projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
         own = {name: arrays[f"{number}.{name}"] for name in ARRAYS}
+        own |= {name: arrays[f"{number}.{name}"] for name in LATER if f"{number}.{name}" in arrays}
         models.append(RecordedModel(meta, **own, projections=projections))
     context = typed_json(CONTEXT, Context, str(arrays["context"]))
     shown = Shown(arrays["shown.indices"], arrays["shown.pixels"]) if "shown.indices" in arrays else Shown()
     shared = {name: arrays[name] for name in SHARED}
     return Recording(context, models=models, names=arrays.get("names"), shown=shown, **shared)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of a recording, what a comparison across runs needs: features stay in the file."""
+
+    labels: NDArray[np.int64]  # (N,)
+    right: dict[str, NDArray[np.bool_]]  # of each model that classifies, (N,)
+    hashes: dict[str, str]  # digests of the weights
+
+
+def read_answers(path: Path) -> Answers:
+    """Where each model of a recording is right.
+
+    Raises:
+        ValueError: a file that holds something else.
+    """
+    damaged = damaged_entry(path)
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            labels = arrays["labels"]
+            metas = [typed_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
+            _see_integers("labels", labels, (labels.size,), None)
+            right = {
+                meta.name: _right(arrays[f"{number}.logits"], labels)
+                for number, meta in enumerate(metas)
+                if meta.classifies
+            }
+    except (KeyError, TypeError, AttributeError, MemoryError, RecursionError, *ARCHIVE_ERRORS) as error:
+        raise ValueError(f"{path} is no file of predictions: {_in_a_line(error)}") from None
+    return Answers(labels, right, {meta.name: meta.weights_hash for meta in metas})
+
+
+def _right(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if logits.ndim != 2 or len(logits) != len(labels) or not logits.size or logits.dtype.kind != "f":
+        raise ValueError(f"logits are {logits.shape} {logits.dtype}, not one row an image")
+    return np.asarray(logits.argmax(axis=1) == labels)
 
 
 def typed_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:
@@ -141,12 +181,16 @@ def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:
         "layers": (len(found.layer_indices), sum(widths)),
         "probe": (len(found.probe_labels), wide),
     }
+    if model.train_logits.size:
+        shapes["train_logits"] = (len(found.probe_labels), classes)
     for name, shape in shapes.items():
         array = getattr(model, name)
         if array.shape != shape or 0 in shape[1:] or array.dtype.kind != "f":
             raise ValueError(f"{name} of {model.name} is {array.shape} {array.dtype}, not {shape} of reals")
-    if not np.isfinite(model.logits).all():
-        raise ValueError(f"logits of {model.name} hold NaN or infinity")
+    for name in ("logits", "train_logits"):
+        array = getattr(model, name)
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name} of {model.name} hold NaN or infinity, or no reals")
     if model.corrupted.size:
         shape = (len(DEGRADATIONS), len(SEVERITIES), len(found.corrupted_indices))
         _see_integers(f"corrupted of {model.name}", model.corrupted, shape, classes)

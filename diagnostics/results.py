@@ -6,6 +6,7 @@ The order of the fields is that of report.json.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from CKA.cka import Similarity
 from CKA.minibatch import SimilarityMatrix
@@ -16,14 +17,20 @@ from diagnostics.confusion import ClassAccuracy, Confusion
 from diagnostics.cost import Cost, CostRatio
 from diagnostics.differing import Differing
 from diagnostics.fidelity import Fidelity
+from diagnostics.generalisation import Gap
 from diagnostics.geometry import Geometry, LinearProbe
 from diagnostics.plain import FLAT, WHERE_GIVEN
 from diagnostics.recording import Context, History
 from diagnostics.robustness import CorruptionError
 from diagnostics.seeds import SeedComparison, SeedSummary
+from diagnostics.stability import Stability
 from diagnostics.statistics import PairedStatistics
+from diagnostics.variance import VarianceTest
 from estimator import MutualInformation
 
+SCHEMA_VERSION = (
+    1  # of report.json: raised where a field goes, is renamed or changes its meaning, not where one comes
+)
 ErrorRates = dict[str, list[float]]  # by corruption, one a severity
 
 
@@ -182,9 +189,47 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """Models that answer together, and the best of them (A) against their answer (B) on the same images.
+
+    The best is chosen on these images, which flatters it: the gain is rather too small than too large.
+    """
+
+    members: list[str]
+    rule: Literal["mean of probabilities", "majority vote"]
+    top1: float
+    low: float
+    high: float
+    gain: Pair
+
+
+@dataclass(frozen=True)
+class VariancesCompared:
+    """The spread over seeds of two methods, and Holm's p over all such pairs; None where there is no test."""
+
+    a: str
+    b: str
+    result: VarianceTest = field(metadata=FLAT)
+    sentence: str
+    holm_p: float | None = None  # set when all pairs are known
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What the paper claims of its students, measured here."""
+
+    ensembles: list[Ensemble]
+    generalisation: dict[str, Gap]
+    variances: list[VariancesCompared]
+    stability: dict[str, Stability]
+    sentences: list[str]  # frozen against fine-tuned features first
+
+
+@dataclass(frozen=True)
 class Report:
     """Every number of an evaluation; a section that needs a teacher is None where there is none."""
 
+    schema_version: int  # of report.json, `SCHEMA_VERSION`
     context: Context
     images: int
     models: list[ModelAccuracy]
@@ -199,6 +244,7 @@ class Report:
     fidelity: dict[str, Faithfulness] | None = field(metadata=WHERE_GIVEN)
     representation: dict[str, Representation] | None = field(metadata=WHERE_GIVEN)
     robustness: Robustness
+    claims: Claims
     sentences: list[str]
     classes: list[ClassAccuracy]  # models of the first seed, here and in the next two
     confusions: list[Confusion]

@@ -215,6 +215,7 @@ def _context(experiment: Experiment) -> Context:
         classes=experiment.data.classes,
         fingerprint=experiment.data.fingerprint,
         bfloat16=experiment.machine.bfloat16,
+        float16=experiment.machine.float16,
         evaluated_on=here,
         trained_on=read_environment(experiment.folder.path),
         made_on=_made_on(experiment),
@@ -226,4 +227,5 @@ def _made_on(experiment: Experiment) -> str:
     """Digest of all that outputs depend on beside the network: images, normalisation, precision, device."""
     data, machine = experiment.data, experiment.machine
     parts = [data.fingerprint, data.mean.tolist(), data.std.tolist(), machine.bfloat16, machine.device.type]
+    parts += ["float16"] if machine.float16 else []  # named apart, so that recordings of before are used again
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

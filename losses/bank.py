@@ -90,8 +90,9 @@ class Windows:
         rows[:, : self.room] = 0
         rows[:, self.room + self.draw.length :] = 0
         gradient = self.bank.new_zeros(len(rows), self.bank.shape[1], dtype=torch.float32)
-        for anchors, entries, block in self._blocks():
-            gradient[anchors] += block @ self.bank[entries]
+        with torch.autocast(self.bank.device.type, enabled=False):  # in the precision of the bank
+            for anchors, entries, block in self._blocks():
+                gradient[anchors] += block @ self.bank[entries]
         return gradient
 
 
@@ -147,9 +148,12 @@ class MemoryBank(nn.Module):
         return found
 
     def _entries(self) -> Tensor:
-        """The bank; under autocast a copy in its precision, kept since casting costs as much as a product."""
+        """The bank; under autocast to bfloat16 a copy in it, kept since casting costs as much as a product.
+
+        Not in float16: the slope of one of K negatives would vanish in its range, which no scaling helps.
+        """
         device = self.features.device.type
-        if not torch.is_autocast_enabled(device):
+        if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) == torch.float16:
             return self.features
         if self._lowered is None or self._lowered[1] != self.features._version:
             lowered = self.features.to(torch.get_autocast_dtype(device))

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from files import write_atomically
 from models.checkpoint import copy_of, load, save
+from models.resizing import Resize, resized
 
 INPUT, OUTPUT = "rgb_uint8", "logits"
 WEIGHTS, SAFETENSORS = "model.pt", "model.safetensors"
@@ -38,13 +38,13 @@ class Preprocessing:
     image_size: int  # S
     mean: tuple[float, ...]  # of the channels, in 0..1
     std: tuple[float, ...]
+    resize: Resize = "squash"
 
 
 class FromPixels(nn.Module):
     """A network behind its preprocessing: uint8 RGB of any height and width in, logits out.
 
-    Resizes as the decoder does, bilinear with antialiasing to a square. Pillow rounds between its two passes and
-    this does not, so a value may differ by 1 of 255; a picture that has the size already stays as it is.
+    Resizes as the decoder does; where Pillow's weights in fixed point round otherwise, a value is off by 1 of 255.
     """
 
     scale: Tensor
@@ -60,9 +60,7 @@ class FromPixels(nn.Module):
 
     def resized(self, rgb_uint8: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 as whole numbers in 0..255, (B, 3, S, S) float32."""
-        size = (self.preprocessing.image_size,) * 2
-        resized = F.interpolate(rgb_uint8.float(), size=size, mode="bilinear", antialias=True)
-        return resized.round().clamp(0, 255)
+        return resized(rgb_uint8, self.preprocessing.image_size, self.preprocessing.resize)
 
     def forward(self, rgb_uint8: Tensor) -> Tensor:
         logits: Tensor = self.network(self.resized(rgb_uint8) * self.scale - self.shift)

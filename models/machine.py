@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.backends.cuda import enable_cudnn_sdp, enable_flash_sdp, enable_mem_efficient_sdp
 
-from errors import UserError, warn
+from errors import UserError, note, warn
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -23,10 +24,23 @@ class Machine:
     bfloat16: bool
     quiet: bool = False
     sync_batch_norm: bool = False  # statistics of all processes' batches
+    float16: bool = False  # in place of bfloat16; then losses are scaled in training
+    compile: bool = False  # blocks of networks in training
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which networks multiply."""
+        return torch.bfloat16 if self.bfloat16 else torch.float16 if self.float16 else torch.float32
+
+    @property
+    def precision(self) -> str:
+        """Its name."""
+        return str(self.dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks and losses run."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+        lower = torch.float16 if self.float16 else torch.bfloat16
+        return torch.autocast(self.device.type, lower, enabled=self.dtype != torch.float32)
 
     def place(self, model: ModuleT) -> ModuleT:
         """Move a network to the device, convolutions in channels-last order."""
@@ -58,23 +72,35 @@ def choose_device(name: str) -> torch.device:
 
 
 def compute_reproducibly(device: torch.device) -> None:
-    """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway."""
+    """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway.
+
+    Attention is computed step by step: the gradients of its fused forms are sums in no fixed order. What has no
+    deterministic form and cannot be avoided gets torch's warning (docs/scaling.md lists it).
+    """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        for fused in (enable_flash_sdp, enable_mem_efficient_sdp, enable_cudnn_sdp):
+            fused(False)
 
 
 def open_machine(precision: str, device: torch.device, quiet: bool = False) -> Machine:
     """The machine that a config's precision asks for on a device.
 
-    `auto` is bfloat16 where the hardware multiplies it, otherwise float32; by name either is taken, with a warning
-    for a bfloat16 that the hardware only emulates.
+    `auto` is bfloat16 where the hardware multiplies it, otherwise float32; by name any is taken, with a warning
+    for one that the hardware only emulates. `auto` is never float16, in which some steps are left out: another
+    training with other results, which a person should have asked for.
     """
     native = multiplies_bfloat16(device)
     if precision == "bfloat16" and not native:
         warn("precision=bfloat16 is not native to this processor and far slower than float32: use precision=auto")
-    return Machine(device, native if precision == "auto" else precision == "bfloat16", quiet)
+    if precision == "float16" and not _multiplies_float16(device):
+        warn("precision=float16 is not native to this processor and slower than float32: it is for GPUs")
+    if precision == "auto" and device.type == "cuda" and not native:
+        note("precision=auto is float32 on this GPU, which has no bfloat16: precision=float16 is faster")
+    bfloat16 = native if precision == "auto" else precision == "bfloat16"
+    return Machine(device, bfloat16, quiet, float16=precision == "float16")
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -84,8 +110,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    return _cpu_has("avx512_bf16", "amx_bf16")
+
+
+def _multiplies_float16(device: torch.device) -> bool:
+    return device.type == "cuda" or _cpu_has("avx512_fp16", "amx_fp16")
+
+
+def _cpu_has(*instructions: str) -> bool:
     wide = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")
     if not wide or not hasattr(torch.cpu, "get_capabilities"):
         return False
     found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return any(found.get(name) for name in instructions)

@@ -186,4 +186,4 @@ def head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
         machine.autocast(),
     ):
         model(images)
-    return seen[-1].to(torch.bfloat16 if machine.bfloat16 else torch.float32)
+    return seen[-1].to(machine.dtype)

@@ -5,6 +5,7 @@ A point is one combination of the grid's values; a run is a point with one seed,
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from sklearn.model_selection import ParameterGrid
 
 from configs.merge import merge
 from configs.names import LONGEST
@@ -54,7 +54,9 @@ def points_of(grid: Sequence[Mapping[str, list[Any]]]) -> list[Point]:
         for key, values in entry.items():
             if not values:
                 raise UserError(f"study.grid: {key} has no values")
-        found = [{key: point[key] for key in entry} for point in ParameterGrid(dict(entry))]
+        sorted_keys = sorted(entry)  # the last of them changes fastest
+        combinations = itertools.product(*(entry[key] for key in sorted_keys))
+        found = [{key: values[sorted_keys.index(key)] for key in entry} for values in combinations]
         points += [point for point in found if point not in points]
     return points
 

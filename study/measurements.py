@@ -67,6 +67,14 @@ class StudyContext:
     tries: Mapping[str, Sequence[str]] = field(default_factory=dict)  # methods by family
 
 
+def is_study(folder: Path) -> bool:
+    """Whether a folder is one of a study: runs below it were recorded, or it is no run and has a grid."""
+    run = RunFolder(folder)
+    if not (folder / "config.yaml").exists():
+        return False
+    return any(folder.glob("*/*/cues.json")) or bool(run.config().study.grid and not run.seeds())
+
+
 def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
     """What was recorded of a study, finished or not.
 

@@ -158,7 +158,7 @@ def describe_study(study: StudyRuns) -> str:
     lines += [f"contact sheet: {path}" for path in _write_sheets(study)]
     stated = study.config.study.hypotheses
     lines += [_stated(name, one) for name, one in stated.items()] or ["no hypothesis is stated (study.hypotheses)"]
-    return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])
+    return "\n".join(lines)
 
 
 def _counted(counts: Counter[str]) -> str:

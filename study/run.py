@@ -22,15 +22,17 @@ from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine
+from study.estimates import estimate_study
 from study.grid import StudyRun, read_shard
 from study.plan import StudyRuns, check_study, describe_study, is_recorded, record_folder
 from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
+from training.estimate_table import ABOUT, duration, table
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
-from training.phases import say
+from training.phases import say, train_job
 from training.record_file import write_record
 from training.run_folder import RunFolder, write_config
 from training.run_lock import writing_in
@@ -47,7 +49,11 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
         raise UserError("--phase study runs in one process: split it with --shard")
     study = StudyRuns(config, output_dir / config.name, replace(machine, quiet=True), read_shard(shard or "1/1"))
     if dry_run:
+        refuse_other(study)
         say(describe_study(study))
+        say(table(estimate_study(study, machine.quiet)))
+        say(ABOUT)
+        say("dry run: nothing was trained, no run folder was written")
         return
     run_study(study, machine.quiet)
     say(f"next: python main_eval.py {study.folder}")
@@ -83,8 +89,8 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
             continue
         if not quiet:
             now = time.perf_counter()
-            left = _duration((now - started) / number * (len(waiting) - number))
-            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {_duration(now - begun)}"
+            left = duration((now - started) / number * (len(waiting) - number))
+            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {duration(now - begun)}"
             say(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
     if failed:
         by_machine = any(isinstance(error, MachineError) for error in failed.values())
@@ -92,23 +98,34 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
         raise kind(f"{len(failed)} runs failed, the first {next(iter(failed))}: see above, the others are done")
 
 
+def refuse_other(study: StudyRuns) -> list[int]:
+    """See that a study's folder is free, or of the same study; gives the seeds that it has.
+
+    Raises:
+        UserError: it is not.
+    """
+    path = study.folder / "config.yaml"
+    if not path.exists():
+        if study.folder.exists() and any(study.folder.glob("[!.]*")):
+            raise UserError(f"{study.folder} holds files but no config.yaml: choose another --set name=...")
+        return []
+    old = RunFolder(study.folder).config()
+    keys = differing_keys(old, study.config)
+    if keys:
+        raise UserError(
+            f"{study.folder} is a study with other values of {', '.join(keys)}: "
+            "choose another --set name=..., or remove the folder to start over"
+        )
+    return list(old.seeds)
+
+
 def _claim(study: StudyRuns) -> None:
     """Write the study's config, or see that it is the one that is there; seeds may be added."""
     path = study.folder / "config.yaml"
-    if not path.exists() and study.folder.exists() and any(study.folder.glob("[!.]*")):
-        raise UserError(f"{study.folder} holds files but no config.yaml: choose another --set name=...")
+    refuse_other(study)
     study.folder.mkdir(parents=True, exist_ok=True)
     with locked(study.folder / ".lock", wait=True):  # shards start together
-        seeds = study.config.seeds
-        if path.exists():
-            old = RunFolder(study.folder).config()
-            keys = differing_keys(old, study.config)
-            if keys:
-                raise UserError(
-                    f"{study.folder} is a study with other values of {', '.join(keys)}: "
-                    "choose another --set name=..., or remove the folder to start over"
-                )
-            seeds = list(dict.fromkeys([*old.seeds, *seeds]))
+        seeds = list(dict.fromkeys([*refuse_other(study), *study.config.seeds]))
         write_config(path, study.config.model_copy(update={"seeds": seeds}))
         write_record(study.folder / "environment.json", environment())
 
@@ -146,7 +163,7 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
             copy_job(twin, job.folder)
         else:
             with redirect_stdout(io.StringIO()):  # a run is one line
-                job.train(experiment)
+                train_job(job, experiment)
         counts["trained" if twin is None else "copied"] += 1
     _record(experiment, run)
     return counts
@@ -158,8 +175,3 @@ def _record(experiment: Experiment, run: StudyRun) -> None:
     about = shortcut_recording.About(dict(run.point), run.seed, shortcut, temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
     recording_file.write(recording, record_folder(run, experiment.folder))
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

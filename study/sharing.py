@@ -17,8 +17,10 @@ ONLY_STAGE1 = {  # of crd, not for baselines
     *("epochs", "batch_size", "optimizer", "until", "patience", "min_delta", "errors_of", "error_weight")
 }
 
-OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing")  # of baselines
+STOPPING = ("until", "watch", "patience", "min_delta")
+OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing", *STOPPING)  # of baselines
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
+LOADING = ("cache_dir", "in_memory", "workers")  # of data: where images are kept and who reads them, none changes
 
 
 def ingredients(config: Config, job: JobName) -> dict[str, Any]:
@@ -27,10 +29,11 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     config: of a run, with its one seed.
     """
     values = config.model_dump(mode="json")
-    data = {key: value for key, value in values["data"].items() if key not in ("cache_dir", *MIXING)}
+    data = {key: value for key, value in values["data"].items() if key not in (*LOADING, *MIXING)}
     if job == TEACHER:
         settings = {key: value for key, value in values["teacher"].items() if key != "views"}
-        return {"data": data, "precision": config.precision, "teacher": settings, "cues": _cues(config, "teacher")}
+        made = {"data": data, "precision": config.precision, "teacher": settings, "cues": _cues(config, "teacher")}
+        return made | _compiled(config)
     common = {
         "data": data,
         "mix": [config.data.mix, config.data.strength if config.data.mix != "none" else 0],
@@ -39,6 +42,7 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
         "student": values["student"],
         "views": config.teacher.views,
     }
+    common |= _compiled(config)
     own = config_of(config, job)
     common["from"] = [ingredients(config, source) for source in needs(config, job)]
     if job.kind == "stage1":
@@ -46,6 +50,11 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     if job.kind == "stage2":
         return {**common, **_stage2(own)}
     return {**common, **_baseline(own, own.method_of(job.of))}
+
+
+def _compiled(config: Config) -> dict[str, Any]:
+    """Compiled blocks round otherwise in the last bits, as another precision would."""
+    return {"compile": True} if config.compile else {}
 
 
 def _baseline(config: Config, method: Method) -> dict[str, Any]:

@@ -25,6 +25,21 @@ from training.run_folder import RunFolder
 ROOT = Path(main.__file__).parent
 
 
+NO_GPU = "no GPU here (torch.cuda.is_available() is false)"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items if not torch.cuda.is_available() else ():
+        if item.get_closest_marker("cuda") is not None:
+            item.add_marker(pytest.mark.skip(reason=NO_GPU))
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = [one for one in terminalreporter.stats.get("skipped", []) if "cuda" in one.keywords]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests marked cuda skipped: {NO_GPU}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """As in the subprocesses, so that results can be compared bit by bit."""

@@ -28,6 +28,15 @@ def test_the_machines_fault_is_one_line_and_1_and_a_wrong_folder_2(capsys: pytes
         exit_code(lambda: raising(FileNotFoundError(errno.ENOENT, "No such file or directory", "a")))
 
 
+def test_a_worker_that_ended_is_one_line_wherever_torch_tells_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    killed = RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed.")
+    assert exit_code(lambda: raising(killed)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: data.workers: a process") and "(pid 3)" in said and said.count("\n") == 1
+    with pytest.raises(RuntimeError, match="a bug"):
+        exit_code(lambda: raising(RuntimeError("a bug")))
+
+
 def test_ctrl_c_is_130_and_names_resume(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(lambda: raising(KeyboardInterrupt())) == 130
     assert "--resume" in capsys.readouterr().err

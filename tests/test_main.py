@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from configs.reading import list_fields, load_config
 from models.checkpoint import file_hash, load
+from tests.conftest import ROOT
 
 METHODS = ("scratch", "kd", "crd", "crd_kd")
 JOBS = ("teacher", *(f"seed0/{name}" for name in ("stage1", "stage2", *METHODS)))
@@ -116,6 +119,27 @@ def test_help_config_lists_every_field(call_main, tmp_path):
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
     assert [line.split()[0] for line in lines] == [key for key, *_ in list_fields()]
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        ("main.py --help", 0, "--help-config"),
+        ("main.py --help-config", 0, "crd.temperature"),
+        ("main.py --phase al", 2, "did you mean 'all'"),
+        ("main.py --phase all --set crd.temprature=1", 2, "did you mean 'crd.temperature'"),
+        ("main_eval.py --help", 0, "--compare"),
+        ("main_eval.py --export there --set name=", 2, "error: "),
+    ],
+)
+def test_what_needs_no_network_waits_for_no_import_of_torch(command, code, told):
+    name, *words = command.split()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / name), *words], capture_output=True, text=True, timeout=60
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import ")}
+    assert done.returncode == code and told in done.stdout + done.stderr
+    assert "pydantic" in imported and not {"torch", "numpy", "matplotlib", "sklearn"} & imported
 
 
 def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main):

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import main_eval
 from configs.reading import load_config
 from dataset.augment import normalise
 from diagnostics import recording
+from diagnostics.evaluated import read_evaluation
 from diagnostics.plain import to_plain
 from diagnostics.recording import Meta
 from diagnostics.recording_file import META, read, typed_json
@@ -91,6 +93,11 @@ def test_a_run_is_evaluated_and_reported(trained):
     trained_on = {name: [one["job"] for one in jobs] for name, jobs in report["given"]["models"].items()}
     assert trained_on["two_stage"] == ["stage1", "stage2"] and trained_on["kd"] == ["kd"]
     assert set(trained_on) == {*CLASSIFIERS, "stage1"}
+    gaps = report["claims"]["generalisation"]
+    assert (
+        gaps["kd"]["images"] == 64 and gaps["kd"]["top1_gap"] == gaps["kd"]["train_top1"] - gaps["kd"]["test_top1"]
+    )
+    assert [row["members"] for row in report["claims"]["ensembles"]][0] == ["teacher", "scratch"]
     (even,) = report["given"]["sentences"]
     assert "epochs (4), images seen (256)" in even and even in done.stdout
     for text in ("two_stage", "kd", str(folder)):
@@ -103,6 +110,13 @@ def test_a_run_is_evaluated_and_reported(trained):
         "figures/accuracy.png",
     ):
         assert (folder / name).stat().st_size > 0, name
+    header, first, *_ = (folder / "predictions.csv").read_text().splitlines()
+    assert header.startswith("index,file,label,teacher,teacher_probability,") and header.count("probability") == 7
+    assert first.startswith("0,test/ash/0.png,ash,")
+    files = {one["file"] for pair in report["differing"] for kind in pair["kinds"] for one in kind["images"]}
+    assert files and all(re.fullmatch(r"test/[a-z]+/\d\.png", file) for file in files)
+    usage = [one["usage"] for one in report["given"]["models"]["two_stage"]]
+    assert all(one["seconds"] > 0 and one["peak_memory"] > 10**7 and one["memory_of"] for one in usage)
 
 
 def test_every_student_that_classifies_is_compared_with_the_teacher(trained):
@@ -149,13 +163,22 @@ def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
     run, _ = trained
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    code, out, _ = call(monkeypatch, capfd, "--compare", run, other, "--json", "--quiet")
+    with monkeypatch.context() as without_networks:
+        without_networks.setattr(main_eval, "open_run", lambda *a: pytest.fail("a network was asked for"))
+        code, out, _ = call(without_networks, capfd, "--compare", run, other, "--json", "--output-dir", tmp_path)
     told = json.loads(out)
+    assert told == json.loads((tmp_path / "compare-tiny-other" / "report.json").read_text())
     assert code == 0 and {row["run"] for row in told["models"]} == {"tiny", "other"}
     assert all(pair["interval"]["difference"] == 0 for pair in told["pairs"])  # a copy of itself
     assert all("no difference shown" in row["sentence"] for row in told["seeds"])
-    code, out, _ = call(monkeypatch, capfd, "--compare", run, other, "--quiet")
-    assert code == 0 and "other:two_stage" in out
+    (other / "eval/report.json").write_text('{"schema_version": 0}')  # as another version left it
+    code, out, err = call(monkeypatch, capfd, "--compare", other, run)
+    assert code == 0 and "other:two_stage" in out and "compare-other-tiny/report.html" in out
+    assert "report.json is of another version of this program: " in err and "is evaluated first" in err
+    changed = read_record(other / "seed0/kd/result.json", "")
+    write_record(other / "seed0/kd/result.json", {**changed, "model_sha256": "0" * 64})
+    with pytest.raises(ValueError, match="kd was trained since"):
+        read_evaluation(other)
     code, out, err = call(monkeypatch, capfd, "--compare", run, run, "--quiet")
     assert code == 2 and "is named twice" in err
     shutil.copytree(run, tmp_path / "elsewhere" / "tiny")
@@ -247,10 +270,15 @@ def test_the_teacher_is_exported_as_one(trained, tmp_path, monkeypatch, capfd):
     assert (code, err, told["teacher"], told["seed"]) == (0, "", None, None)
 
 
-@pytest.mark.parametrize("position", [0.1, 0.5, 0.999, -1])
+@pytest.mark.parametrize("position", [0.1, 0.5, "checksum in the directory", -1])
 def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch, capfd):
-    content = bytearray((trained[0] / "eval" / "predictions.npz").read_bytes())
-    place = len(content) - 10 if position < 0 else int(position * len(content))
+    whole = trained[0] / "eval" / "predictions.npz"
+    content = bytearray(whole.read_bytes())
+    if isinstance(position, str):
+        with zipfile.ZipFile(whole) as archive:
+            place = archive.start_dir + 16
+    else:
+        place = len(content) - 10 if position < 0 else int(position * len(content))
     content[place] ^= 255
     (tmp_path / "predictions.npz").write_bytes(content)
     code, out, err = call(monkeypatch, capfd, tmp_path / "predictions.npz")

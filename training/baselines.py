@@ -15,12 +15,15 @@ from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed
 from training.alignment import HierarchicalLoss, build_losses
-from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of
 from training.experiment import Experiment
+from training.given import FINISHED, Given
 from training.job_name import baseline
-from training.teacher import CrossEntropy, ensure_teacher
-from training.teacher_outputs import TeacherOutputs, teacher_outputs
-from training.weights import of_batch, weights_by_errors
+from training.prepared import Prepared
+from training.stopping import ends_by_validation, how_it_ended
+from training.teacher import CrossEntropy
+from training.teacher_outputs import TeacherOutputs
+from training.weights import of_batch
 
 
 @dataclass(frozen=True)
@@ -107,19 +110,29 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
 
     name: a method, or one of `baselines.variants`.
     """
+    machine, folder = experiment.machine, experiment.folder.job(baseline(seed, name))
+    prepared = prepare_baseline(experiment, name, seed)
+    history, model = prepared.fit(machine, folder), prepared.objective.model
+    measures = evaluate_splits(model, prepared.data, machine)
+    if distributed.rank() == 0:
+        folder.finish(model, {**how_it_ended(history, prepared.plan), **measures})
+    distributed.barrier()
+
+
+def prepare_baseline(experiment: Experiment, name: str, seed: int, given: Given = FINISHED) -> Prepared:
+    """What one baseline minimises for one seed, on which images, and for how long."""
     experiment = replace(experiment, config=experiment.config.baseline(name))
     config, data, machine = experiment.config, experiment.data, experiment.machine
     method, settings = config.method_of(name), config.baselines
-    folder = experiment.folder.job(baseline(seed, name))
-    weights = weights_by_errors(experiment, settings, seed)
+    weights = given.weights(experiment, settings, seed)
     model = experiment.new_student(seed)
     objective: Objective = CrossEntropy(model, data, machine, weights, config.baseline_smoothing)
     if method != "scratch":
-        teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
+        teacher = experiment.tapped(given.teacher(experiment), config.teacher)
         tapped = experiment.tapped(model, config.student)
         seed_everything(seed, 1)
         losses = build_losses(experiment, tapped, teacher) if TERMS[method].crd else None
-        outputs = teacher_outputs(experiment, teacher)
+        outputs = given.outputs(experiment, teacher)
         objective = EndToEnd(model, tapped, outputs, losses, TERMS[method].kl, config, data, machine, weights)
     plan = Plan(
         config.baseline_epochs,
@@ -127,14 +140,11 @@ def train_baseline(experiment: Experiment, name: str, seed: int) -> None:
         settings.optimizer,
         seed,
         views=config.teacher.views,
-        candidates=config.kd.epochs,
+        candidates=0 if settings.until == "plateau" else config.kd.epochs,
+        ended=ends_by_validation(settings),
         checkpoint_minutes=config.checkpoint_minutes,
         rate_key="baselines.optimizer.lr"
         if name == method
         else f"baselines.variants.{name}.baselines.optimizer.lr",
     )
-    history = fit(objective, data, plan, machine, folder)
-    measures = evaluate_splits(model, data, machine)
-    if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **measures})
-    distributed.barrier()
+    return Prepared(objective, data, plan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from statistics import fmean
 
 import torch
@@ -19,12 +19,14 @@ from models.parts import depends_on
 from models.taps import Outputs, TappedModel
 from training import distributed
 from training.alignment import TAPS, HierarchicalLoss, build_losses
-from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, fit, seed_everything
+from training.engine import EVALUATION_BATCH, Measures, Objective, Plan, Term, seed_everything
 from training.experiment import Experiment
+from training.given import FINISHED, Given
 from training.job_folder import PROJECTIONS
-from training.teacher import ensure_teacher
-from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
-from training.weights import of_batch, weights_by_errors
+from training.prepared import Prepared
+from training.stopping import ends_by, how_it_ended
+from training.teacher_outputs import TeacherOutputs, run
+from training.weights import of_batch
 
 HELD_OUT = 1000  # images on which alignment is reported
 
@@ -111,29 +113,36 @@ class HeldOut:
         return measures
 
 
-def plateaued(history: Sequence[Measures], patience: int, min_delta: float) -> bool:
-    """Whether the mean cosine over the taps rose by less than `min_delta` in the last `patience` epochs."""
-    cosines = [fmean(value for name, value in epoch.items() if name.startswith("cosine_")) for epoch in history]
-    return len(cosines) > patience and max(cosines[-patience:]) < max(cosines[:-patience]) + min_delta
+def mean_cosine(epoch: Measures) -> float:
+    """Over the taps of held-out images."""
+    return fmean(value for name, value in epoch.items() if name.startswith("cosine_"))
 
 
 def train_stage1(experiment: Experiment, seed: int) -> None:
     """Run stage 1 for one seed and write the aligned student and its projections."""
-    config, data, machine = experiment.config, experiment.data, experiment.machine
-    settings, folder = config.crd, experiment.stage1(seed)
-    teacher = experiment.tapped(ensure_teacher(experiment), config.teacher)
-    outputs = teacher_outputs(experiment, teacher)
+    folder, prepared = experiment.stage1(seed), prepare_stage1(experiment, seed)
+    history = prepared.fit(experiment.machine, folder)
+    if distributed.rank() == 0:
+        kinds = ("cosine", "cka", "explained")
+        measures = {name: value for name, value in history[-1].items() if name.startswith(kinds)}
+        assert isinstance(prepared.objective, Alignment)
+        save(folder.path / PROJECTIONS, prepared.objective.losses.projections())
+        folder.finish(prepared.objective.model, {**how_it_ended(history, prepared.plan), **measures})
+    distributed.barrier()
+
+
+def prepare_stage1(experiment: Experiment, seed: int, given: Given = FINISHED) -> Prepared:
+    """What stage 1 minimises for one seed, on which images, and for how long."""
+    config, data, machine, settings = experiment.config, experiment.data, experiment.machine, experiment.config.crd
+    teacher = experiment.tapped(given.teacher(experiment), config.teacher)
+    outputs = given.outputs(experiment, teacher)
     held_out = HeldOut(data.held_out or data.test, teacher, machine, config.data.seed)
-    weights = weights_by_errors(experiment, settings, seed)
+    weights = given.weights(experiment, settings, seed)
     model = experiment.new_student(seed)
     tapped = experiment.tapped(model, config.student)
     seed_everything(seed, 1)
     losses = build_losses(experiment, tapped, teacher)
     objective = Alignment(model, tapped, losses, outputs, held_out, weights)
-
-    def ended(history: Sequence[Measures]) -> bool:
-        return settings.until == "plateau" and plateaued(history, settings.patience, settings.min_delta)
-
     plan = Plan(
         settings.epochs,
         settings.batch_size,
@@ -142,17 +151,6 @@ def train_stage1(experiment: Experiment, seed: int) -> None:
         views=config.teacher.views,
         rate_key=experiment.key("crd.optimizer.lr"),
         checkpoint_minutes=config.checkpoint_minutes,
-        ended=ended,
+        ended=ends_by(settings, mean_cosine),
     )
-    history = fit(objective, data, plan, machine, folder)
-    if distributed.rank() == 0:
-        kinds = ("cosine", "cka", "explained")
-        measures = {name: value for name, value in history[-1].items() if name.startswith(kinds)}
-        ended_by = "plateau" if len(history) < settings.epochs else "epochs"
-        save(folder.path / PROJECTIONS, losses.projections())
-        folder.finish(model, {"epochs": len(history), "ended_by": ended_by, **measures})
-        if ended_by == "plateau" and not machine.quiet:
-            print(
-                f"stage 1 ended after {len(history)} of {settings.epochs} epochs: alignment has stopped improving"
-            )
-    distributed.barrier()
+    return Prepared(objective, data, plan)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -168,6 +168,14 @@ def averaging(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
     parallel = DistributedDataParallel(module)
     parallel.broadcast_buffers = False  # banks agree anyway, and batch statistics are those of the first process
     return parallel
+
+
+def averaged_at(module: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """For a batch through what `averaging` gave: gradients add up, those of the last are averaged."""
+    if last or not isinstance(module, DistributedDataParallel):
+        return nullcontext()
+    apart: AbstractContextManager[None] = module.no_sync()
+    return apart
 
 
 def share_buffers(module: nn.Module) -> None:

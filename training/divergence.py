@@ -10,10 +10,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from errors import UserError
 from training.progress import Part
+from training.stepping import Stepper
+
+SMALLEST_SCALE = 2.0**-10  # it starts at 2^16, halves at a step that overflows, and doubles after 2,000 others
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,12 @@ class Place:
     epoch: int  # from 1
     rate: float  # as the epoch began
     steps: int  # an epoch
-    bfloat16: bool
+    low_precision: bool
 
     def advice(self, first_step: bool) -> str:
         """What is worth trying, the likeliest first."""
         lower = f"go on with --resume --set {self.rate_key}=VALUE, a smaller one"
-        if self.bfloat16:
+        if self.low_precision:
             return f"start over with --set precision=float32 and --fresh, or {lower}"
         if first_step:  # nothing was learnt yet, so no rate is to blame
             return "no step was made yet: look at the given weights, the temperatures and the weights of the terms"
@@ -96,8 +98,20 @@ def refuse_divergence(
     raise DivergedError(f"{name} became {bad[name]}", steps - len(recent) + position + 1, rate)
 
 
-def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, optimizer: Optimizer) -> None:
-    """Raise `DivergedError` for measures, weights, batch statistics, banks or momenta that are not finite.
+def refuse_lost_scale(stepper: Stepper, steps: int) -> None:
+    """Raise `DivergedError` where steps overflow float16 however little the loss is scaled; some always do.
+
+    steps: of this epoch that were tried.
+    """
+    scale = stepper.scaler.get_scale()
+    if scale < SMALLEST_SCALE:
+        what = f"gradients overflow float16 even with the loss scaled by {scale:.1e}"
+        raise DivergedError(what, steps, stepper.rate)
+
+
+def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, stepper: Stepper) -> None:
+    """Raise `DivergedError` for measures, weights, their average, batch statistics, banks or momenta that are not
+    finite.
 
     A network that diverged in the last step of an epoch is not done, though its terms were finite till then.
     """
@@ -107,7 +121,11 @@ def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, optimiz
     for name, tensor in objective.state_dict().items():
         if not _is_finite(tensor):
             raise DivergedError(f"{name.removeprefix('model.')} is no longer finite")
-    for state in optimizer.state.values():
+    averaged = {} if stepper.average is None else stepper.average.by_name()
+    for name, tensor in averaged.items():
+        if not _is_finite(tensor):
+            raise DivergedError(f"the average of {name.removeprefix('model.')} is no longer finite")
+    for state in stepper.optimizer.state.values():
         for name, value in state.items():
             if not _is_finite(value):
                 raise DivergedError(f"the optimizer's {name} is no longer finite")

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer, lr_scheduler
 from tqdm import tqdm
 
 from configs import networks
@@ -25,11 +25,11 @@ from errors import UserError, finish_first
 from models.checkpoint import copy_of
 from models.machine import Machine
 from training import distributed
-from training.divergence import Place, refuse_divergence, refuse_infinite, told_where
+from training.divergence import Place, refuse_divergence, refuse_infinite, refuse_lost_scale, told_where
 from training.job_folder import JobFolder
 from training.keeping import Keeper
-from training.optimizers import make_optimizer, make_schedule
 from training.progress import Part, Training, set_generators
+from training.stepping import Stepper, make_stepper, train_step
 from training.usage import EpochUsage, PeakMemory
 
 EVALUATION_BATCH = 500
@@ -80,7 +80,7 @@ class Plan:
     view modulo `views` where that is not 0. Where validation decides, it is between the last `candidates` epochs,
     or all with 0: a two-stage student has its stage 2 to choose from, so end-to-end ones get as many. A message
     names the learning rate as `rate_key`. A checkpoint within an epoch is written every `checkpoint_minutes`, with
-    0 only before a signal ends the training.
+    0 only before a signal ends the training. `ended` says of what the epochs so far measured whether it is enough.
     """
 
     epochs: int
@@ -99,28 +99,16 @@ class Plan:
         return view % self.views if self.views else view
 
 
-def train_step(objective: nn.Module, batch: Batch, optimizer: Optimizer, machine: Machine) -> dict[str, Tensor]:
-    """One step down the weighted sum of the terms; gives their values, still on the device."""
-    with machine.autocast():
-        terms = objective(batch)
-    loss = torch.stack([term.weight * term.value for term in terms.values() if term.weight]).sum()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return {"loss": loss.detach(), **{name: term.value.detach() for name, term in terms.items()}}
-
-
 def train_one_epoch(
     objective: nn.Module,
     batches: Iterator[Batch],
-    optimizer: Optimizer,
-    schedule: lr_scheduler.LRScheduler,
+    stepper: Stepper,
     machine: Machine,
     progress: tqdm[NoReturn],
     part: Part,
     after_step: Callable[[Callable[[], None]], None] = lambda look: None,
 ) -> Measures:
-    """One pass over `batches`, or what `part` leaves of it; gives the mean of every term.
+    """One pass over `batches`, or what `part` leaves of it; gives the mean over steps of every term.
 
     after_step: called after each step, before a signal ends the training, with a look for divergence.
 
@@ -131,13 +119,13 @@ def train_one_epoch(
 
     def look() -> None:
         refuse_divergence(recent, part.steps, distributed.gather)
+        refuse_lost_scale(stepper, part.steps)
         recent.clear()
 
-    for batch in batches:
-        rate = optimizer.param_groups[0]["lr"]
+    for first in batches:
+        rate, size = stepper.rate, stepper.size(part.steps)
         with finish_first():
-            values = train_step(objective, batch, optimizer, machine)
-            schedule.step()
+            values = train_step(objective, chain([first], islice(batches, size - 1)), stepper, machine, size)
             part.add(values)
             recent.append((rate, values))
             after_step(look)
@@ -206,6 +194,7 @@ def fit(
     All that is random in epoch e follows from (plan.seed, e), so a checkpoint at the end of each epoch is enough
     to go on as if nothing had happened; one within an epoch holds the generators too. Ends with the objective's
     model at the best of the plan's candidates by `val_top1` where that is measured, otherwise at its last epoch.
+    Where weights are averaged, their average is what is measured and kept.
 
     Returns:
         What was measured in each epoch, in order.
@@ -221,10 +210,9 @@ def fit(
         )
     peak = PeakMemory(machine.device)
     trained = distributed.averaging(objective, machine.sync_batch_norm)
-    steps = steps_per_epoch(len(data.train), plan.batch_size)
-    optimizer = make_optimizer(objective.parameter_groups(plan.optimizer.lr), plan.optimizer)
-    schedule = make_schedule(optimizer, plan.optimizer, plan.epochs, steps)
-    training = Training(objective, optimizer, schedule, steps, machine.device)
+    images = steps_per_epoch(len(data.train), plan.batch_size) * min(plan.batch_size, len(data.train))  # an epoch
+    stepper = _stepper(objective, len(data.train), plan, machine)
+    training, steps = Training(objective, stepper, machine.device), stepper.steps
 
     def batches(epoch: int, first: int = 0) -> Iterator[Batch]:
         made = training_batches if objective.sees_images else imageless_batches
@@ -237,34 +225,36 @@ def fit(
     with folder.log(history, machine.quiet, writes=rank == 0) as log:
         while training.part is not None or (len(history) < plan.epochs and not plan.ended(history)):
             part, epoch = _enter_epoch(training, objective, plan), len(history) + 1
-            place = Place(folder.path, plan.rate_key, epoch, part.rate, steps, machine.bfloat16)
+            place = Place(folder.path, plan.rate_key, epoch, part.rate, steps, machine.dtype != torch.float32)
             with (
                 log.progress(f"{folder.name} {epoch}/{plan.epochs}", steps, part.steps) as progress,
                 told_where(place, part),
             ):
                 with finish_first() if world > 1 else nullcontext():  # processes end after the same step
-                    rest = batches(epoch - 1, part.steps)
-                    means = train_one_epoch(
-                        trained, rest, optimizer, schedule, machine, progress, part, keeper.after_step
-                    )
+                    rest = batches(epoch - 1, part.steps * stepper.accumulate)
+                    means = train_one_epoch(trained, rest, stepper, machine, progress, part, keeper.after_step)
                 seconds = part.elapsed
-                distributed.share_buffers(objective.model)
-                measures = distributed.from_first(objective.measure())  # so that all decide the same
-                refuse_infinite(measures, objective, optimizer)
+                history.append(_end_epoch(training, objective, plan, part, means))
                 whole = part.elapsed
-            history.append({"epoch": epoch, "learning_rate": part.rate, **means, **measures})
             training.part = None
-            if epoch > plan.epochs - (plan.candidates or plan.epochs):
-                training.best = _better(training.best, history[-1], objective.model)
             with finish_first():
                 keeper.write()
                 if rank == 0:
-                    speed = steps * min(plan.batch_size, len(data.train)) / seconds
-                    log.epoch(history[-1], plan.epochs, EpochUsage(speed, whole, peak.bytes(), peak.of))
+                    log.epoch(history[-1], plan.epochs, EpochUsage(images / seconds, whole, peak.bytes(), peak.of))
             distributed.barrier()
+    if len(history) < plan.epochs and rank == 0 and not machine.quiet:
+        print(f"{folder.name} ended after {len(history)} of {plan.epochs} epochs: no improvement", flush=True)
+    if stepper.average is not None:
+        stepper.average.keep()
     if training.best is not None:
         objective.model.load_state_dict(training.best["model"])
     return history
+
+
+def _stepper(objective: Objective, count: int, plan: Plan, machine: Machine) -> Stepper:
+    """What a plan makes steps with, on `count` training images."""
+    groups, batches = objective.parameter_groups(plan.optimizer.lr), steps_per_epoch(count, plan.batch_size)
+    return make_stepper(objective, groups, plan.optimizer, plan.epochs, batches, machine)
 
 
 def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
@@ -273,13 +263,29 @@ def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
     if part is None:
         seed_epoch(plan.seed, number)
         objective.begin_epoch()
-        training.part = part = Part(rate=training.optimizer.param_groups[0]["lr"])
+        training.part = part = Part(rate=training.stepper.rate)
     elif part.generators is None:
         seed_epoch(plan.seed, number, part.steps)
     else:
         set_generators(part.generators, training.device)
     objective.train()
     return part
+
+
+def _end_epoch(
+    training: Training, objective: Objective, plan: Plan, part: Part, means: Measures
+) -> dict[str, float]:
+    """Measure what an epoch reached, and keep it where it is the best so far; gives all that is known of it."""
+    epoch = len(training.history) + 1
+    distributed.share_buffers(objective.model)
+    with training.stepper.averaged():
+        distributed.share_buffers(objective.model)
+        measures = distributed.from_first(objective.measure())  # so that all decide the same
+        known = {"epoch": epoch, "learning_rate": part.rate, **means, **measures}
+        if epoch > plan.epochs - (plan.candidates or plan.epochs):
+            training.best = _better(training.best, known, objective.model)
+    refuse_infinite(measures, objective, training.stepper)
+    return known
 
 
 def _better(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dataset.images import Batch, ImageTensors
 from dataset.loader import view_cutter
 from dataset.prepare import TrainingData
+from dataset.transfer import to_device
 from models.machine import Machine
 from models.taps import head_inputs
 from training import distributed
@@ -48,8 +49,7 @@ class ViewCache:
             if len(self.views) == self.keep:
                 del self.views[next(iter(self.views))]
             self.views[batch.view] = self._view(batch.view)
-        rows = self.views[batch.view][batch.indices.cpu()]
-        return rows.to(batch.indices.device, non_blocking=True)
+        return to_device(self.views[batch.view][batch.rows], batch.indices.device)
 
     def _view(self, view: int) -> Tensor:  # (N, D), computed by all processes together
         cut = view_cutter(self.data, view, self.for_teacher)
@@ -65,8 +65,7 @@ class FrozenFeatures:
     Args:
         model: the network, in evaluation mode; only its classifier may change from now on.
         data: to train and to measure on.
-        keep: views that are kept in memory.
-        training: where training features come from if they are known already.
+        training: where training features come from, such as a `ViewCache`.
     """
 
     def __init__(
@@ -74,12 +73,11 @@ class FrozenFeatures:
         model: nn.Module,
         data: TrainingData,
         machine: Machine,
-        keep: int,
-        training: Callable[[Batch], Tensor] | None = None,
+        training: Callable[[Batch], Tensor],
     ) -> None:
         self.data, self.machine = data, machine
         self.extract: Callable[[Tensor], Tensor] = partial(head_inputs, model, machine=machine)
-        self.training = training or ViewCache(self.extract, data, keep)
+        self.training = training
         self.measured: dict[str, Tensor] = {}  # split -> (N, D)
 
     def __call__(self, batch: Batch) -> Tensor:  # (B, D)

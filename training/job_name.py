@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from configs.networks import Teacher
 from configs.schema import Config
-from configs.stages import METHODS
+from configs.stages import CRD, KD, METHODS, Baselines
 
+PHASES = ("teacher", "crd", "kd", "baselines", "all")
+NEXT = {"teacher": "--phase crd", "crd": "--phase kd", "kd": "--phase baselines"}
+Settings = Teacher | CRD | KD | Baselines
 STAGES: tuple[Literal["stage1", "stage2"], ...] = ("stage1", "stage2")
 
 
@@ -36,6 +40,11 @@ class JobName:
     def title(self) -> str:
         """As a person reads it."""
         return self.label if self.seed is None else f"{self.label} seed {self.seed}"
+
+    @property
+    def section(self) -> str:
+        """Key of the config's section that has its settings."""
+        return {"stage1": "crd", "stage2": "kd", "baseline": "baselines"}.get(self.kind, "teacher")
 
 
 TEACHER = JobName("teacher")
@@ -75,6 +84,12 @@ def config_of(config: Config, job: JobName) -> Config:
     if job.kind == "baseline":
         return config.baseline(job.of)
     return config.variant(job.of) if job.kind in STAGES and job.of else config
+
+
+def settings_of(config: Config, job: JobName) -> Settings:
+    """The section that says how a job is trained, as its variant changes it."""
+    settings: Settings = getattr(config_of(config, job), job.section)
+    return settings
 
 
 def starts_from(config: Config, job: JobName) -> list[JobName]:

@@ -6,6 +6,7 @@ With frozen features (`train: head`) they are computed once a view, and an epoch
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,16 +19,19 @@ from models.heads import classifier
 from models.machine import Machine
 from models.parts import Part, part_of
 from models.structure import reads_features
+from models.taps import head_inputs
 from training import distributed
-from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of
 from training.experiment import Experiment
 from training.features import FrozenFeatures
+from training.given import FINISHED, Given
 from training.job_name import baseline
+from training.prepared import Prepared
 from training.projector import Projection
-from training.teacher import ensure_teacher
+from training.stopping import ends_by_validation, how_it_ended
 from training.teacher_head import TeacherSide, teacher_side, views_kept
 from training.teacher_outputs import TeacherOutputs
-from training.weights import of_batch, weights_by_errors
+from training.weights import of_batch
 
 
 class Distillation(Objective):
@@ -104,7 +108,7 @@ class Distillation(Objective):
         return self.features.evaluate(classifier(self.model)[1])
 
 
-def starting_network(experiment: Experiment, seed: int) -> nn.Module:
+def starting_network(experiment: Experiment, seed: int, given: Given = FINISHED) -> nn.Module:
     """The network whose classifier stage 2 trains, in evaluation mode.
 
     Stage 1's student comes with the classifier that it started from, any other with a new one.
@@ -112,13 +116,13 @@ def starting_network(experiment: Experiment, seed: int) -> nn.Module:
     config = experiment.config
     match config.kd.features:
         case "stage1":
-            return experiment.trained(config.student, experiment.stage1(seed))
+            return given.trained(experiment, config.student, experiment.stage1(seed))
         case "random":
             model = experiment.new_student(seed).eval()
         case "teacher":
-            model = ensure_teacher(experiment)
+            model = given.teacher(experiment)
         case method:
-            model = experiment.trained(config.student, experiment.folder.job(baseline(seed, method)))
+            model = given.trained(experiment, config.student, experiment.folder.job(baseline(seed, method)))
     seed_everything(seed, 2)
     classifier(model)[1].reset_parameters()
     return model
@@ -126,16 +130,25 @@ def starting_network(experiment: Experiment, seed: int) -> nn.Module:
 
 def train_stage2(experiment: Experiment, seed: int) -> None:
     """Run stage 2 for one seed: by default from stage 1's student, on the training images."""
-    config, machine = experiment.config, experiment.machine
-    settings, folder = config.kd, experiment.stage2(seed)
+    machine, folder = experiment.machine, experiment.stage2(seed)
+    prepared = prepare_stage2(experiment, seed)
+    history, model = prepared.fit(machine, folder), prepared.objective.model
+    measures = evaluate_splits(model, prepared.data, machine)
+    if distributed.rank() == 0:
+        folder.finish(model, {**how_it_ended(history, prepared.plan), **measures})
+    distributed.barrier()
+
+
+def prepare_stage2(experiment: Experiment, seed: int, given: Given = FINISHED) -> Prepared:
+    """What stage 2 minimises for one seed, on which images, and for how long."""
+    config, settings = experiment.config, experiment.config.kd
     if settings.images == "balanced":
         experiment = replace(experiment, data=experiment.data.on_balanced())
-    data = experiment.data
-    model = starting_network(experiment, seed)
-    teacher = teacher_side(experiment, seed)
-    weights = weights_by_errors(experiment, settings, seed)
+    model = starting_network(experiment, seed, given)
+    teacher = teacher_side(experiment, seed, given)
+    weights = given.weights(experiment, settings, seed)
     seed_everything(seed, 2)
-    objective = _objective(experiment, model, teacher, weights)
+    objective = _objective(experiment, model, teacher, weights, given)
     plan = Plan(
         settings.epochs,
         settings.batch_size,
@@ -145,16 +158,13 @@ def train_stage2(experiment: Experiment, seed: int) -> None:
         views=config.teacher.views,
         rate_key=experiment.key("kd.optimizer.lr"),
         checkpoint_minutes=config.checkpoint_minutes,
+        ended=ends_by_validation(settings),
     )
-    history = fit(objective, data, plan, machine, folder)
-    measures = evaluate_splits(model, data, machine)
-    if distributed.rank() == 0:
-        folder.finish(model, {"epochs": len(history), **measures})
-    distributed.barrier()
+    return Prepared(objective, experiment.data, plan)
 
 
 def _objective(
-    experiment: Experiment, model: nn.Module, teacher: TeacherSide | None, weights: Tensor | None
+    experiment: Experiment, model: nn.Module, teacher: TeacherSide | None, weights: Tensor | None, given: Given
 ) -> Objective:
     config, data, machine = experiment.config, experiment.data, experiment.machine
     settings = config.kd
@@ -164,7 +174,9 @@ def _objective(
         return Distillation(model, outputs, part, settings, data, machine, weights=weights)
     own = settings.features == "teacher" and config.shortcut.pairs == "same"  # the teacher's, of the same images
     known = teacher.features if teacher is not None and own else None
-    features = FrozenFeatures(model, data, machine, views_kept(config), known)
+    extract = partial(head_inputs, model, machine=machine)
+    training = known or given.features(extract, data, views_kept(config))
+    features = FrozenFeatures(model, data, machine, training)
     if teacher is not None and settings.head == "teacher":
         return Projection(model, features, teacher.features, teacher.linear_head, machine, weights)
     return Distillation(model, outputs, part, settings, data, machine, features, weights)

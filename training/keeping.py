@@ -63,7 +63,7 @@ class Keeper:
         due = self._ask(part.steps)
         if due.checkpoint:
             look()
-            refuse_infinite({}, self.training.objective, self.training.optimizer)
+            refuse_infinite({}, self.training.objective, self.training.stepper)
             self.write()
             part.kept = part.steps
             distributed.barrier()  # a process that ends has the others ended
@@ -74,7 +74,7 @@ class Keeper:
         if distributed.world_size() == 1:
             return self._own(asked())
         self.since += 1
-        if self.since < self.wait and step < self.training.steps:
+        if self.since < self.wait and step < self.training.stepper.steps:
             return Due(False, 0)
         device = self.training.device
         number, wait = distributed.largest([asked(), self._steps_to_wait()], device)

@@ -58,7 +58,7 @@ def check_batch(experiment: Experiment, model: nn.Module, key: str, batch: int) 
         batch: images a step.
     """
     size, machine = experiment.config.data.image_size, experiment.machine
-    one, has = activations(model, size) * (2 if machine.bfloat16 else FLOAT), memory_of(machine)
+    one, has = activations(model, size) * machine.dtype.itemsize, memory_of(machine)
     see_that_it_fits(f"data.image_size={size}", "the activations of one image", one, has)
     mine = -(-min(batch, len(experiment.data.train)) // distributed.world_size())
     see_that_it_fits(f"{key}={batch}", f"the activations of {mine:,} images", one * mine, has)

@@ -12,6 +12,7 @@ from configs.reading import to_yaml
 from configs.schema import Config
 from configs.stages import CRD, KD
 from dataset.loader import steps_per_epoch
+from dataset.prepare import TrainingData
 from errors import UserError, warn
 from models.parts import share_of, untrained_by_both
 from models.structure import reads_features
@@ -19,17 +20,17 @@ from models.taps import TappedModel, check_order, default_deep_tap, default_taps
 from models.zoo import count_parameters
 from training import distributed
 from training.baselines import train_baseline
+from training.board import write_board
 from training.crd import train_stage1
 from training.experiment import Experiment
 from training.job_folder import JobFolder
-from training.job_name import TEACHER, JobName, baseline, config_of, needs, stage1_of, stage2
+from training.job_name import TEACHER, JobName, Settings, baseline, config_of, needs, stage1_of, stage2
 from training.kd import train_stage2
+from training.lengths import check_lengths
 from training.memory import check_alignment, check_batch, check_views
 from training.run_folder import RunFolder
+from training.stepping import steps_of
 from training.teacher import check_teacher, check_training, is_given, train_teacher
-
-PHASES = ("teacher", "crd", "kd", "baselines", "all")
-NEXT = {"teacher": "--phase crd", "crd": "--phase kd", "kd": "--phase baselines"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,13 @@ class Job:
     folder: JobFolder
     train: Callable[[Experiment], None]
     epochs: int
-    batch_size: int
+    settings: Settings
     balanced: bool = False  # trains on the balanced images
+
+    def batches(self, data: TrainingData) -> int:
+        """Of an epoch."""
+        images = data.balanced if self.balanced and data.balanced else data.train
+        return steps_per_epoch(len(images), self.settings.batch_size)
 
 
 def jobs_of(phase: str, config: Config, folder: RunFolder) -> list[Job]:
@@ -49,7 +55,7 @@ def jobs_of(phase: str, config: Config, folder: RunFolder) -> list[Job]:
     teacher = config.teacher
     jobs = []
     if phase in ("teacher", "all"):
-        jobs.append(Job(TEACHER, folder.teacher, train_teacher, teacher.epochs, teacher.batch_size))
+        jobs.append(Job(TEACHER, folder.teacher, train_teacher, teacher.epochs, teacher))
     for seed in config.seeds:
         students = {
             name: job for name, job in _students(config, folder, seed).items() if phase in _PHASES_OF[name.kind]
@@ -71,7 +77,7 @@ def _students(config: Config, folder: RunFolder, seed: int) -> dict[JobName, Job
     for method in config.end_to_end:
         name, train = baseline(seed, method), partial(train_baseline, name=method, seed=seed)
         own = config.baseline(method)
-        jobs[name] = Job(name, folder.job(name), train, own.baseline_epochs, own.baselines.batch_size)
+        jobs[name] = Job(name, folder.job(name), train, own.baseline_epochs, own.baselines)
     return jobs
 
 
@@ -83,7 +89,7 @@ def _stage(
     def run(experiment: Experiment) -> None:
         train(experiment.of_variant(variant), seed)
 
-    return Job(name, folder.job(name), run, settings.epochs, settings.batch_size, balanced)
+    return Job(name, folder.job(name), run, settings.epochs, settings, balanced)
 
 
 def _in_order(config: Config, names: list[JobName]) -> list[JobName]:
@@ -164,16 +170,17 @@ def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, 
     """Raise `UserError` where a job needs more of memory or disk than there is."""
     config = experiment.config
     for job in jobs:
-        own, key = config_of(config, job.name), f"{_SECTION_OF[job.name.kind]}.batch_size"
-        if job.batch_size > len(experiment.data.train) and not job.balanced:
+        own, key, size = config_of(config, job.name), f"{job.name.section}.batch_size", job.settings.batch_size
+        check_lengths(job.name.section, job.settings, job.epochs, job.batches(experiment.data))
+        if size > len(experiment.data.train) and not job.balanced:
             count = len(experiment.data.train)
-            raise UserError(f"{key}={job.batch_size}: there are {count} training images, use at most {count}")
+            raise UserError(f"{key}={size}: there are {count} training images, use at most {count}")
         if job.name.kind != "stage2" or own.kd.train != "head":
             model = teacher if job.name == TEACHER else student
-            _check_statistics(model, key, job.batch_size, config.data.image_size)
-            check_batch(experiment, model, key, job.batch_size)
+            _check_statistics(model, key, size, config.data.image_size)
+            check_batch(experiment, model, key, size)
         if job.name.kind == "stage1" or (job.name.kind == "baseline" and "crd" in config.method_of(job.name.of)):
-            check_alignment(experiment, own.crd, (student, teacher), job.batch_size)
+            check_alignment(experiment, own.crd, (student, teacher), size)
     if any(job.name != TEACHER for job in jobs):
         check_views(experiment, teacher)
 
@@ -195,9 +202,6 @@ def _check_statistics(model: TappedModel, key: str, batch_size: int, image_size:
         raise UserError(
             f"{key}={batch_size}: batch statistics need more than one value a channel, use {enough} or more"
         )
-
-
-_SECTION_OF = {"teacher": "teacher", "stage1": "crd", "stage2": "kd", "baseline": "baselines"}
 
 
 def _check_trained(experiment: Experiment) -> None:
@@ -251,8 +255,14 @@ def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
                 job.folder.drop_checkpoints()
             say(f"{job.name.title}: finished before, kept")
         elif not given:
-            job.train(experiment)
+            train_job(job, experiment)
             say(f"{job.name.title}: done, {_reached(job.folder)}, files in {job.folder.path}")
+
+
+def train_job(job: Job, experiment: Experiment) -> None:
+    """Train one network and tell TensorBoard what became of it."""
+    job.train(experiment)
+    write_board(experiment, job.name, job.folder)
 
 
 def _reached(folder: JobFolder) -> str:
@@ -279,15 +289,13 @@ def describe(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName]
         lines.append(f"{title}: {network.arch}, {count_parameters(model):,} parameters")
     sizes = [len(data.train), len(data.val) if data.val else 0, len(data.test)]
     lines.append("images: {:,} train, {:,} val, {:,} test".format(*sizes) + f", {data.num_classes} classes")
-    precision = "bfloat16" if experiment.machine.bfloat16 else "float32"
-    lines.append(f"machine: {experiment.machine.device}, {precision}")
+    lines.append(f"machine: {experiment.machine.device}, {experiment.machine.precision}")
     for job in jobs:
-        images = data.balanced if job.balanced and data.balanced else data.train
-        steps = steps_per_epoch(len(images), job.batch_size)
+        steps = steps_of(job.batches(data), job.settings.optimizer.accumulate)
         kept = job.folder.finished and job.name not in removed
-        state = "finished" if kept else f"{job.epochs} epochs x {steps} steps"
+        most = "at most " if job.settings.until == "plateau" else ""
+        state = "finished" if kept else f"{most}{job.epochs} epochs x {steps} steps"
         if job.name == TEACHER and is_given(experiment) and not kept:
             state = "given by the config, not trained"
         lines.append(f"{job.name.title}: {state} -> {job.folder.path}")
-    lines += [f"--fresh removes {experiment.folder.job(name).path}" for name in removed]
-    return "\n".join([*lines, "dry run: nothing was trained, no run folder was written"])
+    return "\n".join([*lines, *(f"--fresh removes {experiment.folder.job(name).path}" for name in removed)])

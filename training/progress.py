@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from errors import warn
 from training import distributed
 from training.history import checked_best, checked_history
-from training.rates import rescale_rates
+from training.stepping import Stepper
 
 Generators = dict[str, Tensor]  # states of torch's global generators, by "cpu" and "cuda"
 
@@ -102,9 +100,7 @@ class Training:
     """What is trained and how far it has come."""
 
     objective: nn.Module
-    optimizer: Optimizer
-    schedule: LRScheduler
-    steps: int  # an epoch
+    stepper: Stepper
     device: torch.device
     history: list[dict[str, float]] = field(default_factory=list)  # measures of the epochs that are done
     best: dict[str, Any] | None = None  # epoch by validation accuracy, with its weights
@@ -114,8 +110,7 @@ class Training:
         """All that is needed to go on, as tensors and plain values; within an epoch all processes have to ask."""
         return {
             "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            **self.stepper.state(),
             "history": list(self.history),
             "best": self.best,
             "part": None if self.part is None else self.part.state(self.device),
@@ -127,13 +122,11 @@ class Training:
         Raises:
             KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError: it does not fit.
         """
-        wanted: Sequence[float] = [group["initial_lr"] for group in self.optimizer.param_groups]
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        rescale_rates(self.optimizer, self.schedule, wanted)
+        self.stepper.load(state)
         self.history, self.best = checked_history(state["history"]), checked_best(state["best"])
         part = state.get("part")  # earlier versions wrote none
         self.part = None if part is None else part_from(part, self.device)
-        if self.part is not None and not 0 < self.part.steps <= self.steps:
-            raise ValueError(f"step {self.part.steps} of {self.steps}")
+        steps = self.stepper.steps
+        if self.part is not None and not 0 < self.part.steps <= steps:
+            raise ValueError(f"step {self.part.steps} of {steps}")

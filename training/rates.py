@@ -38,8 +38,8 @@ def rescale_rates(optimizer: Optimizer, schedule: LRScheduler, wanted: Sequence[
 
 def only_rates_of(old: Config, new: Config, finished: Sequence[JobName], present: Sequence[JobName]) -> bool:
     """Whether two configs differ in learning rates alone, and in none that a finished job was trained with."""
-    first, second = (_leaves(config.model_dump(mode="json", exclude={*FREE})) for config in (old, new))
-    changed = {key for key in {*first, *second} if first.get(key) != second.get(key)}
+    first, second = (_leaves(config.model_dump(mode="json")) for config in (old, new))
+    changed = {key for key in {*first, *second} - {*FREE} if first.get(key) != second.get(key)}
     if not all(key.endswith(KEYS) for key in changed):
         return False
     same_sources = all(needs(old, job) == needs(new, job) for job in present)

@@ -18,8 +18,10 @@ from models.machine import Machine
 from models.published import published
 from models.zoo import STEMMED
 from training import distributed
-from training.engine import Measures, Objective, Plan, Term, evaluate_splits, fit, seed_everything, top1_of
+from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of
 from training.experiment import Experiment
+from training.prepared import Prepared
+from training.stopping import ends_by_validation, how_it_ended
 from training.weights import of_batch
 
 
@@ -54,9 +56,17 @@ class CrossEntropy(Objective):
 
 def train_teacher(experiment: Experiment) -> None:
     """Train the teacher of the config on images under its own cues (from given weights where it names some)."""
-    settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data.for_teacher()
-    seed_everything(settings.seed)
+    machine = experiment.machine
+    seed_everything(experiment.config.teacher.seed)
     model = machine.place(_untrained(experiment))
+    prepared = prepare_teacher(experiment, model)
+    history = prepared.fit(machine, experiment.folder.teacher)
+    _finish(experiment, model, {"source": "trained", **how_it_ended(history, prepared.plan)})
+
+
+def prepare_teacher(experiment: Experiment, model: nn.Module) -> Prepared:
+    """What the teacher's training minimises, on which images, and for how long. `model` is on the device."""
+    settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data.for_teacher()
     objective = CrossEntropy(model, data, machine, smoothing=settings.label_smoothing).to(machine.device)
     plan = Plan(
         settings.epochs,
@@ -65,9 +75,9 @@ def train_teacher(experiment: Experiment) -> None:
         settings.seed,
         rate_key="teacher.optimizer.lr",
         checkpoint_minutes=experiment.config.checkpoint_minutes,
+        ended=ends_by_validation(settings),
     )
-    history = fit(objective, data, plan, machine, experiment.folder.teacher)
-    _finish(experiment, model, {"source": "trained", "epochs": len(history)})
+    return Prepared(objective, data, plan)
 
 
 def _untrained(experiment: Experiment) -> nn.Module:

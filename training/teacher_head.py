@@ -15,10 +15,9 @@ from dataset.loader import view_batches
 from models.heads import Head, as_linear, classifier
 from models.taps import Outputs, TappedModel, head_inputs
 from training.experiment import Experiment
-from training.features import ViewCache
+from training.given import FINISHED, Given
 from training.job_name import stage2
-from training.teacher import ensure_teacher
-from training.teacher_outputs import TeacherOutputs, run, teacher_outputs
+from training.teacher_outputs import TeacherOutputs, run
 
 PROBE = 16  # images on which the last tap is compared with what the classifier reads
 TOLERANCE = 0.01  # of their norm; bfloat16 rounds by 0.004
@@ -50,7 +49,7 @@ class WithHead:
         return Outputs(self.head(taps[-1]).float(), taps)
 
 
-def teacher_side(experiment: Experiment, seed: int) -> TeacherSide | None:
+def teacher_side(experiment: Experiment, seed: int, given: Given = FINISHED) -> TeacherSide | None:
     """The teacher of one seed's stage 2, with another variant's classifier if the config says so.
 
     None where neither loss nor features ask for a teacher.
@@ -59,21 +58,20 @@ def teacher_side(experiment: Experiment, seed: int) -> TeacherSide | None:
     settings = config.kd
     if settings.alpha == 0 and "teacher" not in (settings.head, settings.features):
         return None
-    network = ensure_teacher(experiment)
+    network = given.teacher(experiment)
     tapped, head = experiment.tapped(network, config.teacher), classifier(network)[1]
     in_tap = _reads_last_tap(network, tapped, experiment)
     if settings.teacher_head is not None:
         job = experiment.folder.job(stage2(seed, settings.teacher_head))
-        retrained = experiment.trained(config.teacher, job).requires_grad_(False)
+        retrained = given.trained(experiment, config.teacher, job).requires_grad_(False)
         head = classifier(retrained)[1]
         if not in_tap:  # the same features once more, for logits of the other classifier
             tapped = experiment.tapped(retrained, config.teacher)
-    outputs = teacher_outputs(experiment, tapped, sees_images=settings.train != "head")
+    outputs = given.outputs(experiment, tapped, sees_images=settings.train != "head")
     if not in_tap:
         extract = partial(head_inputs, network, machine=machine)
-        return TeacherSide(
-            outputs, ViewCache(extract, experiment.data, views_kept(config), for_teacher=True), head
-        )
+        features = given.features(extract, experiment.data, views_kept(config), for_teacher=True)
+        return TeacherSide(outputs, features, head)
     relabelled = outputs if settings.teacher_head is None else WithHead(outputs, head)
     return TeacherSide(relabelled, lambda batch: outputs(batch).taps[-1], head)
 

@@ -26,9 +26,11 @@ from tqdm import tqdm
 from dataset.images import Batch
 from dataset.loader import view_batches
 from dataset.prepare import TrainingData
+from dataset.transfer import to_device
 from errors import UserError, warn
 from files import in_one_line, locked, remove_lock_left_behind, write_text
 from models.checkpoint import file_hash, weights_hash
+from models.compiling import compile_blocks
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training import distributed
@@ -54,6 +56,8 @@ class LiveTeacher:
     def __init__(self, teacher: TappedModel, machine: Machine) -> None:
         self.teacher = teacher.eval()
         self.machine = machine
+        if machine.compile:
+            compile_blocks(teacher.model, teacher.taps)
 
     def __call__(self, batch: Batch) -> Outputs:
         return run(self.teacher, batch.for_teacher, self.machine)
@@ -69,8 +73,8 @@ class CachedTeacher:
         self.device = device
 
     def __call__(self, batch: Batch) -> Outputs:
-        rows = self.views[batch.view][batch.indices.cpu()].to(self.device, non_blocking=True).float()
-        return _outputs(rows, self.widths)
+        rows = to_device(self.views[batch.view][batch.rows], self.device)
+        return _outputs(rows.float(), self.widths)
 
 
 class ViewedTeacher:
@@ -137,6 +141,17 @@ def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: b
     return CachedTeacher(folder, widths, views, machine.device)
 
 
+def missing_views(experiment: Experiment) -> int:
+    """How many views the cache of the run's teacher lacks, all where it is not trained yet. Fills none."""
+    views, folder = experiment.config.teacher.views, experiment.folder.teacher
+    if not folder.finished:
+        return views
+    network = experiment.trained(experiment.config.teacher, folder)
+    key = _key(experiment, experiment.tapped(network, experiment.config.teacher))
+    cache = experiment.config.data.cache_dir / f"teacher-{key}"
+    return sum(not (cache / f"view{view}.npy").exists() for view in range(views))
+
+
 def _key(experiment: Experiment, teacher: TappedModel) -> str:
     data, settings = experiment.data, experiment.config.data
     parts: dict[str, object] = {
@@ -147,6 +162,8 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
         "normalisation": [data.mean.tolist(), data.std.tolist()],
         "bfloat16": experiment.machine.bfloat16,
     }
+    if experiment.machine.float16:  # named apart, so that caches of before are found again
+        parts["float16"] = True
     parts |= experiment.made_with(experiment.config.teacher)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,25 +1,21 @@
 """What a training took as it was run: seconds, images per second, and the most memory that it held.
 
-Nothing of it follows from config and seed, so it stands in timing.jsonl alone and is part of no identity.
-Energy is not among it: nothing here reads a meter.
+Nothing of it follows from config and seed, so it stands in timing.jsonl alone and is part of no identity. Energy
+is not among it: nothing here reads a meter.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import resource
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-RESETS_PEAK = "5"  # what Linux takes in clear_refs for "the peak is what is resident now"
-UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one of getrusage's
+from models.peak import forget_peak, gpu_peak, process_peak
 
 MemoryOf = Literal["device", "process", "process and what it ran before"]
 
@@ -63,25 +59,12 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self.of: MemoryOf = "device"
-        else:
-            self.of = "process" if _begin_anew() else "process and what it ran before"
+        forgotten = forget_peak(device)
+        of_process: MemoryOf = "process" if forgotten else "process and what it ran before"
+        self.of: MemoryOf = "device" if device.type == "cuda" else of_process
 
     def bytes(self) -> int:
-        if self.of == "device":
-            return int(torch.cuda.max_memory_allocated(self.device))
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
-
-
-def _begin_anew() -> bool:
-    """Have the peak of this process count from now on; whether that took."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text(RESETS_PEAK, encoding="ascii")
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= before
-    return False
+        return gpu_peak(self.device) if self.of == "device" else process_peak()
 
 
 def read_usage(timing: Path, epochs: int) -> Usage:
@@ -113,11 +96,11 @@ def _weakest(kinds: set[Any]) -> MemoryOf | None:
 
 
 def _column(lines: list[dict[str, Any]], name: str) -> list[float] | None:
-    values: list[Any] = [line.get(name) for line in lines]
-    return [float(value) for value in values] if all(map(_is_number, values)) else None
+    values = [line[name] for line in lines if _is_number(line.get(name))]
+    return [float(value) for value in values] if len(values) == len(lines) else None
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 

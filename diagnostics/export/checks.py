@@ -18,7 +18,7 @@ from errors import MachineError
 from models.export import REQUIREMENTS, FromPixels, Runner
 
 TOLERANCE = 1e-3  # of logits, as a part of the largest one: rounding of float32 stays far below it
-PIXEL_TOLERANCE = 1  # of 255: the decoder rounds twice as it resizes, a graph once
+PIXEL_TOLERANCE = 1  # of 255: Pillow's weights are in fixed point, a graph's in float32
 
 
 @dataclass(frozen=True)

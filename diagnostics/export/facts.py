@@ -14,6 +14,10 @@ from models.zoo import count_parameters
 from training.environment import environment
 from training.experiment import Experiment
 
+RESIZED = {
+    "squash": "bilinear with antialiasing to a square, the aspect ratio is not kept",
+    "crop": "bilinear with antialiasing, short side to image_size, then the centre",
+}
 FORMAT = 1  # raise it when a key changes its meaning
 
 
@@ -57,7 +61,7 @@ def preprocessing_facts(preprocessing: Preprocessing) -> dict[str, Any]:
         "dtype": "uint8",
         "channels": "red, green, blue",
         "image_size": preprocessing.image_size,
-        "resize": "bilinear with antialiasing to a square, the aspect ratio is not kept",
+        "resize": RESIZED[preprocessing.resize],
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "in_graph": ["resize", "divide by 255", "subtract mean", "divide by std"],

@@ -49,9 +49,8 @@ def refuse_export(folder: Path, quantize: bool) -> None:
 def preprocessing_of(experiment: Experiment, network: Network) -> Preprocessing:
     """What a network's images go through: the one place where an export learns of size and normalisation."""
     data = experiment.data
-    if data.settings.resize == "crop":
-        raise UserError("--export: graphs resize by data.resize: squash alone, these images were cropped")
-    return Preprocessing(data.test.side, tuple(data.mean.tolist()), tuple(data.std.tolist()))
+    mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
+    return Preprocessing(data.test.side, mean, std, data.settings.resize)
 
 
 def export_subject(
@@ -84,7 +83,7 @@ class _Packer:
     def of(experiment: Experiment, subject: Subject, teacher: Subject | None) -> _Packer:
         network, data = network_of(experiment, subject), experiment.data
         built = subject.build().float()
-        machine = replace(experiment.machine, bfloat16=False)
+        machine = replace(experiment.machine, bfloat16=False, float16=False)
         top1 = top1_of(predict(built, data.test, machine), data.test.labels).item()
         model = FromPixels(export.for_deployment(built), preprocessing_of(experiment, network)).eval()
         facts = facts_of(experiment, subject, network, teacher, model, top1)

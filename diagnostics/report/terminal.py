@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from diagnostics.results import ModelAccuracy
 from diagnostics.runs import RunsCompared
 from diagnostics.statistics import PairedStatistics
 from diagnostics.tables import comparison as tables_comparison
-from diagnostics.tables.table import Cell, Column, Table, percent, to_text
+from diagnostics.tables import runs as tables_runs
+from diagnostics.tables.table import to_text
 
 
 @dataclass(frozen=True)
@@ -28,31 +29,14 @@ def counts_text(statistics: PairedStatistics) -> str:
     return "\n".join([head, to_text(tables_comparison.tests(rows)), to_text(tables_comparison.errors(rows))])
 
 
-def runs_text(comparison: RunsCompared) -> str:
-    """All models of several runs, and the tests across them, as text."""
+def runs_text(compared: RunsCompared, folder: Path) -> str:
+    """The paper's table of several runs, all their models, and the tests across them, as text."""
+    tables = tables_runs.all_tables(compared)
     parts = [
-        to_text(_models(comparison)),
-        to_text(tables_comparison.pairs(comparison.pairs)),
-        to_text(tables_comparison.seed_comparisons(comparison.seeds)),
-        *([row.sentence for row in comparison.seeds] or [row.sentence for row in comparison.pairs]),
-        *comparison.notes,
+        *(to_text(table) for table in tables.values()),
+        *([row.sentence for row in compared.seeds] or [row.sentence for row in compared.pairs]),
+        *compared.notes,
+        *(f"missing: {line}" for line in compared.missing),
+        f"files: {folder}/report.html, report.json, tables/, figures/",
     ]
     return "\n".join(parts)
-
-
-def _models(comparison: RunsCompared) -> Table:
-    columns = [
-        Column("run", "run"),
-        Column("model", "model"),
-        Column("arch", "architecture"),
-        Column("top1", "top-1, %", percent(2), interval=True),
-    ]
-    rows = [
-        [Cell(row.run), Cell(row.accuracy.name), Cell(row.accuracy.arch), _top1(row.accuracy)]
-        for row in comparison.models
-    ]
-    return Table("runs", "All models of all runs, 95 % Wilson intervals.", columns, rows, "No model classifies.")
-
-
-def _top1(accuracy: ModelAccuracy) -> Cell:
-    return Cell(accuracy.top1, accuracy.low, accuracy.high)

@@ -6,7 +6,7 @@ Letters: n test images, J shows an image, C classes, K cues, D features, S side 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -185,13 +185,13 @@ class _Shows:
         draws = torch.rand(len(self.labels), generator=generator(STREAM, seed, 5))
         self.probed = (draws >= 1 / data.cue_count).long()  # its own, or the first other: uniform over all K
 
-    def images(self, column: int | None) -> Tensor:
-        """(n, 3, S, S) uint8 test images under the cues of a column, without one for None."""
-        indices = torch.arange(len(self.labels))
-        pixels = self.data.test.raw(indices)
-        if column is None or not self.planted:
-            return pixels
-        return stamp(self.data.shortcut.cue, pixels, self.cues[:, column], indices)
+    def images(self, column: int | None) -> Iterator[Tensor]:
+        """The test images, uint8 (B, 3, S, S) at a time, under the cues of a column, without one for None."""
+        for indices in torch.arange(len(self.labels)).split(BATCH):
+            pixels = self.data.test.raw(indices)
+            if column is not None and self.planted:
+                pixels = stamp(self.data.shortcut.cue, pixels, self.cues[indices, column], indices)
+            yield pixels
 
 
 class _Answers:
@@ -206,8 +206,7 @@ class _Answers:
         test, rest = shows.data.test, range(shows.cues.shape[1])
 
         def features(column: int | None) -> Tensor:
-            pixels = shows.images(column).split(BATCH)
-            return torch.cat([self.read(normalise(p, test.mean, test.std)) for p in pixels])
+            return torch.cat([self.read(normalise(p, test.mean, test.std)) for p in shows.images(column)])
 
         self.columns = [features(column) for column in rest]  # J times (n, D)
         self.clean = None if shows.own else features(None)  # (n, D)

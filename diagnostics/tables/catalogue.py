@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diagnostics.confusion import MOST_CONFUSED
 from diagnostics.results import Report
+from diagnostics.tables import claims as tables_claims
 from diagnostics.tables import comparison as tables_comparison
 from diagnostics.tables import features as tables_features
 from diagnostics.tables import looks as tables_looks
@@ -38,6 +39,10 @@ def all_tables(report: Report) -> dict[str, Table]:
         tables_predictions.calibration(report.calibration),
         tables_predictions.robustness(report.robustness),
         tables_predictions.cost(report.cost),
+        tables_claims.ensembles(report.claims.ensembles),
+        tables_claims.generalisation(report.claims.generalisation),
+        tables_claims.variances(report.claims.variances),
+        tables_claims.stability(report.claims.stability),
     ]
     return {table.name: table for table in tables}
 

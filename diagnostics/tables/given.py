@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diagnostics.budget import Training
+from diagnostics.evenness import batches_of
 from diagnostics.results import Given
 from diagnostics.seeds import typographic
 from diagnostics.tables.table import MODEL, Cell, Column, Table, Value, grouped, together
@@ -24,7 +25,7 @@ def given(result: Given | None) -> Table:
         Column("passes", "forward-backward passes", grouped),
         Column("teacher_passes", "teacher's forward passes", grouped),
         Column("parameters", "parameters trained", together()),
-        Column("batch_size", "batch size", together()),
+        Column("batch_size", "batch size"),
         Column("optimizer", "optimizer", lambda value: typographic(str(value))),
         Column("reported", "epoch reported"),
     ]
@@ -44,13 +45,13 @@ def _row(name: str, trainings: Sequence[Training] | None) -> list[Cell]:
     last = trainings[-1]
     return [
         Cell(name),
-        Cell(_parts([training.epochs for training in trainings])),
-        Cell(sum(training.steps for training in trainings)),
+        Cell(_parts([training.epochs for training in trainings]), note=_of_epochs(trainings)),
+        Cell(sum(training.updates for training in trainings)),
         Cell(sum(training.seen for training in trainings)),
         Cell(sum(training.passes for training in trainings), note=_of_passes(trainings)),
         Cell(_teacher_passes(trainings), note=CACHED if any(training.cached for training in trainings) else ""),
         Cell(_parts([training.parameters for training in trainings])),
-        Cell(_parts(list(dict.fromkeys(training.batch_size for training in trainings)))),
+        Cell(_parts(list(dict.fromkeys(batches_of(training) for training in trainings)))),
         Cell("; ".join(dict.fromkeys(training.optimizer for training in trainings))),
         Cell(last.reported),
     ]
@@ -60,6 +61,11 @@ def _teacher_passes(trainings: Sequence[Training]) -> int:
     """What is cached counts once for all trainings on the same images."""
     cached = {training.balanced: training.teacher_passes for training in trainings if training.cached}
     return sum(training.teacher_passes for training in trainings if not training.cached) + sum(cached.values())
+
+
+def _of_epochs(trainings: Sequence[Training]) -> str:
+    ended = [f"{training.epochs} of {training.planned}" for training in trainings if training.ended_early]
+    return f"Ended by plateau: {' and '.join(ended)} epochs." if ended else ""
 
 
 def _of_passes(trainings: Sequence[Training]) -> str:
@@ -77,6 +83,6 @@ def _of_passes(trainings: Sequence[Training]) -> str:
     return " ".join(notes)
 
 
-def _parts(numbers: Sequence[int]) -> Value:
+def _parts(numbers: Sequence[int | str]) -> Value:
     """One number, or "14 + 10" for two trainings."""
     return numbers[0] if len(numbers) == 1 else " + ".join(map(str, numbers))

@@ -28,6 +28,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    show: Callable[[Value], str] | None = None  # in place of its column's, where rows are measures
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,10 @@ class Column:
         """What readers see of a cell."""
         if cell.value is None:
             return MISSING
+        show = cell.show or self.show
         if not self.interval or cell.low is None or cell.high is None:
-            return self.show(cell.value)
-        return f"{self.show(cell.value)} [{self.show(cell.low)}, {self.show(cell.high)}]"
+            return show(cell.value)
+        return f"{show(cell.value)} [{show(cell.low)}, {show(cell.high)}]"
 
 
 @dataclass(frozen=True)

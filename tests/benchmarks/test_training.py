@@ -44,12 +44,16 @@ def small(monkeypatch):
     monkeypatch.setattr(teacher_cache, "REPEATS", 1)
     monkeypatch.setattr(input_pipeline, "PUBLISHED_BATCHES", 2)
     monkeypatch.setattr(input_pipeline, "BATCH", 10)
+    monkeypatch.setattr(input_pipeline, "AUGMENTED", 20)
+    monkeypatch.setattr(input_pipeline, "TURNS", 1)
     monkeypatch.setattr(input_pipeline, "copy_rate", lambda: 1e9)
     monkeypatch.setattr(reference, "WORKERS", 0)  # in this process
     for module in (epoch, teacher_cache, stage2):
         monkeypatch.setattr(module, "matrix_rate", lambda dtype: 1e9)
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12's, of torch's workers
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more than this machine's cores
 @pytest.mark.parametrize(
     ("module", "case"),
     [(module, case) for module in (epoch, input_pipeline, teacher_cache) for case in module.CASES],

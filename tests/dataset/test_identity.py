@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from dataset.identity import DataIdentity, differences, identify
+from dataset.identity import DataIdentity, differences, identify, part_identity
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4), dtype=np.uint8)
 LABELS = np.arange(9) % 3
@@ -16,7 +16,7 @@ LABELS = np.arange(9) % 3
 def identity(
     classes: str = "abc", pixels: np.ndarray = PIXELS, labels: np.ndarray = LABELS, train: int = 6
 ) -> DataIdentity:
-    parts = [(pixels[s], labels[s]) for s in (slice(0, train), slice(train, train), slice(6, 9))]
+    parts = [part_identity(pixels[s], labels[s]) for s in (slice(0, train), slice(train, train), slice(6, 9))]
     return identify(list(classes), parts[0], parts[1], parts[2])
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.images import Data, Shortcut
+from dataset import stored_pixels
 from dataset.augment import apply_view, draw_view, normalise
 from dataset.decoded_cache import Images
 from dataset.loader import steps_per_epoch, training_batches, view_batches
@@ -109,9 +110,10 @@ def test_measuring_batches_are_all_images_in_order_without_augmentation() -> Non
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(7))
 
 
-def test_statistics_equal_numpys() -> None:
+def test_statistics_equal_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_pixels, "PIECE", 7 * 3 * 6 * 6)  # seven images
     pixels = some(50, 0).pixels // np.array([1, 2, 3], dtype=np.uint8)[:, None, None]
-    mean, std = channel_statistics(pixels, chunk=7)
+    mean, std = channel_statistics(pixels)
     expected = (pixels / 255).transpose(1, 0, 2, 3).reshape(3, -1)
     assert mean.numpy() == pytest.approx(expected.mean(axis=1), rel=1e-6)
     assert std.numpy() == pytest.approx(expected.std(axis=1), rel=1e-6)

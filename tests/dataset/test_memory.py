@@ -33,3 +33,17 @@ def test_images_are_compared_before_they_are_decoded(monkeypatch):
     load_source(Data(image_size=64))
     with pytest.raises(UserError, match="data.image_size=65: 1,797 decoded images take about 0.0 GB"):
         load_source(Data(image_size=65))
+
+
+def test_what_is_free_is_the_least_that_is_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "SYSTEM", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "memory.max")
+    assert memory.free_memory() is None
+    (tmp_path / "meminfo").write_text("MemTotal:       24 kB\nMemAvailable:       20 kB\n")
+    assert memory.free_memory() == 20 * 1024
+    (tmp_path / "memory.max").write_text("10000\n")
+    (tmp_path / "memory.current").write_text("7000\n")
+    (tmp_path / "memory.stat").write_text("anon 5000\nfile 1500\n")  # files' 1,500 can be dropped
+    assert memory.free_memory() == 10000 - 7000 + 1500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_memory() == 20 * 1024

@@ -68,6 +68,18 @@ def test_the_epoch_that_is_reported(live, make_experiment) -> None:
     assert trainings(planted, [baseline(0, "kd")])[baseline(0, "kd")][0].reported == "last"
 
 
+def test_ends_averages_and_steps_of_several_batches(make_experiment) -> None:
+    section = "until: plateau, optimizer: {accumulate: 3, ema: 0.9}"
+    settings = f"baselines={{epochs: 9, {section}}}", f"kd={{{section}}}"
+    experiment = make_experiment("data.val_fraction=0.25", *settings)
+    name = baseline(0, "kd")
+    finish(experiment, {name: 4, stage1(0): 2, stage2(0): 1})
+    (kd,), (_, second) = trainings(experiment, [name, stage2(0)]).values()
+    assert (kd.epochs, kd.planned, kd.reported) == (4, 9, "best of the last 4 by validation")
+    assert (kd.steps, kd.updates, kd.seen) == (4 * 3, 4, 4 * 48)  # of 3 batches each, which is all there are
+    assert kd.optimizer == "sgd 0.05 cosine, average 0.9" and second.ended_early == 1
+
+
 def test_frozen_features_and_a_cached_teacher(make_experiment) -> None:
     variants = (
         "{head: {kd: {train: head}}, ce: {kd: {train: head, alpha: 0, images: balanced}}, "

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from dataset.decoded_cache import Images
 from dataset.images import ImageTensors
+from diagnostics import recording_file
 from diagnostics.differing import (
     BOTH_WRONG,
     ONLY_A,
@@ -17,6 +20,8 @@ from diagnostics.differing import (
     positions_to_show,
     show,
 )
+from diagnostics.recording import Recording
+from tests.diagnostics.report.test_folder import pictured, recordings, usual
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 NAMES = np.array([f"test/{number}.png" for number in range(6)])
@@ -66,3 +71,29 @@ def test_large_images_are_made_smaller_and_small_ones_kept():
     assert np.array_equal(show(small, [1]).pixels, small.pixels[1:].numpy()) and show(small, [1]).indices == [1]
     assert show(tensors(2 * SHOWN_SIDE), [0, 1]).pixels.shape == (2, 3, SHOWN_SIDE, SHOWN_SIDE)
     assert show(small, []).pixels.shape == (0, 3, 8, 8)
+
+
+def test_a_recording_keeps_names_and_images_and_refuses_what_is_none(tmp_path):
+    path = tmp_path / "predictions.npz"
+
+    def again(found: Recording) -> Recording:
+        with open(path, "wb") as file:
+            recording_file.write(found, file)
+        return recording_file.read(path)
+
+    whole = pictured(recordings(usual()))
+    read = again(whole)
+    assert read.names.tolist() == whole.names.tolist()
+    assert np.array_equal(read.shown.indices, whole.shown.indices)
+    assert np.array_equal(read.shown.pixels, whole.shown.pixels)
+    assert again(recordings(usual())).names is None
+    for wrong in (
+        replace(whole, names=whole.names[1:]),
+        replace(whole, names=np.zeros(len(whole.labels))),
+        replace(whole, shown=replace(whole.shown, pixels=whole.shown.pixels.astype(float))),
+        replace(whole, shown=replace(whole.shown, pixels=whole.shown.pixels[1:])),
+        replace(whole, shown=replace(whole.shown, indices=whole.shown.indices + len(whole.labels))),
+        replace(whole, shown=replace(whole.shown, pixels=whole.shown.pixels.repeat(SHOWN_SIDE, axis=2))),
+    ):
+        with pytest.raises(ValueError, match="names|shown"):
+            again(wrong)

@@ -67,6 +67,35 @@ def test_a_stage_1_that_ended_early_left_the_baselines_more_epochs() -> None:
     assert lines[3].startswith("Even between") and "epochs" not in lines[3] and "batch size (32)" in lines[3]
 
 
+def test_every_training_that_ended_early_is_named() -> None:
+    short = replace(training("kd", 20, **KL), planned=24)
+    second = replace(SECOND, epochs=6, planned=10)
+    other = [replace(training("stage1_v", 3), planned=14), replace(training("stage2_v", 9, **KL), planned=10)]
+    twin = replace(training("baseline_twin", 23), planned=24)
+    lines = sentences({**MODELS, "kd": [short], "two_stage": [ALIGNED, second], "v": other, "twin": [twin]})
+    assert lines[:5] == [
+        "kd ended by plateau after 20 of 24 epochs.",
+        "Stage 2 ended by plateau after 6 of 10 epochs.",
+        "Stage 1 of v ended by plateau after 3 of 14 epochs.",
+        "Stage 2 of v ended by plateau after 9 of 10 epochs.",
+        "twin ended by plateau after 23 of 24 epochs.",
+    ]
+    assert lines[5] == "Not even in epochs: scratch 24, kd and two_stage 20, twin 23."
+
+
+def test_steps_of_several_batches_are_told() -> None:
+    several = replace(ALIGNED, accumulate=4)
+    assert several.updates == 14 * 8 and several.seen == ALIGNED.seen  # 31 batches an epoch
+    lines = sentences({**MODELS, "two_stage": [several, SECOND]})
+    assert "Not even in batch size: scratch and kd 32, two_stage 4 x 32 + 32." in lines
+    ended = replace(SECOND, epochs=8, planned=10)
+    table = given(Given({**MODELS, "two_stage": [several, ended]}, []))
+    row = next(row for row in table.rows if row[0].value == "two_stage")
+    cells = dict(zip([column.key for column in table.columns], row, strict=True))
+    assert (cells["batch_size"].value, cells["steps"].value) == ("4 x 32 + 32", 14 * 8 + 8 * 38)
+    assert cells["epochs"].note == "Ended by plateau: 8 of 10 epochs."
+
+
 def test_other_batches_and_another_kl_term() -> None:
     other = training("kd", 24, batch_size=64, alpha=0.5, temperature=4.0)
     lines = sentences({**MODELS, "kd": [other]})

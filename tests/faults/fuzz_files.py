@@ -15,9 +15,10 @@ from PIL import Image
 import files
 import training.teacher_outputs as teacher_outputs_module
 from dataset.decode import decode_files
-from dataset.decoded_cache import Images, read_cache, write_cache
+from dataset.decoded_cache import read_cache, write_cache
 from diagnostics.report.page import facts
 from files import locked
+from tests.dataset.test_decoded_cache import undecoded
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, altered, changed, same
 from tests.faults.small_place import Place
@@ -80,8 +81,7 @@ def _image(folder: Path, given: tuple[str, list[Change]]) -> Result:
 
 def _cache(folder: Path) -> Path:
     pixels = np.arange(7 * 3 * 4 * 4, dtype=np.uint8).reshape(7, 3, 4, 4)
-    train, test = (Images(part, np.arange(len(part)) % 2) for part in (pixels[:4], pixels[4:]))
-    write_cache(folder, train, test, ["ash", "birch"])
+    write_cache(folder, undecoded(pixels, 4, ("ash", "birch")))
     return folder
 
 

@@ -18,6 +18,7 @@ from tests.faults.mutations import CHANGES, VALUES, Change, changed
 from tests.faults.small_place import Place
 from training.job_folder import JobFolder
 from training.progress import Part, Training
+from training.stepping import Stepper
 
 DTYPES = [
     *(torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8, torch.bool),
@@ -170,7 +171,8 @@ def _restore(path: Path, given: tuple[str, Any]) -> Result:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-    training = Training(model, optimizer, schedule, 5, torch.device("cpu"), [{"epoch": 1, "loss": 0.5}])
+    stepper = Stepper(optimizer, schedule, batches=5)
+    training = Training(model, stepper, torch.device("cpu"), [{"epoch": 1, "loss": 0.5}])
     training.part = Part(0.1, steps=2, sums={"loss": torch.ones((), dtype=torch.float64)})
     folder, state = JobFolder(path), training.state()
     path.mkdir(exist_ok=True)

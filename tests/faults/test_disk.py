@@ -19,11 +19,12 @@ import torch
 
 import files
 import training.teacher_outputs as teacher_outputs_module
-from dataset.decoded_cache import Images, read_cache, write_cache
+from dataset.decoded_cache import read_cache, write_cache
 from errors import MachineError, UserError
 from models.checkpoint import load, save
 from study import run as study
 from tests.conftest import ROOT
+from tests.dataset.test_decoded_cache import undecoded
 from tests.study.small_study import SHORT
 from training.run_lock import writing_in
 from training.teacher_outputs import teacher_outputs
@@ -56,12 +57,12 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_decoded_images_that_do_not_fit_leave_nothing(tmp_path, size):
-    images = Images(np.zeros((40, 3, 10, 10), dtype=np.uint8), np.zeros(40, dtype=np.int64))
+    images = undecoded(np.zeros((80, 3, 10, 10), dtype=np.uint8), 40)
     with (
         full_beyond(size),
         pytest.raises(MachineError, match=r"a.* cannot be written \(0\.0.* MB needed"),
     ):
-        write_cache(tmp_path / "cache" / "a", images, images, ["a"])
+        write_cache(tmp_path / "cache" / "a", images)
     assert list((tmp_path / "cache").iterdir()) == [] and read_cache(tmp_path / "cache" / "a") is None
 
 

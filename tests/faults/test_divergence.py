@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ExponentialLR
 
 from configs.networks import Optimizer
 from configs.reading import load_config
@@ -20,9 +21,10 @@ from training.job_name import TEACHER, stage1, stage2
 from training.optimizers import make_schedule
 from training.progress import Part
 from training.rates import only_rates_of, rescale_rates
+from training.stepping import Stepper
 from training.teacher import CrossEntropy
 
-PLACE = Place(Path("runs/tiny/seed0/stage1"), "crd.optimizer.lr", 3, 0.2, steps=80, bfloat16=False)
+PLACE = Place(Path("runs/tiny/seed0/stage1"), "crd.optimizer.lr", 3, 0.2, steps=80, low_precision=False)
 
 
 def steps(*rows):
@@ -47,7 +49,7 @@ def test_the_first_bad_step_and_its_term_are_named_with_the_rate_of_that_step():
     ("place", "step", "advice"),
     [
         (PLACE, 1, "a smaller one"),
-        (Place(*list(vars(PLACE).values())[:-1], bfloat16=True), 1, "precision=float32"),
+        (Place(*list(vars(PLACE).values())[:-1], low_precision=True), 1, "precision=float32"),
         (Place(PLACE.job, PLACE.rate_key, 1, 0.2, 80, False), 1, "no step was made yet"),
         (Place(PLACE.job, PLACE.rate_key, 1, 0.2, 80, False), 2, "a smaller one"),
     ],
@@ -55,17 +57,18 @@ def test_the_first_bad_step_and_its_term_are_named_with_the_rate_of_that_step():
 def test_advice_fits_the_cause(place, step, advice):
     with pytest.raises(UserError, match=advice) as caught, told_where(place, Part(rate=0.2)):
         raise DivergedError("ce became nan", step, 0.1)
-    assert ("float32" in str(caught.value)) == place.bfloat16
+    assert ("float32" in str(caught.value)) == place.low_precision
 
 
 def test_weights_statistics_measures_and_momenta_that_are_not_finite_are_found():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    stepper = Stepper(optimizer, ExponentialLR(optimizer, 0.9))
     model(torch.randn(4, 2)).sum().backward()
     optimizer.step()
-    refuse_infinite({"top1": 0.5}, model, optimizer)
+    refuse_infinite({"top1": 0.5}, model, stepper)
     with pytest.raises(DivergedError, match="test_loss became nan"):
-        refuse_infinite({"test_loss": float("nan")}, model, optimizer)
+        refuse_infinite({"test_loss": float("nan")}, model, stepper)
     momentum = next(iter(optimizer.state.values()))["momentum_buffer"]
     for tensor, name in (
         (model[0].weight, "0.weight"),
@@ -76,7 +79,7 @@ def test_weights_statistics_measures_and_momenta_that_are_not_finite_are_found()
         with torch.no_grad():
             tensor.view(-1)[0] = torch.inf
             with pytest.raises(DivergedError, match=name):
-                refuse_infinite({}, model, optimizer)
+                refuse_infinite({}, model, stepper)
             tensor.copy_(kept)
 
 

@@ -105,11 +105,13 @@ def test_a_second_signal_ends_at_once():
 
 
 @pytest.mark.parametrize("name", ["main.py", "main_eval.py"])
-def test_a_signal_while_modules_are_imported_is_no_traceback(name):
-    # the module that is imported after the first lines sends it
+@pytest.mark.parametrize("module", ["argparse", "numpy"])
+def test_a_signal_while_modules_are_imported_is_no_traceback(name, module):
+    # a module that is imported after the first lines sends it, or one that comes after the arguments were read
+    words = [name, "--phase", "all"] if name == "main.py" else [name]
     code = (
-        "import types, runpy; loader = type('L', (), {'find_spec': lambda self, name, *rest: "
-        "os.kill(os.getpid(), signal.SIGINT) if name == 'argparse' else None}); "
+        f"import runpy; sys.argv = {words}; loader = type('L', (), dict(find_spec=lambda self, name, *rest: "
+        f"os.kill(os.getpid(), signal.SIGINT) if name == {module!r} else None)); "
         f"sys.meta_path.insert(0, loader()); runpy.run_path({str(ROOT / name)!r}, run_name='__main__')"
     )
     done = in_process(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -220,6 +221,23 @@ def test_windows_equal_gathered_products(monkeypatch, room: int, B: int, N: int,
         windows.negatives.copy_(slopes)
         expected = (slopes[kept].view(B, K, 1) * entries).sum(dim=1)
         torch.testing.assert_close(windows.pull(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+def test_float16_autocast_loses_no_slope_of_a_negative(objective: str) -> None:
+    """One of K negatives pulls with about 1 / (B K), less than float16 can hold: there all is as in float32."""
+    torch.manual_seed(0)
+    loss = make(objective=objective)
+    _, _, indices = features(0)
+    draw, start = loss.sampler.draw(indices), torch.randn(len(indices), loss.teacher_bank.features.shape[1])
+    found = []
+    for lower in (False, True):
+        anchors = start.clone().requires_grad_()
+        with torch.autocast("cpu", torch.float16, enabled=lower):
+            value = loss.teacher_bank.loss(anchors, draw, partial(loss._direction, log_z=loss.log_z[0]))
+        value.backward()
+        found.append((value.detach(), anchors.grad))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("objective", ["nce", "infonce"])

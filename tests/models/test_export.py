@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from models.export import (
     write_safetensors,
     write_weights,
 )
+from models.resizing import Resize
 from models.resnet import CifarResNet
 
 SIDE = 8
@@ -74,8 +76,12 @@ def test_weights_are_a_plain_state_dict(model: FromPixels, tmp_path: Path) -> No
     assert torch.equal(run(pictures(2, 9, 7)), model(pictures(2, 9, 7)))
 
 
+@pytest.mark.parametrize("resize", ["squash", "crop"])
 @torch.no_grad()
-def test_a_program_takes_any_batch_and_size_and_keeps_its_metadata(model: FromPixels, tmp_path: Path) -> None:
+def test_a_program_takes_any_batch_and_size_and_keeps_its_metadata(
+    model: FromPixels, tmp_path: Path, resize: Resize
+) -> None:
+    model.preprocessing = replace(PREPROCESSING, resize=resize)
     write_program(model, tmp_path / PROGRAM, METADATA)
     run = load_program(tmp_path / PROGRAM)
     for pixels in (pictures(1, SIDE, SIDE), pictures(5, 31, 12), pictures(1, 1, 50)):
@@ -85,16 +91,20 @@ def test_a_program_takes_any_batch_and_size_and_keeps_its_metadata(model: FromPi
     assert json.loads(extra["metadata.json"]) == METADATA
 
 
+@pytest.mark.parametrize("resize", ["squash", "crop"])
 @torch.no_grad()
-def test_onnx_takes_any_batch_and_size_and_keeps_its_metadata(model: FromPixels, tmp_path: Path) -> None:
+def test_onnx_takes_any_batch_and_size_and_keeps_its_metadata(
+    model: FromPixels, tmp_path: Path, resize: Resize
+) -> None:
     for name in NEEDED_FOR_ONNX:
         pytest.importorskip(name, reason=f"ONNX needs {name} (requirements-export.txt)")
     import onnxruntime
 
     path = tmp_path / "model.onnx"
+    model.preprocessing = replace(PREPROCESSING, resize=resize)
     write_onnx(model, path, METADATA)
     run = load_onnx(path)
-    for pixels in (pictures(1, SIDE, SIDE), pictures(5, 31, 12)):
+    for pixels in (pictures(1, SIDE, SIDE), pictures(5, 31, 12), pictures(1, 1, 50)):
         torch.testing.assert_close(run(pixels), model(pixels), rtol=1e-4, atol=1e-5)
     kept = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
     assert kept["arch"] == "resnet8" and json.loads(kept["classes"]) == METADATA["classes"]

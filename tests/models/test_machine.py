@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from errors import UserError, warn
+from errors import UserError, note, warn
 from models import machine as machine_module
 from models.machine import Machine, choose_device, multiplies_bfloat16, open_machine
 from models.zoo import build_model
@@ -24,7 +24,7 @@ def test_auto_is_what_the_hardware_multiplies_and_a_name_is_taken_at_its_word(mo
     monkeypatch.setattr(machine_module, "multiplies_bfloat16", lambda device: native)
     warn.cache_clear()
     assert open_machine("auto", CPU).bfloat16 is native
-    assert not open_machine("float32", CPU).bfloat16
+    assert open_machine("float32", CPU).dtype == open_machine("auto", CPU).dtype or native
     assert capsys.readouterr().err == ""
     assert open_machine("bfloat16", CPU).bfloat16 and open_machine("bfloat16", CPU).bfloat16
     assert capsys.readouterr().err.count("precision=bfloat16 is not native") == (0 if native else 1)
@@ -44,9 +44,30 @@ def test_instructions_count_only_up_to_the_limit_that_torch_was_given(monkeypatc
     assert multiplies_bfloat16(CPU) is native
 
 
-@pytest.mark.parametrize(("bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_networks_run_in_the_chosen_precision(bfloat16, dtype):
-    machine = Machine(CPU, bfloat16)
+def test_float16_is_for_those_who_ask_and_told_where_it_is_slow(monkeypatch, capsys):
+    monkeypatch.setattr(machine_module, "multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
+    warn.cache_clear()
+    note.cache_clear()
+    asked = open_machine("float16", CPU)
+    assert asked.float16 and asked.dtype == torch.float16 and asked.precision == "float16"
+    assert "precision=float16 is not native to this processor" in capsys.readouterr().err
+    old = open_machine("auto", torch.device("cuda"))  # of a capability below 8.0
+    assert old.dtype == torch.float32
+    assert "precision=auto is float32 on this GPU" in capsys.readouterr().err
+    open_machine("float16", torch.device("cuda"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("machine", "dtype"),
+    [
+        (Machine(CPU, bfloat16=True), torch.bfloat16),
+        (Machine(CPU, bfloat16=False), torch.float32),
+        (Machine(CPU, bfloat16=False, float16=True), torch.float16),
+    ],
+)
+def test_networks_run_in_the_chosen_precision(machine, dtype):
     model = machine.place(build_model("resnet8", 3))
     with machine.autocast():
         assert model(torch.zeros(2, 3, 8, 8)).dtype == dtype

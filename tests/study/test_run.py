@@ -183,6 +183,8 @@ def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path
     shutil.copytree(whole_study[0], tmp_path / "s")
     done = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.margin=0.5"))
     assert done.returncode == 2 and "other values of study.hypotheses" in done.stderr
+    planned = call(call_main, tmp_path, "--dry-run", settings=(*STUDY, "study.hypotheses.H1.margin=0.5"))
+    assert (planned.returncode, planned.stderr) == (2, done.stderr)
     (tmp_path / "s" / "config.yaml").unlink()
     assert "holds files but no config.yaml" in call(call_main, tmp_path).stderr
     with pytest.raises(UserError, match="is no study"):

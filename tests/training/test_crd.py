@@ -8,16 +8,20 @@ import pytest
 import torch
 
 from CKA import linear_cka
+from configs.networks import Optimizer
+from configs.stages import CRD
 from dataset.loader import training_batches
 from errors import UserError
 from models.checkpoint import load
 from models.heads import classifier
 from training.alignment import HierarchicalLoss, build_losses
-from training.crd import Alignment, HeldOut, plateaued, train_stage1
-from training.engine import seed_everything, train_step
+from training.crd import Alignment, HeldOut, mean_cosine, train_stage1
+from training.engine import seed_everything
 from training.job_folder import JobFolder
 from training.job_name import stage1
 from training.phases import check
+from training.stepping import make_stepper, train_step
+from training.stopping import ends_by
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher
 
@@ -96,8 +100,9 @@ def test_no_gradient_reaches_classifier_or_teacher(make_experiment):
     held_out = HeldOut(experiment.data.test, teacher, experiment.machine, seed=0)
     objective = Alignment(model, tapped, crd, LiveTeacher(teacher, experiment.machine), held_out)
     images = experiment.data.train
-    optimizer = torch.optim.SGD(objective.parameter_groups(0.1), lr=0.1)
-    train_step(objective, next(images.batches(16)), optimizer, experiment.machine)
+    machine, groups = experiment.machine, objective.parameter_groups(0.1)
+    stepper = make_stepper(objective, groups, Optimizer(lr=0.1), 1, 1, machine)
+    train_step(objective, [next(images.batches(16))], stepper, machine)
     head = classifier(model)[1]
     assert not head.weight.requires_grad and head.weight.grad is None and head.bias.grad is None
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -171,7 +176,8 @@ def cosines(*values):
     ],
 )
 def test_a_plateau_is_too_small_a_rise_within_the_patience(history, expected):
-    assert plateaued(history, patience=2, min_delta=0.01) is expected
+    settings = CRD(until="plateau", patience=2, min_delta=0.01)
+    assert ends_by(settings, mean_cosine)(history) is expected
 
 
 def test_a_plateau_ends_stage1_and_is_said(with_teacher, capsys):
@@ -181,7 +187,7 @@ def test_a_plateau_ends_stage1_and_is_said(with_teacher, capsys):
     train_stage1(experiment, seed=0)
     result = experiment.folder.job(stage1(0)).result()
     assert (result["epochs"], result["ended_by"]) == (2, "plateau")
-    assert "stage 1 ended after 2 of 7 epochs" in capsys.readouterr().out
+    assert "stage1 ended after 2 of 7 epochs: no improvement" in capsys.readouterr().out
 
 
 NAMED = ("student.arch=vgg11", "data.image_size=32", "student.taps=[features.10, features.20]")

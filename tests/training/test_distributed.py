@@ -105,7 +105,10 @@ class Stage1(Aligned):
         return self.losses(*self.features(batch.images), batch.indices, weights)
 
 
-def run(form, out, name=None, dropout=0.0, **settings):
+SEVERAL = Optimizer(lr=0.1, accumulate=2, ema=0.5, clip_norm=0.1)  # steps of two batches and of one
+
+
+def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), **settings):
     torch.manual_seed(distributed.rank() if form == "aligned" else 0)  # they start apart: the first counts
     source = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
@@ -119,7 +122,7 @@ def run(form, out, name=None, dropout=0.0, **settings):
     arguments = network, data, machine
     objective = Aligned(*arguments) if form == "aligned" else Stage1(form, *arguments)
     ended = lambda history: bool(history) and history[-1]["own"] == 1
-    plan = Plan(5, 8, Optimizer(lr=0.1), seed=0, ended=ended, **settings)
+    plan = Plan(5, 8, optimizer, seed=0, ended=ended, **settings)
     folder = JobFolder(Path(out) / (name or form))
     history = fit(objective, data, plan, machine, folder)
     state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}
@@ -153,6 +156,7 @@ def stop(form, out, name):  # the second process alone is asked to end, in some 
 with distributed.process_group(torch.device("cpu")):
     for form in FORMS:
         run(form, sys.argv[1])
+    run("nce", sys.argv[1], "several", optimizer=SEVERAL)
     if distributed.world_size() > 1:  # with a mask to draw too
         run("relax", sys.argv[1], "whole", dropout=0.2)
         stop("relax", sys.argv[1], "stopped")
@@ -190,7 +194,7 @@ def trained(tmp_path_factory):
     return Trained(one, two)
 
 
-@pytest.mark.parametrize("form", ["aligned", "nce", "relax", "shared", "batch", "regression"])
+@pytest.mark.parametrize("form", ["aligned", "nce", "relax", "shared", "batch", "regression", "several"])
 def test_two_processes_do_what_one_does_and_agree(trained, form):
     single = torch.load(trained.one / f"{form}0.pt", weights_only=True)
     first, second = (trained.load(f"{form}{rank}.pt") for rank in (0, 1))
@@ -262,7 +266,7 @@ def test_several_processes_say_a_mistake_once(run_main, tmp_path):
 def test_statistics_of_all_processes_need_gpus(monkeypatch):
     config = Config(sync_batch_norm=True)
     assert not main.shares_statistics(config, torch.device("cpu"))  # one process has them anyway
-    monkeypatch.setattr(main, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     assert main.shares_statistics(config, torch.device("cuda"))
     with pytest.raises(UserError, match="sync_batch_norm=true: torch has it for GPUs alone"):
         main.shares_statistics(config, torch.device("cpu"))

@@ -21,10 +21,10 @@ from training.engine import (
     fit,
     predict,
     seed_everything,
-    train_step,
 )
 from training.job_folder import JobFolder
 from training.optimizers import make_schedule
+from training.stepping import make_stepper, train_step
 from training.teacher import CrossEntropy
 
 PLAN = Plan(epochs=3, batch_size=16, optimizer=Optimizer(lr=0.02, nesterov=True, schedule="onecycle"), seed=3)
@@ -241,8 +241,10 @@ class Two(Objective):
 
 def test_a_step_goes_down_the_weighted_sum_of_the_terms(make_experiment):
     objective = Two()
-    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
-    values = train_step(objective, None, optimizer, make_experiment().machine)
+    groups, settings = objective.parameter_groups(0.1), Optimizer(lr=0.1, momentum=0, weight_decay=0)
+    machine = make_experiment().machine
+    stepper = make_stepper(objective, groups, settings, 1, 1, machine)
+    values = train_step(objective, [None], stepper, machine)
     assert {name: value.item() for name, value in values.items()} == {
         "loss": 0.5 * 5 + 3 * 3,
         "square": 5,

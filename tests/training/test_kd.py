@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
-from configs.networks import Network
+from configs.networks import Network, Optimizer
 from configs.stages import KD
 from dataset.loader import imageless_batches, training_batches
 from losses.kd import distillation_terms
@@ -16,13 +17,14 @@ from models.heads import classifier
 from models.machine import Machine
 from models.parts import Part, part_of
 from models.taps import head_inputs
-from training import kd, teacher_head
+from training import given, kd
 from training.crd import train_stage1
-from training.engine import evaluate_splits, train_step
+from training.engine import evaluate_splits
 from training.features import FrozenFeatures, ViewCache
 from training.job_name import stage1, stage2
 from training.kd import Distillation, train_stage2
 from training.optimizers import make_optimizer
+from training.stepping import make_stepper, train_step
 from training.teacher import train_teacher
 from training.teacher_outputs import LiveTeacher, teacher_outputs
 
@@ -99,9 +101,10 @@ def test_the_loss_is_the_distillation_loss(objective, alpha, temperature):
         teacher = distillation.teacher.teacher(batch.images).logits
     kl, ce = distillation_terms(logits, teacher, batch.labels, temperature)
     expected = alpha * kl + (1 - alpha) * ce
-    optimizer = torch.optim.SGD(distillation.model.fc.parameters(), lr=0.1)
+    groups = [{"params": list(distillation.model.fc.parameters()), "lr": 0.1}]
+    stepper = make_stepper(distillation, groups, Optimizer(lr=0.1), 1, 1, experiment.machine)
     distillation.part = Part([], [])  # all batch statistics fixed, as above
-    values = train_step(distillation.train(), batch, optimizer, experiment.machine)
+    values = train_step(distillation.train(), [batch], stepper, experiment.machine)
     torch.testing.assert_close(values["loss"], expected)
     assert values["top1"] == (logits.argmax(1) == batch.labels).double().mean()
 
@@ -122,7 +125,8 @@ def test_the_head_and_the_features_have_rates_of_their_own(objective, train, cou
 
 def frozen(experiment, views=2):
     model = experiment.trained(experiment.config.student, experiment.folder.job(stage1(0)))
-    return model, FrozenFeatures(model, experiment.data, experiment.machine, keep=views)
+    cache = ViewCache(partial(head_inputs, model, machine=experiment.machine), experiment.data, views)
+    return model, FrozenFeatures(model, experiment.data, experiment.machine, cache)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -187,7 +191,7 @@ def test_training_on_cached_features_is_training_on_images(after_stage1, monkeyp
     cached, history = load(folder.model), folder.history()
     folder.clear()
     monkeypatch.setattr(kd, "FrozenFeatures", lambda *_: None)
-    monkeypatch.setattr(teacher_head, "teacher_outputs", lambda *given, sees_images: teacher_outputs(*given))
+    monkeypatch.setattr(given, "teacher_outputs", lambda *parts, sees_images: teacher_outputs(*parts))
     train_stage2(experiment, seed=0)
     plain = load(folder.model)
     assert not torch.equal(plain["fc.weight"], load(experiment.folder.job(stage1(0)).model)["fc.weight"])
@@ -200,7 +204,7 @@ def test_training_on_cached_features_is_training_on_images(after_stage1, monkeyp
 def test_no_images_are_made_in_an_epoch_on_cached_features(after_stage1, monkeypatch):
     experiment = after_stage1("kd.train=head", "kd.alpha=0")
     monkeypatch.setattr("training.engine.training_batches", lambda *_: pytest.fail("made images"))
-    monkeypatch.setattr("training.teacher_head.ensure_teacher", lambda *_: pytest.fail("asked for a teacher"))
+    monkeypatch.setattr("training.given.ensure_teacher", lambda *_: pytest.fail("asked for a teacher"))
     train_stage2(experiment, seed=0)
     assert set(experiment.folder.job(stage2(0)).history()[0]) == {
         *("epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss")

@@ -50,6 +50,14 @@ KINDS = {
         "data.mix=mixup",
         "data.val_fraction=0.25",
     ),
+    "all, several batches a step, averaged": (
+        (*BOTH, "baselines"),
+        "baselines.methods=[crd]",
+        *[
+            f"{key}.optimizer={{accumulate: 3, ema: 0.9, clip_norm: 1, warmup: 0.5}}"
+            for key in ("crd", "kd", "baselines")
+        ],
+    ),
     "kd, erasing": (END_TO_END, "baselines.methods=[kd]", "data.mix=erasing"),
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from copy import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,7 @@ from dataset.decoded_cache import Images
 from dataset.prepare import prepare
 from dataset.shortcut import Cues
 from dataset.sources import Source
+from dataset.stored_pixels import StoredPixels
 from diagnostics.recording import Subject
 from diagnostics.shortcut.measures import measures
 from diagnostics.shortcut.probe import cue_read
@@ -96,6 +99,18 @@ def test_predictions_are_those_of_the_network_on_stamped_images(recorded):
     assert recording.models[1].history == {"kl": [2.0, 1.0]}
     found = measures(recording.shown(1), recording.shown(0))
     assert found.shows == 6 and found.clean == recording.models[1].test_top1
+
+
+def test_images_that_stay_in_files_are_recorded_alike(recorded, tmp_path):
+    data, _, recording = recorded
+    np.save(tmp_path / "test.npy", data.test.pixels.numpy())
+    stored = copy(data.test)
+    stored.pixels = StoredPixels.of(tmp_path / "test.npy")
+    models = [subject("teacher", ByColour(0)), subject("two_stage", ByColour(1))]
+    again = record_cues(models, replace(data, test=stored), CPU, About({}, 3, {}))
+    for name in ("predictions", "clean", "cues", "labels"):
+        assert np.array_equal(getattr(again, name), getattr(recording, name))
+    assert again.models[0].decoding == recording.models[0].decoding
 
 
 def test_networks_that_differ_in_the_classifier_alone_run_once():

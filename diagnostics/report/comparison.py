@@ -1,0 +1,70 @@
+"""From several runs' evaluations to a folder of their own: report.html, report.json, tables and figures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from diagnostics.evaluated import Evaluation
+from diagnostics.figures import runs as runs_figures
+from diagnostics.report.folder import make, write_figures, write_json, write_tables
+from diagnostics.report.page import embedded, template
+from diagnostics.runs import RunsCompared, compare_runs
+from diagnostics.tables.runs import all_tables
+from diagnostics.tables.table import Table, letter
+from errors import UserError
+from files import write_text
+
+FIGURE = "accuracy"
+LONGEST = 100  # characters of a folder's name, beyond which names of runs become a digest
+
+
+def folder_name(runs: Sequence[Evaluation]) -> str:
+    """`compare-A-B` of the runs' names, or a digest of them where these are long."""
+    names = "-".join(run.run for run in runs)
+    return f"compare-{names if len(names) <= LONGEST else hashlib.sha256(names.encode()).hexdigest()[:12]}"
+
+
+def refuse_twice(paths: Sequence[Path]) -> None:
+    """Raise `UserError` where two paths are one folder."""
+    named = [path.resolve() for path in paths]
+    twice = next((path for path in paths if named.count(path.resolve()) > 1), None)
+    if twice is not None:
+        raise UserError(f"--compare: {twice} is named twice, keep one of them")
+
+
+def write_comparison(runs: Sequence[Evaluation], folder: Path) -> RunsCompared:
+    """Compare runs and write all of it to `folder`.
+
+    Raises:
+        ValueError: two runs of one name; nothing is written.
+    """
+    compared = compare_runs(runs)
+    tables = all_tables(compared)
+    write_json(compared, make(folder) / "report.json")
+    write_tables(tables, make(folder / "tables"))
+    drawn = {FIGURE: runs_figures.accuracy(compared.models)}
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    pictures = write_figures(figures, make(folder / "figures"), lambda name: name == FIGURE)
+    links = {run.run: os.path.relpath(run.folder / "eval" / "report.html", folder) for run in runs}
+    write_text(folder / "report.html", page(compared, tables, pictures, links))
+    return compared
+
+
+def page(
+    compared: RunsCompared, tables: Mapping[str, Table], pictures: Mapping[str, bytes], links: Mapping[str, str]
+) -> str:
+    """The comparison as one HTML page that needs nothing but itself; links lead to the runs' own pages."""
+    return template(Path(__file__).with_name("compare.html.j2")).render(
+        compared=compared,
+        answer=[row.sentence for row in compared.seeds] or [row.sentence for row in compared.pairs],
+        links={run: Path(path).as_posix() for run, path in links.items()},
+        tables=tables,
+        leads=tables,
+        pictures={name: embedded(picture) for name, picture in pictures.items()},
+        words={FIGURE: runs_figures.words(compared.models)},
+        missing={FIGURE: "No model classifies."},
+        letter=letter,
+    )

@@ -1,0 +1,44 @@
+"""How steady a training was: what test accuracy did from epoch to epoch in the last half of its epochs.
+
+Letters: E epochs that were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_CHANGES = 2  # from which on changes have a spread
+TOO_SHORT = "Fewer than three epochs in the last half: changes of accuracy have no spread."
+NO_CURVE = "Its test accuracy by epoch is not on record."
+MEASURE = "test_top1"
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Changes of test accuracy, in -1..1, from each epoch of the last half of a training to the next.
+
+    A training that still improves has a mean change above 0; `sd` is the spread about that mean (n - 1), so a
+    steady climb does not count as unsteady.
+    """
+
+    epochs: int  # of the last half
+    mean_change: float | None
+    sd: float | None
+    largest_fall: float | None  # 0 or more
+    notes: dict[str, str]
+
+
+def stability(history: Sequence[Mapping[str, float]]) -> Stability:
+    """Of a history with `test_top1`, one entry an epoch. The last half is the last (E + 1) // 2 epochs."""
+    values = [epoch[MEASURE] for epoch in history if MEASURE in epoch]
+    half = np.array(values[len(values) // 2 :], dtype=np.float64)
+    changes = np.diff(half)
+    if len(changes) < LEAST_CHANGES:
+        why = TOO_SHORT if values else NO_CURVE
+        return Stability(len(half), None, None, None, dict.fromkeys(("mean_change", "sd", "largest_fall"), why))
+    return Stability(
+        len(half), float(changes.mean()), float(changes.std(ddof=1)), float(max(0.0, -changes.min())), {}
+    )

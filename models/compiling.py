@@ -1,0 +1,64 @@
+"""torch.compile for parts of a network that nothing looks into: what is tapped stays as it is.
+
+A part that is compiled runs as one, so a hook within it would not be called, or called with another step's
+closure. So blocks that hold no tap and no classifier are compiled, each on its own; what lies around them is not.
+Parameters keep their names: `nn.Module.compile` changes how a module is called, nothing else, and a copy of it is
+not compiled.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+from errors import UserError, warn
+from models.heads import classifier
+from models.taps import INPUT
+
+COMPILERS = ("c++", "g++", "clang++")  # one of which torch needs on a CPU
+MOST_VERSIONS = (
+    64  # of one block's code: by size of map and batch, in training and evaluation, with gradient or not
+)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise `UserError` where torch has nothing to compile with."""
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise UserError("compile=true needs triton on a GPU: install it, or use compile=false")
+        return
+    named = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ([named] if named else COMPILERS)):
+        raise UserError("compile=true needs a C++ compiler on a CPU: install g++, or use compile=false")
+
+
+def compile_blocks(model: nn.Module, taps: Iterable[str], backend: str = "inductor") -> list[str]:
+    """Compile the blocks of a network that hold neither taps nor the classifier; gives their names.
+
+    Compiling itself happens when a block is run first, and again for other sizes and modes. A network without such
+    a block is left as it is, with a word.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VERSIONS)
+    read = {classifier(model)[0], *(tap.removesuffix(INPUT) for tap in taps)}
+    found = dict(_blocks(model, read))
+    for block in found.values():
+        block.compile(backend=backend)
+    if not found:
+        warn(f"compile: {type(model).__name__} has no blocks without taps, nothing of it is compiled")
+    return list(found)
+
+
+def _blocks(module: nn.Module, read: set[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The largest modules of several layers that hold nothing of what is read."""
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        holds = any(one == path or one.startswith(f"{path}.") for one in read)
+        if holds or isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _blocks(child, read, f"{path}.")
+        elif any(True for _ in child.children()):
+            yield path, child

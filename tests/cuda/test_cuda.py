@@ -1,0 +1,227 @@
+"""On a GPU, where there is one: the same results as on a CPU, again and again, without waiting in a step.
+
+What can be is run on the CPU too, so that a mistake in a test shows on every machine. Serves no module alone, and
+dataset/transfer.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, count, islice
+
+import pytest
+import torch
+from tqdm import tqdm
+
+from configs.reading import DEFAULT_CONFIG
+from dataset.images import Batch
+from dataset.loader import imageless_batches, training_batches
+from dataset.prepare import prepare
+from dataset.sources import load_source
+from dataset.transfer import to_device
+from models.checkpoint import load
+from models.machine import compute_reproducibly
+from tests.cuda.waiting import no_waiting
+from training.engine import train_one_epoch
+from training.experiment import Experiment
+from training.job_name import TEACHER, JobName, baseline, stage1, stage2
+from training.optimizers import make_optimizer, make_schedule
+from training.phases import jobs_of
+from training.prepared import Prepared
+from training.progress import Part
+from training.stand_ins import StandIns, prepare_job
+from training.teacher import CrossEntropy, train_teacher
+
+DEVICES = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="cuda", marks=pytest.mark.cuda)]
+on_each = pytest.mark.parametrize("device", DEVICES)
+
+JOBS: dict[str, tuple[JobName, list[str]]] = {
+    "teacher": (TEACHER, []),
+    "bank, exact": (stage1(0), []),
+    "bank, relax": (stage1(0), ["crd.mode=relax"]),
+    "shared, infonce": (stage1(0), ["crd.negatives=shared", "crd.objective=infonce"]),
+    "in the batch": (stage1(0), ["crd.negatives=batch", "crd.objective=infonce", "crd.mode=instance"]),
+    "by regression": (stage1(0), ["crd.objective=regression"]),
+    "last block, adam": (stage2(0), ["kd.optimizer.clip_norm=1.0"]),
+    "head": (stage2(0), ["kd.train=head"]),
+    "head, cached": (stage2(0), ["kd.train=head", "teacher.views=2"]),
+    "crd_kd, cached": (baseline(0, "crd_kd"), ["teacher.views=2"]),
+    "kd, mixup": (baseline(0, "kd"), ["data.mix=mixup"]),
+    "kd, erasing": (baseline(0, "kd"), ["data.mix=erasing"]),
+    "kd, cues": (baseline(0, "kd"), ["shortcut.cue=patch", "shortcut.pairs=counterfactual"]),
+}
+jobs = pytest.mark.parametrize(("name", "settings"), JOBS.values(), ids=JOBS.keys())
+
+
+@pytest.fixture
+def on(make_experiment, monkeypatch):
+    """`on("cuda", "crd.epochs=3")`: the tiny experiment on a device, with plain float32 products."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+    def make(device: str, *settings: str, **given) -> Experiment:
+        experiment, place = make_experiment(*settings, **given), torch.device(device)
+        config = experiment.config
+        compute_reproducibly(place)
+        data = prepare(load_source(config.data), config.data, place, config.shortcut)
+        return replace(experiment, data=data, machine=replace(experiment.machine, device=place))
+
+    return make
+
+
+def batches_of(prepared: Prepared) -> Iterator[Batch]:
+    plan = prepared.plan
+    made = training_batches if prepared.objective.sees_images else imageless_batches
+    return chain.from_iterable(
+        made(prepared.data, plan.batch_size, plan.seed, epoch, plan.view(0)) for epoch in count()
+    )
+
+
+def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Batch]) -> dict[str, float]:
+    """Train on some batches as an epoch does; gives the mean of every term."""
+    settings, objective = prepared.plan.optimizer, prepared.objective
+    optimizer = make_optimizer(objective.parameter_groups(settings.lr), settings)
+    schedule = make_schedule(optimizer, settings, 1000, 1000)
+    objective.train()
+    return train_one_epoch(
+        objective, batches, optimizer, schedule, experiment.machine, tqdm(disable=True), Part(rate=settings.lr)
+    )
+
+
+@on_each
+@jobs
+def test_no_step_waits_for_the_device(on, device, name, settings):
+    experiment = on(device, *settings)
+    prepared = prepare_job(name, experiment, StandIns(experiment.machine, limit=0.01))
+    train, objective = prepared.data.train, prepared.objective
+    there = [train.labels, train.pixels, *objective.parameters(), *objective.buffers()]
+    watch = no_waiting(experiment.machine.device, there)
+
+    def watched() -> Iterator[Batch]:
+        for number, batch in enumerate(islice(batches_of(prepared), 7)):
+            if number == 2:  # the first prepare what later ones use
+                watch.__enter__()
+            yield batch
+        watch.__exit__(None, None, None)  # the mean of the terms is asked for after the last
+
+    assert all(
+        torch.isfinite(torch.tensor(value)) for value in make_steps(prepared, experiment, watched()).values()
+    )
+
+
+class Asking(CrossEntropy):
+    def forward(self, batch: Batch):
+        terms = super().forward(batch)
+        assert terms["ce"].value.item() > 0
+        return terms
+
+
+@on_each
+def test_a_step_that_waits_is_found(on, device):
+    experiment = on(device)
+    model = experiment.new_student(0)
+    objective = Asking(model, experiment.data, experiment.machine)
+    batch = next(training_batches(experiment.data, 16, 0, 0, 0))
+    objective(batch)
+    waits = pytest.raises((AssertionError, RuntimeError), match="asks for a value|synchroniz")
+    with waits, no_waiting(experiment.machine.device, model.parameters()):
+        objective(batch)
+
+
+@on_each
+@jobs
+def test_losses_are_those_of_a_cpu(on, device, name, settings):
+    found = []
+    for place in ("cpu", device):
+        experiment = on(place, *settings)
+        torch.manual_seed(3)  # networks are drawn on the CPU
+        prepared = prepare_job(name, experiment, StandIns(experiment.machine, limit=0.0))
+        torch.manual_seed(4)
+        found.append(make_steps(prepared, experiment, islice(batches_of(prepared), 4)))
+    assert found[1] == pytest.approx(found[0], rel=2e-3, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        ("cpu", "float32"),
+        pytest.param("cuda", "float32", marks=pytest.mark.cuda),
+        pytest.param("cuda", "bfloat16", marks=pytest.mark.cuda),
+    ],
+)
+def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision):
+    config = ("--config", str(DEFAULT_CONFIG)) if device == "cuda" else ()
+    settings = ("teacher.epochs=2", "crd.epochs=2", "kd.epochs=1", f"precision={precision}", "name=gpu")
+    few = ("baselines.methods=[crd_kd]",)
+    done = call_main(tmp_path, "--phase", "all", "--device", device, "--quiet", *config, "--set", *settings, *few)
+    assert done.returncode == 0, done.stderr
+    for job in ("teacher", "seed0/stage1", "seed0/stage2", "seed0/crd_kd"):
+        result = json.loads((tmp_path / "gpu" / job / "result.json").read_text())
+        weights = load(tmp_path / "gpu" / job / "model.pt")
+        assert result["epochs"] >= 1 and all(value.device.type == "cpu" for value in weights.values())
+
+
+class StoppedError(Exception):
+    """Stands for a kill."""
+
+
+@on_each
+@pytest.mark.parametrize("job", [TEACHER, stage1(0)], ids=["teacher", "stage1"])
+def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, monkeypatch):
+    ends = []
+    for kind in ("whole", "stopped"):
+        experiment = on(device, "teacher.epochs=2", "crd.epochs=2", runs=tmp_path / kind)
+        if job != TEACHER:
+            train_teacher(experiment)
+        (own,) = [one for one in jobs_of("all", experiment.config, experiment.folder) if one.name == job]
+        if kind == "stopped":
+            with monkeypatch.context() as patch, pytest.raises(StoppedError):
+                patch.setattr("training.keeping.Keeper.write", _stops_at_the_second())
+                own.train(experiment)
+        own.train(experiment)
+        ends.append(load(own.folder.model))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def _stops_at_the_second():
+    from training.keeping import Keeper
+
+    write, written = Keeper.write, []
+
+    def once(keeper):
+        if written:
+            raise StoppedError
+        written.append(write(keeper))
+
+    return once
+
+
+@on_each
+def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
+    ends = []
+    for name in ("first", "second"):
+        experiment = on(device, "teacher.epochs=1", runs=tmp_path / name)
+        train_teacher(experiment)
+        ends.append(load(experiment.folder.teacher.model))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert not [one for one in recwarn if "deterministic" in str(one.message)]
+
+
+@on_each
+def test_images_and_banks_lie_on_the_device(on, device):
+    experiment = on(device)
+    prepared = prepare_job(stage1(0), experiment, StandIns(experiment.machine, limit=0.01))
+    tensors = [experiment.data.train.pixels, experiment.data.train.labels, *prepared.objective.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {device}
+    assert prepared.objective.model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    moved = to_device(torch.arange(3), experiment.machine.device)
+    assert moved.device.type == device and moved.tolist() == [0, 1, 2]
+    assert to_device(moved, experiment.machine.device) is moved
+
+
+@pytest.mark.cuda
+def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
+    experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
+    train_teacher(replace(experiment, machine=replace(experiment.machine, compile=True)))
+    assert experiment.folder.teacher.finished

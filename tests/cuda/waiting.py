@@ -1,0 +1,75 @@
+"""Whether a step waits for the device: asked of CUDA itself, or followed on a CPU as far as that goes.
+
+On a CPU nothing waits, so what would be on a GPU is followed from parameters, buffers and pixels on: whatever is
+computed of it would be there too, and a value of it that Python asks for would be waited for. Copies from the CPU
+are not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+ASKS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim", "_unique2"}
+TO_PYTHON = ("cpu", "numpy", "tolist")  # which are no operations on a CPU
+
+
+class Followed(TorchDispatchMode):
+    """Fails where a value is asked for of what would be on a GPU."""
+
+    def __init__(self, there: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.there = WeakIdKeyDictionary()
+        for tensor in there:
+            self.there[tensor] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if any(self.holds(leaf) for leaf in tree_leaves((args, kwargs))):
+            assert name not in ASKS, f"{name} asks for a value"
+            given = func(*args, **(kwargs or {}))
+            for leaf in tree_leaves(given):
+                if isinstance(leaf, Tensor):
+                    self.there[leaf] = True
+            return given
+        return func(*args, **(kwargs or {}))
+
+    def holds(self, leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and leaf in self.there
+
+
+@contextmanager
+def no_waiting(device: torch.device, there: Iterable[Tensor]) -> Iterator[None]:
+    """Fails where Python waits for `device`.
+
+    there: what would be on a GPU from the beginning.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return
+    with Followed(there) as followed, ExitStack() as patches:
+        for name in TO_PYTHON:
+            patches.enter_context(mock.patch.object(Tensor, name, _refusing(name, followed)))
+        yield
+
+
+def _refusing(name: str, followed: Followed) -> Any:
+    plain = getattr(Tensor, name)
+
+    def convert(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        assert not followed.holds(tensor), f".{name}() asks for values"
+        return plain(tensor, *args, **kwargs)
+
+    return convert

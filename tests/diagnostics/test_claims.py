@@ -1,0 +1,77 @@
+"""Of diagnostics/claims.py and diagnostics/tables/claims.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diagnostics.analysis import analyse
+from diagnostics.claims import BALANCED, CUED, FOREIGN, depth_sentences, gap
+from diagnostics.recording import Recording
+from diagnostics.tables.claims import ensembles, generalisation, variances
+from tests.diagnostics.report.test_folder import CLASSES, LABELS, TRAINED, network, recordings
+
+
+def several() -> Recording:
+    models = [network("teacher", right=0.9)]
+    for number, (own, other) in enumerate([(0.5, 0.6), (0.5, 0.7), (0.55, 0.8)]):
+        suffix = f"/{number}" if number else ""
+        models += [network(f"two_stage{suffix}", right=own), network(f"kd{suffix}", right=other)]
+    return recordings(models)
+
+
+def test_ensembles_are_of_teacher_and_student_of_seeds_and_of_methods():
+    found = analyse(several()).claims.ensembles
+    assert [(row.members, row.rule) for row in found] == [
+        (["teacher", "two_stage"], "mean of probabilities"),
+        (["teacher", "kd"], "mean of probabilities"),
+        (["two_stage", "two_stage/1", "two_stage/2"], "mean of probabilities"),
+        (["two_stage", "two_stage/1", "two_stage/2"], "majority vote"),
+        (["kd", "kd/1", "kd/2"], "mean of probabilities"),
+        (["kd", "kd/1", "kd/2"], "majority vote"),
+        (["two_stage", "kd"], "mean of probabilities"),
+    ]
+    vote = found[5]  # by construction a model is right on the first images: two of three are on 70 % of them
+    assert vote.top1 == pytest.approx(np.mean(np.arange(len(LABELS)) < 0.7 * len(LABELS)))
+    assert vote.gain.a == "kd/2" and vote.gain.statistics.difference == pytest.approx(vote.top1 - 39 / 48)
+    assert vote.gain.interval.low <= vote.gain.statistics.difference <= vote.gain.interval.high
+    assert vote.gain.holm_log10_p is None or vote.gain.holm_log10_p >= vote.gain.quoted_log10_p
+    shown = [row[0].value for row in ensembles(found).rows]
+    assert "kd of 3 seeds" in shown and "teacher + kd" in shown
+
+
+def test_spread_over_seeds_is_tested_and_the_number_of_seeds_told():
+    report = analyse(several())
+    (row,) = report.claims.variances
+    assert (row.a, row.b, row.result.n_a, row.result.n_b) == ("kd", "two_stage", 3, 3)
+    assert row.holm_p == row.result.p and row.result.seeds_for_ratio is not None
+    assert f"it would take about {row.result.seeds_for_ratio} seeds of each" in row.sentence
+    assert "no difference shown in spread" in row.sentence and row.sentence in report.claims.sentences
+    assert variances([]).empty.startswith("Two-stage and another")
+
+
+def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
+    recording, model = recordings([network("kd")]), network("kd")
+    known = replace(model, train_logits=np.eye(CLASSES, dtype=np.float32)[TRAINED])
+    found = gap(known, recording)
+    assert found.train_top1 == 1 and found.top1_gap == pytest.approx(1 - found.test_top1)
+    assert found.notes == {"train_top1": FOREIGN}  # no training of it is on record
+    cued = replace(recording.context, config={**recording.context.config, "shortcut": {"cue": "patch"}})
+    later = replace(known, meta=replace(known.meta, detailed=False))
+    assert gap(later, replace(recording, context=cued)).notes == {"train_top1": CUED}
+    row = generalisation({"kd": found}).rows[0]
+    assert [row[1].value, row[1].note, row[3].value] == [1.0, FOREIGN, found.top1_gap]
+    assert "Its classifier" in BALANCED and gap(model, recording).top1_gap is None
+
+
+def test_frozen_against_fine_tuned_is_a_line_where_a_variant_differs_in_that_alone():
+    recording = recordings([network("frozen", right=0.9), network("two_stage", right=0.4)])
+    variants = {"frozen": {"crd": {}, "kd": {"train": "head"}}, "other": {"kd": {"train": "all", "alpha": 1.0}}}
+    config = {**recording.context.config, "kd": {"train": "last_block"}, "variants": variants}
+    recording = replace(recording, context=replace(recording.context, config=config))
+    report = analyse(recording)
+    (line,) = depth_sentences(recording, report.pairs, report.seeds)
+    assert line.startswith("kd.train: last_block in two_stage, head in frozen: two_stage is 50.0 points worse")
+    assert report.claims.sentences[0] == line

@@ -1,0 +1,138 @@
+"""One step of training: down the gradient of one batch or the mean of several, scaled where float16 needs it.
+
+A *step* is one of the optimizer, of `accumulate` batches each; an epoch's last takes what batches are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from configs import networks
+from models.machine import Machine
+from training import distributed
+from training.ema import Average
+from training.optimizers import make_optimizer, make_schedule
+from training.rates import rescale_rates
+
+
+@dataclass
+class Stepper:
+    """What steps are made with.
+
+    A step whose gradients overflow float16 is not made, which is usual: the loss is scaled by half as much from
+    then on. Neither the schedule nor the average moves on at it.
+    """
+
+    optimizer: Optimizer
+    schedule: LRScheduler
+    scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))  # for float16
+    average: Average | None = None
+    batches: int = 1  # an epoch
+    accumulate: int = 1  # batches a step
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return steps_of(self.batches, self.accumulate)
+
+    def size(self, step: int) -> int:
+        """Batches of an epoch's step, counted from 0."""
+        return min(self.accumulate, self.batches - step * self.accumulate)
+
+    def make(self) -> None:
+        """Step along the gradients that there are."""
+        before = self.scaler.get_scale()
+        self.scaler.unscale_(self.optimizer)  # before gradients are clipped
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() < before:
+            return
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """In which the objective holds the weights that are the result: their average where there is one."""
+        return nullcontext() if self.average is None else self.average.in_place()
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the first group of parameters."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.model.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave, at the learning rates that this optimizer begins with.
+
+        Raises:
+            KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError: it does not fit.
+        """
+        wanted: Sequence[float] = [group["initial_lr"] for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        rescale_rates(self.optimizer, self.schedule, wanted)
+        if self.scaler.is_enabled():  # earlier versions wrote neither
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.model.load_state_dict(state["average"])
+
+
+def steps_of(batches: int, accumulate: int) -> int:
+    """Steps of so many batches, the last of which may take fewer."""
+    return -(-batches // accumulate)
+
+
+def make_stepper(
+    objective: nn.Module,
+    groups: Sequence[dict[str, Any]],
+    settings: networks.Optimizer,
+    epochs: int,
+    batches: int,
+    machine: Machine,
+) -> Stepper:
+    """What the config's section `optimizer` makes steps with.
+
+    Args:
+        objective: whose weights are averaged if asked to.
+        groups: of its parameters, each with its `lr`.
+        batches: an epoch.
+    """
+    optimizer = make_optimizer(groups, settings)
+    schedule = make_schedule(optimizer, settings, epochs, steps_of(batches, settings.accumulate))
+    scaler = GradScaler(machine.device.type, enabled=machine.float16)
+    average = None if settings.ema is None else Average(objective, settings.ema)
+    return Stepper(optimizer, schedule, scaler, average, batches, settings.accumulate)
+
+
+def train_step(
+    objective: nn.Module, batches: Iterable[Any], stepper: Stepper, machine: Machine, count: int = 1
+) -> dict[str, Tensor]:
+    """One step down the terms' weighted sum, its mean over `count` batches; gives their means, on the device."""
+    sums: dict[str, Tensor] = {}
+    stepper.optimizer.zero_grad(set_to_none=True)
+    for number, batch in enumerate(batches, start=1):
+        with distributed.averaged_at(objective, number == count):
+            with machine.autocast():
+                terms = objective(batch)
+            loss = torch.stack([term.weight * term.value for term in terms.values() if term.weight]).sum()
+            stepper.scaler.scale(loss / count).backward()
+        values = {"loss": loss.detach(), **{name: term.value.detach() for name, term in terms.items()}}
+        sums = {name: sums[name] + value if sums else value for name, value in values.items()}
+    stepper.make()
+    return {name: total / count for name, total in sums.items()}
