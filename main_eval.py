@@ -185,7 +185,7 @@ def report_on(found: Recording, folder: Path, as_json: bool) -> None:
     print(summary_text(report))
     if report.context.config.get("shortcut", {}).get("cue", "none") not in ("none", "file"):
         print(PLANTED)
-    print(f"files: {folder}/report.html, report.json, predictions.npz, tables/, figures/")
+    print(f"files: {folder}/report.html, report.json, predictions.npz, predictions.csv, tables/, figures/")
 
 
 def evaluate_study(folder: Path, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.images import Data, Shortcut
@@ -43,6 +44,7 @@ class TrainingData:
     classes_cue: Tensor | None = None  # (C,)
     cue_count: int = 0
     teacher_cues: Cues | None = None  # of the training images, where they are planted
+    test_names: NDArray[np.str_] | None = None  # of the files of the test images, where they lie in some
 
     @property
     def num_classes(self) -> int:
@@ -108,6 +110,7 @@ def prepare(
         mean,
         std,
         shortcut=shortcut,
+        test_names=source.test.names,
     )
     data = replace(data, held_out=data.val)
     if shortcut.cue == "none":

@@ -19,12 +19,14 @@ from dataset.augment import generator
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.calibration import calibration
 from diagnostics.claims import claims
+from diagnostics.confusion import by_class, most_confused
 from diagnostics.cost import ratio_to
+from diagnostics.differing import differing
 from diagnostics.evenness import given
 from diagnostics.fidelity import fidelity
 from diagnostics.geometry import geometry, linear_probe, tsne
 from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
-from diagnostics.recording import RecordedModel, Recording
+from diagnostics.recording import RecordedModel, Recording, first_classifiers
 from diagnostics.results import (
     SCHEMA_VERSION,
     ContrastiveBound,
@@ -59,6 +61,7 @@ def analyse(recording: Recording) -> Report:
     compared = [model for model in models if model is not teacher and model.meta.detailed]
     correct = {model.name: right(model, recording) for model in models if model.meta.classifies}
     classifiers = [model for model in models if model.name in correct]
+    first = first_classifiers(models)
     pairs, seeds = paired(classifiers, correct), over_seeds(models, correct)
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -80,6 +83,9 @@ def analyse(recording: Recording) -> Report:
         robustness=robustness(models, teacher, recording),
         claims=claims(recording, correct, pairs, seeds),
         sentences=sentences(pairs, seeds, alignment(models)),
+        classes=by_class(first, recording.labels, recording.context.classes),
+        confusions=most_confused(first, recording.labels, recording.context.classes),
+        differing=differing(first, recording.labels, recording.context.classes, recording.names),
     )
 
 

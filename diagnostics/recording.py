@@ -22,6 +22,7 @@ from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from diagnostics.budget import Training
 from diagnostics.cost import Cost, model_costs
+from diagnostics.differing import Classifier, Shown, positions_to_show, show
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
 from models.machine import Machine
 from models.structure import blocks_of
@@ -134,6 +135,8 @@ class Recording:
     corrupted_indices: NDArray[np.int64]
     probe_labels: NDArray[np.int64]  # (P,)
     models: list[RecordedModel]
+    names: NDArray[np.str_] | None = None  # (N,) of the files of the test images, None where they lie in none
+    shown: Shown = field(default_factory=Shown)  # images of the report's sheets; none in earlier recordings
 
 
 SHARED = ("labels", "indices", "layer_indices", "corrupted_indices", "probe_labels")
@@ -169,7 +172,15 @@ def record(
             models.append(replace(found, meta=again))
         else:
             models.append(_record_one(subject, data, machine, shared, probe, costs.get(_architecture(subject))))
-    return Recording(context, probe_labels=data.train.labels.cpu().numpy()[probe], models=models, **shared)
+    shown = show(data.test, positions_to_show(first_classifiers(models), shared["labels"]))
+    shared["probe_labels"] = data.train.labels.cpu().numpy()[probe]
+    return Recording(context, models=models, names=data.test_names, shown=shown, **shared)
+
+
+def first_classifiers(models: Sequence[RecordedModel]) -> list[Classifier]:
+    """The models of the first seed that classify, in their order."""
+    chosen = [model for model in models if model.meta.classifies and model.meta.detailed]
+    return [Classifier(model.name, model.meta.method, model.logits) for model in chosen]
 
 
 def _architecture(subject: Subject) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from diagnostics.differing import SHOWN_SIDE, Shown
 from diagnostics.plain import to_plain
 from diagnostics.recording import ARRAYS, LATER, SHARED, Context, Meta, RecordedModel, Recording
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES
@@ -29,6 +30,9 @@ META, CONTEXT = TypeAdapter(Meta), TypeAdapter(Context)
 def write(recording: Recording, file: BinaryIO) -> None:
     """Store a recording as a compressed .npz without pickled objects."""
     arrays: dict[str, NDArray[Any]] = {name: getattr(recording, name) for name in SHARED}
+    arrays |= {"shown.indices": recording.shown.indices, "shown.pixels": recording.shown.pixels}
+    if recording.names is not None:
+        arrays["names"] = recording.names
     arrays["context"] = np.array(json.dumps(to_plain(recording.context)))
     arrays["meta"] = np.array([json.dumps(to_plain(model.meta)) for model in recording.models])
     for number, model in enumerate(recording.models):
@@ -67,7 +71,9 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Recording:
         own |= {name: arrays[f"{number}.{name}"] for name in LATER if f"{number}.{name}" in arrays}
         models.append(RecordedModel(meta, **own, projections=projections))
     context = typed_json(CONTEXT, Context, str(arrays["context"]))
-    return Recording(context, models=models, **{name: arrays[name] for name in SHARED})
+    shown = Shown(arrays["shown.indices"], arrays["shown.pixels"]) if "shown.indices" in arrays else Shown()
+    shared = {name: arrays[name] for name in SHARED}
+    return Recording(context, models=models, names=arrays.get("names"), shown=shown, **shared)
 
 
 @dataclass(frozen=True)
@@ -144,11 +150,23 @@ def _check(found: Recording) -> None:
     for name in ("layer_indices", "corrupted_indices"):
         array = getattr(found, name)
         _see_integers(name, array, (array.size,), images)
+    _check_shown(found, images)
     _see_integers("probe_labels", found.probe_labels, (found.probe_labels.size,), classes)
     if len({model.name for model in found.models}) < len(found.models):
         raise ValueError("two models have the same name")
     for model in found.models:
         _check_model(model, found, classes)
+
+
+def _check_shown(found: Recording, images: int) -> None:
+    indices, pixels = found.shown.indices, found.shown.pixels
+    _see_integers("shown.indices", indices, (indices.size,), images)
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[:2] != (indices.size, 3):
+        raise ValueError(f"shown.pixels is {pixels.shape} {pixels.dtype}, not {indices.size} images of bytes")
+    if indices.size and not 0 < min(pixels.shape[2:]) <= max(pixels.shape[2:]) <= SHOWN_SIDE:
+        raise ValueError(f"shown.pixels has images of {pixels.shape[2:]} pixels")
+    if found.names is not None and (found.names.shape != (images,) or found.names.dtype.kind != "U"):
+        raise ValueError(f"names is {found.names.shape} {found.names.dtype}, not ({images},) of text")
 
 
 def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:

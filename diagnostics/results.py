@@ -13,7 +13,9 @@ from CKA.minibatch import SimilarityMatrix
 from diagnostics.budget import Training
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
+from diagnostics.confusion import ClassAccuracy, Confusion
 from diagnostics.cost import Cost, CostRatio
+from diagnostics.differing import Differing
 from diagnostics.fidelity import Fidelity
 from diagnostics.generalisation import Gap
 from diagnostics.geometry import Geometry, LinearProbe
@@ -244,3 +246,6 @@ class Report:
     robustness: Robustness
     claims: Claims
     sentences: list[str]
+    classes: list[ClassAccuracy]  # models of the first seed, here and in the next two
+    confusions: list[Confusion]
+    differing: list[Differing]

@@ -194,5 +194,10 @@ def _signed_rank_p(differences: np.ndarray, scale: float) -> float:
 
 
 def plain_number(value: float, places: int, sign: str = "") -> str:
-    """A number with so many decimals; what rounds to 0 has no sign of its own."""
-    return f"{round(value, places) + 0.0:{sign}.{places}f}"  # + 0.0 turns -0.0 into 0.0
+    """A number with so many decimals and a typographic minus; what rounds to 0 has no sign of its own."""
+    return typographic(f"{round(value, places) + 0.0:{sign}.{places}f}")  # + 0.0 turns -0.0 into 0.0
+
+
+def typographic(number: str) -> str:
+    """A number in text as readers see it, with a minus as wide as its plus; files for programs keep theirs."""
+    return number.replace("-", "−")

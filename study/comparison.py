@@ -14,7 +14,7 @@ from scipy import stats
 
 from diagnostics.comparison import holm
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.seeds import compare_over_seeds, plain_number
+from diagnostics.seeds import compare_over_seeds, plain_number, typographic
 from diagnostics.statistics import SIGNIFICANCE
 
 BySeed = Mapping[int, float]
@@ -136,8 +136,8 @@ def primary_sentence(row: Contrast) -> str:
 
 
 def _above(row: Contrast) -> str:
-    claim = f"{_word(row)} of {row.first} minus that of {row.second} is above {100 * (row.exceeds or 0):g} points"
-    return f"that {claim}; {_minus(row)}"
+    bound = typographic(f"{100 * (row.exceeds or 0):g} points")
+    return f"that {_word(row)} of {row.first} minus that of {row.second} is above {bound}; {_minus(row)}"
 
 
 def _within(row: Contrast, margin: float) -> str:

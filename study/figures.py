@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from diagnostics.figures.style import GREY, LIGHT, NARROW, POINTS, describe, label, panels
+from diagnostics.figures.fonts import can_draw, families
+from diagnostics.figures.style import GREY, LIGHT, NARROW, POINTS, beyond, describe, label, panels, window
 from diagnostics.seeds import SeedSummary
 from diagnostics.shortcut.measures import Shown
+from study.fitness import TEACHER
 from study.results import InheritanceRow, SummaryRow
 
 ARMS = {  # colour, marker and filling: told apart without colours too
@@ -33,6 +35,8 @@ SHORT = 14  # characters of a class above an example
 def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figure | None:
     """Each method's numbers with their intervals over seeds, a panel a number, the teacher's arm as colour.
 
+    A teacher so far from the students that it would squeeze them stands at the edge, in words.
+
     arms: rows of the study's summary by the teacher's arm, "" where the grid has none. names: keys of TITLES.
     """
     methods = list(dict.fromkeys(row.method for rows in arms.values() for row in rows))
@@ -43,12 +47,17 @@ def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figu
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
         if name == "following":
             axes.axvline(0, color=GREY, linewidth=0.8)
+        ends = _window([row for rows in arms.values() for row in rows], name)
         for place, (arm, rows) in enumerate(arms.items()):
             shift = 0.3 * ((place + 0.5) / len(arms) - 0.5)
             for row in rows:
-                _dot(axes, methods.index(row.method) + shift, row.values.get(name), arm)
+                height, summary = methods.index(row.method) + shift, row.values.get(name)
+                if ends and row.method == TEACHER and summary is not None:
+                    beyond(axes, 100 * summary.mean, height, ends)
+                else:
+                    _dot(axes, height, summary, arm)
         _method_rows(axes, methods, named=number == 0)
-        left, right = axes.get_xlim()
+        left, right = ends or axes.get_xlim()
         axes.set_xlim(max(left, -3), min(right, 103))  # intervals over few seeds may leave 0 to 100
         axes.grid(axis="x", color=LIGHT)
         axes.locator_params(axis="x", nbins=5)
@@ -57,6 +66,19 @@ def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figu
         handles = [_handle(arm) for arm in arms]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=POINTS, frameon=False)
     return figure
+
+
+def _window(rows: Sequence[SummaryRow], name: str) -> tuple[float, float] | None:
+    """Ends of an axis in percent for the students alone, None where it holds the teachers too."""
+    students, teachers = [], []
+    for row in rows:
+        summary = row.values.get(name)
+        if summary is not None and row.method == TEACHER:
+            teachers.append(100 * summary.mean)
+        elif summary is not None:
+            given = (summary.low, summary.mean, summary.high)
+            students.append([100 * value for value in given if value is not None])
+    return window(students, teachers)
 
 
 def inheritance(rows: Sequence[InheritanceRow], stated: Sequence[str]) -> Figure | None:
@@ -117,6 +139,7 @@ def examples(shown: Examples) -> Figure | None:
         axes.spines[:].set_visible(False)
         answers = [f"{name}: {_short(given[number])}" for name, given in shown.answers.items()]
         describe(axes, title="\n".join([f"is {_short(shown.labels[number])}", *answers]))
+        axes.set_title(axes.get_title(loc="left"), fontsize=POINTS, loc="left", fontfamily=list(families()))
     return figure
 
 
@@ -142,4 +165,6 @@ def _handle(arm: str) -> Line2D:
 
 
 def _short(name: str) -> str:
+    if not can_draw(name):
+        return "(see the page)"
     return label(name if len(name) <= SHORT else name[: SHORT - 1] + "…")

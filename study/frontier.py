@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from diagnostics.figures.style import GREY, LIGHT, POINTS, describe, label, panels
+from diagnostics.figures.style import GREY, LIGHT, POINTS, describe, label, panels, window
 from diagnostics.seeds import SeedSummary, plain_number
 from study.fitness import TEACHER
 from study.results import SummaryRow
@@ -34,6 +34,25 @@ NEAR = 10.0  # farther ones get a line
 SPOT = 4.0  # half the side of a mark
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a panel shows in percent: None for an axis that holds all marks; a teacher beyond is at its edge."""
+
+    across: tuple[float, float] | None
+    up: tuple[float, float] | None
+
+    def place(self, mark: Mark) -> tuple[float, float]:
+        x, y = (_within(*pair) for pair in zip(mark.place, (self.across, self.up), strict=True))
+        return x, y
+
+    def name(self, mark: Mark) -> str:
+        """A mark's name, with its numbers where it does not stand at them."""
+        x, y = mark.place
+        if self.place(mark) == (x, y):
+            return label(mark.method)
+        return f"{label(mark.method)}, in truth at ({plain_number(x, 1)}, {plain_number(y, 1)})"
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,7 @@ def frontier(arms: Mapping[str, Sequence[Mark]], twins: Mapping[str, str]) -> Fi
         return None
     figure, grid = panels(len(shown), 1, HEIGHT)
     for axes, (arm, found) in zip(grid, shown.items(), strict=True):
-        _draw(axes, {mark.method: mark for mark in found}, twins)
+        _draw(axes, {mark.method: mark for mark in found}, twins, view_of(found))
         describe(axes, "cue following, %", "unbiased accuracy, %", f"{arm} teacher" if arm else "")
     kinds = [kind for kind in KINDS if any(mark.kind == kind for found in shown.values() for mark in found)]
     handles = [_handle(kind) for kind in kinds]
@@ -93,6 +112,26 @@ def frontier(arms: Mapping[str, Sequence[Mark]], twins: Mapping[str, str]) -> Fi
     return figure
 
 
+def view_of(found: Sequence[Mark]) -> View:
+    """The part of a panel that the students need, where a teacher far off would squeeze them."""
+    students = [mark for mark in found if mark.kind != TEACHER]
+    teachers = [mark for mark in found if mark.kind == TEACHER]
+    across = window([_ends(m.following) for m in students], [100 * m.following.mean for m in teachers])
+    up = window([_ends(m.unbiased) for m in students], [100 * m.unbiased.mean for m in teachers])
+    return View(across, up)
+
+
+def _ends(summary: SeedSummary) -> list[float]:
+    return [100 * summary.mean, *(_interval(summary) or [])]
+
+
+def _within(value: float, ends: tuple[float, float] | None) -> float:
+    if ends is None or ends[0] <= value <= ends[1]:
+        return value
+    margin = 0.05 * (ends[1] - ends[0])
+    return min(max(value, ends[0] + margin), ends[1] - margin)
+
+
 def words(arms: Mapping[str, Sequence[Mark]]) -> str:
     """The numbers of the figure as text, for who does not see it."""
     parts = [
@@ -103,7 +142,7 @@ def words(arms: Mapping[str, Sequence[Mark]]) -> str:
     return " ".join(parts)
 
 
-def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str]) -> None:
+def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str], view: View) -> None:
     axes.grid(color=LIGHT, linewidth=0.6)
     axes.set_axisbelow(True)
     for first, second in twins.items():
@@ -112,7 +151,9 @@ def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str]) -> No
             axes.plot(ends[:, 0], ends[:, 1], color=GREY, linewidth=0.8, zorder=1.5)
     for mark in found.values():
         colour, marker, size = KINDS[mark.kind]
-        (x, y), across, up = mark.place, _interval(mark.following), _interval(mark.unbiased)
+        (x, y), across, up = view.place(mark), _interval(mark.following), _interval(mark.unbiased)
+        if (x, y) != mark.place:
+            across = up = None  # at an edge, not at its numbers
         if across:
             axes.plot(across, [y, y], color=colour, linewidth=0.8, alpha=0.4)
         if up:
@@ -130,6 +171,8 @@ def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str]) -> No
     axes.margins(0.08)
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
+    left, right = view.across or (left, right)
+    low, high = view.up or (low, high)
     axes.set_xlim(max(left, -5), min(right, 105))  # margins need little room beyond 0 and 100
     axes.set_ylim(max(low, -5), min(high, 105))
 
@@ -137,14 +180,15 @@ def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str]) -> No
 def _name(axes: Axes, found: Sequence[Mark]) -> None:
     """Write each name where it covers least, next to its mark or with a line to it."""
     scale = 72 / axes.figure.dpi
-    places = axes.transData.transform([mark.place for mark in found]) * scale  # (M, 2)
+    view = view_of(found)
+    places = axes.transData.transform([view.place(mark) for mark in found]) * scale  # (M, 2)
     room = np.array(axes.bbox.extents) * scale
-    names = [label(mark.method) for mark in found]
+    names = [view.name(mark) for mark in found]
     line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
     for mark, name, (x, y, far) in zip(found, names, offsets(places, names, room), strict=True):
         text = axes.annotate(
             name,
-            mark.place,
+            view.place(mark),
             xytext=(x, y),
             textcoords="offset points",
             ha="center",

@@ -13,6 +13,7 @@ from configs.stages import METHODS
 from configs.study import Hypothesis
 from dataset.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
+from diagnostics.seeds import typographic
 from diagnostics.shortcut import recording_file
 from errors import UserError
 from models.machine import Machine
@@ -167,10 +168,10 @@ def _counted(counts: Counter[str]) -> str:
 
 def _stated(name: str, stated: Hypothesis) -> str:
     where = ", ".join(f"{key} = {value}" for key, value in stated.where.items()) or "every point"
-    claim = f"equivalent within ±{stated.margin:g}" if stated.exceeds is None else f"above {stated.exceeds:g}"
+    bound = f"equivalent within ±{stated.margin:g}" if stated.exceeds is None else f"above {stated.exceeds:g}"
     return (
         f"hypothesis {name}, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
-        f"paired by seed, {claim}"
+        f"paired by seed, {typographic(bound)}"
     )
 
 

@@ -15,15 +15,18 @@ import yaml
 from matplotlib.figure import Figure
 
 from diagnostics.report.folder import make, write_figures, write_json, write_tables
-from diagnostics.report.page import embedded, facts, template
+from diagnostics.report.page import embedded, facts, files, template
+from diagnostics.report.sheet import thumbnail
 from diagnostics.tables.table import Table, letter
 from files import write_text
 from study import figures as study_figures
 from study import tables as study_tables
+from study import words as study_words
 from study.answer import answer
 from study.figures import Examples
 from study.fitness import TEACHER
-from study.frontier import Mark, frontier, marks, words
+from study.frontier import Mark, frontier, marks
+from study.frontier import words as frontier_words
 from study.grid import Point, label_of
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.results import (
@@ -210,16 +213,29 @@ def page(
         results=study_tables.RESULTS,
         points=sorted(points, key=lambda row: report.points.index(row.label)),
         places=shown,
-        numbers={place.name("frontier"): words(_marks(report, place)) for place in shown},
+        words=_words(report, shown),
         at=lambda name, row: study_tables.at(tables[name], row, study_tables.keys(report)),
         tables=tables,
         pictures={name: embedded(picture) for name, picture in pictures.items()},
         missing=_absent(report, shown, examples),
-        examples=None if isinstance(examples, str) else examples.place,
+        examples=None if isinstance(examples, str) else examples,
+        thumbnails=[] if isinstance(examples, str) else [thumbnail(pixels) for pixels in examples.pixels],
+        files=files(dict(_files(tables, report)), pictures, others=()),
         yaml=yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True),
         facts=[facts(None, known) for known in report.environments],
         letter=letter,
     )
+
+
+def _words(report: StudyReport, shown: Sequence[Place]) -> dict[str, str]:
+    """What each figure shows, by its name."""
+    found = {}
+    for place in shown:
+        found[place.name("frontier")] = frontier_words(_marks(report, place))
+        found[place.name("following")] = study_words.dots(place.arms, ("following", "unbiased"))
+        found[place.name("inheritance")] = study_words.inheritance(place.inheritance)
+        found[place.name("accuracy")] = study_words.dots(place.arms, ("test_top1",))
+    return found
 
 
 def _absent(report: StudyReport, shown: Sequence[Place], examples: Examples | str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from diagnostics.cost import Latency
 from diagnostics.export.checks import PIXEL_TOLERANCE, Checked, FilesChecked
 from diagnostics.export.folder import METADATA, PREPROCESSING, SCRIPT
 from diagnostics.export.quantize import QUANTIZED, Deployed, Quantized
+from diagnostics.seeds import plain_number
 from models.export import INPUT, ONNX, PROGRAM, SAFETENSORS, WEIGHTS
 
 HOLDS = {
@@ -152,8 +153,9 @@ def _verdicts(quantized: Quantized) -> Iterator[str]:
     """What int8 costs and gains beside the float file in the same runtime, also where it is slower."""
     _, whole, small = quantized.rows
     yield (
-        f"int8 has {100 * (small.top1 - whole.top1):+.2f} points top-1 on {quantized.images:,} test images and "
-        f"{_share(small, whole)} of the bytes; {quantized.threads} threads of {quantized.processor}."
+        f"int8 has {plain_number(100 * (small.top1 - whole.top1), 2, '+')} points top-1 on {quantized.images:,} "
+        f"test images and {_share(small, whole)} of the bytes; {quantized.threads} threads of "
+        f"{quantized.processor}."
     )
     for fast, slow in zip(small.latencies, whole.latencies, strict=True):
         yield f"int8 at batch {fast.batch}: {_speed(fast, slow)} float32 in onnxruntime."

@@ -34,7 +34,7 @@ FIGURES: dict[str, Callable[[Report, Recording, Maps], Figure | None]] = {  # in
     "cost": lambda report, recording, maps: predictions.cost(report.cost, report.models),
     "stage1": lambda report, recording, maps: training.stage1(report.curves.get("stage1", [])),
     "stage2": lambda report, recording, maps: training.stage2(report.curves.get("two_stage", [])),
-    "training": lambda report, recording, maps: training.accuracy_by_epoch(report.curves),
+    "training": lambda report, recording, maps: training.by_epoch(report.curves),
 }
 
 

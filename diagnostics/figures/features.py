@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from diagnostics.figures.fonts import class_labels, families
 from diagnostics.figures.style import CLASSES, LIGHT, MARKERS, POINTS, describe, label, panels
 from diagnostics.results import LayerMatrix
 
@@ -104,11 +106,13 @@ def embedding(
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
         describe(axes, title=label(name))
+    names = class_labels(classes)
     handles = [
-        Line2D([], [], linestyle="", marker=shape, color=shade, label=label(classes[c]))
+        Line2D([], [], linestyle="", marker=shape, color=shade, label=names[c])
         for c, (shade, shape) in looks.items()
     ]
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(5, int(figure.get_figwidth() / (0.5 + 0.085 * longest))))  # inches of marker and letters
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=POINTS, frameon=False)
+    font = FontProperties(family=list(families()), size=POINTS)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, prop=font, frameon=False)
     return figure

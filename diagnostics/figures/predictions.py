@@ -11,35 +11,69 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from diagnostics.calibration import Calibration
-from diagnostics.figures.style import GREY, LIGHT, NARROW, POINTS, colour, describe, key, label, marker, panels
+from diagnostics.comparison import wilson_interval
+from diagnostics.figures.fonts import class_labels, families
+from diagnostics.figures.style import (
+    GREY,
+    LIGHT,
+    NARROW,
+    POINTS,
+    WIDTH,
+    beyond,
+    colour,
+    describe,
+    key,
+    label,
+    marker,
+    panels,
+    window,
+)
 from diagnostics.names import focus, is_first
 from diagnostics.results import ErrorRates, Faithfulness, ModelAccuracy, Pair, RelativeCost
 
 MOST_CLASSES = 30  # rows of the class figure; with more classes, the half that lost and the half that gained most
 SHADES = "Blues"
+ENOUGH = 20  # images of a bin whose accuracy a line goes through
+NEARLY, APART = 0.03, 1.045  # costs that count as equal, and the factor between marks that stand side by side
 
 
 def accuracy(models: Sequence[ModelAccuracy]) -> Figure | None:
-    """Top-1 of each model with its Wilson interval, in percent."""
+    """Top-1 of each model with its Wilson interval, in percent; a teacher far off stands at the edge, in words."""
     if not models:
         return None
     order = list(dict.fromkeys(model.method for model in models))
     models = sorted(models, key=lambda model: order.index(model.method))  # the seeds of a method together
     figure, (axes,) = panels(1, 1, 0.9 + 0.26 * len(models), width=NARROW)
+    ends = _window(models)
     for row, model in enumerate(models):
-        low, top1, high = (100 * value for value in (model.low, model.top1, model.high))
+        low, top1, high = _percent(model)
+        if ends and model.method == "teacher":
+            beyond(axes, top1, row, ends)
+            continue
         axes.plot([low, high], [row, row], color=colour(model.name), linewidth=1.6)
         axes.plot(top1, row, marker(model.name), color=colour(model.name), markersize=6)
         axes.annotate(f"{top1:.1f}", (top1, row), (0, 5), textcoords="offset points", ha="center", fontsize=POINTS)
+    if ends:
+        axes.set_xlim(ends)
     axes.set_yticks(range(len(models)), [label(model.name) for model in models])
     axes.set_ylim(len(models) - 0.5, -0.8)
     axes.grid(axis="x", color=LIGHT)
     axes.set_axisbelow(True)
     describe(axes, x="test top-1 in %, line: 95 % Wilson interval")
     return figure
+
+
+def _percent(model: ModelAccuracy) -> tuple[float, float, float]:
+    """Lower end, top-1 and upper end."""
+    return 100 * model.low, 100 * model.top1, 100 * model.high
+
+
+def _window(models: Sequence[ModelAccuracy]) -> tuple[float, float] | None:
+    students = [_percent(model) for model in models if model.method != "teacher"]
+    return window(students, [value for model in models if model.method == "teacher" for value in _percent(model)])
 
 
 def contingency(pairs: Sequence[Pair]) -> Figure | None:
@@ -72,28 +106,32 @@ def chosen_classes(change: Sequence[float | None], most: int = MOST_CLASSES) -> 
 
 
 def class_change(fidelity: Mapping[str, Faithfulness], classes: Sequence[str]) -> Figure | None:
-    """Each class's accuracy minus the teacher's, for the students of the first seed, sorted by the focus."""
+    """Each class's accuracy minus the teacher's, a panel a student of the first seed, sorted by the focus."""
     names = [name for name in fidelity if is_first(name)]
     if not names:
         return None
     main = focus(names)
+    names = [main, *(name for name in names if name != main)]
     changes = {name: fidelity[name].result.accuracy_change for name in names}
-    change = changes[main]
-    shown = chosen_classes(change)
-    figure, (axes,) = panels(1, 1, 1.4 + 0.19 * len(shown), width=NARROW)
+    shown = chosen_classes(changes[main])
     rows = np.arange(len(shown))
-    axes.use_sticky_edges = False  # room for markers at 0
-    axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.barh(rows, _points(change, shown), height=0.55, color=LIGHT)
-    for name in [*(name for name in names if name != main), main]:  # the focus on top
-        face, points = colour(name) if name == main else "none", _points(changes[name], shown)
-        axes.plot(points, rows, marker(name), color=colour(name), markerfacecolor=face, markersize=5)
-    axes.set_yticks(rows, [label(classes[c]) for c in shown])
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    if len(shown) < sum(value is not None for value in change):
-        axes.axhline(len(shown) / 2 - 0.5, color=GREY, linewidth=0.8, linestyle=":")
-    describe(axes, x="accuracy minus the teacher's, points")
-    key(figure, names, hollow=[name for name in names if name != main])
+    height = 1.0 + (0.15 if len(shown) > 15 else 0.19) * len(shown)
+    figure, grid = panels(len(names), 5, height, share=True, width=NARROW if len(names) == 1 else WIDTH)
+    for axes, name in zip(grid, names, strict=True):
+        points = _points(changes[name], shown)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.barh(rows, points, height=0.62, color=colour(name), alpha=0.75)
+        axes.plot(points, rows, "|", color=colour(name), markersize=5)  # so that a change of 0 is seen too
+        axes.locator_params(axis="x", nbins=3)
+        axes.grid(axis="x", color=LIGHT)
+        axes.set_axisbelow(True)
+        if len(shown) < sum(value is not None for value in changes[main]):
+            axes.axhline(len(shown) / 2 - 0.5, color=GREY, linewidth=0.8, linestyle=":")
+        describe(axes, title=label(name))
+    labels = class_labels(classes)
+    grid[0].set_yticks(rows, [labels[c] for c in shown], fontfamily=list(families()))
+    grid[0].set_ylim(len(shown) - 0.4, -0.6)
+    figure.supxlabel("accuracy minus the teacher's, points", fontsize=POINTS)
     return figure
 
 
@@ -103,26 +141,39 @@ def _points(change: Sequence[float | None], classes: Sequence[int]) -> list[floa
 
 
 def reliability(calibration: Mapping[str, Calibration]) -> Figure | None:
-    """Accuracy against confidence in bins, the models of the first seed; a point's area is its share of images."""
+    """Accuracy against confidence in bins with 95 % intervals, the models of the first seed.
+
+    A line joins the bins that hold enough images to say something; the others are hollow.
+    """
     names = [name for name in calibration if is_first(name)]
     if not names:
         return None
     figure, grid = panels(len(names), 3, 2.1, share=True)
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
-        bins = [part for part in calibration[name].reliability if part.count]
-        confidence = [100 * part.confidence for part in bins if part.confidence is not None]
-        right = [100 * part.accuracy for part in bins if part.accuracy is not None]
-        share = np.array([part.count for part in bins]) / calibration[name].images
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle="--")
-        axes.plot(confidence, right, color=colour(name), linewidth=0.6, alpha=0.5)
-        axes.scatter(
-            confidence, right, s=6 + 90 * share, color=colour(name), marker=marker(name), zorder=3, clip_on=False
-        )
+        _bins(axes, name, calibration[name])
         axes.set_xticks([0, 50, 100])
         axes.set_yticks([0, 50, 100])
+        axes.set_ylim(-3, 103)
         error = 100 * calibration[name].ece
         describe(axes, "confidence, %", "accuracy, %" if number % 3 == 0 else "", f"{name}, ECE {error:.1f} %")
     return figure
+
+
+def _bins(axes: Axes, name: str, measured: Calibration) -> None:
+    shade, joined = colour(name), []
+    for part in measured.reliability:
+        if part.confidence is None or part.accuracy is None:
+            continue
+        x, y, enough = 100 * part.confidence, 100 * part.accuracy, part.count >= ENOUGH
+        low, high = wilson_interval(round(part.accuracy * part.count), part.count)
+        axes.plot([x, x], [100 * low, 100 * high], color=shade, linewidth=0.8, alpha=0.9 if enough else 0.35)
+        size = (6 if enough else 14) + 90 * part.count / measured.images
+        face = shade if enough else "white"
+        axes.scatter(x, y, s=size, color=face, edgecolors=shade, marker=marker(name), zorder=3, clip_on=False)
+        joined += [(x, y)] if enough else []
+    if joined:
+        axes.plot(*zip(*joined, strict=True), color=shade, linewidth=0.8)
 
 
 def corruptions(errors: Mapping[str, ErrorRates]) -> Figure | None:
@@ -162,21 +213,34 @@ def cost(costs: Mapping[str, RelativeCost], models: Sequence[ModelAccuracy]) -> 
 
 
 def _against(axes: Axes, models: Sequence[ModelAccuracy], values: Sequence[float]) -> None:
-    for model, value in zip(models, values, strict=True):
-        low, top1, high = (100 * value for value in (model.low, model.top1, model.high))
+    ends = _window(models)
+    for model, value in zip(models, aside(values), strict=True):
+        low, top1, high = _percent(model)
         shade = colour(model.name)
+        if ends and model.method == "teacher":
+            beyond(axes, top1, value, ends, upright=True)
+            continue
         axes.plot([value, value], [low, high], color=shade, linewidth=0.8, alpha=0.6)
         axes.plot(value, top1, marker(model.name), color=shade, markersize=6, alpha=0.9)
-    if max(values) > 8 * min(values):
-        axes.set_xscale("log")
-        axes.set_xlim(min(values) / 2, 2 * max(values))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_xlim(0, 1.1 * max(values))
-        axes.locator_params(axis="x", nbins=5)
+    if ends:
+        axes.set_ylim(ends)
+    axes.set_xscale("log")
+    axes.set_xlim(min(values) / 1.8, 1.8 * max(values))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     axes.grid(color=LIGHT)
     axes.set_axisbelow(True)
+
+
+def aside(values: Sequence[float]) -> list[float]:
+    """The values, with those that are nearly equal a little apart, so that no mark hides another."""
+    placed: list[float] = []
+    for value in values:
+        same = sum(abs(other / value - 1) < NEARLY for other in values[: len(placed)])
+        side = (same + 1) // 2 * (1 if same % 2 else -1)
+        placed.append(value * APART**side)
+    return placed
 
 
 def short(value: float) -> str:

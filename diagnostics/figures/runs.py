@@ -31,3 +31,13 @@ def accuracy(models: Sequence[ModelOfRun]) -> Figure | None:
         axes.set_axisbelow(True)
         describe(axes, x="test top-1, %", title=run.replace("$", r"\$"))
     return figure
+
+
+def words(models: Sequence[ModelOfRun]) -> str:
+    """The numbers of that figure as text, for who does not see it."""
+    shown = [row for row in models if is_first(row.accuracy.name)]
+    return "; ".join(
+        f"{row.run}, {row.accuracy.name} {100 * row.accuracy.top1:.1f} % "
+        f"({100 * row.accuracy.low:.1f} to {100 * row.accuracy.high:.1f})"
+        for row in shown
+    )

@@ -1,9 +1,9 @@
-"""What all figures share: one colour and marker a method, type size, panels, and how a figure becomes a file."""
+"""What all figures share: one colour and marker a method, type size, panels, axes that a teacher does not squeeze,
+and how a figure becomes a file."""
 
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ METHODS = {  # the same in every figure
     "crd": ("#009E73", "P"),
     "crd_kd": ("#E69F00", "X"),
 }
+SQUEEZES = 1.0  # a teacher farther from the students than they are apart
 LONGEST = 18  # characters of a class or layer name in a figure
 
 
@@ -72,6 +73,49 @@ def describe(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
     axes.set_title(title, fontsize=POINTS, loc="left")
 
 
+def window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tuple[float, float] | None:
+    """Ends of an axis for two or more students alone, where a teacher far from them would squeeze them.
+
+    Values are those of a mark and the ends of its interval; None where one axis does for all.
+    """
+    values = [value for student in students for value in student]
+    if len(students) < 2 or not values or not teacher:
+        return None
+    low, high = min(values), max(values)
+    span = high - low
+    if span <= 0 or low - SQUEEZES * span <= min(teacher) and max(teacher) <= high + SQUEEZES * span:
+        return None
+    return low - 0.12 * span, high + 0.12 * span
+
+
+def beyond(axes: Axes, value: float, place: float, ends: tuple[float, float], upright: bool = False) -> None:
+    """Write a teacher's value at the edge of an axis that ends before it, at its `place` on the other axis."""
+    high = value > ends[1]
+    name = f"{value:.1f}"
+    if upright:
+        text, at = f"{'↑' if high else '↓'} {name}", (place, 1.0 if high else 0.0)
+        axes.annotate(
+            text,
+            at,
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="top" if high else "bottom",
+            fontsize=POINTS,
+            color=colour("teacher"),
+        )
+        return
+    text, at = (f"{name} →", (1.0, place)) if high else (f"← {name}", (0.0, place))
+    axes.annotate(
+        text,
+        at,
+        xycoords=("axes fraction", "data"),
+        ha="right" if high else "left",
+        va="center",
+        fontsize=POINTS,
+        color=colour("teacher"),
+    )
+
+
 def key(figure: Figure, names: Sequence[str], hollow: Sequence[str] = ()) -> None:
     """A legend of models under the figure, some with hollow markers as they are drawn."""
     handles = [
@@ -94,7 +138,5 @@ def to_bytes(figure: Figure, kind: str) -> bytes:
     """A figure as `png` or `pdf`, without a date, so that the same numbers give the same file."""
     buffer = io.BytesIO()
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a class named in another script
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diagnostics.figures.style import LIGHT, NARROW, POINTS, colour, describe, key, marker, panels
+from diagnostics.figures.style import LIGHT, POINTS, colour, describe, key, marker, panels
 from diagnostics.names import is_first, method_of
 
 History = Sequence[Mapping[str, float]]
@@ -50,23 +50,55 @@ def stage2(history: History) -> Figure | None:
     return figure
 
 
-def accuracy_by_epoch(curves: Mapping[str, History]) -> Figure | None:
-    """Test top-1 of every student by epoch of its training; two-stage begins where its stage 1 ended."""
+def by_epoch(curves: Mapping[str, History]) -> Figure | None:
+    """Test top-1 of every student and the learning rate of every training, by epoch.
+
+    Two-stage begins where its stage 1 ended. The rate is that at which an epoch began; stage 1's and stage 2's are
+    one line, which breaks between them.
+    """
     shown = [name for name, history in curves.items() if any("test_top1" in epoch for epoch in history)]
     shown = [name for name in shown if method_of(name) != "teacher"]
     if not shown:
         return None
-    figure, (axes,) = panels(1, 1, 3.2, width=NARROW)
+    figure, (left, right) = panels(2, 2, 3.2)
     for name in shown:
-        before = len(curves.get("stage1", [])) if method_of(name) == "two_stage" else 0
-        points = [(before + e["epoch"], 100 * e["test_top1"]) for e in curves[name] if "test_top1" in e]
-        weight = 1.4 if is_first(name) else 0.7
-        shape = marker(name) if is_first(name) else None
-        axes.plot(*zip(*points, strict=True), color=colour(name), marker=shape, markersize=4, linewidth=weight)
-    _finish(axes, legend=False)
-    describe(axes, "epoch of training, stage 1 included", "test top-1, %")
-    key(figure, [name for name in shown if is_first(name)])
+        points = [
+            (_before(name, curves) + e["epoch"], 100 * e["test_top1"]) for e in curves[name] if "test_top1" in e
+        ]
+        _curve(left, name, points)
+    rated = [
+        name for name, history in curves.items() if is_first(name) and any("learning_rate" in e for e in history)
+    ]
+    for name in rated:
+        points = [
+            (_before(name, curves) + e["epoch"], e["learning_rate"])
+            for e in curves[name]
+            if e.get("learning_rate", 0.0) > 0
+        ]
+        _curve(right, name, points)
+    if rated:
+        right.set_yscale("log")
+    for axes, title in ((left, "test top-1, %"), (right, "learning rate")):
+        _finish(axes, legend=False)
+        describe(axes, "epoch, stage 1 included", title)
+    key(figure, list(dict.fromkeys([*(name for name in shown if is_first(name)), *rated])))
     return figure
+
+
+def _before(name: str, curves: Mapping[str, History]) -> int:
+    """Epochs of stage 1 before a two-stage student's own."""
+    return len(curves.get("stage1", [])) if method_of(name) == "two_stage" else 0
+
+
+def _curve(axes: Axes, name: str, points: Sequence[tuple[float, float]]) -> None:
+    first = is_first(name)
+    axes.plot(
+        *zip(*points, strict=True),
+        color=colour(name),
+        marker=marker(name) if first else None,
+        markersize=4,
+        linewidth=1.4 if first else 0.7,
+    )
 
 
 def _line(

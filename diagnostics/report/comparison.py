@@ -79,6 +79,7 @@ def page(
         tables=tables,
         leads=tables,
         pictures={name: embedded(picture) for name, picture in pictures.items()},
+        words={FIGURE: runs_figures.words(compared.models)},
         missing={FIGURE: "No model classifies."},
         letter=letter,
     )

@@ -1,4 +1,5 @@
-"""From a recording to the folder that a reader opens: report.html, report.json, tables and figures.
+"""From a recording to the folder that a reader opens: report.html, report.json, predictions.csv,
+tables and figures.
 
 The same recording gives the same report.json and report.html, byte for byte.
 """
@@ -19,8 +20,10 @@ from diagnostics.figures.style import to_bytes
 from diagnostics.plain import to_plain
 from diagnostics.recording import Recording
 from diagnostics.report.page import LEAST_MAPPED, absent, page
+from diagnostics.report.sheet import thumbnails
 from diagnostics.results import Report
 from diagnostics.tables.catalogue import all_tables
+from diagnostics.tables.looks import predictions
 from diagnostics.tables.table import Table, to_csv, to_tex
 from files import write_atomically, write_text
 
@@ -34,7 +37,9 @@ def write_report(recording: Recording, folder: Path) -> Report:
     write_tables(tables, make(folder / "tables"))
     figures = draw_all(report, recording, maps)
     pictures = write_figures(figures, make(folder / "figures"), lambda name: name in FIGURES)
-    write_text(folder / "report.html", page(report, tables, pictures, absent(report, mapped)))
+    write_text(folder / "predictions.csv", to_csv(predictions(recording)))
+    shown = thumbnails(recording)
+    write_text(folder / "report.html", page(report, tables, pictures, absent(report, mapped), shown))
     return report
 
 

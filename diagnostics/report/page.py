@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from diagnostics.figures.features import coloured_classes
-from diagnostics.figures.predictions import MOST_CLASSES
+from diagnostics.figures.fonts import can_draw
+from diagnostics.figures.predictions import ENOUGH, MOST_CLASSES
 from diagnostics.figures.style import DPI
+from diagnostics.figures.words import WORDS
 from diagnostics.names import focus, is_first
+from diagnostics.report.sheet import Thumbnail
 from diagnostics.report.verdict import verdict
 from diagnostics.results import Report
+from diagnostics.tables.catalogue import ONE_SEED_MORE, several_seeds
 from diagnostics.tables.table import NO_TEACHER, Table, letter
 
 LEAST_MAPPED = 10  # images below which a map of them would show nothing
@@ -30,6 +34,7 @@ def page(
     tables: Mapping[str, Table],
     pictures: Mapping[str, bytes],
     missing: Mapping[str, str],
+    thumbnails: Mapping[int, Thumbnail],
 ) -> str:
     """The report as one HTML page that needs nothing but itself."""
     students = [model.name for model in report.models if model.method != "teacher"]
@@ -44,7 +49,13 @@ def page(
         leads={name: lead(table, main) for name, table in tables.items()},
         pictures={name: embedded(picture) for name, picture in pictures.items()},
         missing=missing,
-        several=any(method.summary.n > 1 for method in report.seeds.methods.values()),
+        words={name: write(report) for name, write in WORDS.items() if name in pictures},
+        thumbnails=thumbnails,
+        several=several_seeds(report),
+        one_seed=ONE_SEED_MORE,
+        enough=ENOUGH,
+        files=files(tables, pictures),
+        numbered=not all(map(can_draw, context.classes)),
         lost=faithful.lost_most if faithful else [],
         some_classes=len(context.classes) > MOST_CLASSES,
         coloured=len(coloured_classes(len(context.classes))),
@@ -64,6 +75,15 @@ def template(path: Path) -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(path.name)
+
+
+def files(
+    tables: Iterable[str], pictures: Iterable[str], others: Iterable[str] = ("predictions.csv",)
+) -> list[str]:
+    """The files that a report writes beside its page, as links from it."""
+    kept = [f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")]
+    drawn = [f"figures/{name}.{kind}" for name in pictures for kind in ("pdf", "png")]
+    return ["report.json", *others, *kept, *drawn]
 
 
 def embedded(picture: bytes) -> dict[str, Any]:

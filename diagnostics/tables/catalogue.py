@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from diagnostics.confusion import MOST_CONFUSED
 from diagnostics.results import Report
 from diagnostics.tables import claims as tables_claims
 from diagnostics.tables import comparison as tables_comparison
 from diagnostics.tables import features as tables_features
+from diagnostics.tables import looks as tables_looks
 from diagnostics.tables import predictions as tables_predictions
 from diagnostics.tables.given import given
 from diagnostics.tables.models import models
 from diagnostics.tables.table import Table, to_text
+
+ONE_SEED_MORE = (
+    "One seed was trained. Several (seeds: [0, 1, 2] in the config) would show how much training again changes "
+    "the result: the mean of each method with its spread and interval, and two-stage against each other method "
+    "by paired tests over seeds."
+)
 
 
 def all_tables(report: Report) -> dict[str, Table]:
@@ -22,6 +30,8 @@ def all_tables(report: Report) -> dict[str, Table]:
         tables_comparison.errors(report.pairs),
         tables_comparison.seeds(report.seeds.methods),
         tables_comparison.seed_comparisons(report.seeds.comparisons),
+        tables_looks.confusions(report.confusions, MOST_CONFUSED),
+        tables_looks.classes(report.classes),
         tables_predictions.fidelity(report.fidelity),
         tables_features.representation(report.representation),
         tables_features.information(report.information),
@@ -40,6 +50,14 @@ def all_tables(report: Report) -> dict[str, Table]:
 def summary_text(report: Report) -> str:
     """Models, pairs and seeds for the terminal, and the sentences."""
     tables = all_tables(report)
-    shown = [tables[name] for name in ("models", "given", "pairs", "tests", "errors", "seeds", "seed_comparisons")]
+    names = ["models", "given", "pairs", "tests", "errors"]
+    over_seeds = ["seeds", "seed_comparisons"] if several_seeds(report) else []
+    shown = [to_text(tables[name]) for name in [*names, *over_seeds]]
     even = report.given.sentences if report.given else []
-    return "\n".join([*(to_text(table) for table in shown), *report.sentences, *even]) + "\n"
+    alone = [] if over_seeds or not report.seeds.methods else [ONE_SEED_MORE]
+    return "\n".join([*shown, *report.sentences, *even, *alone]) + "\n"
+
+
+def several_seeds(report: Report) -> bool:
+    """Whether a method was trained with more than one seed."""
+    return any(method.summary.n > 1 for method in report.seeds.methods.values())

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from diagnostics.budget import Training
 from diagnostics.evenness import batches_of
 from diagnostics.results import Given
-from diagnostics.tables.table import MODEL, Cell, Column, Table, Value, grouped
+from diagnostics.seeds import typographic
+from diagnostics.tables.table import MODEL, Cell, Column, Table, Value, grouped, together
 
 NOT_RECORDED = "No training of it is on record: taken over as it was, or recorded before this was kept."
 CACHED = "At most: cached once for a few views of each image, and shared by all trainings on these images."
@@ -18,14 +19,14 @@ def given(result: Given | None) -> Table:
     """The trainings of each model of the first seed, those of a two-stage student added up."""
     columns = [
         MODEL,
-        Column("epochs", "epochs", _added),
+        Column("epochs", "epochs", together()),
         Column("steps", "steps", grouped),
         Column("images_seen", "images seen", grouped),
         Column("passes", "forward-backward passes", grouped),
         Column("teacher_passes", "teacher's forward passes", grouped),
-        Column("parameters", "parameters trained", _added),
+        Column("parameters", "parameters trained", together()),
         Column("batch_size", "batch size"),
-        Column("optimizer", "optimizer"),
+        Column("optimizer", "optimizer", lambda value: typographic(str(value))),
         Column("reported", "epoch reported"),
     ]
     return Table(
@@ -85,8 +86,3 @@ def _of_passes(trainings: Sequence[Training]) -> str:
 def _parts(numbers: Sequence[int | str]) -> Value:
     """One number, or "14 + 10" for two trainings."""
     return numbers[0] if len(numbers) == 1 else " + ".join(map(str, numbers))
-
-
-def _added(value: Value) -> str:
-    """The same with commas."""
-    return " + ".join(f"{int(part):,}" for part in str(value).split(" + "))

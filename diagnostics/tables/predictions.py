@@ -94,6 +94,8 @@ def cost(section: Mapping[str, RelativeCost]) -> Table:
         Column("parameters", "parameters", grouped),
         Column("flops", "FLOPs an image", grouped),
         Column("state_bytes", "bytes", grouped),
+        Column("parameter_ratio", "× parameters", decimals(3)),
+        Column("flop_ratio", "× FLOPs", decimals(3)),
     ]
     for latency in first.cost.latencies if first else []:
         batch = latency.batch
@@ -106,6 +108,8 @@ def cost(section: Mapping[str, RelativeCost]) -> Table:
     cells = []
     for name, row in section.items():
         line = [Cell(name), Cell(row.cost.parameters), Cell(row.cost.flops), Cell(row.cost.state_bytes)]
+        ratios = (row.ratio.parameters, row.ratio.flops) if row.ratio else (None, None)
+        line += [Cell(ratio, note="" if row.ratio else NO_TEACHER) for ratio in ratios]
         for item in row.cost.latencies:
             times = row.ratio.latency.get(str(item.batch)) if row.ratio else None
             why = row.ratio.notes.get("latency", "") if row.ratio else NO_TEACHER
@@ -113,4 +117,5 @@ def cost(section: Mapping[str, RelativeCost]) -> Table:
             line.append(Cell(times, note=why if times is None else ""))
         cells.append(line)
     device = f" on {first.cost.device}, {first.cost.threads} threads" if first else ""
-    return Table("cost", f"Size and speed{device}.", columns, cells, "The cost of no model was measured.")
+    caption = f"Size and speed{device}; × as a multiple of the teacher's."
+    return Table("cost", caption, columns, cells, "The cost of no model was measured.")

@@ -9,14 +9,15 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diagnostics.comparison import DifferenceInterval
-from diagnostics.seeds import SeedComparison, plain_number
+from diagnostics.seeds import SeedComparison, plain_number, typographic
 
 Value = str | int | float | None
 Show = Callable[[Value], str]
 MISSING = "n/a"
+PAIRS = (("a", "b"), ("first", "second"), ("label", "answer"))
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,33 @@ class Table:
         values = [row[column].value for row in self.rows]
         return any(isinstance(v, str) for v in values) and all(isinstance(v, str | None) for v in values)
 
+    @property
+    def row_headers(self) -> int:
+        """How many leading columns name a row: two where it is about a pair."""
+        return 2 if tuple(column.key for column in self.columns[:2]) in PAIRS else 1
+
+    def defined(self) -> Table:
+        """The same without the columns of which no row has a value; `undefined` says of these why."""
+        empty = [not any(row[n].value is not None for row in self.rows) for n in range(len(self.columns))]
+        if not self.rows or not any(empty):
+            return self
+        kept = [number for number, is_empty in enumerate(empty) if not is_empty]
+        rows = [[row[number] for number in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[number] for number in kept], rows=rows)
+
+    @property
+    def undefined(self) -> str:
+        """Which columns `defined` leaves out, and why, as a sentence; empty where it leaves out none."""
+        kept = {column.key for column in self.defined().columns}
+        lost = [number for number, column in enumerate(self.columns) if column.key not in kept]
+        if not lost:
+            return ""
+        why = dict.fromkeys(row[n].note for row in self.rows for n in lost if row[n].note)
+        return " ".join([f"In no row: {'; '.join(self.columns[n].heading for n in lost)}.", *why])
+
     def only(self, keep: Callable[[Sequence[Cell]], bool]) -> Table:
         """The same table with some of its rows."""
-        return Table(self.name, self.caption, self.columns, [row for row in self.rows if keep(row)], self.empty)
+        return replace(self, rows=[row for row in self.rows if keep(row)])
 
 
 MODEL = Column("model", "model")
@@ -110,7 +135,7 @@ def decimals(places: int) -> Show:
     def show(value: Value) -> str:
         number = _number(value)
         tiny = 0 < abs(number) < 0.5 * 10**-places
-        return _minus(f"{number:.1e}") if tiny or abs(number) >= 1e6 else fixed(number, places)
+        return typographic(f"{number:.1e}") if tiny or abs(number) >= 1e6 else fixed(number, places)
 
     return show
 
@@ -123,7 +148,7 @@ def significant(digits: int) -> Show:
         if number == 0:
             return "0"
         places = digits - 1 - math.floor(math.log10(abs(number)))
-        return _minus(f"{round(number, places):,.{max(0, places)}f}")
+        return typographic(f"{round(number, places):,.{max(0, places)}f}")
 
     return show
 
@@ -135,21 +160,22 @@ def signed(places: int = 1) -> Show:
 
 def per(unit: float, places: int) -> Show:
     """Numbers in multiples of `unit`, with commas."""
-    return lambda value: f"{_number(value) / unit:,.{places}f}"
+    return lambda value: typographic(f"{_number(value) / unit:,.{places}f}")
 
 
 def grouped(value: Value) -> str:
     """Whole numbers with commas."""
-    return f"{_number(value):,}"
+    return typographic(f"{_number(value):,}")
+
+
+def together(places: int = 0) -> Show:
+    """One number, or those of several stages such as "14 + 10", with commas."""
+    return lambda value: " + ".join(f"{float(part):,.{places}f}" for part in str(value).split(" + "))
 
 
 def fixed(value: float, places: int, sign: str = "") -> str:
     """A number with so many decimals and a typographic minus; what rounds to 0 has no sign of its own."""
-    return _minus(plain_number(value, places, sign))
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+    return plain_number(value, places, sign)
 
 
 def _number(value: Value) -> float:
@@ -228,9 +254,10 @@ def _tex_cell(text: str, mark: str) -> str:
 
 
 def to_text(table: Table) -> str:
-    """Aligned columns for a terminal, footnotes under them."""
+    """Aligned columns for a terminal, footnotes under them; without columns that are empty."""
     if not table.rows:
         return f"{table.caption}\n{table.empty}\n"
+    left_out, table = table.undefined, table.defined()
     cells = [[text + (f" ({mark})" if mark else "") for text, mark in row] for row in table.shown()]
     grid = [table.headings, *cells]
     widths = [max(len(row[number]) for row in grid) for number in range(len(table.columns))]
@@ -245,6 +272,7 @@ def to_text(table: Table) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     notes = [f"({letter(number)}) {note}" for number, note in enumerate(table.notes)]
+    notes += [left_out] if left_out else []
     return "\n".join([table.caption, line(table.headings), rule, *map(line, cells), *notes]) + "\n"
 
 

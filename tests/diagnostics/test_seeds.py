@@ -105,8 +105,8 @@ def test_wrong_input_is_refused():
 
 def test_an_interval_without_zero_does_not_overrule_the_test():
     told = sentence("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
-    assert told.startswith("no difference shown between scratch and teacher: -1.1 points")
-    assert told.endswith("95 % -2.2 to -0.2 but p = 0.07 by the test, on 540 images")
+    assert told.startswith("no difference shown between scratch and teacher: −1.1 points")
+    assert told.endswith("95 % −2.2 to −0.2 but p = 0.07 by the test, on 540 images")
     assert "worse" in sentence("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.04)
 
 
@@ -132,9 +132,9 @@ NONE_SHOWN = "no difference shown between two_stage and scratch:"
             0.3,
             (-0.5, 1.1),
             (10_000, "images"),
-            f"{NONE_SHOWN} 0.3 points, 95 % -0.5 to 1.1, on 10,000 images",
+            f"{NONE_SHOWN} 0.3 points, 95 % −0.5 to 1.1, on 10,000 images",
         ),
-        (-0.04, (-0.1, 0.0), (500, "images"), f"{NONE_SHOWN} 0.0 points, 95 % -0.1 to 0.0, on 500 images"),
+        (-0.04, (-0.1, 0.0), (500, "images"), f"{NONE_SHOWN} 0.0 points, 95 % −0.1 to 0.0, on 500 images"),
         (0.5, (0.0, 1.0), (500, "images"), f"{NONE_SHOWN} 0.5 points, 95 % 0.0 to 1.0, on 500 images"),
         (1.2, (None, None), (1, "seeds"), f"{NONE_SHOWN} 1.2 points, and one seed gives no interval"),
         (0.0, (None, None), (1, "images"), f"{NONE_SHOWN} 0.0 points, and one image gives no interval"),

@@ -68,6 +68,7 @@ KINDS = [
     Kind("predictions.npz", r"predictions\.npz", "predictions.npz", "eval"),
     Kind("report.html", r"report\.html", "report.html", "eval"),
     Kind("report.json", r"report\.json", "report.json", "eval"),
+    Kind("predictions.csv", r"predictions\.csv", "predictions.csv", "eval"),
     Kind("a table", r"tables/.*models\.tex", "models.tex", "eval"),
     Kind("a figure", r"figures/.*accuracy\.pdf", "accuracy.pdf", "eval"),
     Kind("exported weights", r"out[^/]*/.*model\.pt(\.|$)", "model.pt", "export", r"model\.pt"),

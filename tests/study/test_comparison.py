@@ -34,7 +34,7 @@ def test_the_hypothesis_in_all_its_cases():
     wiggle = np.array([-1, 1, 0, -1, 1]) / 1000  # half-width of the interval: 0.124 points
     decision, text = answer(wiggle)
     assert decision == "equivalent"
-    expected = "A minus B is 0.0 points, 95 % -0.1 to 0.1, over 5 seeds"
+    expected = "A minus B is 0.0 points, 95 % −0.1 to 0.1, over 5 seeds"
     assert text == f"cue following of A and B is equivalent within ±2 points: {expected}"
     decision, text = answer(wiggle + 0.01)
     assert decision == "higher, by less than the margin"

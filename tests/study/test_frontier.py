@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diagnostics.seeds import SeedSummary, summarise
-from study.frontier import KINDS, LETTER, SIZE, frontier, marks, offsets, words
+from study.frontier import KINDS, LETTER, SIZE, Mark, frontier, marks, offsets, view_of, words
 from study.results import SummaryRow
 
 FOLLOWING = {"teacher": 0.2, "crd_kd": 0.4, "two_stage": 0.7, "head": 0.72, "mine": 0.41}
@@ -23,6 +23,21 @@ def some(spread: float = 0.01) -> list[SummaryRow]:
         row(m, following=summarise([f + s for s in steps]), unbiased=summarise([1 - f + s for s in steps]))
         for m, f in FOLLOWING.items()
     ]
+
+
+def test_a_teacher_far_off_leaves_the_panel_to_the_students():
+    def at(share: float) -> SeedSummary:
+        return SeedSummary(3, share, 0.01, share - 0.01, share + 0.01, {})
+
+    found = [Mark("teacher", "teacher", at(0.1), at(0.69))]
+    found += [Mark(name, "two stages", at(0.1 + n / 50), at(0.17 + n / 50)) for n, name in enumerate("abc")]
+    view = view_of(found)
+    assert view.across is None and view.up is not None and view.up[1] < 25
+    assert view.place(found[0])[0] == 10 and view.up[0] < view.place(found[0])[1] < view.up[1]
+    assert view.name(found[0]) == "teacher, in truth at (10.0, 69.0)" and view.name(found[1]) == "a"
+    (axes,) = frontier({"": found}, {}).axes
+    assert axes.get_ylim() == view.up
+    assert view_of(found[:2]).up is None  # one student is not squeezed among others
 
 
 def test_a_mark_is_the_mean_over_seeds_of_a_method_that_has_both_numbers():

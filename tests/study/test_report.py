@@ -1,4 +1,4 @@
-"""Of study/report.py, and study/answer.py, study/tables.py."""
+"""Of study/report.py, and study/answer.py, study/tables.py, study/words.py."""
 
 from __future__ import annotations
 
@@ -143,12 +143,15 @@ def test_the_same_records_give_the_same_files_and_a_page_that_needs_nothing_else
     assert all((tmp_path / "first" / f).read_bytes() == (tmp_path / "second" / f).read_bytes() for f in files)
     text = (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    assert page.open == [] and page.links <= page.anchors
-    assert "<script" not in text and "http" not in text and "kd&lt;1&gt;" in text and "kd<1>" not in text
+    written = {str(path.relative_to(tmp_path / "first")) for path in (tmp_path / "first").rglob("*.*")}
+    beside = written - {"report.html"}
+    assert page.open == [] and page.links - beside <= page.anchors and beside <= page.links
+    assert text.count("<script") == 1 and "<script src" not in text
+    assert "http" not in text and "kd&lt;1&gt;" in text and "kd<1>" not in text
     figures = {path.stem for path in (tmp_path / "first" / "figures").glob("*.png")}
     assert figures == {path.stem for path in (tmp_path / "first" / "figures").glob("*.pdf")}
     assert {name.split("-")[0] for name in figures} == {"frontier", "following", "inheritance", "examples"}
-    assert len(figures) == page.pictures == 7
+    assert len(figures) == 7 and page.pictures == 6 + len(EXAMPLES.labels)  # the examples are images of the page
     tables = {path.stem for path in (tmp_path / "first" / "tables").glob("*.csv")}
     assert {
         "measures",
@@ -254,10 +257,17 @@ def test_the_frontier_stands_first_and_says_its_numbers(write):
     given = records()
     _, page = write(given, twins={"two_stage": "crd_kd"}, end_to_end=frozenset(["kd<1>", "crd_kd"]))
     alternatives = re.findall(r'alt="([^"]*)"', page)
-    assert alternatives[0].startswith("Cue following against unbiased accuracy") and "its end-to-end twin" in page
+    assert "its end-to-end twin" in page
     mean = np.mean([r.measures.following for r in given if r.method == "crd_kd" and r.point == POINTS[-1]])
     assert "With a biased teacher: teacher follows on" in alternatives[0]
     assert f"crd_kd follows on {100 * mean:.1f} % (" in alternatives[0]
+    assert alternatives[1].startswith("cue following with a biased teacher: teacher ") and all(alternatives)
+    assert f"crd_kd {100 * mean:.1f} % (" in alternatives[1]
+
+
+def test_one_seed_is_said_once(write):
+    _, page = write(records(1))
+    assert page.count("One seed was recorded.") == 1 and ">n/a<" not in page.partition('id="comparisons"')[2]
 
 
 def test_a_failed_check_is_told_everywhere(write):
@@ -315,7 +325,8 @@ def test_a_study_without_a_cue(write, tmp_path):
     ]
     report, page = write(given, NONE)
     assert "No cue was planted" in page and "cue following" not in page and "Inheritance" not in page
-    assert Page(page).open == [] and Page(page).links <= Page(page).anchors
+    links = {link for link in Page(page).links if "." not in link}
+    assert Page(page).open == [] and links <= Page(page).anchors
     assert "points lower with kd than with two_stage" in report.rest[0].sentence
     text = study_text(report)
     assert "test top-1, %" in text and text.count("resnet20") == 3

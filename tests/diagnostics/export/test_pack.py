@@ -199,7 +199,7 @@ def test_int8_that_is_slower_is_told_so(subject, tmp_path):
         quantized = Quantized("static", 5, 50, 1, "processor", rows)
         return "\n".join(lines(pack.replace(made, quantized=quantized)))
 
-    assert "slower, 2.00 times the time of float32" in told(4, 0.1) and "-10.00 points" in told(4, 0.1)
+    assert "slower, 2.00 times the time of float32" in told(4, 0.1) and "−10.00 points" in told(4, 0.1)
     assert "2.00 times as fast as" in told(1, 0.1) and "no difference shown" in told(1, 3)
 
 

@@ -10,6 +10,7 @@ from diagnostics.cost import Cost, Latency
 from diagnostics.fidelity import Fidelity
 from diagnostics.figures.predictions import (
     accuracy,
+    aside,
     chosen_classes,
     class_change,
     contingency,
@@ -29,6 +30,9 @@ def texts(figure: Figure) -> list[str]:
         found += [axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")]
         found += [text.get_text() for text in (*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels())]
     return found
+
+
+STUDENTS = {"kd": 0.4, "crd": 0.42}
 
 
 def model(name: str, top1: float) -> ModelAccuracy:
@@ -51,6 +55,17 @@ def test_accuracy_keeps_the_seeds_of_a_method_together():
     assert accuracy([]) is None
 
 
+def test_a_teacher_far_ahead_stands_at_the_edge_of_the_students_axis():
+    near = [
+        ModelAccuracy(name, name, 0, "", "", top1, top1 - 0.01, top1 + 0.01) for name, top1 in STUDENTS.items()
+    ]
+    teacher = ModelAccuracy("teacher", "teacher", None, "", "", 0.7, 0.69, 0.71)
+    (axes,) = accuracy([teacher, *near]).axes
+    assert axes.get_xlim()[1] < 50 and "70.0 →" in {text.get_text() for text in axes.texts}
+    (beside,) = accuracy([ModelAccuracy("teacher", "teacher", None, "", "", 0.45, 0.44, 0.46), *near]).axes
+    assert beside.get_xlim()[1] > 45 and "45.0" in {text.get_text() for text in beside.texts}
+
+
 def test_contingency_shows_the_first_seed_against_the_teacher():
     figure = contingency([pair("teacher", "kd"), pair("teacher", "kd/1"), pair("kd", "crd")])
     assert len(figure.axes) == 1
@@ -67,18 +82,32 @@ def test_of_many_classes_the_most_changed_are_shown():
     change = [None, *np.linspace(0.5, -0.5, 99).tolist()]
     assert chosen_classes(change) == [*range(1, 16), *range(85, 100)]
     assert chosen_classes([0.1, None, 0.3]) == [2, 0]
-    section = {name: faithful(change) for name in ("kd", "two_stage")}
+    section = {"kd": faithful([None, *[0.0] * 99]), "two_stage": faithful(change)}
     figure = class_change(section, [f"class {number}" for number in range(100)])
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert len(names) == 30 and names[0] == "class 1" and names[-1] == "class 99"
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["two_stage", "kd"]  # a panel a student
+    assert [len(axes.patches) for axes in figure.axes] == [30, 30]
+    assert figure.axes[0].patches[0].get_width() == pytest.approx(50)
+    assert list(figure.axes[1].lines[1].get_xdata()) == [0.0] * 30  # a change of 0 has a mark
     assert class_change({}, []) is None
 
 
-def test_reliability_leaves_out_empty_bins():
-    bins = [ReliabilityBin(0.0, 0.5, 0, None, None), ReliabilityBin(0.5, 1.0, 4, 0.75, 0.5)]
-    figure = reliability({"kd": Calibration(4, 0.25, 0.1, 0.5, 0.7, bins, None, {})})
-    points = figure.axes[0].collections[0].get_offsets()
-    assert points.tolist() == [[75.0, 50.0]]
+def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow():
+    bins = [
+        ReliabilityBin(0.0, 0.25, 0, None, None),
+        ReliabilityBin(0.25, 0.5, 4, 0.4, 0.5),
+        ReliabilityBin(0.5, 0.75, 40, 0.7, 0.6),
+        ReliabilityBin(0.75, 1.0, 56, 0.9, 0.75),
+    ]
+    figure = reliability({"kd": Calibration(100, 0.25, 0.1, 0.5, 0.7, bins, None, {})})
+    marks = figure.axes[0].collections
+    assert [mark.get_offsets().tolist() for mark in marks] == [[[40, 50]], [[70, 60]], [[90, 75]]]
+    assert [mark.get_facecolor()[0].tolist()[:3] == [1, 1, 1] for mark in marks] == [True, False, False]
+    *whiskers, joined = figure.axes[0].lines[1:]
+    assert joined.get_xydata().tolist() == [[70, 60], [90, 75]]
+    low, high = whiskers[0].get_ydata()
+    assert [low, high] == pytest.approx([15.0, 85.0], abs=0.1)  # Wilson's of 2 among 4
     assert "kd, ECE 25.0 %" in texts(figure)
 
 
@@ -90,12 +119,15 @@ def test_corruptions_share_an_axis_that_holds_every_error():
     assert corruptions({}) is None
 
 
-def test_cost_turns_logarithmic_for_a_large_teacher():
+def test_cost_on_axes_of_equal_ratios_with_equal_ones_side_by_side():
     def costs(parameters: int) -> RelativeCost:
         return RelativeCost(Cost(parameters, 1, 1, [Latency(1, 5, 1.0, 0.1, 1000.0)], "cpu", 1), None)
 
     models = [model("teacher", 0.7), model("kd", 0.6)]
-    near, far = (cost({"teacher": costs(size), "kd": costs(100)}, models) for size in (300, 10000))
-    assert [figure.axes[0].get_xscale() for figure in (near, far)] == ["linear", "log"]
+    figure = cost({"teacher": costs(10000), "kd": costs(100)}, models)
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
+    placed = aside([100.0, 100.0, 100.0, 5000.0])
+    assert len(set(placed)) == 4 and placed[0] == 100 and placed[3] == 5000
+    assert max(abs(value / 100 - 1) for value in placed[:3]) < 0.1
     assert cost({}, models) is None
     assert [short(value) for value in (0.25, 78042, 1.2e6, 3e9)] == ["0.25", "78k", "1.2M", "3G"]

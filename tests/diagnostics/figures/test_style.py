@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from PIL import Image
 
 from diagnostics.figures.predictions import (
     accuracy,
 )
-from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes
+from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes, window
 from diagnostics.results import ModelAccuracy
 
 
@@ -19,6 +20,13 @@ def test_a_method_looks_the_same_whatever_its_seed_and_unlike_the_others():
     assert colour("kd/3") == colour("kd") and marker("kd/3") == marker("kd")
     looks = [look for name, look in METHODS.items() if name != "student"]  # two_stage and student never meet
     assert len({shade for shade, _ in looks}) == len({shape for _, shape in looks}) == len(looks)
+
+
+def test_an_axis_is_the_students_where_a_teacher_would_squeeze_them():
+    students = [[40], [41, 42]]
+    assert window(students, [70]) == pytest.approx((39.76, 42.24)) == window(students, [10])
+    assert window(students, [43.9]) is None is window(students, [38.1])
+    assert window([[40, 42]], [70]) is None is window([], [1]) is window(students, [])
 
 
 def test_labels_are_short_and_never_a_formula():

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
-from diagnostics.figures.training import accuracy_by_epoch, stage1, stage2
+from diagnostics.figures.training import by_epoch, stage1, stage2
 
 
 def test_two_stage_begins_where_stage_1_ended():
     histories = {
-        "teacher": [{"epoch": 1, "test_top1": 0.9}],
-        "stage1": [{"epoch": 1, "cosine_last": 0.1}, {"epoch": 2, "cosine_last": 0.2}],
-        "two_stage": [{"epoch": 1, "test_top1": 0.5}],
+        "teacher": [{"epoch": 1, "test_top1": 0.9, "learning_rate": 0.1}],
+        "stage1": [{"epoch": e, "cosine_last": 0.1 * e, "learning_rate": 0.2 / e} for e in (1, 2)],
+        "two_stage": [{"epoch": 1, "test_top1": 0.5, "learning_rate": 0.01}],
         "kd": [{"epoch": 1, "test_top1": 0.4}, {"epoch": 2}],
     }
-    lines = accuracy_by_epoch(histories).axes[0].lines
+    left, right = by_epoch(histories).axes
+    lines = left.lines
     assert [line.get_xydata().tolist() for line in lines] == [[[3.0, 50.0]], [[1.0, 40.0]]]
+    assert [line.get_xydata().tolist() for line in right.lines] == [[[1, 0.1]], [[1, 0.2], [2, 0.1]], [[3, 0.01]]]
+    assert right.get_yscale() == "log"
     assert stage1(histories["stage1"]).axes[0].lines[0].get_ydata().tolist() == [0.1, 0.2]
     assert stage2(histories["two_stage"]) is not None
-    assert stage1([]) is stage2([]) is accuracy_by_epoch({"kd": []}) is None
+    assert stage1([]) is stage2([]) is by_epoch({"kd": []}) is None

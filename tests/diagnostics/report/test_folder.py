@@ -1,10 +1,12 @@
 """Of diagnostics/report/folder.py, diagnostics/report/page.py, diagnostics/report/verdict.py,
 diagnostics/pairs.py, diagnostics/results.py, diagnostics/tables/features.py, diagnostics/tables/models.py,
-diagnostics/tables/catalogue.py and diagnostics/figures/catalogue.py.
+diagnostics/tables/catalogue.py, diagnostics/report/sheet.py, diagnostics/figures/words.py and
+diagnostics/figures/catalogue.py.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -14,13 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diagnostics.budget import Training
 from diagnostics.cost import Cost, Latency
+from diagnostics.differing import Shown, positions_to_show
 from diagnostics.plain import to_plain
-from diagnostics.recording import Context, Meta, RecordedModel, Recording
+from diagnostics.recording import Context, Meta, RecordedModel, Recording, first_classifiers
 from diagnostics.report import folder as report_module
 from diagnostics.report.folder import write_report
 from diagnostics.report.verdict import verdict
 from diagnostics.results import Report
+from diagnostics.tables.catalogue import all_tables
+from training.usage import Usage
 
 CLASSES, WIDTH, TRAINED = 4, 6, np.tile(np.arange(4), 5)
 LABELS = np.tile(np.arange(CLASSES), 12)
@@ -45,6 +51,23 @@ CONTEXT = Context(
     bfloat16=False,
     evaluated_on={"python": "3.12", "packages": {"torch": "2.9"}, "gpus": [], "git": {"commit": None}},
     trained_on=None,
+)
+TRAINING = Training(
+    job="kd",
+    epochs=2,
+    planned=2,
+    images=20,
+    balanced=False,
+    batch_size=10,
+    steps=4,
+    passes=40,
+    forward_only=0,
+    frozen=False,
+    teacher_passes=0,
+    cached=False,
+    parameters=100,
+    optimizer="sgd 1e-05 constant",
+    reported="last",
 )
 HISTORIES = {
     "stage1": [{"epoch": 1, "crd_last": 3.0, "cosine_last": 0.1, "cka_last": 0.2}],
@@ -124,6 +147,14 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def pictured(found: Recording) -> Recording:
+    """The same with file names, and the pixels of the images that its sheets show."""
+    positions = np.array(positions_to_show(first_classifiers(found.models), found.labels))
+    pixels = np.zeros((len(positions), 3, 8, 8), np.uint8)
+    names = np.array([f"猫/{number}<.png" for number in range(len(found.labels))])
+    return replace(found, names=names, shown=Shown(positions, pixels))
+
+
 def usual() -> list[RecordedModel]:
     names = {"teacher": 0.9, "stage1": 0.5, "two_stage": 0.4, "kd": 0.8}
     return [network(name, right=right) for name, right in names.items()]
@@ -134,15 +165,19 @@ def test_a_page_that_needs_nothing_else(tmp_path):
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert page.links and {link.removeprefix("#") for link in page.links} <= page.anchors
+    inside, beside = ([link for link in page.links if link.startswith("#") is here] for here in (True, False))
+    assert inside and {link.removeprefix("#") for link in inside} <= page.anchors
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    assert set(beside) == written - {"report.html"}  # every file beside the page, and none that is not there
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    assert "<script" not in text and "http" not in text and "url(" not in text
+    assert text.count("<script") == 1 and "<script src" not in text
+    assert "http" not in text and "url(" not in text
     assert "a&lt;b" in text and "a<b" not in text
     figures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert figures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
     assert len(page.sources) == len(figures) == 11
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
-    assert len(tables) == 18 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
+    assert len(tables) == 20 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
@@ -239,6 +274,72 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Pa
     left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert "contingency" not in left and {"accuracy", "mine"} <= left
     assert "Not drawn: There is no student among these models." in page
+
+
+def test_images_on_which_models_differ_have_name_class_and_both_answers(write):
+    report, page = write(pictured(recordings(usual())))
+    teacher, best = report.differing
+    assert (teacher.a, teacher.b, best.a) == ("teacher", "two_stage", "kd")
+    shown = teacher.kinds[0].images[0]
+    assert page.count(f"Test image {shown.index}, 猫/{shown.index}&lt;.png, of class") >= 1
+    assert f"teacher: {html.escape(shown.answer_a)} ({100 * shown.probability_a:.0f} %)" in page
+    assert f"two_stage: {html.escape(shown.answer_b)} ({100 * shown.probability_b:.0f} %)" in page
+    assert page.count('class="small"') == sum(len(kind.images) for pair in report.differing for kind in pair.kinds)
+    assert "from before images were kept" not in page
+    assert "from before images were kept" in write(recordings(usual()))[1]
+
+
+class Outline(HTMLParser):
+    """The headings of a page, its tables' captions and row headers, and the alternative texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.levels: list[int] = []
+        self.counts: dict[str, int] = {}
+        self.rows = 0
+        self.alternatives: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.levels += [int(tag[1])] if tag in ("h1", "h2", "h3") else []
+        scope = f"{tag} {found['scope']}" if "scope" in found else tag
+        self.counts[scope] = self.counts.get(scope, 0) + 1
+        self.alternatives += [found["alt"] or ""] if tag == "img" else []
+
+
+def test_a_page_for_everyone(write):
+    report, page = write(pictured(recordings(usual())))
+    outline = Outline(page)
+    assert outline.levels[0] == 1 and max(np.diff(outline.levels)) == 1
+    counts = outline.counts
+    assert counts["main"] == 1 and counts["caption"] == counts["table"]
+    assert counts["th row"] >= counts["tr"] - counts["table"] and "th" not in counts
+    assert "prefers-color-scheme: dark" in page
+    assert all(outline.alternatives) and len(set(outline.alternatives)) > 11
+    told = next(text for text in outline.alternatives if text.startswith("teacher 91.7 % ("))
+    assert "two_stage 41.7 % (" in told
+    assert any(f"both right {report.pairs[0].statistics.counts.a}" in text for text in outline.alternatives)
+    assert not re.search(r"(?<![\w.-])-\d", re.sub(r"<(style|script|pre).*?</\1>|<[^>]*>", "", page, flags=re.S))
+
+
+def test_one_seed_is_said_once(write):
+    _, page = write(recordings(usual()))
+    section = page.partition('<section id="seeds">')[2].partition("</section>")[0]
+    assert section.count("One seed was trained.") == 1 and "<table" not in section and "n/a" not in section
+
+
+def test_what_a_training_took_stands_in_the_first_table(write):
+    times = Usage(10.0, 200.0, 3_000_000, "process"), Usage(2.5, 900.0, 2_000_000, "process")
+    models = usual()
+    trained = [replace(TRAINING, usage=usage) for usage in times]
+    models[2] = replace(models[2], meta=replace(models[2].meta, trainings=trained))
+    models[3] = replace(models[3], meta=replace(models[3].meta, trainings=[TRAINING]))
+    report, page = write(recordings(models))
+    table = next(iter(all_tables(report).values()))
+    last = {row[0][0]: [text for text, _ in row[-3:]] for row in table.shown()}
+    assert last["two_stage"] == ["12.5", "200 + 900", "3"] and last["kd"] == ["n/a"] * 3
+    assert "Resident in the whole process" in page and "energy was not measured" in page
 
 
 def test_the_contrastive_bound_needs_what_it_is_made_of(write):

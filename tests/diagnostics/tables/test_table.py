@@ -39,6 +39,17 @@ TABLE = Table(
 )
 
 
+def test_a_column_that_no_row_has_is_told_once_and_stays_in_files():
+    columns = (Column("a", "A"), Column("b", "B"), Column("sd", "sd"), Column("p", "p"))
+    rows = [[Cell("x"), Cell("y"), Cell(None, note="One seed."), Cell(None, note="One seed.")] for _ in range(2)]
+    table = Table("lone", "Lone.", columns, rows)
+    assert table.defined().headings == ["A", "B"] and table.undefined == "In no row: sd; p. One seed."
+    assert to_text(table).count("One seed.") == 1 and "n/a" not in to_text(table)
+    assert to_csv(table).startswith("a,b,sd,p") and "sd & p" in to_tex(table)
+    assert TABLE.defined() is TABLE and TABLE.undefined == ""
+    assert (table.row_headers, TABLE.row_headers) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("show", "value", "text"),
     [

@@ -1,0 +1,43 @@
+"""The images of the page's sheets as text that a page can hold.
+
+Letters: S side in pixels.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diagnostics.recording import Recording
+
+SMALL = 64  # pixels of a side up to which an image is enlarged with its pixels to be seen
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A PNG in base64, and the S of its image."""
+
+    data: str
+    side: int
+
+    @property
+    def small(self) -> bool:
+        return self.side <= SMALL
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> Thumbnail:
+    """An image (3, S, S) as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, format="PNG")
+    return Thumbnail(base64.b64encode(buffer.getvalue()).decode(), pixels.shape[-1])
+
+
+def thumbnails(recording: Recording) -> dict[int, Thumbnail]:
+    """The images that were kept of a recording, by their position in the test set."""
+    shown = recording.shown
+    return {place: thumbnail(one) for place, one in zip(shown.indices.tolist(), shown.pixels, strict=True)}
