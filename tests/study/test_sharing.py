@@ -33,6 +33,8 @@ def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
     assert changed_by("shortcut.students=unbiased") == set(jobs) - {"teacher", "stage2_llr"}
     assert changed_by("shortcut.teacher=unbiased", "shortcut.conflicting=uniform") == set(jobs)
     assert changed_by("kd.alpha=0.3") == {"crd_kd", "stage2", "stage2_other", "stage2_again"}
+    for own in ("patience=3", "watch=val_loss", "optimizer.ema=0.9"):
+        assert key("scratch") != key("scratch", f"baselines.{own}")
     own = ("baselines.alpha=0.9", "baselines.temperature=4")
     assert changed_by(*own) == set()
     assert changed_by(*own, "kd.alpha=0.3") == {"stage2", "stage2_other", "stage2_again"}

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from configs.networks import Optimizer
+from configs.reading import differing_keys, load_config
 from errors import UserError
 from losses.kd import cross_entropy
 from models.checkpoint import load, save
@@ -278,6 +279,18 @@ def test_an_average_that_is_not_finite_is_found(train):
 
     with pytest.raises(UserError, match=r"the average of 3\.bias is no longer finite"):
         train("job", replace(PLAN, optimizer=PLAIN.model_copy(update={"ema": 0.5})), kind=Planted)
+
+
+def test_each_option_is_part_of_what_a_run_is(tiny_config):
+    plain = load_config(tiny_config, ["data.val_fraction=0.25"])
+    for option in (
+        "kd.optimizer.accumulate=2",
+        "crd.optimizer.ema=0.9",
+        "teacher.until=plateau",
+        "precision=float16",
+    ):
+        other = load_config(tiny_config, ["data.val_fraction=0.25", option])
+        assert differing_keys(plain, other) == [option.partition("=")[0]]
 
 
 def test_ranges():
