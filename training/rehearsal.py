@@ -173,7 +173,7 @@ class _Steps:
         an_image = seconds / self.batch
         while self.batch < self.whole:
             smaller, larger = self.batch, min(self.whole, 4 * self.batch)
-            if 3 * seconds * larger / smaller > limit:
+            if 3 * seconds * larger / smaller > 2 * limit:  # few images mostly take what any step does
                 break
             before, self.batch = seconds, larger
             seconds, growth = self._time(2, min)
