@@ -2,8 +2,8 @@
 
     python -m benchmarks.study_report [STUDY_DIR]
 
-`configs/shortcut/digits_heads.yaml` with its 10 seeds: 24 points, 16 models a run, 497 test images under all cues,
-each model right or following a cue as chance has it. Timed is `main_eval.py` on the study, with its start.
+`configs/shortcut/digits_heads.yaml`: 24 points, 10 seeds, 16 models a run, 497 test images under all cues, each
+model right or following a cue as chance has it. Timed is `main_eval.py` on the study, as a process with its start.
 With a folder the study is left there, for example to see where the time goes.
 
 Letters: n test images, J shows an image.

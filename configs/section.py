@@ -13,6 +13,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
+BOOLEAN = "true and false (yes, no, on, off) are no value here, quote them or give a number"
+
 
 def about(default: Any, description: str, **kwargs: Any) -> Any:
     """A field with its one-line description."""
@@ -26,11 +28,11 @@ class Section(BaseModel):
     @classmethod
     def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML reads `yes`, `on` and `true` as 1 where a number is wanted."""
-        wanted = str(cls.model_fields[str(info.field_name)].annotation)
-        takes_booleans = "bool" in wanted or "Any" in wanted
         given = value if isinstance(value, list) else [value]
-        if not takes_booleans and any(isinstance(one, bool) for one in given):
-            raise ValueError("true and false (yes, no, on, off) are no value here, quote them or give a number")
+        if any(isinstance(one, bool) for one in given):
+            wanted = str(cls.model_fields[str(info.field_name)].annotation)  # slow, and hardly ever needed
+            if "bool" not in wanted and "Any" not in wanted:
+                raise ValueError(BOOLEAN)
         return value
 
 

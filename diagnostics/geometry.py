@@ -14,12 +14,6 @@ import numpy as np
 from scipy.linalg import pinvh, svdvals
 from scipy.spatial.distance import pdist
 from scipy.special import entr
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
-from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
 
 FISHER_RTOL = 1e-6  # directions whose within-class variance is at most this share of the largest are left out
@@ -114,6 +108,8 @@ def silhouette(X: np.ndarray, y: np.ndarray, samples: int = 2000, seed: int = 0)
     The cost grows with the square of `samples`. None where those drawn are all the same, of one class, or
     each of its own class.
     """
+    from sklearn.metrics import silhouette_score  # a second to import, for those who need it
+
     if samples < 2:
         raise ValueError(f"the silhouette needs 2 samples or more, got {samples}")
     if len(X) > samples:
@@ -129,6 +125,8 @@ def unit_sphere(X: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
 
     Returns the mean distance of a sample to its class mean, and the C (C - 1) / 2 distances between means.
     """
+    from sklearn.preprocessing import normalize
+
     means, residuals, _, _ = _by_class(normalize(X.astype(np.float64)), y)
     return float(np.linalg.norm(residuals, axis=1).mean()), pdist(means)
 
@@ -176,6 +174,10 @@ def linear_probe(
     ------
     ValueError : shapes that do not agree, no sample, features that are not finite, fewer than one iteration.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     _check_features(train_X, train_y)
     _check_features(test_X, test_y)
     if train_X.shape[1] != test_X.shape[1]:
@@ -201,6 +203,9 @@ def tsne(X: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
     features that are all the same stay on one point. One thread, so that a seed gives the same map whatever
     the number of cores.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     _check_features(X, np.zeros(len(X), dtype=np.int64))
     if X.shape[1] < 2:
         raise ValueError("t-SNE needs features of 2 dimensions or more")

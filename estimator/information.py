@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
-from sklearn.decomposition import PCA
 
 from estimator.kraskov import as_matrix, check_options, ksg
 from estimator.ross import ross
@@ -152,6 +151,8 @@ def reduce(X: ArrayLike, max_dims: int) -> tuple[NDArray[np.float64], float | No
     vary. Scores are of the raw columns (not standardised), by a full, deterministic SVD; `ksg` and `ross`
     then give each component the same weight.
     """
+    from sklearn.decomposition import PCA  # a second to import, for those who need it
+
     X = as_matrix(X)
     if max_dims < 1:
         raise ValueError(f"max_dims must be 1 or more, got {max_dims}")

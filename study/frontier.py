@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from diagnostics.figures.style import GREY, LIGHT, POINTS, describe, label, panels, window
+from diagnostics.figures.style import GREY, LIGHT, POINTS, describe, label, lay_out, panels, window
 from diagnostics.seeds import SeedSummary, plain_number
 from study.fitness import TEACHER
 from study.results import SummaryRow
@@ -106,7 +106,7 @@ def frontier(arms: Mapping[str, Sequence[Mark]], twins: Mapping[str, str]) -> Fi
     if joined:
         handles.append(Line2D([], [], color=GREY, linewidth=0.8, label="twins"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=POINTS, frameon=False)
-    figure.draw_without_rendering()  # so that the panels have their places
+    lay_out(figure)  # so that the panels have their places
     for axes, found in zip(grid, shown.values(), strict=True):
         _name(axes, found)
     return figure
@@ -216,6 +216,7 @@ def offsets(places: Floats, names: Sequence[str], room: Floats) -> list[tuple[fl
     found = []
     for place, name in zip(places, names, strict=True):
         half = np.array([LETTER * len(name) / 2, SIZE * 0.6])
+        others = np.vstack([dots, *taken])
         best: tuple[float, float, float, bool] | None = None
         for distance in DISTANCES:
             for angle in ANGLES:
@@ -223,7 +224,7 @@ def offsets(places: Floats, names: Sequence[str], room: Floats) -> list[tuple[fl
                 shift = way * distance + np.where(np.abs(way) > 0.1, np.sign(way), 0) * half
                 box = np.concatenate([place + shift - half, place + shift + half])
                 outside = np.maximum(room[:2] - box[:2], 0).sum() + np.maximum(box[2:] - room[2:], 0).sum()
-                covered = sum(_overlap(box, other) for other in (*dots, *taken))
+                covered = float(_overlap(box, others).sum())
                 cost = covered + 10 * float(outside) + 0.3 * distance
                 if best is None or cost < best[0]:
                     best = cost, float(shift[0]), float(shift[1]), distance > NEAR
@@ -234,10 +235,10 @@ def offsets(places: Floats, names: Sequence[str], room: Floats) -> list[tuple[fl
     return found
 
 
-def _overlap(box: Floats, other: Floats) -> float:
-    """Area that two boxes (left, low, right, high) share."""
-    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-    return float(np.prod(np.maximum(sides, 0)))
+def _overlap(box: Floats, others: Floats) -> Floats:
+    """Area that a box (left, low, right, high) shares with each of the others (N, 4), (N,)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    return np.asarray(np.prod(np.maximum(sides, 0), axis=1))
 
 
 def _interval(summary: SeedSummary) -> list[float] | None:

@@ -134,8 +134,21 @@ def key(figure: Figure, names: Sequence[str], hollow: Sequence[str] = ()) -> Non
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=POINTS, frameon=False)
 
 
+def lay_out(figure: Figure) -> None:
+    """Give panels their places once: matplotlib would find them anew, and draw for it, in each save."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    figure.set_dpi(DPI)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # told where it is drawn
+        engine.execute(figure)
+    figure.set_layout_engine(None)
+
+
 def to_bytes(figure: Figure, kind: str) -> bytes:
     """A figure as `png` or `pdf`, without a date, so that the same numbers give the same file."""
+    lay_out(figure)
     buffer = io.BytesIO()
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
     figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,22 +67,22 @@ class Shown:
         if (np.diff(np.sort(self.cues, axis=1), axis=1) == 0).any():
             raise ValueError("cues must differ within an image: show each image once under each cue")
 
-    @property
+    @cached_property
     def right(self) -> NDArray[np.bool_]:
         """(n, J), where the prediction is the label."""
         return np.asarray(self.predictions == self.labels[:, None])
 
-    @property
+    @cached_property
     def aligned(self) -> NDArray[np.bool_]:
         """(n, J), where the cue is that of the image's class; all other shows are conflicting."""
         return np.asarray(self.classes_cue[self.labels][:, None] == self.cues)
 
-    @property
+    @cached_property
     def follows(self) -> NDArray[np.bool_]:
         """(n, J), where the cue is that of the predicted class."""
         return np.asarray(self.classes_cue[self.predictions] == self.cues)
 
-    @property
+    @cached_property
     def misleads(self) -> NDArray[np.bool_]:
         """(n, J), conflicting shows whose cue is that of some class."""
         return ~self.aligned & np.isin(self.cues, self.classes_cue)
@@ -255,9 +256,7 @@ def _groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:
 
 def _flip_rate(predictions: NDArray[np.integer]) -> float:
     first, second = np.triu_indices(predictions.shape[1], k=1)
-    return float(
-        np.mean([(predictions[:, i] != predictions[:, j]).mean() for i, j in zip(first, second, strict=True)])
-    )
+    return float((predictions[:, first] != predictions[:, second]).mean(axis=0).mean())
 
 
 def _fidelity(shown: Shown, teacher: Shown | None, notes: dict[str, str]) -> dict[str, float | None]:

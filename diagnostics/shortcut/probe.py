@@ -11,10 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -46,6 +42,11 @@ def balanced_probe(
     `geometry.linear_probe` asks another question, what a model's features hold of its own classes: plain accuracy,
     classes weighed as they are, float32 for speed and a word on convergence.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second to import, for those who need it
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import recall_score
+    from sklearn.preprocessing import StandardScaler
+
     chosen = np.random.default_rng(seed).permutation(len(train_X))[:MOST_SAMPLES]
     X, y = train_X[chosen].astype(np.float64), train_y[chosen]
     if len(np.unique(y)) < 2:
