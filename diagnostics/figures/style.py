@@ -140,9 +140,7 @@ def lay_out(figure: Figure) -> None:
     if engine is None:
         return
     figure.set_dpi(DPI)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # told where it is drawn
-        engine.execute(figure)
+    engine.execute(figure)
     figure.set_layout_engine(None)
 
 
