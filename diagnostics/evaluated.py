@@ -19,6 +19,7 @@ from diagnostics.claims import section
 from diagnostics.names import method_of
 from diagnostics.results import Report
 from diagnostics.schema import read_report
+from training.identity import NAME, read_identity
 from training.job_folder import JobFolder
 from training.job_name import baseline, stage2
 from training.run_folder import RunFolder
@@ -44,7 +45,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     """The evaluation that a run's folder holds.
 
     Raises:
-        ValueError: none, a damaged one, or one of other weights than the run has now.
+        ValueError: none, a damaged one, or one of other weights or test images than the run has now.
     """
     report_path, answers_path = folder / "eval" / "report.json", folder / "eval" / "predictions.npz"
     for path in (report_path, answers_path):
@@ -59,6 +60,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         changed = outdated(hashes, finished_models(RunFolder(folder)))
         if changed:
             raise ValueError(f"{changed[0]} was trained since {report_path}")
+        made_from = read_identity(folder) if (folder / NAME).exists() else None
+        if made_from is not None and made_from.data.of_test != report.context.test:
+            raise ValueError(f"{report_path} is of other test images than {folder / NAME}")
     return Evaluation(folder, report, answers.right)
 
 

@@ -112,7 +112,9 @@ def check(phase: str, experiment: Experiment, fresh: bool = False) -> None:
     if config.teacher.checkpoint is not None and config.teacher.init is not None:
         raise UserError("teacher.checkpoint is a trained teacher and teacher.init starts one: give one of them")
     if phase == "teacher" and config.teacher.checkpoint is not None:
-        raise UserError("teacher.checkpoint names a trained teacher: remove it to train one, or use --phase crd")
+        raise UserError(
+            "teacher.checkpoint names a trained teacher: remove it to train one, or go on with --phase crd"
+        )
     if phase in ("teacher", "all"):
         check_training(experiment)
     if phase in ("crd", "kd", "baselines") or (phase == "all" and is_given(experiment)):
