@@ -44,7 +44,7 @@ class Preprocessing:
 class FromPixels(nn.Module):
     """A network behind its preprocessing: uint8 RGB of any height and width in, logits out.
 
-    Resizes as the decoder does; where Pillow's weights in fixed point round otherwise, a value is off by 1 of 255.
+    Resizes as the decoder does; where Pillow's fixed point rounds otherwise, a value is off by 1 or 2 of 255.
     """
 
     scale: Tensor

@@ -21,11 +21,11 @@ def picture(height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 @settings(max_examples=60, deadline=None)
 @given(height=EDGES, width=EDGES, side=st.integers(1, 40))
-def test_it_is_the_decoders_up_to_one_level(resize, height, width, side):
+def test_it_is_the_decoders_up_to_one_level_a_pass(resize, height, width, side):
     pixels = picture(height, width)
     wanted = to_array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()), side, resize=resize)
     difference = np.abs(resized(pixels, side, resize)[0].numpy() - wanted)
-    assert difference.max() <= 1  # at ties, where Pillow's weights in fixed point fall to either side
+    assert difference.max() <= 2  # one a pass, at ties in fixed point
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
