@@ -9,7 +9,6 @@ are those of trained ones, but for t-SNE and the linear probe, which depend on h
 from __future__ import annotations
 
 import argparse
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from diagnostics.recording import Recording, Subject
 from diagnostics.report.folder import write_report
 from diagnostics.subjects import open_run, record, subjects_of_run
 from models.machine import open_machine
+from models.peak import process_peak
 from models.zoo import build_model
 from training.experiment import Experiment, open_experiment
 from training.run_folder import RunFolder
@@ -98,7 +98,7 @@ def main(run: Path | None) -> None:
         print(f"{'recording (logits, features, corruptions, cost)':46} {time.perf_counter() - start:6.1f} s")
         timed("report (all numbers, tables, figures, page)", lambda: write_report(recording, Path(folder)))
         print(f"{'together':46} {time.perf_counter() - start:6.1f} s")
-        print(f"{'peak memory':46} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:6.2f} GB")
+        print(f"{'peak memory':46} {process_peak() / 1e9:6.2f} GB")
         print("of the report:")
         print_parts(recording)
 

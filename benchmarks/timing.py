@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from models.peak import process_peak
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,14 +87,8 @@ def arithmetic(call: Callable[[], object]) -> int:
 
 
 def peak_mb() -> float:
-    """Largest resident size of this process so far.
-
-    `getrusage` counts what the parent held when it started this process, so Linux's own record comes first.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident size of this process so far."""
+    return process_peak() / 2**20
 
 
 def in_own_process(module: str, case: str, options: Sequence[str] = ()) -> list[Timing]:
@@ -124,17 +119,11 @@ def command_line(
 
 def table(claims: Sequence[Claim]) -> str:
     """One line a claim; the floor is what the arithmetic alone takes, `x floor` how far a time is from it."""
+    from training.estimate_table import aligned  # not for the process of a case, whose memory is measured
+
     rows: list[tuple[str, ...]] = [("what", "time", "memory", "measured", "", "target", "", "floor", "x floor")]
     rows += [_cells(claim) for claim in claims]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    left = (0, 4, 6)
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows, left=(0, 4, 6))
 
 
 def _cells(claim: Claim) -> tuple[str, ...]:

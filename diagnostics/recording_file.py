@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -49,22 +50,28 @@ def read(path: Path) -> Recording:
     Raises:
         ValueError: a file that holds something else.
     """
+    with _arrays_of(path) as arrays:
+        found = _from_arrays(dict(arrays))
+        _check(found)
+    return found
+
+
+@contextmanager
+def _arrays_of(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """A recording's arrays, each read as it is asked for; what does not fit inside is a ValueError of one line."""
     damaged = damaged_entry(path)
     if damaged is not None:
         raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = _from_arrays(dict(arrays))
-        _check(found)
+            yield arrays
     except (KeyError, TypeError, AttributeError, MemoryError, RecursionError, *ARCHIVE_ERRORS) as error:
         raise ValueError(f"{path} is no file of predictions: {_in_a_line(error)}") from None
-    return found
 
 
 def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Recording:
-    metas = [typed_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
     models = []
-    for number, meta in enumerate(metas):
+    for number, meta in enumerate(_metas(arrays)):
         start = f"{number}.projections."
         projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
         own = {name: arrays[f"{number}.{name}"] for name in ARRAYS}
@@ -74,6 +81,10 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Recording:
     shown = Shown(arrays["shown.indices"], arrays["shown.pixels"]) if "shown.indices" in arrays else Shown()
     shared = {name: arrays[name] for name in SHARED}
     return Recording(context, models=models, names=arrays.get("names"), shown=shown, **shared)
+
+
+def _metas(arrays: Mapping[str, NDArray[Any]]) -> list[Meta]:
+    return [typed_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
 
 
 @dataclass(frozen=True)
@@ -91,21 +102,14 @@ def read_answers(path: Path) -> Answers:
     Raises:
         ValueError: a file that holds something else.
     """
-    damaged = damaged_entry(path)
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            labels = arrays["labels"]
-            metas = [typed_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
-            _see_integers("labels", labels, (labels.size,), None)
-            right = {
-                meta.name: _right(arrays[f"{number}.logits"], labels)
-                for number, meta in enumerate(metas)
-                if meta.classifies
-            }
-    except (KeyError, TypeError, AttributeError, MemoryError, RecursionError, *ARCHIVE_ERRORS) as error:
-        raise ValueError(f"{path} is no file of predictions: {_in_a_line(error)}") from None
+    with _arrays_of(path) as arrays:
+        labels, metas = arrays["labels"], _metas(arrays)
+        _see_integers("labels", labels, (labels.size,), None)
+        right = {
+            meta.name: _right(arrays[f"{number}.logits"], labels)
+            for number, meta in enumerate(metas)
+            if meta.classifies
+        }
     return Answers(labels, right, {meta.name: meta.weights_hash for meta in metas})
 
 

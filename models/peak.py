@@ -32,7 +32,10 @@ class Peak:
 
 
 def process_peak() -> int:
-    """The largest resident size since the last call of `Peak.growth` began, or of all time."""
+    """The largest resident size since the last call of `Peak.growth` began, or of all time.
+
+    `getrusage` counts what the parent held when it started this process, so Linux's own record comes first.
+    """
     if STATUS.exists():
         return _of_status("VmHWM")
     if sys.platform == "win32":  # where the standard library asks for no peak

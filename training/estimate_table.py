@@ -18,8 +18,12 @@ def table(lines: Sequence[Estimate]) -> str:
     head = ["job", *(["jobs"] if several else []), "images x epochs", "time", *(["in all"] if several else [])]
     head += ["memory", *(["GPU"] if gpu else []), "disk", "and while it trains", ""]
     rows = [head, *(_row(line, several, gpu) for line in lines), _row(total(lines), several, gpu)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    left = (0, len(head) - 1)
+    return aligned(rows, left=(0, len(head) - 1))
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Rows of equally many words as lines, columns `left` to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if column in left else cell.rjust(width)

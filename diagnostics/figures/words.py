@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from diagnostics.calibration import Calibration
 from diagnostics.figures.predictions import ENOUGH, chosen_classes, short
@@ -10,8 +10,6 @@ from diagnostics.names import is_first, method_of
 from diagnostics.recording import History
 from diagnostics.results import Faithfulness, Report
 from diagnostics.seeds import plain_number
-
-Curves = Mapping[str, History]
 
 
 def accuracy(report: Report) -> str:

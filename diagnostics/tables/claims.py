@@ -78,13 +78,7 @@ def generalisation(section: Mapping[str, Gap]) -> Table:
         Column("test_loss", "test loss", decimals(3)),
         Column("loss_gap", "gap of loss", decimals(3)),
     ]
-    cells = [
-        [
-            Cell(name),
-            *(Cell(getattr(row, column.key), note=row.notes.get(column.key, "")) for column in columns[1:]),
-        ]
-        for name, row in section.items()
-    ]
+    cells = [[Cell(name), *_cells(row, columns[1:])] for name, row in section.items()]
     counts = max((row.images for row in section.values()), default=0)
     what = f"{counts:,} training images, not augmented," if counts else "training images"
     caption = f"Generalisation: {what} against the test images; loss is cross-entropy in nats."
@@ -129,13 +123,7 @@ def stability(section: Mapping[str, Stability]) -> Table:
         Column("sd", "sd of changes, points", percent(2)),
         Column("largest_fall", "largest fall, points", percent(2)),
     ]
-    cells = [
-        [
-            Cell(name),
-            *(Cell(getattr(row, column.key), note=row.notes.get(column.key, "")) for column in columns[1:]),
-        ]
-        for name, row in section.items()
-    ]
+    cells = [[Cell(name), *_cells(row, columns[1:])] for name, row in section.items()]
     caption = (
         "Steadiness: test top-1 from epoch to epoch in the last half of training, of two-stage in that of stage 2."
     )
