@@ -19,6 +19,13 @@ def _layers(report: Report) -> dict[str, LayerMatrix]:
     return {name: part.layers for name, part in (report.representation or {}).items()}
 
 
+def _epochs_before(report: Report) -> dict[str, int]:
+    """Epochs of the trainings that each method went through before its last one, as in the first seed."""
+    given = {} if report.given is None else report.given.models
+    known = {name: sum(one.epochs for one in trainings[:-1]) for name, trainings in given.items() if trainings}
+    return {"two_stage": len(report.curves.get("stage1", []))} | known
+
+
 FIGURES: dict[str, Callable[[Report, Recording, Maps], Figure | None]] = {  # in the order of the report
     "accuracy": lambda report, recording, maps: predictions.accuracy(report.models),
     "contingency": lambda report, recording, maps: predictions.contingency(report.pairs),
@@ -34,7 +41,7 @@ FIGURES: dict[str, Callable[[Report, Recording, Maps], Figure | None]] = {  # in
     "cost": lambda report, recording, maps: predictions.cost(report.cost, report.models),
     "stage1": lambda report, recording, maps: training.stage1(report.curves.get("stage1", [])),
     "stage2": lambda report, recording, maps: training.stage2(report.curves.get("two_stage", [])),
-    "training": lambda report, recording, maps: training.by_epoch(report.curves),
+    "training": lambda report, recording, maps: training.by_epoch(report.curves, _epochs_before(report)),
 }
 
 

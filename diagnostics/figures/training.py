@@ -50,11 +50,13 @@ def stage2(history: History) -> Figure | None:
     return figure
 
 
-def by_epoch(curves: Mapping[str, History]) -> Figure | None:
+def by_epoch(curves: Mapping[str, History], before: Mapping[str, int]) -> Figure | None:
     """Test top-1 of every student and the learning rate of every training, by epoch.
 
-    Two-stage begins where its stage 1 ended. The rate is that at which an epoch began; stage 1's and stage 2's are
-    one line, which breaks between them.
+    A student of several trainings begins where the one before its last ended. The rate is that at which an epoch
+    began.
+
+    before: epochs of the trainings before the last one, by method; a method that is not there has one training.
     """
     shown = [name for name, history in curves.items() if any("test_top1" in epoch for epoch in history)]
     shown = [name for name in shown if method_of(name) != "teacher"]
@@ -63,7 +65,9 @@ def by_epoch(curves: Mapping[str, History]) -> Figure | None:
     figure, (left, right) = panels(2, 2, 3.2)
     for name in shown:
         points = [
-            (_before(name, curves) + e["epoch"], 100 * e["test_top1"]) for e in curves[name] if "test_top1" in e
+            (before.get(method_of(name), 0) + e["epoch"], 100 * e["test_top1"])
+            for e in curves[name]
+            if "test_top1" in e
         ]
         _curve(left, name, points)
     rated = [
@@ -71,7 +75,7 @@ def by_epoch(curves: Mapping[str, History]) -> Figure | None:
     ]
     for name in rated:
         points = [
-            (_before(name, curves) + e["epoch"], e["learning_rate"])
+            (before.get(method_of(name), 0) + e["epoch"], e["learning_rate"])
             for e in curves[name]
             if e.get("learning_rate", 0.0) > 0
         ]
@@ -83,11 +87,6 @@ def by_epoch(curves: Mapping[str, History]) -> Figure | None:
         describe(axes, "epoch, stage 1 included", title)
     key(figure, list(dict.fromkeys([*(name for name in shown if is_first(name)), *rated])))
     return figure
-
-
-def _before(name: str, curves: Mapping[str, History]) -> int:
-    """Epochs of stage 1 before a two-stage student's own."""
-    return len(curves.get("stage1", [])) if method_of(name) == "two_stage" else 0
 
 
 def _curve(axes: Axes, name: str, points: Sequence[tuple[float, float]]) -> None:

@@ -116,6 +116,6 @@ def cost(section: Mapping[str, RelativeCost]) -> Table:
             line += [Cell(item.median_ms), Cell(item.iqr_ms), Cell(item.images_per_second)]
             line.append(Cell(times, note=why if times is None else ""))
         cells.append(line)
-    device = f" on {first.cost.device}, {first.cost.threads} threads" if first else ""
+    device = f" on {first.cost.device}, CPU threads: {first.cost.threads}" if first else ""
     caption = f"Size and speed{device}; × as a multiple of the teacher's."
     return Table("cost", caption, columns, cells, "The cost of no model was measured.")
