@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -146,3 +147,18 @@ def call_main(tiny_config, monkeypatch, capfd):
         return subprocess.CompletedProcess(words, code, out, err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def hold_for_a_moment():
+    """`hold_for_a_moment(64_000_000)`: holds so many bytes that are new to the process, and lets them go.
+
+    A large array may come from what earlier tests left to the allocator, and then nothing grows.
+    """
+
+    def hold(size: int) -> None:
+        with mmap.mmap(-1, size) as memory:
+            for place in range(0, size, mmap.PAGESIZE):
+                memory[place] = 1
+
+    return hold

@@ -43,11 +43,9 @@ def test_what_earlier_versions_wrote_has_images_per_second_alone(tmp_path):
     assert read_usage(path, 1) == Usage()
 
 
-def test_the_peak_holds_what_was_there_and_is_gone():
+def test_the_peak_holds_what_was_there_and_is_gone(hold_for_a_moment):
     gc.collect()  # what other tests left would otherwise go in the middle of it
     peak = PeakMemory(torch.device("cpu"))
     before = peak.bytes()
-    held = torch.ones(40_000_000)  # 160 MB
-    assert held.sum() > 0
-    del held
+    hold_for_a_moment(160_000_000)
     assert 120e6 < peak.bytes() - before < 400e6 or peak.of != "process"
