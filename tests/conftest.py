@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 import main
 from configs.reading import load_config
@@ -28,9 +29,24 @@ ROOT = Path(main.__file__).parent
 
 
 NO_GPU = "no GPU here (torch.cuda.is_available() is false)"
+LONGEST = (
+    "tests/training/test_distributed.py",
+    "tests/test_main_eval.py",
+    "tests/training/test_identity.py",
+    "tests/test_resume.py",
+    "tests/study/test_run.py",
+    "tests/diagnostics/report/test_folder.py",
+    "tests/training/test_variants.py",
+    "tests/training/test_progress.py",
+    "tests/diagnostics/export/test_pack.py",
+    "tests/test_main.py",
+)  # files that take over 10 s, the longest first
 
 
 def pytest_collection_modifyitems(items):
+    """Files that take long go first: `make test` hands files to processes, and none shall be left with a long one."""
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
     for item in items if not torch.cuda.is_available() else ():
         if item.get_closest_marker("cuda") is not None:
             item.add_marker(pytest.mark.skip(reason=NO_GPU))
@@ -49,8 +65,10 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """As in the subprocesses, so that results can be compared bit by bit."""
+    """As in the subprocesses, so that results can be compared bit by bit; several processes share the cores."""
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")
