@@ -44,7 +44,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long go first: `make test` hands files to processes, and none shall be left with a long one."""
+    """Files that take long go first: processes are handed files, and none shall be left with a long one at the end."""
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
     for item in items if not torch.cuda.is_available() else ():
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: the garbage collector need not go through its million objects at each of its turns."""
+    """What was imported stays: the garbage collector need not go through half a million objects at every turn."""
     gc.freeze()
 
 
