@@ -44,7 +44,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long go first: processes are handed files, and none shall be left with a long one at the end."""
+    """Files that take long go first: processes are handed files, and none shall be left with a long one."""
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
     for item in items if not torch.cuda.is_available() else ():
