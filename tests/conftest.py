@@ -157,6 +157,19 @@ def run_main(start_main):
     return run
 
 
+@pytest.fixture(scope="session")
+def train(tiny_config):
+    """`train(runs, "--phase", "all")`: the same in this process, of which only the files are wanted."""
+
+    def to_its_end(runs: Path, *arguments: str) -> None:
+        words = ["main.py", "--config", str(tiny_config), "--output-dir", str(runs), "--quiet", *arguments]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", words)
+            assert exit_code(main.run) == 0
+
+    return to_its_end
+
+
 @pytest.fixture
 def call_main(tiny_config, monkeypatch, capfd):
     """`call_main(runs, "--phase", "all")`: the same without a new process."""
