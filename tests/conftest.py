@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import mmap
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,8 +52,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: the garbage collector need not go through half a million objects at every turn."""
+    """What was imported stays: the garbage collector need not go through half a million objects, nor as often."""
     gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -65,9 +65,10 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """As in the subprocesses, so that results can be compared bit by bit; several processes share the cores."""
+    """Here and in subprocesses, so that results can be compared bit by bit; several processes share the cores."""
     torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        patch.setenv("OMP_NUM_THREADS", "1")
         yield
 
 
@@ -132,11 +133,9 @@ def start_main(tiny_config):
 
     def start(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         command = [sys.executable, *launcher, str(ROOT / "main.py"), "--config", str(tiny_config)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [*command, "--output-dir", str(runs), *arguments],
             cwd=runs,
-            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -151,7 +150,7 @@ def run_main(start_main):
 
     def run(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         process = start_main(runs, *arguments, launcher=launcher)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run

@@ -40,13 +40,19 @@ def call(monkeypatch, capfd, *words: object) -> tuple[int, str, str]:
     return code, *capfd.readouterr()
 
 
+@pytest.fixture
+def without_rendering(monkeypatch):
+    """Figures are made, but of each an empty file: those of `trained` and of the study are whole."""
+    monkeypatch.setattr("diagnostics.report.folder.to_bytes", lambda figure, kind: bytes(24))
+
+
 @pytest.fixture(scope="module")
 def trained(train, tmp_path_factory):
     """A run of two seeds with two baselines, and what `main_eval.py` printed of it."""
     runs = tmp_path_factory.mktemp("evaluated")
     train(runs, "--phase", "all", "--seeds", "0", "1", "--set", "baselines.methods=[scratch,kd]")
     command = [sys.executable, main_eval.__file__, str(runs / "tiny"), "--quiet"]
-    return runs / "tiny", subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return runs / "tiny", subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +144,7 @@ def test_predictions_alone_give_the_same_report(trained, tmp_path, monkeypatch, 
         assert (tmp_path / name).read_bytes() == (run / "eval" / name).read_bytes(), name
 
 
-def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monkeypatch, capfd):
+def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, without_rendering, monkeypatch, capfd):
     run = tmp_path / "tiny"
     shutil.copytree(trained[0], run)
     recorded = []
@@ -156,7 +162,7 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monk
     assert recorded == ["kd"]
 
 
-def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
+def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch, capfd):
     run, _ = trained
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -183,7 +189,7 @@ def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
     assert code == 2 and "names of their own" in err
 
 
-def test_two_files_are_compared(trained, tiny_config, tmp_path, monkeypatch, capfd):
+def test_two_files_are_compared(trained, tiny_config, tmp_path, without_rendering, monkeypatch, capfd):
     run, _ = trained
     teacher, student = run / "teacher" / "model.pt", run / "seed0" / "stage2" / "model.pt"
     words = [

@@ -21,7 +21,7 @@ JOBS = ("teacher", "seed0/stage1", "seed0/stage2", "seed0/crd_kd")
 def wait_for_epochs(running, folder, epochs=3):
     """Until a job has done so many; `running` says whether its process still does."""
     metrics = folder / "metrics.jsonl"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < epochs:
         assert running() and time.monotonic() < until
         time.sleep(0.005)
@@ -67,7 +67,7 @@ def test_ctrl_c_says_one_line_and_training_can_go_on(start_main, call_main, tmp_
     folder = tmp_path / "tiny" / "teacher"
     wait_for_epochs(lambda: process.poll() is None, folder)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.split("\n") == ["", "stopped: what was finished is kept, run again with --resume to go on", ""]
     assert not (folder / "result.json").exists()

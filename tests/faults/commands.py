@@ -66,7 +66,7 @@ def start(folder: Path, script: str, words: Sequence[str], torchrun: bool = Fals
         plain = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # the tests set it, a soak does not
             stdout=subprocess.DEVNULL,
             stderr=file,
             start_new_session=True,

@@ -95,7 +95,7 @@ def test_training_stops_after_the_step_and_goes_on_to_the_same_bits(call_main, t
 
 def in_process(code):
     command = [sys.executable, "-c", f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); {code}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_second_signal_ends_at_once():

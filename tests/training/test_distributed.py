@@ -184,10 +184,10 @@ def trained(tmp_path_factory):
             patch.setattr(f"training.{name}", 5)  # the script sets them: here they become what they were
         runpy.run_path(str(script))
     store, both = start_two(tmp_path, str(script), [str(two)])  # torchrun itself comes further down
-    codes = [one.wait(120) for one in both]
-    for one in both:
-        one.kill()
-    assert codes == [0, 0], [one.errors.read_text(encoding="utf-8") for one in both]
+    codes = [each.wait(300) for each in both]
+    for each in both:
+        each.kill()
+    assert codes == [0, 0], [each.errors.read_text(encoding="utf-8") for each in both]
     del store  # not before they have ended
     return Trained(one, two)
 
@@ -243,12 +243,12 @@ def test_torchrun_starts_a_killed_process_again_and_ends_with_the_same_bytes(who
     launcher = (*TORCHRUN, "--max-restarts", "1")
     process = start_main(tmp_path, "--phase", "all", "--fresh", "--set", *SETTINGS, launcher=launcher)
     metrics = tmp_path / "tiny" / "seed0" / "stage1" / "metrics.jsonl"
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     holder = json.loads((tmp_path / "tiny" / ".lock").read_text(encoding="utf-8"))  # the first of the processes
     os.kill(holder["process"], signal.SIGKILL)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     for path in (whole[1]).rglob("*"):
         if path.name in ("model.pt", "metrics.jsonl", "result.json"):

@@ -42,6 +42,22 @@ def evaluated(trained, tmp_path_factory):
     return place
 
 
+@pytest.fixture(scope="module")
+def two_files(trained, tiny_config, tmp_path_factory):
+    """How to evaluate two files into a folder and read what was found, what that gave, and the folder."""
+    files = ("--teacher", trained / "tiny/teacher/model.pt", "--student", trained / "tiny/seed0/scratch/model.pt")
+
+    def numbers(out, *words):
+        given = (*files, "--config", tiny_config, "--output-dir", out, *words)
+        assert small_place.evaluate(*map(str, given)).code == 0
+        (folder,) = out.iterdir()
+        report = json.loads((folder / "report.json").read_text())
+        return [report["calibration"], report["representation"]]
+
+    out = tmp_path_factory.mktemp("files")
+    return numbers, numbers(out), out
+
+
 def copied(place: Path, target: Path) -> Path:
     """A folder's run and images; the run's config names the copied images."""
     shutil.copytree(place, target, dirs_exist_ok=True)
@@ -236,20 +252,12 @@ def test_weights_that_no_network_works_with_are_refused_before_anything_trains(r
     "override",
     ["data.mean=[0.2, 0.2, 0.2]", "precision=bfloat16", "student.taps=[layer1.0, layer2.0]", "data.image_size=32"],
 )
-def test_the_same_files_under_other_settings_are_recorded_again(run, tiny_config, evaluate, override):
+def test_the_same_files_under_other_settings_are_recorded_again(two_files, tmp_path, override):
     # Before, the second evaluation gave the first one's numbers.
-    teacher, student = run / "tiny" / "teacher" / "model.pt", run / "tiny" / "seed0" / "scratch" / "model.pt"
-    files = ("--teacher", teacher, "--student", student, "--config", tiny_config, "--output-dir", run / "out")
-
-    def numbers(*words):
-        assert evaluate(*files, *words)[0] == 0
-        (folder,) = (run / "out").iterdir()
-        report = json.loads((folder / "report.json").read_text())
-        return [report["calibration"], report["representation"]]
-
-    first = numbers()
-    assert numbers("--set", override) != first
-    assert numbers() == first
+    numbers, first, out = two_files
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    assert numbers(tmp_path, "--set", override) != first
+    assert numbers(tmp_path) == first
 
 
 def test_runs_are_compared_where_their_test_images_are_the_same(run, call_main, evaluate):
