@@ -159,7 +159,7 @@ def test_examples_are_of_the_stated_point_and_fool_teacher_and_student(whole_stu
         assert all(answer != label for answer, label in zip(shown.answers[name], shown.labels, strict=True))
 
 
-def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, tmp_path):
+def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, run_main, tmp_path):
     shutil.copytree(whole_study[0], tmp_path / "s")
     done = call(call_main, tmp_path)
     assert done.returncode == 0 and "8 runs, 8 finished before" in done.stdout
@@ -173,7 +173,7 @@ def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, tmp_path):
     after = load(job / "model.pt")
     assert all(torch.equal(before[key], after[key]) for key in before)
     shutil.rmtree(tmp_path / "s" / "conflicting_0.3-teacher_unbiased-students_unbiased-seed0")
-    assert "0 jobs trained, 6 copied" in call(call_main, tmp_path).stdout
+    assert "0 jobs trained, 6 copied" in call(run_main, tmp_path).stdout  # as a process of its own
     (tmp_path / "s" / FIRST / "seed0" / "cues.json").unlink()
     assert call(call_main, tmp_path, "--quiet").stdout.count("\n") == 2
     assert len(load_measurements(tmp_path / "s")[1].recorded) == 8
