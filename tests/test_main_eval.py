@@ -41,13 +41,10 @@ def call(monkeypatch, capfd, *words: object) -> tuple[int, str, str]:
 
 
 @pytest.fixture(scope="module")
-def trained(run_main, tmp_path_factory):
+def trained(train, tmp_path_factory):
     """A run of two seeds with two baselines, and what `main_eval.py` printed of it."""
     runs = tmp_path_factory.mktemp("evaluated")
-    done = run_main(
-        runs, "--phase", "all", "--seeds", "0", "1", "--quiet", "--set", "baselines.methods=[scratch,kd]"
-    )
-    assert done.returncode == 0, done.stderr
+    train(runs, "--phase", "all", "--seeds", "0", "1", "--set", "baselines.methods=[scratch,kd]")
     command = [sys.executable, main_eval.__file__, str(runs / "tiny"), "--quiet"]
     return runs / "tiny", subprocess.run(command, capture_output=True, text=True, timeout=120)
 
@@ -297,14 +294,13 @@ def test_recordings_survive_the_file(trained):
 
 
 @pytest.fixture(scope="module")
-def study(run_main, tmp_path_factory):
+def study(train, tmp_path_factory):
     """The folder of a study of both teachers' arms, one seed."""
     runs = tmp_path_factory.mktemp("studied")
     grid = "study.grid=[{shortcut.teacher: [biased, unbiased], shortcut.students: [biased]}]"
     hypothesis = "study.hypotheses={H1: {first: kd, second: two_stage, where: {shortcut.teacher: biased}}}"
     words = ["shortcut.cue=background", "shortcut.test_cues=3", "baselines.methods=[kd]", grid, hypothesis]
-    done = run_main(runs, "--phase", "study", "--quiet", "--set", *words)
-    assert done.returncode == 0, done.stderr
+    train(runs, "--phase", "study", "--set", *words)
     return runs / "tiny"
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 import training.engine
-from errors import StoppedError, exit_code, finish_first, handle_signals
+from errors import StoppedError, asked, exit_code, finish_first, handle_signals
 from models.checkpoint import load
 from tests.conftest import ROOT
 from tests.faults.short_run import SHORT
@@ -38,6 +38,7 @@ def test_each_signal_has_its_line_and_its_code_and_the_handlers_are_put_back(cap
     assert exit_code(lambda: send(number), "run again") == code
     assert capsys.readouterr().err == f"\nstopped{by}: what was finished is kept, run again\n"
     assert before == [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert asked() == 0  # a later training in this process would end at its first step
 
 
 def test_what_is_to_be_finished_first_is(capsys):
