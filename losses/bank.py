@@ -34,6 +34,19 @@ class Block:
     outside: list[tuple[int, slice]]  # row of the block, and which of its columns lie beyond its window
     left_out: Tensor  # (R, E) columns that are no negatives, counted from `MARGIN` before the first on
 
+    def scores(self, anchors: Tensor, entries: Tensor, room: Tensor) -> Tensor:
+        """Products (R, S) of its anchors (R, D) and entries (S, D), -inf where there is no negative."""
+        rows = room[: len(anchors)]
+        scores = rows[:, MARGIN : MARGIN + len(entries)]
+        if entries.dtype == room.dtype:
+            torch.mm(anchors, entries.T, out=scores)
+        else:
+            scores.copy_(anchors @ entries.T)
+        rows.scatter_(1, self.left_out, -torch.inf)
+        for row, columns in self.outside:
+            scores[row, columns] = -torch.inf
+        return scores
+
 
 class Windows:
     """The windows of a draw as blocks of consecutive entries, each with the anchors that need it.
@@ -51,7 +64,7 @@ class Windows:
 
     def __init__(self, draw: Draw, num_entries: int, block: int) -> None:
         count, last = len(draw.positives), draw.first + (len(draw.positives) - 1) * draw.spacing
-        self.draw, self.count = draw, count
+        self.draw = draw
         self.turns = 1 + (last + draw.length - 1) // num_entries
         turns = range(self.turns - 1, -1, -1)
         self.begins = [
@@ -84,31 +97,22 @@ class Windows:
 
         Gives Σ over the window of entry times what the objective made of its score, by row: (T, B, D).
         """
-        anchors_by_row = anchors.to(bank.dtype).repeat(self.turns, 1)
-        pulls = anchors.new_zeros(len(anchors_by_row), anchors.shape[1])
-        size = max(block.entries.stop - block.entries.start for block in self.blocks)
-        shape = max(block.rows.stop - block.rows.start for block in self.blocks), MARGIN + size + MARGIN
-        room = anchors.new_empty(shape)
-        products = room if bank.dtype == room.dtype else bank.new_empty(shape)
+        by_row = anchors.to(bank.dtype).repeat(self.turns, 1)
+        pulls = anchors.new_zeros(len(by_row), anchors.shape[1])
+        height = max(block.rows.stop - block.rows.start for block in self.blocks)
+        width = max(block.entries.stop - block.entries.start for block in self.blocks)
+        room = anchors.new_empty(height, MARGIN + width + MARGIN)
         objective.begin(len(pulls), room[:, MARGIN:-MARGIN])
         for block in self.blocks:
             entries = bank[block.entries]
             if entries.device.type == "cpu":
                 entries.sum()  # brings them into the cache in order, twice as fast as a product does in its own
-            rows = room[: block.rows.stop - block.rows.start]
-            scores = rows[:, MARGIN : MARGIN + len(entries)]
-            product = products[: len(rows), MARGIN : MARGIN + len(entries)]
-            torch.mm(anchors_by_row[block.rows], entries.T, out=product)
-            if products is not room:
-                scores.copy_(product)
-            rows.scatter_(1, block.left_out, -torch.inf)
-            for row, columns in block.outside:
-                scores[row, columns] = -torch.inf
+            scores = block.scores(by_row[block.rows], entries, room)
             factor = objective.take(scores, block.rows)
             if factor is not None:
                 pulls[block.rows] *= factor[:, None]
             pulls[block.rows] += scores.to(bank.dtype) @ entries
-        return pulls.view(self.turns, self.count, -1)
+        return pulls.view(self.turns, len(anchors), -1)
 
 
 class LossAgainstBank(torch.autograd.Function):

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 Mode = Literal["exact", "relax", "instance"]
-MULTIPLE = 32  # of which a window's length is one, for the sake of `losses.crd.SumOfSoftplus`
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ class NegativeSampler(nn.Module):
         self.keep("member_keys", self.members + offset)
         self.keep("other_keys", self.members - (places - self.start[of_member]) + offset)
         _, skipped = self._skipped(of_member, self.members)  # a window that begins at a member skips the most
-        most = self.num_negatives + int(skipped.max())
-        self.length = -(-most // MULTIPLE) * MULTIPLE
+        self.length = self.num_negatives + int(skipped.max())
 
     def _skipped(self, group: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """How many members of `group` come before `place`, and within the window that begins there."""

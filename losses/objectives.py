@@ -19,6 +19,7 @@ from torch import Tensor
 BLOCKS = (
     16  # whose factors are multiplied before a logarithm is taken: each is 1/2 at least, and float32 has 2^-24
 )
+LOG2_E = math.log2(math.e)
 
 
 class Found(NamedTuple):
@@ -103,13 +104,13 @@ class InfoNCE:
     """
 
     def begin(self, rows: int, block: Tensor) -> None:
-        self.largest = block.new_full((rows,), torch.finfo(block.dtype).min)
+        self.largest = block.new_full((rows,), torch.finfo(block.dtype).min / 2)  # less than any score
         self.sums = block.new_zeros(rows)  # of exp(score − largest)
 
     def take(self, scores: Tensor, rows: slice) -> Tensor:
         largest = torch.maximum(self.largest[rows], scores.amax(dim=1))
         factor = (self.largest[rows] - largest).exp_()
-        scores.sub_(largest[:, None]).exp_()
+        scores.sub_(largest[:, None]).mul_(LOG2_E).exp2_()  # on a CPU, a third of the time of torch's exp
         self.sums[rows] = self.sums[rows] * factor + scores.sum(dim=1)
         self.largest[rows] = largest
         return factor

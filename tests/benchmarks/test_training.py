@@ -40,6 +40,7 @@ def small(monkeypatch):
     monkeypatch.setattr(epoch, "TURNS", 1)
     monkeypatch.setattr(epoch, "PUBLISHED_BATCH", 8)
     monkeypatch.setattr(epoch, "PUBLISHED_STEPS", 1)
+    monkeypatch.setattr(epoch, "TORCHVISION_STEPS", 1)
     monkeypatch.setattr(teacher_cache, "IMAGES", 20)
     monkeypatch.setattr(teacher_cache, "REPEATS", 1)
     monkeypatch.setattr(input_pipeline, "PUBLISHED_BATCHES", 2)
