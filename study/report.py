@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from diagnostics.report.folder import make, write_figures, write_json, write_tables
-from diagnostics.report.page import embedded, facts, files, template
+from diagnostics.report.files import make, write_figures, write_json, write_tables
+from diagnostics.report.parts import embedded, facts, files, template
 from diagnostics.report.sheet import thumbnail
 from diagnostics.tables.table import Table, letter
 from files import write_text

@@ -35,7 +35,7 @@ from study.comparison import (
 )
 from study.fitness import TEACHER, checks, unaligned
 from study.grid import Point, agrees, label_of
-from study.measurements import Measurement, all_numbers
+from study.measurements import Measurement, all_numbers, number_of
 from study.selection import SelectionRow, select
 
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
@@ -259,10 +259,11 @@ def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
 
 
 def _number(record: Measurement | None, name: str) -> float | None:
-    numbers = all_numbers(record) if record else {}
-    if name == "clean":  # the same by another name, where no cue is planted
-        return numbers.get("clean", numbers.get("test_top1"))
-    return numbers.get(name)
+    if record is None:
+        return None
+    if name == "clean" and record.measures is None and name not in record.numbers:
+        name = "test_top1"  # the same by another name, where no cue is planted
+    return number_of(record, name)
 
 
 def _place(group: Group, without: str = "") -> tuple[Point, str]:

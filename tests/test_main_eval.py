@@ -20,11 +20,12 @@ from configs.reading import load_config
 from dataset.augment import normalise
 from diagnostics import recording, subjects
 from diagnostics.evaluated import read_evaluation
-from diagnostics.plain import to_plain
+from diagnostics.plain import to_plain, typed_json
 from diagnostics.recording import Meta
-from diagnostics.recording_file import META, read, typed_json
+from diagnostics.recording_file import META, read
 from errors import exit_code
-from models.checkpoint import file_hash, load
+from models.checkpoint import load
+from models.whole import file_hash
 from models.zoo import build_model
 from training.record_file import read_record, write_record
 from training.run_folder import write_config

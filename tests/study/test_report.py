@@ -18,7 +18,7 @@ import pytest
 
 from configs.study import Hypothesis
 from diagnostics.plain import to_plain
-from diagnostics.report import folder
+from diagnostics.report import files
 from diagnostics.shortcut.measures import Measures
 from study.answer import answer, study_text
 from study.figures import Examples
@@ -99,7 +99,7 @@ def context(given: list[Measurement], stated: Mapping[str, Hypothesis] = STATED)
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """`write(records)`: the report and its page, with an empty picture in place of each drawn figure."""
-    monkeypatch.setattr(folder, "to_bytes", lambda figure, kind: bytes(24))
+    monkeypatch.setattr(files, "to_bytes", lambda figure, kind: bytes(24))
 
     def run(
         given: list[Measurement], stated: Mapping[str, Hypothesis] = STATED, **changes: Any
