@@ -131,8 +131,8 @@ def similarities(teacher: RecordedModel, students: Sequence[RecordedModel]) -> d
     """Of each student: CKA of both taps on all images, exact and by minibatches, layers, stage 1's cosine."""
     penultimate, last = (tap_similarities(teacher, students, tap) for tap in ("penultimate", "last"))
     return {
-        student.name: Representation(*taps, layer_matrix(teacher, student))
-        for student, *taps in zip(students, penultimate, last, strict=True)
+        student.name: Representation(first, second, layer_matrix(teacher, student))
+        for student, first, second in zip(students, penultimate, last, strict=True)
     }
 
 

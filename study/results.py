@@ -94,31 +94,6 @@ class Results:
     notes: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class StudyReport:
-    """What the report of a study knows, the point that answers first."""
-
-    study: str
-    config: dict[str, Any]  # as JSON
-    stated: Mapping[str, Hypothesis]
-    recorded: list[str]  # names of runs
-    environments: list[dict[str, Any]]  # versions and hardware of the trainings, each once
-    planted: bool
-    seeds: list[int]
-    points: list[str]
-    methods: list[str]
-    summary: list[SummaryRow]
-    hypotheses: list[Contrast]
-    rest: list[Contrast]
-    inheritance: list[InheritanceRow]
-    checks: list[Check]
-    selection: list[SelectionRow]
-    notes: Mapping[str, str]
-    missing: list[str]
-    twins: Mapping[str, str]  # two-stage method -> end-to-end method
-    end_to_end: list[str]
-
-
 def conclude(
     records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
 ) -> Results:

@@ -1,4 +1,4 @@
-"""Of study/report.py, and study/answer.py, study/tables.py, study/words.py."""
+"""Of study/report.py, and study/reported.py, study/answer.py, study/tables.py, study/words.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from study.answer import answer, study_text
 from study.figures import Examples
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.report import places, write_study
-from study.results import StudyReport
+from study.reported import StudyReport
 
 BIASED = {"shortcut.teacher": "biased", "shortcut.students": "biased"}
 STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stage", where=BIASED)}
