@@ -11,8 +11,8 @@ run: $(VENV)/.installed
 	$(BIN)/python main_eval.py
 	@echo "results: runs/digits (weights and metrics), runs/digits/eval/report.html (the report)"
 
-test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev  # a process a core, over 1 GB each; a file's tests stay together and share its fixtures
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -231,6 +231,7 @@ def exit_code(command: Callable[[], None], again: str = "run again with --resume
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+        _asked.number = 0  # or what trains next in this process would end at once
     return 0
 
 

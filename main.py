@@ -5,7 +5,7 @@ python main.py --phase all
 
 from __future__ import annotations
 
-from errors import UserError, end_at_once, ending_at_once, exit_code, handle_signals
+from errors import UserError, end_at_once, ending_at_once, exit_code, handle_signals, warn
 
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     handle_signals(end_at_once)
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.command_line import CommandLine, one_of, read_folder, read_path
+from configs.idle import idle_settings
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
 from training.job_name import NEXT, PHASES
@@ -76,7 +77,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_config(arguments: argparse.Namespace) -> Config:
     seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
-    return load_config(arguments.config, [*arguments.set, *seeds])
+    config = load_config(arguments.config, [*arguments.set, *seeds])
+    for line in idle_settings(arguments.config, arguments.set, config, study=arguments.phase == "study"):
+        warn(line)
+    return config
 
 
 def run() -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.teacher_cache
 
-resnet18 of the CIFAR-100 config, a view of 500 images a time, both in turn; times are for that view.
+resnet18 of the CIFAR-100 config, a view of 512 images a time, both in turn; times are for that view.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from training.experiment import Experiment
 from training.teacher_outputs import run as forward
 from training.teacher_outputs import teacher_outputs
 
-IMAGES, REPEATS = 500, 3
+IMAGES, REPEATS = 512, 3
 CASES = ("both",)
 
 

@@ -1,15 +1,16 @@
 """Banks of features and losses against them, without gathering a single vector.
 
 The plain version gathers each anchor's K vectors, B K D floats and a gradient: 2.1 GB at B 64, K 16,384, D 256 and
-34 times a step's time here (`python -m benchmarks.crd_step`). Or it multiplies with the whole bank, B N products
-of which K of N are wanted. Windows multiply what is wanted and a little more, and gather nothing.
+dozens of times a step's time here (`python -m benchmarks.crd_step`). Or it multiplies with the whole bank, B N
+products of which K of N are wanted. Windows multiply what is wanted and a little more, and gather nothing.
 
-Letters: B batch, N training samples, K negatives an anchor, L entries of a window, D dimension.
+Letters: B batch, N training samples, K negatives an anchor, L entries of a window and E of them no negatives,
+D dimension; T turns round the bank, R rows and S entries of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,114 +19,116 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses.negatives import Draw
+from losses.objectives import Objective
 
-LossOf = Callable[[Tensor, Tensor], Tensor]  # of positives (B,) and negatives (B, L), none where -inf: (B,)
+BLOCK = {"cpu": 2048, "cuda": 2**15}  # entries multiplied at once: few stay in a cache, many are called less often
+MARGIN = 16  # columns before a block's scores, 64 bytes, so that rows begin where a processor loads them well
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much is done at once."""
+class Block:
+    """Consecutive entries of a bank, and the consecutive rows whose windows they are part of."""
 
-    block: int  # entries multiplied: few to skip more, many to call less often
-    chunk: int  # scores that a loss is taken of: few stay in a CPU's cache, and their memory is used again
-
-
-SIZES = {"cpu": Sizes(block=2048, chunk=2**18), "cuda": Sizes(block=2**15, chunk=2**27)}
+    entries: slice  # S of them
+    rows: slice  # R of them
+    outside: list[tuple[int, slice]]  # row of the block, and which of its columns lie beyond its window
+    left_out: Tensor  # (R, E) columns that are no negatives, counted from `MARGIN` before the first on
 
 
 class Windows:
-    """Scores of each anchor with the entries of its window, by products of anchors with blocks of the bank.
+    """The windows of a draw as blocks of consecutive entries, each with the anchors that need it.
 
-    A block of consecutive entries lies in the windows of consecutive anchors, so each block is multiplied with the
-    few anchors that need it, K/N of them and a little more. The product is written straight to where the rows of
-    the result begin at their own windows, with room at both ends for what a block has beyond them.
+    A block lies in the windows of consecutive anchors, K/N of them and a little more. A window that runs round the
+    end of the bank goes on at its beginning, where the anchor counts as another row: rows are the anchors on each
+    turn, (T, B), in the order in which their windows begin, so that every block needs consecutive ones. Blocks
+    begin at the same positions in every step, since a processor prepares anew for each size of product.
+
+    Args:
+        draw: of a batch.
+        num_entries: N.
+        block: S, but for the last one.
     """
 
-    def __init__(self, draw: Draw, bank: Tensor, memory: Tensor | None = None) -> None:
-        self.draw, self.bank = draw, bank
-        self.room = min(SIZES[bank.device.type].block, len(bank))
-        self.width = draw.length + 2 * self.room
-        size = len(draw.positives) * self.width
-        if memory is None or memory.dtype != bank.dtype or len(memory) != size:
-            memory = bank.new_empty(size)
-        self.scores = memory
+    def __init__(self, draw: Draw, num_entries: int, block: int) -> None:
+        count, last = len(draw.positives), draw.first + (len(draw.positives) - 1) * draw.spacing
+        self.draw, self.count = draw, count
+        self.turns = 1 + (last + draw.length - 1) // num_entries
+        turns = range(self.turns - 1, -1, -1)
+        self.begins = [
+            draw.first + row * draw.spacing - turn * num_entries for turn in turns for row in range(count)
+        ]
+        begin = draw.first + MARGIN + draw.spacing * torch.arange(count, device=draw.left_out.device)[:, None]
+        self.left_out = torch.cat([draw.left_out + begin - turn * num_entries for turn in turns])  # (T B, E)
+        sizes = ((first, min(first + block, num_entries)) for first in range(0, num_entries, block))
+        self.blocks = [self._block(*size) for size in sizes if self._rows(*size)]
 
-    def score(self, anchors: Tensor) -> None:
-        """Fill `negatives` with the inner products of anchors (B, D) and entries."""
-        for rows, entries, block in self._blocks():
-            torch.mm(anchors[rows], self.bank[entries].T, out=block)
+    def _rows(self, first: int, stop: int) -> range:
+        """Whose windows the positions from `first` to `stop` are part of."""
+        return range(bisect_right(self.begins, first - self.draw.length), bisect_left(self.begins, stop))
 
-    def _blocks(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows of anchors, positions in the bank, and where in the scores their product belongs.
+    def _block(self, first: int, stop: int) -> Block:
+        rows, size, outside = self._rows(first, stop), stop - first, []
+        for row, number in enumerate(rows):
+            begin = self.begins[number] - first
+            end = begin + self.draw.length
+            if begin > 0:
+                outside.append((row, slice(0, begin)))
+            if end < size:
+                outside.append((row, slice(end, size)))
+        # those of other blocks go to a column beside this one's
+        left_out = (self.left_out[rows.start : rows.stop] - first).clamp_(MARGIN - 1, MARGIN + size)
+        return Block(slice(first, stop), slice(rows.start, rows.stop), outside, left_out)
 
-        Blocks begin at the same positions in every step, since a processor prepares anew for each size of product.
+    def apply(self, objective: Objective, anchors: Tensor, bank: Tensor) -> Tensor:
+        """Give an objective the scores of anchors (B, D) with the entries of their windows, products with (N, D).
+
+        Gives Σ over the window of entry times what the objective made of its score, by row: (T, B, D).
         """
-        count, spacing, length = len(self.draw.positives), self.draw.spacing, self.draw.length
-        place = self.draw.first % len(self.bank)
-        begin = -(place % self.room)  # entries beyond the first anchor's place
-        position = place + begin
-        while begin < (count - 1) * spacing + length:
-            size = min(self.room, len(self.bank) - position)
-            first, stop = 0, count  # rows whose windows the block is part of
-            if spacing:
-                first = max(0, -((length - 1 - begin) // spacing))
-                stop = min(count, (begin + size - 1) // spacing + 1)
-            if first < stop:
-                step = self.width - spacing  # from row to row, as each window begins `spacing` later
-                start = self.room + first * step + begin
-                # where windows lie so far apart that the step is negative, a block is part of one at most
-                block = self.scores.as_strided((stop - first, size), (max(step, 0), 1), start)
-                yield slice(first, stop), slice(position, position + size), block
-            begin += size
-            position = (position + size) % len(self.bank)
-
-    @property
-    def negatives(self) -> Tensor:
-        """(B, L), a view."""
-        return self.scores.view(-1, self.width)[:, self.room : self.room + self.draw.length]
-
-    def pull(self) -> Tensor:
-        """Σ over the window of what stands in `negatives`, slopes by now, times entry: (B, D)."""
-        rows = self.scores.view(-1, self.width)
-        rows[:, : self.room] = 0
-        rows[:, self.room + self.draw.length :] = 0
-        gradient = self.bank.new_zeros(len(rows), self.bank.shape[1], dtype=torch.float32)
-        with torch.autocast(self.bank.device.type, enabled=False):  # in the precision of the bank
-            for anchors, entries, block in self._blocks():
-                gradient[anchors] += block @ self.bank[entries]
-        return gradient
+        anchors_by_row = anchors.to(bank.dtype).repeat(self.turns, 1)
+        pulls = anchors.new_zeros(len(anchors_by_row), anchors.shape[1])
+        size = max(block.entries.stop - block.entries.start for block in self.blocks)
+        shape = max(block.rows.stop - block.rows.start for block in self.blocks), MARGIN + size + MARGIN
+        room = anchors.new_empty(shape)
+        products = room if bank.dtype == room.dtype else bank.new_empty(shape)
+        objective.begin(len(pulls), room[:, MARGIN:-MARGIN])
+        for block in self.blocks:
+            entries = bank[block.entries]
+            if entries.device.type == "cpu":
+                entries.sum()  # brings them into the cache in order, twice as fast as a product does in its own
+            rows = room[: block.rows.stop - block.rows.start]
+            scores = rows[:, MARGIN : MARGIN + len(entries)]
+            product = products[: len(rows), MARGIN : MARGIN + len(entries)]
+            torch.mm(anchors_by_row[block.rows], entries.T, out=product)
+            if products is not room:
+                scores.copy_(product)
+            rows.scatter_(1, block.left_out, -torch.inf)
+            for row, columns in block.outside:
+                scores[row, columns] = -torch.inf
+            factor = objective.take(scores, block.rows)
+            if factor is not None:
+                pulls[block.rows] *= factor[:, None]
+            pulls[block.rows] += scores.to(bank.dtype) @ entries
+        return pulls.view(self.turns, self.count, -1)
 
 
 class LossAgainstBank(torch.autograd.Function):
-    """Mean of a loss of the inner products of anchors and drawn entries, its gradient taken in the forward pass.
+    """An objective's loss of anchors against the drawn entries, its gradient taken in the forward pass.
 
-    So nothing of size (B, L) outlives the forward pass, and the bank may be updated before `backward` is called.
+    So each block of the bank is read once for both, and the bank may be updated before `backward` is called.
     """
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, windows: Windows, loss_of: LossOf) -> Tensor:
-        bank, draw = windows.bank, windows.draw
-        windows.score(anchors.to(bank.dtype))
-        own = bank[draw.positives].to(anchors.dtype)  # (B, D)
-        positives = (anchors * own).sum(dim=1)  # (B,)
-        losses, slopes = torch.empty_like(positives), torch.empty_like(positives)
-        rows = max(1, SIZES[anchors.device.type].chunk // draw.length)
-        parts = (positives, windows.negatives, draw.left_out, losses, slopes)
-        for positive, negative, left_out, loss, slope in zip(*(part.split(rows) for part in parts), strict=True):
-            scores = negative.to(anchors.dtype).scatter_(1, left_out, -torch.inf).requires_grad_()
-            with torch.enable_grad():
-                leaf = positive.detach().requires_grad_()
-                found = loss_of(leaf, scores)
-                slope_of_leaf, slopes_of_scores = torch.autograd.grad(found.sum() / len(anchors), (leaf, scores))
-            loss.copy_(found.detach())
-            slope.copy_(slope_of_leaf)
-            negative.copy_(slopes_of_scores)
-        ctx.save_for_backward(slopes[:, None] * own + windows.pull())
-        return losses.mean()
+    def forward(ctx: Any, anchors: Tensor, bank: Tensor, windows: Windows, objective: Objective) -> Tensor:
+        own = bank[windows.draw.positives].to(anchors.dtype)  # (B, D)
+        with torch.autocast(bank.device.type, enabled=False):  # in the precision of the bank
+            pulls = windows.apply(objective, anchors, bank)
+            found = objective.close((anchors * own).sum(dim=1))
+            ctx.save_for_backward(found.positives[:, None] * own + (found.rows[..., None] * pulls).sum(dim=0))
+        return found.loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return grads[0] * ctx.saved_tensors[0], None, None
+        return grads[0] * ctx.saved_tensors[0], None, None, None
 
 
 class MemoryBank(nn.Module):
@@ -138,13 +141,14 @@ class MemoryBank(nn.Module):
         self.momentum = momentum
         self.register_buffer("features", F.normalize(torch.randn(num_samples, dim), dim=1))
         self._lowered: tuple[Tensor, int] | None = None  # a copy in autocast's precision, of which version
-        self._memory: Tensor | None = None  # for a step's scores, since fresh memory costs as much as a product
 
-    def loss(self, anchors: Tensor, draw: Draw, loss_of: LossOf) -> Tensor:
-        """Mean of `loss_of` the inner products of anchors (B, D) with positives and windows of a draw."""
-        windows = Windows(draw, self._entries(), self._memory)
-        self._memory = windows.scores
-        found: Tensor = LossAgainstBank.apply(anchors, windows, loss_of)
+    def windows(self, draw: Draw) -> Windows:
+        """A draw as this bank multiplies it."""
+        return Windows(draw, len(self.features), BLOCK[self.features.device.type])
+
+    def loss(self, anchors: Tensor, windows: Windows, objective: Objective) -> Tensor:
+        """An objective's loss of the inner products of anchors (B, D) with positives and windows of a draw."""
+        found: Tensor = LossAgainstBank.apply(anchors, self._entries(), windows, objective)
         return found
 
     def _entries(self) -> Tensor:
@@ -156,8 +160,7 @@ class MemoryBank(nn.Module):
         if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) == torch.float16:
             return self.features
         if self._lowered is None or self._lowered[1] != self.features._version:
-            lowered = self.features.to(torch.get_autocast_dtype(device))
-            self._lowered = lowered.T.contiguous().T, self.features._version  # by columns, which multiplies faster
+            self._lowered = self.features.to(torch.get_autocast_dtype(device)), self.features._version
         return self._lowered[0]
 
     @torch.no_grad()

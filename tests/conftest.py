@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 import main
 from configs.reading import load_config
@@ -27,12 +28,33 @@ ROOT = Path(main.__file__).parent
 
 
 NO_GPU = "no GPU here (torch.cuda.is_available() is false)"
+LONGEST = (
+    "tests/training/test_distributed.py",
+    "tests/test_main_eval.py",
+    "tests/training/test_identity.py",
+    "tests/test_resume.py",
+    "tests/study/test_run.py",
+    "tests/diagnostics/report/test_folder.py",
+    "tests/training/test_variants.py",
+    "tests/training/test_progress.py",
+    "tests/diagnostics/export/test_pack.py",
+    "tests/test_main.py",
+)  # files that take over 10 s, the longest first
 
 
 def pytest_collection_modifyitems(items):
+    """Files that take long go first: processes are handed files, and none shall be left with a long one."""
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
     for item in items if not torch.cuda.is_available() else ():
         if item.get_closest_marker("cuda") is not None:
             item.add_marker(pytest.mark.skip(reason=NO_GPU))
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not go through half a million objects, nor as often."""
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -43,8 +65,11 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """As in the subprocesses, so that results can be compared bit by bit."""
+    """Here and in subprocesses, so that results can be compared bit by bit; several processes share the cores."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -108,11 +133,9 @@ def start_main(tiny_config):
 
     def start(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         command = [sys.executable, *launcher, str(ROOT / "main.py"), "--config", str(tiny_config)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [*command, "--output-dir", str(runs), *arguments],
             cwd=runs,
-            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -127,10 +150,23 @@ def run_main(start_main):
 
     def run(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         process = start_main(runs, *arguments, launcher=launcher)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def train(tiny_config):
+    """`train(runs, "--phase", "all")`: the same in this process, of which only the files are wanted."""
+
+    def to_its_end(runs: Path, *arguments: str) -> None:
+        words = ["main.py", "--config", str(tiny_config), "--output-dir", str(runs), "--quiet", *arguments]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", words)
+            assert exit_code(main.run) == 0
+
+    return to_its_end
 
 
 @pytest.fixture

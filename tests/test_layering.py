@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[1]
 ROOT_MODULES = {"main", "main_eval", "errors", "files"}
 PURE = {"torch", "numpy", "scipy", "sklearn"}  # all that a file which can be lifted out may need
@@ -107,6 +109,10 @@ def test_there_are_no_circles() -> None:
 
 def test_the_root_holds_the_entry_points_and_nothing_else_that_is_python() -> None:
     assert {path.stem for path in ROOT.glob("*.py")} == ROOT_MODULES
+
+
+def test_the_files_that_are_tested_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []
 
 
 def test_each_module_has_a_test_of_its_name_or_is_named_at_the_head_of_one() -> None:

@@ -41,16 +41,19 @@ def call(monkeypatch, capfd, *words: object) -> tuple[int, str, str]:
     return code, *capfd.readouterr()
 
 
+@pytest.fixture
+def without_rendering(monkeypatch):
+    """Figures are made, but of each an empty file: those of `trained` and of the study are whole."""
+    monkeypatch.setattr("diagnostics.report.folder.to_bytes", lambda figure, kind: bytes(24))
+
+
 @pytest.fixture(scope="module")
-def trained(run_main, tmp_path_factory):
+def trained(train, tmp_path_factory):
     """A run of two seeds with two baselines, and what `main_eval.py` printed of it."""
     runs = tmp_path_factory.mktemp("evaluated")
-    done = run_main(
-        runs, "--phase", "all", "--seeds", "0", "1", "--quiet", "--set", "baselines.methods=[scratch,kd]"
-    )
-    assert done.returncode == 0, done.stderr
+    train(runs, "--phase", "all", "--seeds", "0", "1", "--set", "baselines.methods=[scratch,kd]")
     command = [sys.executable, main_eval.__file__, str(runs / "tiny"), "--quiet"]
-    return runs / "tiny", subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return runs / "tiny", subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_predictions_alone_give_the_same_report(trained, tmp_path, monkeypatch, 
         assert (tmp_path / name).read_bytes() == (run / "eval" / name).read_bytes(), name
 
 
-def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monkeypatch, capfd):
+def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, without_rendering, monkeypatch, capfd):
     run = tmp_path / "tiny"
     shutil.copytree(trained[0], run)
     recorded = []
@@ -160,7 +163,7 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, monk
     assert recorded == ["kd"]
 
 
-def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
+def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch, capfd):
     run, _ = trained
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -187,7 +190,7 @@ def test_two_runs_are_compared(trained, tmp_path, monkeypatch, capfd):
     assert code == 2 and "names of their own" in err
 
 
-def test_two_files_are_compared(trained, tiny_config, tmp_path, monkeypatch, capfd):
+def test_two_files_are_compared(trained, tiny_config, tmp_path, without_rendering, monkeypatch, capfd):
     run, _ = trained
     teacher, student = run / "teacher" / "model.pt", run / "seed0" / "stage2" / "model.pt"
     words = [
@@ -298,14 +301,13 @@ def test_recordings_survive_the_file(trained):
 
 
 @pytest.fixture(scope="module")
-def study(run_main, tmp_path_factory):
+def study(train, tmp_path_factory):
     """The folder of a study of both teachers' arms, one seed."""
     runs = tmp_path_factory.mktemp("studied")
     grid = "study.grid=[{shortcut.teacher: [biased, unbiased], shortcut.students: [biased]}]"
     hypothesis = "study.hypotheses={H1: {first: kd, second: two_stage, where: {shortcut.teacher: biased}}}"
     words = ["shortcut.cue=background", "shortcut.test_cues=3", "baselines.methods=[kd]", grid, hypothesis]
-    done = run_main(runs, "--phase", "study", "--quiet", "--set", *words)
-    assert done.returncode == 0, done.stderr
+    train(runs, "--phase", "study", "--set", *words)
     return runs / "tiny"
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -49,31 +51,48 @@ def activations(model: nn.Module, image_size: int) -> int:
     return sum(sizes)
 
 
-def check_batch(experiment: Experiment, model: nn.Module, key: str, batch: int) -> None:
+@dataclass(frozen=True)
+class Followed:
+    """A network on the meta device and what one image says of it, asked once for all jobs that train it."""
+
+    model: TappedModel
+    image_size: int
+
+    @cached_property
+    def activations(self) -> int:
+        return activations(self.model, self.image_size)
+
+    @cached_property
+    def width(self) -> int:
+        """Values of all its taps together."""
+        return sum(self.model.tap_dims(self.image_size))
+
+
+def check_batch(experiment: Experiment, network: Followed, key: str, batch: int) -> None:
     """Raise `UserError` for a batch whose activations do not fit into memory.
 
     Args:
-        model: on the meta device.
+        network: that is trained.
         key: of the config, which the message names.
         batch: images a step.
     """
     size, machine = experiment.config.data.image_size, experiment.machine
-    one, has = activations(model, size) * machine.dtype.itemsize, memory_of(machine)
+    one, has = network.activations * machine.dtype.itemsize, memory_of(machine)
     see_that_it_fits(f"data.image_size={size}", "the activations of one image", one, has)
     mine = -(-min(batch, len(experiment.data.train)) // distributed.world_size())
     see_that_it_fits(f"{key}={batch}", f"the activations of {mine:,} images", one * mine, has)
 
 
-def check_alignment(experiment: Experiment, settings: CRD, models: Iterable[TappedModel], batch: int) -> None:
+def check_alignment(experiment: Experiment, settings: CRD, networks: Iterable[Followed], batch: int) -> None:
     """Raise `UserError` for banks, projections or negatives that do not fit into memory.
 
     Args:
         settings: the config's section crd, or a variant's.
-        models: student and teacher on the meta device.
+        networks: student and teacher.
         batch: B of the job that aligns.
     """
     has, count = memory_of(experiment.machine), len(experiment.data.train)
-    widths = sum(sum(model.tap_dims(experiment.config.data.image_size)) for model in models)
+    widths = sum(network.width for network in networks)
     if settings.objective == "regression":
         return
     from_bank = settings.negatives in FROM_BANK
@@ -87,12 +106,12 @@ def check_alignment(experiment: Experiment, settings: CRD, models: Iterable[Tapp
         see_that_it_fits(f"crd.num_negatives={settings.num_negatives}", "scores of a batch", scores, has)
 
 
-def check_views(experiment: Experiment, teacher: TappedModel) -> None:
+def check_views(experiment: Experiment, teacher: Followed) -> None:
     """Raise `UserError` for a cache of the teacher's outputs that the disk cannot hold, old caches aside."""
     views, data = experiment.config.teacher.views, experiment.config.data
     if views:
         see_that_it_can_be_written(data.cache_dir)
-        width = experiment.data.num_classes + sum(teacher.tap_dims(data.image_size))
+        width = experiment.data.num_classes + teacher.width
         needed = views * len(experiment.data.train) * width * 2
         kept = sum(path.stat().st_size for path in data.cache_dir.glob("teacher-*/view*.npy"))
         free = shutil.disk_usage(_existing(data.cache_dir)).free

@@ -26,7 +26,7 @@ from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, Settings, baseline, config_of, needs, stage1_of, stage2
 from training.kd import train_stage2
 from training.lengths import check_lengths
-from training.memory import check_alignment, check_batch, check_views
+from training.memory import Followed, check_alignment, check_batch, check_views
 from training.run_folder import RunFolder
 from training.stepping import steps_of
 from training.teacher import check_teacher, check_training, is_given, train_teacher
@@ -168,6 +168,7 @@ def _projects(config: Config) -> bool:
 def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, student: TappedModel) -> None:
     """Raise `UserError` where a job needs more of memory or disk than there is."""
     config = experiment.config
+    networks = [Followed(tapped, config.data.image_size) for tapped in (teacher, student)]
     for job in jobs:
         own, key, size = config_of(config, job.name), f"{job.name.section}.batch_size", job.settings.batch_size
         batches = job.batches(experiment.data)
@@ -176,16 +177,17 @@ def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, 
             count = len(experiment.data.train)
             raise UserError(f"{key}={size}: there are {count} training images, use at most {count}")
         if job.name.kind != "stage2" or own.kd.train != "head":
-            model = teacher if job.name == TEACHER else student
-            check_batch_statistics(model.model, key, size, config.data.image_size)
-            check_batch(experiment, model, key, size)
+            network = networks[job.name != TEACHER]
+            model = network.model.model
+            check_batch_statistics(model, key, size, config.data.image_size)
+            check_batch(experiment, network, key, size)
             if _from_random_weights(job, experiment):
                 side = "teacher" if job.name == TEACHER else "student"
-                tell_of_first_statistics(model.model, side, job.name.section, job.epochs * batches)
+                tell_of_first_statistics(model, side, job.name.section, job.epochs * batches)
         if job.name.kind == "stage1" or (job.name.kind == "baseline" and "crd" in config.method_of(job.name.of)):
-            check_alignment(experiment, own.crd, (student, teacher), size)
+            check_alignment(experiment, own.crd, networks, size)
     if any(job.name != TEACHER for job in jobs):
-        check_views(experiment, teacher)
+        check_views(experiment, networks[0])
 
 
 def _from_random_weights(job: Job, experiment: Experiment) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import evaluation
+from models.zoo import build_model
 
 
 def test_every_part_of_an_evaluation_is_timed(
@@ -10,6 +11,7 @@ def test_every_part_of_an_evaluation_is_timed(
 ) -> None:
     for name, value in {"CLASSES": 3, "TRAIN": 30, "TEST": 30}.items():
         monkeypatch.setattr(evaluation, name, value)
+    monkeypatch.setattr(evaluation, "build_model", lambda arch, classes: build_model("resnet8", classes))
     monkeypatch.setattr("diagnostics.recording.COST_SECONDS", 0.01)
     evaluation.main(None)
     lines = capsys.readouterr().out.splitlines()

@@ -10,14 +10,19 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PRELOADED = ["main", "main_eval", "torch.utils.tensorboard", "matplotlib.pyplot", "tests.faults.commands"]
@@ -51,21 +56,17 @@ class Started:
         return running
 
 
-def start(folder: Path, script: str, words: Sequence[str], torchrun: bool) -> Started:
+def start(folder: Path, script: str, words: Sequence[str], torchrun: bool = False) -> Started:
     """Start main.py or main_eval.py, by name without its ending, in a folder."""
     errors = folder / "stderr.txt"
     if not torchrun:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        process = context.Process(target=_call, args=(str(folder), script, list(words), str(errors)))
-        process.start()
-        return Started(script, process, errors)
+        return _fork(folder, script, words, errors, {})
     command = [sys.executable, *TORCHRUN, str(ROOT / f"{script}.py"), *words]
     with open(errors, "wb") as file:
         plain = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # the tests set it, a soak does not
             stdout=subprocess.DEVNULL,
             stderr=file,
             start_new_session=True,
@@ -73,12 +74,46 @@ def start(folder: Path, script: str, words: Sequence[str], torchrun: bool) -> St
     return Started(script, plain, errors)
 
 
-def _call(folder: str, script: str, words: list[str], errors: str) -> None:
+def start_two(folder: Path, script: str, words: Sequence[str]) -> tuple[TCPStore, list[Started]]:
+    """The same command, or the script of a path, as two processes that find each other as torchrun's do.
+
+    The store in which they do lives as long as something holds it.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    found = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return store, [
+        _fork(
+            folder,
+            script,
+            words,
+            folder / f"stderr{rank}.txt",
+            {**found, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
+        )
+        for rank in range(2)
+    ]
+
+
+def _fork(
+    folder: Path, script: str, words: Sequence[str], errors: Path, environment: Mapping[str, str]
+) -> Started:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(
+        target=_call, args=(str(folder), script, list(words), str(errors), dict(environment))
+    )
+    process.start()
+    return Started(script, process, errors)
+
+
+def _call(folder: str, script: str, words: list[str], errors: str, environment: dict[str, str]) -> None:
     """In a process of its own: what the command's own last lines do."""
     import torch
 
     from errors import exit_code
 
+    os.environ.update(environment)
     os.setsid()
     os.chdir(folder)
     for path, number in ((os.devnull, 1), (errors, 2)):
@@ -87,4 +122,8 @@ def _call(folder: str, script: str, words: list[str], errors: str) -> None:
         os.close(file)
     torch.set_num_threads(1)
     sys.argv = [f"{script}.py", *words]
+    if script.endswith(".py"):
+        sys.argv = [script, *words]
+        runpy.run_path(script)
+        return
     sys.exit(exit_code(importlib.import_module(script).run))

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import pytest
 
-import main
-from errors import exit_code
 from tests.faults.short_run import SHORT
 
 
 @pytest.fixture(scope="session")
-def whole_run(tiny_config, tmp_path_factory):
+def whole_run(train, tmp_path_factory):
     runs = tmp_path_factory.mktemp("whole")
-    words = ["main.py", "--config", str(tiny_config), "--output-dir", str(runs), "--phase", "all", "--quiet"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*words, "--set", *SHORT])
-        assert exit_code(main.run) == 0
+    train(runs, "--phase", "all", "--set", *SHORT)
     return runs / "tiny"
 
 

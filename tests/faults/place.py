@@ -91,7 +91,7 @@ class Place:
             phase = ("--phase", "study") if self.kind == "study" else ("--phase", "all", "--resume")
             words = ("--config", str(self.config), "--output-dir", "runs", *phase, "--quiet")
             return start(self.folder, "main", words, torchrun=self.kind == "torchrun")
-        return start(self.folder, "main_eval", ("runs/soak", "--quiet"), torchrun=False)
+        return start(self.folder, "main_eval", ("runs/soak", "--quiet"))
 
     def first_file(self, started: Started) -> bool:
         """Wait until a command has written something; False where it ended before."""

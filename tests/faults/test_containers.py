@@ -26,7 +26,7 @@ with new_folder(folder / "decoded") as partial, locked(folder / "lock", strict=T
 def contained(*command):
     """Run a command as process 1 of a namespace."""
     words = ["unshare", "--pid", "--fork", "--kill-child", *command]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.skipif(

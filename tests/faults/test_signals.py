@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 import training.engine
-from errors import StoppedError, exit_code, finish_first, handle_signals
+from errors import StoppedError, asked, exit_code, finish_first, handle_signals
 from models.checkpoint import load
 from tests.conftest import ROOT
 from tests.faults.short_run import SHORT
@@ -38,6 +38,7 @@ def test_each_signal_has_its_line_and_its_code_and_the_handlers_are_put_back(cap
     assert exit_code(lambda: send(number), "run again") == code
     assert capsys.readouterr().err == f"\nstopped{by}: what was finished is kept, run again\n"
     assert before == [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert asked() == 0  # a later training in this process would end at its first step
 
 
 def test_what_is_to_be_finished_first_is(capsys):
@@ -94,7 +95,7 @@ def test_training_stops_after_the_step_and_goes_on_to_the_same_bits(call_main, t
 
 def in_process(code):
     command = [sys.executable, "-c", f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); {code}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_a_second_signal_ends_at_once():

@@ -11,7 +11,7 @@ LONG = ("--phase", "teacher", "--quiet", "--set", "teacher.epochs=8")
 
 
 def wait_for(path, process):
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.005)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.reference import drawn_samples
-from losses.bank import SIZES, LossAgainstBank, MemoryBank, Sizes, Windows
-from losses.crd import CRDLoss, SumOfSoftplus, infonce_loss, nce_loss
+from losses.bank import LossAgainstBank, MemoryBank, Windows
+from losses.crd import CRDLoss
 from losses.negatives import NegativeSampler
+from losses.objectives import BinaryNCE, Found, InfoNCE
 
 N, B, K, D, CLASSES = 60, 12, 24, 16, 5
 LABELS = torch.arange(N) % CLASSES
@@ -156,32 +156,6 @@ def test_in_batch_infonce_equals_the_published_equation(temperature: float) -> N
         assert_close(loss.get_parameter(name).grad, gradient)
 
 
-def test_nce_by_hand() -> None:
-    # Z = 2, K/N = 2/4: p = (2, 1/2, 3/2), h = (4/5, 1/2, 3/4), loss = -log(4/5 * 1/2 * 1/4) = log 10
-    similarities = torch.tensor([[4.0, 1.0, 3.0]], dtype=torch.float64).log()
-    loss = nce_loss(similarities[:, 0], similarities[:, 1:], torch.tensor(2.0).log(), 2, 4)
-    assert loss.item() == pytest.approx(math.log(10))
-    loss = nce_loss(torch.zeros(1), torch.tensor([[400.0, -torch.inf]]), torch.zeros(()), 1, 1)
-    assert loss.item() == pytest.approx(400 + math.log(2))
-
-
-def test_infonce_by_hand() -> None:
-    similarities = torch.tensor([[2.0, 1.0, 5.0], [1.0, 1.0, 2.0]], dtype=torch.float64).log()
-    loss = infonce_loss(similarities[:, 0], similarities[:, 1:])
-    assert loss.tolist() == pytest.approx([math.log(4)] * 2)  # both positives have a share of 1/4
-    assert infonce_loss(torch.zeros(1), torch.tensor([[1000.0, -torch.inf]])).item() == 1000.0
-
-
-@pytest.mark.parametrize(("mean", "spread"), [(-9.0, 1.0), (0.0, 3.0), (80.0, 9.0)])
-def test_sum_of_softplus_equals_the_sum(mean: float, spread: float) -> None:
-    torch.manual_seed(0)
-    logits = mean + spread * torch.randn(3, 1001)
-    expected = torch.nn.functional.softplus(logits.double()).sum(dim=1)
-    torch.testing.assert_close(SumOfSoftplus.apply(logits).double(), expected, rtol=1e-6, atol=0)
-    few = logits[:, :40].double().requires_grad_()
-    assert torch.autograd.gradcheck(SumOfSoftplus.apply, (few,))
-
-
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_gradcheck(objective: str) -> None:
     torch.manual_seed(0)
@@ -189,38 +163,54 @@ def test_gradcheck(objective: str) -> None:
     bank = unit(torch.randn(8, 4, dtype=torch.float64))
     draw = NegativeSampler(torch.arange(8) % 4, 8, "relax").draw(torch.arange(3))  # 6 others: with repeats
 
-    def loss_of(positives: Tensor, negatives: Tensor) -> Tensor:
-        if objective == "infonce":
-            return infonce_loss(positives, negatives)
-        return nce_loss(positives, negatives, torch.tensor(2.0), 8, 8)
-
     def loss(anchors: Tensor) -> Tensor:
-        return LossAgainstBank.apply(anchors, Windows(draw, bank), loss_of)
+        new = InfoNCE() if objective == "infonce" else BinaryNCE(torch.tensor(2.0), 8, 8)
+        return LossAgainstBank.apply(anchors, bank, Windows(draw, len(bank), block=3), new)
 
     assert torch.autograd.gradcheck(loss, (anchors,))
 
 
+class Squares:
+    """Weighs an entry by its score, and keeps Σ score of each row."""
+
+    def begin(self, rows: int, block: Tensor) -> None:
+        self.sums = block.new_zeros(rows)
+
+    def take(self, scores: Tensor, rows: slice) -> None:
+        scores.nan_to_num_(neginf=0)
+        self.sums[rows] += scores.sum(dim=1)
+
+    def close(self, positives: Tensor) -> Found:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize(("B", "N", "K"), [(B, N, K), (3, 600, 4), (1, N, K), (N, N, 2)])
-@pytest.mark.parametrize("room", [1, 7, 64])
-def test_windows_equal_gathered_products(monkeypatch, room: int, B: int, N: int, K: int, shared: bool) -> None:
-    """Whatever the size of a block, wherever a window runs round the end of the bank, and however far apart."""
-    monkeypatch.setitem(SIZES, "cpu", Sizes(block=room, chunk=3 * K))
-    torch.manual_seed(room)
+@pytest.mark.parametrize(("B", "N", "K"), [(B, N, K), (3, 600, 4), (1, N, K), (N, N, 2), (5, N, 3 * N)])
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_windows_equal_gathered_products(block: int, B: int, N: int, K: int, shared: bool) -> None:
+    """Whatever the size of a block, however often a window runs round the bank, and however far apart."""
+    torch.manual_seed(block)
     sampler = NegativeSampler(torch.arange(N) % CLASSES, K, "exact", shared)
     bank, anchors = torch.randn(N, D), torch.randn(B, D)
     for _ in range(10):
-        draw = sampler.draw(torch.randperm(N)[:B])
+        draw, squares = sampler.draw(torch.randperm(N)[:B]), Squares()
         entries = bank[sampler.position[drawn_samples(sampler, draw)[:, 1:]]]  # (B, K, D)
-        windows = Windows(draw, bank)
-        windows.score(anchors)
-        scores = windows.negatives.scatter(1, draw.left_out, torch.nan)
-        kept = ~scores.isnan()
-        torch.testing.assert_close(scores[kept].view(B, K), (entries * anchors[:, None]).sum(dim=2))
-        slopes = torch.randn(B, draw.length).mul_(kept)
-        windows.negatives.copy_(slopes)
-        expected = (slopes[kept].view(B, K, 1) * entries).sum(dim=1)
-        torch.testing.assert_close(windows.pull(), expected, rtol=1e-5, atol=1e-5)
+        scores = (entries * anchors[:, None]).sum(dim=2)
+        pulls = Windows(draw, N, block).apply(squares, anchors, bank).sum(dim=0)
+        torch.testing.assert_close(squares.sums.view(-1, B).sum(dim=0), scores.sum(dim=1), rtol=1e-4, atol=1e-3)
+        expected = (scores[..., None] * entries).sum(dim=1)
+        torch.testing.assert_close(pulls, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_of_several_processes_each_has_its_anchors_windows() -> None:
+    sampler = NegativeSampler(LABELS, K, "exact")
+    bank, anchors = torch.randn(N, D), torch.randn(B, D)
+    for _ in range(10):
+        draw, found = sampler.draw(torch.randperm(N)[:B]), torch.empty(B, D)
+        for rank in range(5):
+            windows = Windows(draw.part(rank, 5), N, block=7)
+            found[rank::5] = windows.apply(Squares(), anchors[rank::5], bank).sum(dim=0)
+        torch.testing.assert_close(found, Windows(draw, N, block=7).apply(Squares(), anchors, bank).sum(dim=0))
 
 
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
@@ -229,12 +219,13 @@ def test_float16_autocast_loses_no_slope_of_a_negative(objective: str) -> None:
     torch.manual_seed(0)
     loss = make(objective=objective)
     _, _, indices = features(0)
-    draw, start = loss.sampler.draw(indices), torch.randn(len(indices), loss.teacher_bank.features.shape[1])
+    windows = loss.teacher_bank.windows(loss.sampler.draw(indices))
+    start = torch.randn(len(indices), loss.teacher_bank.features.shape[1])
     found = []
     for lower in (False, True):
         anchors = start.clone().requires_grad_()
         with torch.autocast("cpu", torch.float16, enabled=lower):
-            value = loss.teacher_bank.loss(anchors, draw, partial(loss._direction, log_z=loss.log_z[0]))
+            value = loss.teacher_bank.loss(anchors, windows, loss._objective(loss.log_z[0]))
         value.backward()
         found.append((value.detach(), anchors.grad))
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])

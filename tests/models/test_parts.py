@@ -7,9 +7,11 @@ from torch import nn
 from errors import UserError
 from models.heads import classifier
 from models.parts import Trained, depends_on, modules_after, part_of, share_of, untrained_by_both
+from models.sizes import Weightless
 from models.taps import default_taps
 from models.zoo import build_model
 
+LARGE = ("vgg11", "vit_b_32", "convnext_tiny")
 VGG_TAPS = ["features.10", "features.20"]
 
 
@@ -19,7 +21,11 @@ def names(model: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
 
 
 def network(arch: str, size: int) -> nn.Module:
+    """A large one has no values: nothing here asks for them, and drawing them takes longer than all else."""
     torch.manual_seed(0)
+    if arch in LARGE:
+        with Weightless():
+            return build_model(arch, 10, image_size=size).to("meta")
     return build_model(arch, 10, image_size=size)
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -17,11 +16,9 @@ from torch import nn
 import main
 from configs.schema import Config
 from errors import UserError
+from tests.faults.commands import TORCHRUN, start_two
 from training import distributed
 from training.teacher import train_teacher
-
-ROOT = Path(main.__file__).parent
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 # A network without batch statistics, trained by one process or by two. Each process measures something else, and
 # the plan ends by it: they must agree all the same.
@@ -186,11 +183,12 @@ def trained(tmp_path_factory):
         for name in ("engine.EVALUATION_BATCH", "features.EVALUATION_BATCH", "features.GROUP"):
             patch.setattr(f"training.{name}", 5)  # the script sets them: here they become what they were
         runpy.run_path(str(script))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *TORCHRUN, str(script), str(two)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-
+    store, both = start_two(tmp_path, str(script), [str(two)])  # torchrun itself comes further down
+    codes = [each.wait(300) for each in both]
+    for each in both:
+        each.kill()
+    assert codes == [0, 0], [each.errors.read_text(encoding="utf-8") for each in both]
+    del store  # not before they have ended
     return Trained(one, two)
 
 
@@ -245,12 +243,12 @@ def test_torchrun_starts_a_killed_process_again_and_ends_with_the_same_bytes(who
     launcher = (*TORCHRUN, "--max-restarts", "1")
     process = start_main(tmp_path, "--phase", "all", "--fresh", "--set", *SETTINGS, launcher=launcher)
     metrics = tmp_path / "tiny" / "seed0" / "stage1" / "metrics.jsonl"
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     holder = json.loads((tmp_path / "tiny" / ".lock").read_text(encoding="utf-8"))  # the first of the processes
     os.kill(holder["process"], signal.SIGKILL)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     for path in (whole[1]).rglob("*"):
         if path.name in ("model.pt", "metrics.jsonl", "result.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ from PIL import Image
 
 import main_eval
 from configs.reading import load_config
+from diagnostics import recording
 from errors import UserError, exit_code, warn
 from models.checkpoint import load
+from tests.faults import small_place
 from training.identity import changes_since, check_identity, identity_of, write_identity
 from training.run_folder import write_config
 
@@ -23,23 +26,51 @@ SHORT = ("--quiet", "--set", "teacher.epochs=1", "crd.epochs=1", "kd.epochs=1", 
 
 
 @pytest.fixture(scope="module")
-def trained(run_main, image_root, tmp_path_factory):
+def trained(train, image_root, tmp_path_factory):
     """A folder with a run and the images it was made from, both of its own."""
     place = tmp_path_factory.mktemp("identity")
     shutil.copytree(image_root, place / "images")
-    done = run_main(place, "--phase", "all", *SHORT, f"data.root={place / 'images'}")
-    assert done.returncode == 0, done.stderr
+    train(place, "--phase", "all", *SHORT, f"data.root={place / 'images'}")
     return place
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """A copy of both, evaluated."""
+    place = copied(trained, tmp_path_factory.mktemp("evaluated"))
+    assert small_place.evaluate(str(place / "tiny")).code == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def two_files(trained, tiny_config, tmp_path_factory):
+    """How to evaluate two files into a folder and read what was found, what that gave, and the folder."""
+    files = ("--teacher", trained / "tiny/teacher/model.pt", "--student", trained / "tiny/seed0/scratch/model.pt")
+
+    def numbers(out, *words):
+        given = (*files, "--config", tiny_config, "--output-dir", out, *words)
+        assert small_place.evaluate(*map(str, given)).code == 0
+        (folder,) = out.iterdir()
+        report = json.loads((folder / "report.json").read_text())
+        return [report["calibration"], report["representation"]]
+
+    out = tmp_path_factory.mktemp("files")
+    return numbers, numbers(out), out
+
+
+def copied(place: Path, target: Path) -> Path:
+    """A folder's run and images; the run's config names the copied images."""
+    shutil.copytree(place, target, dirs_exist_ok=True)
+    config = target / "tiny" / "config.yaml"
+    _, _, text = config.read_text(encoding="utf-8").partition("\n")  # without the digest, as it says to do
+    text = re.sub(r"root: .*", f"root: {target / 'images'}", text)
+    config.write_text(text, encoding="utf-8")
+    return target
 
 
 @pytest.fixture
 def run(trained, tmp_path):
-    """A copy of both; the run's config names the copied images."""
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    config = tmp_path / "tiny" / "config.yaml"
-    _, _, text = config.read_text(encoding="utf-8").partition("\n")  # without the digest, as it says to do
-    config.write_text(text.replace(str(trained), str(tmp_path)), encoding="utf-8")
-    return tmp_path
+    return copied(trained, tmp_path)
 
 
 @pytest.fixture
@@ -147,9 +178,9 @@ def test_a_damaged_identity_is_named_an_absent_one_too_and_an_old_one_is_read(ma
 
 @pytest.mark.parametrize("fault", ["removed", "replaced", "edited"])
 @pytest.mark.parametrize("job", ["teacher", "seed0/stage1", "seed0/stage2"])
-def test_weights_that_training_did_not_leave_are_found(run, evaluate, fault, job):
+def test_weights_that_training_did_not_leave_are_found(evaluated, tmp_path, evaluate, fault, job):
     # Before, they were evaluated from the first evaluation's predictions, or as if trained.
-    assert evaluate(run / "tiny")[0] == 0
+    run = copied(evaluated, tmp_path)
     path = run / "tiny" / job / "model.pt"
     if fault == "removed":
         path.unlink()
@@ -161,6 +192,11 @@ def test_weights_that_training_did_not_leave_are_found(run, evaluate, fault, job
         torch.save(weights, path)
     code, _, err = evaluate(run / "tiny")
     assert code == 2 and str(path) in err and ("is gone" if fault == "removed" else "is not the file") in err
+
+
+def test_an_evaluation_holds_in_a_copy(evaluated, tmp_path, evaluate, monkeypatch):
+    monkeypatch.setattr(recording, "_record_one", lambda *a: pytest.fail("a network was run"))
+    assert evaluate(copied(evaluated, tmp_path) / "tiny")[0] == 0
 
 
 def test_a_given_teacher_that_changed_is_noticed(run, call_main):
@@ -216,20 +252,12 @@ def test_weights_that_no_network_works_with_are_refused_before_anything_trains(r
     "override",
     ["data.mean=[0.2, 0.2, 0.2]", "precision=bfloat16", "student.taps=[layer1.0, layer2.0]", "data.image_size=32"],
 )
-def test_the_same_files_under_other_settings_are_recorded_again(run, tiny_config, evaluate, override):
+def test_the_same_files_under_other_settings_are_recorded_again(two_files, tmp_path, override):
     # Before, the second evaluation gave the first one's numbers.
-    teacher, student = run / "tiny" / "teacher" / "model.pt", run / "tiny" / "seed0" / "scratch" / "model.pt"
-    files = ("--teacher", teacher, "--student", student, "--config", tiny_config, "--output-dir", run / "out")
-
-    def numbers(*words):
-        assert evaluate(*files, *words)[0] == 0
-        (folder,) = (run / "out").iterdir()
-        report = json.loads((folder / "report.json").read_text())
-        return [report["calibration"], report["representation"]]
-
-    first = numbers()
-    assert numbers("--set", override) != first
-    assert numbers() == first
+    numbers, first, out = two_files
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    assert numbers(tmp_path, "--set", override) != first
+    assert numbers(tmp_path) == first
 
 
 def test_runs_are_compared_where_their_test_images_are_the_same(run, call_main, evaluate):

@@ -6,14 +6,24 @@ import pytest
 from torch import nn
 
 from errors import UserError
+from models.resnet import CifarResNet
+from models.taps import TappedModel
 from training import memory
-from training.memory import activations
+from training.memory import Followed, activations
 from training.phases import check
 
 
 def test_activations_are_counted_by_hand():
     model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 8 * 8, 2))
     assert activations(model.to("meta"), 8) == 3 * 5 * 8 * 8 + 2
+
+
+def test_a_network_is_followed_once_for_all_jobs():
+    network, seen = CifarResNet(8, (4, 4, 6, 8), 3).to("meta"), []
+    network.register_forward_hook(lambda *_: seen.append(1))
+    followed = Followed(TappedModel(network, ["layer1.0", "layer3.0"]), 8)
+    assert [followed.width for _ in range(3)] == [4 + 8] * 3 and len(seen) == 1
+    assert len({followed.activations for _ in range(3)}) == 1 and len(seen) == 2
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_the_script_runs_alone(subject, tmp_path):
     export_subject(experiment, student, None, tmp_path / "out", quantize=False)
     picture = experiment.config.data.root / "test" / "ash" / "0.png"
     words = [sys.executable, "-I", str(tmp_path / "out" / "predict.py"), PROGRAM, str(picture)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, timeout=300)
     assert done.returncode == 0, done.stderr
     pixels = torch.from_numpy(decode_files([picture], 16))
     mean, std = experiment.data.mean[:, None, None], experiment.data.std[:, None, None]
