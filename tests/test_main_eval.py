@@ -44,7 +44,7 @@ def call(monkeypatch, capfd, *words: object) -> tuple[int, str, str]:
 @pytest.fixture
 def without_rendering(monkeypatch):
     """Figures are made, but of each an empty file: those of `trained` and of the study are whole."""
-    monkeypatch.setattr("diagnostics.report.folder.to_bytes", lambda figure, kind: bytes(24))
+    monkeypatch.setattr("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24))
 
 
 @pytest.fixture(scope="module")
