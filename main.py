@@ -125,11 +125,12 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
 
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train what a phase consists of, or say what it would be."""
+    from training.claim import claim
     from training.distributed import restarted
     from training.dry_run import dry_run
     from training.experiment import open_experiment
     from training.phases import check, jobs_of, run_jobs, say
-    from training.run_folder import RunFolder, claim
+    from training.run_folder import RunFolder
     from training.run_lock import writing_in
 
     folder = RunFolder(arguments.output_dir / config.name)

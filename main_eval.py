@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functio
     from diagnostics.recording import Recording
     from training.experiment import Experiment
 
-HEAVY = ("diagnostics.subjects", "diagnostics.report.folder", "study.report")  # and what stands below them
+# what takes seconds to import, with all that stands below it; a study's report runs no network
+HEAVY = {"run": ("diagnostics.subjects", "diagnostics.report.folder"), "study": ("study.report", "study.examples")}
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 
 DEFAULT_OUTPUT = Path("runs")
@@ -244,16 +245,18 @@ def run() -> None:
         evaluate_counts(arguments.counts, arguments.json)
         return
     with ending_at_once():  # all that takes seconds, before anything is begun
-        for name in HEAVY:
-            import_module(name)
         from study.measurements import is_study
+
+        study = way in ("RUN_DIR", "no RUN_DIR") and is_study(folder_of(arguments))
+        for name in HEAVY["study" if study else "run"]:
+            import_module(name)
     if way == "predictions.npz":
         evaluate_predictions(arguments.run, arguments.json)
     elif way.startswith("--teacher"):
         evaluate_files(arguments)
-    elif way in ("RUN_DIR", "no RUN_DIR") and is_study(folder := folder_of(arguments)):
+    elif study:
         refuse_ignored(arguments, given, "STUDY_DIR")
-        evaluate_study(folder, arguments.json)
+        evaluate_study(folder_of(arguments), arguments.json)
     else:
         evaluate_models(way, arguments)
 

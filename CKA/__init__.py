@@ -5,7 +5,7 @@ networks in one pass over the data. All use the unbiased HSIC estimator, so unre
 whatever their dimension.
 """
 
-from CKA.cka import Similarity, linear_cka, rbf_cka
+from CKA.cka import Similarity, linear_cka, rbf_cka, rbf_cka_with_each
 from CKA.minibatch import MinibatchCKA, SimilarityMatrix
 
-__all__ = ["MinibatchCKA", "Similarity", "SimilarityMatrix", "linear_cka", "rbf_cka"]
+__all__ = ["MinibatchCKA", "Similarity", "SimilarityMatrix", "linear_cka", "rbf_cka", "rbf_cka_with_each"]

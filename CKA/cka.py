@@ -14,6 +14,7 @@ Letters: N samples, D dimension, b rows of a block, K (N, N) and L (N, N) kernel
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -87,18 +88,34 @@ def rbf_cka(X: Tensor, Y: Tensor, bandwidth: float = 0.8, block: int = 512, seed
 
     Kornblith et al. 2019 (RBF CKA), Song et al. 2012 (HSIC_1).
     """
-    check_shapes(X, Y)
+    return rbf_cka_with_each(X, [Y], bandwidth, block, seed)[0]
+
+
+def rbf_cka_with_each(
+    X: Tensor, others: Sequence[Tensor], bandwidth: float = 0.8, block: int = 512, seed: int = 0
+) -> list[Similarity]:
+    """`rbf_cka` of X with each of several Y: the same numbers, the kernel of X (often a wide one) made once."""
+    for Y in others:
+        check_shapes(X, Y)
     if not (bandwidth > 0 and math.isfinite(bandwidth)) or block < 1:
         raise ValueError(f"bandwidth and block must be positive, got {bandwidth} and {block}")
     if len(X) < MIN_SAMPLES:
-        return _too_few(len(X))
-    X, Y = centred(X), centred(Y)
-    sigma_x, sigma_y = (bandwidth * _median_distance(features, seed) for features in (X, Y))
-    if sigma_x == 0 or sigma_y == 0:
-        which = " and ".join(name for name, sigma in (("X", sigma_x), ("Y", sigma_y)) if sigma == 0)
-        return Similarity(None, len(X), {"value": f"The median distance between samples of {which} is 0."})
+        return [_too_few(len(X)) for _ in others]
+    X, *others = (centred(features) for features in (X, *others))
+    sigma_x, *sigmas = (bandwidth * _median_distance(features, seed) for features in (X, *others))
+    found = [_no_scale(len(X), sigma_x, sigma) for sigma in sigmas]
     # The RBF of the scaled features has sigma 1.
-    return _similarity(_rbf_sums(X / sigma_x, Y / sigma_y, block))
+    scaled = [Y / sigma for Y, sigma, none in zip(others, sigmas, found, strict=True) if none is None]
+    sums = iter(_rbf_sums(X / sigma_x, scaled, block)) if scaled else iter(())
+    return [none or _similarity(next(sums)) for none in found]
+
+
+def _no_scale(n: int, sigma_x: float, sigma_y: float) -> Similarity | None:
+    """Why there is no CKA where half of all pairs coincide, None where there is one."""
+    which = " and ".join(name for name, sigma in (("X", sigma_x), ("Y", sigma_y)) if sigma == 0)
+    if not which:
+        return None
+    return Similarity(None, n, {"value": f"The median distance between samples of {which} is 0."})
 
 
 def check_shapes(X: Tensor, Y: Tensor) -> None:
@@ -130,19 +147,26 @@ def _median_distance(X: Tensor, seed: int) -> float:
     return float(torch.pdist(X).median())
 
 
-def _rbf_sums(X: Tensor, Y: Tensor, block: int) -> _KernelSums:
-    """The sums over both kernels, a block of rows at a time, and by symmetry from the diagonal on only."""
+def _rbf_sums(X: Tensor, others: Sequence[Tensor], block: int) -> list[_KernelSums]:
+    """The sums over kernels of X and each Y, a block of rows at a time, by symmetry from the diagonal on only."""
     n = len(X)
-    k_rows, l_rows = X.new_zeros(n), X.new_zeros(n)
-    traces = X.new_zeros(3)
+    rows = X.new_zeros(1 + len(others), n)  # of K, and of each L
+    own = X.new_zeros(1 + len(others))  # tr(KK), and tr(LL) of each
+    shared = X.new_zeros(len(others))  # tr(KL) of each
     for start in range(0, n, block):
-        K, L = _rbf_rows(X, start, block), _rbf_rows(Y, start, block)  # (b, n - start) each
-        stop = start + len(K)
-        for total, rows in ((k_rows, K), (l_rows, L)):
-            total[start:stop] += rows.sum(1)
-            total[stop:] += rows[:, stop - start :].sum(0)
-        traces += torch.stack([_trace_of_rows(K, L), _trace_of_rows(K, K), _trace_of_rows(L, L)])
-    return _KernelSums(traces[0], traces[1], traces[2], k_rows, l_rows)
+        K = _rbf_rows(X, start, block)  # (b, n - start)
+        for number, features in enumerate((X, *others)):
+            L = _rbf_rows(features, start, block) if number else K
+            stop = start + len(L)
+            rows[number, start:stop] += L.sum(1)
+            rows[number, stop:] += L[:, stop - start :].sum(0)
+            own[number] += _trace_of_rows(L, L)
+            if number:
+                shared[number - 1] += _trace_of_rows(K, L)
+    return [
+        _KernelSums(shared[number], own[0], own[1 + number], rows[0], rows[1 + number])
+        for number in range(len(others))
+    ]
 
 
 def _rbf_rows(X: Tensor, start: int, block: int) -> Tensor:

@@ -72,7 +72,7 @@ def print_parts(recording: Recording) -> None:
     classifiers = [model for model in models if model.meta.classifies]
     correct = {model.name: right(model, recording) for model in classifiers}
     timed("  paired statistics", lambda: analysis.paired(classifiers, correct))
-    timed("  CKA, exact and by minibatches", lambda: [analysis.similarity(teacher, model) for model in students])
+    timed("  CKA, exact and by minibatches", lambda: analysis.similarities(teacher, students))
     timed("  geometry and linear probe", lambda: [analysis.shape(model, recording) for model in models])
     timed("  information on the label", lambda: [analysis.information_on_labels(m, recording) for m in models])
     timed(

@@ -25,10 +25,9 @@ from benchmarks.timing import ROOT, Claim, Timing
 from benchmarks.timing import table as table_of
 from configs.reading import load_config
 from diagnostics.shortcut import recording_file
-from diagnostics.shortcut.held_out import HeldOut
-from diagnostics.shortcut.recording import About, CuedModel, CueRecording, Decoding
+from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, HeldOut
 from study.grid import StudyRun, runs_of
-from study.plan import methods_of, record_folder
+from study.methods import methods_of, record_folder
 from training.run_folder import RunFolder, write_config
 
 SEEDS, IMAGES, CLASSES = 10, 497, 10

@@ -26,7 +26,6 @@ from dataset.identity import DataIdentity, identify, part_identity
 from dataset.image_list import listed_images
 from dataset.memory import keeps_in_memory, see_that_disk_holds, see_that_images_fit
 from dataset.stored_pixels import Target
-from dataset.transforms import check_transforms
 from errors import MachineError, UserError, in_words, readable
 from files import locked, remove_left_behind, remove_lock_left_behind
 
@@ -60,7 +59,10 @@ def load_source(data: Data) -> Source:
         UserError: images that are missing, unreadable or cannot be downloaded; a class too small to split; before
             anything is written, a transform in data.augment that there is not.
     """
-    check_transforms(data.augment, data.image_size)
+    if data.augment:
+        from dataset.transforms import check_transforms  # with torch behind it, which reading images does not need
+
+        check_transforms(data.augment, data.image_size)
     train, test, classes = _decoded(data)
     if data.split is not None:
         train, test = _split(train.joined(test), 1 - data.split, data.seed)

@@ -1,7 +1,8 @@
 """torchvision's augmentations by name, an image at a time: each a function of (seed, view, image) alone.
 
 torchvision draws from torch's global generator, which is seeded for every image and left as it was. That costs a
-call an image; crop and flip, which need none, are `dataset.augment`.
+call an image; crop and flip, which need none, are `dataset.augment`. torchvision takes seconds to import, and
+most configs name none of these: functions import it.
 
 Letters: B batch, S side in pixels.
 """
@@ -11,11 +12,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from dataset.augment import generator
 from errors import UserError, nearest
@@ -82,16 +83,20 @@ def check_transforms(named: Sequence[Mapping[str, Mapping[str, Any]]], side: int
             _check(name, options, side)
 
 
+def _of_torchvision(name: str) -> Any:
+    return getattr(import_module("torchvision.transforms.v2"), name)
+
+
 def _build(name: str, options: Mapping[str, Any], side: int) -> nn.Module:
     ours = {"size": side, "antialias": True} if name == "RandomResizedCrop" else {}
-    step: nn.Module = getattr(v2, name)(**options, **ours)
+    step: nn.Module = _of_torchvision(name)(**options, **ours)
     return step
 
 
 def _check(name: str, options: Mapping[str, Any], side: int) -> None:
     if name not in NAMES:
         raise UserError(f"data.augment: unknown transform {name!r}{nearest(name, NAMES)} ({', '.join(NAMES)})")
-    taken = inspect.signature(getattr(v2, name)).parameters
+    taken = inspect.signature(_of_torchvision(name)).parameters
     known = [option for option in taken if option not in OURS.get(name, ())]
     for option in options:
         if option not in known:

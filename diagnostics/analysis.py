@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from CKA import MinibatchCKA, linear_cka, rbf_cka
+from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
 from dataset.augment import generator
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.calibration import calibration
@@ -79,7 +79,7 @@ def analyse(recording: Recording) -> Report:
         fidelity=None
         if teacher is None
         else {model.name: faithful(teacher, model, recording) for model in classifiers if model is not teacher},
-        representation=None if teacher is None else {s.name: similarity(teacher, s) for s in compared},
+        representation=None if teacher is None else similarities(teacher, compared),
         robustness=robustness(models, teacher, recording),
         claims=claims(recording, correct, pairs, seeds),
         sentences=sentences(pairs, seeds, alignment(models)),
@@ -127,24 +127,27 @@ def faithful(teacher: RecordedModel, student: RecordedModel, recording: Recordin
     return Faithfulness(result, lost)
 
 
-def similarity(teacher: RecordedModel, student: RecordedModel) -> Representation:
-    """CKA of both taps on all images, exact and by minibatches, the layer matrix, and stage 1's cosine."""
-    return Representation(
-        tap_similarity(teacher, student, "penultimate"),
-        tap_similarity(teacher, student, "last"),
-        layer_matrix(teacher, student),
-    )
+def similarities(teacher: RecordedModel, students: Sequence[RecordedModel]) -> dict[str, Representation]:
+    """Of each student: CKA of both taps on all images, exact and by minibatches, layers, stage 1's cosine."""
+    penultimate, last = (tap_similarities(teacher, students, tap) for tap in ("penultimate", "last"))
+    return {
+        student.name: Representation(first, second, layer_matrix(teacher, student))
+        for student, first, second in zip(students, penultimate, last, strict=True)
+    }
 
 
-def tap_similarity(teacher: RecordedModel, student: RecordedModel, tap: Tap) -> TapSimilarity:
-    """One tap of the two networks beside each other."""
-    X, Y = torch.from_numpy(getattr(teacher, tap)), torch.from_numpy(getattr(student, tap))  # (N, D) each
-    minibatch = MinibatchCKA()
+def tap_similarities(teacher: RecordedModel, students: Sequence[RecordedModel], tap: Tap) -> list[TapSimilarity]:
+    """One tap of the teacher beside that of each student."""
+    X, *others = (torch.from_numpy(getattr(model, tap)) for model in (teacher, *students))  # (N, D) each
+    minibatches = [MinibatchCKA() for _ in others]
     for rows in _minibatches(len(X)):
-        minibatch.update([X[rows]], [Y[rows]])
-    return TapSimilarity(
-        linear_cka(X, Y), rbf_cka(X, Y), minibatch.value().values[0][0], projected_cosine(teacher, student, tap)
-    )
+        for matrix, Y in zip(minibatches, others, strict=True):
+            matrix.update([X[rows]], [Y[rows]])
+    rbf = rbf_cka_with_each(X, others)
+    linear = [linear_cka(X, Y) for Y in others]
+    batched = [matrix.value().values[0][0] for matrix in minibatches]
+    cosines = [projected_cosine(teacher, student, tap) for student in students]
+    return [TapSimilarity(*row) for row in zip(linear, rbf, batched, cosines, strict=True)]
 
 
 def layer_matrix(teacher: RecordedModel, student: RecordedModel) -> LayerMatrix:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from diagnostics.statistics import count
 
@@ -39,6 +39,8 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     _check_fractions(level=level)
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes must lie between 0 and n, and n be 1 or more: got {successes} of {n}")
+    from scipy import stats  # takes most of a second to import, which not every report needs
+
     interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -1,12 +1,16 @@
-"""Results as JSON holds them: dataclasses become dicts at the one place where a report is written."""
+"""Results as JSON holds them: dataclasses become dicts at the one place where a report is written, and again
+dataclasses where a recording is read."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+
+T = TypeVar("T")
 
 FLAT = {"flat": True}  # metadata of a field whose own fields stand in its place
 WHERE_GIVEN = {"where given": True}  # metadata of a field that is left out where it is None
@@ -36,3 +40,21 @@ def _field(field: Field[Any], value: Any) -> dict[str, Any]:
         return {}
     plain = to_plain(value)
     return dict(plain) if field.metadata.get("flat") else {field.metadata.get("key", field.name): plain}
+
+
+def typed_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:
+    """JSON as a dataclass whose fields have the types that they say.
+
+    Raises:
+        ValueError: another type, NaN or infinity, a field that is not there or that the dataclass has not.
+    """
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no number")
+
+    values = json.loads(text, parse_constant=refuse)
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # T is a dataclass wherever this is used
+    strange = sorted(values.keys() - known) if isinstance(values, dict) else ["what is no section"]
+    if strange:
+        raise ValueError(f"{strange[0]} is unknown to this version")
+    return adapter.validate_json(text, strict=True)

@@ -23,7 +23,7 @@ from dataset.prepare import TrainingData
 from diagnostics.budget import Training
 from diagnostics.cost import Cost, model_costs
 from diagnostics.differing import Classifier, Shown, positions_to_show, show
-from diagnostics.robustness import DEGRADATIONS, SEVERITIES, degrade
+from diagnostics.robustness import DEGRADATIONS, SEVERITIES, Degraded
 from models.machine import Machine
 from models.structure import blocks_of
 from models.taps import TappedModel, default_taps
@@ -164,6 +164,7 @@ def record(
         else {(model.meta.made_by, model.meta.detailed): model for model in old.models if model.train_logits.size}
     )
     costs = _costs(subjects, known, data.settings.image_size, machine)
+    degraded = Degraded(data.test.raw(torch.from_numpy(shared["corrupted_indices"]).to(data.test.device)).cpu())
     models = []
     for subject in tqdm(subjects, desc="evaluating", disable=machine.quiet or None, leave=False, unit="model"):
         found = known.get((made_by(subject), subject.detailed))
@@ -171,7 +172,8 @@ def record(
             again = _meta(subject, found.meta.layers, found.meta.widths, costs.get(_architecture(subject)))
             models.append(replace(found, meta=again))
         else:
-            models.append(_record_one(subject, data, machine, shared, probe, costs.get(_architecture(subject))))
+            cost = costs.get(_architecture(subject))
+            models.append(_record_one(subject, data, machine, shared, probe, degraded, cost))
     shown = show(data.test, positions_to_show(first_classifiers(models), shared["labels"]))
     shared["probe_labels"] = data.train.labels.cpu().numpy()[probe]
     return Recording(context, models=models, names=data.test_names, shown=shown, **shared)
@@ -240,6 +242,7 @@ def _record_one(
     machine: Machine,
     shared: Mapping[str, NDArray[Any]],
     probe: NDArray[np.int64],
+    degraded: Degraded,
     cost: Cost | None,
 ) -> RecordedModel:
     model = subject.build().eval()
@@ -254,7 +257,7 @@ def _record_one(
     train_logits, train_features = _forward(tapped, data.train, probe, machine)
     corrupted = np.empty((0, 0, 0), dtype=np.int32)
     if subject.detailed:
-        corrupted = _corrupted(model, data.test, shared["corrupted_indices"], machine)
+        corrupted = _corrupted(model, data.test, degraded, machine)
     projections = {name: value.float().numpy() for name, value in (subject.projections or {}).items()}
     return RecordedModel(
         _meta(subject, layers, [part.shape[1] for part in sample], cost),
@@ -283,15 +286,12 @@ def _forward(
     return np.concatenate(logits), [np.concatenate(columns) for columns in zip(*layers, strict=True)]
 
 
-def _corrupted(
-    model: nn.Module, images: ImageTensors, indices: NDArray[np.int64], machine: Machine
-) -> NDArray[np.int32]:
-    """Predicted classes of `indices` under every corruption and severity, (corruptions, severities, images)."""
-    predicted = np.empty((len(DEGRADATIONS), len(SEVERITIES), len(indices)), dtype=np.int32)
-    clean = images.raw(torch.from_numpy(indices).to(images.device)).cpu()
+def _corrupted(model: nn.Module, images: ImageTensors, degraded: Degraded, machine: Machine) -> NDArray[np.int32]:
+    """Predicted classes under every corruption and severity, (corruptions, severities, images)."""
+    predicted = np.empty((len(DEGRADATIONS), len(SEVERITIES), len(degraded.clean)), dtype=np.int32)
     for row, name in enumerate(DEGRADATIONS):
         for column, severity in enumerate(SEVERITIES):
-            pixels = degrade(clean, name, severity).to(images.device)
+            pixels = degraded.under(name, severity).to(images.device)
             with machine.autocast():
                 parts = [model(normalise(part, images.mean, images.std)) for part in pixels.split(BATCH)]
             predicted[row, column] = torch.cat(parts).argmax(dim=1).cpu().numpy()

@@ -9,22 +9,21 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from diagnostics.differing import SHOWN_SIDE, Shown
-from diagnostics.plain import to_plain
+from diagnostics.plain import to_plain, typed_json
 from diagnostics.recording import ARRAYS, LATER, SHARED, Context, Meta, RecordedModel, Recording
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES
 from files import ARCHIVE_ERRORS
-from models.checkpoint import damaged_entry
+from models.whole import damaged_entry
 
-T = TypeVar("T")
 META, CONTEXT = TypeAdapter(Meta), TypeAdapter(Context)
 
 
@@ -117,24 +116,6 @@ def _right(logits: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.bool_]
     if logits.ndim != 2 or len(logits) != len(labels) or not logits.size or logits.dtype.kind != "f":
         raise ValueError(f"logits are {logits.shape} {logits.dtype}, not one row an image")
     return np.asarray(logits.argmax(axis=1) == labels)
-
-
-def typed_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:
-    """JSON as a dataclass whose fields have the types that they say.
-
-    Raises:
-        ValueError: another type, NaN or infinity, a field that is not there or that the dataclass has not.
-    """
-
-    def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number")
-
-    values = json.loads(text, parse_constant=refuse)
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # T is a dataclass wherever this is used
-    strange = sorted(values.keys() - known) if isinstance(values, dict) else ["what is no section"]
-    if strange:
-        raise ValueError(f"{strange[0]} is unknown to this version")
-    return adapter.validate_json(text, strict=True)
 
 
 def _in_a_line(error: Exception) -> str:

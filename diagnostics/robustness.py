@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur as blur
 
 SEVERITIES = (1, 2, 3, 4, 5)
+KEPT_BYTES = 1 << 28  # of images under all corruptions, up to which they are kept for the next network
 
 
 def gaussian_noise(images: Tensor, sigma: float, seed: int) -> Tensor:
@@ -113,6 +114,26 @@ def degrade(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
         return images
     level, seed = LEVELS[name][severity - 1], zlib.crc32(f"{seed} {name} {severity}".encode())
     return DEGRADATIONS[name](images, level, seed)
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """Images under each corruption, made once for all networks that are shown them, where they take little memory.
+
+    clean is uint8 (B, 3, H, W) on the CPU.
+    """
+
+    clean: Tensor
+    kept: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def under(self, name: str, severity: int) -> Tensor:
+        """What `degrade` makes of them."""
+        found = self.kept.get((name, severity))
+        if found is None:
+            found = degrade(self.clean, name, severity)
+            if self.clean.nbytes * len(DEGRADATIONS) * len(SEVERITIES) <= KEPT_BYTES:
+                self.kept[name, severity] = found
+        return found
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,14 @@ def _built_fields(kind: type, plain: Mapping[str, Any]) -> Any:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of report.json, which is what `main_eval.py RUN --json` prints."""
-    made = _open(plain_model(Report).model_json_schema())
-    made["properties"]["schema_version"] |= {"const": SCHEMA_VERSION}
-    return {"$schema": DIALECT, "title": "report.json", **made}
+    return schema_of(Report, SCHEMA_VERSION, "report.json")
+
+
+def schema_of(kind: type, version: int, title: str) -> dict[str, Any]:
+    """The JSON schema of a dataclass with a `schema_version`, as `plain.to_plain` writes it."""
+    made = _open(plain_model(kind).model_json_schema())
+    made["properties"]["schema_version"] |= {"const": version}
+    return {"$schema": DIALECT, "title": title, **made}
 
 
 def _open(part: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE
 
@@ -94,7 +94,7 @@ def compare_over_seeds(values_a: Sequence[float], values_b: Sequence[float]) -> 
     t = p = wilcoxon_p = None
     if summary.sd:
         t = summary.mean / (summary.sd / math.sqrt(summary.n))
-        p = float(2 * stats.t.sf(abs(t), summary.n - 1))
+        p = float(2 * special.stdtr(summary.n - 1, -abs(t)))
     else:
         notes["t"] = notes["p"] = summary.notes["low"]
     if summary.n >= WILCOXON_FROM:
@@ -170,7 +170,7 @@ def _summary(values: np.ndarray, scale: float) -> SeedSummary:
     sd = float(values.std(ddof=1))
     if sd <= ROUNDING * scale:
         return SeedSummary(n, mean, 0.0, None, None, dict.fromkeys(("low", "high"), NO_SPREAD))
-    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    margin = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * sd / math.sqrt(n)
     return SeedSummary(n, mean, sd, mean - margin, mean + margin, {})
 
 
@@ -183,11 +183,13 @@ def _signed_rank_p(differences: np.ndarray, scale: float) -> float:
     """
     rounded = np.round(differences / scale, 12) if scale else differences
     rounded = rounded[rounded != 0]
-    ranks = (2 * stats.rankdata(np.abs(rounded))).astype(int)
-    probabilities = np.ones(1)  # of each sum of positive ranks
+    _, kinds, ties = np.unique(np.abs(rounded), return_inverse=True, return_counts=True)
+    ranks = (2 * np.cumsum(ties) - ties + 1)[kinds]
+    probabilities = np.zeros(ranks.sum() + 1)  # of each sum of positive ranks
+    probabilities[0] = 1
     for rank in ranks:
-        longer = np.pad(probabilities, (0, rank))
-        probabilities = (longer + np.roll(longer, rank)) / 2
+        probabilities /= 2
+        probabilities[rank:] += probabilities[:-rank].copy()
     positive = ranks[rounded > 0].sum()
     tail = min(probabilities[: positive + 1].sum(), probabilities[positive:].sum())
     return min(1.0, 2 * float(tail))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 CONFIDENCE = 0.95  # of every interval
 SIGNIFICANCE = 0.05  # below which a p counts
@@ -153,6 +153,8 @@ def mcnemar_exact(counts: Counts) -> Test:
     fewer, discordant = min(counts.b, counts.c), counts.b + counts.c
     if 2 * fewer + 1 >= discordant:  # the tails meet or overlap
         return Test(float(fewer), 1.0, 0.0)
+    from scipy import stats  # takes most of a second to import, which not every report needs
+
     tail = special.logsumexp(stats.binom.logpmf(np.arange(fewer + 1), discordant, 0.5))
     return _test(fewer, math.log(2) + tail)
 

@@ -16,8 +16,9 @@ from diagnostics.budget import trainings
 from diagnostics.recording import Context, Recording, Subject
 from errors import UserError, warn
 from files import write_atomically
-from models.checkpoint import file_hash, load
+from models.checkpoint import load
 from models.machine import Machine
+from models.whole import file_hash
 from training.environment import environment, read_environment
 from training.experiment import Experiment, open_experiment
 from training.identity import check_identity

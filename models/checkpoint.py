@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError, note, warn
-from files import ARCHIVE_ERRORS, write_atomically
+from files import write_atomically
+from models.whole import damaged_entry
 
 COUNTERS = ("total_ops", "total_params")  # which profilers register as buffers
 NAMED = 3  # missing and unknown names that a message holds
@@ -47,22 +47,6 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
-
-
-def damaged_entry(path: Path) -> str | None:
-    """What of a zip archive (.pt, .npz) is not as it was written by its checksums, None where all is.
-
-    torch does not look at them, numpy not at all of them. A file that is no archive is none of this function's.
-    """
-    if path.exists() and not path.is_file():  # a pipe in its place would be waited for
-        return "the file itself, which is none"
-    try:
-        if not zipfile.is_zipfile(path):
-            return None
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip()
-    except ARCHIVE_ERRORS:
-        return "its list of entries"
 
 
 def _check_sums(path: Path) -> None:
@@ -213,15 +197,6 @@ def _unsound(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         if name.rpartition(".")[2] == "running_var" and (tensor.to(dtype) < 0).any():
             return f"{name} holds a negative variance"
     return ""
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, the first 16 hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:16]
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from diagnostics.tables.table import to_text
 from study import tables as study_tables
 from study.comparison import Contrast, points
-from study.results import StudyReport
+from study.reported import StudyReport
 
 NOT_STATED = "No hypothesis was stated before running, so there is no primary answer: all comparisons explore."
 

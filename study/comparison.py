@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 from diagnostics.comparison import holm
 from diagnostics.plain import FLAT, WHERE_GIVEN
@@ -102,7 +102,7 @@ def above(result: Difference, threshold: float) -> Difference:
         return replace(result, wilcoxon_p=None, notes=notes)
     n = len(result.seeds)
     t = (result.difference - threshold) / (result.sd / math.sqrt(n))
-    return replace(result, t=t, p=float(stats.t.sf(t, n - 1)), wilcoxon_p=None, notes=notes)
+    return replace(result, t=t, p=float(special.stdtr(n - 1, -t)), wilcoxon_p=None, notes=notes)
 
 
 def decide(row: Contrast) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
+from configs.images import Shortcut
 from configs.study import Hypothesis
-from dataset.prepare import TrainingData, prepare
-from dataset.shortcut import stamp
-from dataset.sources import load_source
+from dataset.sources import Source, load_source
 from diagnostics.names import focus
 from diagnostics.shortcut import recording_file
 from errors import UserError
@@ -35,22 +34,20 @@ def choose_examples(context: StudyContext) -> Examples | str:
     if teacher is None or student is None:
         return "They need a planted cue and answers of a teacher and a student."
     images, columns = followed(teacher, student)
+    config = RunFolder(place.run).config()
     try:
-        data = _data(place)
+        source = load_source(config.data)
     except (UserError, OSError) as error:
         return f"The images could not be loaded: {error}."
-    if not np.array_equal(data.test.labels.numpy(), recording.labels):
+    if not np.array_equal(source.test.labels, recording.labels):
         return "The images that are found now are not those that were recorded."
-    indices = torch.tensor(images, dtype=torch.int64)
-    pixels = data.test.raw(indices)
-    if data.shortcut.cue != "file":  # those have their cues already
-        pixels = stamp(data.shortcut.cue, pixels, torch.from_numpy(recording.cues[images, columns]), indices)
+    pixels = _under_cues(source, config.shortcut, images, recording.cues[images, columns])
     answering = {name: one for name in (TEACHER, *methods) if (one := shown[name]) is not None}
     answers = {
-        name: [data.classes[c] for c in one.predictions[images, columns]] for name, one in answering.items()
+        name: [source.classes[c] for c in one.predictions[images, columns]] for name, one in answering.items()
     }
-    labels = [data.classes[label] for label in recording.labels[images]]
-    return Examples(pixels.numpy(), labels, answers, f"{label_of(place.point)}, seed {place.seed}")
+    labels = [source.classes[label] for label in recording.labels[images]]
+    return Examples(pixels, labels, answers, f"{label_of(place.point)}, seed {place.seed}")
 
 
 def _stated(context: StudyContext) -> Hypothesis | None:
@@ -74,6 +71,16 @@ def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
     return [name for name in named if name != TEACHER] or ([focus(students)] if students else [])
 
 
-def _data(place: RecordedRun) -> TrainingData:
-    config = RunFolder(place.run).config()
-    return prepare(load_source(config.data), config.data, torch.device("cpu"), config.shortcut)
+def _under_cues(
+    source: Source, shortcut: Shortcut, images: Sequence[int], cues: NDArray[np.integer]
+) -> NDArray[np.uint8]:
+    """Test images (E, 3, S, S), each under one of its cues."""
+    pixels: NDArray[np.uint8] = source.test.pixels[np.asarray(images, dtype=np.int64)]
+    if not len(pixels) or shortcut.cue == "file":  # those have their cues already
+        return pixels
+    import torch  # a study without a picture to plant a cue in does without
+
+    from dataset.shortcut import stamp
+
+    planted = stamp(shortcut.cue, torch.from_numpy(pixels), torch.from_numpy(cues), torch.tensor(images))
+    return planted.numpy()

@@ -5,6 +5,7 @@ A place is a group of points that differ in the teacher's arm alone. Letters: E 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,12 +51,14 @@ def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figu
         ends = _window([row for rows in arms.values() for row in rows], name)
         for place, (arm, rows) in enumerate(arms.items()):
             shift = 0.3 * ((place + 0.5) / len(arms) - 0.5)
+            shown = {}
             for row in rows:
                 height, summary = methods.index(row.method) + shift, row.values.get(name)
                 if ends and row.method == TEACHER and summary is not None:
                     beyond(axes, 100 * summary.mean, height, ends)
                 else:
-                    _dot(axes, height, summary, arm)
+                    shown[height] = summary
+            _dots(axes, shown, arm)
         _method_rows(axes, methods, named=number == 0)
         left, right = ends or axes.get_xlim()
         axes.set_xlim(max(left, -3), min(right, 103))  # intervals over few seeds may leave 0 to 100
@@ -119,7 +122,7 @@ def followed(teacher: Shown, student: Shown, most: int = MOST_EXAMPLES) -> tuple
 
     Images lie evenly apart in the test set; from one to the next the choice among an image's shows moves on.
     """
-    both = teacher.misleads & teacher.follows & student.follows  # (n, J)
+    both = teacher.fooled & student.follows  # (n, J)
     images = np.flatnonzero(both.any(axis=1))
     chosen = images[np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)].tolist()
     shows = [np.flatnonzero(both[image]) for image in chosen]
@@ -143,17 +146,34 @@ def examples(shown: Examples) -> Figure | None:
     return figure
 
 
-def _dot(axes: Axes, height: float, summary: SeedSummary | None, arm: str) -> None:
-    if summary is None:
-        return
+def _dots(axes: Axes, shown: Mapping[float, SeedSummary | None], arm: str) -> None:
+    """Marks and intervals at their heights: one line for all of either, as each artist costs time."""
     colour, marker, face = ARMS[arm]
-    if summary.low is not None and summary.high is not None:
-        axes.plot([100 * summary.low, 100 * summary.high], [height, height], color=colour, linewidth=1.3)
-    axes.plot(100 * summary.mean, height, marker, color=colour, markerfacecolor=face, markersize=5)
+    found = [(height, summary) for height, summary in shown.items() if summary is not None]
+    bounded = [
+        (height, one.low, one.high) for height, one in found if one.low is not None and one.high is not None
+    ]
+    axes.plot(
+        [100 * end for _, low, high in bounded for end in (low, high, math.nan)],
+        [end for height, _, _ in bounded for end in (height, height, math.nan)],
+        color=colour,
+        linewidth=1.3,
+    )
+    axes.plot(
+        [100 * summary.mean for _, summary in found],
+        [height for height, _ in found],
+        marker,
+        color=colour,
+        markerfacecolor=face,
+        markersize=5,
+    )
 
 
 def _method_rows(axes: Axes, methods: Sequence[str], named: bool) -> None:
-    axes.set_yticks(range(len(methods)), [label(method) for method in methods] if named else [""] * len(methods))
+    if named:
+        axes.set_yticks(range(len(methods)), [label(method) for method in methods])
+    else:
+        axes.set_yticks([])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.set_axisbelow(True)

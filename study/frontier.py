@@ -149,25 +149,8 @@ def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str], view:
         if first in found and second in found:
             ends = np.array([found[first].place, found[second].place])
             axes.plot(ends[:, 0], ends[:, 1], color=GREY, linewidth=0.8, zorder=1.5)
-    for mark in found.values():
-        colour, marker, size = KINDS[mark.kind]
-        (x, y), across, up = view.place(mark), _interval(mark.following), _interval(mark.unbiased)
-        if (x, y) != mark.place:
-            across = up = None  # at an edge, not at its numbers
-        if across:
-            axes.plot(across, [y, y], color=colour, linewidth=0.8, alpha=0.4)
-        if up:
-            axes.plot([x, x], up, color=colour, linewidth=0.8, alpha=0.4)
-        axes.plot(
-            x,
-            y,
-            marker,
-            color=colour,
-            markersize=size,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-            zorder=2.5 if mark.kind == TEACHER else 3,
-        )
+    for kind in KINDS:
+        _draw_kind(axes, kind, [mark for mark in found.values() if mark.kind == kind], view)
     axes.margins(0.08)
     left, right = axes.get_xlim()
     low, high = axes.get_ylim()
@@ -175,6 +158,31 @@ def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str], view:
     low, high = view.up or (low, high)
     axes.set_xlim(max(left, -5), min(right, 105))  # margins need little room beyond 0 and 100
     axes.set_ylim(max(low, -5), min(high, 105))
+
+
+def _draw_kind(axes: Axes, kind: str, found: Sequence[Mark], view: View) -> None:
+    """Marks of one kind and their intervals: a line of all that lie alike, since each artist costs as much."""
+    colour, marker, size = KINDS[kind]
+    across, up = [], []  # ends of intervals and a gap behind each
+    for mark in found:
+        (x, y), along, upright = view.place(mark), _interval(mark.following), _interval(mark.unbiased)
+        if (x, y) != mark.place:
+            continue  # at an edge, not at its numbers
+        across += [(end, y) for end in (*along, np.nan)] if along else []
+        up += [(x, end) for end in (*upright, np.nan)] if upright else []
+    for ends in (across, up):
+        if ends:
+            axes.plot(*np.transpose(ends), color=colour, linewidth=0.8, alpha=0.4)
+    if found:
+        axes.plot(
+            *np.transpose([view.place(mark) for mark in found]),
+            marker,
+            color=colour,
+            markersize=size,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            zorder=2.5 if kind == TEACHER else 3,
+        )
 
 
 def _name(axes: Axes, found: Sequence[Mark]) -> None:

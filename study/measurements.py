@@ -14,12 +14,14 @@ from configs.study import Hypothesis
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import recording_file
+from diagnostics.shortcut.cued import CueRecording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
-from diagnostics.shortcut.recording import CueRecording
 from errors import UserError
 from study.grid import Point, StudyRun, points_of, runs_of
-from study.plan import methods_of, record_folder
+from study.methods import methods_of, record_folder
 from training.run_folder import RunFolder
+
+MEASURED = tuple(part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes"))
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,16 @@ def _read(run: StudyRun, files: Path) -> CueRecording:
 
 def all_numbers(record: Measurement) -> dict[str, float | None]:
     """Measures and numbers of a model by name."""
-    names = [part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes")]
-    shares = {name: getattr(record.measures, name) for name in names} if record.measures else {}
+    shares = {name: getattr(record.measures, name) for name in MEASURED} if record.measures else {}
     return {**shares, **record.numbers}
+
+
+def number_of(record: Measurement, name: str) -> float | None:
+    """One of `all_numbers`; None where the model has none of that name."""
+    if name in record.numbers or record.measures is None or name not in MEASURED:
+        return record.numbers.get(name)
+    value: float | None = getattr(record.measures, name)
+    return value
 
 
 def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:

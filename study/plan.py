@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from configs.schema import Config
-from configs.stages import METHODS
 from configs.study import Hypothesis
 from dataset.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
@@ -18,10 +17,11 @@ from diagnostics.shortcut import recording_file
 from errors import UserError
 from models.machine import Machine
 from study.grid import Shard, StudyRun, agrees, runs_of
+from study.methods import methods_of, record_folder
 from study.sharing import fingerprint
 from training.experiment import Experiment, open_experiment
 from training.job_folder import JobFolder
-from training.job_name import TEACHER, JobName, baseline, config_of, stage2
+from training.job_name import TEACHER, config_of
 from training.phases import Job, check, jobs_of
 from training.run_folder import RunFolder
 
@@ -123,18 +123,6 @@ def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
         return False
     hashes = {method: job.result()["model_sha256"] for method, job in jobs.items()}
     return recording_file.up_to_date(record_folder(run, folder), hashes)
-
-
-def record_folder(run: StudyRun, folder: RunFolder) -> Path:
-    return folder.job(stage2(run.seed)).path.parent
-
-
-def methods_of(config: Config, seed: int) -> dict[str, JobName]:
-    """The students that are compared, with the names of their jobs."""
-    names = [name for name in METHODS if name in config.baselines.methods]
-    baselines: dict[str, JobName] = {name: baseline(seed, name) for name in (*names, *config.baselines.variants)}
-    variants = {name: stage2(seed, name) for name in config.variants}
-    return {**baselines, "two_stage": stage2(seed), **variants}
 
 
 def describe_study(study: StudyRuns) -> str:

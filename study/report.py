@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from diagnostics.report.folder import make, write_figures, write_json, write_tables
-from diagnostics.report.page import embedded, facts, files, template
+from diagnostics.report.files import make, write_figures, write_json, write_tables
+from diagnostics.report.parts import embedded, facts, files, template
 from diagnostics.report.sheet import thumbnail
 from diagnostics.tables.table import Table, letter
 from files import write_text
@@ -29,12 +29,12 @@ from study.frontier import Mark, frontier, marks
 from study.frontier import words as frontier_words
 from study.grid import Point, label_of
 from study.measurements import Measurement, RecordedRun, StudyContext
+from study.reported import STUDY_VERSION, StudyReport
 from study.results import (
     STUDENT_ARM,
     TEACHER_ARM,
     InheritanceRow,
     Results,
-    StudyReport,
     SummaryRow,
     conclude,
 )
@@ -72,6 +72,7 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
     order = {label: number for number, label in enumerate(_points(results))}
     summary = sorted(results.summary, key=lambda row: order[row.label])
     return StudyReport(
+        schema_version=STUDY_VERSION,
         study=context.name,
         config=context.config,
         stated=context.hypotheses,

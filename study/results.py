@@ -35,7 +35,7 @@ from study.comparison import (
 )
 from study.fitness import TEACHER, checks, unaligned
 from study.grid import Point, agrees, label_of
-from study.measurements import Measurement, all_numbers
+from study.measurements import Measurement, all_numbers, number_of
 from study.selection import SelectionRow, select
 
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
@@ -92,31 +92,6 @@ class Results:
     checks: list[Check]
     selection: list[SelectionRow]
     notes: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class StudyReport:
-    """What the report of a study knows, the point that answers first."""
-
-    study: str
-    config: dict[str, Any]  # as JSON
-    stated: Mapping[str, Hypothesis]
-    recorded: list[str]  # names of runs
-    environments: list[dict[str, Any]]  # versions and hardware of the trainings, each once
-    planted: bool
-    seeds: list[int]
-    points: list[str]
-    methods: list[str]
-    summary: list[SummaryRow]
-    hypotheses: list[Contrast]
-    rest: list[Contrast]
-    inheritance: list[InheritanceRow]
-    checks: list[Check]
-    selection: list[SelectionRow]
-    notes: Mapping[str, str]
-    missing: list[str]
-    twins: Mapping[str, str]  # two-stage method -> end-to-end method
-    end_to_end: list[str]
 
 
 def conclude(
@@ -259,10 +234,11 @@ def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
 
 
 def _number(record: Measurement | None, name: str) -> float | None:
-    numbers = all_numbers(record) if record else {}
-    if name == "clean":  # the same by another name, where no cue is planted
-        return numbers.get("clean", numbers.get("test_top1"))
-    return numbers.get(name)
+    if record is None:
+        return None
+    if name == "clean" and record.measures is None and name not in record.numbers:
+        name = "test_top1"  # the same by another name, where no cue is planted
+    return number_of(record, name)
 
 
 def _place(group: Group, without: str = "") -> tuple[Point, str]:

@@ -18,13 +18,15 @@ from configs.reading import differing_keys
 from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut import recording_file
+from diagnostics.shortcut.cued import About
 from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine
 from study.estimates import estimate_study
 from study.grid import StudyRun, read_shard
-from study.plan import StudyRuns, check_study, describe_study, is_recorded, record_folder
+from study.methods import record_folder
+from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
@@ -172,6 +174,6 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
 def _record(experiment: Experiment, run: StudyRun) -> None:
     subjects = [subject for subject in subjects_of_run(experiment) if subject.classifies]
     shortcut, temperature = run.config.shortcut.model_dump(mode="json"), run.config.kd.temperature
-    about = shortcut_recording.About(dict(run.point), run.seed, shortcut, temperature)
+    about = About(dict(run.point), run.seed, shortcut, temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
     recording_file.write(recording, record_folder(run, experiment.folder))

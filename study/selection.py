@@ -14,7 +14,7 @@ import numpy as np
 
 from diagnostics.seeds import SeedSummary, summarise_shares
 from study.grid import Point, label_of
-from study.measurements import Measurement, all_numbers
+from study.measurements import Measurement, number_of
 
 BLIND, ORACLE = "held_out_kl", "held_out_unbiased"
 TESTED = ("following", "unbiased", "test_top1")  # what is told of a pick
@@ -65,7 +65,7 @@ def select(
 def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
     """The try with the best mean over the seeds in which all tries have the number; of equal ones the first."""
     values = {
-        method: {s: value for s, record in group.items() if (value := all_numbers(record).get(name)) is not None}
+        method: {s: value for s, record in group.items() if (value := number_of(record, name)) is not None}
         for method, group in found.items()
     }
     seeds = set.intersection(*map(set, values.values())) if values else set()
@@ -77,5 +77,5 @@ def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: b
 
 
 def _tested(group: Mapping[int, Measurement], name: str) -> SeedSummary | None:
-    given = [value for record in group.values() if (value := all_numbers(record).get(name)) is not None]
+    given = [value for record in group.values() if (value := number_of(record, name)) is not None]
     return summarise_shares(given) if given else None

@@ -12,7 +12,8 @@ from diagnostics.seeds import ONE_SEED
 from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, percent, signed
 from study.checks import Check
 from study.comparison import Contrast, Difference
-from study.results import STUDENT_ARM, TEACHER_ARM, InheritanceRow, StudyReport, SummaryRow
+from study.reported import StudyReport
+from study.results import STUDENT_ARM, TEACHER_ARM, InheritanceRow, SummaryRow
 from study.selection import BLIND, NO_VALUE, ORACLE, Pick, SelectionRow
 
 MEASURES = {

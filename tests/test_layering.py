@@ -151,3 +151,38 @@ def test_a_wrong_import_is_found(tmp_path: Path, module: str, planted: str, brea
     found = breaches(tmp_path)
     assert found and all(line.startswith(module.removesuffix(".py").replace("/", ".")) for line in found)
     assert any(breach in line for line in found)
+
+
+def imported_with(module: str, root: Path) -> set[str]:
+    """Modules that importing one brings along, those of other packages by their dotted name.
+
+    What functions import, and what stands under TYPE_CHECKING, is left out.
+    """
+    known, found, waiting = modules(root), set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if name in known:
+            for node in ast.parse(known[name].read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.Import):
+                    waiting += [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                    waiting += [str(node.module), *inner]
+    return found
+
+
+@pytest.mark.parametrize("module", ["study.report", "study.examples", "study.measurements"])
+def test_a_studys_report_waits_for_no_import_of_torch(module: str) -> None:
+    slow = {"torch", "torchvision", "sklearn", "scipy.stats", "tqdm"}
+    brought = imported_with(module, ROOT)
+    assert "numpy" in brought and not brought & slow
+    assert "torch" in imported_with("diagnostics.analysis", ROOT)  # such an import would be seen
+
+
+def test_images_are_read_and_cues_planted_without_torchvision() -> None:
+    assert {"torch"} <= imported_with("dataset.shortcut", ROOT)
+    for module in ("dataset.sources", "dataset.shortcut", "dataset.prepare"):
+        assert "torchvision" not in {name.partition(".")[0] for name in imported_with(module, ROOT)}

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from configs.reading import list_fields, load_config
-from models.checkpoint import file_hash, load
+from models.checkpoint import load
+from models.whole import file_hash
 from tests.conftest import ROOT
 
 METHODS = ("scratch", "kd", "crd", "crd_kd")

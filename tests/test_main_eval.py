@@ -20,11 +20,12 @@ from configs.reading import load_config
 from dataset.augment import normalise
 from diagnostics import recording, subjects
 from diagnostics.evaluated import read_evaluation
-from diagnostics.plain import to_plain
+from diagnostics.plain import to_plain, typed_json
 from diagnostics.recording import Meta
-from diagnostics.recording_file import META, read, typed_json
+from diagnostics.recording_file import META, read
 from errors import exit_code
-from models.checkpoint import file_hash, load
+from models.checkpoint import load
+from models.whole import file_hash
 from models.zoo import build_model
 from training.record_file import read_record, write_record
 from training.run_folder import write_config
@@ -43,7 +44,7 @@ def call(monkeypatch, capfd, *words: object) -> tuple[int, str, str]:
 @pytest.fixture
 def without_rendering(monkeypatch):
     """Figures are made, but of each an empty file: those of `trained` and of the study are whole."""
-    monkeypatch.setattr("diagnostics.report.folder.to_bytes", lambda figure, kind: bytes(24))
+    monkeypatch.setattr("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24))
 
 
 @pytest.fixture(scope="module")

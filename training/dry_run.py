@@ -9,12 +9,13 @@ from dataset.contact_sheet import write_contact_sheet
 from dataset.sample import Decoding, sample
 from models.machine import Machine
 from training import distributed
+from training.claim import with_dependents
 from training.estimate_table import ABOUT, table
 from training.estimates import Task, estimate
 from training.experiment import Experiment, open_experiment
 from training.job_name import TEACHER, JobName
 from training.phases import check, describe, jobs_of, say
-from training.run_folder import RunFolder, with_dependents
+from training.run_folder import RunFolder
 from training.teacher import is_given
 
 

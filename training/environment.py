@@ -9,15 +9,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from errors import UserError, warn
-from training import distributed
 from training.record_file import read_record
 
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and git state that a run's numbers came from."""
+    import torch  # takes seconds, and who reads what was written needs none
+
+    from training import distributed
+
     packages = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pydantic")
     return {
         "command": sys.argv,

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import in_one_line, write_text
-from models.checkpoint import copy_of, file_hash, load_newest, previous_of, save, save_and_keep
+from models.checkpoint import copy_of, load_newest, previous_of, save, save_and_keep
+from models.whole import file_hash
 from training import distributed
 from training.events import Events, events_in
 from training.history import checked_history

@@ -12,10 +12,11 @@ from dataset.images import Batch
 from dataset.prepare import TrainingData
 from errors import UserError, warn
 from losses.kd import cross_entropy
-from models.checkpoint import file_hash, load_weights
+from models.checkpoint import load_weights
 from models.foreign import TIMM
 from models.machine import Machine
 from models.published import published
+from models.whole import file_hash
 from models.zoo import STEMMED
 from training import distributed
 from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of

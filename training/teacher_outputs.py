@@ -29,10 +29,11 @@ from dataset.prepare import TrainingData
 from dataset.transfer import to_device
 from errors import UserError, warn
 from files import in_one_line, locked, remove_lock_left_behind, write_text
-from models.checkpoint import file_hash, weights_hash
+from models.checkpoint import weights_hash
 from models.compiling import compile_blocks
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
+from models.whole import file_hash
 from training import distributed
 from training.engine import EVALUATION_BATCH
 from training.experiment import Experiment

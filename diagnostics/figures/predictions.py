@@ -38,6 +38,7 @@ MOST_CLASSES = 30  # rows of the class figure; with more classes, the half that 
 SHADES = "Blues"
 ENOUGH = 20  # images of a bin whose accuracy a line goes through
 NEARLY, APART = 0.03, 1.045  # costs that count as equal, and the factor between marks that stand side by side
+BESIDE = 1.8  # how far a logarithmic axis goes beyond its marks, as a factor
 
 
 def accuracy(models: Sequence[ModelAccuracy]) -> Figure | None:
@@ -225,12 +226,18 @@ def _against(axes: Axes, models: Sequence[ModelAccuracy], values: Sequence[float
     if ends:
         axes.set_ylim(ends)
     axes.set_xscale("log")
-    axes.set_xlim(min(values) / 1.8, 1.8 * max(values))
+    axes.set_xlim(min(values) / BESIDE, BESIDE * max(values))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=6))
+    axes.xaxis.set_major_locator(LogLocator(subs=subdivisions(values), numticks=6))
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     axes.grid(color=LIGHT)
     axes.set_axisbelow(True)
+
+
+def subdivisions(values: Sequence[float]) -> tuple[int, ...]:
+    """Of the decades of a logarithmic axis over these values: as many as half a page has room for."""
+    decades = math.log10(max(values) / min(values)) + 2 * math.log10(BESIDE)
+    return (1, 2, 5) if decades <= 1.3 else (1, 3) if decades <= 2.3 else (1,)
 
 
 def aside(values: Sequence[float]) -> list[float]:

@@ -70,7 +70,7 @@ def describe(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
     """Label a panel."""
     axes.set_xlabel(x, fontsize=POINTS)
     axes.set_ylabel(y, fontsize=POINTS)
-    axes.set_title(title, fontsize=POINTS, loc="left")
+    axes.set_title(title, fontsize=POINTS, loc="left", y=1.0)  # where it would be: looking for it costs a tenth
 
 
 def window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tuple[float, float] | None:

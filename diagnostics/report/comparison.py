@@ -10,8 +10,9 @@ from pathlib import Path
 
 from diagnostics.evaluated import Evaluation, read_evaluation
 from diagnostics.figures import runs as runs_figures
-from diagnostics.report.folder import make, write_figures, write_json, write_report, write_tables
-from diagnostics.report.page import embedded, template
+from diagnostics.report.files import make, write_figures, write_json, write_tables
+from diagnostics.report.folder import write_report
+from diagnostics.report.parts import embedded, template
 from diagnostics.runs import RunsCompared, compare_runs
 from diagnostics.subjects import record, subjects_of_run
 from diagnostics.tables.runs import all_tables

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from diagnostics.figures.features import coloured_classes
 from diagnostics.figures.fonts import can_draw
 from diagnostics.figures.predictions import ENOUGH, MOST_CLASSES
-from diagnostics.figures.style import DPI
 from diagnostics.figures.words import WORDS
 from diagnostics.names import focus, is_first
+from diagnostics.report.parts import HERE, embedded, facts, files, template
 from diagnostics.report.sheet import Thumbnail
 from diagnostics.report.verdict import verdict
 from diagnostics.results import Report
@@ -25,7 +20,6 @@ from diagnostics.tables.catalogue import ONE_SEED_MORE, several_seeds
 from diagnostics.tables.table import NO_TEACHER, Table, letter
 
 LEAST_MAPPED = 10  # images below which a map of them would show nothing
-HERE = Path(__file__).parent
 MOST_PAIRS = 10  # rows of a pair table before it is cut to the pairs of the student in question
 
 
@@ -65,34 +59,6 @@ def page(
     )
 
 
-def template(path: Path) -> Template:
-    """A page's template, which may use those beside it and beside this file; a name not given is an error."""
-    environment = Environment(
-        loader=FileSystemLoader([path.parent, HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(path.name)
-
-
-def files(
-    tables: Iterable[str], pictures: Iterable[str], others: Iterable[str] = ("predictions.csv",)
-) -> list[str]:
-    """The files that a report writes beside its page, as links from it."""
-    kept = [f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")]
-    drawn = [f"figures/{name}.{kind}" for name in pictures for kind in ("pdf", "png")]
-    return ["report.json", *others, *kept, *drawn]
-
-
-def embedded(picture: bytes) -> dict[str, Any]:
-    """A PNG as text, with its size in CSS pixels, so that the page does not jump while it loads."""
-    width, height = struct.unpack(">II", picture[16:24])
-    data = base64.b64encode(picture).decode()
-    return {"data": data, "width": width * 96 // DPI, "height": height * 96 // DPI}
-
-
 def lead(table: Table, main: str | None) -> Table:
     """The rows to show at once: the first seed's, and of many pairs those of the student in question."""
     names = 2 if [column.key for column in table.columns[:2]] == ["a", "b"] else 1
@@ -102,22 +68,6 @@ def lead(table: Table, main: str | None) -> Table:
         shown = shown.only(lambda row: main in (row[0].value, row[1].value))
         remarks.append(f"pairs with {main}")
     return replace(shown, caption=f"{table.caption} Here: {', '.join(remarks)}.") if remarks else shown
-
-
-def facts(
-    evaluated_on: Mapping[str, Any] | None, trained_on: Mapping[str, Any] | None
-) -> dict[str, dict[str, str]]:
-    """Versions and hardware as lines of text: where the models were trained, and where they were evaluated."""
-    places = {"Evaluated on": evaluated_on, "Trained on": trained_on}
-    return {place: {key: _line(value) for key, value in known.items()} for place, known in places.items() if known}
-
-
-def _line(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_line(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return " ".join(map(str, value)) or "none"
-    return "unknown" if value is None else str(value)
 
 
 def absent(report: Report, mapped: int) -> dict[str, str]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diagnostics.recording import Recording
+if TYPE_CHECKING:  # a study has thumbnails too, and no such recording
+    from diagnostics.recording import Recording
 
 SMALL = 64  # pixels of a side up to which an image is enlarged with its pixels to be seen
 

@@ -10,20 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dataset.prepare import TrainingData
-from diagnostics.shortcut.measures import Shown, measures
+from diagnostics.shortcut.cued import HeldOut
+from diagnostics.shortcut.measures import Shown, Shows, measures
 from losses.kd import softened_kl
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Of one model; None where there is no teacher, or no image under balanced cues.
-
-    held_out_kl is the mean T² · KL(teacher / T ‖ student / T) in nats, under cues drawn as the students' are.
-    """
-
-    held_out_kl: float | None
-    held_out_top1: float  # accuracy on the same images under the same cues, in 0..1
-    held_out_unbiased: float | None  # mean accuracy over cells of class and cue, each class under all cues alike
 
 
 @dataclass(frozen=True)
@@ -54,4 +43,5 @@ def _unbiased(logits: Tensor, data: TrainingData) -> float | None:
         return None
     predictions, cues = logits.argmax(dim=1)[:, None], images.cues.of_image[:, None]
     arrays = [part.cpu().numpy() for part in (images.labels, cues, predictions)]
-    return measures(Shown(arrays[0], arrays[1], arrays[2], None, data.classes_cue.cpu().numpy())).unbiased
+    shows = Shows(arrays[0], arrays[1], data.classes_cue.cpu().numpy())
+    return measures(Shown(shows, arrays[2], None)).unbiased

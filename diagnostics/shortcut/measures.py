@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from diagnostics.statistics import CONFIDENCE
 
@@ -31,20 +31,17 @@ NO_BOUND = "The teachers' difference varies so much over these seeds that the ra
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What one model answers to each test image under several cues.
+class Shows:
+    """The test images under their cues, the same to all models of a run: what follows from them is found once.
 
-    labels (n,), cues (n, J) the cue of each show, all different within an image, predictions (n, J), clean (n,)
-    predictions without a cue or None, classes_cue (C,) the cue of each class. All integers of 0 or more.
-    J = 1 is a data set whose images come with the one cue they have.
+    labels (n,), cues (n, J) the cue of each show, all different within an image, classes_cue (C,) the cue of each
+    class. All integers of 0 or more. J = 1 is a data set whose images come with the one cue they have.
 
-    Raises ValueError for shapes that do not agree, labels or predictions outside [0, C), a cue shown twice.
+    Raises ValueError for shapes that do not agree, labels outside [0, C), a cue shown twice.
     """
 
     labels: NDArray[np.integer]
     cues: NDArray[np.integer]
-    predictions: NDArray[np.integer]
-    clean: NDArray[np.integer] | None
     classes_cue: NDArray[np.integer]
 
     def __post_init__(self) -> None:
@@ -53,24 +50,13 @@ class Shown:
             raise ValueError("labels must be (n,) with n >= 1, and classes_cue (C,)")
         if self.cues.ndim != 2 or len(self.cues) != n or self.cues.shape[1] == 0:
             raise ValueError(f"cues must have shape ({n}, J) with J >= 1, got {self.cues.shape}")
-        if self.predictions.shape != self.cues.shape:
-            raise ValueError(f"predictions must have shape {self.cues.shape}, got {self.predictions.shape}")
-        if self.clean is not None and self.clean.shape != (n,):
-            raise ValueError(f"clean must have shape ({n},), got {self.clean.shape}")
-        given = [self.labels, self.predictions, *([] if self.clean is None else [self.clean])]
-        if any(array.dtype.kind not in "iu" for array in (*given, self.cues, self.classes_cue)):
-            raise ValueError("labels, cues and predictions must be integers")
-        if any(array.min() < 0 or array.max() >= classes for array in given):
-            raise ValueError(f"labels and predictions must lie in [0, {classes}), as classes_cue has {classes}")
+        _see_classes("labels", self.labels, classes)
+        if any(array.dtype.kind not in "iu" for array in (self.cues, self.classes_cue)):
+            raise ValueError("cues must be integers")
         if self.cues.min() < 0 or self.classes_cue.min() < 0:
             raise ValueError("cues must be 0 or more: answers without a cue go to clean")
         if (np.diff(np.sort(self.cues, axis=1), axis=1) == 0).any():
             raise ValueError("cues must differ within an image: show each image once under each cue")
-
-    @cached_property
-    def right(self) -> NDArray[np.bool_]:
-        """(n, J), where the prediction is the label."""
-        return np.asarray(self.predictions == self.labels[:, None])
 
     @cached_property
     def aligned(self) -> NDArray[np.bool_]:
@@ -78,14 +64,62 @@ class Shown:
         return np.asarray(self.classes_cue[self.labels][:, None] == self.cues)
 
     @cached_property
-    def follows(self) -> NDArray[np.bool_]:
-        """(n, J), where the cue is that of the predicted class."""
-        return np.asarray(self.classes_cue[self.predictions] == self.cues)
-
-    @cached_property
     def misleads(self) -> NDArray[np.bool_]:
         """(n, J), conflicting shows whose cue is that of some class."""
         return ~self.aligned & np.isin(self.cues, self.classes_cue)
+
+    @cached_property
+    def cells(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The group of class and cue of each show, (n, J), and the shows of each group, (C * K,)."""
+        kinds = np.unique(np.concatenate([self.classes_cue, self.cues.ravel()]))  # (K,)
+        cell = self.labels[:, None].astype(np.intp) * len(kinds) + np.searchsorted(kinds, self.cues)
+        return cell, np.bincount(cell.ravel(), minlength=len(self.classes_cue) * len(kinds))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one model answers to each show: predictions (n, J), clean (n,) predictions without a cue or None.
+
+    Raises ValueError for shapes that do not agree with the shows, or predictions outside [0, C).
+    """
+
+    shows: Shows
+    predictions: NDArray[np.integer]
+    clean: NDArray[np.integer] | None
+
+    def __post_init__(self) -> None:
+        shape, classes = self.shows.cues.shape, len(self.shows.classes_cue)
+        if self.predictions.shape != shape:
+            raise ValueError(f"predictions must have shape {shape}, got {self.predictions.shape}")
+        _see_classes("predictions", self.predictions, classes)
+        if self.clean is None:
+            return
+        if self.clean.shape != shape[:1]:
+            raise ValueError(f"clean must have shape {shape[:1]}, got {self.clean.shape}")
+        _see_classes("clean", self.clean, classes)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """(n, J), where the prediction is the label."""
+        return np.asarray(self.predictions == self.shows.labels[:, None])
+
+    @cached_property
+    def follows(self) -> NDArray[np.bool_]:
+        """(n, J), where the cue is that of the predicted class."""
+        return np.asarray(self.shows.classes_cue[self.predictions] == self.shows.cues)
+
+    @cached_property
+    def fooled(self) -> NDArray[np.bool_]:
+        """(n, J), shows that mislead and whose cue is followed."""
+        return self.shows.misleads & self.follows
+
+
+def _see_classes(name: str, given: NDArray[np.integer], classes: int) -> None:
+    """Raise ValueError for what are no classes."""
+    if given.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers")
+    if given.min() < 0 or given.max() >= classes:
+        raise ValueError(f"{name} must lie in [0, {classes}), as classes_cue has {classes}")
 
 
 @dataclass(frozen=True)
@@ -114,28 +148,29 @@ def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
 
     Raises ValueError where the teacher's shows are others.
     """
-    misleading, followed = shown.misleads, shown.misleads & shown.follows
+    shows = shown.shows
+    aligned, misleading, followed = shows.aligned, shows.misleads, shown.fooled
     notes: dict[str, str] = {}
     unbiased, worst_group = _groups(shown, notes)
     if shown.clean is None:
         notes["clean"] = "The images were not shown without a cue."
-    if shown.cues.shape[1] == 1:
+    if shows.cues.shape[1] == 1:
         notes["flip_rate"] = "Each image was shown under one cue only."
     decided = misleading & (followed | shown.right)
     undecided = (
         "No conflicting image is recognised and none follows the cue." if misleading.any() else NO_CONFLICTING
     )
     return Measures(
-        images=len(shown.labels),
-        shows=shown.cues.shape[1],
-        aligned=_share("aligned", shown.right, shown.aligned, NO_ALIGNED, notes),
-        conflicting=_share("conflicting", shown.right, ~shown.aligned, NO_CONFLICTING, notes),
+        images=len(shows.labels),
+        shows=shows.cues.shape[1],
+        aligned=_share("aligned", shown.right, aligned, NO_ALIGNED, notes),
+        conflicting=_share("conflicting", shown.right, ~aligned, NO_CONFLICTING, notes),
         unbiased=unbiased,
         worst_group=worst_group,
         following=_share("following", followed, misleading, NO_CONFLICTING, notes),
         cue_bias=_share("cue_bias", followed, decided, undecided, notes),
         flip_rate=None if "flip_rate" in notes else _flip_rate(shown.predictions),
-        clean=None if shown.clean is None else float((shown.clean == shown.labels).mean()),
+        clean=None if shown.clean is None else float((shown.clean == shows.labels).mean()),
         **_fidelity(shown, teacher, notes),
         notes=notes,
     )
@@ -143,8 +178,8 @@ def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
 
 def following_per_image(shown: Shown) -> NDArray[np.float64]:
     """Share of each image's conflicting shows that follow the cue, (n,); NaN where an image has none."""
-    shows = shown.misleads.sum(axis=1)
-    followed = (shown.misleads & shown.follows).sum(axis=1)
+    shows = shown.shows.misleads.sum(axis=1)
+    followed = shown.fooled.sum(axis=1)
     shares = np.full(len(shows), np.nan)
     np.divide(followed, shows, out=shares, where=shows > 0)
     return shares
@@ -220,7 +255,7 @@ def fieller(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) 
     """
     n, d = float(numerators.mean()), float(denominators.mean())
     cov = np.cov(numerators, denominators) / len(numerators)  # (2, 2) of the two means
-    t2 = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(numerators) - 1)) ** 2
+    t2 = float(special.stdtrit(len(numerators) - 1, (1 + CONFIDENCE) / 2)) ** 2
     a, b, c = d**2 - t2 * cov[1, 1], n * d - t2 * cov[0, 1], n**2 - t2 * cov[0, 0]
     if a <= 0:
         return None
@@ -232,19 +267,17 @@ def _share(
     name: str, hits: NDArray[np.bool_], among: NDArray[np.bool_], reason: str, notes: dict[str, str]
 ) -> float | None:
     """Share of the shows in `among` that are hits; None and a note where there are none."""
-    if among.any():
-        return float(hits[among].mean())
+    count = np.count_nonzero(among)
+    if count:
+        return float(np.count_nonzero(hits & among) / count)
     notes[name] = reason
     return None
 
 
 def _groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:
     """Mean and smallest of A(y, g)."""
-    kinds = np.unique(np.concatenate([shown.classes_cue, shown.cues.ravel()]))  # (K,)
-    shape = (len(shown.classes_cue), len(kinds))
-    cell = (shown.labels[:, None] * shape[1] + np.searchsorted(kinds, shown.cues)).ravel()
-    size = np.bincount(cell, minlength=shape[0] * shape[1])
-    right = np.bincount(cell, weights=shown.right.ravel(), minlength=len(size))
+    cell, size = shown.shows.cells
+    right = np.bincount(cell[shown.right], minlength=len(size))
     accuracy = right[size > 0] / size[size > 0]
     empty, small = int((size == 0).sum()), int((size < SMALLEST_GROUP).sum())
     if empty:
@@ -256,7 +289,9 @@ def _groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:
 
 def _flip_rate(predictions: NDArray[np.integer]) -> float:
     first, second = np.triu_indices(predictions.shape[1], k=1)
-    return float((predictions[:, first] != predictions[:, second]).mean(axis=0).mean())
+    shows = np.ascontiguousarray(predictions.T)  # (J, n)
+    differ = np.count_nonzero(shows[first] != shows[second], axis=1)  # of each pair of cues
+    return float((differ / len(predictions)).mean())
 
 
 def _fidelity(shown: Shown, teacher: Shown | None, notes: dict[str, str]) -> dict[str, float | None]:
@@ -264,16 +299,22 @@ def _fidelity(shown: Shown, teacher: Shown | None, notes: dict[str, str]) -> dic
     if teacher is None:
         notes.update(dict.fromkeys(names, TEACHER_NOT_GIVEN))
         return dict.fromkeys(names)
-    for name in ("labels", "cues", "classes_cue"):
-        if not np.array_equal(getattr(shown, name), getattr(teacher, name)):
-            raise ValueError(
-                f"teacher and student must be shown the same images under the same cues: {name} differ"
-            )
-    same, followed = shown.predictions == teacher.predictions, teacher.misleads & teacher.follows
-    nothing = "The teacher follows the cue on no conflicting image." if teacher.misleads.any() else NO_CONFLICTING
+    shows = shown.shows
+    if shows is not teacher.shows:
+        _see_same(shows, teacher.shows)
+    same, followed = shown.predictions == teacher.predictions, teacher.fooled
+    nothing = "The teacher follows the cue on no conflicting image." if shows.misleads.any() else NO_CONFLICTING
     return {
-        "fidelity_aligned": _share("fidelity_aligned", same, shown.aligned, NO_ALIGNED, notes),
-        "fidelity_conflicting": _share("fidelity_conflicting", same, ~shown.aligned, NO_CONFLICTING, notes),
+        "fidelity_aligned": _share("fidelity_aligned", same, shows.aligned, NO_ALIGNED, notes),
+        "fidelity_conflicting": _share("fidelity_conflicting", same, ~shows.aligned, NO_CONFLICTING, notes),
         "fidelity_followed": _share("fidelity_followed", same, followed, nothing, notes),
         "also_followed": _share("also_followed", shown.follows, followed, nothing, notes),
     }
+
+
+def _see_same(shows: Shows, others: Shows) -> None:
+    for name in ("labels", "cues", "classes_cue"):
+        if not np.array_equal(getattr(shows, name), getattr(others, name)):
+            raise ValueError(
+                f"teacher and student must be shown the same images under the same cues: {name} differ"
+            )

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.shortcut import STREAM, stamp
-from diagnostics.plain import FLAT, WHERE_GIVEN
 from diagnostics.recording import History, Subject
-from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
-from diagnostics.shortcut.measures import Shown
+from diagnostics.shortcut.cued import About, Array, CuedModel, CueRecording, Decoding
+from diagnostics.shortcut.held_out import HeldOutLogits, held_out
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
 from models.heads import classifier
 from models.machine import Machine
@@ -33,61 +30,6 @@ from models.taps import head_inputs
 TAPS = ("penultimate", "last")
 ALIGNMENT = ("cosine_last", "explained_last")  # the same of stage 1
 HISTORY = ("loss", "ce", "kl", "mse", *(f"{form}_{tap}" for form in ("crd", "regression") for tap in TAPS))
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How well cue and label are read off a model's features, balanced accuracy in 0..1."""
-
-    cue_decoding: float | None
-    label_decoding: float | None
-
-
-@dataclass(frozen=True)
-class CuedModel:
-    """What is known of a model beside its answers."""
-
-    method: str
-    arch: str
-    weights_hash: str
-    history: dict[str, list[float]]  # by measure, one value an epoch
-    test_top1: float  # of clean images where there are some, else of the images with their own cue
-    decoding: Decoding | None = field(metadata=FLAT | WHERE_GIVEN)  # None without a cue
-    held_out: HeldOut | None = field(default=None, metadata=FLAT | WHERE_GIVEN)  # None without held-out images
-    stage1: dict[str, list[float]] = field(default_factory=dict)  # how far it aligned, one value an epoch
-
-
-@dataclass(frozen=True)
-class About:
-    """The run that a recording is of."""
-
-    point: dict[str, Any]  # of the study's grid
-    seed: int
-    shortcut: dict[str, Any]  # the config's section
-    temperature: float = 4.0  # T of the held-out KL
-    cue_read: float | None = None  # accuracy of a probe that reads the cue alone off augmented images
-
-
-@dataclass(frozen=True)
-class CueRecording:
-    """The models of a run on the test images."""
-
-    about: About
-    models: list[CuedModel]
-    labels: Array  # (n,)
-    classes_cue: Array  # (C,), empty without a cue
-    cues: Array  # (n, J), J = 0 without a cue
-    predictions: Array  # (models, n, J) int16
-    clean: Array  # (models, n) int16 without a cue, no rows where the images always have theirs
-
-    def shown(self, number: int) -> Shown | None:
-        """What the `number`-th model answers; None without a cue."""
-        if not self.cues.shape[1]:
-            return None
-        clean = self.clean[number] if len(self.clean) else None
-        return Shown(self.labels, self.cues, self.predictions[number], clean, self.classes_cue)
 
 
 def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:

@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from diagnostics.plain import to_plain
-from diagnostics.recording_file import typed_json
-from diagnostics.shortcut.held_out import HeldOut
-from diagnostics.shortcut.recording import About, CuedModel, CueRecording, Decoding
+from diagnostics.plain import to_plain, typed_json
+from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, HeldOut
 from errors import UserError, warn
 from files import ARCHIVE_ERRORS, write_atomically
-from models.checkpoint import damaged_entry, file_hash
+from models.whole import damaged_entry, file_hash
 from training.record_file import read_record, write_record
 
 ANSWERS = "cues_npz_sha256"  # in cues.json; earlier versions wrote none

@@ -19,12 +19,12 @@ def given(result: Given | None) -> Table:
     """The trainings of each model of the first seed, those of a two-stage student added up."""
     columns = [
         MODEL,
-        Column("epochs", "epochs", together()),
+        Column("epochs", "epochs", together(), sums=True),
         Column("steps", "steps", grouped),
         Column("images_seen", "images seen", grouped),
         Column("passes", "forward-backward passes", grouped),
         Column("teacher_passes", "teacher's forward passes", grouped),
-        Column("parameters", "parameters trained", together()),
+        Column("parameters", "parameters trained", together(), sums=True),
         Column("batch_size", "batch size"),
         Column("optimizer", "optimizer", lambda value: typographic(str(value))),
         Column("reported", "epoch reported"),

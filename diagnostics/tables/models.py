@@ -43,7 +43,7 @@ def models(report: Report) -> Table:
         Column("state_bytes", "kB", per(1000, 0)),
         Column("median_ms", "ms an image", decimals(2)),
         Column("seconds", "trained, s", decimals(1)),
-        Column("training_speed", "images/s in training", together(0)),
+        Column("training_speed", "images/s in training", together(0), sums=True),
         Column("peak_memory", "peak memory, MB", per(1e6, 0)),
     ]
     return Table(

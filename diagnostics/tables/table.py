@@ -39,6 +39,7 @@ class Column:
     heading: str
     show: Show = str
     interval: bool = False
+    sums: bool = False  # its words are numbers, such as 12 + 34
 
     def text(self, cell: Cell) -> str:
         """What readers see of a cell."""
@@ -82,6 +83,8 @@ class Table:
 
     def is_text(self, column: int) -> bool:
         """Whether a column holds words, which are aligned to the left."""
+        if self.columns[column].sums:
+            return False
         values = [row[column].value for row in self.rows]
         return any(isinstance(v, str) for v in values) and all(isinstance(v, str | None) for v in values)
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from CKA import linear_cka, rbf_cka
+from CKA import linear_cka, rbf_cka, rbf_cka_with_each
 
 BOTH = pytest.mark.parametrize("cka", [linear_cka, rbf_cka])
 
@@ -133,3 +133,14 @@ def test_wrong_shapes_are_refused(cka) -> None:
 def test_rbf_refuses_a_bandwidth_of_zero() -> None:
     with pytest.raises(ValueError, match="positive"):
         rbf_cka(normal(8, 3), normal(8, 3), bandwidth=0)
+
+
+def test_several_at_once_are_the_same_numbers_as_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(40, 5, generator=generator)
+    others = [X[:, :2], torch.zeros(40, 3), torch.randn(40, 7, generator=generator)]  # the second has no scale
+    together = rbf_cka_with_each(X, others, block=16)
+    assert together == [rbf_cka(X, Y, block=16) for Y in others]
+    assert together[1].value is None and "of Y is 0" in together[1].notes["value"]
+    assert rbf_cka_with_each(torch.zeros(40, 5), others, block=16)[0].value is None
+    assert rbf_cka_with_each(X, []) == []

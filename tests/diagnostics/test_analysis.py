@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 from diagnostics import analysis
-from diagnostics.analysis import contrastive_bound, similarity
+from diagnostics.analysis import contrastive_bound, similarities
 from diagnostics.recording import Context, Meta, RecordedModel, Recording
 
 
@@ -24,7 +24,7 @@ def test_minibatch_cka_does_not_depend_on_images_standing_by_class():
     centres = rng.normal(size=(40, 12))
     teacher = centres[labels] + 0.5 * rng.normal(size=(2000, 12))
     student = centres[labels][:, :8] + 0.5 * rng.normal(size=(2000, 8))
-    told = similarity(recorded(teacher), recorded(student))
+    told = similarities(recorded(teacher), [recorded(student)])["kd"]
     exact = told.last.linear.value
     assert 0.2 < exact < 0.9
     assert abs(told.last.linear_minibatch / exact - 1) < 0.02

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from diagnostics.robustness import DEGRADATIONS, LEVELS, SEVERITIES, degrade, mean_corruption_error
+from diagnostics.robustness import DEGRADATIONS, LEVELS, SEVERITIES, Degraded, degrade, mean_corruption_error
 
 
 def pictures(count: int, side: int = 32, seed: int = 0) -> Tensor:
@@ -91,6 +91,17 @@ def test_pixelate_keeps_flat_images_and_makes_blocks() -> None:
 
 def test_an_empty_batch_stays_empty() -> None:
     assert degrade(pictures(2)[:0], "jpeg", 1).shape == (0, 3, 32, 32)
+
+
+def test_images_are_degraded_once_for_all_networks_where_they_take_little_memory(monkeypatch) -> None:
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    degraded = Degraded(images)
+    once = degraded.under("jpeg", 3)
+    assert torch.equal(once, degrade(images, "jpeg", 3)) and degraded.under("jpeg", 3) is once
+    assert not torch.equal(degraded.under("jpeg", 5), once)
+    monkeypatch.setattr("diagnostics.robustness.KEPT_BYTES", images.nbytes * 30 - 1)
+    large = Degraded(images)
+    assert torch.equal(large.under("jpeg", 3), once) and not large.kept
 
 
 def test_wrong_input_is_named() -> None:

@@ -19,6 +19,13 @@ from tests.diagnostics.test_claims import several
 DOCS = Path(schema_module.__file__).parents[1] / "docs"
 
 
+LIMITS = {
+    "minimum": lambda value, limit: value >= limit,
+    "maximum": lambda value, limit: value <= limit,
+    "exclusiveMinimum": lambda value, limit: value > limit,
+}
+
+
 def accepts(part, value, whole) -> bool:
     """A second reading of the keywords that the schema uses; any other keyword fails the test."""
     part = dict(part)
@@ -44,7 +51,7 @@ def accepts(part, value, whole) -> bool:
         "integer": numbers and isinstance(value, int),
         None: True,
     }[kind]
-    if not fits:
+    if not fits or not all(within(value, part.pop(limit)) for limit, within in LIMITS.items() if limit in part):
         return False
     if isinstance(value, list):
         inner = part.pop("items", {})

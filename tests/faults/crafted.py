@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from dataset.identity import array_digest
-from models.checkpoint import file_hash
+from models.whole import file_hash
 from tests.faults.small_place import Place, Said, evaluate
 from training.record_file import read_record, write_record
 

@@ -16,7 +16,7 @@ import files
 import training.teacher_outputs as teacher_outputs_module
 from dataset.decode import decode_files
 from dataset.decoded_cache import read_cache, write_cache
-from diagnostics.report.page import facts
+from diagnostics.report.parts import facts
 from files import locked
 from tests.dataset.test_decoded_cache import undecoded
 from tests.faults.fuzz import Result, Target

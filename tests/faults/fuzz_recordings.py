@@ -20,7 +20,7 @@ from diagnostics.plain import to_plain
 from diagnostics.recording import Recording
 from diagnostics.report.folder import write_report
 from diagnostics.shortcut import recording_file as cue_file
-from diagnostics.shortcut.recording import About, CuedModel, CueRecording, Decoding
+from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding
 from study.grid import StudyRun
 from study.measurements import _measure
 from tests.diagnostics.report.test_folder import network, recordings
@@ -111,7 +111,7 @@ def _report(folder: Path, arrays: Arrays) -> Result:
     found = _read(_put(folder / "a.npz", file.getvalue()))
     if found is None:
         return "refused"
-    with mock.patch("diagnostics.report.folder.to_bytes", lambda figure, kind: bytes(24)):
+    with mock.patch("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24)):
         write_report(found, folder / "report")
     return "right"
 

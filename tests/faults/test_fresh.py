@@ -1,4 +1,4 @@
-"""An interrupted `--fresh`, and jobs that lost files. Of training/run_folder.py, and training/record_file.py."""
+"""An interrupted `--fresh`, and jobs that lost files. Of training/claim.py, and training/record_file.py."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from dataset.decoded_cache import read_cache
 from errors import UserError
 from files import locked
-from models.checkpoint import damaged_entry
+from models.whole import damaged_entry
 from training.record_file import read_record
 from training.run_lock import writing_in
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from diagnostics.shortcut.measures import Shown
+from diagnostics.shortcut.measures import Shown, Shows
 from study.figures import followed
 
 
 def test_followed_images_are_conflicting_and_fooled_both():
     classes_cue = np.arange(4)
     labels, cues = np.repeat(np.arange(4), 5), np.tile(np.arange(4), (20, 1))
-    teacher = Shown(labels, cues, cues.copy(), None, classes_cue)  # reads the cue alone
+    teacher = Shown(Shows(labels, cues, classes_cue), cues.copy(), None)  # reads the cue alone
     student = replace(teacher, predictions=np.where(labels[:, None] < 2, cues, labels[:, None]))
     images, columns = followed(teacher, student, most=4)
     assert images == [0, 3, 6, 9] and len(set(columns)) > 1

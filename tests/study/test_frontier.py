@@ -55,14 +55,34 @@ def test_a_mark_is_the_mean_over_seeds_of_a_method_that_has_both_numbers():
     )
 
 
+def points(axes, marked: bool) -> list[tuple[float, float]]:
+    """What is marked, or else the ends of lines."""
+    lines = [line.get_xydata() for line in axes.lines if (line.get_marker() != "None") == marked]
+    return rounded((x, y) for x, y in np.concatenate(lines).tolist() if x == x and y == y)
+
+
+def rounded(pairs) -> list[tuple[float, float]]:
+    return sorted((round(x, 6), round(y, 6)) for x, y in pairs)
+
+
+def interval_ends(mark) -> list[tuple[float, float]]:
+    x, y = mark.place
+    across, up = mark.following, mark.unbiased
+    return [(100 * across.low, y), (100 * across.high, y), (x, 100 * up.low), (x, 100 * up.high)]
+
+
 def test_a_panel_an_arm_with_intervals_both_ways_and_a_line_between_twins():
     found = marks(some(), ["crd_kd", "mine"])
     figure = frontier({"biased": found, "unbiased": found[:2], "": []}, {"two_stage": "crd_kd", "head": "gone"})
     first, second = figure.axes
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["biased teacher", "unbiased teacher"]
-    assert len(first.lines) == 1 + 3 * len(found) and len(second.lines) == 3 * 2
-    (joined,) = [line for line in first.lines if np.allclose(line.get_xdata(), [70, 40])]
-    assert np.allclose(joined.get_ydata(), [30, 60])
+    assert points(first, marked=True) == rounded(mark.place for mark in found)
+    ends = [end for mark in found for end in interval_ends(mark)]
+    assert points(first, marked=False) == rounded([*ends, (70, 30), (40, 60)])
+    assert points(second, marked=True) == rounded(mark.place for mark in found[:2])
+    assert len(points(second, marked=False)) == 4 * 2
+    (joined,) = [line for line in first.lines if line.get_marker() == "None" and len(line.get_xdata()) == 2]
+    assert np.allclose(joined.get_xdata(), [70, 40]) and np.allclose(joined.get_ydata(), [30, 60])
     shapes = {line.get_marker() for line in first.lines} - {"None"}
     assert shapes == {marker for _, marker, _ in KINDS.values()}
     assert [text.get_text() for text in first.texts] == list(FOLLOWING)

@@ -1,4 +1,4 @@
-"""Of study/report.py, and study/answer.py, study/tables.py, study/words.py."""
+"""Of study/report.py, and study/reported.py, study/answer.py, study/tables.py, study/words.py."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import pytest
 
 from configs.study import Hypothesis
 from diagnostics.plain import to_plain
-from diagnostics.report import folder
+from diagnostics.report import files
 from diagnostics.shortcut.measures import Measures
 from study.answer import answer, study_text
 from study.figures import Examples
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.report import places, write_study
-from study.results import StudyReport
+from study.reported import StudyReport
 
 BIASED = {"shortcut.teacher": "biased", "shortcut.students": "biased"}
 STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stage", where=BIASED)}
@@ -99,7 +99,7 @@ def context(given: list[Measurement], stated: Mapping[str, Hypothesis] = STATED)
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """`write(records)`: the report and its page, with an empty picture in place of each drawn figure."""
-    monkeypatch.setattr(folder, "to_bytes", lambda figure, kind: bytes(24))
+    monkeypatch.setattr(files, "to_bytes", lambda figure, kind: bytes(24))
 
     def run(
         given: list[Measurement], stated: Mapping[str, Hypothesis] = STATED, **changes: Any

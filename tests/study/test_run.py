@@ -1,4 +1,4 @@
-"""Of study/run.py, and study/examples.py, study/plan.py, study/measurements.py."""
+"""Of study/run.py, and study/examples.py, study/plan.py, study/methods.py, study/measurements.py."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dataset.sources import load_source
 from diagnostics.plain import to_plain
 from errors import UserError
 from models.checkpoint import load
-from study import plan as study_plan
 from study import run as study
 from study.examples import choose_examples
 from study.figures import Examples
 from study.grid import read_shard, runs_of
 from study.measurements import Measurement, load_measurements
+from study.methods import methods_of
 from study.results import conclude as analyse
 from tests.study.small_study import SHORT, STUDY
 
@@ -238,7 +238,7 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
 def test_shipped_studies_are_valid(name, runs, stated):
     config = load_config(ROOT / "configs" / "shortcut" / f"{name}.yaml")
     assert len(runs_of(config)) == runs and config.study.hypotheses.keys() == stated
-    methods = study_plan.methods_of(config, 0).keys()
+    methods = methods_of(config, 0).keys()
     assert all({one.first, one.second} <= methods for one in config.study.hypotheses.values())
     twins, tries = config.study.twins, config.study.tries
     assert {*twins, *twins.values(), *(name for family in tries.values() for name in family)} <= methods

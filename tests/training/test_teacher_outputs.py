@@ -15,8 +15,9 @@ import training.teacher_outputs as module
 from dataset.loader import imageless_batches, training_batches
 from errors import UserError, warn
 from files import locked
-from models.checkpoint import file_hash, load
+from models.checkpoint import load
 from models.heads import classifier
+from models.whole import file_hash
 from training.crd import Alignment, train_stage1
 from training.job_name import stage1, stage2
 from training.kd import train_stage2

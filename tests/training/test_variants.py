@@ -1,4 +1,4 @@
-"""Of training/teacher_head.py, training/projector.py, training/run_folder.py."""
+"""Of training/teacher_head.py, training/projector.py, training/run_folder.py, training/claim.py."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from errors import UserError
 from models.checkpoint import load
 from models.heads import classifier
 from models.taps import head_inputs
+from training.claim import claim
 from training.job_name import baseline, read_label, stage1, stage2
 from training.phases import check, describe, jobs_of, run_jobs
 from training.projector import fold
-from training.run_folder import claim
 from training.teacher_head import teacher_side
 
 HEAD = "train: head"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ from diagnostics.figures.predictions import (
     reliability,
     short,
 )
+from diagnostics.figures.style import lay_out
 from diagnostics.results import Faithfulness, ModelAccuracy, Pair, RelativeCost
 from diagnostics.statistics import Counts, paired_statistics
 
@@ -119,10 +122,11 @@ def test_corruptions_share_an_axis_that_holds_every_error():
     assert corruptions({}) is None
 
 
-def test_cost_on_axes_of_equal_ratios_with_equal_ones_side_by_side():
-    def costs(parameters: int) -> RelativeCost:
-        return RelativeCost(Cost(parameters, 1, 1, [Latency(1, 5, 1.0, 0.1, 1000.0)], "cpu", 1), None)
+def costs(parameters: float) -> RelativeCost:
+    return RelativeCost(Cost(int(parameters), 1, 1, [Latency(1, 5, 1.0, 0.1, 1000.0)], "cpu", 1), None)
 
+
+def test_cost_on_axes_of_equal_ratios_with_equal_ones_side_by_side():
     models = [model("teacher", 0.7), model("kd", 0.6)]
     figure = cost({"teacher": costs(10000), "kd": costs(100)}, models)
     assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
@@ -131,3 +135,18 @@ def test_cost_on_axes_of_equal_ratios_with_equal_ones_side_by_side():
     assert max(abs(value / 100 - 1) for value in placed[:3]) < 0.1
     assert cost({}, models) is None
     assert [short(value) for value in (0.25, 78042, 1.2e6, 3e9)] == ["0.25", "78k", "1.2M", "3G"]
+
+
+@pytest.mark.parametrize(
+    ("least", "most"), [(1, 1), (9, 11), (30, 300), (70e3, 11e6), (1e5, 2e5), (3, 500), (1, 1e9)]
+)
+def test_labels_of_the_cost_figure_do_not_overlap(least, most):
+    models = [model("kd", top1=0.4), model("crd", top1=0.42)]
+    figure = cost({"kd": costs(least), "crd": costs(most)}, models)
+    lay_out(figure)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        shown = [text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high]
+        boxes = sorted((box.x0, box.x1) for box in (text.get_window_extent() for text in shown))
+        assert all(end + 5 < start for (_, end), (start, _) in itertools.pairwise(boxes))

@@ -18,7 +18,7 @@ from diagnostics.evaluated import outdated, read_evaluation, student_of
 from diagnostics.figures.runs import accuracy
 from diagnostics.pairs import compare_two
 from diagnostics.plain import to_plain
-from diagnostics.report import folder as report_module
+from diagnostics.report import files as report_files
 from diagnostics.report.comparison import folder_name, write_comparison
 from diagnostics.report.folder import write_report
 from diagnostics.report.terminal import runs_text
@@ -61,7 +61,7 @@ def test_the_published_table_is_a_column_a_pair_with_every_digit_in_csv():
 @pytest.fixture
 def evaluated(tmp_path, monkeypatch):
     """`evaluated("a", models)`: the folder of a run that holds its evaluation and nothing else."""
-    monkeypatch.setattr(report_module, "to_bytes", lambda figure, kind: bytes(24))
+    monkeypatch.setattr(report_files, "to_bytes", lambda figure, kind: bytes(24))
 
     def make(name, models, test="same", **config):
         what = recordings(models)

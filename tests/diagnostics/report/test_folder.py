@@ -1,4 +1,5 @@
-"""Of diagnostics/report/folder.py, diagnostics/report/page.py, diagnostics/report/verdict.py,
+"""Of diagnostics/report/folder.py, diagnostics/report/files.py, diagnostics/report/parts.py,
+diagnostics/report/page.py, diagnostics/report/verdict.py,
 diagnostics/pairs.py, diagnostics/results.py, diagnostics/tables/features.py, diagnostics/tables/models.py,
 diagnostics/tables/catalogue.py, diagnostics/report/sheet.py, diagnostics/figures/words.py and
 diagnostics/figures/catalogue.py.
@@ -21,7 +22,7 @@ from diagnostics.cost import Cost, Latency
 from diagnostics.differing import Shown, positions_to_show
 from diagnostics.plain import to_plain
 from diagnostics.recording import Context, Meta, RecordedModel, Recording, first_classifiers
-from diagnostics.report import folder as report_module
+from diagnostics.report import files as report_files
 from diagnostics.report.folder import write_report
 from diagnostics.report.verdict import verdict
 from diagnostics.results import Report
@@ -114,7 +115,7 @@ def recordings(models: list[RecordedModel], labels: np.ndarray = LABELS) -> Reco
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """`write(recordings)`: the report and its page, with an empty picture in place of each drawn figure."""
-    monkeypatch.setattr(report_module, "to_bytes", lambda figure, kind: bytes(24))
+    monkeypatch.setattr(report_files, "to_bytes", lambda figure, kind: bytes(24))
 
     def run(what: Recording) -> tuple[Report, str]:
         report = write_report(what, tmp_path)

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diagnostics.shortcut.held_out import HeldOut, HeldOutLogits, held_out
+from diagnostics.shortcut.cued import HeldOut
+from diagnostics.shortcut.held_out import HeldOutLogits, held_out
 
 LABELS = torch.tensor([0, 0, 1, 1])
 CLASSES_CUE = torch.tensor([0, 1])

@@ -13,6 +13,7 @@ from scipy import stats
 from diagnostics.shortcut.measures import (
     Measures,
     Shown,
+    Shows,
     accuracy_gap,
     excess_following,
     fieller,
@@ -27,8 +28,12 @@ LABELS = np.repeat(np.arange(CLASSES), 20)
 ALL_CUES = np.tile(np.arange(CLASSES), (len(LABELS), 1))
 
 
+def answers_of(labels, cues, predictions, clean, classes_cue) -> Shown:
+    return Shown(Shows(labels, cues, classes_cue), predictions, clean)
+
+
 def shown(predictions, clean=None) -> Shown:
-    return Shown(LABELS, ALL_CUES, np.broadcast_to(predictions, ALL_CUES.shape), clean, CLASSES_CUE)
+    return answers_of(LABELS, ALL_CUES, np.broadcast_to(predictions, ALL_CUES.shape), clean, CLASSES_CUE)
 
 
 def test_a_model_that_only_reads_the_cue():
@@ -69,8 +74,10 @@ def test_a_model_that_guesses():
 def test_many_classes_with_one_cue_by_hand():
     """Classes 0 and 1 have cue 0, classes 2 and 3 cue 1; each image under both; teacher and student."""
     labels, cues, classes_cue = np.array([0, 1, 2, 3]), np.tile([0, 1], (4, 1)), np.array([0, 0, 1, 1])
-    student = Shown(labels, cues, np.array([[0, 2], [0, 1], [2, 2], [1, 3]]), np.array([0, 1, 2, 2]), classes_cue)
-    teacher = Shown(labels, cues, np.array([[0, 3], [1, 1], [1, 2], [1, 3]]), None, classes_cue)
+    student = answers_of(
+        labels, cues, np.array([[0, 2], [0, 1], [2, 2], [1, 3]]), np.array([0, 1, 2, 2]), classes_cue
+    )
+    teacher = answers_of(labels, cues, np.array([[0, 3], [1, 1], [1, 2], [1, 3]]), None, classes_cue)
     result = measures(student, teacher)
     assert (result.aligned, result.conflicting, result.unbiased) == (3 / 4, 2 / 4, 5 / 8)
     assert (result.following, result.cue_bias) == (2 / 4, 2 / 4)  # 0 -> 2 under cue 1, 3 -> 1 under cue 0
@@ -91,7 +98,7 @@ def test_measures_agree_with_a_loop(seed, shows, classes):
     labels, classes_cue = rng.integers(classes, size=30), rng.integers(3, size=classes)
     cues = np.stack([rng.permutation(5)[:shows] for _ in labels])  # cues 3 and 4 belong to no class
     predictions = rng.integers(classes, size=cues.shape)
-    result = measures(Shown(labels, cues, predictions, None, classes_cue))
+    result = measures(answers_of(labels, cues, predictions, None, classes_cue))
     cells: dict = {}
     conflicting, following, cue_or_right, flips = [], [], [], []
     for i, y in enumerate(labels):
@@ -112,12 +119,12 @@ def test_measures_agree_with_a_loop(seed, shows, classes):
 
 def test_undefined_measures_say_why():
     clean_only = {"labels": np.array([0, 1]), "clean": None, "classes_cue": np.array([0, 1])}
-    aligned = measures(Shown(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only))
+    aligned = measures(answers_of(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only))
     for name in ("conflicting", "following", "cue_bias", "flip_rate", "clean", "worst_group", "also_followed"):
         assert getattr(aligned, name) is None and aligned.notes[name]
     assert aligned.unbiased == 1 and aligned.notes["unbiased"].startswith("2 of 4 groups")
     assert accuracy_gap(aligned) is None and excess_following(aligned, aligned) is None
-    only = Shown(cues=np.array([[0], [0]]), predictions=np.array([[0], [1]]), **clean_only)
+    only = answers_of(cues=np.array([[0], [0]]), predictions=np.array([[0], [1]]), **clean_only)
     assert np.isnan(following_per_image(only)).tolist() == [True, False]
 
 
@@ -138,9 +145,9 @@ def test_wrong_input_is_refused():
     for name, cases in wrong.items():
         for value, message in cases:
             with pytest.raises(ValueError, match=message):
-                Shown(**{**good, name: value})
+                answers_of(**{**good, name: value})
     with pytest.raises(ValueError, match="cues differ"):
-        measures(Shown(**good), Shown(**{**good, "cues": ALL_CUES[:, ::-1]}))
+        measures(answers_of(**good), answers_of(**{**good, "cues": ALL_CUES[:, ::-1]}))
 
 
 def draws(rng, rates, n) -> np.ndarray:

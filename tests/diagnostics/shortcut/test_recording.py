@@ -1,4 +1,4 @@
-"""Of diagnostics/shortcut/recording.py and diagnostics/shortcut/recording_file.py."""
+"""Of diagnostics/shortcut/recording.py, diagnostics/shortcut/cued.py, diagnostics/shortcut/recording_file.py."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from dataset.shortcut import Cues
 from dataset.sources import Source
 from dataset.stored_pixels import StoredPixels
 from diagnostics.recording import Subject
+from diagnostics.shortcut.cued import About
 from diagnostics.shortcut.measures import measures
 from diagnostics.shortcut.probe import cue_read
-from diagnostics.shortcut.recording import About, record_cues, shown_cues
+from diagnostics.shortcut.recording import record_cues, shown_cues
 from diagnostics.shortcut.recording_file import read, up_to_date, write
 from errors import UserError
 from losses.kd import softened_kl
@@ -145,7 +146,7 @@ def test_no_cue_leaves_accuracy_and_cues_of_ones_own_are_shown_once(recorded):
     own.shortcut = Shortcut(cue="file", file="cues.csv")
     own.test = data.test.under(Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
     shown = record_cues([subject("teacher", ByColour(0))], own, CPU, ABOUT).shown(0)
-    assert shown.cues.shape == (90, 1) and shown.clean is None and measures(shown).clean is None
+    assert shown.shows.cues.shape == (90, 1) and shown.clean is None and measures(shown).clean is None
 
 
 def test_held_out_numbers_are_those_of_the_networks_on_the_held_out_images(recorded):

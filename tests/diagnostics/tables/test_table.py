@@ -50,6 +50,14 @@ def test_a_column_that_no_row_has_is_told_once_and_stays_in_files():
     assert (table.row_headers, TABLE.row_headers) == (2, 1)
 
 
+def test_sums_written_out_stand_to_the_right_as_numbers_do():
+    columns = (Column("a", "A"), Column("epochs", "epochs", sums=True), Column("b", "B"))
+    rows = [[Cell("x"), Cell("12 + 34"), Cell("y")], [Cell("z"), Cell("5"), Cell("w")]]
+    table = Table("sums", "Sums.", columns, rows)
+    assert [table.is_text(number) for number in range(3)] == [True, False, True]
+    assert to_text(table).splitlines()[-1] == "z        5  w" and "{lrl}" in to_tex(table)
+
+
 @pytest.mark.parametrize(
     ("show", "value", "text"),
     [

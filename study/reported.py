@@ -1,0 +1,41 @@
+"""What the report of a study knows: report.json, tables, figures and the page are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from configs.study import Hypothesis
+from study.checks import Check
+from study.comparison import Contrast
+from study.results import InheritanceRow, SummaryRow
+from study.selection import SelectionRow
+
+STUDY_VERSION = 1  # of report.json, rises where a field goes, is renamed or means something else
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What the report of a study knows, the point that answers first."""
+
+    schema_version: int  # of its report.json, `STUDY_VERSION`
+    study: str
+    config: dict[str, Any]  # as JSON
+    stated: Mapping[str, Hypothesis]
+    recorded: list[str]  # names of runs
+    environments: list[dict[str, Any]]  # versions and hardware of the trainings, each once
+    planted: bool
+    seeds: list[int]
+    points: list[str]
+    methods: list[str]
+    summary: list[SummaryRow]
+    hypotheses: list[Contrast]
+    rest: list[Contrast]
+    inheritance: list[InheritanceRow]
+    checks: list[Check]
+    selection: list[SelectionRow]
+    notes: Mapping[str, str]
+    missing: list[str]
+    twins: Mapping[str, str]  # two-stage method -> end-to-end method
+    end_to_end: list[str]

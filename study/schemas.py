@@ -1,0 +1,35 @@
+"""The JSON schemas of what is printed and written beside a run's report: of a comparison and of a study.
+
+    python -m study.schemas comparison > docs/comparison.schema.json
+    python -m study.schemas study > docs/study.schema.json
+
+That of a run's report is made by `diagnostics.schema`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from diagnostics.results import SCHEMA_VERSION
+from diagnostics.runs import RunsCompared
+from diagnostics.schema import schema_of
+from study.reported import STUDY_VERSION, StudyReport
+
+KINDS: dict[str, tuple[type, int]] = {
+    "comparison": (RunsCompared, SCHEMA_VERSION),
+    "study": (StudyReport, STUDY_VERSION),
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """Of report.json of a comparison or a study, which is what `main_eval.py` prints with --json."""
+    kind, version = KINDS[name]
+    return schema_of(kind, version, f"report.json of a {name}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=KINDS)
+    print(json.dumps(schema(parser.parse_args().name), indent=1, ensure_ascii=False))

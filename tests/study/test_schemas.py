@@ -1,0 +1,69 @@
+"""Of study/schemas.py, docs/comparison.schema.json, docs/study.schema.json and the words on them in docs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from diagnostics.analysis import analyse
+from diagnostics.evaluated import Evaluation
+from diagnostics.pairs import right
+from diagnostics.plain import to_plain
+from diagnostics.runs import compare_runs
+from study import schemas
+from study.report import assemble
+from study.schemas import KINDS, schema
+from tests.diagnostics.report.test_folder import recordings, usual
+from tests.diagnostics.test_schema import accepts
+from tests.study.test_report import NONE, POINTS, context, records
+
+DOCS = Path(schemas.__file__).parents[1] / "docs"
+
+
+def comparison() -> object:
+    found = recordings(usual())
+    answers = {model.name: right(model, found) for model in found.models if model.meta.classifies}
+    return compare_runs([Evaluation(Path(name), analyse(found), answers) for name in ("a", "b")])
+
+
+def without_a_cue() -> object:
+    bare = [
+        replace(one, measures=None, per_image_following=None, numbers={"test_top1": 0.5 + one.seed / 100})
+        for one in records(points=POINTS[:1])
+    ]
+    return assemble(bare, context(bare, NONE))
+
+
+WRITTEN = {
+    "comparison": [comparison],
+    "study": [
+        lambda: assemble(records(), context(records())),
+        lambda: assemble(records(seeds=1), context(records(seeds=1), NONE)),
+        without_a_cue,
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "make"), [(name, make) for name, made in WRITTEN.items() for make in made])
+def test_what_is_written_is_what_the_schema_says(name, make):
+    written = json.loads(json.dumps(to_plain(make()), allow_nan=False))
+    described = schema(name)
+    assert described.pop("$schema").endswith("2020-12/schema")
+    definitions = {"$defs": described.pop("$defs")}
+    assert accepts(described, written, definitions)
+    assert set(described["properties"]) == set(written)  # that the schema forgets no field of ours
+    assert not accepts(described, {**written, "schema_version": KINDS[name][1] + 1}, definitions)
+    for key in written:
+        assert not accepts(described, {k: written[k] for k in written if k != key}, definitions)
+        assert not accepts(described, {**written, key: 0.5}, definitions)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_schemas_in_docs_are_those_of_this_version(name):
+    shipped = json.loads((DOCS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    assert shipped == schema(name), f"run python -m study.schemas {name} > docs/{name}.schema.json"
+    assert f"[{name}.schema.json]({name}.schema.json)" in (DOCS / "report_json.md").read_text(encoding="utf-8")
+    assert shipped["properties"]["schema_version"]["const"] == KINDS[name][1]
