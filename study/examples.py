@@ -34,8 +34,8 @@ def choose_examples(context: StudyContext) -> Examples | str:
     if teacher is None or student is None:
         return "They need a planted cue and answers of a teacher and a student."
     images, columns = followed(teacher, student)
-    config = RunFolder(place.run).config()
     try:
+        config = RunFolder(place.run).config()
         source = load_source(config.data)
     except (UserError, OSError) as error:
         return f"The images could not be loaded: {error}."

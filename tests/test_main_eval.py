@@ -360,6 +360,7 @@ def test_a_study_without_its_images_or_with_a_run_missing(study, tmp_path, monke
     (unbiased,) = (path for path in cut.glob("*unbiased*") if path.is_dir())
     shutil.rmtree(unbiased)
     code, _, err = call(monkeypatch, capfd, cut)
+    assert (code, err) == (0, "")
     page = (cut / "eval" / "report.html").read_text(encoding="utf-8")
     assert (code, err) == (0, "") and "Not drawn: The images could not be loaded" in page
     assert "teacher unbiased, students biased: seed 0 was not recorded" in page
