@@ -27,8 +27,8 @@ from diagnostics.robustness import DEGRADATIONS, SEVERITIES, Degraded
 from models.machine import Machine
 from models.structure import blocks_of
 from models.taps import TappedModel, default_taps
+from training.engine import EVALUATION_BATCH
 
-BATCH = 500
 LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
 CORRUPTED_SAMPLE = 1000  # test images that are corrupted
 COST_SECONDS = 0.5  # of repeated passes a batch size
@@ -278,7 +278,7 @@ def _forward(
     """Logits and pooled layers of images that are not augmented."""
     logits: list[NDArray[np.float32]] = []
     layers: list[tuple[NDArray[np.float16], ...]] = []
-    for part in torch.from_numpy(indices).to(images.device).split(BATCH):
+    for part in torch.from_numpy(indices).to(images.device).split(EVALUATION_BATCH):
         with machine.autocast():
             out = tapped(images.normalised(part))
         logits.append(out.logits.float().cpu().numpy())
@@ -293,6 +293,8 @@ def _corrupted(model: nn.Module, images: ImageTensors, degraded: Degraded, machi
         for column, severity in enumerate(SEVERITIES):
             pixels = degraded.under(name, severity).to(images.device)
             with machine.autocast():
-                parts = [model(normalise(part, images.mean, images.std)) for part in pixels.split(BATCH)]
+                parts = [
+                    model(normalise(part, images.mean, images.std)) for part in pixels.split(EVALUATION_BATCH)
+                ]
             predicted[row, column] = torch.cat(parts).argmax(dim=1).cpu().numpy()
     return predicted
