@@ -12,6 +12,7 @@ from configs.reading import load_config
 from configs.schema import Config
 from configs.stages import ALIGNED, CRD
 from configs.stopping import Until
+from errors import UserError
 
 
 class Trains(Protocol):
@@ -37,8 +38,16 @@ def idle_settings(path: Path, overrides: Sequence[str], config: Config, study: b
     """
     typed = [key for word in overrides for key in _keys_of_override(word)]
     written = [key for key in _keys(parse(read_text(path), str(path)) or {}) if key not in typed]
-    found = [*_idle_among(typed, config, study), *_idle_among(written, load_config(path), study)]
+    found = [*_idle_among(typed, config, study), *_idle_among(written, _by_itself(path) or config, study)]
     return [f"{key} counts for nothing: {why}" for key, why in found]
+
+
+def _by_itself(path: Path) -> Config | None:
+    """What a file says without overrides; None where it is valid with them alone."""
+    try:
+        return load_config(path)
+    except UserError:
+        return None
 
 
 def _idle_among(keys: Sequence[str], config: Config, study: bool) -> list[tuple[str, str]]:
@@ -117,7 +126,7 @@ def _of_forms(forms: Sequence[CRD]) -> Iterator[tuple[list[str], str]]:
         )
     if not any(form.from_bank for form in forms):
         of_bank = ("num_negatives", "bank_momentum", "bank_init")
-        yield [f"crd.{key}" for key in of_bank], f"crd.negatives={forms[0].negatives} keeps no bank"
+        yield [f"crd.{key}" for key in of_bank], "negatives come from no bank here"
 
 
 def _of_images(config: Config) -> Iterator[tuple[list[str], str]]:

@@ -184,7 +184,7 @@ def _signed_rank_p(differences: np.ndarray, scale: float) -> float:
     rounded = np.round(differences / scale, 12) if scale else differences
     rounded = rounded[rounded != 0]
     _, kinds, ties = np.unique(np.abs(rounded), return_inverse=True, return_counts=True)
-    ranks = (2 * np.cumsum(ties) - ties + 1)[kinds]
+    ranks = (2 * np.cumsum(ties) - ties + 1)[kinds]  # twice the mid-ranks; scipy.stats takes a second to import
     probabilities = np.zeros(ranks.sum() + 1)  # of each sum of positive ranks
     probabilities[0] = 1
     for rank in ranks:

@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCKS = (
-    16  # whose factors are multiplied before a logarithm is taken: each is 1/2 at least, and float32 has 2^-24
-)
+BLOCKS = 16  # multiplied before a logarithm is taken: each factor is 1/2 at least, and float32 has 2^-24
 LOG2_E = math.log2(math.e)
 
 

@@ -69,8 +69,18 @@ def test_a_file_is_judged_without_its_base_and_without_overrides(tmp_path):
     assert said(path=own) == [line]
     assert said("crd.negatives=batch", "crd.mode=instance", path=own) == [line]  # not num_negatives, the base's
     assert said("crd.num_negatives=64", "crd.negatives=batch", "crd.mode=instance", path=own) == [
-        "crd.num_negatives counts for nothing: crd.negatives=batch keeps no bank",
+        "crd.num_negatives counts for nothing: negatives come from no bank here",
         line,
+    ]
+
+
+def test_a_file_that_is_valid_with_overrides_alone_is_judged_with_them(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        f"base: {DEFAULT_CONFIG}\nname: own\nkd: {{until: plateau, patience: 3}}\ncrd: {{ridge: 0.1}}\n"
+    )
+    assert said("data.val_fraction=0.2", path=own) == [
+        "crd.ridge counts for nothing: crd.objective=infonce whitens nothing, regression does"
     ]
 
 
