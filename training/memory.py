@@ -101,9 +101,10 @@ def check_alignment(experiment: Experiment, settings: CRD, networks: Iterable[Fo
     what = "banks and projections" if from_bank else "projections"
     see_that_it_fits(f"crd.dim={settings.dim}", what, FLOAT * (banks + projections), has)
     if from_bank:
-        rows = 1 if settings.negatives == "shared" else -(-min(batch, count) // distributed.world_size())
-        scores = FLOAT * rows * settings.num_negatives
-        see_that_it_fits(f"crd.num_negatives={settings.num_negatives}", "scores of a batch", scores, has)
+        own = -(-min(batch, count) // distributed.world_size())
+        turns = 3 + settings.num_negatives // count  # round the bank, each with every anchor and its gradient
+        rows = 2 * FLOAT * turns * own * settings.dim
+        see_that_it_fits(f"crd.num_negatives={settings.num_negatives}", "anchors of a batch", rows, has)
 
 
 def check_views(experiment: Experiment, teacher: Followed) -> None:
