@@ -38,6 +38,7 @@ from benchmarks.setting import (
     steps_of,
 )
 from benchmarks.timing import (
+    CPU,
     Claim,
     Timing,
     arithmetic,
@@ -68,13 +69,15 @@ FORMS: dict[str, dict[str, str]] = {  # beside the config's own, from a bank
 }
 
 
-def random_cache(folder: Path, widths: list[int], num_images: int, views: int) -> CachedTeacher:
+def random_cache(
+    folder: Path, widths: list[int], num_images: int, views: int, device: torch.device
+) -> CachedTeacher:
     """A teacher's cache of random outputs."""
     rng = np.random.default_rng(0)
     for view in range(views):
         rows = rng.standard_normal((num_images, sum(widths)), dtype=np.float32).astype(np.float16)
         np.save(folder / f"view{view}.npy", rows)
-    return CachedTeacher(folder, widths, views, torch.device("cpu"))
+    return CachedTeacher(folder, widths, views, device)
 
 
 def stage1(experiment: Experiment, folder: Path, views: int) -> Alignment:
@@ -86,7 +89,8 @@ def stage1(experiment: Experiment, folder: Path, views: int) -> Alignment:
     student = experiment.new_student(0)
     tapped = experiment.tapped(student, config.student)
     crd = build_losses(experiment, tapped, teacher)
-    return Alignment(student, tapped, crd, random_cache(folder, widths, len(data.train), views), held_out)
+    cache = random_cache(folder, widths, len(data.train), views, machine.device)
+    return Alignment(student, tapped, crd, cache, held_out)
 
 
 def crd_arithmetic(settings: CRD, batch_size: int) -> int:
@@ -94,14 +98,14 @@ def crd_arithmetic(settings: CRD, batch_size: int) -> int:
     return 2 * 2 * 2 * 2 * batch_size * settings.num_negatives * settings.dim
 
 
-def in_turn(folder: Path) -> list[Timing]:
+def in_turn(folder: Path, device: torch.device = CPU) -> list[Timing]:
     """An epoch of plain training, of stage 1 and of its other forms, and what the banks need at its beginning."""
     config = cifar_config(folder)
-    experiment = random_experiment(config, folder, TRAIN, 1000)
+    experiment = random_experiment(config, folder, TRAIN, 1000, device)
     batch_size, settings = config.crd.batch_size, config.crd.optimizer
     alone, aligned = plain(experiment), stage1(experiment, folder, 1)
     batch = next(training_batches(experiment.data, batch_size, 0, 0, 0))
-    rate = matrix_rate(torch.bfloat16 if experiment.machine.bfloat16 else torch.float32)
+    rate = matrix_rate(experiment.machine.dtype, device=device)
     floor = STEPS * arithmetic(lambda: alone(batch)["ce"].value.backward()) / rate
     floors = [floor, floor + STEPS * crd_arithmetic(config.crd, batch_size) / rate, *[floor for _ in FORMS]]
     calls: dict[str, Callable[[], object]] = {
@@ -150,9 +154,9 @@ def whole(folder: Path) -> list[Timing]:
     return [Timing("beginning and end of a run", seconds, seconds, 1, peak_mb())]
 
 
-def random_bank(dim: int) -> Tensor:
+def random_bank(dim: int, device: torch.device) -> Tensor:
     """Unit vectors (N, D)."""
-    return F.normalize(torch.randn(TRAIN, dim), dim=1)
+    return F.normalize(torch.randn(TRAIN, dim, device=device), dim=1)
 
 
 class PublishedLoop:
@@ -160,26 +164,26 @@ class PublishedLoop:
 
     def __init__(self, experiment: Experiment) -> None:
         config = experiment.config
-        self.settings = config.crd
+        self.settings, self.device = config.crd, experiment.machine.device
         networks = (config.student, config.teacher)
         self.student, self.teacher = (
-            experiment.tapped(experiment.build(network), network).to(memory_format=torch.contiguous_format)
-            for network in networks
+            experiment.tapped(experiment.build(network), network).to(self.device) for network in networks
         )
         self.teacher.eval()
+        dim = self.settings.dim
         self.projections = [
-            [nn.Linear(width, self.settings.dim) for width in model.tap_dims(SIDE)]
+            [nn.Linear(width, dim, device=self.device) for width in model.tap_dims(SIDE)]
             for model in (self.student, self.teacher)
         ]
-        self.banks = [(random_bank(self.settings.dim), random_bank(self.settings.dim)) for _ in range(2)]
+        self.banks = [(random_bank(dim, self.device), random_bank(dim, self.device)) for _ in range(2)]
         data = reference.PillowImages.of(random_images(TRAIN), self.settings.num_negatives)
-        self.batches = iter(reference.loader(data, PUBLISHED_BATCH))
+        self.batches = iter(reference.loader(data, PUBLISHED_BATCH, self.device))
         parameters = list(self.student.parameters())
         parameters += [weight for side in self.projections for one in side for weight in one.parameters()]
         self.optimizer = torch.optim.SGD(parameters, lr=0.03, momentum=0.9)
 
     def step(self) -> None:
-        images, _, indices, drawn = next(self.batches)
+        images, _, indices, drawn = (part.to(self.device, non_blocking=True) for part in next(self.batches))
         with torch.no_grad():
             teacher = self.teacher(images).taps
         student = self.student.train()(images).taps
@@ -195,21 +199,22 @@ class PublishedLoop:
         self.optimizer.step()
 
 
-def published(folder: Path) -> list[Timing]:
-    loop = PublishedLoop(random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0))
+def published(folder: Path, device: torch.device = CPU) -> list[Timing]:
+    loop = PublishedLoop(random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0, device))
     timing = measure("published loop", loop.step, PUBLISHED_STEPS)
     return [_scaled(timing, steps_per_epoch(TRAIN, PUBLISHED_BATCH), 0.0)]
 
 
-def torchvision(folder: Path) -> list[Timing]:
+def torchvision(folder: Path, device: torch.device = CPU) -> list[Timing]:
     """An epoch of plain training of the student by torchvision's transforms, a DataLoader and a loop by hand."""
-    experiment = random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0)
+    experiment = random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0, device)
     student, batch_size = experiment.new_student(0), experiment.config.crd.batch_size
-    batches = iter(reference.loader(reference.PillowImages.of(random_images(TRAIN)), batch_size))
+    images = reference.PillowImages.of(random_images(TRAIN))
+    batches = iter(reference.loader(images, batch_size, device))
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
     def step() -> None:
-        images, labels, *_ = next(batches)
+        images, labels, *_ = (part.to(device, non_blocking=True) for part in next(batches))
         with experiment.machine.autocast():
             loss = F.cross_entropy(student(images), labels)
         optimizer.zero_grad()

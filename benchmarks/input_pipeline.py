@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 
 from benchmarks import reference
 from benchmarks.setting import SIDE, TRAIN, cifar_config, random_experiment, random_images
-from benchmarks.timing import Claim, Timing, command_line, in_own_process, measure, measure_in_turn, peak_mb
+from benchmarks.timing import CPU, Claim, Timing, command_line, in_own_process, measure, measure_in_turn, peak_mb
 from dataset.decoded_cache import Images
 from dataset.loader import training_batches
 from dataset.prepare import TrainingData
@@ -50,7 +50,7 @@ def copy_rate(megabytes: int = 256) -> float:
 def published() -> Timing:
     images = random_images(TRAIN)
     before = peak_mb()
-    batches = iter(reference.loader(reference.PillowImages.of(images), BATCH))
+    batches = iter(reference.loader(reference.PillowImages.of(images), BATCH, CPU))
     for _ in islice(batches, 2 * reference.WORKERS):  # those that were made while the processes started
         pass
     start = time.perf_counter()

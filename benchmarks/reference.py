@@ -9,6 +9,8 @@ Letters: B batch, N training samples, K negatives an anchor, D dimension of a pr
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -104,9 +106,17 @@ class PillowImages(Dataset[Sample]):
         return image, int(self.labels[index]), index, drawn
 
 
-def loader(images: PillowImages, batch_size: int) -> DataLoader[Sample]:
-    """Shuffled whole batches by `WORKERS` processes."""
-    return DataLoader(images, batch_size, shuffle=True, num_workers=WORKERS, drop_last=True)
+def workers(device: torch.device) -> int:
+    """Processes that load images: one a core before a GPU."""
+    return WORKERS if device.type == "cpu" else os.cpu_count() or WORKERS
+
+
+def loader(images: PillowImages, batch_size: int, device: torch.device) -> DataLoader[Sample]:
+    """Shuffled whole batches, in memory that a GPU can read by itself where it is for one."""
+    pinned = device.type == "cuda"
+    return DataLoader(
+        images, batch_size, shuffle=True, num_workers=workers(device), drop_last=True, pin_memory=pinned
+    )
 
 
 def drawn_samples(sampler: NegativeSampler, draw: Draw) -> Tensor:

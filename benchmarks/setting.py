@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.timing import ROOT
+from benchmarks.timing import CPU, ROOT
 from configs.networks import Optimizer
 from configs.reading import load_config
 from configs.schema import Config
@@ -49,9 +49,10 @@ def random_images(count: int, seed: int = 0) -> Images:
     return Images(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), np.arange(count) % CLASSES)
 
 
-def random_experiment(config: Config, folder: Path, train: int, test: int) -> Experiment:
+def random_experiment(
+    config: Config, folder: Path, train: int, test: int, device: torch.device = CPU
+) -> Experiment:
     """An experiment on random images, its run in `folder`."""
-    device = torch.device("cpu")
     parts = (random_images(train), random_images(0), random_images(test, seed=1))
     source = Source(*parts, [str(number) for number in range(CLASSES)])
     machine = open_machine(config.precision, device, quiet=True)

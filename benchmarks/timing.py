@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.peak import process_peak
 
 ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Timing:
     seconds: float  # median
     fastest: float
     repeats: int
-    peak_mb: float
+    peak_mb: float  # NaN where it was not measured
     floor: float | None = None  # seconds that the arithmetic alone must take at the measured matrix rate
 
 
@@ -63,8 +65,10 @@ def measure_in_turn(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         for name, call in calls.items():
+            wait()
             start = time.perf_counter()
             call()
+            wait()
             times[name].append(time.perf_counter() - start)
     added = peak_mb() - before
     return [
@@ -73,9 +77,15 @@ def measure_in_turn(
     ]
 
 
-def matrix_rate(dtype: torch.dtype, size: int = 2048) -> float:
+def wait() -> None:
+    """Let a GPU finish what it was given, where this process uses one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def matrix_rate(dtype: torch.dtype, size: int = 2048, device: torch.device = CPU) -> float:
     """Floating-point operations a second of a square matrix product, the best of five."""
-    matrix = torch.rand(size, size).to(dtype)
+    matrix = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / measure("", lambda: matrix @ matrix, 5).fastest
 
 
@@ -132,7 +142,7 @@ def _cells(claim: Claim) -> tuple[str, ...]:
     return (
         claim.what,
         "" if timing is None else _time(timing.seconds),
-        "" if timing is None else f"{timing.peak_mb:,.0f} MB",
+        "" if timing is None or math.isnan(timing.peak_mb) else f"{timing.peak_mb:,.0f} MB",
         "" if claim.value is None else f"{claim.value:.3g}",
         claim.of,
         "" if claim.target is None else f"{'<=' if claim.at_most else '>='} {claim.target:g}",

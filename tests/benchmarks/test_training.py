@@ -1,5 +1,5 @@
 """Of benchmarks/teacher_cache.py, benchmarks/input_pipeline.py, benchmarks/epoch.py, benchmarks/stage2.py,
-benchmarks/setting.py and benchmarks/reference.py.
+benchmarks/setting.py, benchmarks/on_gpu.py and benchmarks/reference.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import epoch, input_pipeline, reference, setting, stage2, teacher_cache
+from benchmarks import epoch, input_pipeline, on_gpu, reference, setting, stage2, teacher_cache
 
 SMALL = (
     "teacher.arch=resnet8",
@@ -50,7 +50,7 @@ def small(monkeypatch):
     monkeypatch.setattr(input_pipeline, "copy_rate", lambda: 1e9)
     monkeypatch.setattr(reference, "WORKERS", 0)  # in this process
     for module in (epoch, teacher_cache, stage2):
-        monkeypatch.setattr(module, "matrix_rate", lambda dtype: 1e9)
+        monkeypatch.setattr(module, "matrix_rate", lambda dtype, **_: 1e9)
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # Python 3.12's, of torch's workers
@@ -89,3 +89,18 @@ def test_images_go_through_pillow_as_published():
     assert (image.shape, image.dtype, label, index) == ((3, 32, 32), torch.float32, 4, 4)
     assert drawn[0] == 4 and len(set(drawn.tolist())) == 4
     assert np.array_equal(data.pixels[4].transpose(2, 0, 1), images.pixels[4])
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_a_gpu_is_measured_by_its_own_command(device, capsys, monkeypatch):
+    for name, value in {"B": 8, "N": 400, "K": 64, "D": 16, "CLASSES": 5, "REPEATS": 1}.items():
+        monkeypatch.setattr(on_gpu, name, value)
+    monkeypatch.setattr(on_gpu, "matrix_rate", lambda dtype, **_: 1e9)
+    monkeypatch.setattr(on_gpu, "compute_reproducibly", lambda device: None)
+    monkeypatch.setattr(reference, "workers", lambda device: 0)
+    on_gpu.main(torch.device(device))
+    printed = capsys.readouterr().out
+    assert printed.count("x as fast as published") == 2
+    assert "stage 1 epoch, from a bank" in printed and "stage 1 epoch, by regression" in printed
+    assert "nan" not in printed
