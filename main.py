@@ -90,12 +90,11 @@ def run() -> None:
         return
     config = read_config(arguments)
     with ending_at_once():  # all that takes seconds, before anything is begun
-        from models.machine import choose_device, compute_reproducibly, open_machine
+        from models.machine import choose_device, open_machine
         from training.distributed import process_group
 
         import_module("study.run" if arguments.phase == "study" else "training.phases")
     with process_group(choose_device(arguments.device)) as device:
-        compute_reproducibly(device)
         machine = open_machine(config.precision, device, arguments.quiet)
         machine = replace(machine, sync_batch_norm=shares_statistics(config, device), compile=config.compile)
         if config.compile:

@@ -19,7 +19,7 @@ from pathlib import Path
 from configs.reading import DEFAULT_CONFIG, load_config
 from configs.schema import Config
 from models.checkpoint import previous_of
-from models.machine import choose_device, compute_reproducibly, open_machine
+from models.machine import choose_device, open_machine
 from models.peak import Peak
 from training.estimate_table import duration, size
 from training.estimates import Estimate, Task, estimate
@@ -65,7 +65,6 @@ def compare(config: Config, folder: Path, seconds: float) -> list[tuple[Estimate
     Each is estimated right before it runs, so that what else the machine does meets both alike.
     """
     device = choose_device("auto")
-    compute_reproducibly(device)
     machine = open_machine(config.precision, device, quiet=True)
     experiment = open_experiment(config, RunFolder(folder / config.name), machine)
     jobs, found = jobs_of("all", config, experiment.folder), []

@@ -55,7 +55,7 @@ def our_step(device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
 
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = crd(student, teacher, torch.randperm(N)[:B])
+            loss = crd(student, teacher, torch.randperm(N, device=device)[:B])
         loss.backward()
 
     return step

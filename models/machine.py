@@ -75,12 +75,14 @@ def compute_reproducibly(device: torch.device) -> None:
     """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway.
 
     Attention is computed step by step: the gradients of its fused forms are sums in no fixed order. What has no
-    deterministic form and cannot be avoided gets torch's warning (docs/scaling.md lists it).
+    deterministic form and cannot be avoided gets torch's warning (docs/scaling.md lists it). New memory is not
+    filled, as torch otherwise has it filled then: that is a call of the GPU for every tensor.
     """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         for fused in (enable_flash_sdp, enable_mem_efficient_sdp, enable_cudnn_sdp):
             fused(False)
 
@@ -90,8 +92,9 @@ def open_machine(precision: str, device: torch.device, quiet: bool = False) -> M
 
     `auto` is bfloat16 where the hardware multiplies it, otherwise float32; by name any is taken, with a warning
     for one that the hardware only emulates. `auto` is never float16, in which some steps are left out: another
-    training with other results, which a person should have asked for.
+    training with other results, which a person should have asked for. From then on a GPU computes reproducibly.
     """
+    compute_reproducibly(device)
     native = multiplies_bfloat16(device)
     if precision == "bfloat16" and not native:
         warn("precision=bfloat16 is not native to this processor and far slower than float32: use precision=auto")
