@@ -21,8 +21,9 @@ from dataset.decoded_cache import Images
 from dataset.loader import training_batches
 from dataset.sources import Source
 from models.machine import open_machine
-from training.engine import Objective, train_one_epoch
+from training.engine import Objective, Plan, train_one_epoch
 from training.experiment import Experiment, open_experiment
+from training.prepared import Prepared
 from training.progress import Part
 from training.run_folder import RunFolder
 from training.stepping import make_stepper
@@ -69,6 +70,7 @@ def steps_of(
 ) -> Callable[[], None]:
     """A call that trains for `steps` further steps by the project's own loop, images and all."""
     data, machine = experiment.data, experiment.machine
+    Prepared(objective, data, Plan(1000, batch_size, settings, seed=0)).quicken(machine)
     stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1000, 1000, machine)
     batches = chain.from_iterable(training_batches(data, batch_size, 0, epoch, 0) for epoch in count())
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from losses.negatives import Draw
 from losses.objectives import Objective
 
-BLOCK = {"cpu": 2048, "cuda": 2**15}  # entries multiplied at once: few stay in a cache, many are called less often
+BLOCK = {"cpu": 2048, "cuda": 2**16}  # entries multiplied at once: few stay in a cache, many are called less often
 MARGIN = 16  # columns before a block's scores, 64 bytes, so that rows begin where a processor loads them well
 
 
@@ -33,6 +33,7 @@ class Block:
     rows: slice  # R of them
     outside: list[tuple[int, slice]]  # row of the block, and which of its columns lie beyond its window
     left_out: Tensor  # (R, E) columns that are no negatives, counted from `MARGIN` before the first on
+    mask: Tensor | None  # (R, S) where either is so: one call of a GPU in place of one a row
 
     def scores(self, anchors: Tensor, entries: Tensor, room: Tensor) -> Tensor:
         """Products (R, S) of its anchors (R, D) and entries (S, D), -inf where there is no negative."""
@@ -42,6 +43,8 @@ class Block:
             torch.mm(anchors, entries.T, out=scores)
         else:
             scores.copy_(anchors @ entries.T)
+        if self.mask is not None:
+            return scores.masked_fill_(self.mask, -torch.inf)
         rows.scatter_(1, self.left_out, -torch.inf)
         for row, columns in self.outside:
             scores[row, columns] = -torch.inf
@@ -60,18 +63,20 @@ class Windows:
         draw: of a batch.
         num_entries: N.
         block: S, but for the last one.
+        masked: whether what is no negative is a mask, which takes more memory and fewer calls.
     """
 
-    def __init__(self, draw: Draw, num_entries: int, block: int) -> None:
+    def __init__(self, draw: Draw, num_entries: int, block: int, masked: bool = False) -> None:
         count, last = len(draw.positives), draw.first + (len(draw.positives) - 1) * draw.spacing
-        self.draw = draw
+        self.draw, self.masked = draw, masked
         self.turns = 1 + (last + draw.length - 1) // num_entries
         turns = range(self.turns - 1, -1, -1)
         self.begins = [
             draw.first + row * draw.spacing - turn * num_entries for turn in turns for row in range(count)
         ]
-        begin = draw.first + MARGIN + draw.spacing * torch.arange(count, device=draw.left_out.device)[:, None]
-        self.left_out = torch.cat([draw.left_out + begin - turn * num_entries for turn in turns])  # (T B, E)
+        begin = draw.first + draw.spacing * torch.arange(count, device=draw.left_out.device)[:, None]
+        self.first_entries = torch.cat([begin - turn * num_entries for turn in turns])  # (T B, 1), as `begins`
+        self.left_out = draw.left_out.repeat(self.turns, 1) + self.first_entries + MARGIN  # (T B, E)
         sizes = ((first, min(first + block, num_entries)) for first in range(0, num_entries, block))
         self.blocks = [self._block(*size) for size in sizes if self._rows(*size)]
 
@@ -80,7 +85,19 @@ class Windows:
         return range(bisect_right(self.begins, first - self.draw.length), bisect_left(self.begins, stop))
 
     def _block(self, first: int, stop: int) -> Block:
-        rows, size, outside = self._rows(first, stop), stop - first, []
+        rows, size = self._rows(first, stop), stop - first
+        own = slice(rows.start, rows.stop)
+        # those of other blocks go to a column beside this one's
+        left_out = (self.left_out[own] - first).clamp_(MARGIN - 1, MARGIN + size)
+        if not self.masked:
+            return Block(slice(first, stop), own, self._outside(rows, first, size), left_out, None)
+        place = torch.arange(first - MARGIN, stop + MARGIN, device=left_out.device) - self.first_entries[own]
+        mask = ((place < 0) | (place >= self.draw.length)).scatter_(1, left_out, True)[:, MARGIN:-MARGIN]
+        return Block(slice(first, stop), own, [], left_out, mask)
+
+    def _outside(self, rows: range, first: int, size: int) -> list[tuple[int, slice]]:
+        """Which columns of a block's rows lie beyond their windows."""
+        outside = []
         for row, number in enumerate(rows):
             begin = self.begins[number] - first
             end = begin + self.draw.length
@@ -88,9 +105,7 @@ class Windows:
                 outside.append((row, slice(0, begin)))
             if end < size:
                 outside.append((row, slice(end, size)))
-        # those of other blocks go to a column beside this one's
-        left_out = (self.left_out[rows.start : rows.stop] - first).clamp_(MARGIN - 1, MARGIN + size)
-        return Block(slice(first, stop), slice(rows.start, rows.stop), outside, left_out)
+        return outside
 
     def apply(self, objective: Objective, anchors: Tensor, bank: Tensor) -> Tensor:
         """Give an objective the scores of anchors (B, D) with the entries of their windows, products with (N, D).
@@ -148,7 +163,8 @@ class MemoryBank(nn.Module):
 
     def windows(self, draw: Draw) -> Windows:
         """A draw as this bank multiplies it."""
-        return Windows(draw, len(self.features), BLOCK[self.features.device.type])
+        device = self.features.device.type
+        return Windows(draw, len(self.features), BLOCK[device], masked=device == "cuda")
 
     def loss(self, anchors: Tensor, windows: Windows, objective: Objective) -> Tensor:
         """An objective's loss of the inner products of anchors (B, D) with positives and windows of a draw."""

@@ -8,7 +8,9 @@ from dataset.prepare import TrainingData
 from errors import MachineError
 from models.compiling import compile_blocks
 from models.machine import Machine
+from models.recorded import record_passes
 from models.taps import TappedModel
+from training import distributed
 from training.engine import Measures, Objective, Plan, fit
 from training.job_folder import JobFolder
 
@@ -23,16 +25,26 @@ class Prepared:
     data: TrainingData
     plan: Plan
 
+    def quicken(self, machine: Machine) -> None:
+        """Compile the network's blocks where the machine compiles, or have a GPU record its passes.
+
+        Neither is done before it is needed. Gradients of several batches are added to each other, which a
+        recording would play over; those of several processes are averaged by hooks, of which it has none.
+        """
+        tapped = [module for module in self.objective.modules() if isinstance(module, TappedModel)]
+        if machine.compile:
+            compile_blocks(self.objective.model, [tap for module in tapped for tap in module.taps])
+        elif self.plan.optimizer.accumulate == 1 and distributed.world_size() == 1:
+            record_passes(tapped[0] if tapped else self.objective.model, machine)
+
     def fit(self, machine: Machine, folder: JobFolder) -> list[Measures]:
-        """As `training.engine.fit`, on compiled blocks where the machine compiles.
+        """As `training.engine.fit`, as quick as the machine can.
 
         Raises:
             UserError: as `fit`.
             MachineError: blocks that torch cannot compile.
         """
-        if machine.compile:
-            tapped = [module for module in self.objective.modules() if isinstance(module, TappedModel)]
-            compile_blocks(self.objective.model, [tap for module in tapped for tap in module.taps])
+        self.quicken(machine)
         try:
             return fit(self.objective, self.data, self.plan, machine, folder)
         except RuntimeError as error:

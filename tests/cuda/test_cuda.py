@@ -7,7 +7,9 @@ dataset/transfer.py.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain, count, islice
 
@@ -83,6 +85,7 @@ def batches_of(prepared: Prepared) -> Iterator[Batch]:
 def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Batch]) -> dict[str, float]:
     """Train on some batches as an epoch does; gives the mean of every term."""
     settings, objective, machine = prepared.plan.optimizer, prepared.objective, experiment.machine
+    prepared.quicken(machine)
     stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1000, 1000, machine)
     objective.train()
     return train_one_epoch(objective, batches, stepper, machine, tqdm(disable=True), Part(rate=settings.lr))
@@ -98,15 +101,15 @@ def test_no_step_waits_for_the_device(on, device, name, settings):
     watch = no_waiting(experiment.machine.device, there)
 
     def watched() -> Iterator[Batch]:
-        for number, batch in enumerate(islice(batches_of(prepared), 7)):
-            if number == 2:  # the first prepare what later ones use
-                watch.__enter__()
-            yield batch
-        watch.__exit__(None, None, None)  # the mean of the terms is asked for after the last
+        batches = batches_of(prepared)
+        yield from islice(batches, 2)  # the first prepare what later ones use
+        with watch:
+            yield from islice(batches, 5)
+        # the mean of the terms is asked for after the last
 
-    assert all(
-        torch.isfinite(torch.tensor(value)) for value in make_steps(prepared, experiment, watched()).values()
-    )
+    with closing(watched()) as some:
+        means = make_steps(prepared, experiment, some)
+    assert all(math.isfinite(value) for value in means.values())
 
 
 class Asking(CrossEntropy):

@@ -7,6 +7,7 @@ are not seen.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -53,7 +54,9 @@ def no_waiting(device: torch.device, there: Iterable[Tensor]) -> Iterator[None]:
     there: what would be on a GPU from the beginning.
     """
     if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():  # torch says that it does not see every wait
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:

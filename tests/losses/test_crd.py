@@ -186,8 +186,8 @@ class Squares:
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize(("B", "N", "K"), [(B, N, K), (3, 600, 4), (1, N, K), (N, N, 2), (5, N, 3 * N)])
-@pytest.mark.parametrize("block", [1, 7, 64])
-def test_windows_equal_gathered_products(block: int, B: int, N: int, K: int, shared: bool) -> None:
+@pytest.mark.parametrize(("block", "masked"), [(1, False), (7, False), (7, True), (64, False), (64, True)])
+def test_windows_equal_gathered_products(block: int, masked: bool, B: int, N: int, K: int, shared: bool) -> None:
     """Whatever the size of a block, however often a window runs round the bank, and however far apart."""
     torch.manual_seed(block)
     sampler = NegativeSampler(torch.arange(N) % CLASSES, K, "exact", shared)
@@ -196,7 +196,7 @@ def test_windows_equal_gathered_products(block: int, B: int, N: int, K: int, sha
         draw, squares = sampler.draw(torch.randperm(N)[:B]), Squares()
         entries = bank[sampler.position[drawn_samples(sampler, draw)[:, 1:]]]  # (B, K, D)
         scores = (entries * anchors[:, None]).sum(dim=2)
-        pulls = Windows(draw, N, block).apply(squares, anchors, bank).sum(dim=0)
+        pulls = Windows(draw, N, block, masked).apply(squares, anchors, bank).sum(dim=0)
         torch.testing.assert_close(squares.sums.view(-1, B).sum(dim=0), scores.sum(dim=1), rtol=1e-4, atol=1e-3)
         expected = (scores[..., None] * entries).sum(dim=1)
         torch.testing.assert_close(pulls, expected, rtol=1e-4, atol=1e-3)
