@@ -10,6 +10,7 @@ compare with read images by a process a core here. Memory is what PyTorch alloca
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,6 +82,7 @@ def claims(device: torch.device) -> list[Claim]:
     lines += [Claim(f"CRD step: {one.name}", published.seconds / one.seconds, FASTER, timing=one) for one in ours]
     with tempfile.TemporaryDirectory() as folder:
         alone, aligned, *forms, once = epoch.in_turn(Path(folder), device)
+    gc.collect()  # recordings, which processes that load images must not copy
     others = {"from a bank": aligned, **dict(zip(epoch.FORMS, forms, strict=True))}
     with tempfile.TemporaryDirectory() as folder:
         [loop] = epoch.published(Path(folder), device)

@@ -157,7 +157,7 @@ def imageless_batches(
     num_images, labels = len(data.train), data.train.labels
     batch_size = min(batch_size, num_images)
     order = torch.randperm(num_images, generator=generator(seed, epoch))
-    there = order.to(labels.device)
+    there = to_device(order, labels.device)
     nothing = torch.empty(0, device=labels.device)
     for step in range(first, steps_per_epoch(num_images, batch_size)):
         places, indices = (

@@ -13,6 +13,8 @@ from torch.backends.cuda import enable_cudnn_sdp, enable_flash_sdp, enable_mem_e
 
 from errors import UserError, note, warn
 
+VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -79,12 +81,25 @@ def compute_reproducibly(device: torch.device) -> None:
     filled, as torch otherwise has it filled then: that is a call of the GPU for every tensor.
     """
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         for fused in (enable_flash_sdp, enable_mem_efficient_sdp, enable_cudnn_sdp):
             fused(False)
+        _fix_workspace(device)
+
+
+def _fix_workspace(device: torch.device) -> None:
+    """Have products take the memory of fixed size that torch asks for, where a person has not chosen one.
+
+    torch looks for the variable once, before the first product; up to 2.11 every further product parses it again,
+    which takes a CPU longer than asking for the product.
+    """
+    if VARIABLE not in os.environ:
+        os.environ[VARIABLE] = ":4096:8"
+        some = torch.ones(2, 2, device=device)
+        torch.mm(some, some)
+        del os.environ[VARIABLE]
 
 
 def open_machine(precision: str, device: torch.device, quiet: bool = False) -> Machine:

@@ -7,6 +7,8 @@ They are the kernels that would have run, in the same order.
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -41,7 +43,8 @@ class Recorded:
             "cuda", self.machine.dtype, enabled=self.machine.dtype != torch.float32, cache_enabled=False
         )  # a kept copy of a weight would be played again when the weight has changed
         try:
-            with autocast:
+            with autocast, warnings.catch_warnings():  # of torch's own trial passes, which run beside the others
+                warnings.simplefilter("ignore")
                 played: Callable[[Tensor], Any] = torch.cuda.make_graphed_callables(
                     _Pass(self.module, self.plain), (images.clone(),), allow_unused_input=True
                 )
@@ -74,3 +77,14 @@ def record_passes(module: nn.Module, machine: Machine) -> None:
     """Have a module on a GPU trained by recorded passes; one that has them already stays as it is."""
     if machine.device.type == "cuda" and not isinstance(module.forward, Recorded):
         module.forward = Recorded(module, machine)  # as torch itself does it
+
+
+def forget_passes(module: nn.Module) -> None:
+    """Have a module run layer by layer again.
+
+    Recordings go at once and not whenever Python collects garbage: a process that begins as a copy of this one, to
+    load images, would end by freeing what it has no GPU for.
+    """
+    if isinstance(module.forward, Recorded):
+        del module.forward
+        gc.collect()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from dataset.prepare import TrainingData
 from errors import MachineError
 from models.compiling import compile_blocks
 from models.machine import Machine
-from models.recorded import record_passes
+from models.recorded import forget_passes, record_passes
 from models.taps import TappedModel
 from training import distributed
 from training.engine import Measures, Objective, Plan, fit
@@ -31,11 +33,17 @@ class Prepared:
         Neither is done before it is needed. Gradients of several batches are added to each other, which a
         recording would play over; those of several processes are averaged by hooks, of which it has none.
         """
-        tapped = [module for module in self.objective.modules() if isinstance(module, TappedModel)]
         if machine.compile:
-            compile_blocks(self.objective.model, [tap for module in tapped for tap in module.taps])
+            network = self.network
+            compile_blocks(self.objective.model, network.taps if isinstance(network, TappedModel) else ())
         elif self.plan.optimizer.accumulate == 1 and distributed.world_size() == 1:
-            record_passes(tapped[0] if tapped else self.objective.model, machine)
+            record_passes(self.network, machine)
+
+    @property
+    def network(self) -> nn.Module:
+        """What steps run: the trained network, with its taps where it has some."""
+        tapped = (module for module in self.objective.modules() if isinstance(module, TappedModel))
+        return next(tapped, self.objective.model)
 
     def fit(self, machine: Machine, folder: JobFolder) -> list[Measures]:
         """As `training.engine.fit`, as quick as the machine can.
@@ -52,3 +60,5 @@ class Prepared:
                 what = str(error).strip().partition("\n")[0]
                 raise MachineError(f"compile=true: torch cannot do it ({what}): use compile=false") from error
             raise
+        finally:
+            forget_passes(self.network)

@@ -224,6 +224,7 @@ def test_images_and_banks_lie_on_the_device(on, device):
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, of its compiler
 def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
     experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
     train_teacher(replace(experiment, machine=replace(experiment.machine, compile=True)))

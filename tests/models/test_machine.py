@@ -52,7 +52,10 @@ def test_float16_is_for_those_who_ask_and_told_where_it_is_slow(monkeypatch, cap
     asked = open_machine("float16", CPU)
     assert asked.float16 and asked.dtype == torch.float16 and asked.precision == "float16"
     assert "precision=float16 is not native to this processor" in capsys.readouterr().err
+    made_reproducible = []
+    monkeypatch.setattr(machine_module, "compute_reproducibly", made_reproducible.append)
     old = open_machine("auto", torch.device("cuda"))  # of a capability below 8.0
+    assert made_reproducible == [torch.device("cuda")]
     assert old.dtype == torch.float32
     assert "precision=auto is float32 on this GPU" in capsys.readouterr().err
     open_machine("float16", torch.device("cuda"))

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import copy
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 from models.machine import Machine
-from models.recorded import Recorded, record_passes
+from models.recorded import Recorded, forget_passes, record_passes
 from models.taps import TappedModel
 from models.zoo import build_model
 
@@ -44,6 +45,16 @@ def test_each_size_of_batch_is_recorded_once_and_only_where_gradients_are_wanted
     record_passes(model, GPU)
     model(torch.randn(4, 3, 16, 16))
     assert len(recordings) == 2
+
+
+def test_after_training_a_network_goes_layer_by_layer_and_nothing_of_a_recording_is_left(recordings):
+    model = build_model("resnet8", 5).train()
+    record_passes(model, GPU)
+    model(torch.randn(4, 3, 16, 16))
+    left = weakref.ref(recordings.pop())
+    forget_passes(model)
+    assert left() is None and not isinstance(model.forward, Recorded)
+    assert model(torch.randn(4, 3, 16, 16)).requires_grad and not recordings
 
 
 def test_recording_leaves_batch_statistics_and_draws_as_they_would_be(recordings):
