@@ -88,10 +88,10 @@ def _cut(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[Ba
 def _viewed(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Each of some indices (B,) and its uint8 pixels (B, 3, S, S) under a view, on the model's device.
 
-    Where the config has workers, they make the next ones meanwhile; of pixels on a GPU it makes them all.
+    Where the config has workers, they make the next ones meanwhile.
     """
     train, drawn, workers = data.train, view_of(data, view), data.settings.workers
-    if workers == 0 or train.on_gpu:
+    if not data.made_ahead:
         for indices in wanted:
             yield indices, train.viewed(indices, drawn)
         return

@@ -50,6 +50,11 @@ class TrainingData:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def made_ahead(self) -> bool:
+        """Whether other processes make training batches: of pixels on a GPU it makes them all itself."""
+        return self.settings.workers > 0 and not self.train.on_gpu
+
     def other_cues(self, view: int) -> Cues | None:
         """The cues under which a teacher sees this view of the training images, None for the student's."""
         own = self.train.cues

@@ -49,7 +49,7 @@ class Recorded:
                     _Pass(self.module, self.plain), (images.clone(),), allow_unused_input=True
                 )
             return played
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:
             with suppress(RuntimeError):  # a GPU names the failed recording once more
                 torch.cuda.synchronize(images.device)
             reason = str(error).partition("\n")[0]

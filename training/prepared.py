@@ -31,12 +31,13 @@ class Prepared:
         """Compile the network's blocks where the machine compiles, or have a GPU record its passes.
 
         Neither is done before it is needed. Gradients of several batches are added to each other, which a
-        recording would play over; those of several processes are averaged by hooks, of which it has none.
+        recording would play over; those of several processes are averaged by hooks, of which it has none; and no
+        thread may ask the GPU for anything meanwhile, as the one does that takes batches from workers.
         """
         if machine.compile:
             network = self.network
             compile_blocks(self.objective.model, network.taps if isinstance(network, TappedModel) else ())
-        elif self.plan.optimizer.accumulate == 1 and distributed.world_size() == 1:
+        elif self.plan.optimizer.accumulate == 1 and distributed.world_size() == 1 and not self.data.made_ahead:
             record_passes(self.network, machine)
 
     @property
