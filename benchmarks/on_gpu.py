@@ -82,7 +82,7 @@ def claims(device: torch.device) -> list[Claim]:
     lines += [Claim(f"CRD step: {one.name}", published.seconds / one.seconds, FASTER, timing=one) for one in ours]
     with tempfile.TemporaryDirectory() as folder:
         alone, aligned, *forms, once = epoch.in_turn(Path(folder), device)
-    gc.collect()  # recordings, which processes that load images must not copy
+    gc.collect()  # graphs, which processes that load images must not copy
     others = {"from a bank": aligned, **dict(zip(epoch.FORMS, forms, strict=True))}
     with tempfile.TemporaryDirectory() as folder:
         [loop] = epoch.published(Path(folder), device)

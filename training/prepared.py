@@ -8,9 +8,9 @@ from torch import nn
 
 from dataset.prepare import TrainingData
 from errors import MachineError
+from models.captured import capture_passes, release_passes
 from models.compiling import compile_blocks
 from models.machine import Machine
-from models.recorded import forget_passes, record_passes
 from models.taps import TappedModel
 from training import distributed
 from training.engine import Measures, Objective, Plan, fit
@@ -28,17 +28,17 @@ class Prepared:
     plan: Plan
 
     def quicken(self, machine: Machine) -> None:
-        """Compile the network's blocks where the machine compiles, or have a GPU record its passes.
+        """Compile the network's blocks where the machine compiles, or have a GPU capture its passes.
 
         Neither is done before it is needed. Gradients of several batches are added to each other, which a
-        recording would play over; those of several processes are averaged by hooks, of which it has none; and no
+        graph would write over; those of several processes are averaged by hooks, of which it has none; and no
         thread may ask the GPU for anything meanwhile, as the one does that takes batches from workers.
         """
         if machine.compile:
             network = self.network
             compile_blocks(self.objective.model, network.taps if isinstance(network, TappedModel) else ())
         elif self.plan.optimizer.accumulate == 1 and distributed.world_size() == 1 and not self.data.made_ahead:
-            record_passes(self.network, machine)
+            capture_passes(self.network, machine)
 
     @property
     def network(self) -> nn.Module:
@@ -62,4 +62,4 @@ class Prepared:
                 raise MachineError(f"compile=true: torch cannot do it ({what}): use compile=false") from error
             raise
         finally:
-            forget_passes(self.network)
+            release_passes(self.network)

@@ -12,9 +12,9 @@ from training.stand_ins import StandIns, prepare_job
 
 
 @pytest.fixture
-def recorded(monkeypatch) -> list[torch.nn.Module]:
+def captured(monkeypatch) -> list[torch.nn.Module]:
     found: list[torch.nn.Module] = []
-    monkeypatch.setattr(module, "record_passes", lambda network, machine: found.append(network))
+    monkeypatch.setattr(module, "capture_passes", lambda network, machine: found.append(network))
     return found
 
 
@@ -25,28 +25,28 @@ def prepared_job(experiment, name):
 @pytest.mark.parametrize(
     ("name", "tapped"), [(TEACHER, False), (stage1(0), True), (stage2(0), False), (baseline(0, "crd_kd"), True)]
 )
-def test_what_steps_run_is_recorded(make_experiment, recorded, name, tapped):
+def test_what_steps_run_is_captured(make_experiment, captured, name, tapped):
     experiment = make_experiment()
     prepared = prepared_job(experiment, name)
     prepared.quicken(experiment.machine)
-    [network] = recorded
+    [network] = captured
     assert isinstance(network, TappedModel) is tapped
     assert (network.model if tapped else network) is prepared.objective.model
 
 
 @pytest.mark.parametrize("setting", ["teacher.optimizer.accumulate=2", "data.workers=1"])
-def test_nothing_is_recorded_where_it_would_be_played_wrongly(make_experiment, recorded, setting):
+def test_nothing_is_captured_where_it_would_be_replayed_wrongly(make_experiment, captured, setting):
     experiment = make_experiment(setting)
     prepared_job(experiment, TEACHER).quicken(experiment.machine)
-    assert not recorded
+    assert not captured
 
 
-def test_compiled_blocks_are_not_recorded_too(make_experiment, recorded, monkeypatch):
+def test_compiled_blocks_are_not_captured_too(make_experiment, captured, monkeypatch):
     compiled = []
     monkeypatch.setattr(module, "compile_blocks", lambda model, taps: compiled.append((model, tuple(taps))))
     experiment = make_experiment()
     machine = replace(experiment.machine, compile=True)
     for name in (TEACHER, stage1(0)):
         prepared_job(experiment, name).quicken(machine)
-    assert not recorded
+    assert not captured
     assert [len(taps) for _, taps in compiled] == [0, 2]

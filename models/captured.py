@@ -1,7 +1,7 @@
 """A network's pass forward and backward in training as one call of a GPU each, by CUDA graphs.
 
 A layer of a small network keeps a GPU busy for a few microseconds, and asking for it takes a CPU longer than that.
-So the kernels of a whole pass are recorded at the first batch, and played again for every further one of its size.
+So the kernels of a whole pass are captured at the first batch, and replayed for every further one of its size.
 They are the kernels that would have run, in the same order.
 """
 
@@ -20,40 +20,40 @@ from errors import warn
 from models.machine import Machine
 
 
-class Recorded:
-    """The forward of a module: where gradients are wanted, a recording of it for each size of batch."""
+class Captured:
+    """The forward of a module: where gradients are wanted, a graph of it for each size of batch."""
 
     def __init__(self, module: nn.Module, machine: Machine) -> None:
         self.module, self.machine = module, machine
         self.plain: Callable[[Tensor], Any] = module.forward
-        self.played: dict[torch.Size, Callable[[Tensor], Any]] = {}
+        self.graphs: dict[torch.Size, Callable[[Tensor], Any]] = {}
 
     def __call__(self, images: Tensor) -> Any:
         if not torch.is_grad_enabled():
             return self.plain(images)
-        if images.shape not in self.played:
-            self.played[images.shape] = self._record(images)
-        return self.played[images.shape](images)
+        if images.shape not in self.graphs:
+            self.graphs[images.shape] = self._capture(images)
+        return self.graphs[images.shape](images)
 
-    def _record(self, images: Tensor) -> Callable[[Tensor], Any]:
+    def _capture(self, images: Tensor) -> Callable[[Tensor], Any]:
         """Passes for batches like `images`, or as before if a GPU cannot; what trying changes is put back."""
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         state = torch.cuda.get_rng_state(images.device)
         autocast = torch.autocast(
             "cuda", self.machine.dtype, enabled=self.machine.dtype != torch.float32, cache_enabled=False
-        )  # a kept copy of a weight would be played again when the weight has changed
+        )  # a kept copy of a weight would be replayed when the weight has changed
         try:
             with autocast, warnings.catch_warnings():  # of torch's own trial passes, which run beside the others
                 warnings.simplefilter("ignore")
-                played: Callable[[Tensor], Any] = torch.cuda.make_graphed_callables(
+                graphed: Callable[[Tensor], Any] = torch.cuda.make_graphed_callables(
                     _Pass(self.module, self.plain), (images.clone(),), allow_unused_input=True
                 )
-            return played
+            return graphed
         except (RuntimeError, AssertionError) as error:
-            with suppress(RuntimeError):  # a GPU names the failed recording once more
+            with suppress(RuntimeError):  # a GPU names the failed capture once more
                 torch.cuda.synchronize(images.device)
             reason = str(error).partition("\n")[0]
-            warn(f"{type(self.module).__name__} goes layer by layer, since a GPU cannot record it ({reason})")
+            warn(f"{type(self.module).__name__} goes layer by layer, since a GPU cannot capture it ({reason})")
             return self.plain
         finally:
             torch.cuda.set_rng_state(state, images.device)
@@ -63,7 +63,7 @@ class Recorded:
 
 
 class _Pass(nn.Module):
-    """What is recorded: a module by its forward of before, with its parameters."""
+    """What is captured: a module by its forward of before, with its parameters."""
 
     def __init__(self, module: nn.Module, forward: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -73,18 +73,18 @@ class _Pass(nn.Module):
         return self.by(images)
 
 
-def record_passes(module: nn.Module, machine: Machine) -> None:
-    """Have a module on a GPU trained by recorded passes; one that has them already stays as it is."""
-    if machine.device.type == "cuda" and not isinstance(module.forward, Recorded):
-        module.forward = Recorded(module, machine)  # as torch itself does it
+def capture_passes(module: nn.Module, machine: Machine) -> None:
+    """Have a module on a GPU trained by captured passes; one that has them already stays as it is."""
+    if machine.device.type == "cuda" and not isinstance(module.forward, Captured):
+        module.forward = Captured(module, machine)  # as torch itself does it
 
 
-def forget_passes(module: nn.Module) -> None:
+def release_passes(module: nn.Module) -> None:
     """Have a module run layer by layer again.
 
-    Recordings go at once and not whenever Python collects garbage: a process that begins as a copy of this one, to
+    Graphs go at once and not whenever Python collects garbage: a process that begins as a copy of this one, to
     load images, would end by freeing what it has no GPU for.
     """
-    if isinstance(module.forward, Recorded):
+    if isinstance(module.forward, Captured):
         del module.forward
         gc.collect()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from models.captured import Captured, capture_passes, release_passes
 from models.machine import Machine
-from models.recorded import Recorded, forget_passes, record_passes
 from models.taps import TappedModel
 from models.zoo import build_model
 
@@ -17,50 +17,50 @@ on_gpu = pytest.mark.cuda
 
 
 @pytest.fixture
-def recordings(monkeypatch) -> list[nn.Module]:
-    """Stands for a GPU: what is recorded is run a few times first, as CUDA has it, and then called as it is."""
+def captures(monkeypatch) -> list[nn.Module]:
+    """Stands for a GPU: what is captured is run a few times first, as CUDA has it, and then called as it is."""
     made: list[nn.Module] = []
 
-    def record(module: nn.Module, arguments: tuple[torch.Tensor, ...], allow_unused_input: bool) -> nn.Module:
+    def capture(module: nn.Module, arguments: tuple[torch.Tensor, ...], allow_unused_input: bool) -> nn.Module:
         for _ in range(3):
             module(*arguments)
         made.append(module)
         return module
 
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state))
     return made
 
 
-def test_each_size_of_batch_is_recorded_once_and_only_where_gradients_are_wanted(recordings):
+def test_each_size_of_batch_is_captured_once_and_only_where_gradients_are_wanted(captures):
     model = build_model("resnet8", 5).train()
-    record_passes(model, GPU)
+    capture_passes(model, GPU)
     with torch.no_grad():
         model(torch.randn(3, 3, 16, 16))
-    assert not recordings
+    assert not captures
     for size in (4, 4, 2, 4):
         assert model(torch.randn(size, 3, 16, 16)).requires_grad
-    assert len(recordings) == 2
-    record_passes(model, GPU)
+    assert len(captures) == 2
+    capture_passes(model, GPU)
     model(torch.randn(4, 3, 16, 16))
-    assert len(recordings) == 2
+    assert len(captures) == 2
 
 
-def test_after_training_a_network_goes_layer_by_layer_and_nothing_of_a_recording_is_left(recordings):
+def test_after_training_a_network_goes_layer_by_layer_and_nothing_of_a_graph_is_left(captures):
     model = build_model("resnet8", 5).train()
-    record_passes(model, GPU)
+    capture_passes(model, GPU)
     model(torch.randn(4, 3, 16, 16))
-    left = weakref.ref(recordings.pop())
-    forget_passes(model)
-    assert left() is None and not isinstance(model.forward, Recorded)
-    assert model(torch.randn(4, 3, 16, 16)).requires_grad and not recordings
+    left = weakref.ref(captures.pop())
+    release_passes(model)
+    assert left() is None and not isinstance(model.forward, Captured)
+    assert model(torch.randn(4, 3, 16, 16)).requires_grad and not captures
 
 
-def test_recording_leaves_batch_statistics_and_draws_as_they_would_be(recordings):
+def test_capturing_leaves_batch_statistics_and_draws_as_they_would_be(captures):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten())
     plain = copy.deepcopy(model)
-    record_passes(model, GPU)
+    capture_passes(model, GPU)
     images, ends = torch.randn(4, 3, 8, 8), []
     for one in (plain, model):
         torch.manual_seed(1)
@@ -69,7 +69,7 @@ def test_recording_leaves_batch_statistics_and_draws_as_they_would_be(recordings
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
 
 
-def test_a_network_that_cannot_be_recorded_goes_on_layer_by_layer(monkeypatch, recordings, capsys):
+def test_a_network_that_cannot_be_captured_goes_on_layer_by_layer(monkeypatch, captures, capsys):
     def refuse(*_, **__):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
@@ -77,29 +77,29 @@ def test_a_network_that_cannot_be_recorded_goes_on_layer_by_layer(monkeypatch, r
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     model = build_model("resnet8", 5).train()
     wanted = copy.deepcopy(model)(torch.ones(4, 3, 16, 16))
-    record_passes(model, GPU)
+    capture_passes(model, GPU)
     assert torch.equal(model(torch.ones(4, 3, 16, 16)), wanted)
     model(torch.ones(4, 3, 16, 16))
     said = capsys.readouterr().err
     assert said.count("goes layer by layer") == 1 and "stream is capturing)" in said
 
 
-def test_nothing_is_recorded_on_a_cpu():
+def test_nothing_is_captured_on_a_cpu():
     model = build_model("resnet8", 5)
-    record_passes(model, Machine(torch.device("cpu"), bfloat16=False))
-    assert not isinstance(model.forward, Recorded)
+    capture_passes(model, Machine(torch.device("cpu"), bfloat16=False))
+    assert not isinstance(model.forward, Captured)
 
 
 @on_gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_recorded_passes_are_those_of_the_layers(dtype):
+def test_captured_passes_are_those_of_the_layers(dtype):
     machine = Machine(torch.device("cuda"), bfloat16=dtype == "bfloat16")
     torch.manual_seed(0)
     plain = machine.place(build_model("resnet8", 5)).train()
-    played = copy.deepcopy(plain)
+    replayed = copy.deepcopy(plain)
     taps = ["layer2", "fc:input"]
-    networks = [TappedModel(model, taps).train() for model in (plain, played)]
-    record_passes(networks[1], machine)
+    networks = [TappedModel(model, taps).train() for model in (plain, replayed)]
+    capture_passes(networks[1], machine)
     for _ in range(4):
         images = torch.randn(8, 3, 16, 16, device="cuda")
         for network in networks:
@@ -112,7 +112,7 @@ def test_recorded_passes_are_those_of_the_layers(dtype):
                     parameter -= 0.01 * parameter.grad
                     parameter.grad = None
     for name, value in plain.state_dict().items():
-        torch.testing.assert_close(played.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(replayed.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 class Asking(nn.Module):
@@ -125,9 +125,9 @@ class Asking(nn.Module):
 
 
 @on_gpu
-def test_a_gpu_that_cannot_record_trains_anyway(capsys):
+def test_a_gpu_that_cannot_capture_trains_anyway(capsys):
     network = Asking().cuda()
-    record_passes(network, GPU)
+    capture_passes(network, GPU)
     for _ in range(2):
         network(torch.ones(4, 3, 16, 16, device="cuda")).sum().backward()
     assert "goes layer by layer" in capsys.readouterr().err
