@@ -96,7 +96,12 @@ def run() -> None:
         import_module("study.run" if arguments.phase == "study" else "training.phases")
     with process_group(choose_device(arguments.device)) as device:
         machine = open_machine(config.precision, device, arguments.quiet)
-        machine = replace(machine, sync_batch_norm=shares_statistics(config, device), compile=config.compile)
+        machine = replace(
+            machine,
+            sync_batch_norm=shares_statistics(config, device),
+            compile=config.compile,
+            capture=config.capture and can_capture(device),
+        )
         if config.compile:
             from models.compiling import check_compiler
 
@@ -107,6 +112,17 @@ def run() -> None:
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
         else:
             run_phase(config, machine, arguments)
+
+
+def can_capture(device: torch.device) -> bool:
+    """Whether passes can be captured where this process computes; if not, a word says why."""
+    from training.distributed import world_size
+
+    if device.type != "cuda":
+        warn("capture=true counts for nothing: it is for GPUs")
+    elif world_size() > 1:
+        warn("capture=true counts for nothing: gradients of several processes are averaged layer by layer")
+    return device.type == "cuda" and world_size() == 1
 
 
 def shares_statistics(config: Config, device: torch.device) -> bool:

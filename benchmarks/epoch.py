@@ -98,10 +98,10 @@ def crd_arithmetic(settings: CRD, batch_size: int) -> int:
     return 2 * 2 * 2 * 2 * batch_size * settings.num_negatives * settings.dim
 
 
-def in_turn(folder: Path, device: torch.device = CPU) -> list[Timing]:
+def in_turn(folder: Path, device: torch.device = CPU, capture: bool = False) -> list[Timing]:
     """An epoch of plain training, of stage 1 and of its other forms, and what the banks need at its beginning."""
     config = cifar_config(folder)
-    experiment = random_experiment(config, folder, TRAIN, 1000, device)
+    experiment = random_experiment(config, folder, TRAIN, 1000, device, capture)
     batch_size, settings = config.crd.batch_size, config.crd.optimizer
     alone, aligned = plain(experiment), stage1(experiment, folder, 1)
     batch = next(training_batches(experiment.data, batch_size, 0, 0, 0))

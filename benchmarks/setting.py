@@ -6,6 +6,7 @@ Times do not depend on what images and networks show, so nothing is downloaded o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
 
@@ -51,12 +52,12 @@ def random_images(count: int, seed: int = 0) -> Images:
 
 
 def random_experiment(
-    config: Config, folder: Path, train: int, test: int, device: torch.device = CPU
+    config: Config, folder: Path, train: int, test: int, device: torch.device = CPU, capture: bool = False
 ) -> Experiment:
-    """An experiment on random images, its run in `folder`."""
+    """An experiment on random images, its run in `folder`; a GPU may capture its passes."""
     parts = (random_images(train), random_images(0), random_images(test, seed=1))
     source = Source(*parts, [str(number) for number in range(CLASSES)])
-    machine = open_machine(config.precision, device, quiet=True)
+    machine = replace(open_machine(config.precision, device, quiet=True), capture=capture)
     return open_experiment(config, RunFolder(folder), machine, source)
 
 

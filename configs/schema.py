@@ -31,6 +31,10 @@ class Config(Section):
     )
     sync_batch_norm: bool = about(False, "under torchrun on GPUs: batch norm's statistics are of all processes")
     compile: bool = about(False, "torch.compile blocks in training: slow start, faster steps, other last bits")
+    capture: bool = about(
+        False,
+        "on a GPU training passes are CUDA graphs: quicker for small networks, none may decide or draw on the CPU",
+    )
     checkpoint_minutes: NonNegative = about(15.0, "minutes between checkpoints in an epoch, 0 = at signals alone")
     data: Data = about(Data(), "images")
     teacher: Teacher = about(Teacher(), "the frozen teacher")
@@ -109,6 +113,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        if self.compile and self.capture:
+            raise ValueError("compile and capture do not go together: use one of them")
         check_stopping("", self.data, self.shortcut, self.teacher, self.crd, self.kd, self.baselines)
         if self.shortcut.pairs == "counterfactual" and self.teacher.views > 0:
             raise ValueError("shortcut.pairs: counterfactual needs a live teacher: set teacher.views=0")

@@ -28,6 +28,7 @@ class Machine:
     sync_batch_norm: bool = False  # statistics of all processes' batches
     float16: bool = False  # in place of bfloat16; then losses are scaled in training
     compile: bool = False  # blocks of networks in training
+    capture: bool = False  # training passes as CUDA graphs
 
     @property
     def dtype(self) -> torch.dtype:
@@ -81,6 +82,8 @@ def compute_reproducibly(device: torch.device) -> None:
     filled, as torch otherwise has it filled then: that is a call of the GPU for every tensor.
     """
     if device.type == "cuda":
+        if device.index is not None:  # what torch gives no device, such as a graph, is on the current one
+            torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

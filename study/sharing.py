@@ -53,8 +53,8 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
 
 
 def _compiled(config: Config) -> dict[str, Any]:
-    """Compiled blocks round otherwise in the last bits, as another precision would."""
-    return {"compile": True} if config.compile else {}
+    """Compiled blocks round otherwise in the last bits, as another precision would; captured passes might."""
+    return {key: True for key in ("compile", "capture") if getattr(config, key)}
 
 
 def _baseline(config: Config, method: Method) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def dry_run(phase: str, config: Config, folder: RunFolder, machine: Machine, fre
     Raises:
         UserError: what the phase itself would be refused for.
     """
-    opened = open_undecoded(config, folder, replace(machine, compile=False))  # which would take minutes
+    opened = open_undecoded(config, folder, replace(machine, compile=False, capture=False))  # minutes, and memory
     experiment = opened.experiment
     jobs = jobs_of(phase, config, folder)
     check(phase, experiment, fresh)
@@ -56,7 +56,7 @@ def dry_run(phase: str, config: Config, folder: RunFolder, machine: Machine, fre
     show_cues(experiment)
     tasks = [Task(job, experiment, _nothing_to_do(job.name, experiment, removed)) for job in jobs]
     say(table(estimate(tasks, machine.quiet, opened.decoding)))
-    say(ABOUT + ("; compile=true is not tried" if config.compile else ""))
+    say(ABOUT + "".join(f"; {key}=true is not tried" for key in ("compile", "capture") if getattr(config, key)))
     say("dry run: nothing was trained, no run folder was written")
 
 

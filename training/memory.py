@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from configs.stages import CRD
 from dataset.cache_folder import see_that_it_can_be_written
 from dataset.memory import machine_memory, see_that_it_fits
+from losses.bank import BLOCK
 from losses.crd import FROM_BANK
 from models.machine import Machine
 from models.taps import TappedModel
@@ -24,6 +25,7 @@ from training import distributed
 from training.experiment import Experiment
 
 FLOAT = 4  # bytes
+OF_SCORE = 13  # bytes: a score, what the binary loss keeps beside it, and whether it is of a negative
 KEPT = 3  # a parameter, its gradient and its momentum
 
 
@@ -104,7 +106,12 @@ def check_alignment(experiment: Experiment, settings: CRD, networks: Iterable[Fo
         own = -(-min(batch, count) // distributed.world_size())
         turns = 3 + settings.num_negatives // count  # round the bank, each with every anchor and its gradient
         rows = 2 * FLOAT * turns * own * settings.dim
-        see_that_it_fits(f"crd.num_negatives={settings.num_negatives}", "anchors of a batch", rows, has)
+        block = min(count, BLOCK[experiment.machine.device.type])
+        reached = turns * own
+        if settings.negatives != "shared":  # windows are apart, and few need the same block
+            reached = min(reached, (block + settings.num_negatives) * own // count + 2)
+        scores = OF_SCORE * reached * block
+        see_that_it_fits(f"crd.num_negatives={settings.num_negatives}", "negatives of a batch", rows + scores, has)
 
 
 def check_views(experiment: Experiment, teacher: Followed) -> None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from dataset.prepare import TrainingData
-from errors import MachineError
+from errors import MachineError, warn
 from models.captured import capture_passes, release_passes
 from models.compiling import compile_blocks
 from models.machine import Machine
 from models.taps import TappedModel
-from training import distributed
 from training.engine import Measures, Objective, Plan, fit
 from training.job_folder import JobFolder
 
@@ -28,17 +27,20 @@ class Prepared:
     plan: Plan
 
     def quicken(self, machine: Machine) -> None:
-        """Compile the network's blocks where the machine compiles, or have a GPU capture its passes.
+        """Compile the network's blocks, or have its passes captured, as the machine says: both when first run.
 
-        Neither is done before it is needed. Gradients of several batches are added to each other, which a
-        graph would write over; those of several processes are averaged by hooks, of which it has none; and no
-        thread may ask the GPU for anything meanwhile, as the one does that takes batches from workers.
+        Gradients of several batches are added to each other, which a graph would write over, and no thread may ask
+        the GPU for anything meanwhile, as the one does that takes batches from workers: there a word says so.
         """
         if machine.compile:
             network = self.network
             compile_blocks(self.objective.model, network.taps if isinstance(network, TappedModel) else ())
-        elif self.plan.optimizer.accumulate == 1 and distributed.world_size() == 1 and not self.data.made_ahead:
-            capture_passes(self.network, machine)
+        if machine.capture and self.plan.optimizer.accumulate > 1:
+            warn("capture=true counts for nothing with several batches a step (optimizer.accumulate)")
+        elif machine.capture and self.data.made_ahead:
+            warn("capture=true counts for nothing with data.workers, whose batches a thread brings")
+        elif machine.capture:
+            capture_passes(self.network)
 
     @property
     def network(self) -> nn.Module:
@@ -51,7 +53,7 @@ class Prepared:
 
         Raises:
             UserError: as `fit`.
-            MachineError: blocks that torch cannot compile.
+            MachineError: blocks that torch cannot compile, or passes that a GPU cannot capture.
         """
         self.quicken(machine)
         try:

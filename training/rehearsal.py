@@ -158,7 +158,6 @@ class _Steps:
     def __init__(self, prepared: Prepared, machine: Machine, peak: Peak) -> None:
         self.prepared, self.machine, self.peak = prepared, machine, peak
         objective, settings = prepared.objective, prepared.plan.optimizer
-        prepared.quicken(machine)
         self.trained = distributed.averaging(objective, machine.sync_batch_norm)
         groups = objective.parameter_groups(settings.lr)
         self.stepper = make_stepper(objective, groups, settings, 1000, 1000, machine)

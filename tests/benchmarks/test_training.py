@@ -103,4 +103,5 @@ def test_a_gpu_is_measured_by_its_own_command(device, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert printed.count("x as fast as published") == 2
     assert "stage 1 epoch, from a bank" in printed and "stage 1 epoch, by regression" in printed
+    assert ("plain training, captured" in printed) is (device == "cuda")
     assert "nan" not in printed

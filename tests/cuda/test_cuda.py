@@ -36,8 +36,10 @@ from training.stand_ins import StandIns, prepare_job
 from training.stepping import make_stepper
 from training.teacher import CrossEntropy, train_teacher
 
+CAPTURED = "cuda, captured"
 DEVICES = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="cuda", marks=pytest.mark.cuda)]
 on_each = pytest.mark.parametrize("device", DEVICES)
+on_each_way = pytest.mark.parametrize("device", [*DEVICES, pytest.param(CAPTURED, marks=pytest.mark.cuda)])
 
 JOBS: dict[str, tuple[JobName, list[str]]] = {
     "teacher": (TEACHER, []),
@@ -67,11 +69,12 @@ def on(make_experiment, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
     def make(device: str, *settings: str, **given) -> Experiment:
-        experiment, place = make_experiment(*settings, **given), torch.device(device)
+        experiment, place = make_experiment(*settings, **given), torch.device(device.partition(",")[0])
         config = experiment.config
         compute_reproducibly(place)
         data = prepare(load_source(config.data), config.data, place, config.shortcut)
-        return replace(experiment, data=data, machine=replace(experiment.machine, device=place))
+        machine = replace(experiment.machine, device=place, capture=device == CAPTURED)
+        return replace(experiment, data=data, machine=machine)
 
     return make
 
@@ -93,7 +96,7 @@ def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Bat
     return train_one_epoch(objective, batches, stepper, machine, tqdm(disable=True), Part(rate=settings.lr))
 
 
-@on_each
+@on_each_way
 @jobs
 def test_no_step_waits_for_the_device(on, device, name, settings):
     experiment = on(device, *settings)
@@ -134,7 +137,7 @@ def test_a_step_that_waits_is_found(on, device):
         objective(batch)
 
 
-@on_each
+@on_each_way
 @jobs
 def test_losses_are_those_of_a_cpu(on, device, name, settings):
     found = []
@@ -148,17 +151,26 @@ def test_losses_are_those_of_a_cpu(on, device, name, settings):
 
 
 @pytest.mark.parametrize(
-    ("device", "precision"),
+    ("device", "precision", "capture"),
     [
-        ("cpu", "float32"),
-        pytest.param("cuda", "float32", marks=pytest.mark.cuda),
-        pytest.param("cuda", "bfloat16", marks=pytest.mark.cuda),
-        pytest.param("cuda", "float16", marks=pytest.mark.cuda),
+        ("cpu", "float32", "false"),
+        *(
+            pytest.param("cuda", precision, capture, marks=pytest.mark.cuda)
+            for precision in ("float32", "bfloat16", "float16")
+            for capture in ("false", "true")
+        ),
     ],
 )
-def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision):
+def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision, capture):
     config = ("--config", str(DEFAULT_CONFIG)) if device == "cuda" else ()
-    settings = ("teacher.epochs=2", "crd.epochs=2", "kd.epochs=1", f"precision={precision}", "name=gpu")
+    settings = (
+        "teacher.epochs=2",
+        "crd.epochs=2",
+        "kd.epochs=1",
+        f"precision={precision}",
+        f"capture={capture}",
+        "name=gpu",
+    )
     few = ("baselines.methods=[crd_kd]",)
     done = call_main(tmp_path, "--phase", "all", "--device", device, "--quiet", *config, "--set", *settings, *few)
     assert done.returncode == 0, done.stderr
@@ -172,7 +184,7 @@ class StoppedError(Exception):
     """Stands for a kill."""
 
 
-@on_each
+@on_each_way
 @pytest.mark.parametrize("job", [TEACHER, stage1(0)], ids=["teacher", "stage1"])
 def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, monkeypatch):
     ends = []
@@ -203,7 +215,7 @@ def _stops_at_the_second():
     return once
 
 
-@on_each
+@on_each_way
 def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
     ends = []
     for name in ("first", "second"):

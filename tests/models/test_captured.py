@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+import main
+from errors import MachineError, UserError, warn
 from models.captured import Captured, capture_passes, release_passes
 from models.machine import Machine
 from models.taps import TappedModel
 from models.zoo import build_model
+from study.sharing import fingerprint
+from training.job_name import TEACHER, stage1
 
-GPU = Machine(torch.device("cuda"), bfloat16=False)
 on_gpu = pytest.mark.cuda
 
 
@@ -35,21 +38,21 @@ def captures(monkeypatch) -> list[nn.Module]:
 
 def test_each_size_of_batch_is_captured_once_and_only_where_gradients_are_wanted(captures):
     model = build_model("resnet8", 5).train()
-    capture_passes(model, GPU)
+    capture_passes(model)
     with torch.no_grad():
         model(torch.randn(3, 3, 16, 16))
     assert not captures
     for size in (4, 4, 2, 4):
         assert model(torch.randn(size, 3, 16, 16)).requires_grad
     assert len(captures) == 2
-    capture_passes(model, GPU)
+    capture_passes(model)
     model(torch.randn(4, 3, 16, 16))
     assert len(captures) == 2
 
 
 def test_after_training_a_network_goes_layer_by_layer_and_nothing_of_a_graph_is_left(captures):
     model = build_model("resnet8", 5).train()
-    capture_passes(model, GPU)
+    capture_passes(model)
     model(torch.randn(4, 3, 16, 16))
     left = weakref.ref(captures.pop())
     release_passes(model)
@@ -60,7 +63,7 @@ def test_after_training_a_network_goes_layer_by_layer_and_nothing_of_a_graph_is_
 def test_capturing_leaves_batch_statistics_and_draws_as_they_would_be(captures):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten())
     plain = copy.deepcopy(model)
-    capture_passes(model, GPU)
+    capture_passes(model)
     images, ends = torch.randn(4, 3, 8, 8), []
     for one in (plain, model):
         torch.manual_seed(1)
@@ -69,25 +72,17 @@ def test_capturing_leaves_batch_statistics_and_draws_as_they_would_be(captures):
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in plain.state_dict().items())
 
 
-def test_a_network_that_cannot_be_captured_goes_on_layer_by_layer(monkeypatch, captures, capsys):
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, AssertionError])
+def test_a_network_that_cannot_be_captured_is_named(monkeypatch, captures, error):
     def refuse(*_, **__):
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        raise error("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    model = build_model("resnet8", 5).train()
-    wanted = copy.deepcopy(model)(torch.ones(4, 3, 16, 16))
-    capture_passes(model, GPU)
-    assert torch.equal(model(torch.ones(4, 3, 16, 16)), wanted)
-    model(torch.ones(4, 3, 16, 16))
-    said = capsys.readouterr().err
-    assert said.count("goes layer by layer") == 1 and "stream is capturing)" in said
-
-
-def test_nothing_is_captured_on_a_cpu():
-    model = build_model("resnet8", 5)
-    capture_passes(model, Machine(torch.device("cpu"), bfloat16=False))
-    assert not isinstance(model.forward, Captured)
+    model = TappedModel(build_model("resnet8", 5), ["layer2", "fc:input"]).train()
+    capture_passes(model)
+    told = r"^capture=true: a GPU cannot capture CifarResNet \(.*is capturing\): use capture=false$"
+    with pytest.raises(MachineError, match=told):
+        model(torch.ones(4, 3, 16, 16))
 
 
 @on_gpu
@@ -99,7 +94,7 @@ def test_captured_passes_are_those_of_the_layers(dtype):
     replayed = copy.deepcopy(plain)
     taps = ["layer2", "fc:input"]
     networks = [TappedModel(model, taps).train() for model in (plain, replayed)]
-    capture_passes(networks[1], machine)
+    capture_passes(networks[1])
     for _ in range(4):
         images = torch.randn(8, 3, 16, 16, device="cuda")
         for network in networks:
@@ -115,6 +110,20 @@ def test_captured_passes_are_those_of_the_layers(dtype):
         torch.testing.assert_close(replayed.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
+def test_captured_runs_are_other_runs_and_no_compiled_ones(make_experiment):
+    plain, captured = make_experiment(), make_experiment("capture=true")
+    for job in (TEACHER, stage1(0)):
+        assert fingerprint(plain.config, job) != fingerprint(captured.config, job)
+    with pytest.raises(UserError, match="compile and capture do not go together"):
+        make_experiment("capture=true", "compile=true")
+
+
+def test_without_a_gpu_a_word_says_that_nothing_is_captured(capsys):
+    warn.cache_clear()
+    assert not main.can_capture(torch.device("cpu"))
+    assert "capture=true counts for nothing: it is for GPUs" in capsys.readouterr().err
+
+
 class Asking(nn.Module):
     def __init__(self):
         super().__init__()
@@ -125,10 +134,8 @@ class Asking(nn.Module):
 
 
 @on_gpu
-def test_a_gpu_that_cannot_capture_trains_anyway(capsys):
+def test_a_gpu_that_cannot_capture_says_so():
     network = Asking().cuda()
-    capture_passes(network, GPU)
-    for _ in range(2):
-        network(torch.ones(4, 3, 16, 16, device="cuda")).sum().backward()
-    assert "goes layer by layer" in capsys.readouterr().err
-    assert torch.isfinite(network.layer.weight.grad).all()
+    capture_passes(network)
+    with pytest.raises(MachineError, match="a GPU cannot capture Asking"):
+        network(torch.ones(4, 3, 16, 16, device="cuda"))

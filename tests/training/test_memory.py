@@ -34,7 +34,7 @@ def test_a_network_is_followed_once_for_all_jobs():
             ["crd.dim=10000000000", "crd.negatives=batch", "crd.objective=infonce", "crd.mode=instance"],
             "projections",
         ),
-        (["crd.num_negatives=1000000000000"], "crd.num_negatives=1000000000000: anchors of a batch"),
+        (["crd.num_negatives=1000000000000"], "crd.num_negatives=1000000000000: negatives of a batch"),
         (["teacher.views=100000000000"], "teacher.views=100000000000: cached outputs take about"),
         (["variants={v: {crd: {dim: 10000000000}}}"], "crd.dim=10000000000"),
         (["baselines.variants={v: {method: crd, crd: {dim: 10000000000}}}"], "crd.dim=10000000000"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from errors import warn
 from models.taps import TappedModel
 from training import prepared as module
 from training.job_name import TEACHER, baseline, stage1, stage2
@@ -14,7 +15,7 @@ from training.stand_ins import StandIns, prepare_job
 @pytest.fixture
 def captured(monkeypatch) -> list[torch.nn.Module]:
     found: list[torch.nn.Module] = []
-    monkeypatch.setattr(module, "capture_passes", lambda network, machine: found.append(network))
+    monkeypatch.setattr(module, "capture_passes", found.append)
     return found
 
 
@@ -29,19 +30,25 @@ def test_what_steps_run_is_captured(make_experiment, captured, name, tapped):
     experiment = make_experiment()
     prepared = prepared_job(experiment, name)
     prepared.quicken(experiment.machine)
+    assert not captured
+    prepared.quicken(replace(experiment.machine, capture=True))
     [network] = captured
     assert isinstance(network, TappedModel) is tapped
     assert (network.model if tapped else network) is prepared.objective.model
 
 
-@pytest.mark.parametrize("setting", ["teacher.optimizer.accumulate=2", "data.workers=1"])
-def test_nothing_is_captured_where_it_would_be_replayed_wrongly(make_experiment, captured, setting):
+@pytest.mark.parametrize(
+    ("setting", "why"), [("teacher.optimizer.accumulate=2", "several batches"), ("data.workers=1", "data.workers")]
+)
+def test_nothing_is_captured_where_it_would_be_replayed_wrongly(make_experiment, captured, capsys, setting, why):
     experiment = make_experiment(setting)
-    prepared_job(experiment, TEACHER).quicken(experiment.machine)
+    warn.cache_clear()
+    prepared_job(experiment, TEACHER).quicken(replace(experiment.machine, capture=True))
     assert not captured
+    assert f"capture=true counts for nothing with {why}" in capsys.readouterr().err
 
 
-def test_compiled_blocks_are_not_captured_too(make_experiment, captured, monkeypatch):
+def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeypatch):
     compiled = []
     monkeypatch.setattr(module, "compile_blocks", lambda model, taps: compiled.append((model, tuple(taps))))
     experiment = make_experiment()
