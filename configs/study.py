@@ -42,6 +42,11 @@ class Hypothesis(Section):
             raise ValueError("margin claims equivalence, exceeds a difference: give one of them")
         return self
 
+    def says(self, other: Hypothesis) -> bool:
+        """Whether both claim the same; that two methods are equivalent can be said either way round."""
+        turned = self.model_copy(update={"first": self.second, "second": self.first})
+        return other == self or (self.margin is not None and other == turned)
+
 
 class Study(Section):
     grid: list[dict[str, list[Any]]] = about(

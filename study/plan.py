@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 from configs.schema import Config
@@ -74,7 +75,7 @@ class StudyRuns:
 
 
 def check_study(study: StudyRuns) -> None:
-    """See that methods which are named exist wherever they are named, and that each point can be trained.
+    """See that methods which are named exist, that nothing is stated twice, and that each point can be trained.
 
     Raises:
         UserError: the first that is not so.
@@ -85,6 +86,7 @@ def check_study(study: StudyRuns) -> None:
         for name, stated in study.config.study.hypotheses.items():
             if agrees(run.point, stated.where):
                 _see_known(f"study.hypotheses.{name}", (stated.first, stated.second), methods)
+    _see_stated_once(study.config.study.hypotheses)
     known = list(dict.fromkeys(method for run in firsts for method in methods_of(run.config, run.seed)))
     for pair in study.config.study.twins.items():
         _see_known("study.twins", pair, known)
@@ -94,6 +96,15 @@ def check_study(study: StudyRuns) -> None:
             _see_choosable(run, f"study.tries.{family}", tries)
     for run in firsts:
         check("all", study.open(run))
+
+
+def _see_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
+    for one, other in combinations(hypotheses, 2):
+        if hypotheses[one].says(hypotheses[other]):
+            raise UserError(
+                f"study.hypotheses.{other} claims what {one} does (one may come from the config's base): "
+                "remove one of them, since Holm's correction counts both"
+            )
 
 
 def _see_known(key: str, named: Iterable[str], methods: Collection[str]) -> None:

@@ -245,6 +245,14 @@ def test_a_hypothesis_has_a_margin_or_what_it_exceeds(tmp_path: Path) -> None:
         load(tmp_path, "study: {hypotheses: {H1: {exceeds: 5}}}")
 
 
+def test_the_same_claim_is_known_again() -> None:
+    equal, other = Hypothesis(first="kd", second="crd"), Hypothesis(first="kd", second="crd", exceeds=0)
+    turned = {"first": "crd", "second": "kd"}
+    assert equal.says(equal.model_copy()) and equal.says(equal.model_copy(update=turned))
+    assert other.says(other.model_copy()) and not other.says(other.model_copy(update=turned))
+    assert not equal.says(other) and not equal.says(equal.model_copy(update={"measure": "clean"}))
+
+
 def test_differing_keys_ignore_the_training_seeds(tmp_path: Path) -> None:
     first = load(tmp_path, "")
     assert differing_keys(first, load(tmp_path, "seeds: [4, 5]")) == []

@@ -86,6 +86,9 @@ def test_shards_and_fresh_belong_to_their_phases(call_main, tmp_path):
         strange.returncode == 2
         and "study.hypotheses.H2: magic is none of scratch, crd_kd, two_stage, head" in strange.stderr
     )
+    again = "study.hypotheses.H3={first: two_stage, second: crd_kd, where: {shortcut.teacher: biased}}"
+    twice = call(call_main, tmp_path, settings=(*STUDY, again))
+    assert twice.returncode == 2 and "study.hypotheses.H3 claims what H1 does" in twice.stderr
     nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.where={kd.alpha: 1}"))
     assert nowhere.returncode == 2 and "study.hypotheses.H1.where" in nowhere.stderr
     twin = call(call_main, tmp_path, settings=(*STUDY, "study.twins={two_stage: crd}"))
