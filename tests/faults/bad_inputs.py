@@ -143,7 +143,7 @@ CASES: list[BadInput] = [
          named="15,000 combinations", phase="study"),
     # more than the machine has
     _set("crd.dim=10000000000", named="GB of memory, this machine has"),
-    _set("crd.num_negatives=100000000000", named="crd.num_negatives=100000000000: anchors"),
+    _set("crd.num_negatives=100000000000", named="crd.num_negatives=100000000000: negatives"),
     _set("data.image_size=1000000", named="data.image_size=1000000: 48 decoded images take about 144,000.0 GB"),
     _set("teacher.views=100000000000", named="teacher.views=100000000000: cached outputs"),
     # images
