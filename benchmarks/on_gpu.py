@@ -2,10 +2,10 @@
 
     python -m benchmarks.on_gpu [--device cuda:1]
 
-Epochs are timed layer by layer and with captured passes (`capture: true`).
 The step at the published setting (B 64, N 50,000, K 16,384, d 256, mode exact, one tap); the published one is
-given its negatives, which its data loader would draw. Epochs are those of `benchmarks.epoch`, whose loops to
-compare with read images by a process a core here. Memory is what PyTorch allocated on the GPU.
+given its negatives, which its data loader would draw. Epochs are those of `benchmarks.epoch`, layer by layer
+and with captured passes (`capture: true`); the loops to compare with read images by a process a core here.
+Memory is what PyTorch allocated on the GPU.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ def published_step(device: torch.device) -> Callable[[], object]:
     """Forward, backward and the update of the banks, for negatives drawn before."""
     labels, rng = np.arange(N) % CLASSES, np.random.default_rng(0)
     features = [torch.randn(B, D, device=device, requires_grad=True) for _ in range(2)]
-    banks = tuple(F.normalize(torch.randn(N, D, device=device), dim=1) for _ in range(2))
+    own, other = (F.normalize(torch.randn(N, D, device=device), dim=1) for _ in range(2))
     indices = rng.choice(N, B, replace=False)
     drawn = reference.draw(labels, indices, K, rng).to(device)
-    own, other = banks
     places = torch.from_numpy(indices).to(device)
 
     def step() -> None:

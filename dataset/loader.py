@@ -91,7 +91,7 @@ def _viewed(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator
     Where the config has workers, they make the next ones meanwhile.
     """
     train, drawn, workers = data.train, view_of(data, view), data.settings.workers
-    if not data.made_ahead:
+    if not data.uses_workers:
         for indices in wanted:
             yield indices, train.viewed(indices, drawn)
         return

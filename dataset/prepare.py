@@ -51,8 +51,8 @@ class TrainingData:
         return len(self.classes)
 
     @property
-    def made_ahead(self) -> bool:
-        """Whether other processes make training batches: of pixels on a GPU it makes them all itself."""
+    def uses_workers(self) -> bool:
+        """Whether other processes make training batches; of pixels on a GPU this one makes them all."""
         return self.settings.workers > 0 and not self.train.on_gpu
 
     def other_cues(self, view: int) -> Cues | None:

@@ -13,7 +13,7 @@ from torch.backends.cuda import enable_cudnn_sdp, enable_flash_sdp, enable_mem_e
 
 from errors import UserError, note, warn
 
-VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -98,11 +98,11 @@ def _fix_workspace(device: torch.device) -> None:
     torch looks for the variable once, before the first product; up to 2.11 every further product parses it again,
     which takes a CPU longer than asking for the product.
     """
-    if VARIABLE not in os.environ:
-        os.environ[VARIABLE] = ":4096:8"
+    if WORKSPACE not in os.environ:
+        os.environ[WORKSPACE] = ":4096:8"
         some = torch.ones(2, 2, device=device)
         torch.mm(some, some)
-        del os.environ[VARIABLE]
+        del os.environ[WORKSPACE]
 
 
 def open_machine(precision: str, device: torch.device, quiet: bool = False) -> Machine:

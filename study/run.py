@@ -30,7 +30,7 @@ from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
-from training.estimate_table import ABOUT, duration, table
+from training.estimate_table import about, duration, table
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
@@ -54,7 +54,7 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
         refuse_other(study)
         say(describe_study(study))
         say(table(estimate_study(study, machine.quiet)))
-        say(ABOUT)
+        say(about(config))
         say("dry run: nothing was trained, no run folder was written")
         return
     run_study(study, machine.quiet)

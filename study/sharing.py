@@ -33,7 +33,7 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     if job == TEACHER:
         settings = {key: value for key, value in values["teacher"].items() if key != "views"}
         made = {"data": data, "precision": config.precision, "teacher": settings, "cues": _cues(config, "teacher")}
-        return made | _compiled(config)
+        return made | _ways_to_compute(config)
     common = {
         "data": data,
         "mix": [config.data.mix, config.data.strength if config.data.mix != "none" else 0],
@@ -42,7 +42,7 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
         "student": values["student"],
         "views": config.teacher.views,
     }
-    common |= _compiled(config)
+    common |= _ways_to_compute(config)
     own = config_of(config, job)
     common["from"] = [ingredients(config, source) for source in needs(config, job)]
     if job.kind == "stage1":
@@ -52,7 +52,7 @@ def ingredients(config: Config, job: JobName) -> dict[str, Any]:
     return {**common, **_baseline(own, own.method_of(job.of))}
 
 
-def _compiled(config: Config) -> dict[str, Any]:
+def _ways_to_compute(config: Config) -> dict[str, Any]:
     """Compiled blocks round otherwise in the last bits, as another precision would; captured passes might."""
     return {key: True for key in ("compile", "capture") if getattr(config, key)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from configs.schema import Config
 from dataset.contact_sheet import write_contact_sheet
@@ -10,7 +10,7 @@ from dataset.sample import Decoding, sample
 from models.machine import Machine
 from training import distributed
 from training.claim import with_dependents
-from training.estimate_table import ABOUT, table
+from training.estimate_table import about, table
 from training.estimates import Task, estimate
 from training.experiment import Experiment, open_experiment
 from training.job_name import TEACHER, JobName
@@ -45,7 +45,7 @@ def dry_run(phase: str, config: Config, folder: RunFolder, machine: Machine, fre
     Raises:
         UserError: what the phase itself would be refused for.
     """
-    opened = open_undecoded(config, folder, replace(machine, compile=False, capture=False))  # minutes, and memory
+    opened = open_undecoded(config, folder, machine)
     experiment = opened.experiment
     jobs = jobs_of(phase, config, folder)
     check(phase, experiment, fresh)
@@ -56,7 +56,7 @@ def dry_run(phase: str, config: Config, folder: RunFolder, machine: Machine, fre
     show_cues(experiment)
     tasks = [Task(job, experiment, _nothing_to_do(job.name, experiment, removed)) for job in jobs]
     say(table(estimate(tasks, machine.quiet, opened.decoding)))
-    say(ABOUT + "".join(f"; {key}=true is not tried" for key in ("compile", "capture") if getattr(config, key)))
+    say(about(config))
     say("dry run: nothing was trained, no run folder was written")
 
 

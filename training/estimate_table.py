@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from configs.schema import Config
 from training.estimates import Estimate
 
 ABOUT = (
     "estimates from a few steps of each kind of job on this machine as it is now, by untrained networks; "
     "the start of the program, slow disks, recordings and reports come on top"
 )
+
+
+def about(config: Config) -> str:
+    """What the figures are, and what of a config they leave out."""
+    return ABOUT + "".join(f"; {key}=true is not tried" for key in ("compile", "capture") if getattr(config, key))
 
 
 def table(lines: Sequence[Estimate]) -> str:

@@ -37,7 +37,7 @@ class Prepared:
             compile_blocks(self.objective.model, network.taps if isinstance(network, TappedModel) else ())
         if machine.capture and self.plan.optimizer.accumulate > 1:
             warn("capture=true counts for nothing with several batches a step (optimizer.accumulate)")
-        elif machine.capture and self.data.made_ahead:
+        elif machine.capture and self.data.uses_workers:
             warn("capture=true counts for nothing with data.workers, whose batches a thread brings")
         elif machine.capture:
             capture_passes(self.network)

@@ -54,7 +54,8 @@ class Rehearsal:
 
 def rehearse(name: JobName, experiment: Experiment, limit: float) -> Rehearsal:
     """Try a job for about `limit` seconds, or for as long as a few steps of very few images take."""
-    machine, peak = experiment.machine, Peak(experiment.machine.device)
+    machine = replace(experiment.machine, compile=False)  # compiling would take minutes
+    experiment, peak = replace(experiment, machine=machine), Peak(machine.device)
     scene = _set_up(name, experiment, limit, peak)
     prepared, plan = scene.prepared, scene.prepared.plan
     steps = _Steps(prepared, machine, peak)
