@@ -32,4 +32,4 @@ def check_name(name: str) -> str:
 
 
 RunName = Annotated[str, Field(pattern=r"^[\w.-]+$"), AfterValidator(check_name)]
-VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$"), AfterValidator(check_name)]
+MethodName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$"), AfterValidator(check_name)]

@@ -15,19 +15,23 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from configs.merge import merge
+from configs.merge import flatten, merge
+from configs.methods import normalise_methods
+from configs.moved import find_moved
 from configs.plain_yaml import parse, read_text
 from configs.schema import Config
+from configs.stages import LossUse, Stage
 from errors import UserError
 
 LONGEST_CHAIN = 20  # files, each the base of the one before
 # what a run may be gone on with another value of; the last two change how fast images come, and none of them
 FREE = ("seeds", "checkpoint_minutes", "data.in_memory", "data.workers")
-GONE = (("crd", "queue_length"),)  # sections and keys that earlier versions wrote, without effect on what is left
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file with its bases, apply `key=value` overrides and validate.
+
+    Options of losses are validated by `loss_options.complete_losses`.
 
     Raises:
         UserError: a file that is missing or not YAML, an unknown key, a value of the wrong type or range.
@@ -36,30 +40,22 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
-            raise UserError(f"--set {override}: write KEY=VALUE, for example --set crd.temperature=0.07")
-        _assign(values, key.strip(), parse(text, f"--set {key}"))
+            raise UserError(f"--set {override}: write KEY=VALUE, for example --set losses.crd.temperature=0.07")
+        _refuse_moved(f"--set {key.strip()}", key.strip())
+        values = _lay_over(values, _nest(key.strip(), parse(text, f"--set {key}"), values))
     return _validated(values, path)
 
 
 def load_written(path: Path) -> Config:
-    """Read the config.yaml of a run or a study, which this or an earlier version wrote.
+    """Read the config.yaml of a run or a study.
 
     Raises:
-        UserError: as `load_config`.
+        UserError: as `load_config`, or a run of a version whose runs are not read any more.
     """
-    values = _read_yaml(path)
-    for section, key in GONE:
-        if isinstance(values.get(section), dict):
-            values[section].pop(key, None)
-    for section in ("teacher", "student"):  # earlier versions normalised as the data, whatever weights they named
-        network = values.get(section)
-        if isinstance(network, dict) and network.get("weights") is not None and "mean" not in network:
-            network |= {"mean": "data", "std": "data"}
-    study = values.get("study")
-    if isinstance(study, dict) and "hypothesis" in study:  # of the versions that took one, without a name
-        stated = study.pop("hypothesis")
-        study.setdefault("hypotheses", {} if stated is None else {"H1": stated})
-    return _validated(values, path)
+    values = parse(read_text(path), str(path))
+    if isinstance(values, dict) and {"crd", "kd", "baselines", "variants"} & values.keys():
+        raise UserError(f"{path} was written by an earlier version, whose runs are not read: train it again")
+    return _validated(_read_yaml(path), path)
 
 
 def _validated(values: Mapping[str, Any], path: Path) -> Config:
@@ -69,8 +65,24 @@ def _validated(values: Mapping[str, Any], path: Path) -> Config:
         raise UserError(f"{path}: {_first_problem(error)}") from None
 
 
+def _lay_over(below: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a file or an override on those below."""
+    merged = merge(below, {key: value for key, value in values.items() if key != "methods"})
+    if "methods" in values:
+        merged["methods"] = normalise_methods(values["methods"], below.get("methods", {}))
+    return merged
+
+
+def _refuse_moved(where: str, *keys: str) -> None:
+    """Raise `UserError` for a key of earlier versions."""
+    for key in keys:
+        now = find_moved(key)
+        if now is not None:
+            raise UserError(f"{where}: {key} is now {now}")
+
+
 def list_fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
-    """Yield (dotted key, type, default, description) of every option."""
+    """Yield (dotted key, type, default, description) of every option, those of losses aside."""
     defaults = section()
     for name, field in section.model_fields.items():
         default = getattr(defaults, name)
@@ -82,10 +94,23 @@ def list_fields(section: type[BaseModel] = Config, prefix: str = "") -> Iterator
 
 
 def config_table() -> str:
-    """The options as a plain-text table for `--help-config`."""
-    rows = [(key, f"{default}", f"{description} [{kind}]") for key, kind, default, description in list_fields()]
+    """Return the options as a plain-text table for `--help-config`, with those of stages and losses."""
+    from configs.loss_options import list_options
+
+    own = [*list_fields(Stage, "methods.NAME.stageN."), *list_fields(LossUse, "methods.NAME.stageN.losses.LOSS.")]
+    taken = {key.rpartition("training.")[2] for key, *_ in list_fields() if key.startswith("training.")} - {"epochs"}
+    own = [row for row in own if row[0].removeprefix("methods.NAME.stageN.") not in taken]
+    of_losses = [(key, _type_name(kind), default, text) for key, kind, default, text in list_options()]
+    fields = [*list_fields(), *own, *of_losses]
+    rows = [(key, _show_default(default), f"{text} [{kind}]") for key, kind, default, text in fields]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{key:<{widths[0]}}  {default:<{widths[1]}}  {rest}" for key, default, rest in rows)
+
+
+def _show_default(default: Any) -> str:
+    if isinstance(default, dict):
+        return str({key: one.weight if isinstance(one, LossUse) else one for key, one in default.items()})
+    return f"{default}"
 
 
 def to_yaml(config: Config) -> str:
@@ -94,13 +119,17 @@ def to_yaml(config: Config) -> str:
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
-    """Dotted keys in which two configs differ, those aside that are `FREE` (a run may gain seeds).
+    """Return dotted keys in which two configs differ, those aside that are `FREE` (a run may gain seeds).
 
-    A value that is left to follow another key is the same as that value written out.
+    A method that only one of them has is no difference: a run may gain methods.
     """
-    written, resolved = (first, second), (first.resolved(), second.resolved())
-    keys = [key for key, *_ in list_fields() if key not in FREE]
-    return [key for key in keys if all(_lookup(a, key) != _lookup(b, key) for a, b in (written, resolved))]
+    own, other = (config.resolved() for config in (first, second))
+    both = own["methods"].keys() & other["methods"].keys()
+    for values in (own, other):
+        values["methods"] = {name: values["methods"][name] for name in both}
+    flat = flatten(own), flatten(other)
+    keys = [key for key in {**flat[0], **flat[1]} if key not in FREE]
+    return [key for key in keys if flat[0].get(key) != flat[1].get(key)]
 
 
 def _lookup(section: BaseModel, key: str) -> Any:
@@ -119,7 +148,9 @@ def _type_name(annotation: Any) -> str:
         return "|".join(_type_name(argument) for argument in arguments if argument is not type(None))
     if origin is list:
         return f"list of {_type_name(arguments[0])}"
-    return str(annotation.__name__).removeprefix("Posix").lower()
+    if origin is not None and len(arguments) == 2:
+        return f"{_type_name(arguments[1])} by name"
+    return str(getattr(annotation, "__name__", annotation)).removeprefix("Posix").lower()
 
 
 def _read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -136,21 +167,32 @@ def _read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, see python main.py --help-config")
     base = values.pop("base", None)
+    _refuse_moved(str(path), *flatten(values))
     if base is None:
-        return values
+        return _lay_over({}, values)
     if not isinstance(base, str) or not base:
         raise UserError(f"{path}: base: {base!r} is no file, name one YAML file")
-    return merge(_read_yaml(path.parent / base, (*above, place)), values)
+    return _lay_over(_read_yaml(_find_base(path, base), (*above, place)), values)
 
 
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+def _find_base(path: Path, base: str) -> Path:
+    """Return a base file: beside the file that names it, or among the shipped ones."""
+    beside, shipped = path.parent / base, CONFIGS / base
+    return shipped if shipped.is_file() and not beside.is_file() else beside
+
+
+def _nest(key: str, value: Any, below: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an override as nested sections, refused where a section of it is a value."""
     *sections, last = key.split(".")
-    for section in sections:
-        child = values.setdefault(section, {})
-        if not isinstance(child, dict):
+    nested: dict[str, Any] = {last: value}
+    for section in reversed(sections):
+        nested = {section: nested}
+    place: Any = below
+    for section in sections if sections[:1] != ["methods"] else []:
+        place = place.get(section, {})
+        if not isinstance(place, dict):
             raise UserError(f"--set {key}: {section} is a value, not a section")
-        values = child
-    values |= merge(values, {last: value})
+    return nested
 
 
 def hint_for(key: str) -> str:
@@ -178,10 +220,14 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        now = find_moved(key)
+        if now is not None:
+            return f"{key} is now {now}"
         return f"unknown key {key}{hint_for(key)} (python main.py --help-config lists all)"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {problem['input']!r}"
     return f"{key}: {message}{given}" if key else message
 
 
-DEFAULT_CONFIG = Path(__file__).with_name("digits.yaml")
+CONFIGS = Path(__file__).parent
+DEFAULT_CONFIG = CONFIGS / "digits.yaml"

@@ -34,14 +34,3 @@ class Section(BaseModel):
             if "bool" not in wanted and "Any" not in wanted:
                 raise ValueError(BOOLEAN)
         return value
-
-
-class Weighted(Section):
-    """Whose errors raise the weight of a training image, in every section that trains a student."""
-
-    errors_of: str | None = about(
-        None, "end-to-end baseline or variant: images that it gets wrong count more in training (none by default)"
-    )
-    error_weight: Positive = about(
-        20.0, "weight of those images where others have 1, before all are divided by their mean"
-    )

@@ -1,139 +1,140 @@
-"""The config's sections on the two stages, on end-to-end baselines, and on variants of both."""
+"""The config's sections on trainings: what every stage takes, and what a stage of a method says of itself."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from configs.names import VariantName
-from configs.networks import Optimizer, Smoothing
-from configs.section import Count, Fraction, NonNegative, Positive, Section, Weighted, about
-from configs.stopping import Stopping, Until
+from configs.names import MethodName
+from configs.section import Count, NonNegative, Positive, Section, about
 
-Method = Literal["scratch", "kd", "crd", "crd_kd"]
-METHODS: tuple[Method, ...] = get_args(Method)
-ALIGNED: tuple[Method, ...] = ("crd", "crd_kd")  # those with terms of the section crd
-NO_WEIGHTS = "errors_of weights no losses from a bank: use negatives: batch, or objective: regression"
+Decay = Annotated[float, Field(gt=0, lt=1)]
+Part = Literal["features", "head", "last_block", "all"]
 
 
-class CRD(Weighted):
-    epochs: Count = about(20, "epochs of stage 1 (an upper bound with until: plateau)")
-    batch_size: Count = about(64, "images a step")
-    optimizer: Optimizer = about(
-        Optimizer(lr=0.03, schedule="exponential", gamma=0.95), "optimizer of features and projections"
+class Optimizer(Section):
+    name: Literal["sgd", "adam", "adamw"] = about("sgd", "sgd, adam, or adamw with decoupled weight decay")
+    lr: Positive = about(0.05, "learning rate (peak rate for onecycle)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = about(0.9, "momentum, sgd only")
+    nesterov: bool = about(False, "Nesterov momentum, sgd only")
+    weight_decay: NonNegative = about(5e-4, "L2 weight decay")
+    decay_norms: bool = about(True, "whether biases and norms decay too")
+    clip_norm: Positive | None = about(None, "largest norm of all gradients together, above which they are scaled")
+    accumulate: Count = about(
+        1,
+        "batches whose gradients are averaged for one step, an epoch's last takes what is left; each is still "
+        "a batch of batch_size for batch norm, and for losses that contrast within it",
     )
-    objective: Literal["nce", "infonce", "regression"] = about(
-        "nce",
-        "nce = Tian et al.'s binary form, infonce = softmax, regression = squared error to the teacher's whitened "
-        "feature, for which nothing between negatives and bank_init counts",
+    ema: Decay | None = about(
+        None,
+        "decay a step of a moving average of the weights, for example 0.99, over about 1 / (1 - ema) steps; the "
+        "average is then what is measured and kept (default: none)",
     )
-    negatives: Literal["bank", "shared", "batch"] = about(
-        "bank",
-        "bank: each anchor draws its own from a bank of all samples; shared: the batch draws one set; "
-        "batch: the batch itself, with infonce and mode: instance",
+    warmup: NonNegative = about(0.0, "epochs in which the rate rises to lr, before the schedule takes the rest")
+    schedule: Literal["constant", "exponential", "cosine", "multistep", "onecycle"] = about(
+        "cosine", "how the rate changes over the stage"
     )
-    mode: Literal["exact", "relax", "instance"] = about(
-        "exact", "exact/relax: other classes are negatives; instance: all other samples are, labels unused"
+    gamma: Annotated[float, Field(gt=0, le=1)] = about(
+        0.95, "factor an epoch (exponential) or at each milestone (multistep)"
     )
-    num_negatives: Count = about(16384, "K, negatives drawn an anchor from the bank")
-    dim: Count = about(256, "d, dimension of the projections")
-    temperature: Positive = about(0.1, "temperature of the similarities")
-    bank_momentum: Annotated[float, Field(ge=0, lt=1)] = about(0.5, "share of the old entry kept at an update")
-    bank_init: Literal["random", "features"] = about(
-        "random", "what banks hold at first: random vectors as published, or one pass of both networks' features"
+    milestones: list[Annotated[float, Field(ge=0, le=1)]] = about(
+        [0.5, 0.75, 0.9], "fractions of the stage at which multistep decays"
     )
-    ridge: Positive = about(0.01, "regression: share of the largest variance that whitening adds to each")
-    whitening: Annotated[float, Field(ge=-0.5, le=0)] = about(
-        -0.5, "regression: power of the variances, -0.5 = whitened, 0 = the teacher's feature as it is"
-    )
-    lambda_penultimate: NonNegative = about(0.5, "weight of the shallower tap's loss")
-    lambda_last: NonNegative = about(1.0, "weight of the deeper tap's loss")
-    until: Until = about("epochs", "plateau ends stage 1 when validation cosine stalls")
-    patience: Count = about(5, "epochs without improvement before plateau ends stage 1")
-    min_delta: NonNegative = about(0.002, "smallest change of the validation cosine that counts")
 
     @model_validator(mode="after")
-    def _check(self) -> CRD:
-        contrast = (self.objective, self.mode)
-        if self.negatives == "batch" and "regression" not in contrast and contrast != ("infonce", "instance"):
-            raise ValueError("negatives: batch needs objective: infonce and mode: instance")
-        if self.lambda_penultimate + self.lambda_last == 0:
-            raise ValueError("lambda_penultimate and lambda_last are both 0: nothing to align")
-        if self.errors_of is not None and self.from_bank:
-            raise ValueError(NO_WEIGHTS)
-        self.optimizer.check_warmup(self.epochs)
+    def _check(self) -> Optimizer:
+        if self.warmup > 0 and self.schedule == "onecycle":
+            raise ValueError("schedule: onecycle has a warm-up of its own, leave warmup at 0")
         return self
 
-    @property
-    def from_bank(self) -> bool:
-        """Whether negatives come from a bank, whose losses take no weights of images."""
-        return self.objective != "regression" and self.negatives != "batch"
+    def check_warmup(self, epochs: int) -> None:
+        """Raise `ValueError` for a warm-up that leaves nothing of so many epochs."""
+        if self.warmup >= epochs:
+            raise ValueError(
+                f"optimizer.warmup={self.warmup:g} leaves nothing of {epochs} epochs: warm up in fewer"
+            )
 
 
-class KD(Weighted, Stopping):
-    epochs: Count = about(10, "epochs of stage 2 (at most with until: plateau)")
-    batch_size: Count = about(64, "images a step")
-    train: Literal["head", "last_block", "all"] = about("last_block", "what stage 2 trains")
-    feature_lr: Positive = about(1e-5, "learning rate of whatever trains beside the head")
-    optimizer: Optimizer = about(
-        Optimizer(name="adam", lr=1e-4, weight_decay=0.0, schedule="constant"),
-        "optimizer; its lr is the head's",
+class EarlyStopping(Section):
+    watch: Literal["val_top1", "val_loss"] = about(
+        "val_top1", "measure of the held-out images; a stage that trains features alone has their mean cosine"
     )
-    temperature: Positive = about(4.0, "T, softening of both models' logits")
-    alpha: Fraction = about(0.9, "share of the teacher's KL, the rest is cross-entropy; 1 = KL alone")
-    label_smoothing: Smoothing = about(0.0, "share of each label that cross-entropy spreads over all classes")
-    features: Literal["stage1", "random", "teacher", "scratch", "kd", "crd", "crd_kd"] = about(
-        "stage1",
-        "whose features the classifier is trained on: stage 1's, untrained, the teacher's or a baseline's",
+    patience: Count = about(5, "epochs without improvement before the stage ends")
+    min_delta: NonNegative = about(0.0, "smallest improvement that counts; any does with 0")
+
+
+class Trained(Section):
+    """Options of every training."""
+
+    batch_size: Count = about(64, "images a step")
+    optimizer: Optimizer = about(Optimizer(), "steps and their size")
+    early_stopping: EarlyStopping | None = about(
+        None, "end before the epochs are over: {watch, patience, min_delta} (needs data.val_fraction)"
+    )
+    selection_epochs: Count | None = about(
+        None, "last epochs of which the best by validation is kept, where images are held out (default: all)"
+    )
+
+
+class LossUse(BaseModel):
+    """A loss in a stage: its weight, and options that differ from those of the section `losses`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    weight: NonNegative = about(1.0, "what its terms are multiplied by")
+    ramp_up: Annotated[int, Field(ge=0)] = about(0, "epochs over which the weight rises linearly")
+    fade: bool = about(False, "whether the weight falls to zero over the stage, along a cosine")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the loss itself."""
+        return dict(self.model_extra or {})
+
+
+class Stage(Trained):
+    """One training of a method, with everything said."""
+
+    train: Part = about(
+        "all",
+        "features: what the losses' taps depend on, not the classifier; head: the classifier on frozen features; "
+        "last_block: that and all behind the block before the last; all",
+    )
+    losses: Annotated[dict[str, LossUse], Field(min_length=1)] = about(
+        {"ce": LossUse()}, "losses by name, each with its weight, or {weight, ramp_up, fade, its own options}"
+    )
+    epochs: Count = about(1, "epochs, or a share of training.epochs below 1 (default: what the other stages leave)")
+    feature_lr: Positive | None = about(
+        None, "learning rate of what trains beside the classifier and the losses (default: the same)"
     )
     images: Literal["train", "balanced"] = about(
         "train", "images to train on; balanced = the held-out ones, each class under all planted cues alike"
     )
-    head: Literal["new", "teacher"] = about(
-        "new", "classifier to train: a new one, or a projector in front of the teacher's own"
+    upweight_errors_of: MethodName | None = about(
+        None, "method: images that it gets wrong count more in training (none by default)"
     )
-    teacher_head: str | None = about(
-        None, "variant with features: teacher, whose classifier takes the place of the teacher's own"
+    error_weight: Positive = about(
+        20.0, "weight of those images where others have 1, before all are divided by their mean"
+    )
+    starts_from: str | None = about(
+        None, "method whose result the stage goes on from, or teacher (default: the stage before, or new weights)"
+    )
+    reset_head: bool = about(False, "whether the classifier begins anew")
+    teacher: MethodName | None = about(
+        None, "method that starts from the teacher and whose classifier takes the place of the teacher's"
     )
 
     @model_validator(mode="after")
-    def _check(self) -> KD:
-        if self.train != "head" and (self.features != "stage1" or self.head != "new"):
-            raise ValueError("features other than stage1's and head: teacher need train: head")
-        if self.until == "plateau" and self.images == "balanced":
-            raise ValueError("until: plateau has no validation images where images: balanced trains on them")
+    def _check(self) -> Stage:
+        if all(use.weight == 0 for use in self.losses.values()):
+            raise ValueError("losses: every weight is 0, nothing is trained")
+        if self.early_stopping is not None and self.images == "balanced":
+            raise ValueError("early_stopping has no validation images where images: balanced trains on them")
         self.optimizer.check_warmup(self.epochs)
         return self
 
 
-class Variant(Section):
-    crd: dict[str, Any] = about({}, "fields of crd that differ; without any, stage 1 is shared")
-    kd: dict[str, Any] = about({}, "fields of kd that differ")
+class Training(Trained):
+    """Defaults of every stage of a student."""
 
-
-class BaselineVariant(Section):
-    method: Method = about("crd_kd", "which baseline it is")
-    crd: dict[str, Any] = about({}, "fields of crd that differ, such as the form of a two-stage variant's twin")
-    baselines: dict[str, Any] = about({}, "fields of baselines that differ")
-
-
-class Baselines(Weighted, Stopping):
-    methods: list[Method] = about(list(METHODS), "end-to-end baselines to train")
-    variants: dict[VariantName, BaselineVariant] = about(
-        {}, "further end-to-end baselines by name, each with what differs"
-    )
-    epochs: Count | None = about(None, "epochs of each, at most with until: plateau (default: of both stages)")
-    batch_size: Count = about(64, "images a step")
-    optimizer: Optimizer = about(Optimizer(), "optimizer of all of them")
-    temperature: Positive | None = about(None, "T of the KL term of kd and crd_kd (default: kd.temperature)")
-    alpha: Fraction | None = about(None, "share of the KL term in kd and crd_kd (default: kd.alpha)")
-    label_smoothing: Smoothing | None = about(None, "as kd.label_smoothing, of all of them (default: that)")
-    crd_weight: NonNegative = about(0.8, "weight of the CRD term in crd and crd_kd")
-
-    @field_validator("methods")
-    @classmethod
-    def _each_once(cls, methods: list[Method]) -> list[Method]:
-        if len(set(methods)) != len(methods):
-            raise ValueError("a method is named twice, keep one of them")
-        return methods
+    epochs: Count = about(30, "epochs of each method, all its stages together")

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.negatives import Draw
-from losses.objectives import Objective
+from .negatives import Draw
+from .objectives import Objective
 
 BLOCK = {"cpu": 2048, "cuda": 2**16}  # entries multiplied at once: few stay in a cache, many are called less often
 MARGIN = 16  # columns before a block's scores, 64 bytes, so that rows begin where a processor loads them well

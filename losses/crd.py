@@ -1,212 +1,206 @@
 """Contrastive Representation Distillation (Tian, Krishnan & Isola, ICLR 2020).
 
-Letters: B batch, N training samples, K negatives an anchor, L entries of a window that holds them (see
-`losses.negatives`), D dimension of a projection, tau temperature.
+An anchor is one network's feature of an image; its positive is the other network's feature of the same image (or of
+its class), its negatives are the other network's features of other images. Negatives come from a memory bank of all
+training images, or from the batch. `nce` and `infonce` are the losses as the paper writes them; banks use
+`losses.contrast`, which gives the same numbers without gathering B K vectors.
+
+Letters: B batch, N training images, K negatives an anchor, D dimension of a projection, tau temperature.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.bank import MemoryBank, Windows
-from losses.negatives import Draw, Mode, NegativeSampler
-from losses.objectives import BinaryNCE, InfoNCE, Objective
+from .bank import BLOCK
+from .contrast import BankContrast
+from .loss import BOTH_TAPS, Count, Loss, MemoryNeed, Positive, Processes, Samples, Share, Sizes, Taps, View
+from .negatives import Draw, NegativeSampler
 
-Form = Literal["nce", "infonce"]  # binary (Tian et al.), or softmax
-Negatives = Literal["bank", "shared", "batch"]
-FROM_BANK = ("bank", "shared")
-
-
-class Side(NamedTuple):
-    """One direction of the loss: whose anchors, against which bank, with which positives and negatives."""
-
-    anchors: Tensor  # (B, D) unit vectors divided by tau
-    bank: MemoryBank
-    windows: Windows
-
-    def loss(self, objective: Objective) -> Tensor:
-        return self.bank.loss(self.anchors, self.windows, objective)
+FLOAT = 4  # bytes
+PER_SCORE = 13  # bytes: a score, what the binary loss keeps beside it, and whether it is of a negative
+KEPT = 3  # a parameter, its gradient and its momentum
 
 
-class CRDLoss(nn.Module):
-    """CRD between one student tap and one teacher tap, in both directions, with its projections and banks.
+def nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
+    """Return the binary loss (Eq. 18) with the critic h = p / (p + K/N), p = exp(score) / Z (Eq. 19).
+
+    −log h(positive) − Σ_k log(1 − h(negative k)), mean over the anchors. Both logarithms are softplus of h's logit.
 
     Args:
-        student_dim: channels of the student's feature.
-        teacher_dim: channels of the teacher's feature.
-        labels: (N,) class of each training sample; a bank has N entries.
-        dim: D, dimension of both linear projections.
-        num_negatives: K.
-        temperature: tau > 0.
-        momentum: share of the old bank entry kept at an update, in [0, 1).
-        mode: see `NegativeSampler`; "instance" where negatives come from the batch.
-        objective: "nce" (binary, Tian et al.) or "infonce" (softmax).
-        negatives: "bank", each anchor's own from a bank of all samples; "shared", one set from it for the batch;
-            or "batch" for infonce among the batch's own features: the positive is then the other network's feature
-            of the same sample, the negatives are its features of the others.
-        sampler: one to share with other losses on the same samples, in place of one of its own.
-        gather: joins a tensor's batches over processes; banks and Z then agree in all of them.
-        gather_with_gradient: the same for negatives from the batch, which is then that of all processes; the loss
-            is of the whole in each of them, and their gradients are averaged.
-
-    Raises:
-        ValueError: a temperature or momentum out of range, or options that do not go together.
+        anchors: (B, D) unit vectors divided by tau.
+        positives: (B, D) unit vectors.
+        negatives: (B, K, D) unit vectors.
+        log_z: log Z, a scalar.
+        num_samples: N.
     """
+    shift = log_z + math.log(negatives.shape[1] / num_samples)
+    own = (anchors * positives).sum(dim=1) - shift  # (B,)
+    others = torch.einsum("bd,bkd->bk", anchors, negatives) - shift
+    return (F.softplus(-own) + F.softplus(others).sum(dim=1)).mean()
 
-    log_z: Tensor
-    student_bank: MemoryBank
-    teacher_bank: MemoryBank
+
+def infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return −log of the positive's share in the softmax over itself and its negatives, mean over the anchors.
+
+    Args: as `nce`.
+    """
+    own = (anchors * positives).sum(dim=1, keepdim=True)
+    others = torch.einsum("bd,bkd->bk", anchors, negatives)
+    return F.cross_entropy(torch.cat([own, others], dim=1), torch.zeros(len(own), dtype=torch.long))
+
+
+def contrast_batch(student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
+    """Return `infonce` in both directions where the negatives are the batch's other images.
+
+    Args:
+        student: (B, D) unit vectors.
+        teacher: (B, D) unit vectors of the same images.
+        temperature: tau.
+        weights: (B,) that multiply each anchor's term.
+    """
+    similarities = student @ teacher.T / temperature  # (B, B)
+    target = torch.arange(len(student), device=student.device)
+    if weights is None:
+        return F.cross_entropy(similarities, target) + F.cross_entropy(similarities.T, target)
+    own, other = (F.cross_entropy(one, target, reduction="none") for one in (similarities, similarities.T))
+    return ((own + other) * weights).mean()
+
+
+class Projections(nn.Module):
+    """A linear projection of each network's feature, (B, D_student) and (B, D_teacher), to unit vectors (B, D)."""
+
+    def __init__(self, student_dim: int, teacher_dim: int, dim: int) -> None:
+        super().__init__()
+        self.student = nn.Linear(student_dim, dim)
+        self.teacher = nn.Linear(teacher_dim, dim)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        own, other = self.student(student), self.teacher(teacher.to(student.dtype))
+        return F.normalize(own.float(), dim=1), F.normalize(other.float(), dim=1)
+
+
+class CRD(Loss):
+    """CRD in both directions, one term a tap; all taps see the same negatives.
+
+    Args:
+        taps: weight of each tap's term
+        objective: nce = the paper's binary form, infonce = softmax
+        negatives: bank: each anchor draws its own from all images; shared: the batch draws one set; batch: the
+            batch itself, with infonce and mode: instance
+        mode: exact/relax: only other classes are negatives, and the positive is the image itself / any of its
+            class; instance: all other images are negatives, labels are not used
+        num_negatives: K, drawn from the bank
+        dim: D of the projections
+        temperature: tau
+        bank_momentum: share of the old entry kept at an update
+        bank_init: what banks hold at first: random vectors as published, or one epoch of both networks' features
+    """
 
     def __init__(
         self,
-        student_dim: int,
-        teacher_dim: int,
-        labels: Tensor,
-        *,
-        dim: int = 256,
-        num_negatives: int = 16384,
-        temperature: float = 0.1,
-        momentum: float = 0.5,
-        mode: Mode = "exact",
-        objective: Form = "nce",
-        negatives: Negatives = "bank",
-        sampler: NegativeSampler | None = None,
-        gather: Callable[[Tensor], Tensor] = lambda tensor: tensor,
-        gather_with_gradient: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        taps: Taps = BOTH_TAPS,
+        objective: Literal["nce", "infonce"] = "nce",
+        negatives: Literal["bank", "shared", "batch"] = "bank",
+        mode: Literal["exact", "relax", "instance"] = "exact",
+        num_negatives: Count = 16384,
+        dim: Count = 256,
+        temperature: Positive = 0.1,
+        bank_momentum: Share = 0.5,
+        bank_init: Literal["random", "features"] = "random",
     ) -> None:
         super().__init__()
-        if temperature <= 0 or not 0 <= momentum < 1 or num_negatives < 1:
-            raise ValueError("need temperature > 0, 0 <= momentum < 1 and num_negatives >= 1")
         if negatives == "batch" and (objective, mode) != ("infonce", "instance"):
-            raise ValueError("negatives from the batch need objective infonce and mode instance")
-        self.project_student = nn.Linear(student_dim, dim)
-        self.project_teacher = nn.Linear(teacher_dim, dim)
-        self.temperature = temperature
-        self.objective = objective
-        self.gather, self.gather_with_gradient = gather, gather_with_gradient
-        self.num_samples = len(labels)
-        self.num_negatives = num_negatives
-        self.negatives = negatives
-        self.sampler = sampler if negatives in FROM_BANK else None
-        if negatives in FROM_BANK:
-            self.sampler = sampler or NegativeSampler(labels, num_negatives, mode, negatives == "shared")
-            self.student_bank = MemoryBank(len(labels), dim, momentum)
-            self.teacher_bank = MemoryBank(len(labels), dim, momentum)
-        self.register_buffer("log_z", torch.zeros(2))  # student and teacher anchors
-        self.normalizers_set = False
+            raise ValueError("negatives: batch needs objective: infonce and mode: instance")
+        self.taps, self.objective, self.negatives, self.mode = taps, objective, negatives, mode
+        self.num_negatives, self.dim, self.temperature, self.bank_momentum = (
+            num_negatives,
+            dim,
+            temperature,
+            bank_momentum,
+        )
+        self.uses_bank = negatives != "batch"
+        self.needs_labels, self.takes_weights = mode != "instance", not self.uses_bank
+        self.first_pass = "both" if self.uses_bank and bank_init == "features" else "none"
 
-    def project(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Both features, (B, student_dim) and (B, teacher_dim), as float32 unit vectors (B, D)."""
-        anchors = self.project_student(student), self.project_teacher(teacher.to(student.dtype))
-        return F.normalize(anchors[0].float(), dim=1), F.normalize(anchors[1].float(), dim=1)
+    def setup(self, sizes: Sizes) -> None:
+        self.processes: Processes = sizes.processes
+        if self.uses_bank:
+            shared = self.negatives == "shared"
+            self.sampler = NegativeSampler(sizes.labels, self.num_negatives, self.mode, shared)
+        self.projection, self.bank = nn.ModuleDict(), nn.ModuleDict()
+        for tap in self.used_taps:
+            self.projection[tap] = Projections(sizes.student[tap][0], sizes.teacher[tap][0], self.dim)
+            if self.uses_bank:
+                self.bank[tap] = BankContrast(self.sampler, self.dim, self.temperature, self.bank_momentum)
 
-    def linear_maps(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Weight and bias of the projection of either side."""
-        own, other = self.project_student, self.project_teacher
-        return {"student": (own.weight, own.bias), "teacher": (other.weight, other.bias)}
+    def bank_at(self, tap: str) -> BankContrast:
+        """Return the banks of a tap."""
+        bank = self.bank[tap]
+        assert isinstance(bank, BankContrast)
+        return bank
 
-    def forward(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        indices: Tensor,
-        draw: Draw | None = None,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """Loss of both directions, a scalar; in training the banks are updated afterwards.
+    def project(self, student: View, teacher: View) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return both networks' projected features (B, D), unit vectors, by tap."""
+        return {tap: self.projection[tap](student.taps[tap], teacher.taps[tap]) for tap in self.used_taps}
 
-        Args:
-            student: (B, student_dim).
-            teacher: (B, teacher_dim).
-            indices: (B,) positions of the samples in the training set, each at most once.
-            draw: positives and negatives of `indices`, in place of a draw of its own.
-            weights: (B,) that multiply each anchor's term, with negatives from the batch.
+    def prepare(self, student: View, teacher: View, samples: Samples) -> None:
+        for tap, (own, other) in self.project(student, teacher).items():
+            gathered = (self.processes.gather(one) for one in (own, other, samples.indices))
+            self.bank_at(tap).fill(*gathered)
 
-        Raises:
-            ValueError: weights with negatives from a bank.
-        """
-        student, teacher = self.project(student, teacher)
-        if self.negatives == "batch":
-            return self._in_batch(student, teacher, weights)
-        if weights is not None:
-            raise ValueError("weights need negatives from the batch")
-        sides = self._sides(student, teacher, indices, draw)
-        if self.objective == "nce" and not self.normalizers_set:
-            self._set_normalizers(sides)
-        own, other = (side.loss(self._objective(log_z)) for side, log_z in zip(sides, self.log_z, strict=True))
-        loss = own + other
-        if self.training:
-            self.normalizers_set = True
-            self._store(student.detach(), teacher.detach(), indices)
-        return loss
+    def begin_epoch(self) -> None:
+        if self.uses_bank:
+            old = self.sampler.reshuffle()
+            for tap in self.used_taps:
+                self.bank_at(tap).rearrange(old)
 
-    def _sides(self, student: Tensor, teacher: Tensor, indices: Tensor, draw: Draw | None) -> tuple[Side, Side]:
-        """Student anchors with the teacher's bank, and the reverse."""
-        anchors = student / self.temperature, teacher / self.temperature
-        windows = self.teacher_bank.windows(draw or self._bank_sampler().draw(indices))
-        return Side(anchors[0], self.teacher_bank, windows), Side(anchors[1], self.student_bank, windows)
+    def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
+        draw = self._draw(samples.indices) if self.uses_bank else None
+        terms = {}
+        for tap in self.used_taps:
+            own, other = self.projection[tap](student.taps[tap], teacher.taps[tap])
+            if draw is not None:
+                terms[tap] = self.bank_at(tap)(own, other, samples.indices, draw, self.objective, self.processes.gather)
+            else:
+                own, other = self.processes.gather_with_gradient(own), self.processes.gather_with_gradient(other)
+                weights = None if samples.weights is None else self.processes.gather(samples.weights)
+                terms[tap] = contrast_batch(own, other, self.temperature, weights)
+        return terms
 
-    @torch.no_grad()
-    def _set_normalizers(self, sides: tuple[Side, Side]) -> None:
-        """Z is N times the mean of exp(similarity) over the first batch."""
-        for i, side in enumerate(sides):
-            softmax = InfoNCE()
-            side.loss(softmax)
-            log_sums = self.gather(softmax.log_sums)  # (B,)
-            log_mean = log_sums.logsumexp(dim=0) - math.log(len(log_sums) * (self.num_negatives + 1))
-            self.log_z[i] = log_mean + math.log(self.num_samples)
+    def _draw(self, indices: Tensor) -> Draw:
+        """Draw positives and negatives of this process's samples (B,), out of a draw that all processes share."""
+        draw, count = self.sampler.draw(self.processes.whole_batch(indices)), self.processes.world_size()
+        return draw if count == 1 else draw.part(self.processes.rank(), count)
 
-    def _objective(self, log_z: Tensor) -> Objective:
-        if self.objective == "infonce":
-            return InfoNCE()
-        return BinaryNCE(log_z, self.num_negatives, self.num_samples)
+    def compare(self, student: View, teacher: View) -> dict[str, float]:
+        pairs = self.project(student, teacher)
+        return {f"cosine_{tap}": F.cosine_similarity(*pair).mean().item() for tap, pair in pairs.items()}
 
-    def _store(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
-        """Bring the newest features of all processes into the banks."""
-        indices, student, teacher = (self.gather(tensor) for tensor in (indices, student, teacher))
-        places = self._bank_sampler().position[indices]
-        self.student_bank.update(places, student)
-        self.teacher_bank.update(places, teacher)
+    def projections(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for tap in self.used_taps:
+            for side, layer in self.projection[tap].named_children():
+                found |= {f"{tap}.{side}.{name}": value.detach() for name, value in layer.named_parameters()}
+        return found
 
-    @torch.no_grad()
-    def fill(self, student: Tensor, teacher: Tensor, indices: Tensor) -> None:
-        """Set the bank entries of `indices` (B,) to the projected features, without a loss.
-
-        From random entries the positives of the first epoch carry nothing; from filled banks it can learn. Entries
-        are still older than the anchors, which pushes the means of both networks apart in the first epochs.
-        """
-        student, teacher = self.project(student, teacher)
-        positions = self._bank_sampler().position[self.gather(indices)]
-        self.student_bank.set(positions, self.gather(student))
-        self.teacher_bank.set(positions, self.gather(teacher))
-
-    def rearrange(self, old: Tensor) -> None:
-        """Follow a reshuffled sampler: `old` (N,) is what `NegativeSampler.reshuffle` gave."""
-        self.student_bank.rearrange(old)
-        self.teacher_bank.rearrange(old)
-
-    def _bank_sampler(self) -> NegativeSampler:
-        assert self.sampler is not None  # set wherever negatives come from a bank
-        return self.sampler
-
-    def _in_batch(self, student: Tensor, teacher: Tensor, weights: Tensor | None) -> Tensor:
-        student, teacher = self.gather_with_gradient(student), self.gather_with_gradient(teacher)
-        weights = None if weights is None else self.gather(weights)
-        similarities = student @ teacher.T / self.temperature  # (B, B)
-        target = torch.arange(len(student), device=student.device)
-        if weights is None:
-            return F.cross_entropy(similarities, target) + F.cross_entropy(similarities.T, target)
-        own, other = (F.cross_entropy(one, target, reduction="none") for one in (similarities, similarities.T))
-        return ((own + other) * weights).mean()
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"normalizers_set": self.normalizers_set}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.normalizers_set = state["normalizers_set"]
+    def memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
+        count, taps = len(sizes.labels), self.used_taps
+        widths = sum(sizes.student[tap][0] + sizes.teacher[tap][0] for tap in taps)
+        banks = 2 * len(taps) * count * self.dim if self.uses_bank else 0  # of two networks
+        what = "banks and projections" if self.uses_bank else "projections"
+        needs = [MemoryNeed("dim", what, FLOAT * (banks + KEPT * widths * self.dim))]
+        if self.uses_bank:
+            turns = 3 + self.num_negatives // count  # round the bank, each with every anchor and its gradient
+            block = min(count, BLOCK[device])
+            reached = turns * batch_size
+            if self.negatives != "shared":  # windows are apart, and few need the same block
+                reached = min(reached, (block + self.num_negatives) * batch_size // count + 2)
+            scores = PER_SCORE * reached * block + 2 * FLOAT * turns * batch_size * self.dim
+            needs.append(MemoryNeed("num_negatives", "negatives of a batch", scores))
+        return needs

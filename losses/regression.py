@@ -10,9 +10,13 @@ Letters: B batch, N training images, D channels of the teacher's feature.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .loss import BOTH_TAPS, Loss, Positive, Range, Samples, Sizes, Taps, View
 
 
 def whitening(covariance: Tensor, ridge: float, power: float = -0.5) -> Tensor:
@@ -132,3 +136,64 @@ def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
     """1 − Σ(predicted − target)² / Σ(target − mean)² over all entries of two (N, D): 1 at best, a scalar."""
     residual = (predicted - target).square().sum()
     return 1 - residual / (target - target.mean(dim=0)).square().sum()
+
+
+class Regression(Loss):
+    """Squared error of the projected feature to the teacher's whitened one; not contrastive.
+
+    Args:
+        taps: weight of each tap's term
+        ridge: share of the largest variance that whitening adds to each
+        whitening: power of the variances, -0.5 = whitened, 0 = the teacher's feature as it is
+    """
+
+    first_pass = "teacher"
+
+    def __init__(
+        self,
+        taps: Taps = BOTH_TAPS,
+        ridge: Positive = 0.01,
+        whitening: Annotated[float, Range(ge=-0.5, le=0)] = -0.5,
+    ) -> None:
+        super().__init__()
+        self.taps, self.ridge, self.whitening = taps, ridge, whitening
+        self.at = nn.ModuleDict()
+
+    def setup(self, sizes: Sizes) -> None:
+        for tap in self.used_taps:
+            dims = sizes.student[tap][0], sizes.teacher[tap][0]
+            self.at[tap] = WhitenedRegression(*dims, self.ridge, self.whitening, sizes.processes.gather)
+
+    def regression_at(self, tap: str) -> WhitenedRegression:
+        """Return the loss of one tap."""
+        found = self.at[tap]
+        assert isinstance(found, WhitenedRegression)
+        return found
+
+    def prepare(self, student: View, teacher: View, samples: Samples) -> None:
+        for tap in self.used_taps:
+            self.regression_at(tap).observe(teacher.taps[tap])
+
+    def finish_prepare(self) -> None:
+        for tap in self.used_taps:
+            self.regression_at(tap).settle()
+
+    def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
+        return {
+            tap: self.at[tap](student.taps[tap], teacher.taps[tap], samples.weights) for tap in self.used_taps
+        }
+
+    def compare(self, student: View, teacher: View) -> dict[str, float]:
+        found = {}
+        for tap in self.used_taps:
+            pair = self.regression_at(tap).project(student.taps[tap], teacher.taps[tap])
+            found[f"cosine_{tap}"] = F.cosine_similarity(*pair).mean().item()
+            found[f"explained_{tap}"] = explained_variance(*pair).item()
+        return found
+
+    def projections(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for tap in self.used_taps:
+            for side, (weight, bias) in self.regression_at(tap).linear_maps().items():
+                found |= {f"{tap}.{side}.weight": weight.detach(), f"{tap}.{side}.bias": bias.detach()}
+        return found

@@ -1,33 +1,19 @@
-"""Networks from elsewhere: timm's by `timm/NAME`, and a class or function of one's own by `module:callable`.
-
-Importing a module runs it. Which one is the word of whoever wrote the config, so it is said once; the working
-directory is looked in last, behind what is installed and behind this project.
-"""
+"""Networks from elsewhere: timm's by `timm/NAME`, and a class or function of one's own by `module:callable`."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
-from errors import UserError, nearest, note
+from configs.own_code import load_own
+from errors import UserError, nearest
 
 TIMM = "timm/"
-
-
-def is_own(arch: str) -> bool:
-    """Whether an arch names a class or function to import."""
-    return ":" in arch
 
 
 def timm_name(arch: str) -> str:
@@ -84,7 +70,7 @@ def own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str
     Raises:
         UserError: it cannot be imported or called, or gives no network.
     """
-    make = own_callable(arch)
+    make = load_own("arch", arch)
     refuse_taken(arch, options)
     known = {"num_classes": num_classes, "image_size": image_size}
     taken = _parameters(make)
@@ -102,58 +88,6 @@ def own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str
     if not any(True for _ in model.parameters()):
         raise UserError(f"arch {arch} gives a network without parameters")
     return model
-
-
-def own_callable(arch: str) -> Callable[..., object]:
-    """The class or function that an arch names.
-
-    Raises:
-        UserError: there is none.
-    """
-    module_name, _, name = arch.partition(":")
-    module = _import(arch, module_name)
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            place = getattr(module, "__file__", module_name)
-            raise UserError(f"arch {arch}: {place} has no {name}{nearest(name, _callables(module))}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise UserError(f"arch {arch}: {name} is a {type(found).__name__}, name a class or a function")
-    own: Callable[..., object] = found
-    return own
-
-
-def code_of(arch: str) -> str:
-    """Digest of the file of a class or function of one's own, empty for other networks: its code is part of what a
-    network gives."""
-    if not is_own(arch):
-        return ""
-    place = getattr(_import(arch, arch.partition(":")[0]), "__file__", None)
-    return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if place else ""
-
-
-@cache
-def _import(arch: str, name: str) -> ModuleType:
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"arch {arch}: write package.module:callable, a module as `import` takes it")
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        asked = error.name is not None and f"{name}.".startswith(f"{error.name}.")
-        where = f"neither installed nor in {here}" if asked else f"which {name} imports, is not installed"
-        raise UserError(f"arch {arch}: no module {error.name}, {where}") from None
-    except Exception as error:  # code of one's own may raise anything
-        raise UserError(f"arch {arch}: importing {name} raised {_told(error)}") from error
-    note(f"arch {arch}: imported {module.__file__ or name}, which is code of your own")
-    return module
-
-
-def _callables(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if callable(value)]
 
 
 def _parameters(make: Callable[..., object]) -> set[str] | None:

@@ -8,7 +8,8 @@ import torchvision.models
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from errors import UserError, nearest
-from models.foreign import TIMM, is_own, timm_name, timm_package
+from configs.own_code import is_own
+from models.foreign import TIMM, timm_name, timm_package
 from models.resnet import CIFAR_RESNETS
 
 

@@ -32,7 +32,7 @@ Inner = list[tuple[str, nn.Module]]
 class Passed:
     """One image on its way through a network: what each module gave last, and what the network gave."""
 
-    outputs: dict[str, tuple[Node, int]]  # module's name -> the node behind its tensor, and that tensor's rank
+    outputs: dict[str, tuple[Node, torch.Size]]  # module's name -> the node behind its tensor, and its shape
     logits: Tensor
     image: Tensor
 
@@ -114,12 +114,12 @@ def watch(model: nn.Module, image_size: int) -> Passed:
     Raises:
         UserError: it does not go through.
     """
-    outputs: dict[str, tuple[Node, int]] = {}
+    outputs: dict[str, tuple[Node, torch.Size]] = {}
 
     def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
         outputs.pop(name, None)
         if isinstance(output, Tensor) and output.grad_fn is not None:
-            outputs[name] = output.grad_fn, output.dim()
+            outputs[name] = output.grad_fn, output.shape
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
@@ -197,43 +197,66 @@ def _repeats(level: Inner) -> bool:
     return any(number > 1 for number in count.values())
 
 
-def trunk_of(model: nn.Module, image_size: int) -> Trunk:
-    """The trunk of a network.
+@dataclass(frozen=True)
+class Structure:
+    """What one image through a network has shown of it, as names of modules."""
+
+    head: str  # the classifier
+    blocks: list[str]  # residual (or encoder, or inception) blocks on the trunk, in order; empty without
+    before_last: str | None  # behind which the last block begins, or the last stage where there are no blocks
+    stages: list[str]  # the last module at each size of map; each block where there are no maps
+    reads_vector: bool  # whether the logits are what the classifier makes of one vector (B, D), nothing behind it
+
+
+def find_structure(model: nn.Module, image_size: int) -> Structure:
+    """Find what a network is made of.
 
     Raises:
         UserError: images that do not go through it, or no classifier.
     """
-    return Trunk(model, classifier(model)[0], frozenset(watch(model, image_size).trunk()))
-
-
-def blocks_of(model: nn.Module, image_size: int) -> list[str]:
-    """Names of the residual (or encoder, or inception) blocks on the trunk, in the order of the network."""
-    return _block_names(trunk_of(model, image_size))
-
-
-def _block_names(trunk: Trunk) -> list[str]:
+    head, layer = classifier(model)
+    passed = watch(model, image_size)
+    trunk = Trunk(model, head, frozenset(passed.trunk()))
     found = trunk.blocks()
-    return [name for name, _ in found] if _repeats(found) else []
+    blocks = [name for name, _ in found] if _repeats(found) else []
+    ends = blocks or trunk.stages()
+    node, shape = passed.outputs.get(head, (None, ()))
+    return Structure(
+        head=head,
+        blocks=blocks,
+        before_last=ends[-2] if len(ends) > 1 else None,
+        stages=_find_stages(model, trunk, passed, blocks),
+        reads_vector=isinstance(layer, nn.Linear) and len(shape) == 2 and node is passed.logits.grad_fn,
+    )
 
 
-def stage_before(model: nn.Module, image_size: int) -> str | None:
-    """The module behind which the last block begins, or the last stage where there are no blocks."""
-    trunk = trunk_of(model, image_size)
-    found = _block_names(trunk) or trunk.stages()
-    return found[-2] if len(found) > 1 else None
-
-
-def last_layer(model: nn.Module, image_size: int) -> str | None:
-    """The last layer with weights on the trunk, linear or convolution: the classifier, wherever it is defined."""
+def find_last_layer(model: nn.Module, image_size: int) -> str | None:
+    """Return the last layer with weights on the trunk, linear or convolution: the classifier, wherever it is defined."""
     passed = watch(model, image_size)
     trunk = passed.trunk()
     layers = [name for name in passed.outputs if name in trunk and isinstance(model.get_submodule(name), Head)]
     return layers[-1] if layers else None
 
 
-def reads_features(model: nn.Module, image_size: int) -> bool:
-    """Whether the logits are what the classifier makes of one vector (B, D) an image, with nothing behind it."""
-    name, head = classifier(model)
-    passed = watch(model, image_size)
-    node, rank = passed.outputs.get(name, (None, 0))
-    return isinstance(head, nn.Linear) and rank == 2 and node is passed.logits.grad_fn
+def _find_stages(model: nn.Module, trunk: Trunk, passed: Passed, blocks: list[str]) -> list[str]:
+    """Return the last module of the trunk at each size of map, the outermost where several give one tensor.
+
+    Modules within a block are none, nor what lies behind the classifier. Maps of a size at which no block ends, and
+    no convolution where there are no blocks, are no stage: a stem's, a pooling's.
+    """
+    last: dict[int, str] = {}
+    holds: set[int] = set()
+    for name, (_, shape) in passed.outputs.items():
+        if name == trunk.head:
+            break
+        within = any(name.startswith(f"{block}.") for block in blocks)
+        if name not in trunk.names or len(shape) != 4 or within:
+            continue
+        first, second, third = shape[1:]
+        side = first if first == second != third else second  # channels come last in some networks
+        if last and side > min(last):
+            continue  # pooled to a larger size, before a classifier
+        last[side] = name
+        if name in blocks or (not blocks and isinstance(model.get_submodule(name), nn.Conv2d)):
+            holds.add(side)
+    return [name for side, name in last.items() if side in holds] or blocks

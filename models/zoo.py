@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
 from errors import UserError, warn
-from models.foreign import TIMM, is_own, logits_alone, own_model, refuse_taken, timm_model
+from configs.own_code import is_own
+from models.foreign import TIMM, logits_alone, own_model, refuse_taken, timm_model
 from models.heads import classifier, name_classifier, outputs_of, replace_classifier
 from models.published import published, unknown
 from models.resnet import CIFAR_RESNETS, CifarResNet, torchvision_resnet
 from models.sizes import Weightless
-from models.structure import last_layer, reason, send
+from models.structure import find_last_layer, reason, send
 
 STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # those that `stem` applies to
 SIZED = {"vit_": "image_size", "maxvit_": "input_size"}  # torchvision's that must know the side of their input
@@ -98,7 +99,7 @@ def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> 
             f"arch {arch} gives {tuple(given.shape)} for 2 images where (2, {num_classes}) is wanted, one logit a "
             "class: take num_classes as an argument, or set the number with arch_options"
         )
-    last = last_layer(model, image_size)
+    last = find_last_layer(model, image_size)
     if last is not None and last != classifier(model)[0]:
         name_classifier(model, last)
     name, head = classifier(model)

@@ -1,0 +1,55 @@
+"""Keys of earlier versions, each with its place now."""
+
+from __future__ import annotations
+
+MOVED = {
+    "crd.ridge": "losses.regression.ridge",
+    "crd.whitening": "losses.regression.whitening",
+    "crd.lambda_penultimate": "losses.crd.taps.penultimate (or losses.regression.taps.penultimate)",
+    "crd.lambda_last": "losses.crd.taps.last (or losses.regression.taps.last)",
+    "crd.objective": "losses.crd.objective; regression is a loss of its own",
+    "crd.errors_of": "methods.two_stage.stage1.upweight_errors_of",
+    "crd.error_weight": "methods.two_stage.stage1.error_weight",
+    "crd.epochs": "methods.two_stage.stage1.epochs",
+    "crd.batch_size": "training.batch_size, or methods.two_stage.stage1.batch_size",
+    "crd.optimizer": "training.optimizer, or methods.two_stage.stage1.optimizer",
+    "crd.until": "methods.two_stage.stage1.early_stopping",
+    "crd.patience": "methods.two_stage.stage1.early_stopping.patience",
+    "crd.min_delta": "methods.two_stage.stage1.early_stopping.min_delta",
+    "crd": "losses.crd",
+    "kd.temperature": "losses.kl.temperature",
+    "kd.label_smoothing": "losses.ce.label_smoothing",
+    "kd.alpha": "the weights in methods.two_stage.stage2.losses, such as {kl: 0.9, ce: 0.1}",
+    "kd.features": "starts_from in a method of its own, such as {starts_from: kd, reset_head: true, train: head}",
+    "kd.head": "the loss reuse: methods.NAME.stage2.losses: {reuse: 1}",
+    "kd.teacher_head": "methods.NAME.stage2.teacher",
+    "kd.errors_of": "methods.two_stage.stage2.upweight_errors_of",
+    "kd.until": "methods.two_stage.stage2.early_stopping",
+    "kd": "methods.two_stage.stage2",
+    "baselines.methods": "methods",
+    "baselines.variants": "methods: NAME: {base: kd, ...}",
+    "baselines.alpha": "the weights in methods.kd.losses, such as {kl: 0.9, ce: 0.1}",
+    "baselines.temperature": "losses.kl.temperature",
+    "baselines.label_smoothing": "losses.ce.label_smoothing",
+    "baselines.crd_weight": "methods.crd_kd.losses.crd",
+    "baselines.until": "training.early_stopping",
+    "baselines.errors_of": "methods.NAME.upweight_errors_of",
+    "baselines": "training",
+    "variants": "methods: NAME: {base: two_stage, stage1: {...}, stage2: {...}}",
+    "teacher.until": "teacher.early_stopping: {watch, patience, min_delta}",
+    "teacher.watch": "teacher.early_stopping.watch",
+    "teacher.patience": "teacher.early_stopping.patience",
+    "teacher.min_delta": "teacher.early_stopping.min_delta",
+    "teacher.label_smoothing": "teacher.losses.ce.label_smoothing",
+}
+
+
+def find_moved(key: str) -> str | None:
+    """Return where an option of earlier versions is now, None for a key that was none."""
+    parts = key.split(".")
+    for count in range(len(parts), 0, -1):
+        place = MOVED.get(".".join(parts[:count]))
+        if place is not None:
+            rest = parts[count:]
+            return ".".join([place, *rest]) if rest and " " not in place and ":" not in place else place
+    return None

@@ -1,0 +1,79 @@
+"""Code of the user's own, named in a config as `package.module:name`: a network, or a loss.
+
+Importing a module runs it, so it is said once. The working directory is looked in last, behind what is installed
+and behind this project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from errors import UserError, nearest, note
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is that of a class or function to import."""
+    return ":" in name
+
+
+def load_own(key: str, name: str) -> Callable[..., object]:
+    """Return the class or function that `name` stands for.
+
+    Args:
+        key: of the config, for messages.
+        name: package.module:name.
+
+    Raises:
+        UserError: there is none, or importing it fails.
+    """
+    module_name, _, wanted = name.partition(":")
+    module = _import(key, name, module_name)
+    found: Any = module
+    for part in wanted.split("."):
+        if not hasattr(found, part):
+            place = getattr(module, "__file__", module_name)
+            raise UserError(f"{key} {name}: {place} has no {wanted}{nearest(wanted, _list_callables(module))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise UserError(f"{key} {name}: {wanted} is a {type(found).__name__}, name a class or a function")
+    own: Callable[..., object] = found
+    return own
+
+
+def digest_code(key: str, name: str) -> str:
+    """Return a digest of the file of code of the user's own, empty for any other name."""
+    if not is_own(name):
+        return ""
+    place = getattr(_import(key, name, name.partition(":")[0]), "__file__", None)
+    return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if place else ""
+
+
+@cache
+def _import(key: str, name: str, module_name: str) -> ModuleType:
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise UserError(f"{key} {name}: write package.module:name, a module as `import` takes it")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        asked = error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
+        where = f"neither installed nor in {here}" if asked else f"which {module_name} imports, is not installed"
+        raise UserError(f"{key} {name}: no module {error.name}, {where}") from None
+    except Exception as error:  # code of one's own may raise anything
+        raise UserError(f"{key} {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
+    note(f"{key} {name}: imported {module.__file__ or module_name}, which is code of your own")
+    return module
+
+
+def _list_callables(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if callable(value)]

@@ -1,0 +1,165 @@
+"""The interface of a loss: options in, sizes of both networks, then named scalar terms of each batch.
+
+A file beside this one that defines one `Loss` adds a loss of the file's name. Its options are the keyword arguments
+of the constructor: their types and ranges are read from the signature, their meaning from the docstring's `Args`.
+
+Letters: B batch, N training images, C classes, D channels of a tap, H x W map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number: `ge` and `le` may be reached, `gt` and `lt` may not."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+
+Positive = Annotated[float, Range(gt=0)]
+NonNegative = Annotated[float, Range(ge=0)]
+Share = Annotated[float, Range(ge=0, lt=1)]
+Count = Annotated[int, Range(ge=1)]
+Taps = Mapping[str, NonNegative]  # weight of the term at each tap; a tap of weight 0 is not read
+BOTH_TAPS: Taps = MappingProxyType({"penultimate": 0.5, "last": 1.0})
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of one network's answer to a batch that a loss may read; the teacher's has no gradient."""
+
+    logits: Tensor  # (B, C)
+    taps: Mapping[str, Tensor]  # pooled features (B, D), by tap
+    maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, D, H, W), by tap, for losses that need maps
+    classifier: nn.Module | None = None  # the teacher's, frozen, for losses that need it
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of a batch: which, of which class, and how much each counts."""
+
+    indices: Tensor  # (B,) positions in the training set
+    labels: Tensor  # (B,) classes
+    targets: Tensor  # (B,) classes, or (B, C) shares of the classes of mixed images
+    weights: Tensor | None = None  # (B,) of mean 1 over the training set, None for equal weights
+
+
+class Processes(Protocol):
+    """The processes that train together, each on its share of every batch."""
+
+    def rank(self) -> int:
+        """Return the number of this process."""
+
+    def world_size(self) -> int:
+        """Return the number of processes."""
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Join the rows of all processes, without gradient."""
+
+    def gather_with_gradient(self, tensor: Tensor) -> Tensor:
+        """Join the rows of all processes, with gradient."""
+
+    def whole_batch(self, tensor: Tensor) -> Tensor:
+        """Join the rows of all processes in the order of the batch, without gradient."""
+
+
+class OneProcess:
+    """The only process: nothing to join."""
+
+    def rank(self) -> int:
+        return 0
+
+    def world_size(self) -> int:
+        return 1
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    gather_with_gradient = whole_batch = gather
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a loss makes its modules from."""
+
+    student: Mapping[str, tuple[int, ...]]  # shape of each tap for one image: (D,) or (D, H, W)
+    teacher: Mapping[str, tuple[int, ...]]
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))  # (N,) of training images
+    processes: Processes = field(default_factory=OneProcess)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes that a loss keeps, and the option that changes them."""
+
+    option: str
+    what: str
+    bytes: int
+
+
+class Loss(nn.Module):
+    """A loss of a student against its frozen teacher, or against labels.
+
+    The attributes say what it needs; what is computed, cached and refused follows from them. An option may decide
+    them: set them in the constructor.
+    """
+
+    needs_labels: bool = False
+    needs_logits: bool = False  # of the student, whose classifier then gets a gradient
+    needs_teacher: bool = True
+    needs_classifier: bool = False  # the teacher's, linear
+    needs_maps: bool = False  # of its taps, in place of pooled features
+    takes_weights: bool = True  # of images
+    first_pass: Literal["none", "teacher", "both"] = "none"  # whose answers to one epoch `prepare` reads
+    taps: Taps = MappingProxyType({})
+
+    @property
+    def used_taps(self) -> list[str]:
+        """Taps whose weight is not 0."""
+        return [tap for tap, weight in self.taps.items() if weight > 0]
+
+    def setup(self, sizes: Sizes) -> None:
+        """Make projections and whatever else depends on sizes. Torch's generators are seeded."""
+
+    def prepare(self, student: View, teacher: View, samples: Samples) -> None:
+        """Read one batch of the epoch that is shown before training; without "both" `student` is the teacher's."""
+
+    def finish_prepare(self) -> None:
+        """End what `prepare` began."""
+
+    def begin_epoch(self) -> None:
+        """Prepare for an epoch, with torch's generators seeded for it."""
+
+    def forward(self, student: View, teacher: View, samples: Samples) -> Tensor | dict[str, Tensor]:
+        """Return the loss, a scalar, or one scalar a tap (any name that `taps` does not have weighs 1)."""
+        raise TypeError(f"{type(self).__name__} defines no forward")
+
+    def compare(self, student: View, teacher: View) -> dict[str, float]:
+        """Return how well held-out features agree, by name, for a stage that trains no classifier."""
+        return {}
+
+    def answer(self, student: View, teacher: View) -> Tensor | None:
+        """Return logits (B, C) where the loss trains the student's classifier in a form of its own."""
+        return None
+
+    def fold_into(self, classifier: nn.Module, teachers: nn.Module) -> None:
+        """Write what the loss has trained of the student's classifier into it, given the teacher's."""
+
+    def projections(self) -> dict[str, Tensor]:
+        """Return the linear maps behind which features are compared, to be kept for later comparisons."""
+        return {}
+
+    def memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
+        """Return what the loss keeps in memory on a device ("cpu", "cuda"), largest needs included."""
+        return []
