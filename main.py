@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.command_line import CommandLine, one_of, read_folder, read_path
-from configs.idle import idle_settings
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
 from training.job_name import NEXT, PHASES
@@ -75,20 +74,13 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def read_config(arguments: argparse.Namespace) -> Config:
-    seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
-    config = load_config(arguments.config, [*arguments.set, *seeds])
-    for line in idle_settings(arguments.config, arguments.set, config, study=arguments.phase == "study"):
-        warn(line)
-    return config
-
-
 def run() -> None:
     arguments = parse_arguments()
     if arguments.help_config:
         print(config_table())
         return
-    config = read_config(arguments)
+    seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
+    config = load_config(arguments.config, [*arguments.set, *seeds])
     with ending_at_once():  # all that takes seconds, before anything is begun
         from models.machine import choose_device, open_machine
         from training.distributed import process_group
