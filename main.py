@@ -56,9 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     existing.add_argument("--resume", action="store_true", help="go on with what was interrupted")
     existing.add_argument("--fresh", action="store_true", help="remove what this phase left and start it over")
     parser.add_argument("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show config, plan, time, memory and disk; train nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
     parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
@@ -134,19 +132,18 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
     """Train what a phase consists of, or say what it would be."""
     from training.claim import claim
     from training.distributed import restarted
-    from training.dry_run import dry_run
     from training.experiment import open_experiment
-    from training.phases import check, jobs_of, run_jobs, say
+    from training.phases import check, jobs_of, run_jobs, say, show_plan
     from training.run_folder import RunFolder
     from training.run_lock import writing_in
 
     folder = RunFolder(arguments.output_dir / config.name)
-    if arguments.dry_run:
-        dry_run(arguments.phase, config, folder, machine, arguments.fresh)
-        return
     experiment = open_experiment(config, folder, machine)
     jobs = jobs_of(arguments.phase, config, folder)
     check(arguments.phase, experiment, arguments.fresh and not restarted())
+    if arguments.dry_run:
+        show_plan(jobs, experiment, arguments.fresh)
+        return
     with writing_in(experiment.folder.path):
         again = restarted()  # torchrun began with what the person asked for, and goes on from there
         fresh, resume = arguments.fresh and not again, arguments.resume or again
