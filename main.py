@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.command_line import CommandLine, one_of, read_folder, read_path
-from configs.idle import idle_settings
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
 from training.job_name import NEXT, PHASES
@@ -57,9 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     existing.add_argument("--resume", action="store_true", help="go on with what was interrupted")
     existing.add_argument("--fresh", action="store_true", help="remove what this phase left and start it over")
     parser.add_argument("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show config, plan, time, memory and disk; train nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
     parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
@@ -75,20 +72,13 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def read_config(arguments: argparse.Namespace) -> Config:
-    seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
-    config = load_config(arguments.config, [*arguments.set, *seeds])
-    for line in idle_settings(arguments.config, arguments.set, config, study=arguments.phase == "study"):
-        warn(line)
-    return config
-
-
 def run() -> None:
     arguments = parse_arguments()
     if arguments.help_config:
         print(config_table())
         return
-    config = read_config(arguments)
+    seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
+    config = load_config(arguments.config, [*arguments.set, *seeds])
     with ending_at_once():  # all that takes seconds, before anything is begun
         from models.machine import choose_device, open_machine
         from training.distributed import process_group
@@ -142,19 +132,18 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
     """Train what a phase consists of, or say what it would be."""
     from training.claim import claim
     from training.distributed import restarted
-    from training.dry_run import dry_run
     from training.experiment import open_experiment
-    from training.phases import check, jobs_of, run_jobs, say
+    from training.phases import check, jobs_of, run_jobs, say, show_plan
     from training.run_folder import RunFolder
     from training.run_lock import writing_in
 
     folder = RunFolder(arguments.output_dir / config.name)
-    if arguments.dry_run:
-        dry_run(arguments.phase, config, folder, machine, arguments.fresh)
-        return
     experiment = open_experiment(config, folder, machine)
     jobs = jobs_of(arguments.phase, config, folder)
     check(arguments.phase, experiment, arguments.fresh and not restarted())
+    if arguments.dry_run:
+        show_plan(jobs, experiment, arguments.fresh)
+        return
     with writing_in(experiment.folder.path):
         again = restarted()  # torchrun began with what the person asked for, and goes on from there
         fresh, resume = arguments.fresh and not again, arguments.resume or again

@@ -26,7 +26,7 @@ from benchmarks.crd_step import CLASSES, FASTER, B, D, K, N
 from benchmarks.timing import Claim, Timing, matrix_rate, measure_in_turn, table
 from losses.crd import CRDLoss
 from models.machine import compute_reproducibly
-from models.peak import Peak
+from models.peak import memory_growth
 
 REPEATS = 30
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -70,7 +70,7 @@ def steps(device: torch.device) -> list[Timing]:
     for name, dtype in PRECISIONS.items():
         calls[name] = our_step(device, dtype)
         floors.append(floor / matrix_rate(dtype, device=device))
-    memory = [Peak(device).growth(call) / 2**20 for call in calls.values()]
+    memory = [memory_growth(call, device) / 2**20 for call in calls.values()]
     timings = measure_in_turn(calls, REPEATS, floors)
     return [replace(timing, peak_mb=added) for timing, added in zip(timings, memory, strict=True)]
 

@@ -129,11 +129,16 @@ def command_line(
 
 def table(claims: Sequence[Claim]) -> str:
     """One line a claim; the floor is what the arithmetic alone takes, `x floor` how far a time is from it."""
-    from training.estimate_table import aligned  # not for the process of a case, whose memory is measured
-
     rows: list[tuple[str, ...]] = [("what", "time", "memory", "measured", "", "target", "", "floor", "x floor")]
     rows += [_cells(claim) for claim in claims]
-    return aligned(rows, left=(0, 4, 6))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in (0, 4, 6) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
 
 
 def _cells(claim: Claim) -> tuple[str, ...]:

@@ -29,8 +29,6 @@ from dataset.stored_pixels import Target
 from errors import MachineError, UserError, in_words, readable
 from files import locked, remove_left_behind, remove_lock_left_behind
 
-Positions = NDArray[np.int64]
-
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
 DIGITS_SPLIT_SEED = 0  # the digits come unsplit; this stratified 70/30 never changes
@@ -77,12 +75,7 @@ def load_source(data: Data) -> Source:
 
 
 def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    first, second = split_positions(images.labels, fraction, seed)
-    return images.take(first), images.take(second)
-
-
-def split_positions(labels: Positions, fraction: float, seed: int) -> tuple[Positions, Positions]:
-    """Positions of images with these labels (N,), the second part of them a `fraction`, classes in proportion.
+    """Divide images in two, the second part a `fraction` of them, classes in proportion.
 
     Raises:
         UserError: a class too small to split.
@@ -91,11 +84,11 @@ def split_positions(labels: Positions, fraction: float, seed: int) -> tuple[Posi
 
     try:
         first, second = train_test_split(
-            np.arange(len(labels)), test_size=fraction, random_state=seed % 2**32, stratify=labels
+            np.arange(len(images)), test_size=fraction, random_state=seed % 2**32, stratify=images.labels
         )
     except ValueError as error:
         raise UserError(f"data.split or data.val_fraction does not fit these images: {error}") from None
-    return np.sort(first), np.sort(second)
+    return images.take(np.sort(first)), images.take(np.sort(second))
 
 
 def _decoded(data: Data) -> tuple[Images, Images, list[str]]:
@@ -145,19 +138,6 @@ def _cache_of(data: Data, stamp: str) -> Path:
     if data.resize != "squash":  # caches from before there was a choice keep their names
         key += f" {data.resize}"
     return data.cache_dir / f"{data.source}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-
-
-def undecoded(data: Data) -> ClassFolders | None:
-    """The files that would have to be decoded first, None where they are or where images lie in no files of their
-    own. Reads no image.
-
-    Raises:
-        UserError: as `load_source`, of what can be seen without reading images.
-    """
-    if data.source not in FILES:
-        return None
-    found = _listed(data, data.root or Path("data"))
-    return None if _cache_of(data, _stamp(data, found)).exists() else found
 
 
 def _digits(image_size: int) -> tuple[Images, Images]:
@@ -215,7 +195,8 @@ def _not_downloaded(name: str, root: Path, error: Exception) -> UserError | Mach
 
 def _files(data: Data, root: Path) -> _Found:
     """Class folders under root/train and root/test, one tree of class folders under root, or the list `root`."""
-    found = _listed(data, root)
+    find = listed_images if data.source == "csv" else find_images
+    found = find(root, data.follow_links)
     class_of = {name: number for number, name in enumerate(found.classes)}
     everything = found.train + found.test
 
@@ -232,10 +213,6 @@ def _files(data: Data, root: Path) -> _Found:
 
     names = _names(found.train, found.root), _names(found.test, found.root)
     return _Found(len(everything), read, _stamp(data, found), names)
-
-
-def _listed(data: Data, root: Path) -> ClassFolders:
-    return listed_images(root, data.follow_links) if data.source == "csv" else find_images(root, data.follow_links)
 
 
 def _stamp(data: Data, found: ClassFolders) -> str:

@@ -11,28 +11,19 @@ import torch
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class Peak:
-    """The most memory over some calls: `process` is resident, `gpu` is that of tensors on a GPU, 0 without one.
+def memory_growth(call: Callable[[], object], device: torch.device) -> int:
+    """Call something and give how far memory rose above what was held before, on the device that computes.
 
-    Where the system cannot forget a peak (anywhere but on Linux), `process` is that of the whole process so far.
+    Where the system cannot forget a peak (anywhere but on Linux), the process's is that of all time.
     """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.process = self.gpu = 0
-
-    def growth(self, call: Callable[[], object]) -> int:
-        """Call it; gives how far memory rose above what was held before, on the device that computes."""
-        forget_peak(self.device)
-        before = _held(self.device)
-        call()
-        process, gpu = process_peak(), gpu_peak(self.device)
-        self.process, self.gpu = max(self.process, process), max(self.gpu, gpu)
-        return max(0, (gpu if self.device.type == "cuda" else process) - before)
+    forget_peak(device)
+    before = _held(device)
+    call()
+    return max(0, (gpu_peak(device) if device.type == "cuda" else process_peak()) - before)
 
 
 def process_peak() -> int:
-    """The largest resident size since the last call of `Peak.growth` began, or of all time.
+    """The largest resident size since `forget_peak`, or of all time.
 
     `getrusage` counts what the parent held when it started this process, so Linux's own record comes first.
     """

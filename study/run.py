@@ -23,14 +23,12 @@ from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine
-from study.estimates import estimate_study
 from study.grid import StudyRun, read_shard
 from study.methods import record_folder
 from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
 from training.environment import environment
-from training.estimate_table import about, duration, table
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
@@ -53,8 +51,6 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
     if dry_run:
         refuse_other(study)
         say(describe_study(study))
-        say(table(estimate_study(study, machine.quiet)))
-        say(about(config))
         say("dry run: nothing was trained, no run folder was written")
         return
     run_study(study, machine.quiet)
@@ -98,6 +94,16 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
         by_machine = any(isinstance(error, MachineError) for error in failed.values())
         kind = MachineError if by_machine else UserError
         raise kind(f"{len(failed)} runs failed, the first {next(iter(failed))}: see above, the others are done")
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes, in the unit that a person would take."""
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    if hours < 2:
+        return f"{minutes:.0f} min"
+    return f"{hours:.1f} h" if days < 2 else f"{days:,.1f} days"
 
 
 def refuse_other(study: StudyRuns) -> list[int]:

@@ -109,10 +109,17 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
         "images: 64 train, 0 val, 32 test, 4 classes",
         "student: resnet8, 77,652 parameters",
         "machine: cpu, float32",
+        "banks in memory: stage1 0.01 MB, crd 0.01 MB, crd_kd 0.01 MB; teacher's outputs on disk: 0.00 MB",
         f"scratch seed 1: 4 epochs x 4 steps -> {tmp_path / 'tiny' / 'seed1' / 'scratch'}",
         "dry run: nothing was trained, no run folder was written",
     ):
         assert text in done.stdout
+
+
+def test_a_wrong_config_is_one_line_of_a_dry_run_too(call_main, tmp_path):
+    done = call_main(tmp_path, "--phase", "all", "--dry-run", "--set", "crd.batch_size=65")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "crd.batch_size=65" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_config_lists_every_field(call_main, tmp_path):

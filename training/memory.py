@@ -18,7 +18,6 @@ from configs.stages import CRD
 from dataset.cache_folder import see_that_it_can_be_written
 from dataset.memory import machine_memory, see_that_it_fits
 from losses.bank import BLOCK
-from losses.crd import FROM_BANK
 from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed
@@ -85,6 +84,18 @@ def check_batch(experiment: Experiment, network: Followed, key: str, batch: int)
     see_that_it_fits(f"{key}={batch}", f"the activations of {mine:,} images", one * mine, has)
 
 
+def bank_bytes(settings: CRD, images: int) -> int:
+    """Count the bytes of the banks of N training images, 0 for a form that has none."""
+    taps = (settings.lambda_penultimate > 0) + (settings.lambda_last > 0)
+    return FLOAT * 2 * taps * images * settings.dim if settings.from_bank else 0  # two networks
+
+
+def cache_bytes(experiment: Experiment, teacher: Followed) -> int:
+    """Count the bytes of the teacher's cached outputs, in float16."""
+    width = experiment.data.num_classes + teacher.width
+    return experiment.config.teacher.views * len(experiment.data.train) * width * 2
+
+
 def check_alignment(experiment: Experiment, settings: CRD, networks: Iterable[Followed], batch: int) -> None:
     """Raise `UserError` for banks, projections or negatives that do not fit into memory.
 
@@ -97,12 +108,11 @@ def check_alignment(experiment: Experiment, settings: CRD, networks: Iterable[Fo
     widths = sum(network.width for network in networks)
     if settings.objective == "regression":
         return
-    from_bank = settings.negatives in FROM_BANK
-    banks = 2 * 2 * count * settings.dim if from_bank else 0  # two taps, two networks
+    banks = bank_bytes(settings, count)
     projections = KEPT * widths * settings.dim
-    what = "banks and projections" if from_bank else "projections"
-    see_that_it_fits(f"crd.dim={settings.dim}", what, FLOAT * (banks + projections), has)
-    if from_bank:
+    what = "banks and projections" if banks else "projections"
+    see_that_it_fits(f"crd.dim={settings.dim}", what, banks + FLOAT * projections, has)
+    if banks:
         own = -(-min(batch, count) // distributed.world_size())
         turns = 3 + settings.num_negatives // count  # round the bank, each with every anchor and its gradient
         rows = 2 * FLOAT * turns * own * settings.dim
@@ -119,8 +129,7 @@ def check_views(experiment: Experiment, teacher: Followed) -> None:
     views, data = experiment.config.teacher.views, experiment.config.data
     if views:
         see_that_it_can_be_written(data.cache_dir)
-        width = experiment.data.num_classes + teacher.width
-        needed = views * len(experiment.data.train) * width * 2
+        needed = cache_bytes(experiment, teacher)
         kept = sum(path.stat().st_size for path in data.cache_dir.glob("teacher-*/view*.npy"))
         free = shutil.disk_usage(_existing(data.cache_dir)).free
         where = f"disk in data.cache_dir {data.cache_dir}"

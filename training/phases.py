@@ -8,7 +8,8 @@ from functools import partial
 
 from configs.reading import to_yaml
 from configs.schema import Config
-from configs.stages import CRD, KD
+from configs.stages import ALIGNED, CRD, KD
+from dataset.contact_sheet import write_contact_sheet
 from dataset.loader import steps_per_epoch
 from dataset.prepare import TrainingData
 from errors import UserError, warn
@@ -20,13 +21,14 @@ from training import distributed
 from training.baselines import train_baseline
 from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
 from training.board import write_board
+from training.claim import with_dependents
 from training.crd import train_stage1
 from training.experiment import Experiment
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, Settings, baseline, config_of, needs, stage1_of, stage2
 from training.kd import train_stage2
 from training.lengths import check_lengths
-from training.memory import Followed, check_alignment, check_batch, check_views
+from training.memory import Followed, bank_bytes, cache_bytes, check_alignment, check_batch, check_views
 from training.run_folder import RunFolder
 from training.stepping import steps_of
 from training.teacher import check_teacher, check_training, is_given, train_teacher
@@ -184,10 +186,15 @@ def _check_sizes(experiment: Experiment, jobs: list[Job], teacher: TappedModel, 
             if _from_random_weights(job, experiment):
                 side = "teacher" if job.name == TEACHER else "student"
                 tell_of_first_statistics(model, side, job.name.section, job.epochs * batches)
-        if job.name.kind == "stage1" or (job.name.kind == "baseline" and "crd" in config.method_of(job.name.of)):
+        if _aligns(job, config):
             check_alignment(experiment, own.crd, networks, size)
     if any(job.name != TEACHER for job in jobs):
         check_views(experiment, networks[0])
+
+
+def _aligns(job: Job, config: Config) -> bool:
+    name = job.name
+    return name.kind == "stage1" or (name.kind == "baseline" and config.method_of(name.of) in ALIGNED)
 
 
 def _from_random_weights(job: Job, experiment: Experiment) -> bool:
@@ -271,16 +278,30 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def show_plan(jobs: list[Job], experiment: Experiment, fresh: bool) -> None:
+    """Say what would be done (`--dry-run`), and draw planted cues on a sheet beside the run's folder."""
+    config, folder = experiment.config, experiment.folder
+    present = folder.present()
+    outdated = with_dependents(config, [job.name for job in jobs], present) if fresh else []
+    say(describe(jobs, experiment, [name for name in outdated if name in present]))
+    if config.shortcut.cue != "none" and distributed.rank() == 0:
+        path = folder.path.with_name(f"{config.name}-cues.png")
+        write_contact_sheet(experiment.data, path)
+        say(f"contact sheet: {path}")
+    say("dry run: nothing was trained, no run folder was written")
+
+
 def describe(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName] = ()) -> str:
-    """The resolved config and what would be done, for `--dry-run`.
+    """Put the resolved config and what would be done into words.
 
     removed: jobs that are there and would be removed first, as `--fresh` asks for.
     """
     config, data = experiment.config, experiment.data
+    teacher = experiment.build(config.teacher, pretrained=False)
+    student = experiment.build(config.student, pretrained=False)
     lines = [to_yaml(config)]
-    for title, network in (("teacher", config.teacher), ("student", config.student)):
-        model = experiment.build(network, pretrained=False)
-        lines.append(f"{title}: {network.arch}, {count_parameters(model):,} parameters")
+    lines.append(f"teacher: {config.teacher.arch}, {count_parameters(teacher):,} parameters")
+    lines.append(f"student: {config.student.arch}, {count_parameters(student):,} parameters")
     sizes = [len(data.train), len(data.val) if data.val else 0, len(data.test)]
     lines.append("images: {:,} train, {:,} val, {:,} test".format(*sizes) + f", {data.num_classes} classes")
     lines.append(f"machine: {experiment.machine.device}, {experiment.machine.precision}")
@@ -292,4 +313,16 @@ def describe(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName]
         if job.name == TEACHER and is_given(experiment) and not kept:
             state = "given by the config, not trained"
         lines.append(f"{job.name.title}: {state} -> {job.folder.path}")
+    taps = config.teacher.taps or default_taps(teacher, config.data.image_size)
+    lines.append(_describe_sizes(jobs, experiment, TappedModel(teacher, taps)))
     return "\n".join([*lines, *(f"--fresh removes {experiment.folder.job(name).path}" for name in removed)])
+
+
+def _describe_sizes(jobs: list[Job], experiment: Experiment, teacher: TappedModel) -> str:
+    config, images = experiment.config, len(experiment.data.train)
+    aligning = {job.name.label: config_of(config, job.name).crd for job in jobs if _aligns(job, config)}
+    sizes = {label: bank_bytes(settings, images) for label, settings in aligning.items()}
+    banks = ", ".join(f"{label} {size / 1e6:,.2f} MB" for label, size in sizes.items() if size)
+    asked = any(job.name != TEACHER for job in jobs)
+    cached = cache_bytes(experiment, Followed(teacher, config.data.image_size)) if asked else 0
+    return f"banks in memory: {banks or 'none'}; teacher's outputs on disk: {cached / 1e6:,.2f} MB"

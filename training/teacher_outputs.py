@@ -142,17 +142,6 @@ def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: b
     return CachedTeacher(folder, widths, views, machine.device)
 
 
-def missing_views(experiment: Experiment) -> int:
-    """How many views the cache of the run's teacher lacks, all where it is not trained yet. Fills none."""
-    views, folder = experiment.config.teacher.views, experiment.folder.teacher
-    if not folder.finished:
-        return views
-    network = experiment.trained(experiment.config.teacher, folder)
-    key = _key(experiment, experiment.tapped(network, experiment.config.teacher))
-    cache = experiment.config.data.cache_dir / f"teacher-{key}"
-    return sum(not (cache / f"view{view}.npy").exists() for view in range(views))
-
-
 def _key(experiment: Experiment, teacher: TappedModel) -> str:
     data, settings = experiment.data, experiment.config.data
     parts: dict[str, object] = {

@@ -26,13 +26,13 @@ from dataset.transfer import to_device
 from models.checkpoint import load
 from models.machine import compute_reproducibly
 from tests.cuda.waiting import no_waiting
+from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, baseline, stage1, stage2
 from training.phases import jobs_of
 from training.prepared import Prepared
 from training.progress import Part
-from training.stand_ins import StandIns, prepare_job
 from training.stepping import make_stepper
 from training.teacher import CrossEntropy, train_teacher
 
@@ -100,7 +100,7 @@ def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Bat
 @jobs
 def test_no_step_waits_for_the_device(on, device, name, settings):
     experiment = on(device, *settings)
-    prepared = prepare_job(name, experiment, StandIns(experiment.machine, limit=0.01))
+    prepared = prepare_job(name, experiment)
     train, objective = prepared.data.train, prepared.objective
     there = [train.labels, train.pixels, *objective.parameters(), *objective.buffers()]
     there += [] if train.cues is None else [train.cues.of_image]
@@ -143,8 +143,7 @@ def test_losses_are_those_of_a_cpu(on, device, name, settings):
     found = []
     for place in ("cpu", device):
         experiment = on(place, *settings)
-        torch.manual_seed(3)  # networks are drawn on the CPU
-        prepared = prepare_job(name, experiment, StandIns(experiment.machine, limit=0.0))
+        prepared = prepare_job(name, experiment)
         torch.manual_seed(4)
         found.append(make_steps(prepared, experiment, islice(batches_of(prepared), 4)))
     assert found[1] == pytest.approx(found[0], rel=2e-3, abs=2e-3)
@@ -229,7 +228,7 @@ def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
 @on_each
 def test_images_and_banks_lie_on_the_device(on, device):
     experiment = on(device)
-    prepared = prepare_job(stage1(0), experiment, StandIns(experiment.machine, limit=0.01))
+    prepared = prepare_job(stage1(0), experiment)
     tensors = [experiment.data.train.pixels, experiment.data.train.labels, *prepared.objective.buffers()]
     assert {tensor.device.type for tensor in tensors} == {device}
     assert prepared.objective.model.conv1.weight.is_contiguous(memory_format=torch.channels_last)

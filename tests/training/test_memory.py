@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from torch import nn
 
 from errors import UserError
+from losses.bank import MemoryBank
 from models.resnet import CifarResNet
 from models.taps import TappedModel
+from tests.training.untrained import prepare_job
 from training import memory
-from training.memory import Followed, activations
+from training.job_name import stage1
+from training.memory import Followed, activations, bank_bytes, cache_bytes
 from training.phases import check
 
 
@@ -43,6 +47,24 @@ def test_a_network_is_followed_once_for_all_jobs():
 def test_what_no_machine_has_is_refused_with_both_figures(make_experiment, settings, message):
     with pytest.raises(UserError, match=f"{message}.* GB.*this machine has .* GB"):
         check("all", make_experiment(*settings))
+
+
+@pytest.mark.parametrize(
+    "settings", [[], ["crd.lambda_penultimate=0"], ["crd.negatives=shared"], ["crd.objective=regression"]]
+)
+def test_banks_take_the_bytes_that_are_counted(make_experiment, settings):
+    experiment = make_experiment(*settings)
+    modules = prepare_job(stage1(0), experiment).objective.modules()
+    banks = [buffer for module in modules if isinstance(module, MemoryBank) for buffer in module.buffers()]
+    assert sum(bank.nbytes for bank in banks) == bank_bytes(experiment.config.crd, 64)
+
+
+def test_cached_outputs_take_the_bytes_that_are_counted(make_experiment, tmp_path):
+    experiment = make_experiment("teacher.views=2", f"data.cache_dir={tmp_path / 'cache'}")
+    prepare_job(stage1(0), experiment)
+    arrays = [np.load(path) for path in tmp_path.glob("cache/teacher-*/view*.npy")]
+    teacher = experiment.tapped(experiment.build(experiment.config.teacher), experiment.config.teacher)
+    assert sum(array.nbytes for array in arrays) == cache_bytes(experiment, Followed(teacher, 16)) > 0
 
 
 def test_batches_are_compared_with_what_the_device_has(make_experiment, monkeypatch):

@@ -1,3 +1,5 @@
+"""Of training/prepared.py, and training/given.py."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,9 +9,9 @@ import torch
 
 from errors import warn
 from models.taps import TappedModel
+from tests.training.untrained import prepare_job
 from training import prepared as module
 from training.job_name import TEACHER, baseline, stage1, stage2
-from training.stand_ins import StandIns, prepare_job
 
 
 @pytest.fixture
@@ -19,16 +21,12 @@ def captured(monkeypatch) -> list[torch.nn.Module]:
     return found
 
 
-def prepared_job(experiment, name):
-    return prepare_job(name, experiment, StandIns(experiment.machine, limit=0.0))
-
-
 @pytest.mark.parametrize(
     ("name", "tapped"), [(TEACHER, False), (stage1(0), True), (stage2(0), False), (baseline(0, "crd_kd"), True)]
 )
 def test_what_steps_run_is_captured(make_experiment, captured, name, tapped):
     experiment = make_experiment()
-    prepared = prepared_job(experiment, name)
+    prepared = prepare_job(name, experiment)
     prepared.quicken(experiment.machine)
     assert not captured
     prepared.quicken(replace(experiment.machine, capture=True))
@@ -43,7 +41,7 @@ def test_what_steps_run_is_captured(make_experiment, captured, name, tapped):
 def test_nothing_is_captured_where_it_would_be_replayed_wrongly(make_experiment, captured, capsys, setting, why):
     experiment = make_experiment(setting)
     warn.cache_clear()
-    prepared_job(experiment, TEACHER).quicken(replace(experiment.machine, capture=True))
+    prepare_job(TEACHER, experiment).quicken(replace(experiment.machine, capture=True))
     assert not captured
     assert f"capture=true counts for nothing with {why}" in capsys.readouterr().err
 
@@ -54,6 +52,6 @@ def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeyp
     experiment = make_experiment()
     machine = replace(experiment.machine, compile=True)
     for name in (TEACHER, stage1(0)):
-        prepared_job(experiment, name).quicken(machine)
+        prepare_job(name, experiment).quicken(machine)
     assert not captured
     assert [len(taps) for _, taps in compiled] == [0, 2]
