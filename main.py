@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from configs.command_line import CommandLine, one_of, read_folder, read_path
 from configs.reading import DEFAULT_CONFIG, config_table, load_config
 from configs.schema import Config
-from training.job_name import NEXT, PHASES
+from training.job_name import PHASES
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
     import torch
@@ -47,7 +47,10 @@ def parse_arguments() -> argparse.Namespace:
         default=[],
         metavar="KEY=VALUE",
         action="extend",
-        help="override any field, for example crd.temperature=0.07",
+        help="override any field, for example losses.crd.temperature=0.07",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", metavar="METHOD", help="train these methods alone, with what they need"
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="training seeds of the student side")
     parser.add_argument("--output-dir", type=read_folder, default=Path("runs"), help="where run folders go")
@@ -65,6 +68,8 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--phase is missing: one of {', '.join(PHASES)}, study")
     if arguments.shard and arguments.phase != "study":
         raise UserError("--shard is for --phase study")
+    if arguments.methods and arguments.phase in ("study", "teacher"):
+        raise UserError(f"--methods is for phases that train students, not for {arguments.phase}")
     if arguments.fresh and arguments.phase == "study":
         raise UserError("--fresh: a study goes on with what it finds, remove its folder to start over")
     if arguments.seeds is not None and any(word.partition("=")[0] == "seeds" for word in arguments.set):
@@ -78,11 +83,16 @@ def run() -> None:
         print(config_table())
         return
     seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
-    config = load_config(arguments.config, [*arguments.set, *seeds])
+    methods = [
+        f"methods.{name}={{}}" for name in arguments.methods or ()
+    ]  # a shipped one may be new to the config
+    config = load_config(arguments.config, [*arguments.set, *seeds, *methods])
     with ending_at_once():  # all that takes seconds, before anything is begun
+        from configs.loss_options import complete_losses
         from models.machine import choose_device, open_machine
         from training.distributed import process_group
 
+        config = complete_losses(config)
         import_module("study.run" if arguments.phase == "study" else "training.phases")
     with process_group(choose_device(arguments.device)) as device:
         machine = open_machine(config.precision, device, arguments.quiet)
@@ -130,17 +140,19 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
 
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train what a phase consists of, or say what it would be."""
+    from training.checks import check
     from training.claim import claim
     from training.distributed import restarted
     from training.experiment import open_experiment
-    from training.phases import check, jobs_of, run_jobs, say, show_plan
+    from training.phases import jobs_of, run_jobs, say
+    from training.plan import show_plan
     from training.run_folder import RunFolder
     from training.run_lock import writing_in
 
     folder = RunFolder(arguments.output_dir / config.name)
     experiment = open_experiment(config, folder, machine)
-    jobs = jobs_of(arguments.phase, config, folder)
-    check(arguments.phase, experiment, arguments.fresh and not restarted())
+    jobs = jobs_of(arguments.phase, config, folder, arguments.methods or ())
+    check(arguments.phase, experiment, jobs, arguments.fresh and not restarted())
     if arguments.dry_run:
         show_plan(jobs, experiment, arguments.fresh)
         return
@@ -155,14 +167,18 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
 
 def next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
     """What to type after this phase."""
-    if arguments.phase not in NEXT:
+    from training.phases import next_phase
+
+    phase = next_phase(arguments.phase, experiment.config)
+    if phase is None:
         return f"next: python main_eval.py {experiment.folder.path}"
     shipped = arguments.config == DEFAULT_CONFIG
     given = [] if shipped else [f"--config {arguments.config}"]
     given += [f"--set {shlex.join(arguments.set)}"] if arguments.set else []
+    given += [f"--methods {' '.join(arguments.methods)}"] if arguments.methods else []
     given += [f"--seeds {' '.join(map(str, arguments.seeds))}"] if arguments.seeds else []
     given += [f"--output-dir {arguments.output_dir}"] if arguments.output_dir != Path("runs") else []
-    return " ".join(["next: python main.py", NEXT[arguments.phase], *given])
+    return " ".join(["next: python main.py --phase", phase, *given])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from benchmarks.timing import (
     measure_in_turn,
 )
 from models.taps import TappedModel
-from training.engine import EVALUATION_BATCH
+from training.evaluation import EVALUATION_BATCH
 from training.experiment import Experiment
 from training.teacher_outputs import run as forward
 from training.teacher_outputs import teacher_outputs

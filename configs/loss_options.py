@@ -1,8 +1,8 @@
-"""Options of losses, read from their constructors: the schema, `--help-config` and messages are made from these.
+"""Options of losses, read from their constructors: schema, `--help-config` and messages are made from these.
 
-A loss's name is that of its file in `losses/`, or `package.module:Class` for one of the user's own, which the section
-`losses` may give a shorter name: `losses: {mine: {class: my_losses:Cosine, scale: 2}}`. Importing losses imports torch,
-so nothing here is called where a config is only read.
+A loss's name is that of its file in `losses/`, or `package.module:Class` for one of the user's own, to which the
+section `losses` may give a shorter name: `losses: {mine: {class: my_losses:Cosine, scale: 2}}`. Importing losses
+imports torch, so nothing here is called where a config is only read.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def list_losses() -> dict[str, type[Loss]]:
     found: dict[str, type[Loss]] = {}
     for path in sorted(FOLDER.glob("[a-z]*.py")):
         module = import_module(f"losses.{path.stem}")
-        own = [one for one in vars(module).values() if isinstance(one, type) and one.__module__ == module.__name__]
-        found |= {path.stem: one for one in own if issubclass(one, Loss) and one is not Loss}
+        for one in vars(module).values():
+            own = isinstance(one, type) and one.__module__ == module.__name__
+            if own and issubclass(one, Loss) and one is not Loss:
+                found[path.stem] = one
     return found
 
 
@@ -75,7 +77,6 @@ def title_of(name: str) -> str:
     return name.rpartition(":")[2].rpartition(".")[2].lower() if is_own(name) else name
 
 
-@cache
 def make_model(loss: type[Loss]) -> type[BaseModel]:
     """Return the options of a loss as a pydantic model with types, ranges, defaults and descriptions."""
     texts, hints = read_descriptions(loss), get_type_hints(loss.__init__, include_extras=True)
@@ -96,9 +97,7 @@ def _with_fields(annotation: Any) -> Any:
     """Return an annotation with ranges as pydantic has them."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = {
-            key: value for one in arguments[1:] for key, value in vars(one).items() if value is not None
-        }
+        bounds = {key: value for one in arguments[1:] for key, value in vars(one).items() if value is not None}
         return Annotated[arguments[0], Field(**bounds)]
     if origin is not None and any(get_origin(one) is Annotated for one in arguments):
         return origin[tuple(_with_fields(one) for one in arguments)]
@@ -172,9 +171,11 @@ def read_options(key: str, loss: type[Loss], given: Mapping[str, Any]) -> dict[s
         if problem["type"] == "extra_forbidden":
             wanted = str(problem["loc"][-1])
             near = difflib.get_close_matches(wanted, model.model_fields, n=1)
-            hint = f", did you mean '{key}.{near[0]}'?" if near else f": it has {', '.join(model.model_fields) or 'none'}"
+            known = ", ".join(model.model_fields) or "none"
+            hint = f", did you mean '{key}.{near[0]}'?" if near else f": it has {known}"
             raise UserError(f"unknown key {place}{hint} (python main.py --help-config lists all)") from None
-        raise UserError(f"{place}: {problem['msg'].removeprefix('Value error, ')}, not {problem['input']!r}") from None
+        text = problem["msg"].removeprefix("Value error, ")
+        raise UserError(f"{place}: {text}, not {problem['input']!r}") from None
 
 
 def make_loss(key: str, name: str, options: Mapping[str, Any], shared: Mapping[str, Any]) -> Loss:

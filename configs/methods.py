@@ -36,7 +36,8 @@ def _read_shipped(name: str) -> str:
 
 def load_shipped(name: str) -> Values:
     """Return a shipped method, normalised."""
-    return normalise_method(name, parse(_read_shipped(name), f"configs/methods/{name}.yaml"))
+    method: Values = normalise_method(name, parse(_read_shipped(name), f"configs/methods/{name}.yaml"))
+    return method
 
 
 def normalise_methods(values: Any, below: Mapping[str, Any]) -> Any:
@@ -84,7 +85,8 @@ def normalise_method(name: str, value: Any) -> Any:
 def _spread(method: Mapping[str, Any]) -> Values:
     """Return a method's section with weights of losses written as sections."""
     own = {key: _spread_stage(value) if STAGE.fullmatch(key) else value for key, value in method.items()}
-    return _spread_stage(own)
+    spread: Values = _spread_stage(own)
+    return spread
 
 
 def _spread_stage(stage: Any) -> Any:
@@ -92,12 +94,15 @@ def _spread_stage(stage: Any) -> Any:
     if not isinstance(losses, dict):
         return stage
     spread = {
-        name: use if isinstance(use, dict) else {"weight": 1.0 if use is None else use} for name, use in losses.items()
+        name: use if isinstance(use, dict) else {"weight": 1.0 if use is None else use}
+        for name, use in losses.items()
     }
     return {**stage, "losses": spread}
 
 
-def resolve_stages(name: str, methods: Mapping[str, Any], training: Values, shared: Mapping[str, Any]) -> list[Values]:
+def resolve_stages(
+    name: str, methods: Mapping[str, Any], training: Values, shared: Mapping[str, Any]
+) -> list[Values]:
     """Return the stages of a method as sections with everything said.
 
     Args:
@@ -170,7 +175,8 @@ def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
     """Return the epochs of each stage: as given, a share of the budget, or what the others leave of it."""
     given = [stage.get("epochs") for stage in stages]
     counts = [
-        max(1, round(budget * epochs)) if isinstance(epochs, float) and 0 < epochs < 1 else epochs for epochs in given
+        max(1, round(budget * epochs)) if isinstance(epochs, float) and 0 < epochs < 1 else epochs
+        for epochs in given
     ]
     left = budget - sum(count for count in counts if isinstance(count, int))
     waiting = counts.count(None)

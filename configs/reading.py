@@ -98,7 +98,9 @@ def config_table() -> str:
     from configs.loss_options import list_options
 
     own = [*list_fields(Stage, "methods.NAME.stageN."), *list_fields(LossUse, "methods.NAME.stageN.losses.LOSS.")]
-    taken = {key.rpartition("training.")[2] for key, *_ in list_fields() if key.startswith("training.")} - {"epochs"}
+    taken = {key.rpartition("training.")[2] for key, *_ in list_fields() if key.startswith("training.")} - {
+        "epochs"
+    }
     own = [row for row in own if row[0].removeprefix("methods.NAME.stageN.") not in taken]
     of_losses = [(key, _type_name(kind), default, text) for key, kind, default, text in list_options()]
     fields = [*list_fields(), *own, *of_losses]

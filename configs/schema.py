@@ -135,11 +135,15 @@ class Config(Section):
         if stage.starts_from == TEACHER and stage.train != "head":
             raise ValueError(f"{key}.starts_from: teacher needs train: head")
         if stage.teacher is not None and self.stages[stage.teacher][0].starts_from != TEACHER:
-            raise ValueError(f"{key}.teacher: {stage.teacher} does not start from the teacher (starts_from: teacher)")
+            raise ValueError(
+                f"{key}.teacher: {stage.teacher} does not start from the teacher (starts_from: teacher)"
+            )
 
     def _check_waits(self) -> None:
         """Refuse methods that wait for each other."""
-        waits = {name: {one for stage in stages for one in waited_for(stage)} for name, stages in self.stages.items()}
+        waits = {
+            name: {one for stage in stages for one in waited_for(stage)} for name, stages in self.stages.items()
+        }
         for name in waits:
             seen, waiting = [name], list(waits[name])
             while waiting:

@@ -103,7 +103,9 @@ class Stage(Trained):
     losses: Annotated[dict[str, LossUse], Field(min_length=1)] = about(
         {"ce": LossUse()}, "losses by name, each with its weight, or {weight, ramp_up, fade, its own options}"
     )
-    epochs: Count = about(1, "epochs, or a share of training.epochs below 1 (default: what the other stages leave)")
+    epochs: Count = about(
+        1, "epochs, or a share of training.epochs below 1 (default: what the other stages leave)"
+    )
     feature_lr: Positive | None = about(
         None, "learning rate of what trains beside the classifier and the losses (default: the same)"
     )

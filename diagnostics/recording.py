@@ -27,7 +27,7 @@ from diagnostics.robustness import DEGRADATIONS, SEVERITIES, Degraded
 from models.machine import Machine
 from models.structure import blocks_of
 from models.taps import TappedModel, default_taps
-from training.engine import EVALUATION_BATCH
+from training.evaluation import EVALUATION_BATCH
 
 LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
 CORRUPTED_SAMPLE = 1000  # test images that are corrupted

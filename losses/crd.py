@@ -166,7 +166,9 @@ class CRD(Loss):
         for tap in self.used_taps:
             own, other = self.projection[tap](student.taps[tap], teacher.taps[tap])
             if draw is not None:
-                terms[tap] = self.bank_at(tap)(own, other, samples.indices, draw, self.objective, self.processes.gather)
+                terms[tap] = self.bank_at(tap)(
+                    own, other, samples.indices, draw, self.objective, self.processes.gather
+                )
             else:
                 own, other = self.processes.gather_with_gradient(own), self.processes.gather_with_gradient(other)
                 weights = None if samples.weights is None else self.processes.gather(samples.weights)

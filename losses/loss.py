@@ -121,6 +121,7 @@ class Loss(nn.Module):
     needs_classifier: bool = False  # the teacher's, linear
     needs_maps: bool = False  # of its taps, in place of pooled features
     takes_weights: bool = True  # of images
+    replaces_classifier: bool = False  # answers by `answer`, and trains the student's classifier by `fold_into`
     first_pass: Literal["none", "teacher", "both"] = "none"  # whose answers to one epoch `prepare` reads
     taps: Taps = MappingProxyType({})
 
@@ -149,9 +150,9 @@ class Loss(nn.Module):
         """Return how well held-out features agree, by name, for a stage that trains no classifier."""
         return {}
 
-    def answer(self, student: View, teacher: View) -> Tensor | None:
-        """Return logits (B, C) where the loss trains the student's classifier in a form of its own."""
-        return None
+    def answer(self, student: View, teacher: View) -> Tensor:
+        """Return logits (B, C) in place of the student's classifier's."""
+        return student.logits
 
     def fold_into(self, classifier: nn.Module, teachers: nn.Module) -> None:
         """Write what the loss has trained of the student's classifier into it, given the teacher's."""

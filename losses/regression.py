@@ -179,9 +179,7 @@ class Regression(Loss):
             self.regression_at(tap).settle()
 
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
-        return {
-            tap: self.at[tap](student.taps[tap], teacher.taps[tap], samples.weights) for tap in self.used_taps
-        }
+        return {tap: self.at[tap](student.taps[tap], teacher.taps[tap], samples.weights) for tap in self.used_taps}
 
     def compare(self, student: View, teacher: View) -> dict[str, float]:
         found = {}

@@ -34,7 +34,7 @@ def fold(projector: nn.Linear, head: nn.Linear, into: nn.Linear) -> None:
 class Reuse(Loss):
     """Squared error of the projected feature to the teacher's; the student answers by the teacher's classifier."""
 
-    needs_classifier = True
+    needs_classifier = replaces_classifier = True
     taps = MappingProxyType({TAP: 1.0})
 
     def setup(self, sizes: Sizes) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from configs.stages import Part
 from errors import UserError, nearest
-from models.heads import classifier
 from models.structure import Structure, find_structure
 from models.taps import INPUT, MAP, TappedModel, on_tap
 
@@ -68,9 +67,13 @@ class Layout:
         """
         if tap not in self.taps:
             if tap == "penultimate":
-                raise UserError(f"{self.name} has no blocks or stages: name a module with taps: {{penultimate: NAME}}")
+                raise UserError(
+                    f"{self.name} has no blocks or stages: name a module with taps: {{penultimate: NAME}}"
+                )
             known = ", ".join(self.taps)
-            raise UserError(f"{self.name} has no tap {tap}{nearest(tap, self.taps)}: there are {known}; taps names more")
+            raise UserError(
+                f"{self.name} has no tap {tap}{nearest(tap, self.taps)}: there are {known}; taps names more"
+            )
         return f"{self.taps[tap]}{MAP if as_map else ''}"
 
     def shape(self, place: str) -> tuple[int, ...]:
@@ -178,7 +181,9 @@ def _find_reached(model: nn.Module, places: Sequence[str], image_size: int) -> f
     with torch.enable_grad():
         out = TappedModel(model, places)(make_image(model, image_size))
         total = torch.stack([features.sum() for features in out.taps or (out.logits,)]).sum()
-        reached = torch.autograd.grad(total, list(named.values()), allow_unused=True) if total.requires_grad else ()
+        reached = (
+            torch.autograd.grad(total, list(named.values()), allow_unused=True) if total.requires_grad else ()
+        )
     for parameter, flag in zip(named.values(), wanted, strict=True):
         parameter.requires_grad_(flag)
     return frozenset(name for name, gradient in zip(named, reached, strict=False) if gradient is not None)

@@ -10,8 +10,8 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
-from errors import UserError, warn
 from configs.own_code import is_own
+from errors import UserError, warn
 from models.foreign import TIMM, logits_alone, own_model, refuse_taken, timm_model
 from models.heads import classifier, name_classifier, outputs_of, replace_classifier
 from models.published import published, unknown

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,26 +15,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from configs.merge import flatten
 from configs.reading import to_yaml
 from configs.schema import Config
 from dataset.loader import training_batches
 from training import distributed
-from training.engine import predict
+from training.evaluation import predict
 from training.events import events_in
 from training.experiment import Experiment
 from training.job_folder import JobFolder
-from training.job_name import TEACHER, JobName, config_of
+from training.job_name import JobName, stage_of
+from training.prepared import select_images
 
 IMAGES = 16  # augmented training images
 MOST_NAMED = 30  # classes, beyond which the confusion matrix has no names on its axes
 SIDE, DPI = 600, 100  # of its picture, pixels
 LONGEST = 20  # characters of a class's name there
-SECTIONS = {  # of the config, that a kind of training depends on
-    "teacher": ("data", "teacher"),
-    "stage1": ("data", "teacher", "student", "crd"),
-    "stage2": ("data", "teacher", "student", "crd", "kd"),
-    "baseline": ("data", "teacher", "student", "crd", "kd", "baselines"),
-}
 Value = bool | str | int | float
 
 
@@ -45,8 +40,8 @@ def write_board(experiment: Experiment, name: JobName, folder: JobFolder) -> Non
     Raises:
         UserError, MachineError: the events cannot be written; the training is finished all the same.
     """
-    config = config_of(experiment.config, name)
-    confusions = None if name.kind == "stage1" else confusion(experiment, config, name, folder)
+    config, stage = experiment.config, stage_of(experiment.config, name)
+    confusions = None if stage.train == "features" else confusion(experiment, name, folder)
     if distributed.rank() != 0:
         return
     results = {key: float(value) for key, value in folder.result().items() if _is_number(value)}
@@ -54,48 +49,40 @@ def write_board(experiment: Experiment, name: JobName, folder: JobFolder) -> Non
     with events_in(folder.path, epochs + 1) as events:
         events.text("config", f"```yaml\n{to_yaml(config)}\n```")
         events.settings(hyperparameters(config, name), {f"result/{key}": one for key, one in results.items()})
-        events.images("augmented training images", shown_images(experiment, config, name))
+        events.images("augmented training images", shown_images(experiment, name))
         if confusions is not None:
             picture = drawn(confusions, experiment.data.classes)
             events.images("confusion on test images (row: class, column: answer)", picture[None], epochs)
 
 
 def hyperparameters(config: Config, name: JobName) -> dict[str, Value]:
-    """The settings that a training depends on as dotted keys; what TensorBoard has no kind for is text."""
+    """Return the settings that a training depends on as dotted keys; what TensorBoard has no kind for is text."""
     plain = config.model_dump(mode="json")
-    sections = SECTIONS[name.kind] + (("shortcut",) if config.shortcut.cue != "none" else ())
+    sections = ["data", "teacher", "student"] + (["shortcut"] if config.shortcut.cue != "none" else [])
     found: dict[str, Value] = {"job": name.label, "seed": -1 if name.seed is None else name.seed}
-    for section in sections:
-        found |= dict(_flat(section, plain[section]))
+    settings = {section: plain[section] for section in sections}
+    settings["stage"] = stage_of(config, name).model_dump(mode="json")
+    for key, value in flatten(settings).items():
+        found[key] = value if isinstance(value, Value) else str(value)
     return found
-
-
-def _flat(key: str, value: Any) -> list[tuple[str, Value]]:
-    if isinstance(value, Mapping) and value:
-        return [pair for name, part in value.items() for pair in _flat(f"{key}.{name}", part)]
-    return [(key, value if isinstance(value, Value) else str(value))]
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def shown_images(experiment: Experiment, config: Config, name: JobName) -> Tensor:
-    """The first images of the first epoch as they are trained on, (B, 3, S, S) in 0..1."""
-    data = experiment.data
-    if name.kind == "stage2" and config.kd.images == "balanced":
-        data = data.on_balanced()
+def shown_images(experiment: Experiment, name: JobName) -> Tensor:
+    """Return the first images of the first epoch as they are trained on, (B, 3, S, S) in 0..1."""
+    data = select_images(experiment, name)
     batch = next(training_batches(data, IMAGES, name.seed or 0, 0, 0))
     mean, std = (values.view(1, 3, 1, 1).to(batch.images) for values in (data.mean, data.std))
     return (batch.images * std + mean).clamp(0, 1).float().cpu()
 
 
 @torch.no_grad()
-def confusion(experiment: Experiment, config: Config, name: JobName, folder: JobFolder) -> NDArray[np.int64]:
-    """Test images by class (rows) and answer (columns), (C, C), of one pass over them."""
-    of_teacher = name == TEACHER or (name.kind == "stage2" and config.kd.features == "teacher")
-    network = config.teacher if of_teacher else config.student
-    model = replace(experiment, config=config).trained(network, folder)
+def confusion(experiment: Experiment, name: JobName, folder: JobFolder) -> NDArray[np.int64]:
+    """Return test images by class (rows) and answer (columns), (C, C), of one pass over them."""
+    model = experiment.trained(experiment.network_of(name), folder)
     answers = predict(model, experiment.data.test, experiment.machine).argmax(dim=1).cpu()  # (N,)
     classes, labels = experiment.data.num_classes, experiment.data.test.labels.cpu()
     counts = torch.bincount(labels * classes + answers, minlength=classes**2)

@@ -10,7 +10,7 @@ from training import distributed
 from training.environment import environment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER, JobName, needs
-from training.rates import only_rates_of
+from training.rates import differ_in_rates_only
 from training.record_file import write_record
 from training.run_folder import RunFolder, write_config
 from training.run_lock import is_claimed
@@ -55,7 +55,7 @@ def claim(
         _clear(folder, config, outdated)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_identity(folder.path, data)
-        write_config(folder.path / "config.yaml", config)
+        write_config(folder.path / "config.yaml", keep_methods(folder, config, [job.method for job in kept]))
         write_record(folder.path / "environment.json", environment())
     distributed.barrier()
 
@@ -78,7 +78,7 @@ def _may_change_rates(folder: RunFolder, config: Config, present: list[JobName])
     if not (folder.path / "config.yaml").exists():
         return False
     ended = [job for job in present if folder.job(job).marked]
-    return only_rates_of(folder.config(), config, ended, present)
+    return differ_in_rates_only(folder.config(), config, ended)
 
 
 def _clear(folder: RunFolder, config: Config, jobs: list[JobName]) -> None:
@@ -101,3 +101,18 @@ def with_dependents(config: Config, jobs: list[JobName], present: list[JobName])
     while more := [job for job in present if job not in found and set(needs(config, job)) & set(found)]:
         found += more
     return found
+
+
+def keep_methods(folder: RunFolder, config: Config, trained: list[str]) -> Config:
+    """Return a config with those methods of the run before that it lacks, trained ones whose stages stay as they were.
+
+    trained: methods of which something is there.
+    """
+    if not (folder.path / "config.yaml").exists():
+        return config
+    old = folder.config()
+    lacking = {name: old.methods[name] for name in old.methods if name in trained and name not in config.methods}
+    for name, method in lacking.items():
+        more = Config.model_validate({**config.model_dump(), "methods": {**config.methods, name: method}})
+        config = more if more.stages[name] == old.stages[name] else config
+    return config

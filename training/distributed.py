@@ -135,6 +135,25 @@ def whole_batch(tensor: Tensor) -> Tensor:
     return by_process.transpose(0, 1).flatten(0, 1)
 
 
+class AllProcesses:
+    """The processes that train together, as losses ask for them."""
+
+    def rank(self) -> int:
+        return rank()
+
+    def world_size(self) -> int:
+        return world_size()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return gather(tensor)
+
+    def gather_with_gradient(self, tensor: Tensor) -> Tensor:
+        return gather_with_gradient(tensor)
+
+    def whole_batch(self, tensor: Tensor) -> Tensor:
+        return whole_batch(tensor)
+
+
 def over_processes(parts: Sequence[T], compute: Callable[[T], Tensor]) -> Tensor:
     """Rows that `compute` gives for all parts in order, (N, ...), each process doing its share of the parts.
 

@@ -12,13 +12,12 @@ from itertools import chain, islice
 from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from configs import networks
+from configs import stages
 from dataset.augment import generator
-from dataset.images import Batch, ImageTensors
+from dataset.images import Batch
 from dataset.loader import imageless_batches, steps_per_epoch, training_batches
 from dataset.prepare import TrainingData
 from errors import UserError, finish_first
@@ -26,16 +25,14 @@ from models.checkpoint import copy_of
 from models.machine import Machine
 from training import distributed
 from training.divergence import Place, refuse_divergence, refuse_infinite, refuse_lost_scale, told_where
+from training.evaluation import Measures
 from training.job_folder import JobFolder
 from training.keeping import Keeper
 from training.progress import Part, Training, set_generators
 from training.stepping import Stepper, make_stepper, train_step
 from training.usage import EpochUsage, PeakMemory
 
-EVALUATION_BATCH = 128  # on a CPU maps of 500 images leave its caches: resnet20 took 1.4 times as long in float32
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
-
-Measures = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -78,14 +75,15 @@ class Plan:
 
     Training epoch e has the order and the view of epoch (first_epoch + e) of a training that starts at 0, the
     view modulo `views` where that is not 0. Where validation decides, it is between the last `candidates` epochs,
-    or all with 0: a two-stage student has its stage 2 to choose from, so end-to-end ones get as many. A message
+    or all with 0. A message
     names the learning rate as `rate_key`. A checkpoint within an epoch is written every `checkpoint_minutes`, with
     0 only before a signal ends the training. `ended` says of what the epochs so far measured whether it is enough.
+    `name` is what progress calls the training.
     """
 
     epochs: int
     batch_size: int
-    optimizer: networks.Optimizer
+    optimizer: stages.Optimizer
     seed: int
     first_epoch: int = 0
     views: int = 0
@@ -93,6 +91,7 @@ class Plan:
     rate_key: str = "optimizer.lr"
     checkpoint_minutes: float = 0.0
     ended: Callable[[Sequence[Measures]], bool] = lambda history: False
+    name: str = ""
 
     def view(self, epoch: int) -> int:
         view = self.first_epoch + epoch
@@ -138,42 +137,6 @@ def train_one_epoch(
     return {name: distributed.mean(total).item() / part.steps for name, total in part.sums.items()}
 
 
-@torch.no_grad()
-def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
-    """Logits of a network in evaluation mode for images in order, (N, classes) float32, by all processes."""
-    was_training = model.training
-    model.eval()
-    parts = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
-    with machine.autocast():
-        logits = distributed.over_processes(parts, lambda part: model(images.normalised(part)).float())
-    model.train(was_training)
-    return logits
-
-
-def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: str) -> Measures:
-    """Top-1 accuracy in 0..1 and mean cross-entropy in nats of a network on `images`."""
-    return scores(predict(model, images, machine), images.labels, prefix)
-
-
-def top1_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share in 0..1 of logits (N, classes) that are largest at their labels (N,), a float64 scalar."""
-    return (logits.argmax(dim=1) == labels).double().mean()
-
-
-def scores(logits: Tensor, labels: Tensor, prefix: str) -> Measures:
-    """Top-1 accuracy in 0..1 and mean cross-entropy in nats of logits (N, classes) for labels (N,)."""
-    return {
-        f"{prefix}_top1": top1_of(logits, labels).item(),
-        f"{prefix}_loss": F.cross_entropy(logits, labels).item(),
-    }
-
-
-def evaluate_splits(model: nn.Module, data: TrainingData, machine: Machine) -> Measures:
-    """`evaluate` on the validation images, where there are some, and on the test images."""
-    measures = {} if data.val is None else evaluate(model, data.val, machine, "val")
-    return measures | evaluate(model, data.test, machine, "test")
-
-
 def seed_everything(*key: int) -> None:
     """Seed torch's global generators by a tuple of non-negative integers."""
     torch.manual_seed(generator(*key).initial_seed())
@@ -203,7 +166,7 @@ def fit(
         UserError: batches that the processes cannot share, a checkpoint that does not fit, or a training that
             diverged, of which the last good checkpoint stays.
     """
-    world, rank = distributed.world_size(), distributed.rank()
+    world, rank, name = distributed.world_size(), distributed.rank(), plan.name or folder.name
     if min(plan.batch_size, len(data.train)) % world:
         raise UserError(
             f"{world} processes cannot share batches of {plan.batch_size} images equally: change batch_size"
@@ -227,7 +190,7 @@ def fit(
             part, epoch = _enter_epoch(training, objective, plan), len(history) + 1
             place = Place(folder.path, plan.rate_key, epoch, part.rate, steps, machine.dtype != torch.float32)
             with (
-                log.progress(f"{folder.name} {epoch}/{plan.epochs}", steps, part.steps) as progress,
+                log.progress(f"{name} {epoch}/{plan.epochs}", steps, part.steps) as progress,
                 told_where(place, part),
             ):
                 with finish_first() if world > 1 else nullcontext():  # processes end after the same step
@@ -240,10 +203,12 @@ def fit(
             with finish_first():
                 keeper.write()
                 if rank == 0:
-                    log.epoch(history[-1], plan.epochs, EpochUsage(images / seconds, whole, peak.bytes(), peak.of))
+                    log.epoch(
+                        name, history[-1], plan.epochs, EpochUsage(images / seconds, whole, peak.bytes(), peak.of)
+                    )
             distributed.barrier()
     if len(history) < plan.epochs and rank == 0 and not machine.quiet:
-        print(f"{folder.name} ended after {len(history)} of {plan.epochs} epochs: no improvement", flush=True)
+        print(f"{name} ended after {len(history)} of {plan.epochs} epochs: no improvement", flush=True)
     if stepper.average is not None:
         stepper.average.keep()
     if training.best is not None:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from configs.networks import Network
+from configs.own_code import digest_code
 from configs.schema import Config
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from models.checkpoint import load_weights
-from models.foreign import code_of
 from models.inputs import InputFormat, adapt, as_values
+from models.layout import Layout, infer_layout
 from models.machine import Machine
 from models.norms import set_momentum
 from models.published import published
 from models.sizes import build_for
-from models.taps import TappedModel, default_taps
 from models.zoo import build_model
 from training.engine import seed_everything
 from training.job_folder import JobFolder
-from training.job_name import stage1_of, stage2
+from training.job_name import JobName, trains_teacher
 from training.run_folder import RunFolder
 
 
@@ -35,22 +35,23 @@ class Experiment:
     data: TrainingData
     machine: Machine
     folder: RunFolder
-    variant: str = ""  # whose settings `config` has, empty for two_stage itself
+    layouts: dict[str, Layout] = field(default_factory=dict, compare=False, repr=False)  # by network
 
-    def of_variant(self, name: str) -> Experiment:
-        """The same with a variant's settings; its stages have folders of their own."""
-        return replace(self, config=self.config.variant(name), variant=name) if name else self
+    def network_of(self, job: JobName) -> Network:
+        """The config's section on the network that a job trains."""
+        return self.config.teacher if trains_teacher(self.config, job) else self.config.student
 
-    def key(self, name: str) -> str:
-        """Where the config has a setting of crd or kd for this experiment's variant alone."""
-        return f"variants.{self.variant}.{name}" if self.variant else name
+    def layout(self, network: Network) -> Layout:
+        """What a network is made of, found once.
 
-    def stage1(self, seed: int) -> JobFolder:
-        """The stage 1 of this experiment's variant: its own, or the one that it shares."""
-        return self.folder.job(stage1_of(self.config, seed, self.variant))
-
-    def stage2(self, seed: int) -> JobFolder:
-        return self.folder.job(stage2(seed, self.variant))
+        Raises:
+            UserError: images that do not go through it, or taps that it does not have.
+        """
+        key = network.model_dump_json(include={*Network.model_fields})
+        if key not in self.layouts:
+            model = self.build_checked(network)
+            self.layouts[key] = infer_layout(model, self.config.data.image_size, network.taps)
+        return self.layouts[key]
 
     def build(self, network: Network, pretrained: bool = True) -> nn.Module:
         """A network for this data set on the CPU, with random weights or the published ones that are named.
@@ -90,7 +91,7 @@ class Experiment:
         parts: dict[str, Any] = {}
         if network.arch_options:
             parts["options"] = network.arch_options
-        if code := code_of(network.arch):
+        if code := digest_code("arch", network.arch):
             parts["code"] = code
         seen = self.input_of(network)
         if seen != self._data_input():
@@ -131,11 +132,6 @@ class Experiment:
         model = self.build(network, pretrained=False)
         load_weights(model, path, network.arch)
         return self.machine.place(model).eval()
-
-    def tapped(self, model: nn.Module, network: Network) -> TappedModel:
-        """A network that also gives its taps: those of the config, or `default_taps`."""
-        taps = network.taps or default_taps(model, self.config.data.image_size)
-        return self.machine.place(TappedModel(model, taps))
 
 
 def open_experiment(

@@ -18,7 +18,7 @@ from dataset.transfer import to_device
 from models.machine import Machine
 from models.taps import head_inputs
 from training import distributed
-from training.engine import EVALUATION_BATCH, Measures, scores
+from training.evaluation import EVALUATION_BATCH, Measures, score
 
 GROUP = 64  # batches of features that are on the device at once
 
@@ -98,5 +98,5 @@ class FrozenFeatures:
                 self.measured[split] = self._of(images)
             with self.machine.autocast():
                 logits = [head(part).float() for part in self.measured[split].split(EVALUATION_BATCH)]
-            measures |= scores(torch.cat(logits), images.labels, split)
+            measures |= score(torch.cat(logits), images.labels, split)
         return measures

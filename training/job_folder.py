@@ -5,7 +5,7 @@ metrics.jsonl   one line an epoch, a function of config and seed alone
 timing.jsonl    one line an epoch as it was run: images per second, seconds, peak memory
 events.*        the same for TensorBoard
 model.pt        the network as a plain state dict
-projections.pt  of stage 1: its linear maps, for later comparisons of features
+projections.pt  of a stage that trains features: linear maps of its losses, for later comparisons
 result.json     the mark of being finished, with digests of the others: written last, and the first to go
 """
 
@@ -34,27 +34,6 @@ from training.record_file import read_record, write_record
 from training.usage import EpochUsage
 
 METRICS, PROJECTIONS = "metrics.jsonl", "projections.pt"
-
-# what a person sees of an epoch, all of it stands in metrics.jsonl
-SHOWN = {
-    "loss": "loss",
-    "crd_penultimate": "crd penultimate",
-    "crd_last": "last",
-    "regression_penultimate": "regression penultimate",
-    "regression_last": "last",
-    "kl": "kl",
-    "ce": "ce",
-    "top1": "top-1",
-    "val_top1": "val top-1",
-    "test_top1": "test top-1",
-    "cosine_penultimate": "cosine penultimate",
-    "cosine_last": "last",
-    "explained_penultimate": "explained penultimate",
-    "explained_last": "last",
-    "cka_penultimate": "cka penultimate",
-    "cka_last": "last",
-    "learning_rate": "lr",
-}
 
 
 @dataclass(frozen=True)
@@ -252,8 +231,8 @@ class Log:
         """A bar over the steps of an epoch, of which some are done."""
         return tqdm(total=steps, initial=done, desc=title, disable=self.quiet or None, leave=False, unit="step")
 
-    def epoch(self, measures: Mapping[str, float], epochs: int, usage: EpochUsage) -> None:
-        """Report one epoch."""
+    def epoch(self, name: str, measures: Mapping[str, float], epochs: int, usage: EpochUsage) -> None:
+        """Report one epoch of the training called `name`."""
         epoch, images_per_second = int(measures["epoch"]), usage.images_per_second
         if self.events is not None:
             self.events.add({**measures, "images_per_second": images_per_second}, epoch)
@@ -261,5 +240,12 @@ class Log:
         with in_one_line(timing, lambda: len(line)), open(timing, "a", encoding="utf-8") as file:
             file.write(line)
         if not self.quiet:
-            shown = "  ".join(f"{text} {measures[name]:.4g}" for name, text in SHOWN.items() if name in measures)
-            tqdm.write(f"{self.folder.name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s")
+            shown = "  ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in order_measures(measures))
+            tqdm.write(f"{name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s")
+
+
+def order_measures(measures: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return what a person sees of an epoch: all but its number and mean losses of splits, the rate last."""
+    hidden = ("epoch", "learning_rate", "val_loss", "test_loss")
+    shown = [(key, value) for key, value in measures.items() if key not in hidden]
+    return [*shown, ("lr", measures["learning_rate"])]

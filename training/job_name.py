@@ -1,35 +1,31 @@
-"""What a training of a run is called, what it starts from, and the one place where names of folders are read."""
+"""Names of trainings: where a job's files are, which stage of which method it is, and what it needs first."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from configs.networks import Teacher
-from configs.schema import Config
-from configs.stages import CRD, KD, METHODS, Baselines
+from configs.schema import TEACHER as TEACHER_NAME
+from configs.schema import Config, waited_for
+from configs.stages import Stage
 
 PHASES = ("teacher", "crd", "kd", "baselines", "all")
-NEXT = {"teacher": "--phase crd", "crd": "--phase kd", "kd": "--phase baselines"}
-Settings = Teacher | CRD | KD | Baselines
-STAGES: tuple[Literal["stage1", "stage2"], ...] = ("stage1", "stage2")
+STAGE_FOLDER = re.compile(r"stage([1-9])")
 
 
 @dataclass(frozen=True)
 class JobName:
-    """One training: of the teacher, of a stage, or of a baseline."""
+    """One training: of the teacher, or one stage of a method for one seed."""
 
-    kind: Literal["teacher", "stage1", "stage2", "baseline"]
+    method: str
     seed: int | None = None  # None for the teacher, which all seeds share
-    of: str = ""  # a baseline's method or variant, a stage's variant; empty for the two stages of two_stage itself
+    stage: int = 0  # from 1, or 0 for the only stage of a method
 
     @property
     def label(self) -> str:
         """Without the seed: the folder's name."""
-        if self.kind == "baseline":
-            return self.of if self.of in METHODS else f"baseline_{self.of}"
-        return f"{self.kind}_{self.of}" if self.of else self.kind
+        return f"{self.method}/stage{self.stage}" if self.stage else self.method
 
     @property
     def path(self) -> Path:
@@ -37,85 +33,116 @@ class JobName:
         return Path(self.label) if self.seed is None else Path(f"seed{self.seed}", self.label)
 
     @property
-    def title(self) -> str:
-        """As a person reads it."""
-        return self.label if self.seed is None else f"{self.label} seed {self.seed}"
+    def short(self) -> str:
+        """As lines of progress have it: "two_stage stage 1"."""
+        return f"{self.method} stage {self.stage}" if self.stage else self.method
 
     @property
-    def section(self) -> str:
-        """Key of the config's section that has its settings."""
-        return {"stage1": "crd", "stage2": "kd", "baseline": "baselines"}.get(self.kind, "teacher")
+    def title(self) -> str:
+        """As a person reads it."""
+        return self.short if self.seed is None else f"{self.short} seed {self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Key of the config's section on this training."""
+        return TEACHER_NAME if self == TEACHER else f"methods.{self.method}.stage{self.number}"
+
+    @property
+    def number(self) -> int:
+        """The number of the stage, from 1."""
+        return self.stage or 1
 
 
-TEACHER = JobName("teacher")
+TEACHER = JobName(TEACHER_NAME)
 
 
-def stage1(seed: int, variant: str = "") -> JobName:
-    return JobName("stage1", seed, variant)
+def read_path(path: Path, seed: int) -> JobName | None:
+    """Return the job of a folder below a seed's, None for a folder that is none."""
+    parts = path.parts
+    match = STAGE_FOLDER.fullmatch(parts[-1])
+    if len(parts) == 2 and match:
+        return JobName(parts[0], seed, int(match[1]))
+    return JobName(parts[0], seed) if len(parts) == 1 else None
 
 
-def stage2(seed: int, variant: str = "") -> JobName:
-    return JobName("stage2", seed, variant)
+def job_of(config: Config, method: str, number: int, seed: int) -> JobName:
+    """Return the job of a method's stage: that of the first method with the same stages up to it."""
+    wanted = config.stages[method][:number]
+    owner = next(name for name, stages in config.stages.items() if stages[:number] == wanted)
+    return JobName(owner, seed, number if len(config.stages[owner]) > 1 else 0)
 
 
-def baseline(seed: int, method: str) -> JobName:
-    return JobName("baseline", seed, method)
+def jobs_of_method(config: Config, method: str, seed: int) -> list[JobName]:
+    """Return the jobs of a method's stages, in order."""
+    return [job_of(config, method, number, seed) for number in range(1, len(config.stages[method]) + 1)]
 
 
-def read_label(label: str, seed: int) -> JobName | None:
-    """The job of a folder of a seed, None for a folder that is none."""
-    if label in METHODS:
-        return baseline(seed, label)
-    if label.startswith("baseline_"):
-        return baseline(seed, label.removeprefix("baseline_"))
-    for stage in STAGES:
-        if label == stage or label.startswith(f"{stage}_"):
-            return JobName(stage, seed, label.removeprefix(stage).removeprefix("_"))
-    return None
+def last_job(config: Config, method: str, seed: int) -> JobName:
+    """Return the job whose weights are a method's result."""
+    return jobs_of_method(config, method, seed)[-1]
 
 
-def stage1_of(config: Config, seed: int, variant: str = "") -> JobName:
-    """The stage 1 that a variant's stage 2 starts from: its own only where it changes something in it."""
-    return stage1(seed, variant if variant and config.variants[variant].crd else "")
+def is_known(config: Config, job: JobName) -> bool:
+    """Return whether the config has what a folder's name says."""
+    return job == TEACHER or len(config.stages.get(job.method, ())) >= job.number
 
 
-def config_of(config: Config, job: JobName) -> Config:
-    """The settings of a job: the config's, or as its variant changes them."""
-    if job.kind == "baseline":
-        return config.baseline(job.of)
-    return config.variant(job.of) if job.kind in STAGES and job.of else config
+def stage_of(config: Config, job: JobName) -> Stage:
+    """Return what a job trains and how."""
+    return config.teacher_stage if job == TEACHER else config.stages[job.method][job.number - 1]
 
 
-def settings_of(config: Config, job: JobName) -> Settings:
-    """The section that says how a job is trained, as its variant changes it."""
-    settings: Settings = getattr(config_of(config, job), job.section)
-    return settings
+def first_epoch(config: Config, job: JobName) -> int:
+    """Return the epochs of the stages before a job, which decide order and views of its images."""
+    if job == TEACHER:
+        return 0
+    return sum(stage.epochs for stage in config.stages[job.method][: job.number - 1])
+
+
+def trains_teacher(config: Config, job: JobName) -> bool:
+    """Return whether the network of a job is the teacher's: its own, or one that starts from it."""
+    return job == TEACHER or (is_known(config, job) and config.stages[job.method][0].starts_from == TEACHER_NAME)
 
 
 def starts_from(config: Config, job: JobName) -> list[JobName]:
-    """The jobs of the same seed whose weights a job goes on from."""
-    if job.kind != "stage2" or job.seed is None or not _is_known(config, job):
+    """Return the job of the same seed whose weights a job goes on from, if it is one."""
+    if job == TEACHER or job.seed is None or not is_known(config, job):
         return []
-    kd = config_of(config, job).kd
-    if kd.features == "stage1":
-        return [stage1_of(config, job.seed, job.of)]
-    return [baseline(job.seed, kd.features)] if kd.features in METHODS else []
+    if job.number > 1:
+        return [job_of(config, job.method, job.number - 1, job.seed)]
+    source = stage_of(config, job).starts_from
+    return [] if source in (None, TEACHER_NAME) else [last_job(config, str(source), job.seed)]
 
 
 def needs(config: Config, job: JobName) -> list[JobName]:
-    """The jobs of the same seed that come before a job: whose weights, classifier or errors it takes."""
-    if job.seed is None or not _is_known(config, job):
+    """Return the jobs of the same seed that come before a job: whose weights, classifier or errors it takes."""
+    if job == TEACHER or job.seed is None or not is_known(config, job):
         return []
-    sources, own = starts_from(config, job), config_of(config, job)
-    if job.kind == "stage2" and own.kd.teacher_head:
-        sources.append(stage2(job.seed, own.kd.teacher_head))
-    of_kind = {"stage1": own.crd, "stage2": own.kd, "baseline": own.baselines}
-    errors_of = of_kind[job.kind].errors_of
-    return [*sources, baseline(job.seed, errors_of)] if errors_of else sources
+    named = [last_job(config, method, job.seed) for method in waited_for(stage_of(config, job))]
+    return list(dict.fromkeys([*starts_from(config, job), *named]))
 
 
-def _is_known(config: Config, job: JobName) -> bool:
-    """Whether the config still has what a folder's name says."""
-    if job.kind == "baseline":
-        return job.of in METHODS or job.of in config.baselines.variants
-    return not job.of or job.of in config.variants
+def list_jobs(config: Config, phase: str, seed: int, methods: list[str]) -> list[JobName]:
+    """Return the jobs of a phase for one seed: crd the first stages, kd the later ones, baselines methods of one.
+
+    Jobs of other methods that these need are among them where the phase trains such.
+    """
+    waiting = [job for method in methods for job in jobs_of_method(config, method, seed)]
+    found: list[JobName] = []
+    while waiting:
+        job = waiting.pop(0)
+        if job in found:
+            continue
+        lacking = [source for source in needs(config, job) if source not in found]
+        if lacking:
+            waiting = [*lacking, job, *waiting]
+        else:
+            found.append(job)
+    return [job for job in found if phase in ("all", phase_of(job))]
+
+
+def phase_of(job: JobName) -> str:
+    """Return the phase that trains a job."""
+    if job == TEACHER:
+        return "teacher"
+    return ("baselines", "crd")[job.stage] if job.stage < 2 else "kd"

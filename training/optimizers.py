@@ -9,10 +9,10 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer, lr_scheduler
 
-from configs import networks
+from configs import stages
 
 
-def make_optimizer(groups: Sequence[dict[str, Any]], settings: networks.Optimizer) -> Optimizer:
+def make_optimizer(groups: Sequence[dict[str, Any]], settings: stages.Optimizer) -> Optimizer:
     """SGD, Adam or AdamW over parameter groups, each with its `lr`; a step clips gradients first if asked to."""
     optimizer = _optimizer(list(groups) if settings.decay_norms else _apart(groups), settings)
     if settings.clip_norm is not None:
@@ -25,7 +25,7 @@ def make_optimizer(groups: Sequence[dict[str, Any]], settings: networks.Optimize
     return optimizer
 
 
-def _optimizer(groups: list[dict[str, Any]], settings: networks.Optimizer) -> Optimizer:
+def _optimizer(groups: list[dict[str, Any]], settings: stages.Optimizer) -> Optimizer:
     match settings.name:
         case "adam":
             return torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
@@ -52,7 +52,7 @@ def _apart(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def make_schedule(
-    optimizer: Optimizer, settings: networks.Optimizer, epochs: int, steps: int
+    optimizer: Optimizer, settings: stages.Optimizer, epochs: int, steps: int
 ) -> lr_scheduler.LRScheduler:
     """The learning-rate schedule, moved on after every one of `epochs` x `steps` training steps.
 
@@ -67,7 +67,7 @@ def make_schedule(
 
 
 def _schedule(
-    optimizer: Optimizer, settings: networks.Optimizer, total: int, steps: int
+    optimizer: Optimizer, settings: stages.Optimizer, total: int, steps: int
 ) -> lr_scheduler.LRScheduler:
     match settings.schedule:
         case "exponential":

@@ -1,20 +1,42 @@
-"""A job that is ready to be trained."""
+"""From a job's name to its training: the objective of its stage, the images, the plan; then the files it leaves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from torch import nn
 
+from configs.loss_options import make_loss, title_of
+from configs.stages import Stage
 from dataset.prepare import TrainingData
 from errors import MachineError, warn
+from losses.loss import Loss, Sizes
 from models.captured import capture_passes, release_passes
+from models.checkpoint import load_weights, save
 from models.compiling import compile_blocks
+from models.heads import classifier
+from models.layout import Layout
 from models.machine import Machine
-from models.taps import TappedModel
-from training.engine import Measures, Objective, Plan, fit
-from training.job_folder import JobFolder
+from models.taps import TappedModel, head_inputs
+from training import distributed
+from training.alignment import AlignmentEvaluator, average_cosine
+from training.engine import Objective, Plan, fit, seed_everything
+from training.evaluation import Measures, evaluate_splits
+from training.experiment import Experiment
+from training.features import FrozenFeatures, ViewCache
+from training.job_folder import PROJECTIONS, JobFolder
+from training.job_name import TEACHER, JobName, first_epoch, stage_of, starts_from
+from training.reading import find_reading, find_shapes
+from training.stage import StageObjective, Student
+from training.stopping import make_stopping, summarise_stop
+from training.teacher import ensure_teacher
+from training.teacher_side import FEATURES, TeacherSide, needs_teacher, open_teacher
+from training.weights import weigh_by_errors
 
+ALIGNMENT = ("cosine_", "cka_", "explained_")  # how measures of features begin
 COMPILING = ("torch._dynamo", "torch._inductor", "triton")  # where errors of compiling come from
 
 
@@ -65,3 +87,143 @@ class Prepared:
             raise
         finally:
             release_passes(self.network)
+
+
+def train(experiment: Experiment, job: JobName) -> None:
+    """Train one job to its end and write what it leaves."""
+    folder, prepared = experiment.folder.job(job), prepare(experiment, job)
+    history = prepared.fit(experiment.machine, folder)
+    objective = prepared.objective
+    assert isinstance(objective, StageObjective)
+    result: dict[str, Any] = {"source": "trained"} if job == TEACHER else {}
+    result |= summarise_stop(history, prepared.plan)
+    if objective.student.evaluator is None:
+        result |= evaluate_splits(objective.model, prepared.data, experiment.machine)
+    else:
+        result |= {name: value for name, value in history[-1].items() if name.startswith(ALIGNMENT)}
+    if distributed.rank() == 0:
+        projections = {} if objective.student.evaluator is None else objective.projections()
+        if projections:
+            save(folder.path / PROJECTIONS, projections)
+        folder.finish(objective.model, result)
+    distributed.barrier()
+
+
+def prepare(experiment: Experiment, job: JobName) -> Prepared:
+    """Return what a job minimises, on which images, and for how long.
+
+    Raises:
+        UserError: what it needs is not finished, or does not fit.
+    """
+    stage, config, machine = stage_of(experiment.config, job), experiment.config, experiment.machine
+    experiment = replace(experiment, data=select_images(experiment, job))
+    layout = experiment.layout(experiment.network_of(job))
+    losses = {
+        title_of(name): make_loss(f"{job.key}.losses.{name}", name, use.options, config.losses)
+        for name, use in stage.losses.items()
+    }
+    own = list(losses.values())
+    frozen = uses_frozen_features(stage, layout, own)
+    asks = job != TEACHER and (needs_teacher(stage, own) or stage.starts_from == TEACHER.method)
+    teacher = open_teacher(experiment, job, stage, own, sees_images=not frozen) if asks else None
+    evaluator = _make_evaluator(experiment, own, teacher) if stage.train == "features" and teacher else None
+    weights = weigh_by_errors(experiment, job, stage)
+    reading = find_reading(layout, own)
+    shapes = find_shapes(experiment.layout(config.teacher), own) if teacher else {}
+    sizes = Sizes(find_shapes(layout, own), shapes, experiment.data.train.labels, distributed.AllProcesses())
+    seed = config.teacher.seed if job.seed is None else job.seed
+    model = _start(experiment, job, stage, seed)
+    seed_everything(seed, job.number)
+    for loss in own:
+        loss.setup(sizes)
+        loss.to(machine.device)
+    features = _freeze_features(experiment, stage, model, teacher) if frozen else None
+    student = Student(model, layout.find_part(model, stage.train, reading.places), reading, features, evaluator)
+    objective = StageObjective(student, teacher, losses, stage, experiment.data, machine, weights)
+    return Prepared(objective, experiment.data, _make_plan(experiment, job, stage, seed))
+
+
+def select_images(experiment: Experiment, job: JobName) -> TrainingData:
+    """Return the images that a job trains and is measured on.
+
+    Raises:
+        UserError: balanced images where there are none.
+    """
+    if job == TEACHER:
+        return experiment.data.for_teacher()
+    balanced = stage_of(experiment.config, job).images == "balanced"
+    return experiment.data.on_balanced() if balanced else experiment.data
+
+
+def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -> bool:
+    """Return whether a stage trains a classifier on features that are computed once a view."""
+    if stage.train != "head" or not layout.structure.reads_vector:
+        return False
+    reading = find_reading(layout, losses)
+    return not reading.maps and set(reading.places) <= {layout.place(FEATURES)}
+
+
+def _make_evaluator(experiment: Experiment, losses: list[Loss], teacher: TeacherSide) -> AlignmentEvaluator:
+    config, data = experiment.config, experiment.data
+    layouts = experiment.layout(config.student), experiment.layout(config.teacher)
+    own, theirs = (find_reading(layout, losses, pooled=True) for layout in layouts)
+    images = data.held_out or data.test
+    return AlignmentEvaluator(images, teacher.network, (own, theirs), experiment.machine, config.data.seed)
+
+
+def _start(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> nn.Module:
+    """Return the network that a job goes on from, on the device."""
+    config = experiment.config
+    before = starts_from(config, job)
+    if job == TEACHER:
+        model = _new_teacher(experiment)
+    elif before:
+        model = experiment.trained(experiment.network_of(job), experiment.folder.job(before[0]))
+    elif stage.starts_from == TEACHER.method:
+        model = ensure_teacher(experiment)
+    else:
+        model = experiment.new_student(seed)
+    if stage.reset_head:
+        seed_everything(seed, job.number)
+        classifier(model)[1].reset_parameters()
+    return model
+
+
+def _new_teacher(experiment: Experiment) -> nn.Module:
+    settings = experiment.config.teacher
+    seed_everything(settings.seed)
+    model = experiment.build(settings, pretrained=settings.init is None)
+    if settings.init is not None:
+        load_weights(model, settings.init, settings.arch)
+    return experiment.machine.place(model)
+
+
+def _freeze_features(
+    experiment: Experiment, stage: Stage, model: nn.Module, teacher: TeacherSide | None
+) -> FrozenFeatures:
+    config, data, machine = experiment.config, experiment.data, experiment.machine
+    views = config.teacher.views
+    keep = views if 0 < views < stage.epochs else 1  # all of them if they come back
+    extract = partial(head_inputs, model, machine=machine)
+    same = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"
+    if same and teacher is not None and FEATURES in teacher.reading.pooled:  # of the same images, and known
+        return FrozenFeatures(model, data, machine, lambda batch: teacher(batch).taps[FEATURES])
+    return FrozenFeatures(model, data, machine, ViewCache(extract, data, keep))
+
+
+def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> Plan:
+    config = experiment.config
+    plateau = stage.early_stopping is not None
+    return Plan(
+        stage.epochs,
+        stage.batch_size,
+        stage.optimizer,
+        seed,
+        first_epoch=first_epoch(config, job),
+        views=0 if job == TEACHER else config.teacher.views,
+        candidates=0 if plateau else stage.selection_epochs or 0,
+        ended=make_stopping(stage.early_stopping, average_cosine if stage.train == "features" else None),
+        checkpoint_minutes=config.checkpoint_minutes,
+        rate_key=f"{job.key}.optimizer.lr",
+        name=job.short,
+    )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from configs.merge import flatten
 from configs.reading import FREE
 from configs.schema import Config
 from errors import warn
-from training.job_name import TEACHER, JobName, config_of, needs
+from training.job_name import JobName, is_known, stage_of
 
-KEYS = ("optimizer.lr", "kd.feature_lr")  # how the names of learning rates end
+KEYS = ("optimizer.lr", "feature_lr")  # how the names of learning rates end
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a parameter group, all in proportion to the config's
 
 
@@ -36,31 +36,11 @@ def rescale_rates(optimizer: Optimizer, schedule: LRScheduler, wanted: Sequence[
             one.base_lrs[position] = initial
 
 
-def only_rates_of(old: Config, new: Config, finished: Sequence[JobName], present: Sequence[JobName]) -> bool:
-    """Whether two configs differ in learning rates alone, and in none that a finished job was trained with."""
-    first, second = (_leaves(config.model_dump(mode="json")) for config in (old, new))
+def differ_in_rates_only(old: Config, new: Config, finished: Sequence[JobName]) -> bool:
+    """Return whether two configs differ in learning rates alone, and in none that a finished job was trained with."""
+    first, second = (flatten(config.resolved()) for config in (old, new))
     changed = {key for key in {*first, *second} - {*FREE} if first.get(key) != second.get(key)}
     if not all(key.endswith(KEYS) for key in changed):
         return False
-    same_sources = all(needs(old, job) == needs(new, job) for job in present)
-    return same_sources and all(_rates(old, job) == _rates(new, job) for job in finished)
-
-
-def _rates(config: Config, job: JobName) -> tuple[float, ...]:
-    """The learning rates that a job is trained with."""
-    if job == TEACHER:
-        return (config.teacher.optimizer.lr,)
-    if job.kind != "baseline" and job.of and job.of not in config.variants:
-        return ()  # a folder of nobody's
-    own = config_of(config, job)
-    if job.kind == "stage2":
-        return own.kd.optimizer.lr, own.kd.feature_lr
-    return (own.crd.optimizer.lr if job.kind == "stage1" else own.baselines.optimizer.lr,)
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values of nested mappings by dotted keys; an empty mapping is none."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+    known = [job for job in finished if is_known(old, job) and is_known(new, job)]
+    return all(stage_of(old, job) == stage_of(new, job) for job in known)

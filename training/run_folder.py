@@ -5,8 +5,7 @@ runs/NAME/environment.json    versions, hardware, git state
 runs/NAME/identity.json       digests of the images, classes and normalisation that it was made from
 runs/NAME/.lock               which process writes here, while it does
 runs/NAME/teacher/            one teacher for all seeds
-runs/NAME/seed0/stage1/ ...   one folder a trained student: stage1, stage2, scratch, kd, crd, crd_kd,
-                              and stage2_VARIANT, stage1_VARIANT for each variant of the config
+runs/NAME/seed0/kd/ ...       one folder a trained student: METHOD, or METHOD/stage1, METHOD/stage2, ...
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from configs.reading import load_written, to_yaml
 from configs.schema import Config
 from errors import UserError
-from training.job_name import TEACHER, JobName, read_label
+from training.job_name import TEACHER, JobName, read_path
 from training.record_file import is_as_signed, write_signed
 
 if TYPE_CHECKING:  # with torch behind it, which whoever reads configs and recordings alone does not need
@@ -45,11 +44,15 @@ class RunFolder:
 
     def present(self) -> list[JobName]:
         """Jobs that have a folder."""
-        labels = [
-            (path.name, seed) for seed in self.seeds() for path in sorted((self.path / f"seed{seed}").iterdir())
-        ]
-        read = [read_label(label, seed) for label, seed in labels]
-        return [name for name in (TEACHER, *read) if name is not None and self.job(name).path.exists()]
+        found = [TEACHER]
+        for seed in self.seeds():
+            place = self.path / f"seed{seed}"
+            folders = [path for path in sorted(place.glob("*/")) if not path.name.startswith(".")]
+            for folder in folders:
+                stages = sorted(folder.glob("stage[1-9]/"))
+                paths = [path.relative_to(place) for path in stages or [folder]]
+                found += [name for path in paths if (name := read_path(path, seed)) is not None]
+        return [name for name in found if self.job(name).path.exists()]
 
     def config(self) -> Config:
         """The config that the run was made with.

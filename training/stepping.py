@@ -17,7 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from configs import networks
+from configs import stages
 from models.machine import Machine
 from training import distributed
 from training.ema import Average
@@ -104,7 +104,7 @@ def steps_of(batches: int, accumulate: int) -> int:
 def make_stepper(
     objective: nn.Module,
     groups: Sequence[dict[str, Any]],
-    settings: networks.Optimizer,
+    settings: stages.Optimizer,
     epochs: int,
     batches: int,
     machine: Machine,

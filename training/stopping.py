@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from configs.stages import CRD
-from configs.stopping import Stopping
-from training.engine import Measures, Plan
+from configs.stages import EarlyStopping
+from training.engine import Plan
+from training.evaluation import Measures
 
 Ended = Callable[[Sequence[Measures]], bool]  # of the epochs that are done
 
@@ -22,26 +22,18 @@ def stalled(values: Sequence[float], patience: int, min_delta: float) -> bool:
     return rise <= 0 or rise < min_delta
 
 
-def ends_by(settings: Stopping | CRD, value: Callable[[Measures], float]) -> Ended:
-    """When a training with these settings ends before its epochs are over.
+def make_stopping(settings: EarlyStopping | None, value: Callable[[Measures], float] | None = None) -> Ended:
+    """Return when a training with these settings ends before its epochs are over.
 
-    value: of an epoch, the larger the better.
+    value: of an epoch, the larger the better; by default what the settings watch of the validation images.
     """
-
-    def ended(history: Sequence[Measures]) -> bool:
-        if settings.until == "epochs":
-            return False
-        return stalled([value(epoch) for epoch in history], settings.patience, settings.min_delta)
-
-    return ended
-
-
-def ends_by_validation(settings: Stopping) -> Ended:
-    """`ends_by` what the settings watch of the validation images."""
+    if settings is None:
+        return lambda history: False
     sign = -1 if settings.watch == "val_loss" else 1
-    return ends_by(settings, lambda epoch: sign * epoch[settings.watch])
+    read = value or (lambda epoch: sign * epoch[settings.watch])
+    return lambda history: stalled([read(epoch) for epoch in history], settings.patience, settings.min_delta)
 
 
-def how_it_ended(history: Sequence[Measures], plan: Plan) -> dict[str, int | str]:
-    """For result.json: after how many epochs, and by what."""
+def summarise_stop(history: Sequence[Measures], plan: Plan) -> dict[str, int | str]:
+    """Return for result.json after how many epochs a training ended, and by what."""
     return {"epochs": len(history), "ended_by": "plateau" if len(history) < plan.epochs else "epochs"}

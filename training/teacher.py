@@ -1,100 +1,29 @@
-"""The teacher: trained here with cross-entropy, or taken from where the config says."""
+"""The teacher of a run: the one that it trained, or one taken from where the config says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from configs.networks import Teacher
-from dataset.images import Batch
-from dataset.prepare import TrainingData
 from errors import UserError, warn
-from losses.kd import cross_entropy
 from models.checkpoint import load_weights
 from models.foreign import TIMM
-from models.machine import Machine
 from models.published import published
 from models.whole import file_hash
 from models.zoo import STEMMED
 from training import distributed
-from training.engine import Measures, Objective, Plan, Term, evaluate_splits, seed_everything, top1_of
+from training.evaluation import Measures, evaluate_splits
 from training.experiment import Experiment
-from training.prepared import Prepared
-from training.stopping import ends_by_validation, how_it_ended
-from training.weights import of_batch
-
-
-class CrossEntropy(Objective):
-    """Plain supervised training of one network; `weights` (N,) say how much each training image counts."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data: TrainingData,
-        machine: Machine,
-        weights: Tensor | None = None,
-        smoothing: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.image_weights, self.smoothing = weights, smoothing
-        self.model = model
-        self.data = data
-        self.machine = machine
-
-    def forward(self, batch: Batch) -> dict[str, Term]:
-        logits = self.model(batch.images)
-        weights = of_batch(self.image_weights, batch)
-        return {
-            "ce": Term(cross_entropy(logits, batch.targets, weights, self.smoothing), 1.0),
-            "top1": Term(top1_of(logits, batch.labels)),
-        }
-
-    def measure(self) -> Measures:
-        return evaluate_splits(self.model, self.data, self.machine)
-
-
-def train_teacher(experiment: Experiment) -> None:
-    """Train the teacher of the config on images under its own cues (from given weights where it names some)."""
-    machine = experiment.machine
-    seed_everything(experiment.config.teacher.seed)
-    model = machine.place(_untrained(experiment))
-    prepared = prepare_teacher(experiment, model)
-    history = prepared.fit(machine, experiment.folder.teacher)
-    _finish(experiment, model, {"source": "trained", **how_it_ended(history, prepared.plan)})
-
-
-def prepare_teacher(experiment: Experiment, model: nn.Module) -> Prepared:
-    """What the teacher's training minimises, on which images, and for how long. `model` is on the device."""
-    settings, machine, data = experiment.config.teacher, experiment.machine, experiment.data.for_teacher()
-    objective = CrossEntropy(model, data, machine, smoothing=settings.label_smoothing).to(machine.device)
-    plan = Plan(
-        settings.epochs,
-        settings.batch_size,
-        settings.optimizer,
-        settings.seed,
-        rate_key="teacher.optimizer.lr",
-        checkpoint_minutes=experiment.config.checkpoint_minutes,
-        ended=ends_by_validation(settings),
-    )
-    return Prepared(objective, data, plan)
-
-
-def _untrained(experiment: Experiment) -> nn.Module:
-    """The network that the teacher's training starts from."""
-    settings = experiment.config.teacher
-    if settings.init is None:
-        return experiment.build(settings)
-    model = experiment.build(settings, pretrained=False)
-    load_weights(model, settings.init, settings.arch)
-    return model
 
 
 def check_training(experiment: Experiment) -> None:
     """Raise `UserError`, before anything is written, if the weights to start from are not there or do not fit."""
-    if experiment.config.teacher.init is not None:
-        _untrained(experiment)
+    settings = experiment.config.teacher
+    if settings.init is not None:
+        load_weights(experiment.build(settings, pretrained=False), settings.init, settings.arch)
 
 
 def ensure_teacher(experiment: Experiment) -> nn.Module:

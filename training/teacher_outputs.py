@@ -35,7 +35,7 @@ from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from models.whole import file_hash
 from training import distributed
-from training.engine import EVALUATION_BATCH
+from training.evaluation import EVALUATION_BATCH
 from training.experiment import Experiment
 from training.features import ViewCache
 
@@ -107,19 +107,21 @@ def run(teacher: TappedModel, images: Tensor, machine: Machine) -> Outputs:
     return Outputs(out.logits.float(), tuple(tap.float() for tap in out.taps))
 
 
-def teacher_outputs(experiment: Experiment, teacher: TappedModel, sees_images: bool = True) -> TeacherOutputs:
-    """Live outputs with `teacher.views: 0`, otherwise the cache, which is made or completed first.
+def open_outputs(
+    experiment: Experiment, teacher: TappedModel, views: int, sees_images: bool = True
+) -> TeacherOutputs:
+    """Return live outputs with 0 views, otherwise the cache of V views, which is made or completed first.
 
     Args:
         experiment: its data are the training images.
         teacher: frozen.
+        views: V.
         sees_images: whether the batches will have images; live outputs cannot do without otherwise.
     """
     config, data, machine = experiment.config, experiment.data, experiment.machine
-    views = config.teacher.views
     if views == 0 and sees_images:
         return LiveTeacher(teacher, machine)
-    widths = [data.num_classes, *teacher.tap_dims(config.data.image_size)]
+    widths = [data.num_classes, *(shape[0] for shape in teacher.tap_shapes(config.data.image_size))]
     if views == 0:
         return ViewedTeacher(teacher, widths, data, machine)
     folder = config.data.cache_dir / f"teacher-{_key(experiment, teacher)}"

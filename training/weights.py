@@ -11,40 +11,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from configs.section import Weighted
-from dataset.images import Batch
-from training.engine import predict
+from configs.stages import Stage
+from training.evaluation import predict
 from training.experiment import Experiment
-from training.job_name import baseline
+from training.job_name import JobName, last_job
 
 
 def weigh(wrong: Tensor, error_weight: float) -> Tensor:
-    """Weights (N,) float32 of mean 1, `error_weight` times as large where `wrong` (N,) bool says so."""
+    """Return weights (N,) float32 of mean 1, `error_weight` times as large where `wrong` (N,) bool says so."""
     weights = torch.where(wrong, error_weight, 1.0).double()
     return (weights / weights.mean()).float()
 
 
-def weights_by_errors(experiment: Experiment, settings: Weighted, seed: int) -> Tensor | None:
-    """Weights (N,) of the images that a job trains on, None where all count alike.
+def weigh_by_errors(experiment: Experiment, job: JobName, stage: Stage) -> Tensor | None:
+    """Return weights (N,) of the images that a job trains on, None where all count alike.
 
-    The network that `settings` names answers them under their own cues, not augmented.
+    The network of the method that the stage names answers them under their own cues, not augmented.
 
     Args:
         experiment: its data are the job's.
-        settings: the job's section crd, kd or baselines.
-        seed: of the job, whose seed the named baseline shares.
 
     Raises:
-        UserError: the named baseline's weights are gone or not those that training left.
+        UserError: the named method's weights are gone or not those that training left.
     """
-    if settings.errors_of is None:
+    if stage.upweight_errors_of is None:
         return None
-    folder = experiment.folder.job(baseline(seed, settings.errors_of))
-    model, images = experiment.trained(experiment.config.student, folder), experiment.data.train
+    source = last_job(experiment.config, stage.upweight_errors_of, job.seed or 0)
+    model = experiment.trained(experiment.network_of(source), experiment.folder.job(source))
+    images = experiment.data.train
     wrong = predict(model, images, experiment.machine).argmax(dim=1) != images.labels
-    return weigh(wrong, settings.error_weight)
-
-
-def of_batch(weights: Tensor | None, batch: Batch) -> Tensor | None:
-    """The rows (B,) of weights (N,) that are of a batch's images."""
-    return None if weights is None else weights[batch.indices]
+    return weigh(wrong, stage.error_weight)

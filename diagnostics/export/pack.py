@@ -29,7 +29,7 @@ from errors import UserError
 from files import write_text
 from models import export
 from models.export import NEEDED_FOR_ONNX, REQUIREMENTS, FromPixels, Preprocessing, Runner
-from training.engine import predict, top1_of
+from training.evaluation import compute_top1, predict
 from training.environment import environment
 from training.experiment import Experiment
 
@@ -84,7 +84,7 @@ class _Packer:
         network, data = network_of(experiment, subject), experiment.data
         built = subject.build().float()
         machine = replace(experiment.machine, bfloat16=False, float16=False)
-        top1 = top1_of(predict(built, data.test, machine), data.test.labels).item()
+        top1 = compute_top1(predict(built, data.test, machine), data.test.labels).item()
         model = FromPixels(export.for_deployment(built), preprocessing_of(experiment, network)).eval()
         facts = facts_of(experiment, subject, network, teacher, model, top1)
         positions = evenly(len(data.test), COMPARED_IMAGES)
