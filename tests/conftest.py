@@ -104,9 +104,15 @@ def tiny_config(image_root, tmp_path_factory) -> Path:
         },
         "teacher": {"arch": "resnet8", "epochs": 2, "batch_size": 16},
         "student": {"arch": "resnet8"},
-        "crd": {"epochs": 2, "batch_size": 16, "num_negatives": 16, "dim": 8},
-        "kd": {"epochs": 2, "batch_size": 16, "optimizer": {"lr": 0.01}},
-        "baselines": {"batch_size": 16},
+        "losses": {"crd": {"num_negatives": 16, "dim": 8}},
+        "training": {"epochs": 4, "batch_size": 16},
+        "methods": {
+            **dict.fromkeys(("scratch", "kd", "crd", "crd_kd"), {}),
+            "two_stage": {
+                "stage1": {"optimizer": {"lr": 0.03, "schedule": "exponential"}},
+                "stage2": {"epochs": 0.5, "optimizer": {"lr": 0.01}},
+            },
+        },
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -116,7 +122,7 @@ def tiny_config(image_root, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make_experiment(tiny_config, tmp_path):
-    """`make_experiment("crd.epochs=3", runs=folder)`: an experiment on the tiny data, for use in this process."""
+    """`make_experiment("training.epochs=3", runs=folder)`: an experiment on the tiny data, for use in this process."""
 
     def make(*overrides: str, runs: Path = tmp_path / "runs") -> Experiment:
         config = load_config(tiny_config, overrides)

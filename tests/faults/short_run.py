@@ -1,4 +1,4 @@
 """The run that faults are tried on: one epoch of each job."""
 
-JOBS = ("teacher", "seed0/stage1", "seed0/stage2", "seed0/scratch")
-SHORT = (*(f"{phase}.epochs=1" for phase in ("teacher", "crd", "kd")), "baselines.methods=[scratch]")
+JOBS = ("teacher", "seed0/two_stage/stage1", "seed0/two_stage/stage2", "seed0/scratch")
+SHORT = ("teacher.epochs=1", "training.epochs=2", "methods.scratch.epochs=1", "methods=[two_stage, scratch]")

@@ -11,12 +11,12 @@ STATED = (
     "H2: {first: two_stage, second: scratch, exceeds: 0, where: {shortcut.teacher: biased}}}"
 )
 TRIES = "study.tries={trained: [two_stage, head]}"
-SHORT = ("teacher.epochs=1", "crd.epochs=1", "kd.epochs=1")
+SHORT = ("teacher.epochs=1", "training.epochs=2")  # one epoch a stage
 SMALL = ("name=s", "shortcut.cue=patch", "data.val_fraction=0.25", *SHORT)
 STUDY = (
     *SMALL,
-    "baselines.methods=[scratch, crd_kd]",
-    "variants={head: {kd: {train: head}}}",
+    "methods=[scratch, crd_kd, two_stage]",
+    "methods={head: {base: two_stage, stage2: {train: head}}}",
     GRID,
     STATED,
     TRIES,
