@@ -193,9 +193,12 @@ def make_loss(key: str, name: str, options: Mapping[str, Any], shared: Mapping[s
     loss = find_loss(name, shared)
     given = {option: value for option, value in options.items() if option != CLASS}
     try:
-        return loss(**read_options(key, loss, given))
+        made = loss(**read_options(key, loss, given))
     except ValueError as error:  # options that do not go together
         raise UserError(f"{key}: {error}") from None
+    if made.taps and not made.used_taps:
+        raise UserError(f"{key}.taps: every weight is 0, give one at which it compares")
+    return made
 
 
 def digest_own_losses(config: Config, stage: Stage) -> dict[str, str]:
