@@ -208,7 +208,7 @@ def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
     waiting = counts.count(None)
     if waiting > 1:
         raise ValueError("more than one stage has no epochs: say those of all but one")
-    if left < waiting or sum(shares) > 1:
+    if (waiting and left < 1) or sum(shares) > 1:
         raise ValueError(f"its stages take more than training.epochs={budget}: give them fewer epochs")
     return [left if count is None else count for count in counts]
 
