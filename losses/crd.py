@@ -97,7 +97,7 @@ class CRD(Loss):
             class; instance: all other images are negatives, labels are not used
         num_negatives: K, drawn from the bank
         dim: D of the projections
-        temperature: tau
+        temperature: tau, by which similarities are divided
         bank_momentum: share of the old entry kept at an update
         bank_init: what banks hold at first: random vectors as published, or one epoch of both networks' features
     """
