@@ -1,4 +1,4 @@
-"""From a job's name to its training: the objective of its stage, the images, the plan; then the files it leaves."""
+"""From a job's name to its training: the objective of its stage, the images, the plan, and what it leaves."""
 
 from __future__ import annotations
 
