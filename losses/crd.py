@@ -1,9 +1,9 @@
 """Contrastive Representation Distillation (Tian, Krishnan & Isola, ICLR 2020).
 
-An anchor is one network's feature of an image; its positive is the other network's feature of the same image (or of
-its class), its negatives are the other network's features of other images. Negatives come from a memory bank of all
-training images, or from the batch. `nce` and `infonce` are the losses as the paper writes them; banks use
-`losses.contrast`, which gives the same numbers without gathering B K vectors.
+An anchor is one network's feature of an image. Its positive is the other network's feature of the same image (or
+of its class), its negatives are the other network's features of other images, from a memory bank of all training
+images or from the batch. `nce` and `infonce` are the losses as the paper writes them. Banks use `losses.contrast`,
+which gives the same numbers without gathering B K vectors.
 
 Letters: B batch, N training images, K negatives an anchor, D dimension of a projection, tau temperature.
 """
@@ -30,7 +30,7 @@ KEPT = 3  # a parameter, its gradient and its momentum
 def nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
     """Return the binary loss (Eq. 18) with the critic h = p / (p + K/N), p = exp(score) / Z (Eq. 19).
 
-    −log h(positive) − Σ_k log(1 − h(negative k)), mean over the anchors. Both logarithms are softplus of h's logit.
+    −log h(positive) − Σ_k log(1 − h(negative k)), mean over the anchors. Both logarithms are softplus of its logit.
 
     Args:
         anchors: (B, D) unit vectors divided by tau.
