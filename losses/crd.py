@@ -52,7 +52,8 @@ def infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """
     own = (anchors * positives).sum(dim=1, keepdim=True)
     others = torch.einsum("bd,bkd->bk", anchors, negatives)
-    return F.cross_entropy(torch.cat([own, others], dim=1), torch.zeros(len(own), dtype=torch.long))
+    first = torch.zeros(len(own), dtype=torch.long, device=own.device)
+    return F.cross_entropy(torch.cat([own, others], dim=1), first)
 
 
 def contrast_batch(student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
