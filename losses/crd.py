@@ -101,6 +101,9 @@ class CRD(Loss):
         temperature: tau
         bank_momentum: share of the old entry kept at an update
         bank_init: what banks hold at first: random vectors as published, or one epoch of both networks' features
+
+    Raises:
+        ValueError: a number out of range, or options that do not go together.
     """
 
     def __init__(
@@ -116,6 +119,8 @@ class CRD(Loss):
         bank_init: Literal["random", "features"] = "random",
     ) -> None:
         super().__init__()
+        if temperature <= 0 or not 0 <= bank_momentum < 1 or num_negatives < 1:
+            raise ValueError("need temperature > 0, 0 <= bank_momentum < 1 and num_negatives >= 1")
         if negatives == "batch" and (objective, mode) != ("infonce", "instance"):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
         self.taps, self.objective, self.negatives, self.mode = taps, objective, negatives, mode
