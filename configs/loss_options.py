@@ -16,10 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 
 from configs.own_code import digest_code, is_own, load_own
 from configs.schema import Config
+from configs.section import Section
 from configs.stages import Stage
 from errors import UserError, nearest
 
@@ -76,7 +77,7 @@ def title_of(name: str) -> str:
 
 
 @cache
-def make_model(loss: type[Loss]) -> type[BaseModel]:
+def make_model(loss: type[Loss]) -> type[Section]:
     """Return the options of a loss as a pydantic model with types, ranges, defaults and descriptions."""
     texts, hints = read_descriptions(loss), get_type_hints(loss.__init__, include_extras=True)
     fields: dict[str, Any] = {}
@@ -88,8 +89,7 @@ def make_model(loss: type[Loss]) -> type[BaseModel]:
         kind, default = _with_fields(hints.get(name, Any)), parameter.default
         default = dict(default) if isinstance(default, Mapping) else default
         fields[name] = (kind, Field(default, description=texts.get(name, "")))
-    config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
-    return create_model(loss.__name__, __config__=config, **fields)
+    return create_model(loss.__name__, __base__=Section, **fields)
 
 
 def _with_fields(annotation: Any) -> Any:
