@@ -11,9 +11,11 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from importlib import import_module
+from operator import or_
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import Field, ValidationError, create_model
@@ -93,16 +95,21 @@ def make_model(loss: type[Loss]) -> type[Section]:
 
 
 def _with_fields(annotation: Any) -> Any:
-    """Return an annotation with ranges as pydantic has them."""
+    """Return an annotation with ranges as pydantic has them, at whatever depth."""
+    from losses.loss import Range
+
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = {
-            key: value for one in arguments[1:] for key, value in vars(one).items() if value is not None
-        }
-        return Annotated[arguments[0], Field(**bounds)]
-    if origin is not None and any(get_origin(one) is Annotated for one in arguments):
-        return origin[tuple(_with_fields(one) for one in arguments)]
-    return annotation
+        kind = _with_fields(arguments[0])
+        for one in arguments[1:]:
+            bounds = vars(one) if isinstance(one, Range) else {}
+            given = {key: value for key, value in bounds.items() if value is not None}
+            kind = Annotated[kind, Field(**given) if isinstance(one, Range) else one]
+        return kind
+    inner = tuple(_with_fields(one) for one in arguments)
+    if inner == arguments:
+        return annotation
+    return reduce(or_, inner) if origin is UnionType else origin[inner]
 
 
 def read_descriptions(loss: type[Loss]) -> dict[str, str]:
