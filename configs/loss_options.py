@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError, create_model
 from configs.own_code import digest_code, is_own, load_own
 from configs.schema import Config
 from configs.section import Section
-from configs.stages import Stage
+from configs.stages import LossUse, Stage
 from errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def make_model(loss: type[Loss]) -> type[Section]:
             continue  # of a loss without a constructor of its own
         if parameter.default is inspect.Parameter.empty:
             raise UserError(f"losses: {loss.__name__} needs a default for its option {name}")
+        if name in LossUse.model_fields:
+            raise UserError(f"losses: {loss.__name__} has an option {name}, as every use has: rename it")
         kind, default = _with_fields(hints.get(name, Any)), parameter.default
         default = dict(default) if isinstance(default, Mapping) else default
         fields[name] = (kind, Field(default, description=texts.get(name, "")))
@@ -196,6 +198,8 @@ def make_loss(key: str, name: str, options: Mapping[str, Any], shared: Mapping[s
     Raises:
         UserError: options that do not fit.
     """
+    if CLASS in options and options[CLASS] != shared.get(name, {}).get(CLASS):
+        raise UserError(f"{key}.{CLASS}: the same in all stages, say it as losses.{name}.{CLASS}")
     loss = find_loss(name, shared)
     given = {option: value for option, value in options.items() if option != CLASS}
     try:
