@@ -230,7 +230,7 @@ def test_a_loss_may_define_forward_alone() -> None:
     assert loss(*batch).item() == pytest.approx((batch.student.logits - batch.teacher.logits).mean().item())
     assert loss.compare(batch.student, batch.teacher) == {} and loss.projections() == {}
     assert loss.answer(batch.student, batch.teacher) is batch.student.logits
-        assert loss.memory(SIZES, 6, "cpu") == []
+    assert loss.memory(SIZES, 6, "cpu") == []
 
 
 def test_a_loss_without_forward_is_named() -> None:
