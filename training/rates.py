@@ -37,7 +37,7 @@ def rescale_rates(optimizer: Optimizer, schedule: LRScheduler, wanted: Sequence[
 
 
 def differ_in_rates_only(old: Config, new: Config, finished: Sequence[JobName]) -> bool:
-    """Return whether two configs differ in learning rates alone, and in none that a finished job was trained with."""
+    """Return whether two configs differ in learning rates alone, and in none of a finished job."""
     first, second = (flatten(config.resolved()) for config in (old, new))
     changed = {key for key in {*first, *second} - {*FREE} if first.get(key) != second.get(key)}
     if not all(key.endswith(KEYS) for key in changed):
