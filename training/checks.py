@@ -6,10 +6,11 @@ from configs.loss_options import make_loss, title_of
 from errors import UserError, warn
 from losses.loss import Loss
 from models.layout import Layout
+from models.taps import INPUT
 from models.zoo import count_parameters
 from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
 from training.experiment import Experiment
-from training.job_name import TEACHER, needs, phase_of
+from training.job_name import TEACHER, needs, phase_of, trains_teacher
 from training.lengths import check_lengths
 from training.memory import check_batch, check_losses, check_views
 from training.phases import Job
@@ -102,9 +103,9 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
             _check_vectors(key, own, teacher)
         if loss.needs_maps and job.stage.train == "head":
             raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
-        find_reading(own, [loss])
+        _check_taps(f"{key}: {'teacher' if trains_teacher(config, job.name) else 'student'}", own, loss)
         if loss.needs_teacher:
-            find_shapes(teacher, [loss])
+            _check_taps(f"{key}: teacher", teacher, loss)
     weighted = [loss for loss, use in zip(losses.values(), job.stage.losses.values(), strict=True) if use.weight]
     if job.stage.train == "features" and not any(loss.used_taps for loss in weighted):
         raise UserError(f"{job.name.key}: train: features needs a loss that reads taps, such as crd or regression")
@@ -112,6 +113,13 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
         raise UserError(
             f"{job.name.key}.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0"
         )
+
+
+def _check_taps(where: str, layout: Layout, loss: Loss) -> None:
+    try:
+        find_shapes(layout, [loss])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check_vectors(key: str, *layouts: Layout) -> None:
@@ -168,8 +176,8 @@ def _check_trained(experiment: Experiment, method: str) -> None:
         share = 100 * layout.count(left) / count_parameters(layout.model)
         raise UserError(
             f"student.taps {', '.join(dict.fromkeys(taps))}: no stage of {method} trains {share:.0f} % of "
-            f"{config.student.arch}'s parameters: name a deeper tap, such as {layout.place('last')}, or say "
-            "student.allow_untrained=true"
+            f"{config.student.arch}'s parameters: name a deeper tap, such as {layout.structure.head}{INPUT}, "
+            "or say student.allow_untrained=true"
         )
 
 
