@@ -9,6 +9,7 @@ import pytest
 import training.job_folder
 from errors import UserError
 from tests.faults.short_run import JOBS, SHORT
+from training.job_name import TEACHER, JobName
 from training.record_file import read_record, write_record
 from training.run_folder import RunFolder
 
@@ -103,6 +104,14 @@ def test_folders_that_are_like_a_seeds_but_are_none_are_left_alone(copied, call_
     assert RunFolder(copied).seeds() == [-3, 0]
     assert call_main(copied.parent, "--phase", "all", "--quiet", "--set", *SHORT).returncode == 0
     assert all((copied / name / "stage1").exists() for name in names)
+
+
+def test_the_folder_of_a_method_whose_stages_were_removed_is_no_job(copied):
+    run = RunFolder(copied)
+    assert JobName("two_stage", 0, 1) in run.present()
+    for job in (JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)):
+        run.job(job).clear()
+    assert (copied / "seed0" / "two_stage").exists() and run.present() == [TEACHER, JobName("scratch", 0)]
 
 
 def test_a_record_tells_a_change_anywhere(tmp_path):
