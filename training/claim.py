@@ -108,7 +108,7 @@ def keep_methods(folder: RunFolder, config: Config, trained: list[str]) -> Confi
 
     trained: methods of which something is there.
     """
-    if not (folder.path / "config.yaml").exists():
+    if not (trained and (folder.path / "config.yaml").exists()):
         return config
     old = folder.config()
     lacking = {name: old.methods[name] for name in old.methods if name in trained and name not in config.methods}
