@@ -19,7 +19,8 @@ from configs.section import NonNegative, Section, Seed, about
 from configs.stages import Stage, Trained, Training
 from configs.study import Study
 
-TEACHER = "teacher"  # the name that no method may take
+TEACHER = "teacher"
+TAKEN = {TEACHER, "stage1"}  # names of models in reports that no method may take
 
 
 class Config(Section):
@@ -99,8 +100,8 @@ class Config(Section):
             raise ValueError(f"data.mix: {self.data.mix} needs a live teacher: set teacher.views=0")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
-        if TEACHER in self.methods:
-            raise ValueError("methods.teacher: the name is taken, choose another")
+        for name in TAKEN & self.methods.keys():
+            raise ValueError(f"methods.{name}: the name is taken, choose another")
         self._check_stopping("teacher", self.teacher)
         for name, stages in self.stages.items():
             for number, stage in enumerate(stages, start=1):
