@@ -11,16 +11,19 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
 from importlib import import_module
+from operator import or_
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 
 from configs.own_code import digest_code, is_own, load_own
 from configs.schema import Config
-from configs.stages import Stage
+from configs.section import Section
+from configs.stages import LossUse, Stage
 from errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ def title_of(name: str) -> str:
     return name.rpartition(":")[2].rpartition(".")[2].lower() if is_own(name) else name
 
 
-def make_model(loss: type[Loss]) -> type[BaseModel]:
+def make_model(loss: type[Loss]) -> type[Section]:
     """Return the options of a loss as a pydantic model with types, ranges, defaults and descriptions."""
     texts, hints = read_descriptions(loss), get_type_hints(loss.__init__, include_extras=True)
     fields: dict[str, Any] = {}
@@ -86,22 +89,30 @@ def make_model(loss: type[Loss]) -> type[BaseModel]:
             continue  # of a loss without a constructor of its own
         if parameter.default is inspect.Parameter.empty:
             raise UserError(f"losses: {loss.__name__} needs a default for its option {name}")
+        if name in LossUse.model_fields:
+            raise UserError(f"losses: {loss.__name__} has an option {name}, as every use has: rename it")
         kind, default = _with_fields(hints.get(name, Any)), parameter.default
         default = dict(default) if isinstance(default, Mapping) else default
         fields[name] = (kind, Field(default, description=texts.get(name, "")))
-    config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
-    return create_model(loss.__name__, __config__=config, **fields)
+    return create_model(loss.__name__, __base__=Section, **fields)
 
 
 def _with_fields(annotation: Any) -> Any:
-    """Return an annotation with ranges as pydantic has them."""
+    """Return an annotation with ranges as pydantic has them, at whatever depth."""
+    from losses.loss import Range
+
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        bounds = {key: value for one in arguments[1:] for key, value in vars(one).items() if value is not None}
-        return Annotated[arguments[0], Field(**bounds)]
-    if origin is not None and any(get_origin(one) is Annotated for one in arguments):
-        return origin[tuple(_with_fields(one) for one in arguments)]
-    return annotation
+        kind = _with_fields(arguments[0])
+        for one in arguments[1:]:
+            bounds = vars(one) if isinstance(one, Range) else {}
+            given = {key: value for key, value in bounds.items() if value is not None}
+            kind = Annotated[kind, Field(**given) if isinstance(one, Range) else one]
+        return kind
+    inner = tuple(_with_fields(one) for one in arguments)
+    if inner == arguments:
+        return annotation
+    return reduce(or_, inner) if origin is UnionType else origin[inner]
 
 
 def read_descriptions(loss: type[Loss]) -> dict[str, str]:
@@ -190,12 +201,17 @@ def make_loss(key: str, name: str, options: Mapping[str, Any], shared: Mapping[s
     Raises:
         UserError: options that do not fit.
     """
+    if CLASS in options and options[CLASS] != shared.get(name, {}).get(CLASS):
+        raise UserError(f"{key}.{CLASS}: the same in all stages, say it as losses.{name}.{CLASS}")
     loss = find_loss(name, shared)
     given = {option: value for option, value in options.items() if option != CLASS}
     try:
-        return loss(**read_options(key, loss, given))
+        made = loss(**read_options(key, loss, given))
     except ValueError as error:  # options that do not go together
         raise UserError(f"{key}: {error}") from None
+    if made.taps and not made.used_taps:
+        raise UserError(f"{key}.taps: every weight is 0, give one at which it compares")
+    return made
 
 
 def digest_own_losses(config: Config, stage: Stage) -> dict[str, str]:

@@ -1,11 +1,15 @@
 """Methods: from what a config says of them to stages with everything said.
 
 A method is a list of stages. In a config it is one of
-- nothing, for a shipped method of that name (`configs/methods/NAME.yaml`), `false` to leave out one of the base file's;
+- nothing, for the shipped method of that name (`configs/methods/NAME.yaml`) or what the base file says of it;
+  `false` leaves out one of the base file's;
 - a list of stages, each a section of what differs from `training`;
-- a section with what differs: `stage1`, `stage2`, ... for one stage, anything else for every stage. It builds on the
-  shipped method of that name, or on another method with `base: NAME`;
+- a section of what differs from the method of that name in the base file, or else from the shipped one: `stage1`,
+  `stage2`, ... for one stage, anything else for every stage;
+- `base: NAME` with what differs from another method, of the config or shipped;
 - `twin_of: NAME` for one stage that trains everything by all losses of another method's stages.
+
+A normalised method says `base`: none where its stages are complete.
 """
 
 from __future__ import annotations
@@ -53,14 +57,16 @@ def normalise_methods(values: Any, below: Mapping[str, Any]) -> Any:
         return values
     found = dict(below)
     for name, value in values.items():
-        if value is False:
-            found.pop(name, None)
-        elif isinstance(value, dict) and isinstance(found.get(name), dict):
-            own = _spread(value)
-            if {"base", "twin_of"} & own.keys():
-                found[name] = own
-            else:
-                found[name] = merge(found[name], own)
+        if value is False and name in found:
+            del found[name]
+        elif value is None and name in found:
+            continue
+        elif (
+            isinstance(value, dict)
+            and isinstance(found.get(name), dict)
+            and not {"base", "twin_of"} & value.keys()
+        ):
+            found[name] = _lay_over(found[name], value)
         else:
             found[name] = normalise_method(name, value)
     return found
@@ -69,35 +75,50 @@ def normalise_methods(values: Any, below: Mapping[str, Any]) -> Any:
 def normalise_method(name: str, value: Any) -> Any:
     """Return a method as a section of stages; what is not of that form stays as it is."""
     if isinstance(value, list):
-        return {f"stage{number}": _spread_stage(stage) for number, stage in enumerate(value, start=1)}
-    if value is None:
-        value = {}
+        stages = {f"stage{number}": _spread(stage) for number, stage in enumerate(value, start=1)}
+        return {"base": None, **stages}
+    value = {} if value is None else value
     if not isinstance(value, dict):
         return value
-    value = _spread(value)
     if {"base", "twin_of"} & value.keys():
-        return value
-    if (SHIPPED / f"{name}.yaml").is_file() and re.fullmatch(r"\w+", name):
-        return merge(load_shipped(name), value)
-    return value
+        return {key: _spread(one) for key, one in _spread(value).items()}
+    if re.fullmatch(r"\w+", name) and (SHIPPED / f"{name}.yaml").is_file():
+        return _lay_over(load_shipped(name), value)
+    complete = value if any(STAGE.fullmatch(key) for key in value) or not value else {"stage1": value}
+    return _lay_over({"base": None}, complete)
 
 
-def _spread(method: Mapping[str, Any]) -> Values:
-    """Return a method's section with weights of losses written as sections."""
-    own = {key: _spread_stage(value) if STAGE.fullmatch(key) else value for key, value in method.items()}
-    spread: Values = _spread_stage(own)
-    return spread
-
-
-def _spread_stage(stage: Any) -> Any:
-    losses = stage.get("losses") if isinstance(stage, dict) else None
-    if not isinstance(losses, dict):
-        return stage
-    spread = {
-        name: use if isinstance(use, dict) else {"weight": 1.0 if use is None else use}
-        for name, use in losses.items()
+def _lay_over(method: Values, value: Mapping[str, Any]) -> Values:
+    """Return a method with what differs: for every stage first, then for single ones."""
+    own = {key: _spread(stage) for key, stage in value.items() if STAGE.fullmatch(key)}
+    common = _spread({key: one for key, one in value.items() if key not in own})
+    if method.get("base") is not None or "twin_of" in method:  # whose stages are not known yet
+        return merge(merge(method, common), own)
+    every = {key: merge(stage, common) if STAGE.fullmatch(key) else stage for key, stage in method.items()}
+    named = {
+        key: merge(common, stage) if key not in method and isinstance(stage, dict) else stage
+        for key, stage in own.items()
     }
-    return {**stage, "losses": spread}
+    return merge(every, named)
+
+
+def _spread(stage: Any) -> Any:
+    """Return a stage with weights of losses written as sections."""
+    losses = stage.get("losses") if isinstance(stage, dict) else None
+    return {**stage, "losses": spread_losses(losses)} if isinstance(losses, dict) else stage
+
+
+def spread_losses(losses: Mapping[str, Any]) -> Values:
+    """Return losses by name, each a section: a number is its weight, nothing weighs 1, false takes it back."""
+    named = {name: 1.0 if use is None else use for name, use in losses.items()}
+    return {name: {"weight": use} if isinstance(use, int | float) else use for name, use in named.items()}
+
+
+def drop_taken_back(losses: Mapping[str, Any]) -> Values:
+    """Return losses without those whose weight is false."""
+    return {
+        name: use for name, use in losses.items() if not (isinstance(use, dict) and use.get("weight") is False)
+    }
 
 
 def resolve_stages(
@@ -115,17 +136,23 @@ def resolve_stages(
     """
     budget = training["epochs"]
     defaults = {key: value for key, value in training.items() if key != "epochs"}
-    stages = [merge(defaults, stage) for stage in _list_stages(name, methods, ())]
+    listed = _list_stages(name, methods, ())
+    stages = [merge(defaults, {key: one for key, one in stage.items() if _is_said(key, one)}) for stage in listed]
     for stage, epochs in zip(stages, _share_epochs(stages, budget), strict=True):
         stage["epochs"] = epochs
-        losses = stage.get("losses", {})
+        losses = stage.get("losses")
         if isinstance(losses, dict):
+            kept = drop_taken_back(losses)
             stage["losses"] = {
-                loss: merge(shared.get(loss, {}), use) if isinstance(use, dict) else use
-                for loss, use in losses.items()
-                if not (isinstance(use, dict) and use.get("weight") is False)  # taken back
+                loss: {**shared.get(loss, {}), **use} if isinstance(use, dict) else use
+                for loss, use in kept.items()
             }
     return stages
+
+
+def _is_said(key: str, value: Any) -> bool:
+    """Return whether an option of a stage is said; null goes back to `training`'s optimizer."""
+    return not (key == "optimizer" and value is None)
 
 
 def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) -> list[Values]:
@@ -137,23 +164,24 @@ def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) 
     own = {key: value for key, value in method.items() if STAGE.fullmatch(key)}
     common = {key: value for key, value in method.items() if key not in own and key not in ("base", "twin_of")}
     if "twin_of" in method:
-        if "base" in method or own:
+        if method.get("base") is not None or own:
             raise ValueError("twin_of gives its one stage, leave out base and stage1, stage2, ...")
         stages = [_join(_list_stages(str(method["twin_of"]), methods, (*above, name)))]
-    elif "base" in method:
+    elif method.get("base") is not None:
         stages = _list_stages(str(method["base"]), methods, (*above, name))
+    elif own:
+        stages = []
     else:
-        stages = [] if own else [{}]
-        if not own and not common:
-            raise ValueError(f"it has no stages, and none is shipped by this name: {', '.join(list_shipped())}")
+        raise ValueError(f"it has no stages, and none is shipped by this name: {', '.join(list_shipped())}")
+    stages = [merge(stage, common) for stage in stages]
     for key in sorted(own):
         number, stage = int(key.removeprefix("stage")), own[key]
         if not isinstance(stage, dict):
             raise ValueError(f"{key} is {stage!r}, give a section such as {{losses: {{ce: 1}}}}")
         if number > len(stages) + 1:
             raise ValueError(f"{key} comes without stage{number - 1}")
-        stages[number - 1 : number] = [merge(stages[number - 1] if number <= len(stages) else {}, stage)]
-    return [merge(stage, common) for stage in stages]
+        stages[number - 1 : number] = [merge(stages[number - 1] if number <= len(stages) else common, stage)]
+    return stages
 
 
 def _load_named(name: str, methods: Mapping[str, Any]) -> Values:
@@ -174,14 +202,16 @@ def _join(stages: list[Values]) -> Values:
 def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
     """Return the epochs of each stage: as given, a share of the budget, or what the others leave of it."""
     given = [stage.get("epochs") for stage in stages]
-    counts = [
-        max(1, round(budget * epochs)) if isinstance(epochs, float) and 0 < epochs < 1 else epochs
-        for epochs in given
-    ]
+    shares = [epochs for epochs in given if isinstance(epochs, float) and 0 < epochs < 1]
+    counts = [max(1, round(budget * epochs)) if epochs in shares else _as_count(epochs) for epochs in given]
     left = budget - sum(count for count in counts if isinstance(count, int))
     waiting = counts.count(None)
     if waiting > 1:
         raise ValueError("more than one stage has no epochs: say those of all but one")
-    if waiting and left < 1:
-        raise ValueError(f"its stages leave nothing of training.epochs={budget}: give them fewer epochs")
+    if (waiting and left < 1) or sum(shares) > 1:
+        raise ValueError(f"its stages take more than training.epochs={budget}: give them fewer epochs")
     return [left if count is None else count for count in counts]
+
+
+def _as_count(epochs: Any) -> Any:
+    return int(epochs) if isinstance(epochs, float) and epochs.is_integer() else epochs

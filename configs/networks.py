@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.methods import drop_taken_back, spread_losses
 from configs.section import Count, Deviation, Fraction, Section, Seed, about
 from configs.stages import LossUse, Optimizer, Trained
 
@@ -44,8 +45,9 @@ class Network(Section):
     )
     taps: dict[TapName, str] = about(
         {},
-        "places by name, with :input behind a module's name for what it reads; penultimate (end of the block before "
-        "the last), last and features (what the classifier reads), stage1, stage2, ... (end of each stage) are found",
+        "places by name, with :input behind a module's name for what it reads; penultimate (end of the block "
+        "before the last), last and features (what the classifier reads), stage1, stage2, ... (end of each stage) "
+        "are found",
     )
 
     @field_validator("arch_options", mode="before")
@@ -86,9 +88,7 @@ class Teacher(Network, Trained):
     @field_validator("losses", mode="before")
     @classmethod
     def _spread(cls, losses: Any) -> Any:
-        if not isinstance(losses, dict):
-            return losses
-        return {name: {"weight": use} if isinstance(use, int | float) else use for name, use in losses.items()}
+        return drop_taken_back(spread_losses(losses)) if isinstance(losses, dict) else losses
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Teacher:

@@ -126,7 +126,7 @@ def differing_keys(first: Config, second: Config) -> list[str]:
     A method that only one of them has is no difference: a run may gain methods.
     """
     own, other = (config.resolved() for config in (first, second))
-    both = own["methods"].keys() & other["methods"].keys()
+    both = [name for name in own["methods"] if name in other["methods"]]
     for values in (own, other):
         values["methods"] = {name: values["methods"][name] for name in both}
     flat = flatten(own), flatten(other)

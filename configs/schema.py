@@ -7,7 +7,7 @@ in `stages`, `networks`, `images` and `study`; options of a loss are in its own 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -18,6 +18,7 @@ from configs.networks import Student, Teacher
 from configs.section import NonNegative, Section, Seed, about
 from configs.stages import Stage, Trained, Training
 from configs.study import Study
+from errors import nearest
 
 TEACHER = "teacher"  # the name that no method may take
 
@@ -168,5 +169,17 @@ def _read_stage(key: str, values: dict[str, Any]) -> Stage:
         problem = error.errors()[0]
         where = ".".join(map(str, [key, *problem["loc"]]))
         if problem["type"] == "extra_forbidden":
-            raise ValueError(f"unknown key {where}: a stage has {', '.join(Stage.model_fields)}") from None
-        raise ValueError(f"{where}: {problem['msg'].removeprefix('Value error, ')}") from None
+            known = _list_options(problem["loc"][:-1])
+            hint = nearest(str(problem["loc"][-1]), known) or f": there are {', '.join(known)}"
+            raise ValueError(f"unknown key {where}{hint}") from None
+        given = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
+        raise ValueError(f"{where}: {problem['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def _list_options(place: tuple[int | str, ...]) -> list[str]:
+    """Return the options of a stage, or of a section of it."""
+    section: Any = Stage
+    for part in place:
+        kinds = (section.model_fields[str(part)].annotation, *get_args(section.model_fields[str(part)].annotation))
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section))
+    return list(section.model_fields)

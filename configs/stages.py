@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from configs.names import MethodName
 from configs.section import Count, NonNegative, Positive, Section, about
@@ -73,14 +73,16 @@ class Trained(Section):
         None, "end before the epochs are over: {watch, patience, min_delta} (needs data.val_fraction)"
     )
     selection_epochs: Count | None = about(
-        None, "last epochs of which the best by validation is kept, where images are held out (default: all)"
+        None,
+        "last epochs of which the best by validation top-1 is kept, where images are held out (default: all; a "
+        "stage that trains features alone keeps its last)",
     )
 
 
-class LossUse(BaseModel):
+class LossUse(Section):
     """A loss in a stage: its weight, and options that differ from those of the section `losses`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     weight: NonNegative = about(1.0, "what its terms are multiplied by")
     ramp_up: Annotated[int, Field(ge=0)] = about(0, "epochs over which the weight rises linearly")

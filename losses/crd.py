@@ -1,9 +1,9 @@
 """Contrastive Representation Distillation (Tian, Krishnan & Isola, ICLR 2020).
 
-An anchor is one network's feature of an image; its positive is the other network's feature of the same image (or of
-its class), its negatives are the other network's features of other images. Negatives come from a memory bank of all
-training images, or from the batch. `nce` and `infonce` are the losses as the paper writes them; banks use
-`losses.contrast`, which gives the same numbers without gathering B K vectors.
+An anchor is one network's feature of an image. Its positive is the other network's feature of the same image (or
+of its class), its negatives are the other network's features of other images, from a memory bank of all training
+images or from the batch. `nce` and `infonce` are the losses as the paper writes them. Banks use `losses.contrast`,
+which gives the same numbers without gathering B K vectors.
 
 Letters: B batch, N training images, K negatives an anchor, D dimension of a projection, tau temperature.
 """
@@ -30,7 +30,7 @@ KEPT = 3  # a parameter, its gradient and its momentum
 def nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
     """Return the binary loss (Eq. 18) with the critic h = p / (p + K/N), p = exp(score) / Z (Eq. 19).
 
-    −log h(positive) − Σ_k log(1 − h(negative k)), mean over the anchors. Both logarithms are softplus of h's logit.
+    −log h(positive) − Σ_k log(1 − h(negative k)), mean over the anchors. Both logarithms are softplus of a logit.
 
     Args:
         anchors: (B, D) unit vectors divided by tau.
@@ -52,7 +52,8 @@ def infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """
     own = (anchors * positives).sum(dim=1, keepdim=True)
     others = torch.einsum("bd,bkd->bk", anchors, negatives)
-    return F.cross_entropy(torch.cat([own, others], dim=1), torch.zeros(len(own), dtype=torch.long))
+    first = torch.zeros(len(own), dtype=torch.long, device=own.device)
+    return F.cross_entropy(torch.cat([own, others], dim=1), first)
 
 
 def contrast_batch(student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
@@ -97,9 +98,12 @@ class CRD(Loss):
             class; instance: all other images are negatives, labels are not used
         num_negatives: K, drawn from the bank
         dim: D of the projections
-        temperature: tau
+        temperature: tau, by which similarities are divided
         bank_momentum: share of the old entry kept at an update
         bank_init: what banks hold at first: random vectors as published, or one epoch of both networks' features
+
+    Raises:
+        ValueError: a number out of range, or options that do not go together.
     """
 
     def __init__(
@@ -115,6 +119,8 @@ class CRD(Loss):
         bank_init: Literal["random", "features"] = "random",
     ) -> None:
         super().__init__()
+        if temperature <= 0 or not 0 <= bank_momentum < 1 or num_negatives < 1:
+            raise ValueError("need temperature > 0, 0 <= bank_momentum < 1 and num_negatives >= 1")
         if negatives == "batch" and (objective, mode) != ("infonce", "instance"):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
         self.taps, self.objective, self.negatives, self.mode = taps, objective, negatives, mode

@@ -1,7 +1,7 @@
 """The interface of a loss: options in, sizes of both networks, then named scalar terms of each batch.
 
-A file beside this one that defines one `Loss` adds a loss of the file's name. Its options are the keyword arguments
-of the constructor: their types and ranges are read from the signature, their meaning from the docstring's `Args`.
+A file beside this one that defines one `Loss` adds a loss of the file's name. Its options are the keyword
+arguments of the constructor: types and ranges are read from the signature, meanings from the docstring's `Args`.
 
 Letters: B batch, N training images, C classes, D channels of a tap, H x W map.
 """

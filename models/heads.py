@@ -59,14 +59,3 @@ def replace_classifier(model: nn.Module, num_classes: int) -> None:
         rest: dict[str, Any] = {"stride": head.stride, "padding": head.padding}
         new = nn.Conv2d(head.in_channels, num_classes, cast("tuple[int, int]", head.kernel_size), **rest)
     setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], new)
-
-
-def as_linear(head: Head) -> nn.Linear:
-    """A classifier that a linear projector can be folded into.
-
-    Raises:
-        UserError: it is a convolution.
-    """
-    if not isinstance(head, nn.Linear):
-        raise UserError("kd.head: teacher needs linear classifiers, and one of the two networks has a convolution")
-    return head

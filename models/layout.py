@@ -1,7 +1,7 @@
-"""What a network is made of, inferred once and asked by everyone: classifier, blocks, taps, and the parts that train.
+"""What a network is made of, inferred once and asked by everyone: classifier, blocks, taps, parts that train.
 
-Everything is a name, so it holds for every instance of the network. Names are found on a copy on torch's meta device,
-on which sizes are followed and nothing is computed; what depends on what is asked of autograd.
+Everything is a name, so it holds for every instance of the network. Names are found on a copy on torch's meta
+device, on which sizes are followed and nothing is computed; what depends on what is asked of autograd.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.taps import INPUT, MAP, TappedModel, on_tap
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stage trains of a network: parameters, and modules whose batch statistics and dropout train with them."""
+    """What a stage trains of a network: parameters, and modules that are in training mode with them."""
 
     parameters: list[nn.Parameter]
     modules: list[nn.Module]
@@ -97,7 +97,7 @@ class Layout:
         return self._reached[key]
 
     def part(self, train: Part, places: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-        """Return names of the parameters that a stage trains, and of the modules that are in training mode with them.
+        """Return names of the parameters that a stage trains, and of the modules in training mode with them.
 
         The last block is all that stands behind the block before the last: the last block itself, and layers
         between it and the head, as mobilenets have them.

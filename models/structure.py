@@ -231,7 +231,7 @@ def find_structure(model: nn.Module, image_size: int) -> Structure:
 
 
 def find_last_layer(model: nn.Module, image_size: int) -> str | None:
-    """Return the last layer with weights on the trunk, linear or convolution: the classifier, wherever it is defined."""
+    """Return the last linear layer or convolution on the trunk: the classifier, wherever it is defined."""
     passed = watch(model, image_size)
     trunk = passed.trunk()
     layers = [name for name in passed.outputs if name in trunk and isinstance(model.get_submodule(name), Head)]
@@ -241,8 +241,8 @@ def find_last_layer(model: nn.Module, image_size: int) -> str | None:
 def _find_stages(model: nn.Module, trunk: Trunk, passed: Passed, blocks: list[str]) -> list[str]:
     """Return the last module of the trunk at each size of map, the outermost where several give one tensor.
 
-    Modules within a block are none, nor what lies behind the classifier. Maps of a size at which no block ends, and
-    no convolution where there are no blocks, are no stage: a stem's, a pooling's.
+    Modules within a block are none, nor what lies behind the classifier. Maps of a size at which no block ends (or
+    no convolution stands where there are no blocks) are no stage: a stem's, a pooling's.
     """
     last: dict[int, str] = {}
     holds: set[int] = set()

@@ -1,8 +1,8 @@
 """Taps: places in a network that are read beside its logits.
 
 A place is a module's name, and then what the module gives, before anything that follows changes it in place; with
-`:input` behind the name it is what the module reads. Features are pooled to (B, C), with `:map` at the end they are
-maps (B, C, H, W).
+`:input` behind the name it is what the module reads. Features are pooled to (B, C), with `:map` at the end they
+are maps (B, C, H, W).
 
 Letters: B batch, C channels, H x W map, T tokens.
 """

@@ -104,7 +104,7 @@ def with_dependents(config: Config, jobs: list[JobName], present: list[JobName])
 
 
 def keep_methods(folder: RunFolder, config: Config, trained: list[str]) -> Config:
-    """Return a config with those methods of the run before that it lacks, trained ones whose stages stay as they were.
+    """Return a config with the trained methods of the run before that it lacks, if their stages stay as they were.
 
     trained: methods of which something is there.
     """

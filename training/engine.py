@@ -28,6 +28,7 @@ from training.divergence import Place, refuse_divergence, refuse_infinite, refus
 from training.evaluation import Measures
 from training.job_folder import JobFolder
 from training.keeping import Keeper
+from training.pace import Pace
 from training.progress import Part, Training, set_generators
 from training.stepping import Stepper, make_stepper, train_step
 from training.usage import EpochUsage, PeakMemory
@@ -150,7 +151,12 @@ def seed_epoch(*key: int) -> None:
 
 
 def fit(
-    objective: Objective, data: TrainingData, plan: Plan, machine: Machine, folder: JobFolder
+    objective: Objective,
+    data: TrainingData,
+    plan: Plan,
+    machine: Machine,
+    folder: JobFolder,
+    pace: Pace | None = None,
 ) -> list[Measures]:
     """Train an objective to the end of its plan, from the folder's checkpoint where there is one.
 
@@ -158,6 +164,9 @@ def fit(
     to go on as if nothing had happened; one within an epoch holds the generators too. Ends with the objective's
     model at the best of the plan's candidates by `val_top1` where that is measured, otherwise at its last epoch.
     Where weights are averaged, their average is what is measured and kept.
+
+    Args:
+        pace: of the command, from which each epoch's line says how long the rest takes.
 
     Returns:
         What was measured in each epoch, in order.
@@ -203,8 +212,9 @@ def fit(
             with finish_first():
                 keeper.write()
                 if rank == 0:
+                    usage = EpochUsage(images / seconds, whole, peak.bytes(), peak.of)
                     log.epoch(
-                        name, history[-1], plan.epochs, EpochUsage(images / seconds, whole, peak.bytes(), peak.of)
+                        name, history[-1], plan.epochs, usage, _predict(pace, images, whole, len(history), plan)
                     )
             distributed.barrier()
     if len(history) < plan.epochs and rank == 0 and not machine.quiet:
@@ -214,6 +224,14 @@ def fit(
     if training.best is not None:
         objective.model.load_state_dict(training.best["model"])
     return history
+
+
+def _predict(pace: Pace | None, images: int, seconds: float, done: int, plan: Plan) -> float | None:
+    """Return the seconds that are left of a command after an epoch of so many images, None where none is known."""
+    if pace is None:
+        return None
+    pace.add(images, seconds)
+    return pace.predict_left((plan.epochs - done) * images, seconds / images)
 
 
 def _stepper(objective: Objective, count: int, plan: Plan, machine: Machine) -> Stepper:

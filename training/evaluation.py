@@ -21,7 +21,7 @@ Measures = dict[str, float]
 
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
-    """Return logits of a network in evaluation mode for images in order, (N, classes) float32, by all processes."""
+    """Return a network's logits in evaluation mode for images in order, (N, classes) float32, by all processes."""
     was_training = model.training
     model.eval()
     parts = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)

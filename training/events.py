@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from torch import Tensor
-
 from errors import MachineError, UserError
 from files import in_one_line
 
@@ -28,16 +26,6 @@ class Events:
         with in_one_line(self.path, lambda: 0, "what was written of it"):
             for name, value in measures.items():
                 self.writer.add_scalar(name, value, epoch)
-
-    def text(self, title: str, text: str) -> None:
-        """Raises as `add`; text in Markdown."""
-        with in_one_line(self.path, lambda: 0, "what was written of it"):
-            self.writer.add_text(title, text)
-
-    def images(self, title: str, images: Tensor, epoch: int = 0) -> None:
-        """Raises as `add`; images (B, 3, S, S) in 0..1."""
-        with in_one_line(self.path, lambda: 0, "what was written of it"):
-            self.writer.add_images(title, images, epoch)
 
     def settings(self, settings: Mapping[str, bool | str | int | float], results: Mapping[str, float]) -> None:
         """Hyperparameters with what they reached, in this folder's own file. Raises as `add`."""

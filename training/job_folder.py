@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from models.whole import file_hash
 from training import distributed
 from training.events import Events, events_in
 from training.history import checked_history
+from training.pace import show_duration
 from training.progress import Training
 from training.record_file import read_record, write_record
 from training.usage import EpochUsage
@@ -231,8 +233,15 @@ class Log:
         """A bar over the steps of an epoch, of which some are done."""
         return tqdm(total=steps, initial=done, desc=title, disable=self.quiet or None, leave=False, unit="step")
 
-    def epoch(self, name: str, measures: Mapping[str, float], epochs: int, usage: EpochUsage) -> None:
-        """Report one epoch of the training called `name`."""
+    def epoch(
+        self,
+        name: str,
+        measures: Mapping[str, float],
+        epochs: int,
+        usage: EpochUsage,
+        seconds_left: float | None = None,
+    ) -> None:
+        """Report one epoch of the training called `name`, and how long the command still takes."""
         epoch, images_per_second = int(measures["epoch"]), usage.images_per_second
         if self.events is not None:
             self.events.add({**measures, "images_per_second": images_per_second}, epoch)
@@ -241,7 +250,9 @@ class Log:
             file.write(line)
         if not self.quiet:
             shown = "  ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in order_measures(measures))
-            tqdm.write(f"{name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s")
+            left = "" if seconds_left is None else f"  {show_duration(seconds_left)} left"
+            tqdm.write(f"{name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s{left}")
+            sys.stdout.flush()  # a log file shows each epoch as it ends
 
 
 def order_measures(measures: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -14,6 +14,7 @@ from training.board import write_board
 from training.experiment import Experiment
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, list_jobs, stage_of
+from training.pace import Pace
 from training.prepared import train
 from training.run_folder import RunFolder
 from training.stepping import steps_of
@@ -32,6 +33,10 @@ class Job:
         """Return the batches of an epoch."""
         images = data.balanced if self.stage.images == "balanced" and data.balanced else data.train
         return steps_per_epoch(len(images), self.stage.batch_size)
+
+    def images(self, data: TrainingData) -> int:
+        """Return the images that all epochs show, each as often as it comes."""
+        return self.stage.epochs * self.batches(data) * self.stage.batch_size
 
     def steps(self, data: TrainingData) -> int:
         """Return the optimizer's steps of an epoch."""
@@ -52,19 +57,25 @@ def jobs_of(phase: str, config: Config, folder: RunFolder, methods: Sequence[str
 
 def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
     """Train what is not finished; a teacher that the config gives is not trained."""
+    waiting = [
+        job for job in jobs if not job.folder.finished and not (job.name == TEACHER and is_given(experiment))
+    ]
+    pace = Pace()
     for job in jobs:
-        if job.folder.finished:
+        if job in waiting:
+            waiting.remove(job)
+            pace.waiting = sum(other.images(experiment.data) for other in waiting)
+            train_job(job, experiment, pace)
+            say(f"{job.name.title}: done, {_describe_result(job.folder)}, files in {job.folder.path}")
+        elif job.folder.finished:
             if distributed.rank() == 0:
                 job.folder.drop_checkpoints()
             say(f"{job.name.title}: finished before, kept")
-        elif not (job.name == TEACHER and is_given(experiment)):
-            train_job(job, experiment)
-            say(f"{job.name.title}: done, {_describe_result(job.folder)}, files in {job.folder.path}")
 
 
-def train_job(job: Job, experiment: Experiment) -> None:
-    """Train one network and tell TensorBoard what became of it."""
-    train(experiment, job.name)
+def train_job(job: Job, experiment: Experiment, pace: Pace | None = None) -> None:
+    """Train one network and tell TensorBoard what became of it. `pace`: of the command."""
+    train(experiment, job.name, pace)
     write_board(experiment, job.name, job.folder)
 
 

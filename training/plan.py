@@ -1,4 +1,4 @@
-"""What a command would do (`--dry-run`): its jobs, their length, and the memory and disk that follow by arithmetic."""
+"""What a command would do (`--dry-run`): its jobs, their length, and memory and disk by arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a job's name to its training: the objective of its stage, the images, the plan; then the files it leaves."""
+"""From a job's name to its training: the objective of its stage, the images, the plan, and what it leaves."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from training.experiment import Experiment
 from training.features import FrozenFeatures, ViewCache
 from training.job_folder import PROJECTIONS, JobFolder
 from training.job_name import TEACHER, JobName, first_epoch, stage_of, starts_from
+from training.pace import Pace
 from training.reading import find_reading, find_shapes
 from training.stage import StageObjective, Student
 from training.stopping import make_stopping, summarise_stop
@@ -70,7 +71,7 @@ class Prepared:
         tapped = (module for module in self.objective.modules() if isinstance(module, TappedModel))
         return next(tapped, self.objective.model)
 
-    def fit(self, machine: Machine, folder: JobFolder) -> list[Measures]:
+    def fit(self, machine: Machine, folder: JobFolder, pace: Pace | None = None) -> list[Measures]:
         """As `training.engine.fit`, as quick as the machine can.
 
         Raises:
@@ -79,7 +80,7 @@ class Prepared:
         """
         self.quicken(machine)
         try:
-            return fit(self.objective, self.data, self.plan, machine, folder)
+            return fit(self.objective, self.data, self.plan, machine, folder, pace)
         except RuntimeError as error:
             if machine.compile and type(error).__module__.startswith(COMPILING):
                 what = str(error).strip().partition("\n")[0]
@@ -89,10 +90,10 @@ class Prepared:
             release_passes(self.network)
 
 
-def train(experiment: Experiment, job: JobName) -> None:
-    """Train one job to its end and write what it leaves."""
+def train(experiment: Experiment, job: JobName, pace: Pace | None = None) -> None:
+    """Train one job to its end and write what it leaves. `pace`: of the command that it is part of."""
     folder, prepared = experiment.folder.job(job), prepare(experiment, job)
-    history = prepared.fit(experiment.machine, folder)
+    history = prepared.fit(experiment.machine, folder, pace)
     objective = prepared.objective
     assert isinstance(objective, StageObjective)
     result: dict[str, Any] = {"source": "trained"} if job == TEACHER else {}

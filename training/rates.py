@@ -37,7 +37,7 @@ def rescale_rates(optimizer: Optimizer, schedule: LRScheduler, wanted: Sequence[
 
 
 def differ_in_rates_only(old: Config, new: Config, finished: Sequence[JobName]) -> bool:
-    """Return whether two configs differ in learning rates alone, and in none that a finished job was trained with.
+    """Return whether two configs differ in learning rates alone, and in none of a finished job.
 
     What methods share they must still share: a later stage would otherwise be of a first one that is not its own.
     """

@@ -33,8 +33,8 @@ from training.teacher_side import TeacherSide
 class Student:
     """The network that a stage trains, and what of it.
 
-    Without an `evaluator` its classifier trains, and accuracy is measured. With `features`, which are frozen, only the
-    classifier trains and sees no images.
+    Without an `evaluator` its classifier trains, and accuracy is measured. With `features`, which are frozen, only
+    the classifier trains and sees no images.
     """
 
     model: nn.Module

@@ -22,8 +22,17 @@ def test_what_no_folder_should_be_called_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["name=..", "name=a/b", 'name="a\\n"', 'name=""', "variants={aux: {}}", "baselines.variants={lpt1: {}}"],
+    [
+        "name=..",
+        "name=a/b",
+        'name="a\\n"',
+        'name=""',
+        "methods={aux: {base: kd}}",
+        "methods={lpt1: {}}",
+        "methods={KD: {base: kd}}",
+        "methods={a/b: {base: kd}}",
+    ],
 )
-def test_run_and_variant_names_are_checked_where_the_config_is_read(tiny_config, setting: str) -> None:
-    with pytest.raises(UserError, match=setting.partition("=")[0]):
+def test_names_of_runs_and_methods_are_checked_where_the_config_is_read(tiny_config, setting: str) -> None:
+    with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}.*(choose|pattern)"):
         load_config(tiny_config, [setting])

@@ -7,27 +7,35 @@ from pathlib import Path
 
 import pytest
 
+from configs.loss_options import complete_losses, list_options
 from configs.reading import config_table, differing_keys, list_fields, load_config, load_written, to_yaml
 from configs.schema import Config
-from configs.stages import METHODS
+from configs.stages import LossUse, Stage
 from configs.study import Hypothesis
 from errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS / "methods")
 PAIRS = {"resnet34_resnet20", "resnet50_resnet32", "resnet18_resnet8", "resnet34_resnet18", "resnet50_resnet20"}
+TWO = "methods: [two_stage]"
 
 
 def load(folder: Path, text: str, *overrides: str) -> Config:
+    """Read a config as the commands do, options of losses included."""
+    return complete_losses(load_config(_written(folder, text), overrides))
+
+
+def _written(folder: Path, text: str) -> Path:
     path = folder / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    return load_config(path, overrides)
+    return path
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_shipped_files_load_and_round_trip(path: Path, tmp_path: Path) -> None:
-    config = load_config(path)
+    config = complete_losses(load_config(path))
     assert load(tmp_path, to_yaml(config)) == config
+    assert config.stages or path.stem == "common"
     if path.parent.name in ("cifar100", "paper") and path.stem != "common":
         assert f"{config.teacher.arch}_{config.student.arch}" == path.stem
         assert config.name == f"{path.parent.name}_{path.stem}"
@@ -39,76 +47,89 @@ def test_every_pair_is_shipped_twice() -> None:
 
 
 def test_paper_settings_are_the_published_ones() -> None:
-    config = load_config(CONFIGS / "paper" / "resnet34_resnet20.yaml")
-    crd, kd = config.crd, config.kd
-    assert (crd.dim, crd.num_negatives, crd.mode, crd.objective) == (256, 16384, "exact", "nce")
-    assert (crd.temperature, crd.bank_momentum, crd.bank_init) == (0.1, 0.5, "random")
-    assert (crd.optimizer.name, crd.optimizer.lr, crd.optimizer.momentum) == ("sgd", 0.03, 0.9)
-    assert crd.optimizer.schedule == "exponential"
-    assert crd.lambda_last > crd.lambda_penultimate
-    assert (kd.alpha, kd.temperature, kd.optimizer.name, kd.optimizer.lr) == (1.0, 4.0, "adam", 1e-4)
-    assert (kd.train, kd.feature_lr, config.data.split) == ("last_block", 1e-5, 0.7)
+    config = complete_losses(load_config(CONFIGS / "paper" / "resnet34_resnet20.yaml"))
+    first, second = config.stages["two_stage"]
+    crd = config.losses["crd"] | first.losses["crd"].options
+    assert (crd["dim"], crd["num_negatives"], crd["mode"], crd["objective"]) == (256, 16384, "exact", "nce")
+    assert (crd["temperature"], crd["bank_momentum"], crd["bank_init"]) == (0.1, 0.5, "random")
+    assert crd["taps"]["last"] > crd["taps"]["penultimate"]
+    assert (first.train, first.optimizer.name, first.optimizer.lr) == ("features", "sgd", 0.03)
+    assert (first.optimizer.momentum, first.optimizer.schedule) == (0.9, "exponential")
+    assert {name: use.weight for name, use in second.losses.items()} == {"kl": 1.0}
+    assert (config.losses["kl"]["temperature"], second.optimizer.name, second.optimizer.lr) == (4.0, "adam", 1e-4)
+    assert (second.train, second.feature_lr, config.data.split) == ("last_block", 1e-5, 0.7)
 
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    assert load(tmp_path, "") == Config()
-    assert Config().baseline_epochs == Config().crd.epochs + Config().kd.epochs
-    assert load(tmp_path, "baselines: {epochs: 3}").baseline_epochs == 3
-
-
-def test_baselines_follow_stage_2_unless_they_say_otherwise(tmp_path: Path) -> None:
-    followed = load(tmp_path, "kd: {alpha: 1, temperature: 2}")
-    assert (followed.baseline_alpha, followed.baseline_temperature) == (1, 2)
-    own = load(tmp_path, "baselines: {alpha: 0, temperature: 3}")
-    assert (own.baseline_alpha, own.baseline_temperature) == (0, 3)
-    assert (own.resolved().baselines.alpha, own.resolved().baselines.epochs) == (0, 30)
+    assert load_config(_written(tmp_path, "")) == Config() and Config().stages == {}
+    completed = load(tmp_path, "")  # of the teacher's cross-entropy
+    assert completed == Config(losses={"ce": {"label_smoothing": 0.0}})
 
 
 def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
-    config = load(tmp_path, "crd: {optimizer: {lr: 0.2}}\nkd: {optimizer: {lr: 0.2}}")
-    assert (config.crd.optimizer.lr, config.crd.optimizer.schedule) == (0.2, "exponential")
-    assert (config.kd.optimizer.lr, config.kd.optimizer.name) == (0.2, "adam")
+    text = "training: {optimizer: {gamma: 0.7}}\nmethods: {two_stage: {optimizer: {lr: 0.2}}}"
+    config = load(tmp_path, text)
+    first, second = (stage.optimizer for stage in config.stages["two_stage"])
+    assert (first.lr, first.schedule, first.gamma) == (0.2, "cosine", 0.7)
+    assert (second.lr, second.name, second.gamma) == (0.2, "adam", 0.7)
     assert config.teacher.optimizer == Config().teacher.optimizer
-    assert load(tmp_path, "", "crd.optimizer.lr=0.2").crd == config.crd
+    assert (
+        load(tmp_path, f"training: {{optimizer: {{gamma: 0.7}}}}\n{TWO}", "methods.two_stage.optimizer.lr=0.2")
+        == config
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("crd: {temprature: 1}", "unknown key crd.temprature, did you mean 'crd.temperature'"),
-        ("kd: {optimizer: {lrr: 1}}", "unknown key kd.optimizer.lrr, did you mean 'kd.optimizer.lr'"),
+        (
+            "losses: {crd: {temprature: 1}}",
+            "unknown key losses.crd.temprature, did you mean 'losses.crd.temperature'",
+        ),
+        ("methods: {kd: {optimizer: {lrr: 1}}}", "unknown key methods.kd.stage1.optimizer.lrr, did you mean 'lr'"),
+        ("methods: {kd: {stage1: {trian: head}}}", "unknown key methods.kd.stage1.trian, did you mean 'train'"),
+        ("methods: {kd: {loss: 1}}", "unknown key methods.kd.stage1.loss, did you mean 'losses'"),
+        ("methods: {kd: {early_stopping: {until: 1}}}", "stopping.until: there are watch, patience, min_delta"),
         ("studnt: {arch: resnet8}", "unknown key studnt, did you mean 'student'"),
         ("seed: [1]", "unknown key seed, did you mean 'seeds'"),
-        ("crd: {lr: 1}", "unknown key crd.lr, did you mean 'crd.optimizer.lr'?"),
-        ("crd: {alpha: 1}", "unknown key crd.alpha, did you mean 'kd.alpha' or 'baselines.alpha'?"),
-        ("kd: {head_lr: 1}", "unknown key kd.head_lr \\(python"),  # nothing is near, so nothing is said
-        ("crd: {queue: 1}", "unknown key crd.queue \\(python"),
+        ("training: {lr: 1}", "unknown key training.lr, did you mean 'training.optimizer.lr'?"),
+        ("training: {schedul: 1}", "unknown key training.schedul \\(python"),
+        ("training: {views: 1}", "unknown key training.views, did you mean 'teacher.views'?"),
+        ("student: {seed: 1}", "unknown key student.seed, did you mean 'data.seed' or 'teacher.seed' or"),
+        (
+            "training: {head_lr: 1}",
+            "unknown key training.head_lr \\(python",
+        ),  # nothing is near, so nothing is said
+        ("teacher: {queue: 1}", "unknown key teacher.queue \\(python"),
         ("foo: 1", "unknown key foo \\(python"),
-        ("crd: {temperature: 0}", "crd.temperature: .*greater than 0, not 0"),
-        ("crd: {temperature: .inf}", "crd.temperature: .*finite"),
-        ("crd: {lambda_last: -1}", "crd.lambda_last: "),
-        ("crd: {lambda_last: .nan}", "crd.lambda_last: "),
-        ("crd: {lambda_last: 0, lambda_penultimate: 0}", "crd: .*nothing to align"),
-        ("crd: {bank_momentum: 1}", "crd.bank_momentum: "),
-        ("crd: {num_negatives: 0}", "crd.num_negatives: "),
-        ("crd: {negatives: batch}", "crd: negatives: batch needs objective: infonce"),
-        ("crd: {errors_of: kd}", "crd: errors_of weights no losses from a bank: use negatives: batch, or"),
-        ("variants: {a: {crd: {errors_of: kd}}}", "variants.a.crd: errors_of weights no losses from a bank"),
-        ("baselines: {variants: {a: {baselines: {errors_of: kd}}}}", "variants.a.baselines: errors_of weights no"),
-        ("kd: {errors_of: dk}", "kd.errors_of: dk is no end-to-end baseline of this run: scratch, kd"),
-        ("kd: {errors_of: kd}\nbaselines: {methods: [crd]}", "kd.errors_of: kd is no end-to-end .* run: crd"),
-        ("variants: {a: {kd: {errors_of: b}}}", "variants.a.kd.errors_of: b is no"),
-        ("variants: {a: {kd: {error_weight: 0}}}", "variants.a.kd.error_weight: "),
+        ("losses: {crd: {temperature: 0}}", "losses.crd.temperature: .*greater than 0, not 0"),
+        ("losses: {crd: {temperature: .inf}}", "losses.crd.temperature: .*finite"),
+        ("losses: {crd: {taps: {last: -1}}}", "losses.crd.taps.last: "),
+        ("losses: {crd: {taps: {last: .nan}}}", "losses.crd.taps.last: "),
         (
-            "baselines: {methods: [scratch], errors_of: scratch}",
-            "would wait for itself: scratch -> scratch",
+            f"losses: {{crd: {{taps: {{last: 0, penultimate: 0}}}}}}\n{TWO}",
+            "crd.taps: every weight is 0, give one",
+        ),
+        ("losses: {crd: {bank_momentum: 1}}", "losses.crd.bank_momentum: "),
+        ("losses: {crd: {num_negatives: 0}}", "losses.crd.num_negatives: "),
+        (f"losses: {{crd: {{negatives: batch}}}}\n{TWO}", "losses.crd: negatives: batch needs objective: infonce"),
+        ("methods: {kd: {upweight_errors_of: dk}, crd: {}}", "errors_of: dk is no method of this run: kd, crd"),
+        ("methods: {kd: {upweight_errors_of: crd}}", "stage1.upweight_errors_of: crd is no .* run: kd"),
+        ("methods: {kd: {error_weight: 0}}", "methods.kd.stage1.error_weight: .*, not 0"),
+        ("methods: {kd: {upweight_errors_of: kd}}", "methods.kd: it would wait for itself: kd -> kd"),
+        (
+            "methods: {a: {base: kd, upweight_errors_of: b}, b: {base: kd, starts_from: a}}",
+            "methods.a: it would wait for itself: a -> b -> a",
         ),
         (
-            "baselines: {methods: [], variants: {a: {method: kd, baselines: {errors_of: b}}, "
-            "b: {method: kd, baselines: {errors_of: a}}}}",
-            "baselines.variants.a.baselines.errors_of: a would wait for itself: a -> b -> a",
+            "methods: {a: {starts_from: teacher, train: head, teacher: a, losses: {ce: 1}}}",
+            "methods.a: it would wait for itself: a -> a",
         ),
-        ("baselines: {variants: {a: {crd: {errors_of: kd}}}}", "crd.errors_of is of stage 1, use baselines"),
+        ("methods: {a: {base: kd, starts_from: b}}", "methods.a.stage1.starts_from: b is no method"),
+        ("methods: {two_stage: {stage2: {starts_from: teacher}}}", "stage2.starts_from: a later stage goes on"),
+        ("methods: {a: {base: kd, starts_from: teacher}}", "a.stage1.starts_from: teacher needs train: head"),
+        ("methods: {a: {base: kd, teacher: kd}, kd: {}}", "a.stage1.teacher: kd does not start from the teacher"),
+        ("methods: {teacher: {base: kd}}", "methods.teacher: the name is taken"),
         (
             "shortcut: {pairs: counterfactual}",
             "shortcut: pairs: counterfactual needs a planted cue, .*: none",
@@ -124,30 +145,39 @@ def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
         ("data: {mix: erasing, mix_strength: 1.5}", "data: mix_strength 1.5 is a share of the area"),
         ("data: {mix: mixup, mix_strength: 0}", "data.mix_strength: "),
         ("data: {mix: mixup}\nteacher: {views: 2}", "data.mix: mixup needs a live teacher: set teacher.views=0"),
-        ("data: {mix: mixup}\nkd: {train: head}", "data.mix: mixup needs kd.train: last_block or all"),
         (
-            "data: {mix: erasing}\nvariants: {a: {kd: {train: head}}}",
-            "data.mix: erasing needs variants.a.kd.train: last_block or all",
+            "data: {mix: mixup}\nmethods: {two_stage: {stage2: {train: head}}}",
+            "data.mix: mixup needs methods.two_stage.stage2.train: last_block or all",
         ),
-        ("crd: {until: plateau}", "data.val_fraction > 0"),
-        ("kd: {alpha: 1.5}", "kd.alpha: .*less than or equal to 1, not 1.5"),
-        ("kd: {train: everything}", "kd.train: .*'head', 'last_block' or 'all'"),
+        (
+            "data: {mix: erasing}\nmethods: {a: {base: two_stage, stage2: {train: head}}}",
+            "data.mix: erasing needs methods.a.stage2.train: last_block or all",
+        ),
+        ("methods: {kd: {images: balanced}}", "methods.kd.stage1.images: balanced needs data.val_fraction > 0"),
+        ("methods: {kd: {early_stopping: {}}}", "data.val_fraction > 0"),
+        ("methods: {kd: {losses: {kl: -1}}}", "kd.stage1.losses.kl.weight: .*than or equal to 0, not -1"),
+        ("methods: {kd: {losses: {kl: 0, ce: 0}}}", "kd.stage1: losses: every weight is 0, nothing is trained"),
+        ("methods: {kd: {losses: {kl: much}}}", "kd.stage1.losses.kl: .*, not 'much'"),
+        ("methods: {kd: {losses: {kl: {weight: much}}}}", "losses.kl.weight: .*number.*, not 'much'"),
+        ("methods: {kd: {train: everything}}", "train: .*'head', 'last_block' or 'all', not 'everything'"),
         ("data: {split: 1}", "data.split: "),
         ("data: {mean: [0.5, 0.5]}", "data.mean: "),
         ("data: {std: [0.5, 0.5, 0]}", "data.std.2: "),
-        ("student: {taps: [layer3.0]}", "student.taps: "),
+        ("student: {taps: [layer3.0]}", "student.taps: .*dictionary"),
+        ("student: {taps: {Last: fc}}", "student.taps.Last"),
         ("teacher: {epochs: many}", "teacher.epochs: .*integer.*not 'many'"),
         ("teacher: {epochs: 2.5}", "teacher.epochs: .*integer"),
+        ("teacher: {losses: {ce: many}}", "teacher.losses.ce: "),
         ("teacher: 3", "teacher: .*not 3"),
-        ("baselines: {methods: [fitnet]}", "baselines.methods.0: "),
-        ("baselines: {methods: [kd, crd, kd]}", "baselines.methods: a method is named twice"),
-        ("student: {taps: [fc, fc]}", "student.taps: both taps are the same"),
+        ("methods: [fitnet]", "methods.fitnet: it has no stages, and none is shipped by this name: crd, "),
+        ("methods: 3", "methods: .*not 3"),
+        ("losses: {klm: {}}", "losses: there is no klm, did you mean 'kl'"),
         ("study: {hypotheses: {H1: {first: kd, second: kd}}}", "first and second are both kd"),
         ("seeds: []", "seeds: "),
         ("seeds: [1, 1]", "each seed once"),
         ("name: a/b", "name: "),
         ("[1, 2]", "expected keys and values"),
-        ("crd: [1", "not valid YAML"),
+        ("data: [1", "not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -158,12 +188,26 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
 def test_bases_merge_from_the_bottom(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "bottom.yaml").write_text(
-        "name: bottom\nseeds: [1, 2]\ncrd: {dim: 8, optimizer: {lr: 0.5, gamma: 0.7}}"
+        "name: bottom\nseeds: [1, 2]\nlosses: {crd: {dim: 8}}\n"
+        "methods: {two_stage: {stage1: {optimizer: {lr: 0.5, gamma: 0.7}}}, kd: {}}"
     )
-    (tmp_path / "inner" / "middle.yaml").write_text("base: ../bottom.yaml\nname: middle\ncrd: {epochs: 3}")
-    config = load(tmp_path, "base: inner/middle.yaml\nseeds: [3]\ncrd: {optimizer: {lr: 0.25}}")
-    assert (config.name, config.seeds, config.crd.dim, config.crd.epochs) == ("middle", [3], 8, 3)
-    assert (config.crd.optimizer.lr, config.crd.optimizer.gamma) == (0.25, 0.7)
+    (tmp_path / "inner" / "middle.yaml").write_text(
+        "base: ../bottom.yaml\nname: middle\nmethods: {two_stage: {stage1: {epochs: 3}}, kd: false, crd: {}}"
+    )
+    text = "base: inner/middle.yaml\nseeds: [3]\nmethods: {two_stage: {stage1: {optimizer: {lr: 0.25}}}}"
+    config = load(tmp_path, text)
+    assert (config.name, config.seeds, config.losses["crd"]["dim"]) == ("middle", [3], 8)
+    assert list(config.methods) == ["two_stage", "crd"]
+    first = config.stages["two_stage"][0]
+    assert (first.epochs, first.optimizer.lr, first.optimizer.gamma) == (3, 0.25, 0.7)
+
+
+def test_a_shipped_file_is_a_base_from_anywhere(tmp_path: Path) -> None:
+    config = load(tmp_path, "base: paper/resnet34_resnet20.yaml\nmethods: [kd]")
+    assert (config.teacher.arch, config.data.source, list(config.methods)) == ("resnet34", "cifar100", ["kd"])
+    assert load(tmp_path, "base: digits.yaml\nname: other").data == load_config(CONFIGS / "digits.yaml").data
+    (tmp_path / "digits.yaml").write_text("name: mine")  # what stands beside it comes first
+    assert load(tmp_path, "base: digits.yaml") == load(tmp_path, "name: mine")
 
 
 def test_bases_that_come_back_or_are_missing_are_refused(tmp_path: Path) -> None:
@@ -185,27 +229,60 @@ def test_a_binary_file_is_no_config(tmp_path: Path) -> None:
 def test_overrides_are_yaml_values_and_win_over_the_file(tmp_path: Path) -> None:
     config = load(
         tmp_path,
-        "kd: {alpha: 0.5}",
-        "kd.alpha=1",
-        "kd.optimizer.lr=1e-3",
+        "training: {epochs: 5}\nmethods: [kd, two_stage]",
+        "training.epochs=8",
+        "teacher.optimizer.lr=1e-3",
         "data.flip=false",
         "data.root=/data/a=b",
-        "student.taps=[layer2.0, layer3.0]",
+        "student.taps={last: layer3.0}",
         "data.split=null",
         "name=digits-2",
     )
-    assert (config.kd.alpha, config.kd.optimizer.lr, config.data.flip) == (1.0, 1e-3, False)
+    assert (config.training.epochs, config.teacher.optimizer.lr, config.data.flip) == (8, 1e-3, False)
     assert (config.data.root, config.data.split) == (Path("/data/a=b"), None)
-    assert (config.student.taps, config.name) == (["layer2.0", "layer3.0"], "digits-2")
+    assert (config.student.taps, config.name) == ({"last": "layer3.0"}, "digits-2")
+
+
+def test_overrides_choose_add_and_change_methods(tmp_path: Path) -> None:
+    text = "methods: {kd: {losses: {kl: 0.8}}, two_stage: {}}"
+    config = load(
+        tmp_path,
+        text,
+        "methods.two_stage.stage2.train=head",
+        "methods.two_stage.stage2.losses.kl.temperature=2",
+        "methods.kd.losses.ce=0.2",
+        "methods.crd={}",
+        "methods={late: {base: two_stage, stage2: {epochs: 3}}}",
+        "methods.kd.losses.crd=0.5",
+    )
+    assert list(config.methods) == ["kd", "two_stage", "crd", "late"]
+    first, second = config.stages["two_stage"]
+    assert (first.train, second.train) == ("features", "head")
+    assert second.losses["kl"].model_dump() == {"weight": 0.9, "ramp_up": 0, "fade": False, "temperature": 2} | {
+        name: value for name, value in config.losses["kl"].items() if name != "temperature"
+    }
+    weights = {name: use.weight for name, use in config.stages["kd"][0].losses.items()}
+    assert weights == {"ce": 0.2, "kl": 0.8, "crd": 0.5}
+    assert (config.stages["late"][0].epochs, config.stages["late"][1].epochs) == (27, 3)
+    assert list(load(tmp_path, text, "methods=[crd, kd]").methods) == ["crd", "kd"]
+    assert load(tmp_path, text, "methods=[crd, kd]").methods["kd"] == load(tmp_path, text).methods["kd"]
+    assert list(load(tmp_path, text, "methods.kd=false").methods) == ["two_stage"]
+    assert list(load(tmp_path, text, "methods.kd.losses.kl=false").stages["kd"][0].losses) == ["ce"]
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("crd.dim", "write KEY=VALUE"),
-        ("crd.dimm=3", "unknown key crd.dimm, did you mean 'crd.dim'"),
+        ("losses.crd.dim", "write KEY=VALUE"),
+        ("losses.crd.dimm=3", "unknown key losses.crd.dimm, did you mean 'losses.crd.dim'"),
         ("name.first=3", "name is a value, not a section"),
         ("seeds=[1", "--set seeds: not valid YAML"),
+        (
+            "methods.kd.losses.crd.dimm=3",
+            "unknown key methods.kd.stage1.losses.crd.dimm, did you mean '.*crd.dim'",
+        ),
+        ("methods.kd.losses.klm=3", "there is no klm, did you mean 'kl'"),
+        ("methods.dk={}", "methods.dk: it has no stages, and none is shipped by this name: crd, crd_kd, kd"),
     ],
 )
 def test_overrides_that_do_not_fit_are_refused(tmp_path: Path, override: str, message: str) -> None:
@@ -213,24 +290,12 @@ def test_overrides_that_do_not_fit_are_refused(tmp_path: Path, override: str, me
         load(tmp_path, "name: some", override)
 
 
-def test_a_run_of_an_earlier_version_is_read_and_a_new_file_with_its_keys_is_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["crd: {dim: 32}", "kd: {}", "baselines: {methods: [kd]}", "variants: {a: {}}"])
+def test_runs_of_an_earlier_version_are_not_read(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("crd: {queue_length: 16384, dim: 32}\n")
-    assert load_written(path).crd.dim == 32
-    with pytest.raises(UserError, match="crd.queue_length"):
-        load_config(path)
-
-
-def test_the_one_hypothesis_of_an_earlier_version_is_the_first_and_a_new_file_is_told_the_new_key(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("study: {hypothesis: {first: kd, margin: 0.03}}\n")
-    assert load_written(path).study.hypotheses == {"H1": Hypothesis(first="kd", margin=0.03)}
-    with pytest.raises(UserError, match="unknown key study.hypothesis, did you mean 'study.hypotheses'"):
-        load_config(path)
-    path.write_text("study: {grid: [], hypothesis: null}\n")
-    assert load_written(path) == Config()
+    path.write_text(text)
+    with pytest.raises(UserError, match="written by an earlier version, whose runs are not read: train it again"):
+        load_written(path)
 
 
 def test_a_hypothesis_has_a_margin_or_what_it_exceeds(tmp_path: Path) -> None:
@@ -253,35 +318,58 @@ def test_the_same_claim_is_known_again() -> None:
     assert not equal.says(other) and not equal.says(equal.model_copy(update={"measure": "clean"}))
 
 
-def test_differing_keys_ignore_the_training_seeds(tmp_path: Path) -> None:
-    first = load(tmp_path, "")
-    assert differing_keys(first, load(tmp_path, "seeds: [4, 5]")) == []
-    other = load(tmp_path, "seeds: [4]\ndata: {seed: 1}\ncrd: {optimizer: {lr: 0.2}}")
-    assert differing_keys(first, other) == ["data.seed", "crd.optimizer.lr"]
+def test_differing_keys_ignore_the_training_seeds_and_methods_of_one_alone(tmp_path: Path) -> None:
+    first = load(tmp_path, TWO)
+    assert differing_keys(first, load(tmp_path, f"seeds: [4, 5]\n{TWO}")) == []
+    assert differing_keys(first, load(tmp_path, "methods: [kd, two_stage]")) == []
+    other = load(
+        tmp_path, "seeds: [4]\ndata: {seed: 1}\nmethods: {two_stage: {stage1: {optimizer: {lr: 0.2}}}, kd: {}}"
+    )
+    assert differing_keys(first, other) == ["data.seed", "methods.two_stage.stage1.optimizer.lr"]
 
 
-def test_a_followed_value_written_out_is_no_difference(tmp_path: Path) -> None:
-    first, written = load(tmp_path, ""), load(tmp_path, "baselines: {alpha: 0.9, temperature: 4, epochs: 30}")
-    assert differing_keys(first, written) == []
-    assert differing_keys(first, load(tmp_path, "kd: {alpha: 0.5}")) == ["kd.alpha"]
-    assert differing_keys(written, load(tmp_path, "kd: {alpha: 0.5}")) == ["kd.alpha", "baselines.alpha"]
-    assert differing_keys(first, load(tmp_path, "baselines: {alpha: 0.5}")) == ["baselines.alpha"]
+def test_what_a_method_depends_on_differs_wherever_it_is_said(tmp_path: Path) -> None:
+    plain = load(tmp_path, "methods: [kd, two_stage]")
+    shared = load(tmp_path, "losses: {kl: {temperature: 2}}\nmethods: [kd, two_stage]")
+    assert differing_keys(plain, shared) == [
+        "methods.kd.stage1.losses.kl.temperature",
+        "methods.two_stage.stage2.losses.kl.temperature",
+    ]
+    written = "losses: {kl: {temperature: 4}}\nmethods: {kd: {epochs: 30, losses: {ce: 0.1}}, two_stage: {}}"
+    assert differing_keys(plain, load(tmp_path, written)) == []  # defaults, written out
+    unused = load(tmp_path, "losses: {regression: {ridge: 0.1}}\nmethods: [kd, two_stage]")
+    assert differing_keys(plain, unused) == []
+    longer = load(tmp_path, "training: {epochs: 40}\nmethods: [kd, two_stage]")
+    assert differing_keys(plain, longer) == [
+        "methods.kd.stage1.epochs",
+        "methods.two_stage.stage1.epochs",
+        "methods.two_stage.stage2.epochs",
+    ]
 
 
 def test_the_table_lists_every_field_with_type_default_and_description() -> None:
-    fields = list(list_fields())
+    own = [*list_fields(Stage, "methods.NAME.stageN."), *list_fields(LossUse, "methods.NAME.stageN.losses.LOSS.")]
+    fields = [(key, default, text) for key, _, default, text in [*list_fields(), *own]]
+    known = {key: (default, text) for key, default, text in fields}
+    known |= {key: (default, text) for key, _, default, text in list_options()}
     lines = config_table().splitlines()
-    assert len(lines) == len(fields)
-    for line, (key, kind, default, description) in zip(lines, fields, strict=True):
-        assert line.split()[0] == key
-        assert str(default) in line
+    keys = [line.split()[0] for line in lines]
+    assert len(keys) == len(set(keys)) and set(keys) <= known.keys()
+    for line, key in zip(lines, keys, strict=True):
+        default, description = known[key]
+        assert str(default) in line or key.endswith(".losses")  # of which weights are shown
         assert len(description) > 10
-        assert line.endswith(f"{description} [{kind}]")
-    by_key = {key: (kind, default) for key, kind, default, _ in fields}
-    assert by_key["crd.optimizer.schedule"][1] == "exponential"  # the section's own, not Optimizer's
+        assert f"{description} [" in line and line.endswith("]")
+    # what every stage has is listed once, as `training`
+    missing = known.keys() - set(keys)
+    assert {key.replace("methods.NAME.stageN.", "training.") for key in missing} <= set(keys)
+    by_key = {key: (kind, default) for key, kind, default, _ in list_fields()}
+    assert by_key["teacher.batch_size"][1] == 128 != by_key["training.batch_size"][1]  # each section's own
     assert by_key["data.root"] == ("path", None)
-    assert by_key["baselines.methods"] == (f"list of {'|'.join(METHODS)}", list(METHODS))
     assert by_key["teacher.epochs"] == ("int", Config().teacher.epochs)
+    assert {"losses.crd.temperature", "methods.NAME.stageN.train", "methods.NAME.stageN.losses.LOSS.fade"} <= set(
+        keys
+    )
 
 
 def test_every_option_is_in_the_table() -> None:
@@ -292,15 +380,19 @@ def test_every_option_is_in_the_table() -> None:
             found |= leaves(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}"}
         return found
 
-    assert {key for key, *_ in list_fields()} == leaves(Config().model_dump())
+    values = Config().model_dump()
+    values["teacher"]["losses"] = {}  # by name, as those of a stage
+    assert {key for key, *_ in list_fields()} == leaves(values)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("crd: {epochs: yes}", r"crd\.epochs: true and false .* are no value here"),
+        ("teacher: {epochs: yes}", r"teacher\.epochs: true and false .* are no value here"),
+        ("methods: {two_stage: {stage1: {epochs: yes}}}", r"stage1\.epochs: true and false .* are no value here"),
         ("seeds: [true]", r"seeds: true and false"),
-        ("crd: {patience: on, until: plateau}", r"crd\.patience: true and false"),
+        ("methods: {kd: {early_stopping: {patience: on}}}", r"early_stopping\.patience: true and false"),
+        ("methods: {kd: {losses: {kl: yes}}}", r"losses\.kl\.weight: true and false"),
         ("data: {crop: true}", r"data\.crop: true and false"),
         ("shortcut: {conflicting: yes}", r"shortcut\.conflicting: true and false"),
         ("data: {mean: [125.3, 123.0, 113.9]}", r"data\.mean\.0: .*less than or equal to 1, not 125\.3"),
@@ -308,20 +400,15 @@ def test_every_option_is_in_the_table() -> None:
         ("data: {crop: 32, image_size: 32}", r"data: crop 32 is a padding and must be smaller than image_size 32"),
         ("false", "expected keys and values"),
         ("[]", "expected keys and values"),
-        ("crd: {dim: 4, dim: 8}", r"dim \(line 1\) stands twice"),
+        ("losses: {crd: {dim: 4, dim: 8}}", r"dim \(line 1\) stands twice"),
         ("name: a\nseeds: [1]\nname: b", r"name \(line 3\) stands twice"),
     ],
 )
 def test_values_that_would_be_taken_for_others_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message):
-        load_config(tmp_path / "c.yaml")
+        load(tmp_path, text)
 
 
-def test_a_run_of_an_earlier_version_goes_on_with_the_normalisation_of_its_data(tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text("teacher: {arch: resnet18, weights: DEFAULT}\nstudent: {arch: resnet8}\n", encoding="utf-8")
-    written = load_written(path)
-    assert (written.teacher.mean, written.teacher.std) == ("data", "data")
-    assert written.student.mean is None and load_config(path).teacher.mean is None
-    assert load_config(path, ["student.arch_options=null"]).student.arch_options == {}
+def test_null_takes_back_what_a_base_says(tmp_path: Path) -> None:
+    text = "student: {arch_options: {depth: 3}}"
+    assert load(tmp_path, text, "student.arch_options=null").student.arch_options == {}

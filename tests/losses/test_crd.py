@@ -1,63 +1,106 @@
-"""Of losses/crd.py and losses/bank.py, against a float64 reference that gathers (B, K + 1, D) vectors."""
+"""Of losses/crd.py, against the equations in float64 with explicit vectors; of banks see test_contrast.py."""
 
 from __future__ import annotations
 
 import io
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.reference import drawn_samples
-from losses.bank import LossAgainstBank, MemoryBank, Windows
-from losses.crd import CRDLoss
-from losses.negatives import NegativeSampler
-from losses.objectives import BinaryNCE, Found, InfoNCE
+from losses.bank import BLOCK
+from losses.contrast import BankContrast
+from losses.crd import CRD, Projections, contrast_batch, infonce, nce
+from losses.loss import Samples, Sizes, View
+from tests.losses.batches import unit
 
 N, B, K, D, CLASSES = 60, 12, 24, 16, 5
 LABELS = torch.arange(N) % CLASSES
-DIMS = (10, 14)  # of the student's and the teacher's feature
+TAPS = {"penultimate": 0.5, "last": 1.0}
+WIDTHS = ({"penultimate": (7,), "last": (10,)}, {"penultimate": (9,), "last": (14,)})  # student and teacher
 FROM_BANK = [(mode, objective) for mode in ("exact", "relax", "instance") for objective in ("nce", "infonce")]
-PROJECTIONS = ("project_student.weight", "project_student.bias", "project_teacher.weight", "project_teacher.bias")
+IN_BATCH = {"objective": "infonce", "mode": "instance", "negatives": "batch"}
+PROJECTIONS = [
+    f"projection.{tap}.{side}.{part}"
+    for tap in TAPS
+    for side in ("student", "teacher")
+    for part in ("weight", "bias")
+]
+Given = tuple[View, View, Samples]
 
 
-def unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.pow(2).sum(dim=-1, keepdim=True).sqrt()
+def make(seed: int = 0, processes: object = None, **options: object) -> CRD:
+    loss = CRD(**{"dim": D, "num_negatives": K, "temperature": 0.1, "bank_momentum": 0.5} | options)
+    torch.manual_seed(seed)
+    loss.setup(Sizes(*WIDTHS, LABELS) if processes is None else Sizes(*WIDTHS, LABELS, processes))
+    return loss
 
 
-def by_sample(loss: CRDLoss, bank: MemoryBank) -> Tensor:
-    """A bank's entries in the order of the samples, float64."""
-    return bank.features[loss.sampler.position].double()
+def features(seed: int, weights: Tensor | None = None) -> Given:
+    """What `CRD.forward` takes, of features (B, .) that resemble each other."""
+    source = torch.Generator().manual_seed(seed)
+    shared = torch.randn(B, 14, generator=source)
+    views = [
+        View(
+            torch.empty(0),
+            {tap: shared[:, :dim] + 0.3 * torch.randn(B, dim, generator=source) for tap, (dim,) in widths.items()},
+        )
+        for widths in WIDTHS
+    ]
+    indices = torch.randperm(N, generator=source)[:B]
+    return *views, Samples(indices, LABELS[indices], LABELS[indices], weights)
+
+
+def with_gradient(view: View, dtype: torch.dtype) -> View:
+    return View(
+        view.logits, {tap: feature.to(dtype).clone().requires_grad_() for tap, feature in view.taps.items()}
+    )
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    """To 1e-5 of the largest entry."""
+    assert (actual.double() - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def by_sample(loss: CRD, tap: str) -> list[Tensor]:
+    """The student's and the teacher's bank in the order of the samples, float64."""
+    bank = loss.bank_at(tap)
+    return [one.features[loss.sampler.position].double() for one in (bank.student, bank.teacher)]
 
 
 class Reference:
     """The equations in float64: explicit vectors, no shared code with the product."""
 
-    def __init__(self, loss: CRDLoss, momentum: float) -> None:
-        state = {name: value for name, value in loss.state_dict().items() if isinstance(value, Tensor)}
+    def __init__(self, loss: CRD, momentum: float) -> None:
+        state = loss.state_dict()
         self.parameters = {name: state[name].double().requires_grad_() for name in PROJECTIONS}
-        self.banks = [by_sample(loss, bank) for bank in (loss.student_bank, loss.teacher_bank)]
+        self.banks = {tap: by_sample(loss, tap) for tap in TAPS}
         self.objective, self.temperature, self.momentum = loss.objective, loss.temperature, momentum
-        self.normalizers: list[Tensor] = []
+        self.normalizers: dict[str, list[Tensor]] = {tap: [] for tap in TAPS}
 
-    def __call__(self, student: Tensor, teacher: Tensor, indices: Tensor, drawn: Tensor) -> Tensor:
-        weights = self.parameters
-        z_student = unit(student @ weights["project_student.weight"].T + weights["project_student.bias"])
-        z_teacher = unit(teacher @ weights["project_teacher.weight"].T + weights["project_teacher.bias"])
-        first = not self.normalizers
+    def __call__(self, tap: str, student: Tensor, teacher: Tensor, indices: Tensor, drawn: Tensor) -> Tensor:
+        z_student, z_teacher = (
+            unit(feature @ self.parameter(tap, side, "weight").T + self.parameter(tap, side, "bias"))
+            for side, feature in (("student", student), ("teacher", teacher))
+        )
+        banks, normalizers = self.banks[tap], self.normalizers[tap]
+        first = not normalizers
         loss = torch.zeros((), dtype=torch.float64)
-        for side, (anchors, bank) in enumerate([(z_student, self.banks[1]), (z_teacher, self.banks[0])]):
+        for side, (anchors, bank) in enumerate([(z_student, banks[1]), (z_teacher, banks[0])]):
             entries = bank[drawn]  # (B, K + 1, D)
             p = torch.exp((anchors[:, None] * entries).sum(dim=2) / self.temperature)  # (B, K + 1)
             if first:
-                self.normalizers.append(p.detach().mean() * N)
-            loss = loss + (self.nce(p / self.normalizers[side]) if self.objective == "nce" else self.infonce(p))
-        for bank, new in zip(self.banks, (z_student, z_teacher), strict=True):
+                normalizers.append(p.detach().mean() * N)
+            loss = loss + (self.nce(p / normalizers[side]) if self.objective == "nce" else self.infonce(p))
+        for bank, new in zip(banks, (z_student, z_teacher), strict=True):
             for row, index in enumerate(indices.tolist()):
                 bank[index] = unit(self.momentum * bank[index] + (1 - self.momentum) * new[row].detach())
         return loss
+
+    def parameter(self, tap: str, side: str, part: str) -> Tensor:
+        return self.parameters[f"projection.{tap}.{side}.{part}"]
 
     def nce(self, p: Tensor) -> Tensor:  # Eq. 18 and 19: h = p / (p + K/N)
         h = p / (p + K / N)
@@ -67,181 +110,211 @@ class Reference:
         return -(p[:, 0] / p.sum(dim=1)).log().mean()
 
 
-def make(seed: int = 0, **options: object) -> CRDLoss:
+def step_both(loss: CRD, reference: Reference, seed: int) -> None:
+    """One training step of both on one draw for all taps; losses and all gradients must agree."""
+    student, teacher, samples = features(seed)
     torch.manual_seed(seed)
-    settings = {"dim": D, "num_negatives": K, "temperature": 0.1, "momentum": 0.5} | options
-    return CRDLoss(*DIMS, LABELS, **settings)
-
-
-def features(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Student and teacher features (B, .) that resemble each other, and the indices (B,) of a batch."""
-    source = torch.Generator().manual_seed(seed)
-    shared = torch.randn(B, max(DIMS), generator=source)
-    student, teacher = (shared[:, :dim] + 0.3 * torch.randn(B, dim, generator=source) for dim in DIMS)
-    return student, teacher, torch.randperm(N, generator=source)[:B]
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    """To 1e-5 of the largest entry."""
-    assert (actual.double() - expected).abs().max() <= 1e-5 * expected.abs().max()
-
-
-def step_both(loss: CRDLoss, reference: Reference, seed: int) -> None:
-    """One training step of both on one draw; losses and all gradients must agree."""
-    student, teacher, indices = features(seed)
-    draw = loss.sampler.draw(indices)
-    drawn = drawn_samples(loss.sampler, draw)
-    inputs = [student.clone().requires_grad_(), teacher.clone().requires_grad_()]
-    expected_inputs = [student.double().requires_grad_(), teacher.double().requires_grad_()]
+    drawn = drawn_samples(loss.sampler, loss.sampler.draw(samples.indices))
+    views = [with_gradient(view, torch.float32) for view in (student, teacher)]
+    exact = [with_gradient(view, torch.float64) for view in (student, teacher)]
     loss.zero_grad()
-    actual, expected = loss(*inputs, indices, draw), reference(*expected_inputs, indices, drawn)
-    actual.backward()
-    gradients = torch.autograd.grad(expected, [*expected_inputs, *reference.parameters.values()])
-    assert_close(actual, expected)
-    for tensor, gradient in zip([*inputs, *map(loss.get_parameter, PROJECTIONS)], gradients, strict=True):
-        assert_close(tensor.grad, gradient)
+    torch.manual_seed(seed)
+    actual = loss(*views, samples)
+    expected = {tap: reference(tap, *(view.taps[tap] for view in exact), samples.indices, drawn) for tap in TAPS}
+    assert actual.keys() == expected.keys()
+    for tap in TAPS:
+        assert_close(actual[tap], expected[tap])
+    sum(actual.values()).backward()
+    sum(expected.values()).backward()
+    for name, parameter in reference.parameters.items():
+        assert_close(loss.get_parameter(name).grad, parameter.grad)
+        parameter.grad = None
+    for view, other in zip(views, exact, strict=True):
+        for tap in TAPS:
+            assert_close(view.taps[tap].grad, other.taps[tap].grad)
 
 
 @pytest.mark.parametrize(("mode", "objective"), FROM_BANK)
 def test_equals_the_equations_over_several_steps(mode: str, objective: str) -> None:
-    loss = make(mode=mode, objective=objective, momentum=0.7)
+    loss = make(mode=mode, objective=objective, bank_momentum=0.7)
     reference = Reference(loss, momentum=0.7)
     for step in range(4):  # from the second on with updated banks and the first batch's Z
         step_both(loss, reference, seed=step)
-        loss.rearrange(loss.sampler.reshuffle())  # which the reference knows nothing of
-    assert_close(by_sample(loss, loss.student_bank), reference.banks[0])
-    assert_close(by_sample(loss, loss.teacher_bank), reference.banks[1])
-    if objective == "nce":
-        assert_close(loss.log_z, torch.stack(reference.normalizers).log())
+        loss.begin_epoch()  # a new order, which the reference knows nothing of
+    for tap in TAPS:
+        for found, expected in zip(by_sample(loss, tap), reference.banks[tap], strict=True):
+            assert_close(found, expected)
+        if objective == "nce":
+            assert_close(loss.bank_at(tap).log_z, torch.stack(reference.normalizers[tap]).log())
 
 
-def test_in_batch_weights_multiply_both_anchors_of_an_image() -> None:
-    loss = make(objective="infonce", mode="instance", negatives="batch")
-    student, teacher, indices = features(0)
-    weights = torch.linspace(0, 3, B)
-    rows = [side.detach().double() for side in loss.project(student, teacher)]
-    expected = 0.0
-    for i in range(B):
-        for anchors, others in (rows, rows[::-1]):
-            shares = [math.exp(torch.dot(anchors[i], others[j]).item() / 0.1) for j in range(B)]
-            expected -= weights[i].item() * math.log(shares[i] / sum(shares)) / B
-    assert loss(student, teacher, indices, weights=weights).item() == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match="negatives from the batch"):
-        make()(student, teacher, indices, weights=weights)
+def as_vectors(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One anchor, its positive and its negatives, whose inner products are the scores (1 + K,), positive first."""
+    axes = torch.eye(len(scores), dtype=torch.float64)
+    return scores[None], axes[:1], axes[None, 1:]
+
+
+def test_nce_by_hand() -> None:
+    # Z = 2, K/N = 2/4: p = (2, 1/2, 3/2), h = (4/5, 1/2, 3/4), loss = -log(4/5 * 1/2 * 1/4) = log 10
+    vectors = as_vectors(torch.tensor([4.0, 1.0, 3.0], dtype=torch.float64).log())
+    assert nce(*vectors, torch.tensor(2.0).log(), num_samples=4).item() == pytest.approx(math.log(10))
+    large = as_vectors(torch.tensor([0.0, 400.0], dtype=torch.float64))
+    assert nce(*large, torch.zeros(()), num_samples=1).item() == pytest.approx(400 + math.log(2))
+
+
+def test_infonce_by_hand() -> None:
+    for shares in ([2.0, 1.0, 5.0], [1.0, 1.0, 2.0]):  # the positive's is 1/4
+        vectors = as_vectors(torch.tensor(shares, dtype=torch.float64).log())
+        assert infonce(*vectors).item() == pytest.approx(math.log(4))
+    assert infonce(*as_vectors(torch.tensor([0.0, 1000.0], dtype=torch.float64))).item() == 1000.0
+
+
+def test_contrast_within_a_batch_by_hand() -> None:
+    same = torch.eye(3)  # each image is like itself alone
+    expected = 2 * math.log(1 + 2 * math.exp(-1 / 0.5))
+    assert contrast_batch(same, same, 0.5).item() == pytest.approx(expected)
+    collapsed = torch.tensor([[1.0, 0.0]]).expand(3, 2)
+    assert contrast_batch(collapsed, collapsed, 0.5).item() == pytest.approx(2 * math.log(3))
+    weighted = contrast_batch(same, same, 0.5, torch.tensor([0.0, 1.0, 5.0]))
+    assert weighted.item() == pytest.approx(2 * expected)
+
+
+def test_paper_functions_stay_on_their_device() -> None:
+    anchors, positives, negatives = (torch.empty(*shape, device="meta") for shape in ((4, 8), (4, 8), (4, 6, 8)))
+    log_z = torch.empty((), device="meta")
+    assert nce(anchors, positives, negatives, log_z, N).is_meta
+    assert infonce(anchors, positives, negatives).is_meta
+    assert contrast_batch(anchors, positives, 0.1).is_meta
+
+
+def gathered(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Anchors divided by tau = 0.1 (4, D), positives (4, D) and negatives (4, 6, D), float64."""
+    source = torch.Generator().manual_seed(seed)
+    anchors, positives, negatives = (
+        unit(torch.randn(*shape, D, generator=source, dtype=torch.float64)) for shape in ((4,), (4,), (4, 6))
+    )
+    return anchors / 0.1, positives, negatives
+
+
+def test_paper_functions_are_loops_over_pairs() -> None:
+    anchors, positives, negatives = gathered(0)
+    z = 50.0
+    binary, softmax = 0.0, 0.0
+    for i in range(4):
+        own = math.exp(torch.dot(anchors[i], positives[i]).item())
+        others = [math.exp(torch.dot(anchors[i], negatives[i, k]).item()) for k in range(6)]
+        h = [p / z / (p / z + 6 / N) for p in (own, *others)]
+        binary -= (math.log(h[0]) + sum(math.log(1 - one) for one in h[1:])) / 4
+        softmax -= math.log(own / (own + sum(others))) / 4
+    log_z = torch.tensor(z, dtype=torch.float64).log()
+    assert nce(anchors, positives, negatives, log_z, N).item() == pytest.approx(binary)
+    assert infonce(anchors, positives, negatives).item() == pytest.approx(softmax)
+
+
+def test_gradcheck_of_the_paper_functions() -> None:
+    vectors = [one.requires_grad_() for one in gathered(1)]
+    log_z = torch.tensor(1.0, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *given: nce(*given, log_z, N), vectors)
+    assert torch.autograd.gradcheck(infonce, vectors)
+    pair = [vectors[0], vectors[1]]
+    for weights in (None, torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)):
+        assert torch.autograd.gradcheck(lambda *given, weights=weights: contrast_batch(*given, 0.7, weights), pair)
+
+
+def test_order_of_negatives_changes_nothing() -> None:
+    anchors, positives, negatives = gathered(2)
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    log_z = torch.tensor(3.0)
+    own, other = ((anchors, positives, one) for one in (negatives, negatives[:, order]))
+    torch.testing.assert_close(nce(*own, log_z, N), nce(*other, log_z, N))
+    torch.testing.assert_close(infonce(*own), infonce(*other))
+
+
+def test_batch_infonce_is_infonce_of_the_others() -> None:
+    student, teacher = (unit(torch.randn(5, D, dtype=torch.float64)) for _ in range(2))
+    others = torch.stack([torch.tensor([j for j in range(5) if j != i]) for i in range(5)])
+    expected = sum(
+        infonce(own / 0.2, other, other[others]) for own, other in ((student, teacher), (teacher, student))
+    )
+    torch.testing.assert_close(contrast_batch(student, teacher, 0.2), expected)
+
+
+def test_projections_give_float32_unit_vectors() -> None:
+    torch.manual_seed(0)
+    projections = Projections(10, 14, D)
+    student, teacher = torch.randn(B, 10), torch.randn(B, 14)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = projections(student, teacher)
+    for found, layer, feature in zip(
+        rounded, (projections.student, projections.teacher), (student, teacher), strict=True
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(B))
+        torch.testing.assert_close(found, unit(feature @ layer.weight.T + layer.bias), rtol=0.05, atol=0.02)
+    exact = projections(student, teacher.double())  # taken as the student's
+    torch.testing.assert_close(exact[1], unit(teacher @ projections.teacher.weight.T + projections.teacher.bias))
+
+
+def test_in_batch_weights_multiply_both_anchors() -> None:
+    loss = make(**IN_BATCH)
+    student, teacher, samples = features(0, weights=torch.linspace(0, 3, B))
+    found = loss(student, teacher, samples)
+    for tap, pair in loss.project(student, teacher).items():
+        rows = [side.detach().double() for side in pair]
+        expected = 0.0
+        for i in range(B):
+            for anchors, others in (rows, rows[::-1]):
+                shares = [math.exp(torch.dot(anchors[i], others[j]).item() / 0.1) for j in range(B)]
+                expected -= samples.weights[i].item() * math.log(shares[i] / sum(shares)) / B
+        assert found[tap].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_negatives_of_the_batch_take_weights() -> None:
+    assert CRD(**IN_BATCH).takes_weights
+    assert not CRD().takes_weights and not CRD(negatives="shared").takes_weights
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_in_batch_infonce_equals_the_published_equation(temperature: float) -> None:
-    loss = make(objective="infonce", mode="instance", negatives="batch", temperature=temperature)
-    student, teacher, indices = features(0)
-    student.requires_grad_()
-    leaf = student.detach().double().requires_grad_()
+    loss = make(**IN_BATCH, temperature=temperature)
+    given, teacher, samples = features(0)
+    student, exact = with_gradient(given, torch.float32), with_gradient(given, torch.float64)
     double = loss.double()
-    rows = unit(double.project_student(leaf)), unit(double.project_teacher(teacher.double()))
-    expected = torch.zeros((), dtype=torch.float64)
-    for anchors, others in (rows, rows[::-1]):
-        for i in range(B):
-            similar = [torch.dot(anchors[i], others[j]) / temperature for j in range(B)]
-            negatives = sum(similar[j].exp() for j in range(B) if j != i)
-            expected = expected - (similar[i].exp() / (similar[i].exp() + negatives)).log() / B
-    expected.backward()
+    expected = {}
+    for tap in TAPS:
+        layers = double.projection[tap]
+        rows = unit(layers.student(exact.taps[tap])), unit(layers.teacher(teacher.taps[tap].double()))
+        expected[tap] = torch.zeros((), dtype=torch.float64)
+        for anchors, others in (rows, rows[::-1]):
+            for i in range(B):
+                similar = [torch.dot(anchors[i], others[j]) / temperature for j in range(B)]
+                negatives = sum(similar[j].exp() for j in range(B) if j != i)
+                expected[tap] = expected[tap] - (similar[i].exp() / (similar[i].exp() + negatives)).log() / B
+    sum(expected.values()).backward()
     parameter_gradients = [double.get_parameter(name).grad.clone() for name in PROJECTIONS]
     loss = loss.float()
     loss.zero_grad()
-    actual = loss(student, teacher, indices)
-    actual.backward()
-    assert_close(actual, expected)
-    assert_close(student.grad, leaf.grad)
+    actual = loss(student, teacher, samples)
+    sum(actual.values()).backward()
+    for tap in TAPS:
+        assert_close(actual[tap], expected[tap])
+        assert_close(student.taps[tap].grad, exact.taps[tap].grad)
     for name, gradient in zip(PROJECTIONS, parameter_gradients, strict=True):
         assert_close(loss.get_parameter(name).grad, gradient)
-
-
-@pytest.mark.parametrize("objective", ["nce", "infonce"])
-def test_gradcheck(objective: str) -> None:
-    torch.manual_seed(0)
-    anchors = unit(torch.randn(3, 4, dtype=torch.float64)).requires_grad_()
-    bank = unit(torch.randn(8, 4, dtype=torch.float64))
-    draw = NegativeSampler(torch.arange(8) % 4, 8, "relax").draw(torch.arange(3))  # 6 others: with repeats
-
-    def loss(anchors: Tensor) -> Tensor:
-        new = InfoNCE() if objective == "infonce" else BinaryNCE(torch.tensor(2.0), 8, 8)
-        return LossAgainstBank.apply(anchors, bank, Windows(draw, len(bank), block=3), new)
-
-    assert torch.autograd.gradcheck(loss, (anchors,))
-
-
-class Squares:
-    """Weighs an entry by its score, and keeps Σ score of each row."""
-
-    def begin(self, rows: int, block: Tensor) -> None:
-        self.sums = block.new_zeros(rows)
-
-    def take(self, scores: Tensor, rows: slice) -> None:
-        scores.nan_to_num_(neginf=0)
-        self.sums[rows] += scores.sum(dim=1)
-
-    def close(self, positives: Tensor) -> Found:
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize(("B", "N", "K"), [(B, N, K), (3, 600, 4), (1, N, K), (N, N, 2), (5, N, 3 * N)])
-@pytest.mark.parametrize(("block", "masked"), [(1, False), (7, False), (7, True), (64, False), (64, True)])
-def test_windows_equal_gathered_products(block: int, masked: bool, B: int, N: int, K: int, shared: bool) -> None:
-    """Whatever the size of a block, however often a window runs round the bank, and however far apart."""
-    torch.manual_seed(block)
-    sampler = NegativeSampler(torch.arange(N) % CLASSES, K, "exact", shared)
-    bank, anchors = torch.randn(N, D), torch.randn(B, D)
-    for _ in range(10):
-        draw, squares = sampler.draw(torch.randperm(N)[:B]), Squares()
-        entries = bank[sampler.position[drawn_samples(sampler, draw)[:, 1:]]]  # (B, K, D)
-        scores = (entries * anchors[:, None]).sum(dim=2)
-        pulls = Windows(draw, N, block, masked).apply(squares, anchors, bank).sum(dim=0)
-        torch.testing.assert_close(squares.sums.view(-1, B).sum(dim=0), scores.sum(dim=1), rtol=1e-4, atol=1e-3)
-        expected = (scores[..., None] * entries).sum(dim=1)
-        torch.testing.assert_close(pulls, expected, rtol=1e-4, atol=1e-3)
-
-
-def test_of_several_processes_each_has_its_anchors_windows() -> None:
-    sampler = NegativeSampler(LABELS, K, "exact")
-    bank, anchors = torch.randn(N, D), torch.randn(B, D)
-    for _ in range(10):
-        draw, found = sampler.draw(torch.randperm(N)[:B]), torch.empty(B, D)
-        for rank in range(5):
-            windows = Windows(draw.part(rank, 5), N, block=7)
-            found[rank::5] = windows.apply(Squares(), anchors[rank::5], bank).sum(dim=0)
-        torch.testing.assert_close(found, Windows(draw, N, block=7).apply(Squares(), anchors, bank).sum(dim=0))
-
-
-@pytest.mark.parametrize("objective", ["nce", "infonce"])
-def test_float16_autocast_loses_no_slope_of_a_negative(objective: str) -> None:
-    """One of K negatives pulls with about 1 / (B K), less than float16 can hold: there all is as in float32."""
-    torch.manual_seed(0)
-    loss = make(objective=objective)
-    _, _, indices = features(0)
-    windows = loss.teacher_bank.windows(loss.sampler.draw(indices))
-    start = torch.randn(len(indices), loss.teacher_bank.features.shape[1])
-    found = []
-    for lower in (False, True):
-        anchors = start.clone().requires_grad_()
-        with torch.autocast("cpu", torch.float16, enabled=lower):
-            value = loss.teacher_bank.loss(anchors, windows, loss._objective(loss.log_z[0]))
-        value.backward()
-        found.append((value.detach(), anchors.grad))
-    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_bfloat16_autocast_is_within_a_percent(objective: str) -> None:
     exact, rounded = make(objective=objective), make(objective=objective)
     for step in range(3):
-        student, teacher, indices = features(step)
-        draw = exact.sampler.draw(indices)
-        expected = exact(student, teacher, indices, draw)
-        with torch.autocast("cpu", torch.bfloat16):
-            actual = rounded(student, teacher, indices, draw)
-        assert actual.dtype == torch.float32
-        assert actual.item() == pytest.approx(expected.item(), rel=0.01)
+        given, values = features(step), []
+        for loss, lower in ((exact, False), (rounded, True)):
+            torch.manual_seed(step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+                values.append(loss(*given))
+        for tap in TAPS:
+            assert values[1][tap].dtype == torch.float32
+            assert values[1][tap].item() == pytest.approx(values[0][tap].item(), rel=0.01)
 
 
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
@@ -257,71 +330,174 @@ def test_a_saved_state_continues_identically(objective: str) -> None:
         values = []
         for each in (loss, other):
             torch.manual_seed(step)
-            values.append(each(*features(step)).item())
+            each.begin_epoch()
+            values.append({tap: term.item() for tap, term in each(*features(step)).items()})
         assert values[0] == values[1]
-    assert torch.equal(loss.student_bank.features, other.student_bank.features)
-    assert torch.equal(loss.log_z, other.log_z)
+    for tap in TAPS:
+        assert torch.equal(loss.bank_at(tap).student.features, other.bank_at(tap).student.features)
+        assert torch.equal(loss.bank_at(tap).log_z, other.bank_at(tap).log_z)
 
 
-def test_two_processes_keep_the_banks_and_z_of_one() -> None:
-    """`gather` of the first process appends what the second one sent, in the same order of calls."""
-    student, teacher, indices = features(0)
-    draw = make().sampler.draw(indices)
-    parts = [slice(0, B // 2), slice(B // 2, B)]
-    draws = [
-        replace(draw, positives=draw.positives[part], left_out=draw.left_out[part], first=draw.first + skipped)
-        for part, skipped in zip(parts, (0, B // 2 * draw.spacing), strict=True)
-    ]
-    sent: list[Tensor] = []
+class OneOfTwo:
+    """One of two processes that run one after the other: the second sends what the first appends."""
 
-    def send(tensor: Tensor) -> Tensor:
-        sent.append(tensor)
+    def __init__(self, number: int, sent: list[Tensor], batch: Tensor) -> None:
+        self.number, self.sent, self.batch = number, sent, batch
+
+    def rank(self) -> int:
+        return self.number
+
+    def world_size(self) -> int:
+        return 2
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        if self.number == 0:
+            return torch.cat([tensor, self.sent.pop(0)])
+        self.sent.append(tensor.detach())
         return tensor
 
-    second, first, whole = make(gather=send), make(gather=lambda own: torch.cat([own, sent.pop(0)])), make()
-    for loss, part, own in ((second, parts[1], draws[1]), (first, parts[0], draws[0]), (whole, slice(None), draw)):
-        loss(student[part], teacher[part], indices[part], own)
+    gather_with_gradient = gather
+
+    def whole_batch(self, tensor: Tensor) -> Tensor:
+        return self.batch
+
+
+def run_in_two(given: Given, **options: object) -> tuple[CRD, dict[str, Tensor], dict[str, Tensor]]:
+    """The first process's loss after one step, and the terms of both processes, each with every second image."""
+    (student, teacher, samples), sent, terms = given, [], []
+    for number in (1, 0):
+        own = slice(number, None, 2)
+        views = [
+            View(view.logits, {tap: feature[own] for tap, feature in view.taps.items()})
+            for view in (student, teacher)
+        ]
+        weights = None if samples.weights is None else samples.weights[own]
+        mine = Samples(samples.indices[own], samples.labels[own], samples.targets[own], weights)
+        loss = make(processes=OneOfTwo(number, sent, samples.indices), **options)
+        torch.manual_seed(1)
+        terms.append(loss(*views, mine))
     assert not sent
-    torch.testing.assert_close(first.log_z, whole.log_z)
-    for bank in ("student_bank", "teacher_bank"):
-        torch.testing.assert_close(getattr(first, bank).features, getattr(whole, bank).features)
+    return loss, terms[1], terms[0]
 
 
-def test_eval_changes_no_bank_and_no_state_that_training_keeps() -> None:
+@pytest.mark.parametrize("negatives", ["bank", "shared"])
+def test_two_processes_keep_banks_and_z_of_one(negatives: str) -> None:
+    given = features(0)
+    whole = make(negatives=negatives)
+    torch.manual_seed(1)
+    whole(*given)
+    first, _, _ = run_in_two(given, negatives=negatives)
+    for tap in TAPS:
+        torch.testing.assert_close(first.bank_at(tap).log_z, whole.bank_at(tap).log_z)
+        for bank in ("student", "teacher"):
+            own, other = (getattr(loss.bank_at(tap), bank).features for loss in (first, whole))
+            torch.testing.assert_close(own, other)
+
+
+def test_mean_over_processes_is_the_whole_loss() -> None:
+    given = features(0)
+    whole = make(objective="infonce")
+    torch.manual_seed(1)
+    expected = whole(*given)
+    _, first, second = run_in_two(given, objective="infonce")
+    for tap in TAPS:
+        torch.testing.assert_close((first[tap] + second[tap]) / 2, expected[tap])
+
+
+def test_two_processes_contrast_within_the_whole_batch() -> None:
+    given = features(0, weights=torch.linspace(0, 2, B))
+    expected = make(**IN_BATCH)(*given)
+    _, first, _ = run_in_two(given, **IN_BATCH)
+    torch.testing.assert_close(first, expected)
+
+
+def test_prepare_fills_banks_with_projected_features() -> None:
+    loss = make(bank_init="features")
+    assert loss.first_pass == "both" and make().first_pass == "none" and make(**IN_BATCH).first_pass == "none"
+    student, teacher, samples = features(0)
+    before = {tap: by_sample(loss, tap) for tap in TAPS}
+    loss.prepare(student, teacher, samples)
+    others = torch.ones(N, dtype=torch.bool).index_fill(0, samples.indices, False)
+    for tap in TAPS:
+        layers = loss.projection[tap]
+        expected = layers.student(student.taps[tap]), layers.teacher(teacher.taps[tap])
+        for found, new, old in zip(by_sample(loss, tap), expected, before[tap], strict=True):
+            assert_close(found[samples.indices], unit(new).double())
+            assert torch.equal(found[others], old[others])
+
+
+def test_new_epoch_reorders_but_keeps_entries() -> None:
     loss = make()
-    before = loss.teacher_bank.features.clone()
+    order, before = loss.sampler.order.clone(), {tap: by_sample(loss, tap) for tap in TAPS}
+    loss.begin_epoch()
+    assert not torch.equal(loss.sampler.order, order)
+    assert all(torch.equal(*pair) for tap in TAPS for pair in zip(by_sample(loss, tap), before[tap], strict=True))
+    make(**IN_BATCH).begin_epoch()  # without a bank there is nothing to do
+
+
+def test_evaluation_changes_no_bank() -> None:
+    loss = make()
+    before = {tap: by_sample(loss, tap) for tap in TAPS}
     loss.eval()(*features(0))
-    assert torch.equal(loss.teacher_bank.features, before)
-    loss.train()
-    reference = Reference(loss, momentum=0.5)
-    step_both(loss, reference, seed=1)  # Z is that of the first training batch
+    assert all(torch.equal(*pair) for tap in TAPS for pair in zip(by_sample(loss, tap), before[tap], strict=True))
+    step_both(loss.train(), Reference(loss, momentum=0.5), seed=1)  # Z is that of the first training batch
 
 
-def test_bank_update_by_hand() -> None:
-    bank = MemoryBank(3, 2, momentum=0.75)
-    bank.features.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]))
-    bank.update(torch.tensor([2, 0]), torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
-    length = math.hypot(0.75, 0.25)
-    expected = torch.tensor([[0.75 / length, 0.25 / length], [0.0, 1.0], [0.6, 0.8]])
-    torch.testing.assert_close(bank.features, expected)
+def test_unweighted_taps_are_not_read() -> None:
+    student, teacher, samples = features(0)
+    loss = make(taps={"penultimate": 0.0, "last": 2.0})
+    last = [View(view.logits, {"last": view.taps["last"]}) for view in (student, teacher)]
+    assert loss(*last, samples).keys() == {"last"}
+    assert loss.compare(*last).keys() == {"cosine_last"}
+    assert all(name.split(".")[1] == "last" for name, _ in loss.named_parameters())
 
 
-def test_fill_sets_both_banks_to_the_projected_features() -> None:
+def test_compare_is_the_mean_cosine_of_projections() -> None:
     loss = make()
-    student, teacher, indices = features(0)
-    before = by_sample(loss, loss.teacher_bank)
-    loss.fill(student, teacher, indices)
-    assert_close(by_sample(loss, loss.student_bank)[indices], unit(loss.project_student(student)).double())
-    assert_close(by_sample(loss, loss.teacher_bank)[indices], unit(loss.project_teacher(teacher)).double())
-    others = torch.ones(N, dtype=torch.bool).index_fill(0, indices, False)
-    assert torch.equal(by_sample(loss, loss.teacher_bank)[others], before[others])
+    student, teacher, _ = features(3)
+    found = loss.compare(student, teacher)
+    for tap, (own, other) in loss.project(student, teacher).items():
+        assert found[f"cosine_{tap}"] == pytest.approx((own * other).sum(dim=1).mean().item(), rel=1e-5)
+    assert found.keys() == {"cosine_penultimate", "cosine_last"}
+
+
+def test_projections_are_kept_by_tap_and_side() -> None:
+    loss = make()
+    found = loss.projections()
+    assert found.keys() == {name.removeprefix("projection.") for name in PROJECTIONS}
+    for name in PROJECTIONS:
+        kept = found[name.removeprefix("projection.")]
+        assert torch.equal(kept, loss.get_parameter(name)) and not kept.requires_grad
+
+
+def test_memory_by_hand() -> None:
+    sizes = Sizes(*WIDTHS, torch.zeros(10_000))
+    banks, negatives = make(num_negatives=5000, dim=8).memory(sizes, batch_size=20, device="cpu")
+    # two taps, two networks; a parameter, its gradient and momentum of widths 7 + 9 and 10 + 14
+    assert (banks.option, banks.bytes) == ("dim", 4 * (2 * 2 * 10_000 * 8 + 3 * (16 + 24) * 8))
+    rows = (BLOCK["cpu"] + 5000) * 20 // 10_000 + 2  # whose windows a block is part of
+    assert (negatives.option, negatives.bytes) == ("num_negatives", 13 * rows * 2048 + 2 * 4 * 3 * 20 * 8)
+    _, shared = make(num_negatives=5000, dim=8, negatives="shared").memory(sizes, batch_size=20, device="cpu")
+    assert shared.bytes == 13 * 3 * 20 * 2048 + 2 * 4 * 3 * 20 * 8
+    (alone,) = make(**IN_BATCH, dim=8).memory(sizes, batch_size=20, device="cpu")
+    assert (alone.option, alone.bytes) == ("dim", 4 * 3 * (16 + 24) * 8)
+
+
+def test_memory_counts_the_banks_that_are_made() -> None:
+    loss = make(taps={"last": 1.0})
+    bank = loss.bank_at("last")
+    assert isinstance(bank, BankContrast)
+    made = sum(one.features.nbytes for one in (bank.student, bank.teacher))
+    parameters = sum(one.nbytes for name, one in loss.named_parameters() if name.endswith("weight"))
+    assert loss.memory(Sizes(*WIDTHS, LABELS), B, "cpu")[0].bytes == made + 3 * parameters
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"temperature": 0.0},
-        {"momentum": 1.0},
+        {"temperature": 0.0, **IN_BATCH},
+        {"bank_momentum": 1.0},
         {"num_negatives": 0},
         {"negatives": "batch"},
         {"negatives": "batch", "objective": "infonce", "mode": "exact"},
@@ -329,4 +505,4 @@ def test_fill_sets_both_banks_to_the_projected_features() -> None:
 )
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="need"):
-        make(**options)
+        CRD(**options)

@@ -34,7 +34,7 @@ def candidates(labels: Tensor, anchor: int, mode: str) -> set[int]:
 @pytest.mark.parametrize("mode", ["exact", "relax", "instance"])
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(sizes=CLASS_SIZES, num_negatives=st.integers(1, 80), seed=st.integers(0, 1000))
-def test_draws_are_allowed_and_as_even_as_they_can_be(
+def test_draws_are_allowed_and_even(
     mode: str, shared: bool, sizes: list[int], num_negatives: int, seed: int
 ) -> None:
     labels = shuffled_labels(sizes, seed)
@@ -96,7 +96,7 @@ def test_a_loaded_order_draws_the_same() -> None:
     assert torch.equal(draws[0], draws[1])
 
 
-def test_shared_negatives_are_one_set_but_for_the_own_class() -> None:
+def test_shared_negatives_differ_by_own_class_alone() -> None:
     labels = torch.arange(400) % 4
     torch.manual_seed(0)
     drawn = draw(NegativeSampler(labels, 100, "exact", shared=True), torch.arange(4))[:, 1:]

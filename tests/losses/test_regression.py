@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from losses.regression import WhitenedRegression, explained_variance, whitening
+from losses.loss import Sizes, View
+from losses.regression import Regression, WhitenedRegression, explained_variance, whitening
+from tests.losses.batches import LABELS, SIZES, make_batch
 
 
 def features(seed=0, count=500, dim=6):
@@ -68,7 +70,7 @@ def test_the_mean_leaves_all_of_the_variance():
     assert loss(torch.ones(500, 4), teacher).item() == pytest.approx(1, rel=1e-5)
 
 
-def test_the_loss_is_a_sum_over_channels_and_a_mean_over_images():
+def test_channels_are_summed_and_images_averaged():
     loss = WhitenedRegression(2, 3, ridge=0.01)
     with torch.no_grad():
         loss.project_student.weight.zero_()
@@ -79,7 +81,7 @@ def test_the_loss_is_a_sum_over_channels_and_a_mean_over_images():
     assert weighted.item() == pytest.approx((0.5 * (1 + 4 + 4) + 7 * 0) / 2)
 
 
-def test_the_student_is_standardised_and_its_linear_map_is_that_of_evaluation():
+def test_linear_map_of_the_student_is_evaluations():
     loss = WhitenedRegression(3, 4, ridge=0.01)
     loss.standardise.momentum = 1.0  # the running statistics are those of the last batch
     student, teacher = features(3, 50, 3).float(), features(4, 50, 4)
@@ -113,3 +115,119 @@ def test_explained_variance_by_hand():
     assert explained_variance(target, target) == 1
     assert explained_variance(target.mean(dim=0).expand(2, 2), target) == 0
     assert explained_variance(torch.tensor([[0.0, 0.0], [2.0, 2.0]]), target).item() == pytest.approx(1 - 4 / 10)
+
+
+def prepared(taps=None, processes=None, batches=range(5)):
+    """The loss after a first pass over so many batches."""
+    loss = Regression(ridge=0.1) if taps is None else Regression(taps, ridge=0.1)
+    torch.manual_seed(0)
+    loss.setup(SIZES if processes is None else Sizes(SIZES.student, SIZES.teacher, LABELS, processes))
+    for seed in batches:
+        loss.prepare(*make_batch(seed))
+    return loss
+
+
+def test_each_tap_is_a_loop_over_images():
+    loss = prepared()
+    loss.finish_prepare()
+    student, teacher, samples = make_batch(7, weighted=True)
+    found = loss(student, teacher, samples)
+    assert found.keys() == {"penultimate", "last"}
+    for tap, term in found.items():
+        seen = torch.cat([make_batch(seed).teacher.taps[tap].double() for seed in range(5)])
+        covariance = torch.cov(seen.T, correction=0)
+        ridge = 0.1 * torch.linalg.eigvalsh(covariance)[-1].item()
+        shifted = covariance.numpy() + ridge * np.eye(len(covariance))
+        matrix = scipy.linalg.fractional_matrix_power(shifted, -0.5)
+        variance = np.trace(matrix @ covariance.numpy() @ matrix)
+        own = student.taps[tap].double()
+        standard = (own - own.mean(dim=0)) / (own.var(dim=0, correction=0) + 1e-5).sqrt()
+        layer, expected = loss.at[tap].project_student, 0.0
+        for image, weight in enumerate(samples.weights.tolist()):
+            white = (teacher.taps[tap][image].double() - seen.mean(dim=0)).numpy() @ matrix
+            projected = layer.weight.double() @ standard[image] + layer.bias.double()
+            expected += weight * np.square(projected.detach().numpy() - white).sum() / 6 / variance
+        assert term.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_unwhitened_target_is_the_feature_less_its_mean():
+    loss = Regression({"last": 1.0}, ridge=0.1, whitening=0.0)
+    loss.setup(SIZES)
+    student, teacher, samples = make_batch(0)
+    loss.prepare(student, teacher, samples)
+    loss.finish_prepare()
+    _, target = loss.at["last"].project(student.taps["last"], teacher.taps["last"])
+    feature = teacher.taps["last"]
+    torch.testing.assert_close(target, feature - feature.mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_first_pass_reads_the_teacher_alone():
+    loss, other = prepared(), prepared(batches=())
+    assert loss.first_pass == "teacher"
+    for seed in range(5):
+        _, teacher, samples = make_batch(seed)
+        other.prepare(teacher, teacher, samples)  # as without a student in the first pass
+    for one in (loss, other):
+        one.finish_prepare()
+    assert all(torch.equal(one, other.state_dict()[name]) for name, one in loss.state_dict().items())
+
+
+def test_first_pass_is_joined_over_processes():
+    sent = []
+
+    class Second:
+        def gather(self, tensor):
+            sent.append(tensor.clone())
+            return tensor
+
+    class First:
+        def gather(self, tensor):
+            return torch.cat([tensor, sent.pop(0)])
+
+    second, first = prepared(processes=Second(), batches=(3, 4)), prepared(processes=First(), batches=(0, 1, 2))
+    whole = prepared()
+    for loss in (second, first, whole):
+        loss.finish_prepare()
+    assert not sent
+    for tap in ("penultimate", "last"):
+        torch.testing.assert_close(first.at[tap].matrix, whole.at[tap].matrix)
+        torch.testing.assert_close(first.at[tap].mean, whole.at[tap].mean)
+        torch.testing.assert_close(first.at[tap].variance, whole.at[tap].variance)
+
+
+def test_unweighted_taps_are_not_read():
+    loss = prepared({"penultimate": 0.0, "last": 2.0})
+    loss.finish_prepare()
+    student, teacher, samples = make_batch(7)
+    last = [View(view.logits, {"last": view.taps["last"]}) for view in (student, teacher)]
+    assert loss(*last, samples).keys() == {"last"}
+    assert loss.compare(*last).keys() == {"cosine_last", "explained_last"}
+    assert {name.partition(".")[0] for name in loss.projections()} == {"last"}
+
+
+def test_comparison_is_of_projected_and_white_features():
+    loss = prepared().eval()
+    loss.finish_prepare()
+    student, teacher, _ = make_batch(7)
+    found = loss.compare(student, teacher)
+    for tap in ("penultimate", "last"):
+        own, white = (one.detach().double() for one in loss.at[tap].project(student.taps[tap], teacher.taps[tap]))
+        cosines = [(a @ b / a.norm() / b.norm()).item() for a, b in zip(own, white, strict=True)]
+        assert found[f"cosine_{tap}"] == pytest.approx(np.mean(cosines), rel=1e-4)
+        left = ((own - white) ** 2).sum() / ((white - white.mean(dim=0)) ** 2).sum()
+        assert found[f"explained_{tap}"] == pytest.approx(1 - left.item(), rel=1e-4)
+
+
+def test_kept_projections_give_the_compared_features():
+    loss = prepared()
+    loss.finish_prepare()
+    loss(*make_batch(6))  # running statistics of a batch
+    loss.eval()
+    student, teacher, _ = make_batch(7)
+    kept = loss.projections()
+    for tap in ("penultimate", "last"):
+        expected = loss.at[tap].project(student.taps[tap], teacher.taps[tap])
+        for side, view, feature in zip(("student", "teacher"), (student, teacher), expected, strict=True):
+            found = F.linear(view.taps[tap], kept[f"{tap}.{side}.weight"], kept[f"{tap}.{side}.bias"])
+            torch.testing.assert_close(found, feature.detach(), rtol=1e-4, atol=1e-4)
+    assert not any(one.requires_grad for one in kept.values())

@@ -6,6 +6,7 @@ device, where autograd says what depends on what, and no value is computed.
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Iterable
@@ -16,16 +17,16 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models import list_models
 
+from configs.stages import Part
 from models.heads import classifier
-from models.parts import Trained, part_of, share_of, untrained_by_both
+from models.layout import Layout, infer_layout
 from models.sizes import Weightless, build_for
-from models.structure import reads_features
-from models.taps import TappedModel, check_order, default_taps
+from models.taps import TappedModel
 from models.zoo import build_model, count_parameters
 
 CLASSES = 5
 LARGE = 8_000_000  # parameters
-MODES: tuple[Trained, ...] = ("head", "last_block", "all")
+MODES: tuple[Part, ...] = ("features", "head", "last_block", "all")
 SIZES = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 56}  # pixels a side of those that 64 do not go through
 
 
@@ -37,13 +38,14 @@ class Row:
     size: int
     parameters: int
     on_meta: bool
-    taps: list[str]
-    dims: list[int]
-    without_gradient: list[str]  # features that stage 1 gives none
-    trained: dict[Trained, float]  # share of the parameters that stage 2 trains
-    wrong: dict[Trained, list[str]]  # parameters that moved and should not, or the other way round
-    untrained: float  # share that neither stage trains where stage 2 trains the head alone, the least it can
-    reads_features: bool
+    taps: list[str]  # places of penultimate and last
+    shapes: list[tuple[int, ...]]
+    stages: list[str]
+    without_gradient: list[str]  # features that a loss at both taps gives none
+    trained: dict[Part, float]  # share of the parameters that a stage trains
+    wrong: dict[Part, list[str]]  # parameters that moved and should not, or the other way round
+    untrained: float  # share that neither features nor the head train, the least that two stages do
+    reads_vector: bool
 
     @property
     def faults(self) -> list[str]:
@@ -62,30 +64,41 @@ def network(arch: str, size: int) -> nn.Module:
     return build_for(lambda side: build_model(arch, CLASSES, image_size=side), size)
 
 
+def share(layout: Layout, names: Iterable[str]) -> float:
+    """Share of a network's parameters that some make up, in 0..1."""
+    return layout.count(names) / count_parameters(layout.model)
+
+
+def leave_untrained(layout: Layout, train: Part, taps: Iterable[str] = ("penultimate", "last")) -> set[str]:
+    """Parameters that the logits depend on and that neither features up to `taps` nor a second stage trains."""
+    places = [layout.place(tap) for tap in taps]
+    trained = {name for part in ("features", train) for name in layout.part(part, places)[0]}
+    return set(layout.reached([])) - trained
+
+
 def examine(arch: str) -> Row:
     size = SIZES.get(arch, 64)
     model = network(arch, size)
-    taps = default_taps(model, size)
-    tapped = TappedModel(model, taps)
+    layout = infer_layout(copy.deepcopy(model), size)
+    places = [layout.place(tap) for tap in ("penultimate", "last")]
     parameter = next(model.parameters())
     torch.manual_seed(0)
     images = torch.randn(4, 3, size, size, device=parameter.device)
-    parts = {mode: part_of(model, mode, taps, size).parameters for mode in MODES}
-    row = Row(
+    parts = {mode: layout.part(mode, places)[0] for mode in MODES}
+    return Row(
         arch,
         size,
         count_parameters(model),
         parameter.is_meta,
-        taps,
-        tapped.tap_dims(size),
-        without_gradient(model, tapped, images),
-        {mode: share_of(part, model) for mode, part in parts.items()},
-        {mode: moved_wrongly(model, part, images) for mode, part in parts.items()},
-        share_of(untrained_by_both(model, taps, "head", size), model),
-        reads_features(model, size),
+        places,
+        [layout.shape(place) for place in places],
+        layout.structure.stages,
+        without_gradient(model, TappedModel(model, places), images),
+        {mode: share(layout, part) for mode, part in parts.items()},
+        {mode: moved_wrongly(model, part, images) for mode, part in parts.items() if mode != "features"},
+        share(layout, leave_untrained(layout, "head")),
+        layout.structure.reads_vector,
     )
-    check_order(model, taps, size)
-    return row
 
 
 def without_gradient(model: nn.Module, tapped: TappedModel, images: Tensor) -> list[str]:
@@ -106,23 +119,23 @@ def reached(parameter: nn.Parameter) -> bool:
     return grad is not None and (grad.is_meta or bool(grad.any()))
 
 
-def moved_wrongly(model: nn.Module, part: Iterable[nn.Parameter], images: Tensor) -> list[str]:
-    """Names of parameters that a step of stage 2 moves, not being in `part`, or leaves, being there."""
+def moved_wrongly(model: nn.Module, part: Iterable[str], images: Tensor) -> list[str]:
+    """Names of parameters that a step on the logits moves, not being in `part`, or leaves, being there."""
     classifier(model)[1].reset_parameters()  # some begin at zero, which lets nothing through
-    wanted = {id(parameter) for parameter in part}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in wanted)
+    wanted = set(part)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in wanted)
     model.zero_grad()
     logits = model(images)
     assert logits.shape == (len(images), CLASSES)
     logits.square().sum().backward()
     model.requires_grad_(True)
-    return [name for name, p in model.named_parameters() if reached(p) != (id(p) in wanted)]
+    return [name for name, p in model.named_parameters() if reached(p) != (name in wanted)]
 
 
 def main(names: list[str]) -> int:
     failed = 0
-    print("arch  side  parameters  where  taps  dims  head  last_block  untrained  seconds", flush=True)
+    print("arch  side  parameters  where  taps  shapes  head  last_block  untrained  stages  seconds", flush=True)
     chosen = names or list_models(module=torchvision.models)
     for arch in chosen:
         start = time.perf_counter()
@@ -131,8 +144,8 @@ def main(names: list[str]) -> int:
         shares = "  ".join(f"{100 * row.trained[mode]:.1f} %" for mode in ("head", "last_block"))
         print(
             f"{arch}  {row.size}  {row.parameters:,}  {'meta' if row.on_meta else 'real'}  {' '.join(row.taps)}  "
-            f"{row.dims}  {shares}  {100 * row.untrained:.0f} %  {time.perf_counter() - start:.1f}  "
-            f"{'; '.join(row.faults[:3]) or 'ok'}",
+            f"{row.shapes}  {shares}  {100 * row.untrained:.0f} %  {' '.join(row.stages)}  "
+            f"{time.perf_counter() - start:.1f}  {'; '.join(row.faults[:3]) or 'ok'}",
             flush=True,
         )
     print(f"{failed} of {len(chosen)} with a fault")

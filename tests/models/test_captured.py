@@ -13,8 +13,7 @@ from models.captured import Captured, capture_passes, release_passes
 from models.machine import Machine
 from models.taps import TappedModel
 from models.zoo import build_model
-from study.sharing import fingerprint
-from training.job_name import TEACHER, stage1
+from training.job_name import TEACHER, JobName
 
 on_gpu = pytest.mark.cuda
 
@@ -111,8 +110,10 @@ def test_captured_passes_are_those_of_the_layers(dtype):
 
 
 def test_captured_runs_are_other_runs_and_no_compiled_ones(make_experiment):
+    from study.sharing import fingerprint
+
     plain, captured = make_experiment(), make_experiment("capture=true")
-    for job in (TEACHER, stage1(0)):
+    for job in (TEACHER, JobName("two_stage", 0, 1)):
         assert fingerprint(plain.config, job) != fingerprint(captured.config, job)
     with pytest.raises(UserError, match="compile and capture do not go together"):
         make_experiment("capture=true", "compile=true")

@@ -14,17 +14,17 @@ from errors import MachineError, UserError
 from models import compiling
 from models.checkpoint import load
 from models.compiling import COMPILERS, check_compiler, compile_blocks
-from models.taps import TappedModel, default_taps, head_inputs
+from models.taps import TappedModel, head_inputs
 from models.zoo import build_model
-from study.sharing import fingerprint
 from training import prepared
-from training.crd import train_stage1
-from training.job_name import TEACHER, stage1
-from training.teacher import train_teacher
+from training.job_name import TEACHER, JobName
+from training.prepared import train
 
 # dynamo looks at .grad of what is no leaf, and is silent where warnings are no errors
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 CPU = torch.device("cpu")
+STAGE1 = JobName("two_stage", 0, 1)
+TAPS = ["layer2.0", "fc:input"]
 SIDE = 16
 
 
@@ -32,9 +32,9 @@ def pair() -> tuple[TappedModel, TappedModel, list[str]]:
     """A network with its taps, and the same compiled as far as no code is made, with the names of its blocks."""
     torch.manual_seed(0)
     plain = build_model("resnet8", 4, image_size=SIDE)
-    compiled, taps = copy.deepcopy(plain), default_taps(plain, SIDE)
-    names = compile_blocks(compiled, taps, backend="eager")
-    return TappedModel(plain, taps), TappedModel(compiled, taps), names
+    compiled = copy.deepcopy(plain)
+    names = compile_blocks(compiled, TAPS, backend="eager")
+    return TappedModel(plain, TAPS), TappedModel(compiled, TAPS), names
 
 
 def test_blocks_without_taps_are_compiled_and_nothing_is_named_otherwise():
@@ -43,6 +43,10 @@ def test_blocks_without_taps_are_compiled_and_nothing_is_named_otherwise():
     assert list(compiled.state_dict()) == list(plain.state_dict())
     found = [name for name, module in compiled.model.named_modules() if module._compiled_call_impl is not None]
     assert found == names
+    as_maps = compile_blocks(
+        build_model("resnet8", 4), ["layer2.0:map", "layer3.0.conv1:input:map"], backend="eager"
+    )
+    assert as_maps == ["layer1", "layer2.0.downsample", "layer3.0.downsample"]
 
 
 def test_taps_gradients_and_statistics_are_those_of_the_network_as_it_is():
@@ -101,11 +105,12 @@ def without_code(monkeypatch):
 def test_a_training_on_compiled_blocks_ends_where_it_did(make_experiment, tmp_path, without_code):
     ends = []
     for compiles in (False, True):
-        experiment = make_experiment("crd.epochs=1", "teacher.epochs=1", runs=tmp_path / str(compiles))
+        short = ("training.epochs=2", "teacher.epochs=1", "methods=[two_stage]")
+        experiment = make_experiment(*short, runs=tmp_path / str(compiles))
         experiment = replace(experiment, machine=replace(experiment.machine, compile=compiles))
-        train_teacher(experiment)
-        train_stage1(experiment, seed=0)
-        ends.append(load(experiment.folder.job(stage1(0)).model))
+        train(experiment, TEACHER)
+        train(experiment, STAGE1)
+        ends.append(load(experiment.folder.job(STAGE1).model))
     assert without_code == [["layer1", "layer2", "layer3"], *[["layer1", "layer2.0.downsample", "layer3"]] * 2]
     assert ends[0].keys() == ends[1].keys()
     for name, value in ends[0].items():
@@ -122,12 +127,14 @@ def test_what_torch_cannot_compile_is_one_line(make_experiment, monkeypatch):
 
     monkeypatch.setattr(prepared, "fit", fails)
     with pytest.raises(MachineError, match=r"^compile=true: .*no such kernel\): use compile=false$"):
-        train_teacher(experiment)
+        train(experiment, TEACHER)
 
 
 def test_compiled_runs_are_other_runs(make_experiment):
+    from study.sharing import fingerprint
+
     plain, compiled = make_experiment(), make_experiment("compile=true")
-    for job in (TEACHER, stage1(0)):
+    for job in (TEACHER, STAGE1):
         assert fingerprint(plain.config, job) != fingerprint(compiled.config, job)
 
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from dataset.augment import normalise
 from models.inputs import InputFormat, adapt, adapter_of, as_values
-from models.taps import TappedModel, default_taps
+from models.layout import infer_layout
+from models.taps import TappedModel
 from models.zoo import build_model
 
 DATA = InputFormat(16, as_values([0.4, 0.5, 0.6]), as_values([0.2, 0.3, 0.1]))
@@ -51,11 +52,12 @@ def test_names_weights_and_taps_stay_and_copies_have_their_own() -> None:
     plain = build_model("resnet8", 4)
     model = adapt(build_model("resnet8", 4), DATA, OWN)
     assert list(model.state_dict()) == list(plain.state_dict())
-    assert default_taps(model, 16) == default_taps(plain, 16)
+    own, other = (infer_layout(copy.deepcopy(one), 16) for one in (model, plain))
+    assert own.taps == other.taps and own.structure == other.structure
     shapes: list[torch.Size] = []
     twin = copy.deepcopy(model)
     twin.get_submodule("conv1").register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
-    assert TappedModel(twin, ["layer2.0", "fc:input"]).tap_dims(16) == [32, 64]
+    assert TappedModel(twin, ["layer2.0", "fc:input"]).tap_shapes(16) == [(32,), (64,)]
     assert shapes == [torch.Size([1, 3, 24, 24])]
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from errors import warn
 from models.norms import norms, set_momentum, share_left
 from models.zoo import build_model
-from training.phases import check
+from training.checks import check
+from training.phases import jobs_of
 
 
 def test_statistics_follow_as_the_share_says():
@@ -33,9 +34,15 @@ def test_the_momentum_of_every_layer_is_set():
 
 def test_a_training_that_is_too_short_for_them_is_told(make_experiment, capsys):
     warn.cache_clear()
-    settings = ("student.arch=mobilenet_v3_small", "teacher.arch=resnet110")
-    check("all", make_experiment(*settings, "student.norm_momentum=0.1"), False)
-    assert "batch norm" not in capsys.readouterr().err
-    check("all", make_experiment(*settings), False)
-    told = "student.arch: its batch norm follows slowly, 9"
-    assert told in (error := capsys.readouterr().err) and "(crd): set student.norm_momentum=0.1" in error
+    settings = ("student.arch=mobilenet_v3_small", "teacher.arch=resnet110", "methods=[two_stage, kd]")
+
+    def look(*overrides):
+        experiment = make_experiment(*settings, *overrides)
+        check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
+        return capsys.readouterr().err
+
+    assert "batch norm" not in look("student.norm_momentum=0.1")
+    told = look()
+    assert "student.arch: its batch norm follows slowly, 9" in told
+    assert "(methods.two_stage.stage1): set student.norm_momentum=0.1" in told
+    assert "(methods.kd.stage1)" in told and "stage2" not in told  # which goes on from the first

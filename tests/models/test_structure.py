@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+import copy
 
 import pytest
 import torch
@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torchvision.models import list_models
 
 from errors import UserError
-from models.heads import as_linear, classifier, inputs_of, name_classifier, outputs_of, replace_classifier
-from models.parts import Trained
+from models.heads import classifier, inputs_of, name_classifier, outputs_of, replace_classifier
+from models.layout import infer_layout
 from models.sizes import Weightless, build_for, smallest_size
-from models.structure import blocks_of, last_layer, reads_features, stage_before, watch
-from models.taps import default_taps
+from models.structure import find_last_layer, find_structure, watch
 from models.zoo import build_model
 from tests.models.table import MODES, examine
 
@@ -34,9 +33,11 @@ from tests.models.table import MODES, examine
 def test_stages_train_what_they_say_with_default_taps(arch: str, taps: list[str]) -> None:
     row = examine(arch)
     assert row.taps == taps and row.faults == []
-    assert row.reads_features == (arch != "squeezenet1_1")
+    assert row.reads_vector == (arch != "squeezenet1_1")
     assert 0 < row.trained["head"] < row.trained["last_block"] < row.trained["all"] == 1
-    assert set(row.wrong) == set(MODES) == set(cast("tuple[Trained, ...]", ("head", "last_block", "all")))
+    assert row.trained["features"] == pytest.approx(1 - row.trained["head"])
+    assert {"features", *row.wrong} == set(MODES)
+    assert row.stages and set(row.stages) <= {name for name, _ in build_model(arch, 5).named_modules()}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,12 @@ def test_stages_train_what_they_say_with_default_taps(arch: str, taps: list[str]
 def test_default_taps_come_from_the_structure(arch: str, size: int, taps: list[str]) -> None:
     with Weightless():
         model = build_model(arch, 5, image_size=size)
-    assert default_taps(model.to("meta"), size) == taps
+    assert default_taps(model, size) == taps
+
+
+def default_taps(model: nn.Module, size: int) -> list[str]:
+    layout = infer_layout(copy.deepcopy(model).to("meta"), size)
+    return [layout.place("penultimate"), layout.place("last")]
 
 
 def test_eighty_classifiers_are_known() -> None:
@@ -103,16 +109,18 @@ def test_what_a_path_goes_around_is_not_on_the_trunk() -> None:
     model = Inside()
     trunk = watch(model, 8).trunk()
     assert trunk == {"stem", "encoder", "encoder.0", "encoder.1", "encoder.2", "fc"}
-    assert blocks_of(model, 8) == ["encoder.0", "encoder.1", "encoder.2"]
+    assert find_structure(model, 8).blocks == ["encoder.0", "encoder.1", "encoder.2"]
 
 
 def test_the_classifier_is_the_last_layer_that_runs() -> None:
     model = Inside()
-    assert classifier(model)[0] == "gate" and last_layer(model, 8) == "fc"
+    assert classifier(model)[0] == "gate" and find_last_layer(model, 8) == "fc"
     name_classifier(model, "fc")
     assert classifier(model) == ("fc", model.fc)
     assert default_taps(model, 8) == ["encoder.1", "fc:input"]
-    assert reads_features(model, 8)
+    found = find_structure(model, 8)
+    assert (found.head, found.before_last, found.stages) == ("fc", "encoder.1", ["encoder"])
+    assert found.reads_vector
 
 
 class Scaled(nn.Module):
@@ -125,9 +133,9 @@ class Scaled(nn.Module):
         return 2 * self.fc(self.conv(x).mean(dim=(2, 3)))
 
 
-def test_a_classifier_with_something_behind_it_reads_no_features_for_others() -> None:
-    assert not reads_features(Scaled(), 8)
-    assert stage_before(Scaled(), 8) is None
+def test_a_classifier_with_something_behind_it_reads_no_vector_for_others() -> None:
+    found = find_structure(Scaled(), 8)
+    assert not found.reads_vector and found.before_last is None and found.blocks == []
 
 
 def test_a_network_is_left_as_it_was() -> None:
@@ -136,6 +144,7 @@ def test_a_network_is_left_as_it_was() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     watch(model, 8)
+    find_structure(model, 8)
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
@@ -145,8 +154,6 @@ def test_a_classifier_is_replaced_in_its_own_form() -> None:
     model = build_model("squeezenet1_1", 5)
     head = classifier(model)[1]
     assert isinstance(head, nn.Conv2d) and (inputs_of(head), outputs_of(head)) == (512, 5)
-    with pytest.raises(UserError, match="one of the two networks has a convolution"):
-        as_linear(head)
     replace_classifier(model, 5)
     assert classifier(model)[1] is head
     with pytest.raises(UserError, match="no linear layer and no convolution"):

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from errors import UserError
 from models.heads import classifier
-from models.structure import blocks_of
-from models.taps import TappedModel, check_order, default_taps, pool
+from models.layout import Layout, infer_layout
+from models.taps import TappedModel, pool
 from models.zoo import build_model
 
 SIDE = 32
+TAPS = ["layer2.0", "fc:input"]  # of resnet8
 
 
 def images(seed: int = 0) -> Tensor:
@@ -33,6 +34,10 @@ def resnet8(seed: int = 0) -> nn.Module:
     return build_model("resnet8", 10)
 
 
+def default_taps(layout: Layout) -> list[str]:
+    return [layout.place("penultimate"), layout.place("last")]
+
+
 @pytest.mark.parametrize(
     ("arch", "taps", "dims"),
     [
@@ -47,9 +52,10 @@ def test_default_taps_are_the_block_before_the_last_and_what_the_head_reads(
     arch: str, taps: list[str], dims: list[int]
 ) -> None:
     model = build_model(arch, 10, image_size=SIDE).eval()
-    assert default_taps(model, SIDE) == taps and blocks_of(model, SIDE)[-2] == taps[0]
+    layout = infer_layout(copy.deepcopy(model), SIDE)
+    assert default_taps(layout) == taps and layout.structure.blocks[-2] == taps[0]
     tapped = TappedModel(model, taps)
-    assert tapped.tap_dims(SIDE) == dims
+    assert tapped.tap_shapes(SIDE) == [(dim,) for dim in dims]
     seen: list[Tensor] = []
     hook = model.get_submodule(taps[0]).register_forward_hook(lambda *of: seen.append(of[2]))
     with torch.no_grad():
@@ -65,7 +71,7 @@ def test_default_taps_are_the_block_before_the_last_and_what_the_head_reads(
 def test_any_module_can_be_tapped_at_either_end() -> None:
     model = resnet8().eval()
     tapped = TappedModel(model, ["layer1.0.conv1", "layer1.0.conv1:input", "layer3"])
-    assert tapped.tap_dims(SIDE) == [16, 16, 64]
+    assert tapped.tap_shapes(SIDE) == [(16,), (16,), (64,)]
     stem = model.bn1(model.conv1(images())).relu()
     out = tapped(images())
     assert torch.equal(out.taps[0], model.layer1[0].conv1(stem).mean(dim=(2, 3)))
@@ -99,7 +105,7 @@ def test_features_without_space_are_copied_before_they_change() -> None:
 def test_logits_and_batch_statistics_are_the_models(training: bool) -> None:
     model = resnet8().train(training)
     twin = copy.deepcopy(model)
-    tapped = TappedModel(model, default_taps(model, SIDE))
+    tapped = TappedModel(model, TAPS)
     assert (tapped.training, model.training) == (training, training)
     assert torch.equal(tapped(images()).logits, twin(images()))
     for name, value in twin.state_dict().items():
@@ -108,7 +114,7 @@ def test_logits_and_batch_statistics_are_the_models(training: bool) -> None:
 
 def test_dropout_follows_train_and_eval() -> None:
     model = build_model("mobilenet_v3_small", 10).eval()
-    tapped = TappedModel(model, default_taps(model, SIDE)).train()
+    tapped = TappedModel(model, ["features.10", "classifier.3:input"]).train()
     model.requires_grad_(False)
     assert not torch.equal(tapped(images()).logits, tapped(images()).logits)
     tapped.eval()
@@ -117,7 +123,7 @@ def test_dropout_follows_train_and_eval() -> None:
 
 def test_weights_are_shared() -> None:
     model = resnet8()
-    tapped = TappedModel(model, default_taps(model, SIDE))
+    tapped = TappedModel(model, TAPS)
     assert {id(parameter) for parameter in tapped.parameters()} == {id(p) for p in model.parameters()}
     before = model.fc.weight.clone()
     optimizer = torch.optim.SGD(tapped.parameters(), lr=0.1)
@@ -127,11 +133,11 @@ def test_weights_are_shared() -> None:
     assert torch.equal(tapped.eval()(images()).logits, model.eval()(images()))
 
 
-def test_tap_dims_leave_mode_and_statistics_alone() -> None:
+def test_tap_shapes_leave_mode_and_statistics_alone() -> None:
     model = resnet8()
-    tapped = TappedModel(model, default_taps(model, SIDE)).train()
+    tapped = TappedModel(model, TAPS).train()
     before = copy.deepcopy(model.state_dict())
-    tapped.tap_dims(SIDE)
+    tapped.tap_shapes(SIDE)
     assert tapped.training and model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -166,14 +172,45 @@ class Attentive(nn.Module):
 
 def test_modules_without_features_of_their_own_are_refused() -> None:
     with pytest.raises(UserError, match=r"attention\.out_proj.*never run"):
-        TappedModel(Attentive(), ["attention.out_proj", "fc"]).tap_dims(4)
+        TappedModel(Attentive(), ["attention.out_proj", "fc"]).tap_shapes(4)
     with pytest.raises(UserError, match="a tap gave a tuple"):
-        TappedModel(Attentive(), ["attention", "fc"]).tap_dims(4)
+        TappedModel(Attentive(), ["attention", "fc"]).tap_shapes(4)
 
 
-def test_a_network_of_one_stage_asks_for_taps() -> None:
-    with pytest.raises(UserError, match=r"name two modules with taps: \[name, fc:input\]"):
-        default_taps(Attentive(), 4)
+def test_shapes_are_those_of_one_image_pooled_or_not() -> None:
+    tapped = TappedModel(resnet8(), ["layer2.0", "layer2.0:map", "layer2.0.conv1:input:map", "fc:input"])
+    side = SIDE // 2
+    assert tapped.tap_shapes(SIDE) == [(32,), (32, side, side), (16, SIDE, SIDE), (64,)]
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "convnext_tiny", "swin_t"])
+def test_maps_have_their_channels_first(arch: str) -> None:
+    model = build_model(arch, 10, image_size=64).eval()
+    place = {"resnet8": "layer2", "convnext_tiny": "features.3", "swin_t": "features.3"}[arch]
+    seen: list[Tensor] = []
+    hook = model.get_submodule(place).register_forward_hook(lambda *of: seen.append(of[2]))
+    with torch.no_grad():
+        pooled, as_it_is = TappedModel(model, [place, f"{place}:map"])(torch.randn(2, 3, 64, 64)).taps
+    hook.remove()
+    channels = pooled.shape[1]
+    assert as_it_is.shape[1] == channels and as_it_is.shape[2] == as_it_is.shape[3]
+    given = seen[0].permute(0, 3, 1, 2) if arch == "swin_t" else seen[0]  # swin has its channels last
+    assert torch.equal(as_it_is, given)
+    torch.testing.assert_close(as_it_is.mean(dim=(2, 3)), pooled)
+
+
+def test_a_map_stays_as_it_was_when_the_network_goes_on_in_place() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 30 * 30, 2))
+    out = TappedModel(model, ["0:map"])(images())
+    assert (out.taps[0] < 0).any()
+    out.taps[0].sum().backward()
+
+
+def test_what_is_no_map_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a loss needs maps, and a tap gave \(3, 64\)"):
+        TappedModel(resnet8(), ["fc:input:map"])(images())
+    with pytest.raises(UserError, match="a loss needs maps, and a tap gave tuple"):
+        TappedModel(Attentive(), ["attention:map"])(images())
 
 
 def test_pool_by_hand() -> None:
@@ -186,27 +223,3 @@ def test_pool_by_hand() -> None:
     assert torch.equal(pool(values.reshape(4, 2)), values.reshape(4, 2))
     with pytest.raises(UserError, match=r"shape \(8,\)"):
         pool(values)
-
-
-@pytest.mark.parametrize(
-    ("taps", "message"),
-    [
-        (
-            ["layer3.0", "layer1.0"],
-            r"taps \[layer3.0, layer1.0\] are in the wrong order, write \[layer1.0, layer3.0\]",
-        ),
-        (["fc:input", "layer3.0"], "wrong order"),
-        (["layer3.0", "fc"], "tap 'fc' is the classifier, which stage 1 leaves alone: name fc:input"),
-        (["layer1.0", "layer1.0.shortcut.none"], "no module"),
-    ],
-)
-def test_taps_that_stage_1_cannot_use_are_refused(taps, message):
-    with pytest.raises(UserError, match=message):
-        check_order(build_model("resnet8", 4), taps, 16)
-
-
-def test_taps_in_order_pass_and_too_small_images_do_not():
-    for taps in (["layer2.0", "layer3.0"], ["layer3.0", "fc:input"], ["conv1:input", "conv1"]):
-        check_order(build_model("resnet8", 4), taps, 16)
-    with pytest.raises(UserError, match="image_size=16 do not go through it"):
-        check_order(build_model("alexnet", 4), ["features.0", "classifier.6:input"], 16)

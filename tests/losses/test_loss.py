@@ -1,0 +1,248 @@
+"""Of losses/loss.py, and what holds for every loss: gradients, and what an order or a name may change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from configs.loss_options import list_losses
+from losses.loss import Loss, OneProcess, Samples, Sizes, View
+from tests.losses.batches import CLASSES, LABELS, SIZES, Batch, make_batch
+
+OTHERS = 15  # images of another class: so many negatives are all of them, whatever is drawn
+BANK = {"dim": 2, "num_negatives": OTHERS, "temperature": 0.5}
+
+
+class Case(NamedTuple):
+    """A loss with options."""
+
+    name: str
+    loss: str
+    options: dict[str, object]
+
+
+CASES = [
+    Case("ce", "ce", {}),
+    Case("smoothed_ce", "ce", {"label_smoothing": 0.2}),
+    Case("kl", "kl", {}),
+    Case("crd_nce", "crd", BANK),
+    Case("crd_infonce", "crd", BANK | {"objective": "infonce", "bank_init": "features"}),
+    Case("crd_shared", "crd", BANK | {"negatives": "shared", "num_negatives": 7, "mode": "instance"}),
+    Case("crd_batch", "crd", {"dim": 2, "objective": "infonce", "mode": "instance", "negatives": "batch"}),
+    Case("regression", "regression", {}),
+    Case("reuse", "reuse", {}),
+]
+WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
+every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
+
+
+def make(case: Case, sizes: Sizes = SIZES) -> Loss:
+    """The loss, set up and prepared as a training would, float32."""
+    loss = list_losses()[case.loss](**case.options)
+    torch.manual_seed(0)
+    loss.setup(sizes)
+    return loss
+
+
+def prepare(loss: Loss, batches: Sequence[Batch]) -> None:
+    """Read the first pass where there is one, and train on one batch, which fills banks and sets Z."""
+    for batch in batches:
+        if loss.first_pass != "none":
+            loss.prepare(*batch)
+    if loss.first_pass != "none":
+        loss.finish_prepare()
+    loss.begin_epoch()
+    ask(loss, batches[0])
+
+
+def ask(loss: Loss, batch: Batch) -> dict[str, Tensor]:
+    """The terms of a loss on one draw."""
+    torch.manual_seed(1)
+    found = loss(*batch)
+    return found if isinstance(found, dict) else {"": found}
+
+
+def weighted_where_it_may(loss: Loss, seed: int, count: int = 6) -> Batch:
+    return make_batch(seed, count, weighted=loss.takes_weights)
+
+
+def in_float64(batch: Batch) -> Batch:
+    student, teacher = (
+        View(
+            view.logits.double(),
+            {tap: feature.double() for tap, feature in view.taps.items()},
+            {},
+            view.classifier,
+        )
+        for view in batch[:2]
+    )
+    weights = batch.samples.weights
+    samples = replace(batch.samples, weights=None if weights is None else weights.double())
+    return Batch(student, teacher, samples)
+
+
+def in_order(batch: Batch, order: Tensor) -> Batch:
+    """The same images in another order."""
+    views = [
+        View(view.logits[order], {tap: feature[order] for tap, feature in view.taps.items()}, {}, view.classifier)
+        for view in batch[:2]
+    ]
+    given = batch.samples
+    weights = None if given.weights is None else given.weights[order]
+    return Batch(*views, Samples(given.indices[order], given.labels[order], given.targets[order], weights))
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, term in found.items():
+        torch.testing.assert_close(term, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_every_loss_is_tried_here() -> None:
+    assert {case.loss for case in CASES} == set(list_losses())
+    assert [case.name for case in CASES if case not in WEIGHTED] == ["crd_nce", "crd_infonce", "crd_shared"]
+
+
+@every_loss
+def test_gradients_agree_with_differences(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the student's logits and features and of the loss's own parameters, all in float64."""
+    monkeypatch.setattr(
+        Tensor, "float", Tensor.double
+    )  # losses round to float32, which differences cannot see through
+    loss = make(case).double()
+    given = in_float64(weighted_where_it_may(loss, seed=0, count=3))
+    prepare(loss, [in_float64(make_batch(seed)) for seed in (1, 2)])
+    if case.loss == "crd":
+        loss.eval()  # or each evaluation would change the bank
+    taps = loss.used_taps
+
+    def of(logits: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        student = View(logits, dict(zip(taps, rest, strict=False)))
+        return tuple(ask(loss, Batch(student, given.teacher, given.samples)).values())
+
+    inputs = [given.student.logits, *(given.student.taps[tap] for tap in taps)]
+    inputs = [one.requires_grad_(number > 0 or loss.needs_logits) for number, one in enumerate(inputs)]
+    assert torch.autograd.gradcheck(of, [*inputs, *loss.parameters()])
+    terms = of(*inputs)
+    assert all(term.ndim == 0 and term.requires_grad and term.dtype == torch.float64 for term in terms)
+
+
+@every_loss
+def test_order_of_a_batch_changes_nothing(case: Case) -> None:
+    order = torch.tensor([3, 5, 0, 1, 4, 2])
+    losses = [make(case) for _ in range(2)]
+    for step in range(3):  # the later ones meet banks that the first have changed
+        batch = weighted_where_it_may(losses[0], seed=step)
+        found = ask(losses[0], batch), ask(losses[1], in_order(batch, order))
+        assert_same(*found)
+        gradients = []
+        for loss, terms in zip(losses, found, strict=True):
+            parameters = list(loss.parameters())
+            gradients.append(torch.autograd.grad(sum(terms.values()), parameters) if parameters else ())
+        for own, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
+
+
+@every_loss
+def test_names_of_classes_change_nothing(case: Case) -> None:
+    names = torch.tensor([2, 0, 3, 1])  # of the classes, each now another's
+    back = names.argsort()
+    renamed = make(case, replace(SIZES, labels=names[LABELS]))
+    loss = make(case)
+    for step in range(2):
+        batch = weighted_where_it_may(loss, seed=step)
+        student, teacher = (View(view.logits[:, back], view.taps) for view in batch[:2])
+        given = batch.samples
+        samples = Samples(given.indices, names[given.labels], names[given.targets], given.weights)
+        assert_same(ask(renamed, Batch(student, teacher, samples)), ask(loss, batch))
+
+
+@every_weighted_loss
+def test_weights_of_one_are_no_weights(case: Case) -> None:
+    loss, other = make(case), make(case)
+    batch = make_batch(0)
+    ones = replace(batch.samples, weights=torch.ones(6))
+    assert_same(ask(loss, batch), ask(other, Batch(batch.student, batch.teacher, ones)))
+
+
+@every_weighted_loss
+def test_doubled_weights_double_the_loss(case: Case) -> None:
+    loss, other = make(case), make(case)
+    batch = make_batch(0, weighted=True)
+    twice = replace(batch.samples, weights=2 * batch.samples.weights)
+    found = ask(loss, Batch(batch.student, batch.teacher, twice))
+    assert_same(found, {name: 2 * term for name, term in ask(other, batch).items()})
+
+
+@every_loss
+def test_only_what_is_declared_is_read(case: Case) -> None:
+    loss, other = make(case), make(case)
+    student, teacher, samples = make_batch(0)
+    taps = loss.used_taps
+    bare = Batch(
+        View(student.logits if loss.needs_logits else torch.empty(0), {tap: student.taps[tap] for tap in taps}),
+        View(
+            teacher.logits if loss.needs_teacher and loss.needs_logits else torch.empty(0),
+            {tap: teacher.taps[tap] for tap in taps} if loss.needs_teacher else {},
+            classifier=teacher.classifier if loss.needs_classifier else None,
+        ),
+        samples if loss.needs_labels else replace(samples, labels=torch.empty(0), targets=torch.empty(0)),
+    )
+    assert_same(ask(loss, bare), ask(other, Batch(student, teacher, samples)))
+
+
+@every_loss
+def test_projections_are_matrices_of_its_taps(case: Case) -> None:
+    loss = make(case)
+    for name, value in loss.projections().items():
+        tap, side, part = name.split(".")
+        width = {"student": SIZES.student, "teacher": SIZES.teacher}[side][tap][0]
+        assert tap in loss.used_taps and not value.requires_grad
+        assert value.shape[1:] == ((width,) if part == "weight" else ())
+
+
+def test_taps_without_weight_are_not_used() -> None:
+    loss = Loss()
+    assert loss.used_taps == []
+    loss.taps = {"last": 1.0, "penultimate": 0.0}
+    assert loss.used_taps == ["last"]
+
+
+def test_a_loss_may_define_forward_alone() -> None:
+    class Mean(Loss):
+        needs_logits = True
+
+        def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
+            return (student.logits - teacher.logits).mean()
+
+    loss, batch = Mean(), make_batch(0)
+    loss.setup(SIZES)
+    loss.begin_epoch()
+    loss.prepare(*batch)
+    loss.finish_prepare()
+    loss.fold_into(nn.Linear(4, CLASSES), nn.Linear(6, CLASSES))
+    assert loss(*batch).item() == pytest.approx((batch.student.logits - batch.teacher.logits).mean().item())
+    assert loss.compare(batch.student, batch.teacher) == {} and loss.projections() == {}
+    assert loss.answer(batch.student, batch.teacher) is batch.student.logits
+    assert loss.memory(SIZES, 6, "cpu") == []
+
+
+def test_a_loss_without_forward_is_named() -> None:
+    class Forgotten(Loss):
+        pass
+
+    with pytest.raises(TypeError, match="Forgotten defines no forward"):
+        Forgotten()(*make_batch(0))
+
+
+def test_the_only_process_has_every_row() -> None:
+    alone, rows = OneProcess(), torch.arange(3)
+    assert (alone.rank(), alone.world_size()) == (0, 1)
+    for join in (alone.gather, alone.gather_with_gradient, alone.whole_batch):
+        assert join(rows) is rows
