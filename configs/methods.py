@@ -214,8 +214,13 @@ def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
     waiting = counts.count(None)
     if waiting > 1:
         raise ValueError("more than one stage has no epochs: say those of all but one")
-    if (waiting and left < 1) or sum(shares) > 1:
-        raise ValueError(f"its stages take more than training.epochs={budget}: give them fewer epochs")
+    if sum(shares) > 1:
+        raise ValueError(f"its stages' shares of training.epochs={budget} are more than the whole: give less")
+    if waiting and left < 1:
+        raise ValueError(
+            f"stage{counts.index(None) + 1} has no epochs, and the other stages leave none of "
+            f"training.epochs={budget}: say its epochs, or give the others fewer"
+        )
     return [left if count is None else count for count in counts]
 
 
