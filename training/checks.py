@@ -199,8 +199,8 @@ def _check_trained(experiment: Experiment, method: str) -> None:
         share = 100 * layout.count(left) / count_parameters(layout.model)
         raise UserError(
             f"student.taps {', '.join(dict.fromkeys(taps))}: no stage of {method} trains {share:.0f} % of "
-            f"{config.student.arch}'s parameters: name a deeper tap, such as {layout.structure.head}{INPUT}, or say "
-            "student.allow_untrained=true"
+            f"{config.student.arch}'s parameters: name a deeper tap, such as {layout.structure.head}{INPUT}, "
+            "or say student.allow_untrained=true"
         )
 
 
