@@ -6,6 +6,7 @@ from configs.loss_options import make_loss, title_of
 from errors import UserError, warn
 from losses.loss import Loss
 from models.layout import Layout
+from models.taps import INPUT
 from models.zoo import count_parameters
 from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
 from training.experiment import Experiment
@@ -123,9 +124,8 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
             _check_vectors(key, own, teacher)
         if loss.needs_maps and job.stage.train == "head":
             raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
-        find_reading(own, [loss])
-        if loss.needs_teacher:
-            find_shapes(teacher, [loss])
+        for layout in (own, teacher) if loss.needs_teacher else (own,):
+            _check_taps(key, layout, loss)
     silent = all(type(loss).compare is Loss.compare for loss in losses.values())
     if job.stage.train == "features" and job.stage.early_stopping is not None and silent:
         raise UserError(
@@ -137,6 +137,13 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
         raise UserError(
             f"{job.name.key}.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0"
         )
+
+
+def _check_taps(key: str, layout: Layout, loss: Loss) -> None:
+    try:
+        find_shapes(layout, [loss])
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 def _check_vectors(key: str, *layouts: Layout) -> None:
@@ -192,8 +199,8 @@ def _check_trained(experiment: Experiment, method: str) -> None:
         share = 100 * layout.count(left) / count_parameters(layout.model)
         raise UserError(
             f"student.taps {', '.join(dict.fromkeys(taps))}: no stage of {method} trains {share:.0f} % of "
-            f"{config.student.arch}'s parameters: name a deeper tap, such as {layout.place('last')}, or say "
-            "student.allow_untrained=true"
+            f"{config.student.arch}'s parameters: name a deeper tap, such as {layout.structure.head}{INPUT}, "
+            "or say student.allow_untrained=true"
         )
 
 
