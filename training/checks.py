@@ -111,7 +111,7 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
     for key, loss in losses.items():
         if job.name == TEACHER and loss.needs_teacher:
             raise UserError(f"{key}: the teacher has no teacher, use losses of labels alone")
-        if job.stage.train == "features" and loss.needs_logits:
+        if job.stage.train == "features" and (loss.needs_logits or loss.replaces_classifier):
             raise UserError(
                 f"{key}: train: features leaves the classifier alone, and this loss needs its logits: "
                 "take it back with false, or say it in another stage (stage2: {losses: ...})"
@@ -126,12 +126,8 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
             raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
         for layout in (own, teacher) if loss.needs_teacher else (own,):
             _check_taps(key, layout, loss)
-    silent = all(type(loss).compare is Loss.compare for loss in losses.values())
-    if job.stage.train == "features" and job.stage.early_stopping is not None and silent:
-        raise UserError(
-            f"{job.name.key}.early_stopping: none of its losses compares held-out features (`compare` in the loss)"
-        )
-    if job.stage.train == "features" and not any(loss.used_taps for loss in losses.values()):
+    weighted = [loss for loss, use in zip(losses.values(), job.stage.losses.values(), strict=True) if use.weight]
+    if job.stage.train == "features" and not any(loss.used_taps for loss in weighted):
         raise UserError(f"{job.name.key}: train: features needs a loss that reads taps, such as crd or regression")
     if job.stage.images == "balanced" and experiment.data.balanced is None:
         raise UserError(
@@ -190,7 +186,8 @@ def _check_trained(experiment: Experiment, method: str) -> None:
     taps: list[str] = []
     for number, stage in enumerate(stages, start=1):
         key = f"methods.{method}.stage{number}"
-        losses = [make_loss(key, name, use.options, config.losses) for name, use in stage.losses.items()]
+        used = {name: use.options for name, use in stage.losses.items() if use.weight}
+        losses = [make_loss(key, name, options, config.losses) for name, options in used.items()]
         places = find_reading(layout, losses, pooled=True).places
         taps += places
         trained |= set(layout.part(stage.train, places)[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from configs.reading import differing_keys
 from configs.schema import Config
 from dataset.prepare import TrainingData
@@ -91,6 +93,9 @@ def _clear(folder: RunFolder, config: Config, jobs: list[JobName]) -> None:
             waiting.remove(job)
     for job in jobs:
         folder.job(job).clear()
+        if job.stage:
+            with suppress(OSError):  # other stages are there
+                folder.job(job).path.parent.rmdir()
 
 
 def with_dependents(config: Config, jobs: list[JobName], present: list[JobName]) -> list[JobName]:

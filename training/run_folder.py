@@ -43,7 +43,7 @@ class RunFolder:
         return JobFolder(self.path / name.path)
 
     def present(self) -> list[JobName]:
-        """Jobs that have a folder."""
+        """Return the jobs of which something is there; other folders are somebody else's."""
         found = [TEACHER]
         for seed in self.seeds():
             place = self.path / f"seed{seed}"
@@ -53,7 +53,7 @@ class RunFolder:
                 found_in = stages or ([folder] if any(folder.iterdir()) else [])  # removed stages leave it empty
                 paths = [path.relative_to(place) for path in found_in]
                 found += [name for path in paths if (name := read_path(path, seed)) is not None]
-        return [name for name in found if self.job(name).path.exists()]
+        return [name for name in found if self.job(name).begun]
 
     def config(self) -> Config:
         """The config that the run was made with.
