@@ -53,8 +53,8 @@ def cue_readable(accuracies: Values) -> Check:
 
 
 def converged(falls: Values) -> Check:
-    """falls: `final_fall` of each stage 2."""
-    what = "fall of stage 2's training KL from the last quarter of epochs but one to the last"
+    """falls: `final_fall` of each last stage of a staged method."""
+    what = "fall of the last stage's training KL from the last quarter of epochs but one to the last"
     return _check("converged", falls, MOST_FALL, "at most", what, " %")
 
 

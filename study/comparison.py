@@ -20,7 +20,7 @@ from diagnostics.statistics import SIGNIFICANCE
 BySeed = Mapping[int, float]
 UNBIASED = "unbiased"
 NO_SEED = "No seed has a value of both."
-WORDS = {"following": "cue following", "worst_group": "worst-group accuracy", "test_top1": "test accuracy"}
+WORDS = {"following": "cue following", "worst_group": "worst-group accuracy", "top1": "test accuracy"}
 WORDS |= {name: f"{name} accuracy" for name in (UNBIASED, "clean", "aligned", "conflicting")}
 
 

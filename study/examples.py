@@ -15,7 +15,7 @@ from diagnostics.shortcut import recording_file
 from errors import UserError
 from study.figures import Examples, followed
 from study.fitness import TEACHER
-from study.grid import Point, agrees, label_of
+from study.grid import Point, agrees
 from study.measurements import RecordedRun, StudyContext
 from study.results import TEACHER_ARM
 from training.run_folder import RunFolder
@@ -47,7 +47,7 @@ def choose_examples(context: StudyContext) -> Examples | str:
         name: [source.classes[c] for c in one.predictions[images, columns]] for name, one in answering.items()
     }
     labels = [source.classes[label] for label in recording.labels[images]]
-    return Examples(pixels, labels, answers, f"{label_of(place.point)}, seed {place.seed}")
+    return Examples(pixels, labels, answers, place.place)
 
 
 def _stated(context: StudyContext) -> Hypothesis | None:

@@ -27,7 +27,7 @@ ARMS = {  # colour, marker and filling: told apart without colours too
     "unbiased": ("#0072B2", "s", "white"),
     "": ("#000000", "D", "#000000"),
 }
-TITLES = {"following": "cue following", "unbiased": "unbiased accuracy", "test_top1": "test top-1"}
+TITLES = {"following": "cue following", "unbiased": "unbiased accuracy", "top1": "test top-1"}
 BAR, STATED_BAR = "#B5CDE0", "#0072B2"
 MOST_EXAMPLES = 8
 SHORT = 14  # characters of a class above an example

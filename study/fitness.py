@@ -16,7 +16,6 @@ from study.checks import (
     stage1_at_rest,
     unbiased_teachers,
 )
-from study.grid import label_of
 from study.measurements import Measurement
 
 TEACHER = "teacher"  # the method name of the teachers' own records
@@ -29,7 +28,7 @@ def checks(records: Sequence[Measurement]) -> list[Check]:
     levels: list[tuple[str, float | None]] = []
     gains: list[tuple[str, float | None]] = []
     for record in records:
-        place = f"{label_of(record.point)}, seed {record.seed}"
+        place = f"{record.place}, seed {record.seed}"
         if record.method == TEACHER and record.measures:
             gaps[record.teacher_arm].append((place, accuracy_gap(record.measures)))
         cue_read.append((place, record.numbers.get("cue_read")))

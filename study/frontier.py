@@ -26,7 +26,7 @@ LETTER = 0.58 * SIZE  # width of a letter of a name
 KINDS = {  # colour, marker and size, told apart without colours too
     "teacher": ("#000000", "*", 13.0),
     "end to end": ("#0072B2", "s", 5.0),
-    "two stages": ("#D55E00", "o", 5.5),
+    "staged": ("#D55E00", "o", 5.5),
 }
 ANGLES = np.deg2rad([45, 315, 135, 225, 90, 270, 0, 180])  # intervals run along the last four
 DISTANCES = (4.0, 10.0, 18.0, 28.0, 42.0)  # of a name from its mark
@@ -76,11 +76,11 @@ class Mark:
 
 
 def marks(rows: Sequence[SummaryRow], end_to_end: Collection[str]) -> list[Mark]:
-    """The methods that have both numbers; `end_to_end` names those that are not trained in two stages."""
+    """Return the methods that have both numbers; `end_to_end` names those that are trained at once."""
     found = []
     for row in rows:
         following, unbiased = row.values.get("following"), row.values.get("unbiased")
-        kind = TEACHER if row.method == TEACHER else "end to end" if row.method in end_to_end else "two stages"
+        kind = TEACHER if row.method == TEACHER else "end to end" if row.method in end_to_end else "staged"
         if following is not None and unbiased is not None:
             found.append(Mark(row.method, kind, following, unbiased))
     return found
@@ -89,7 +89,7 @@ def marks(rows: Sequence[SummaryRow], end_to_end: Collection[str]) -> list[Mark]
 def frontier(arms: Mapping[str, Sequence[Mark]], twins: Mapping[str, str]) -> Figure | None:
     """A panel for each arm of the teacher, "" where the grid has none; None without a mark.
 
-    twins: two-stage method -> end-to-end method, which a thin line joins.
+    twins: staged method -> end-to-end method, which a thin line joins.
     """
     shown = {arm: found for arm, found in arms.items() if found}
     if not shown:

@@ -5,6 +5,7 @@ The same records give the same report.json and report.html, byte for byte.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from configs.study import NAME
 from diagnostics.report.files import make, write_figures, write_json, write_tables
 from diagnostics.report.parts import embedded, facts, files, template
 from diagnostics.report.sheet import thumbnail
@@ -27,7 +29,7 @@ from study.figures import Examples
 from study.fitness import TEACHER
 from study.frontier import Mark, frontier, marks
 from study.frontier import words as frontier_words
-from study.grid import Point, label_of
+from study.grid import Point, describe_point, drop_key
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.reported import STUDY_VERSION, StudyReport
 from study.results import (
@@ -108,12 +110,13 @@ def _arms(point: Point) -> set[str]:
 
 
 def _unrecorded(context: StudyContext) -> list[str]:
-    """Runs that were not recorded, in words."""
+    """Return the runs that were not recorded, in words."""
     recorded = [(place.point, place.seed) for place in context.recorded]
-    wanted = [(point, seed) for point in context.points for seed in context.seeds]
+    labels = context.labels or [describe_point(point) for point in context.points]
     return [
-        f"{label_of(point)}: seed {seed} was not recorded"
-        for point, seed in wanted
+        f"{label}: seed {seed} was not recorded"
+        for point, label in zip(context.points, labels, strict=True)
+        for seed in context.seeds
         if (point, seed) not in recorded
     ]
 
@@ -156,20 +159,28 @@ class Place:
 
 
 def places(report: StudyReport) -> list[Place]:
-    """In the order of the points."""
+    """Return the places in the order of the points."""
     groups: dict[str, dict[str, list[SummaryRow]]] = {}
+    labels: dict[str, list[str]] = {}
     for row in report.summary:
-        arms = groups.setdefault(label_of(row.point, without=TEACHER_ARM), {})
-        arms.setdefault(row.point.get(TEACHER_ARM, ""), []).append(row)
+        place = _without_arm(row.point)
+        groups.setdefault(place, {}).setdefault(row.point.get(TEACHER_ARM, ""), []).append(row)
+        labels.setdefault(place, []).append(drop_key(row.label, TEACHER_ARM))
     return [
         Place(
-            label,
+            " and ".join(dict.fromkeys(labels[place])),
             number,
             {arm: arms[arm] for arm in ("biased", "unbiased", "") if arm in arms},
-            [row for row in report.inheritance if label_of(row.point, without=TEACHER_ARM) == label],
+            [row for row in report.inheritance if _without_arm(row.point) == place],
         )
-        for number, (label, arms) in enumerate(groups.items(), start=1)
+        for number, (place, arms) in enumerate(groups.items(), start=1)
     ]
+
+
+def _without_arm(point: Point) -> str:
+    """Return what stands for a point's values but the teacher's arm, and not for the names that arms may have."""
+    rest = {key: value for key, value in point.items() if key not in (NAME, TEACHER_ARM)}
+    return json.dumps(rest, sort_keys=True)
 
 
 def _marks(report: StudyReport, place: Place) -> dict[str, list[Mark]]:
@@ -186,7 +197,7 @@ def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
             drawn[place.name("following")] = study_figures.dots(place.arms, ("following", "unbiased"))
             drawn[place.name("inheritance")] = study_figures.inheritance(place.inheritance, stated)
         else:
-            drawn[place.name("accuracy")] = study_figures.dots(place.arms, ("test_top1",))
+            drawn[place.name("accuracy")] = study_figures.dots(place.arms, ("top1",))
     if examples is not None:
         drawn["examples"] = study_figures.examples(examples)
     return {name: figure for name, figure in drawn.items() if figure is not None}
@@ -235,7 +246,7 @@ def _words(report: StudyReport, shown: Sequence[Place]) -> dict[str, str]:
         found[place.name("frontier")] = frontier_words(_marks(report, place))
         found[place.name("following")] = study_words.dots(place.arms, ("following", "unbiased"))
         found[place.name("inheritance")] = study_words.inheritance(place.inheritance)
-        found[place.name("accuracy")] = study_words.dots(place.arms, ("test_top1",))
+        found[place.name("accuracy")] = study_words.dots(place.arms, ("top1",))
     return found
 
 

@@ -12,6 +12,7 @@ from diagnostics.seeds import ONE_SEED
 from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, percent, signed
 from study.checks import Check
 from study.comparison import Contrast, Difference
+from study.grid import shorten_keys
 from study.reported import StudyReport
 from study.results import STUDENT_ARM, TEACHER_ARM, InheritanceRow, SummaryRow
 from study.selection import BLIND, NO_VALUE, ORACLE, Pick, SelectionRow
@@ -35,7 +36,7 @@ HELD_OUT = {  # on held-out training images, where there are some
     "held_out_unbiased": "held-out unbiased, %",
 }
 BRIEF = ("following", "excess_following", "unbiased", "clean", "worst_group")  # for a terminal
-PLAIN = {"test_top1": "test top-1, %"}  # of a study without a cue
+PLAIN = {"top1": "test top-1, %"}  # of a study without a cue
 FIDELITY = {
     "fidelity_aligned": "same answer, aligned, %",
     "fidelity_conflicting": "same answer, conflicting, %",
@@ -54,7 +55,9 @@ def all_tables(report: StudyReport) -> dict[str, Table]:
     """Every table of all points by name, in the order of the report."""
     summary, planted = report.summary, report.planted
     held_out = {name: text for name, text in HELD_OUT.items() if any(row.values.get(name) for row in summary)}
-    tables = [measures(summary, {**(MEASURES if planted else PLAIN), **held_out}, keys(report))]
+    unplanted = any("unbiased" not in row.values for row in summary)
+    shown = {**(MEASURES if planted else {}), **(PLAIN if unplanted else {}), **held_out}
+    tables = [measures(summary, shown, keys(report))]
     if planted:
         students = [row for row in summary if row.method != "teacher"]
         tables.append(fidelity(students, keys(report)))
@@ -69,7 +72,7 @@ def all_tables(report: StudyReport) -> dict[str, Table]:
 
 
 def keys(report: StudyReport) -> list[str]:
-    """Keys of the grid, in the order in which the points have them."""
+    """Return the keys of the grid, in the order in which the points have them."""
     return list(dict.fromkeys(key for row in report.summary for key in row.point))
 
 
@@ -179,7 +182,7 @@ def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequen
 
 def selection(rows: Sequence[SelectionRow], names: Sequence[str], planted: bool) -> Table:
     """Which try of each family either criterion takes, and what that one does on test images."""
-    tested = ("following", "unbiased") if planted else ("test_top1",)
+    tested = ("following", "unbiased") if planted else ("top1",)
     shown = {**MEASURES, **PLAIN}
     columns = [
         *_keys(names),
@@ -312,7 +315,8 @@ def _seeds(count: int) -> Cell:
 
 
 def _keys(names: Sequence[str]) -> list[Column]:
-    return [Column(name, name.rpartition(".")[2]) for name in names]
+    short = shorten_keys(names)
+    return [Column(name, short[name]) for name in names]
 
 
 def _point(row: SummaryRow | InheritanceRow | Contrast | SelectionRow, names: Sequence[str]) -> list[Cell]:

@@ -24,12 +24,8 @@ from diagnostics.shortcut.held_out import HeldOutLogits, held_out
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
 from models.heads import classifier
 from models.machine import Machine
-from models.structure import reads_features
+from models.structure import find_structure
 from models.taps import head_inputs
-
-TAPS = ("penultimate", "last")
-ALIGNMENT = ("cosine_last", "explained_last")  # the same of stage 1
-HISTORY = ("loss", "ce", "kl", "mse", *(f"{form}_{tap}" for form in ("crd", "regression") for tap in TAPS))
 
 
 def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
@@ -59,7 +55,7 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
     logits: dict[str, HeldOutLogits | None] = {}
     for subject in subjects:
         model = subject.build().eval()
-        vectors = reads_features(model, data.settings.image_size)
+        vectors = find_structure(model, data.settings.image_size).reads_vector
         head = classifier(model)[1] if vectors else nn.Identity()
         key = _trunk_hash(model, head)
         if key not in answers:
@@ -83,14 +79,14 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
 
 
 def _model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedModel:
-    kept, aligned = _columns(subject.history, HISTORY), _columns(subject.stage1, ALIGNMENT)
-    return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding, stage1=aligned)
+    kept, before = _columns(subject.history), _columns(subject.stage1)
+    return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding, stage1=before)
 
 
-def _columns(history: History, names: Sequence[str]) -> dict[str, list[float]]:
-    """Those of the measures that were taken, one value an epoch."""
-    columns = {name: [epoch[name] for epoch in history if name in epoch] for name in names}
-    return {name: values for name, values in columns.items() if values}
+def _columns(history: History) -> dict[str, list[float]]:
+    """Return every term and measure that a training reported, one value an epoch."""
+    names = dict.fromkeys(name for epoch in history for name in epoch if name != "epoch")
+    return {name: [epoch[name] for epoch in history if name in epoch] for name in names}
 
 
 def _with_held_out(

@@ -185,8 +185,8 @@ def test_the_answer_comes_first_with_what_belongs_beside_it(write):
 
 
 def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path):
-    higher = Hypothesis(first="crd_kd", second="kd<1>", exceeds=0, where=BIASED)
-    anywhere = Hypothesis(first="crd_kd", second="two_stage", exceeds=0.5)
+    higher = Hypothesis(measure="following", first="crd_kd", second="kd<1>", exceeds=0, where=BIASED)
+    anywhere = Hypothesis(measure="following", first="crd_kd", second="two_stage", exceeds=0.5)
     report, page = write(records(), {**STATED, "H2": higher, "H3": anywhere})
     first, second, third, beside, other, *_ = answer(report)
     assert first.startswith("H1, higher: ") and first.endswith("by Holm for a difference.")
@@ -320,7 +320,7 @@ def test_a_study_without_a_cue(write, tmp_path):
     rng, points = np.random.default_rng(0), [{"student.arch": arch} for arch in ("resnet8", "resnet20")]
     rates = {"teacher": 0.95, "kd": 0.8, "two_stage": 0.9}
     given = [
-        Measurement(point, seed, method, None, None, {"test_top1": rate + rng.normal(0, 0.003), "cue_read": None})
+        Measurement(point, seed, method, None, None, {"top1": rate + rng.normal(0, 0.003), "cue_read": None})
         for point, seed, (method, rate) in itertools.product(points, range(3), rates.items())
     ]
     report, page = write(given, NONE)
