@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -14,13 +15,26 @@ NAME = "name"  # key of an entry of the grid that names its points
 Name = Annotated[str, Field(pattern=r"^\w+$"), AfterValidator(check_name)]
 
 
+def check_finite(value: Any) -> Any:
+    """Return a plain value, refused where a number in it is not finite: it would not be read back as it is."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        check_finite(part)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"give a finite number, not {value}")
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(check_finite)]
+
+
 class Hypothesis(Section):
     measure: str = about(
         ..., "what is compared, by its name in the report: top1, following, unbiased, clean, worst_group, ..."
     )
     first: str = about(..., "method from whose value the second's is taken")
     second: str = about(..., "method whose value is taken away")
-    where: dict[str, Any] = about({}, "values of the grid's keys for which it is stated, one test for each rest")
+    where: dict[str, Plain] = about({}, "values of the grid's keys for which it is stated, one test for each rest")
     margin: Positive | None = about(
         None, f"differences within +- margin count as equivalent (default: {MARGIN} without exceeds)"
     )
@@ -50,7 +64,7 @@ class Hypothesis(Section):
 
 
 class Study(Section):
-    grid: list[dict[str, Any]] = about(
+    grid: list[dict[str, Plain]] = about(
         [],
         "entries of config keys, each with a list of values: every combination within an entry is a point, and "
         "every point with every seed is a run; `name: NAME` names an entry's points in folders and reports",

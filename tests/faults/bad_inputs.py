@@ -221,7 +221,7 @@ CASES: list[BadInput] = [
     _set("methods.two_stage.stage2.starts_from=kd", named="methods.two_stage.stage2.starts_from: a later stage"),
     _set("methods.two_stage.stage2.teacher=kd", named="stage2.teacher: kd does not start from the teacher"),
     _set("methods.two_stage.stage2.epochs=null", named="methods.two_stage: more than one stage has no epochs"),
-    _set("methods.two_stage.stage2.epochs=99", named="two_stage: its stages take more than training.epochs=2"),
+    _set("methods.two_stage.stage2.epochs=99", named="two_stage: stage1 has no epochs, and the other stages"),
     _set("methods.two_stage.stage4.epochs=1", named="methods.two_stage: stage4 comes without stage3"),
     _set("methods.kd.losses={kl: false, ce: false}", named="methods.kd.stage1.losses"),
     _set("methods.kd.losses={kl: 0, ce: 0}", named="methods.kd.stage1: losses: every weight is 0"),
