@@ -19,7 +19,7 @@ from configs.schema import Config
 from dataset.cue_file import own_cues
 from dataset.decoded_cache import Images
 from dataset.sources import Source
-from study.grid import points_of, runs_of
+from study.grid import list_points, list_runs
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, TEXT, VALUES, WORDS, altered, changed, same
 from tests.faults.small_place import Place
@@ -127,7 +127,7 @@ def _set(empty: Path, given: tuple[str, Any]) -> Result:
 def _grid(path: Path, study: Any) -> Result:
     path.write_text(yaml.safe_dump({**STUDY, "study": study}, allow_unicode=True), encoding="utf-8")
     config = load_config(path)
-    points, runs = points_of(config.study.grid), runs_of(config)
+    points, runs = list_points(config.study.grid), list_runs(config)
     assert len({run.name for run in runs}) == len(runs) == len(points) * len(config.seeds)
     return "right"
 
