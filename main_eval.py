@@ -84,7 +84,9 @@ def make_parser() -> CommandLine:
     parser.add_argument("--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page")
     parser.add_argument("--export", type=read_folder, metavar="DIR", help="write one model for deployment")
     parser.add_argument("--quantize", action="store_true", help="with --export: int8 too, and what it costs")
-    parser.add_argument("--model", help="which model of a run to export (default: two_stage)")
+    parser.add_argument(
+        "--model", help="which model of a run to export (default: two_stage, else the last staged method)"
+    )
     parser.add_argument("--seed", type=int, help="of which seed (default: the run's first)")
     parser.add_argument("--output-dir", type=read_folder, default=DEFAULT_OUTPUT, help="where run folders are")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
@@ -214,7 +216,7 @@ def export_of_run(folder: Path, open_at: Callable[[Path], Experiment], arguments
 
     refuse_export(arguments.export, arguments.quantize)
     experiment = open_at(folder)
-    subject = find_subject(experiment, arguments.model or "two_stage", arguments.seed)
+    subject = find_subject(experiment, arguments.model, arguments.seed)
     teacher = None if subject.method == "teacher" else teacher_of(experiment)
     return export_subject(experiment, subject, teacher, arguments.export, quantize=arguments.quantize)
 

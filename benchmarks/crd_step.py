@@ -19,10 +19,12 @@ from torch import Tensor
 
 from benchmarks import reference
 from benchmarks.timing import Claim, Timing, command_line, in_own_process, matrix_rate, measure
-from losses.crd import CRDLoss
+from losses.crd import CRD
+from losses.loss import Samples, Sizes, View
 from models.machine import multiplies_bfloat16
 
 B, N, K, D, CLASSES = 64, 50_000, 16_384, 256, 100
+TAP = "last"
 CASES = ("published", "torchdistill", "float32", "bfloat16")
 FASTER = "x as fast as published"
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -64,15 +66,29 @@ def torchdistill() -> Timing:
     return gathering("torchdistill, float32", loss_of)
 
 
+def make_crd(labels: Tensor, num_negatives: int, dim: int) -> CRD:
+    """Return the published loss at one tap of `dim` channels, of images with labels (N,)."""
+    crd = CRD(taps={TAP: 1.0}, num_negatives=num_negatives, dim=dim)
+    crd.setup(Sizes({TAP: (dim,)}, {TAP: (dim,)}, labels))
+    return crd.to(labels.device)
+
+
+def compute_loss(crd: CRD, student: Tensor, teacher: Tensor, indices: Tensor) -> Tensor:
+    """Return the loss of features (B, D) of the images at `indices` (B,)."""
+    own, other = (View(torch.empty(0), {TAP: features}) for features in (student, teacher))
+    loss: Tensor = crd(own, other, Samples(indices, indices, indices))[TAP]
+    return loss
+
+
 def ours(bfloat16: bool) -> Timing:
-    crd = CRDLoss(D, D, torch.arange(N) % CLASSES, dim=D, num_negatives=K)
+    crd = make_crd(torch.arange(N) % CLASSES, K, D)
     student, teacher = torch.randn(B, D, requires_grad=True), torch.randn(B, D)
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     floor = 4 * 2 * B * K * D / matrix_rate(dtype)  # two directions, forward and backward
 
     def step() -> None:
         with torch.autocast("cpu", dtype, enabled=bfloat16):
-            loss = crd(student, teacher, torch.randperm(N)[:B])
+            loss = compute_loss(crd, student, teacher, torch.randperm(N)[:B])
         loss.backward()
 
     return measure(f"this project, {'bfloat16' if bfloat16 else 'float32'}", step, 15, floor)
@@ -80,20 +96,20 @@ def ours(bfloat16: bool) -> Timing:
 
 def loss_difference(bfloat16: bool) -> float:
     """Relative difference between our loss and the published one on the same draw and banks."""
-    crd = CRDLoss(D, D, torch.arange(N) % CLASSES, dim=D, num_negatives=K)
-    sampler = crd.sampler
-    assert sampler is not None
+    crd = make_crd(torch.arange(N) % CLASSES, K, D)
+    bank, sampler = crd.bank_at(TAP), crd.sampler
     student, teacher, indices = torch.randn(B, D), torch.randn(B, D), torch.randperm(N)[:B]
-    draw = sampler.draw(indices)
-    projected = crd.project(student, teacher)
+    own, other = crd.project(View(student, {TAP: student}), View(teacher, {TAP: teacher}))[TAP]
     by_sample = sampler.position
-    banks = crd.student_bank.features[by_sample].double(), crd.teacher_bank.features[by_sample].double()
-    crd.log_z.fill_(math.log(N))
-    crd.normalizers_set = True
-    features = projected[0].double(), projected[1].double()
-    wanted = reference.step(*features, banks, indices, reference.drawn_samples(sampler, draw), float(N))
+    banks = bank.student.features[by_sample].double(), bank.teacher.features[by_sample].double()
+    bank.log_z.fill_(math.log(N))
+    bank.normalizers_set = True
+    before = torch.get_rng_state()
+    drawn = reference.drawn_samples(sampler, sampler.draw(indices))
+    wanted = reference.step(own.double(), other.double(), banks, indices, drawn, float(N))
+    torch.set_rng_state(before)  # so that the loss draws the same
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        given = crd(student, teacher, indices, draw)
+        given = compute_loss(crd, student, teacher, indices)
     return float(abs(given.item() / wanted.item() - 1))
 
 

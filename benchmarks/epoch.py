@@ -14,25 +14,24 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import reference
 from benchmarks.setting import (
-    CLASSES,
+    PLAIN,
     SIDE,
+    STAGE1,
     TEST,
     TRAIN,
     cached_views,
     cifar_config,
-    plain,
+    prepare_random,
     random_experiment,
     random_images,
     steps_of,
@@ -49,12 +48,18 @@ from benchmarks.timing import (
     measure_in_turn,
     peak_mb,
 )
-from configs.stages import CRD
+from configs.loss_options import make_loss
+from configs.networks import Network
+from configs.schema import Config
+from dataset.images import Batch
 from dataset.loader import steps_per_epoch, training_batches
-from training.alignment import build_losses
-from training.crd import Alignment, HeldOut
+from losses.crd import CRD
+from models.taps import TappedModel
 from training.experiment import Experiment
+from training.job_name import JobName, stage_of
+from training.prepared import Prepared
 from training.progress import Training
+from training.stage import StageObjective
 from training.stepping import make_stepper
 from training.teacher_outputs import CachedTeacher
 
@@ -63,93 +68,77 @@ AS_FAST = "x as fast as the torchvision loop"
 STATISTICS = 8  # batches that regression whitens by, once a run
 TORCHVISION_STEPS = 16  # more than the batches that are made ahead
 CASES = ("published", "torchvision", "in_turn", "whole")
-FORMS: dict[str, dict[str, str]] = {  # beside the config's own, from a bank
-    "in the batch": {"objective": "infonce", "negatives": "batch", "mode": "instance"},
-    "by regression": {"objective": "regression"},
+FORMS = {  # beside the config's own, from a bank: what differs in stage 1
+    "in the batch": "{crd: {objective: infonce, negatives: batch, mode: instance}}",
+    "by regression": "{crd: false, regression: 1}",
 }
 
 
-def random_cache(
-    folder: Path, widths: list[int], num_images: int, views: int, device: torch.device
-) -> CachedTeacher:
-    """A teacher's cache of random outputs."""
-    rng = np.random.default_rng(0)
-    for view in range(views):
-        rows = rng.standard_normal((num_images, sum(widths)), dtype=np.float32).astype(np.float16)
-        np.save(folder / f"view{view}.npy", rows)
-    return CachedTeacher(folder, widths, views, device)
+def read_crd(config: Config) -> CRD:
+    """Return CRD with the options of stage 1."""
+    crd = make_loss("losses.crd", "crd", stage_of(config, STAGE1).losses["crd"].options, config.losses)
+    assert isinstance(crd, CRD)
+    return crd
 
 
-def stage1(experiment: Experiment, folder: Path, views: int) -> Alignment:
-    """Stage 1's objective as `train_stage1` builds it, with a random teacher's random cache."""
-    config, data, machine = experiment.config, experiment.data, experiment.machine
-    teacher = experiment.tapped(machine.place(experiment.build(config.teacher)).eval(), config.teacher)
-    widths = [CLASSES, *teacher.tap_dims(SIDE)]
-    held_out = HeldOut(data.test, teacher.requires_grad_(False), machine, 0)
-    student = experiment.new_student(0)
-    tapped = experiment.tapped(student, config.student)
-    crd = build_losses(experiment, tapped, teacher)
-    cache = random_cache(folder, widths, len(data.train), views, machine.device)
-    return Alignment(student, tapped, crd, cache, held_out)
+def crd_arithmetic(crd: CRD, batch_size: int) -> int:
+    """Operations of a step's similarities: every tap, two directions, forward and backward."""
+    return len(crd.used_taps) * 2 * 2 * 2 * batch_size * crd.num_negatives * crd.dim
 
 
-def crd_arithmetic(settings: CRD, batch_size: int) -> int:
-    """Operations of a step's similarities: two taps, two directions, forward and backward."""
-    return 2 * 2 * 2 * 2 * batch_size * settings.num_negatives * settings.dim
+def first_batches(prepared: Prepared, number: int | None = None) -> Iterator[Batch]:
+    """Yield so many batches of the first epoch, all without a number."""
+    return islice(training_batches(prepared.data, prepared.plan.batch_size, 0, 0, 0), number)
 
 
 def in_turn(folder: Path, device: torch.device = CPU, capture: bool = False) -> list[Timing]:
     """An epoch of plain training, of stage 1 and of its other forms, and what the banks need at its beginning."""
-    config = cifar_config(folder)
+    forms = [
+        f"methods.form{n}={{base: two_stage, stage1: {{losses: {one}}}}}" for n, one in enumerate(FORMS.values())
+    ]
+    config = cifar_config(folder, "teacher.views=1", *forms)
     experiment = random_experiment(config, folder, TRAIN, 1000, device, capture)
-    batch_size, settings = config.crd.batch_size, config.crd.optimizer
-    alone, aligned = plain(experiment), stage1(experiment, folder, 1)
-    batch = next(training_batches(experiment.data, batch_size, 0, 0, 0))
-    rate = matrix_rate(experiment.machine.dtype, device=device)
-    floor = STEPS * arithmetic(lambda: alone(batch)["ce"].value.backward()) / rate
-    floors = [floor, floor + STEPS * crd_arithmetic(config.crd, batch_size) / rate, *[floor for _ in FORMS]]
+    machine, crd = experiment.machine, read_crd(config)
+    alone, aligned = (prepare_random(experiment, job) for job in (PLAIN, STAGE1))
+    others = [prepare_random(experiment, JobName(f"form{number}", 0, 1)) for number in range(len(FORMS))]
+    (batch,) = first_batches(alone, 1)
+    rate = matrix_rate(machine.dtype, device=device)
+    floor = STEPS * arithmetic(lambda: alone.objective(batch)["ce"].value.backward()) / rate
+    from_bank = floor + STEPS * crd_arithmetic(crd, aligned.plan.batch_size) / rate
+    for prepared in others:
+        prepared.objective.begin(first_batches(prepared, STATISTICS))
+    all_of_them = dict(zip(("plain", "stage 1", *FORMS), (alone, aligned, *others), strict=True))
     calls: dict[str, Callable[[], object]] = {
-        "plain": steps_of(alone, experiment, batch_size, settings, STEPS),
-        "stage 1": steps_of(aligned, experiment, batch_size, settings, STEPS),
+        name: steps_of(prepared, machine, STEPS) for name, prepared in all_of_them.items()
     }
-    for form, changes in FORMS.items():
-        crd = CRD.model_validate({**config.crd.model_dump(), **changes})
-        other = replace(experiment, config=config.model_copy(update={"crd": crd}))
-        place = folder / form
-        place.mkdir()
-        objective = stage1(other, place, 1)
-        objective.begin(islice(training_batches(other.data, batch_size, 0, 0, 0), STATISTICS))
-        calls[form] = steps_of(objective, other, batch_size, settings, STEPS)
-    timings = measure_in_turn(calls, TURNS, floors)
-    once = measure("beginning", aligned.begin_epoch, 3)
-    scale = steps_per_epoch(TRAIN, batch_size) / STEPS
+    timings = measure_in_turn(calls, TURNS, [floor, from_bank, *[floor for _ in FORMS]])
+    once = measure("beginning", aligned.objective.begin_epoch, 3)
+    scale = steps_per_epoch(TRAIN, alone.plan.batch_size) / STEPS
     added = [0.0, once.seconds, *[0.0 for _ in FORMS]]
-    return [*(_scaled(timing, scale, more) for timing, more in zip(timings, added, strict=True)), once]
-
-
-def _scaled(timing: Timing, factor: float, added: float) -> Timing:
-    floor = None if timing.floor is None else timing.floor * factor
-    seconds, fastest = (value * factor + added for value in (timing.seconds, timing.fastest))
-    return replace(timing, seconds=seconds, fastest=fastest, floor=floor)
+    return [*(timing.scaled(scale, more) for timing, more in zip(timings, added, strict=True)), once]
 
 
 def whole(folder: Path) -> list[Timing]:
     """Peak memory of all that a stage 1 process does: filling banks, some steps, measuring, a checkpoint."""
     config = cifar_config(folder)
+    config = cifar_config(folder, f"teacher.views={cached_views(config)}")
     experiment = random_experiment(config, folder, TRAIN, TEST)
-    objective = stage1(experiment, folder, cached_views(config))
-    batch_size, settings = config.crd.batch_size, config.crd.optimizer
+    prepared, machine = prepare_random(experiment, STAGE1), experiment.machine
+    objective, plan = prepared.objective, prepared.plan
     start = time.perf_counter()
-    objective.begin(training_batches(experiment.data, batch_size, 0, 0, 0))
-    assert isinstance(objective.teacher, CachedTeacher)
-    for view in objective.teacher.views:
+    objective.begin(first_batches(prepared))
+    assert isinstance(objective, StageObjective) and objective.teacher is not None
+    outputs = objective.teacher.outputs
+    assert isinstance(outputs, CachedTeacher)
+    for view in outputs.views:
         view.max()  # every page of the cache is read in the course of a run
     objective.begin_epoch()
-    steps_of(objective, experiment, batch_size, settings, STEPS)()
+    steps_of(prepared, machine, STEPS)()
     objective.measure()
-    groups, job, machine = objective.parameter_groups(settings.lr), experiment.stage1(0), experiment.machine
+    groups, job = objective.parameter_groups(plan.optimizer.lr), experiment.folder.job(STAGE1)
     job.path.mkdir(parents=True)
-    job.save(Training(objective, make_stepper(objective, groups, settings, 1, 1, machine), machine.device))
+    stepper = make_stepper(objective, groups, plan.optimizer, 1, 1, machine)
+    job.save(Training(objective, stepper, machine.device))
     seconds = time.perf_counter() - start
     return [Timing("beginning and end of a run", seconds, seconds, 1, peak_mb())]
 
@@ -159,24 +148,30 @@ def random_bank(dim: int, device: torch.device) -> Tensor:
     return F.normalize(torch.randn(TRAIN, dim, device=device), dim=1)
 
 
+def _build_tapped(experiment: Experiment, network: Network, crd: CRD) -> TappedModel:
+    layout = experiment.layout(network)
+    places = [layout.place(tap) for tap in crd.used_taps]
+    return TappedModel(experiment.build(network), places).to(experiment.machine.device)
+
+
 class PublishedLoop:
     """A step of stage 1 as published: float32, teacher run live, one gathered CRD a tap."""
 
     def __init__(self, experiment: Experiment) -> None:
-        config = experiment.config
-        self.settings, self.device = config.crd, experiment.machine.device
-        networks = (config.student, config.teacher)
+        config, self.device = experiment.config, experiment.machine.device
+        crd = read_crd(config)
         self.student, self.teacher = (
-            experiment.tapped(experiment.build(network), network).to(self.device) for network in networks
+            _build_tapped(experiment, net, crd) for net in (config.student, config.teacher)
         )
         self.teacher.eval()
-        dim = self.settings.dim
         self.projections = [
-            [nn.Linear(width, dim, device=self.device) for width in model.tap_dims(SIDE)]
+            [nn.Linear(width, crd.dim, device=self.device) for (width,) in model.tap_shapes(SIDE)]
             for model in (self.student, self.teacher)
         ]
-        self.banks = [(random_bank(dim, self.device), random_bank(dim, self.device)) for _ in range(2)]
-        data = reference.PillowImages.of(random_images(TRAIN), self.settings.num_negatives)
+        self.banks = [
+            (random_bank(crd.dim, self.device), random_bank(crd.dim, self.device)) for _ in crd.used_taps
+        ]
+        data = reference.PillowImages.of(random_images(TRAIN), crd.num_negatives)
         self.batches = iter(reference.loader(data, PUBLISHED_BATCH, self.device))
         parameters = list(self.student.parameters())
         parameters += [weight for side in self.projections for one in side for weight in one.parameters()]
@@ -202,13 +197,13 @@ class PublishedLoop:
 def published(folder: Path, device: torch.device = CPU) -> list[Timing]:
     loop = PublishedLoop(random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0, device))
     timing = measure("published loop", loop.step, PUBLISHED_STEPS)
-    return [_scaled(timing, steps_per_epoch(TRAIN, PUBLISHED_BATCH), 0.0)]
+    return [timing.scaled(steps_per_epoch(TRAIN, PUBLISHED_BATCH))]
 
 
 def torchvision(folder: Path, device: torch.device = CPU) -> list[Timing]:
     """An epoch of plain training of the student by torchvision's transforms, a DataLoader and a loop by hand."""
     experiment = random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0, device)
-    student, batch_size = experiment.new_student(0), experiment.config.crd.batch_size
+    student, batch_size = experiment.new_student(0), experiment.config.training.batch_size
     images = reference.PillowImages.of(random_images(TRAIN))
     batches = iter(reference.loader(images, batch_size, device))
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -222,7 +217,7 @@ def torchvision(folder: Path, device: torch.device = CPU) -> list[Timing]:
         optimizer.step()
 
     timing = measure("torchvision loop", step, TORCHVISION_STEPS)
-    return [_scaled(timing, steps_per_epoch(TRAIN, batch_size), 0.0)]
+    return [timing.scaled(steps_per_epoch(TRAIN, batch_size))]
 
 
 def run(case: str) -> list[Timing]:

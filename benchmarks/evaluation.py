@@ -79,7 +79,7 @@ def print_parts(recording: Recording) -> None:
         "  information on the teacher",
         lambda: [analysis.information_on_teacher(teacher, model, recording) for model in students],
     )
-    timed("  t-SNE", lambda: analysis.embeddings(recording))
+    timed("  t-SNE", lambda: analysis.embeddings(recording, "two_stage"))
 
 
 def main(run: Path | None) -> None:

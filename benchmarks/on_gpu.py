@@ -22,9 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import epoch, reference
-from benchmarks.crd_step import CLASSES, FASTER, B, D, K, N
+from benchmarks.crd_step import CLASSES, FASTER, B, D, K, N, compute_loss, make_crd
 from benchmarks.timing import Claim, Timing, matrix_rate, measure_in_turn, table
-from losses.crd import CRDLoss
 from models.machine import compute_reproducibly
 from models.peak import memory_growth
 
@@ -50,13 +49,13 @@ def published_step(device: torch.device) -> Callable[[], object]:
 
 def our_step(device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
     """The same by this project, the draw included."""
-    crd = CRDLoss(D, D, torch.arange(N) % CLASSES, dim=D, num_negatives=K).to(device)
+    crd = make_crd(torch.arange(N, device=device) % CLASSES, K, D)
     student = torch.randn(B, D, device=device, requires_grad=True)
     teacher = torch.randn(B, D, device=device)
 
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = crd(student, teacher, torch.randperm(N, device=device)[:B])
+            loss = compute_loss(crd, student, teacher, torch.randperm(N, device=device)[:B])
         loss.backward()
 
     return step

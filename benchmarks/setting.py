@@ -9,28 +9,31 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, count, islice
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from benchmarks.timing import CPU, ROOT
-from configs.networks import Optimizer
 from configs.reading import load_config
 from configs.schema import Config
 from dataset.decoded_cache import Images
 from dataset.loader import training_batches
 from dataset.sources import Source
-from models.machine import open_machine
-from training.engine import Objective, Plan, train_one_epoch
+from models.machine import Machine, open_machine
+from models.taps import Outputs, TappedModel
+from training.engine import train_one_epoch
 from training.experiment import Experiment, open_experiment
-from training.prepared import Prepared
+from training.job_name import TEACHER, JobName, starts_from
+from training.prepared import Prepared, prepare
 from training.progress import Part
 from training.run_folder import RunFolder
 from training.stepping import make_stepper
-from training.teacher import CrossEntropy
+from training.teacher_side import list_cached_places
 
 TRAIN, TEST, CLASSES, SIDE = 50_000, 10_000, 100, 32
+PLAIN, STAGE1, STAGE2 = JobName("scratch", 0), JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
 VIEWS = 4  # of a cached teacher, where the config has a live one
 
 
@@ -61,19 +64,31 @@ def random_experiment(
     return open_experiment(config, RunFolder(folder), machine, source)
 
 
-def plain(experiment: Experiment) -> Objective:
-    """Cross-entropy training of the config's student."""
-    return CrossEntropy(experiment.new_student(0), experiment.data, experiment.machine)
+def prepare_random(experiment: Experiment, job: JobName) -> Prepared:
+    """Prepare a job behind networks with random weights, the teacher's cache filled with random outputs."""
+    for name in (TEACHER, *starts_from(experiment.config, job)):
+        if not experiment.folder.job(name).finished:
+            experiment.folder.job(name).finish(experiment.build(experiment.network_of(name)), {})
+    layout = experiment.layout(experiment.config.teacher)
+    widths = [CLASSES, *(layout.shape(place)[0] for place in list_cached_places(experiment))]
+
+    def draw(_: TappedModel, images: torch.Tensor, __: Machine) -> Outputs:
+        logits, *taps = torch.randn(len(images), sum(widths)).split(widths, dim=1)
+        return Outputs(logits, tuple(taps))
+
+    with mock.patch("training.teacher_outputs.run", draw):
+        return prepare(experiment, job)
 
 
-def steps_of(
-    objective: Objective, experiment: Experiment, batch_size: int, settings: Optimizer, steps: int
-) -> Callable[[], None]:
-    """A call that trains for `steps` further steps by the project's own loop, images and all."""
-    data, machine = experiment.data, experiment.machine
-    Prepared(objective, data, Plan(1000, batch_size, settings, seed=0)).quicken(machine)
-    stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1000, 1000, machine)
-    batches = chain.from_iterable(training_batches(data, batch_size, 0, epoch, 0) for epoch in count())
+def steps_of(prepared: Prepared, machine: Machine, steps: int) -> Callable[[], None]:
+    """Return a call that trains for `steps` further steps by the project's own loop, images and all."""
+    objective, plan, settings = prepared.objective, prepared.plan, prepared.plan.optimizer
+    prepared.quicken(machine)
+    groups = objective.parameter_groups(settings.lr)
+    stepper = make_stepper(objective, groups, settings, 1000, 1000, machine)
+    batches = chain.from_iterable(
+        training_batches(prepared.data, plan.batch_size, plan.seed, epoch, plan.view(0)) for epoch in count()
+    )
 
     def call() -> None:
         objective.train()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.stage2
 
-`train_stage2` of the CIFAR-100 config with `kd.train: head` on a tenth as many images as CIFAR-100 has, with the
-teacher's outputs cached; a plain epoch on the same images by the same loop. Times are for those images.
+Stage 2 of the CIFAR-100 config with `train: head` on a tenth as many images as CIFAR-100 has, with the teacher's
+outputs cached; a plain epoch on the same images by the same loop. Times are for those images.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from unittest import mock
 
 import torch
 import torch.utils.tensorboard
 
 from benchmarks.setting import (
-    CLASSES,
-    SIDE,
+    PLAIN,
+    STAGE2,
     TEST,
     TRAIN,
     cached_views,
     cifar_config,
-    plain,
+    prepare_random,
     random_experiment,
     steps_of,
 )
@@ -38,61 +37,33 @@ from benchmarks.timing import (
     peak_mb,
 )
 from dataset.loader import steps_per_epoch
-from models.machine import Machine
-from models.taps import Outputs, TappedModel
-from training.experiment import Experiment
-from training.kd import train_stage2
-from training.teacher_outputs import teacher_outputs
+from training.job_name import stage_of
+from training.prepared import prepare, train
 
 PART, SHARE, REPEATS = 10, 6, 3  # of CIFAR-100's images, of an epoch that is timed at once, and how often
 CASES = ("both",)
 
 
-def trained_before(experiment: Experiment) -> None:
-    """A random teacher and a random student of stage 1 as finished jobs, and a cache of random teacher outputs."""
-    config, folder = experiment.config, experiment.folder
-    teacher = experiment.machine.place(experiment.build(config.teacher))
-    folder.teacher.finish(teacher, {})
-    experiment.stage1(0).finish(experiment.new_student(0), {})
-    tapped = experiment.tapped(teacher, config.teacher)
-    dims = tapped.tap_dims(SIDE)
-
-    def random_outputs(_: TappedModel, images: torch.Tensor, __: Machine) -> Outputs:
-        logits, *taps = torch.randn(len(images), CLASSES + sum(dims)).split([CLASSES, *dims], dim=1)
-        return Outputs(logits, tuple(taps))
-
-    with mock.patch("training.teacher_outputs.run", random_outputs):
-        teacher_outputs(experiment, tapped)
-
-
-def both(folder: Path, train: int, test: int) -> list[Timing]:
+def both(folder: Path, train_images: int, test_images: int) -> list[Timing]:
     """A plain epoch, and all of stage 2."""
-    config = cifar_config(folder, "kd.train=head")
-    config = cifar_config(folder, "kd.train=head", f"teacher.views={cached_views(config)}")
-    experiment = random_experiment(config, folder / "run", train, test)
-    trained_before(experiment)
-    batch_size = config.kd.batch_size
-    alone, steps = plain(experiment), steps_per_epoch(train, batch_size)
+    views = cached_views(cifar_config(folder))
+    config = cifar_config(folder, "methods.two_stage.stage2.train=head", f"teacher.views={views}")
+    experiment = random_experiment(config, folder / "run", train_images, test_images)
+    machine, stage = experiment.machine, stage_of(config, STAGE2)
+    prepare_random(experiment, STAGE2)  # leaves what stage 2 needs
+    alone, steps = prepare(experiment, PLAIN), steps_per_epoch(train_images, stage.batch_size)
     timed = max(1, steps // SHARE)
-    rate = matrix_rate(torch.bfloat16 if experiment.machine.bfloat16 else torch.float32)
+    rate = matrix_rate(torch.bfloat16 if machine.bfloat16 else torch.float32)
     image = experiment.data.train.normalised(torch.arange(1))
-    forward = arithmetic(lambda: alone.model.eval()(image))
-    epoch = steps_of(alone, experiment, batch_size, config.crd.optimizer, timed)
-    plain_timing = measure("a plain epoch", epoch, REPEATS, 3 * forward * batch_size * timed / rate)
+    forward = arithmetic(lambda: alone.objective.model.eval()(image))
+    floor = 3 * forward * stage.batch_size * timed / rate
+    plain = measure("a plain epoch", steps_of(alone, machine, timed), REPEATS, floor)
     before, start = peak_mb(), time.perf_counter()
-    train_stage2(experiment, 0)
+    train(experiment, STAGE2)
     seconds = time.perf_counter() - start
-    views = min(config.teacher.views, config.kd.epochs)
-    floor = forward * (views * train + test) / rate
-    stage2 = Timing(f"{config.kd.epochs} epochs", seconds, seconds, 1, peak_mb() - before, floor)
-    return [_times(plain_timing, steps / timed), stage2]
-
-
-def _times(timing: Timing, factor: float) -> Timing:
-    floor = None if timing.floor is None else timing.floor * factor
-    return Timing(
-        timing.name, timing.seconds * factor, timing.fastest * factor, timing.repeats, timing.peak_mb, floor
-    )
+    floor = forward * (min(views, stage.epochs) * train_images + test_images) / rate
+    stage2 = Timing(f"{stage.epochs} epochs", seconds, seconds, 1, peak_mb() - before, floor)
+    return [plain.scaled(steps / timed), stage2]
 
 
 def run(case: str) -> list[Timing]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -30,8 +29,9 @@ from benchmarks.timing import (
 from models.taps import TappedModel
 from training.evaluation import EVALUATION_BATCH
 from training.experiment import Experiment
+from training.teacher_outputs import open_outputs
 from training.teacher_outputs import run as forward
-from training.teacher_outputs import teacher_outputs
+from training.teacher_side import list_cached_places
 
 IMAGES, REPEATS = 512, 3
 CASES = ("both",)
@@ -42,19 +42,21 @@ def caching(experiment: Experiment, teacher: TappedModel) -> Callable[[], object
     numbers = count(1)
 
     def call() -> object:
-        config = experiment.config
-        network = config.teacher.model_copy(update={"views": next(numbers)})
-        more = replace(experiment, config=config.model_copy(update={"teacher": network}))
         with redirect_stdout(StringIO()):  # what it says of the size on disk
-            return teacher_outputs(more, teacher)
+            return open_outputs(experiment, teacher, views=next(numbers))
 
     return call
 
 
+def make_teacher(experiment: Experiment) -> TappedModel:
+    """Return the config's teacher with random weights, frozen, with the taps that its cache holds."""
+    network = experiment.machine.place(experiment.build(experiment.config.teacher)).eval().requires_grad_(False)
+    return TappedModel(network, list_cached_places(experiment))
+
+
 def both(folder: Path) -> list[Timing]:
     experiment = random_experiment(cifar_config(folder), folder, IMAGES, 0)
-    machine, network = experiment.machine, experiment.config.teacher
-    teacher = experiment.tapped(machine.place(experiment.build(network)).eval().requires_grad_(False), network)
+    machine, teacher = experiment.machine, make_teacher(experiment)
     ready = experiment.data.train.normalised(torch.arange(IMAGES)).split(EVALUATION_BATCH)
 
     def plain() -> None:

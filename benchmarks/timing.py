@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,12 @@ class Timing:
     repeats: int
     peak_mb: float  # NaN where it was not measured
     floor: float | None = None  # seconds that the arithmetic alone must take at the measured matrix rate
+
+    def scaled(self, factor: float, added: float = 0.0) -> Timing:
+        """Return the timing of so many such calls, and of what comes once beside them."""
+        floor = None if self.floor is None else self.floor * factor
+        seconds, fastest = (value * factor + added for value in (self.seconds, self.fastest))
+        return replace(self, seconds=seconds, fastest=fastest, floor=floor)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 from configs.merge import merge
 from configs.plain_yaml import parse, read_text
+from errors import UserError
 
 SHIPPED = Path(__file__).with_name("methods")
 STAGE = re.compile(r"stage[1-9]")
@@ -50,8 +51,13 @@ def normalise_methods(values: Any, below: Mapping[str, Any]) -> Any:
     Args:
         values: of the file: a list of names, which chooses, or a section, which adds and changes.
         below: of the base, normalised.
+
+    Raises:
+        UserError: a list that names a method twice.
     """
     if isinstance(values, list) and all(isinstance(name, str) for name in values):
+        if len(set(values)) < len(values):
+            raise UserError(f"methods: name each once, not {', '.join(values)}")
         return {name: below[name] if name in below else normalise_method(name, None) for name in values}
     if not isinstance(values, dict):
         return values
@@ -208,8 +214,13 @@ def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
     waiting = counts.count(None)
     if waiting > 1:
         raise ValueError("more than one stage has no epochs: say those of all but one")
-    if (waiting and left < 1) or sum(shares) > 1:
-        raise ValueError(f"its stages take more than training.epochs={budget}: give them fewer epochs")
+    if sum(shares) > 1:
+        raise ValueError(f"its stages' shares of training.epochs={budget} are more than the whole: give less")
+    if waiting and left < 1:
+        raise ValueError(
+            f"stage{counts.index(None) + 1} has no epochs, and the other stages leave none of "
+            f"training.epochs={budget}: say its epochs, or give the others fewer"
+        )
     return [left if count is None else count for count in counts]
 
 

@@ -16,12 +16,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.merge import flatten, merge
-from configs.methods import normalise_methods
+from configs.methods import list_shipped, normalise_methods
 from configs.moved import find_moved
 from configs.plain_yaml import parse, read_text
 from configs.schema import Config
 from configs.stages import LossUse, Stage
-from errors import UserError
+from errors import UserError, nearest
 
 LONGEST_CHAIN = 20  # files, each the base of the one before
 # what a run may be gone on with another value of; the last two change how fast images come, and none of them
@@ -41,9 +41,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         key, separator, text = override.partition("=")
         if not separator:
             raise UserError(f"--set {override}: write KEY=VALUE, for example --set losses.crd.temperature=0.07")
-        _refuse_moved(f"--set {key.strip()}", key.strip())
-        values = _lay_over(values, _nest(key.strip(), parse(text, f"--set {key}"), values))
-    return _validated(values, path)
+        values = set_key(values, key.strip(), parse(text, f"--set {key}"), "--set")
+    return validate(values, str(path))
 
 
 def load_written(path: Path) -> Config:
@@ -55,14 +54,43 @@ def load_written(path: Path) -> Config:
     values = parse(read_text(path), str(path))
     if isinstance(values, dict) and {"crd", "kd", "baselines", "variants"} & values.keys():
         raise UserError(f"{path} was written by an earlier version, whose runs are not read: train it again")
-    return _validated(_read_yaml(path), path)
+    return validate(_read_yaml(path), str(path))
 
 
-def _validated(values: Mapping[str, Any], path: Path) -> Config:
+def validate(values: Mapping[str, Any], where: str) -> Config:
+    """Return values on those that are left to their defaults as a config.
+
+    where: begins the message of a refusal.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or range.
+    """
     try:
         return Config.model_validate(merge(Config().model_dump(), values))
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_problem(error)}") from None
+        raise UserError(f"{where}: {_first_problem(error)}") from None
+
+
+def set_key(values: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    """Return a config's values with another one of a dotted key, which may be that of a section.
+
+    where: what names the key, for messages: "--set", or "study.grid:".
+
+    Raises:
+        UserError: a key of earlier versions, one below a value, or one of a method that there is not.
+    """
+    _refuse_moved(f"{where} {key}", key)
+    _check_method(key, values.get("methods", {}), where)
+    return _lay_over(values, _nest(key, value, values, where))
+
+
+def _check_method(key: str, methods: Mapping[str, Any], where: str) -> None:
+    """Raise `UserError` for a key within a method that is neither there nor shipped: it would make a new one."""
+    section, *names = key.split(".")
+    if section == "methods" and len(names) > 1 and names[1] not in ("base", "twin_of"):
+        known = [*methods, *list_shipped()]
+        if names[0] not in known:
+            raise UserError(f"{where} {key}: there is no method {names[0]}{nearest(names[0], known)}")
 
 
 def _lay_over(below: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,7 +211,7 @@ def _find_base(path: Path, base: str) -> Path:
     return shipped if shipped.is_file() and not beside.is_file() else beside
 
 
-def _nest(key: str, value: Any, below: Mapping[str, Any]) -> dict[str, Any]:
+def _nest(key: str, value: Any, below: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return an override as nested sections, refused where a section of it is a value."""
     *sections, last = key.split(".")
     nested: dict[str, Any] = {last: value}
@@ -193,7 +221,7 @@ def _nest(key: str, value: Any, below: Mapping[str, Any]) -> dict[str, Any]:
     for section in sections if sections[:1] != ["methods"] else []:
         place = place.get(section, {})
         if not isinstance(place, dict):
-            raise UserError(f"--set {key}: {section} is a value, not a section")
+            raise UserError(f"{where} {key}: {section} is a value, not a section")
     return nested
 
 

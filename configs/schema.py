@@ -20,7 +20,8 @@ from configs.stages import Stage, Trained, Training
 from configs.study import Study
 from errors import nearest
 
-TEACHER = "teacher"  # the name that no method may take
+TEACHER = "teacher"
+TAKEN = {TEACHER, "stage1"}  # names of models in reports that no method may take
 
 
 class Config(Section):
@@ -100,8 +101,8 @@ class Config(Section):
             raise ValueError(f"data.mix: {self.data.mix} needs a live teacher: set teacher.views=0")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
-        if TEACHER in self.methods:
-            raise ValueError("methods.teacher: the name is taken, choose another")
+        for name in TAKEN & self.methods.keys():
+            raise ValueError(f"methods.{name}: the name is taken, choose another")
         self._check_stopping("teacher", self.teacher)
         for name, stages in self.stages.items():
             for number, stage in enumerate(stages, start=1):

@@ -28,9 +28,10 @@ class Section(BaseModel):
     @classmethod
     def _no_boolean_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML reads `yes`, `on` and `true` as 1 where a number is wanted."""
-        given = value if isinstance(value, list) else [value]
-        if any(isinstance(one, bool) for one in given):
+        parts = list(value.values()) if isinstance(value, dict) else value
+        if any(isinstance(one, bool) for one in (parts if isinstance(parts, list) else [parts])):
             wanted = str(cls.model_fields[str(info.field_name)].annotation)  # slow, and hardly ever needed
-            if "bool" not in wanted and "Any" not in wanted:
+            is_section = isinstance(value, dict) and "[" not in wanted  # which looks at its own values
+            if not is_section and "bool" not in wanted and "Any" not in wanted:
                 raise ValueError(BOOLEAN)
         return value

@@ -1,25 +1,40 @@
-"""The config's section on studies: the grid and what is stated of it before running."""
+"""The config's section on studies: the grid, and what is stated before running."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from configs.names import check_name
+from configs.names import RunName, check_name
 from configs.section import Positive, Section, about
 
 MARGIN = 0.02  # of a hypothesis that states neither a margin nor what the difference exceeds
+NAME = "name"  # key of an entry of the grid that names its points
 Name = Annotated[str, Field(pattern=r"^\w+$"), AfterValidator(check_name)]
 
 
+def check_finite(value: Any) -> Any:
+    """Return a plain value, refused where a number in it is not finite: it would not be read back as it is."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        check_finite(part)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"give a finite number, not {value}")
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(check_finite)]
+
+
 class Hypothesis(Section):
-    measure: Literal["following", "unbiased", "clean", "worst_group"] = about(
-        "following", "what is compared, in 0..1"
+    measure: str = about(
+        "top1", "what is compared, by its name in the report: top1, following, unbiased, clean, worst_group, ..."
     )
-    first: str = about("crd_kd", "method from whose value the second's is taken")
-    second: str = about("two_stage", "method whose value is taken away")
-    where: dict[str, Any] = about({}, "values of the grid's keys for which it is stated, one test for each rest")
+    first: str = about(..., "method from whose value the second's is taken")
+    second: str = about(..., "method whose value is taken away")
+    where: dict[str, Plain] = about({}, "values of the grid's keys for which it is stated, one test for each rest")
     margin: Positive | None = about(
         None, f"differences within +- margin count as equivalent (default: {MARGIN} without exceeds)"
     )
@@ -43,23 +58,44 @@ class Hypothesis(Section):
         return self
 
     def says(self, other: Hypothesis) -> bool:
-        """Whether both claim the same; that two methods are equivalent can be said either way round."""
+        """Return whether both claim the same; that two methods are equivalent can be said either way round."""
         turned = self.model_copy(update={"first": self.second, "second": self.first})
         return other == self or (self.margin is not None and other == turned)
 
 
 class Study(Section):
-    grid: list[dict[str, list[Any]]] = about(
-        [], "config keys and their values; every combination within an entry, and every seed, is a run"
+    grid: list[dict[str, Plain]] = about(
+        [],
+        "entries of config keys, each with a list of values: every combination within an entry is a point, and "
+        "every point with every seed is a run; `name: NAME` names an entry's points in folders and reports",
     )
     hypotheses: dict[Name, Hypothesis] = about(
         {},
         "what is stated before running, by name (H1, H2, ...): measure, first, second, where, margin or exceeds",
     )
     twins: dict[str, str] = about(
-        {},
-        "two-stage methods and the end-to-end method that each is to be seen beside, joined by a line in figures",
+        {}, "methods of several stages, each with the method of one stage beside it, joined by a line in figures"
     )
     tries: dict[Name, Annotated[list[str], Field(min_length=1)]] = about(
         {}, "methods by family that are tries of one, for example rates: one of each is chosen on held-out images"
     )
+
+    @field_validator("grid")
+    @classmethod
+    def _check_entries(cls, grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = [_read_name(entry[NAME]) for entry in grid if NAME in entry]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two entries are named {name}: give each a name of its own")
+        for entry in grid:
+            for key, values in entry.items():
+                if key != NAME and not isinstance(values, list):
+                    raise ValueError(f"{key} is {values!r}: give a list of values, [{values}] for one")
+        return grid
+
+
+def _read_name(name: Any) -> str:
+    try:
+        return TypeAdapter(RunName).validate_python(name)
+    except ValidationError as error:
+        raise ValueError(f"name {name!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from diagnostics.names import find_staged
+from diagnostics.plain import section
 from diagnostics.seeds import plain_number
 
 Word = Literal["aligned", "still improving", "not aligned"]
 MEASURES = {  # the first that was measured counts; a projection that fits nothing explains 0, as a cosine of 0
-    "explained_last": "variance explained at the last tap",
-    "cosine_last": "cosine at the last tap",
+    "explained_": "variance explained",
+    "cosine_": "cosine",
 }
 LEAST = 0.5  # of either, from which on features count as aligned
 MOST_GAIN = 0.02  # over the last quarter of the epochs, up to which alignment counts as come to rest
@@ -24,7 +26,7 @@ MOST_GAIN = 0.02  # over the last quarter of the epochs, up to which alignment c
 class AlignmentVerdict:
     """The last value, what the last quarter of the epochs added to it, and what both mean together."""
 
-    measure: str  # a key of MEASURES
+    measure: str  # what was measured at which tap: "cosine_last"
     value: float
     gain: float | None  # None with a single epoch
     word: Word
@@ -35,14 +37,35 @@ class AlignmentVerdict:
             "" if self.gain is None else f", {plain_number(self.gain, 3, '+')} over the last quarter of its epochs"
         )
         value = plain_number(self.value, 2)
-        return f"{MEASURES[self.measure]} {value} on images it did not train on{gain}: {self.word}"
+        what = next(kind for kind in MEASURES if self.measure.startswith(kind))
+        place = f"{MEASURES[what]} at the {self.measure.removeprefix(what)} tap"
+        return f"{place} {value} on images it did not train on{gain}: {self.word}"
+
+
+def judge_stage1(
+    curves: Mapping[str, Sequence[Mapping[str, float]]], config: Mapping[str, Any], main: str | None
+) -> AlignmentVerdict | None:
+    """Return whether the stage 1 of a report has aligned; None where it is not on record, or not that of `main`.
+
+    Args:
+        curves: what was measured in each epoch, by model.
+        config: of the run, as recorded.
+    """
+    own = main is not None and main == find_staged(section(config, "methods"))
+    return alignment_verdict(curves.get("stage1", ())) if own else None
 
 
 def alignment_verdict(history: Sequence[Mapping[str, float]]) -> AlignmentVerdict | None:
-    """history: what was measured in each epoch of stage 1. None where neither measure is on record."""
-    measure = next((name for name in MEASURES if any(name in epoch for epoch in history)), None)
-    if measure is None:
+    """Return the verdict on a training by its last tap; None where neither measure is on record.
+
+    history: what was measured in each epoch of stage 1.
+    """
+    names = list(dict.fromkeys(name for epoch in history for name in epoch))
+    by_kind = [[name for name in names if name.startswith(kind)] for kind in MEASURES]
+    taps = next((found for found in by_kind if found), None)
+    if taps is None:
         return None
+    measure = next((name for name in taps if name.endswith("_last")), taps[-1])
     values = [epoch[measure] for epoch in history if measure in epoch]
     quarter = max(1, len(values) // 4)
     gain = values[-1] - values[-1 - quarter] if len(values) > quarter else None

@@ -6,8 +6,8 @@ Letters: N test images, C classes, D channels.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
 from dataset.augment import generator
-from diagnostics.aligned import AlignmentVerdict, alignment_verdict
+from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import calibration
 from diagnostics.claims import claims
 from diagnostics.confusion import by_class, most_confused
@@ -25,7 +25,9 @@ from diagnostics.differing import differing
 from diagnostics.evenness import given
 from diagnostics.fidelity import fidelity
 from diagnostics.geometry import geometry, linear_probe, tsne
+from diagnostics.names import find_staged, focus
 from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
+from diagnostics.plain import section
 from diagnostics.recording import RecordedModel, Recording, first_classifiers
 from diagnostics.results import (
     SCHEMA_VERSION,
@@ -55,34 +57,40 @@ Tap = Literal["penultimate", "last"]
 
 
 def analyse(recording: Recording) -> Report:
-    """Every number of the report."""
+    """Return every number of the report."""
     models = recording.models
     teacher = next((model for model in models if model.meta.method == "teacher"), None)
     compared = [model for model in models if model is not teacher and model.meta.detailed]
     correct = {model.name: right(model, recording) for model in models if model.meta.classifies}
     classifiers = [model for model in models if model.name in correct]
     first = first_classifiers(models)
+    students = [one.name for one in first if one.method != "teacher"]
+    main = focus(students) if students else None
     pairs, seeds = paired(classifiers, correct), over_seeds(models, correct)
+    curves = {model.name: model.meta.history for model in models}
+    for model in models:
+        curves |= model.meta.earlier
     return Report(
         schema_version=SCHEMA_VERSION,
         context=recording.context,
         images=len(recording.labels),
+        main=main,
         models=[accuracy(model, correct[model.name]) for model in classifiers],
-        given=given([model.meta for model in models if model.meta.detailed]),
+        given=given([model.meta for model in models if model.meta.detailed], main),
         pairs=pairs,
         seeds=seeds,
         calibration={model.name: calibration(model.logits, recording.labels) for model in classifiers},
         geometry={model.name: shape(model, recording) for model in models if model.meta.detailed},
         information=information(models, teacher, recording),
         cost=costs(models, teacher),
-        curves={model.name: model.meta.history for model in models},
+        curves=curves,
         fidelity=None
         if teacher is None
         else {model.name: faithful(teacher, model, recording) for model in classifiers if model is not teacher},
         representation=None if teacher is None else similarities(teacher, compared),
         robustness=robustness(models, teacher, recording),
         claims=claims(recording, correct, pairs, seeds),
-        sentences=sentences(pairs, seeds, alignment(models)),
+        sentences=sentences(pairs, seeds, main, judge_stage1(curves, recording.context.config, main)),
         classes=by_class(first, recording.labels, recording.context.classes),
         confusions=most_confused(first, recording.labels, recording.context.classes),
         differing=differing(first, recording.labels, recording.context.classes, recording.names),
@@ -100,13 +108,13 @@ def paired(classifiers: Sequence[RecordedModel], correct: dict[str, NDArray[np.b
 
 
 def over_seeds(models: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> OverSeeds:
-    """Mean, deviation and interval of each student method, and two-stage against each other one."""
+    """Return mean, deviation and interval of each student method, and the main one against each other one."""
     top1: dict[str, dict[int, float]] = {}
     for model in models:
         if model.meta.seed is not None and model.name in correct:
             top1.setdefault(model.meta.method, {})[model.meta.seed] = float(correct[model.name].mean())
-    others = [method for method in top1 if method != "two_stage"] if "two_stage" in top1 else []
-    found = [compare_seeds(method, "two_stage", top1[method], top1["two_stage"]) for method in others]
+    main = focus(list(top1)) if top1 else ""
+    found = [compare_seeds(method, main, top1[method], top1[main]) for method in top1 if method != main]
     comparisons = [comparison for comparison in found if comparison is not None]
     summaries = {
         method: MethodOverSeeds(sorted(values), summarise_shares([values[seed] for seed in sorted(values)]))
@@ -172,8 +180,8 @@ def projected(
     """A tap of student and teacher behind stage 1's projections, (N, D) each; None for a model that has none."""
     sides = []
     for side, model in (("student", student), ("teacher", teacher)):
-        weight = student.projections.get(f"losses.{tap}.project_{side}.weight")
-        bias = student.projections.get(f"losses.{tap}.project_{side}.bias")
+        weight = student.projections.get(f"{tap}.{side}.weight")
+        bias = student.projections.get(f"{tap}.{side}.bias")
         if weight is None or bias is None:
             return None
         features = torch.from_numpy(getattr(model, tap)).float()
@@ -194,10 +202,9 @@ def shape(model: RecordedModel, recording: Recording) -> Shape:
     return Shape(geometry(features, recording.labels), probe)
 
 
-def embeddings(
-    recording: Recording, methods: Sequence[str] = ("teacher", "stage1", "two_stage")
-) -> dict[str, NDArray[np.float64]]:
-    """t-SNE maps (M, 2) of the detailed models of `methods`, on the sample of the layer comparison."""
+def embeddings(recording: Recording, main: str | None) -> dict[str, NDArray[np.float64]]:
+    """Return t-SNE maps (M, 2) of teacher, stage 1 and `main`, on the sample of the layer comparison."""
+    methods = ("teacher", "stage1", main)
     chosen = [model for model in recording.models if model.meta.method in methods and model.meta.detailed]
     return {model.name: tsne(model.last[recording.layer_indices].astype(np.float32)) for model in chosen}
 
@@ -233,23 +240,31 @@ def information_on_teacher(
 def contrastive_bound(
     teacher: RecordedModel, student: RecordedModel, recording: Recording
 ) -> ContrastiveBound | None:
-    """log K − L of stage 1's projections of the last tap, on test images: the mean of both directions.
+    """Return log K − L of stage 1's projections of the last tap, on test images: the mean of both directions.
 
     Negatives are all other images of a random batch, so it is a lower bound whatever stage 1 was trained with.
-    None for another model than stage 1's, or without a whole batch of images.
+    None for another model than stage 1's, one that was trained without crd, or without a whole batch of images.
     """
     pair = projected(teacher, student, "last")
     batches = [rows for rows in _minibatches(len(recording.labels)) if len(rows) == MINIBATCH]
-    if student.meta.method != "stage1" or pair is None or not batches:
+    temperature = _crd_of_stage1(recording.context.config).get("temperature")
+    if student.meta.method != "stage1" or pair is None or not batches or temperature is None:
         return None
     losses = []
     for rows in batches:
         own, other = (F.normalize(side[rows], dim=1) for side in pair)  # (K + 1, D) each
-        scores = own @ other.T / recording.context.config["crd"]["temperature"]
+        scores = own @ other.T / temperature
         target = torch.arange(len(rows))
         losses += [F.cross_entropy(scores, target).item(), F.cross_entropy(scores.T, target).item()]
     loss = float(np.mean(losses))
     return ContrastiveBound(nce_lower_bound(loss, MINIBATCH - 1), loss, MINIBATCH - 1)
+
+
+def _crd_of_stage1(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of crd in the first stage of the main staged method; empty without crd."""
+    methods = section(config, "methods")
+    stage = section(section(methods, find_staged(methods) or ""), "stage1")
+    return section(section(stage, "losses"), "crd")
 
 
 def robustness(models: Sequence[RecordedModel], teacher: RecordedModel | None, recording: Recording) -> Robustness:
@@ -279,19 +294,15 @@ def costs(models: Sequence[RecordedModel], teacher: RecordedModel | None) -> dic
     }
 
 
-def alignment(models: Sequence[RecordedModel]) -> AlignmentVerdict | None:
-    """Whether two-stage's stage 1 has aligned, of the first seed; None where it is not on record."""
-    histories = [model.meta.history for model in models if model.meta.method == "stage1"]
-    return alignment_verdict(histories[0]) if histories else None
+def sentences(
+    pairs: Sequence[Pair], seeds: OverSeeds, main: str | None, aligned: AlignmentVerdict | None
+) -> list[str]:
+    """Return the answers in plain words: over seeds where there are several, otherwise `main` on these images.
 
-
-def sentences(pairs: Sequence[Pair], seeds: OverSeeds, aligned: AlignmentVerdict | None) -> list[str]:
-    """The answers in plain words: over seeds where there are several, otherwise two-stage on these images.
-
-    One on a two-stage student whose stage 1 did not align says so.
+    One on a student whose stage 1 did not align says so.
     """
     remark = "" if aligned is None or aligned.word == "aligned" else f" (stage 1: {aligned.sentence})"
     if seeds.comparisons:
         return [f"{row.sentence}{remark}" for row in seeds.comparisons]
-    about = [f"{pair.sentence}{remark}" for pair in pairs if "two_stage" in (pair.a, pair.b)]
+    about = [f"{pair.sentence}{remark}" for pair in pairs if main in (pair.a, pair.b)]
     return about or [pair.sentence for pair in pairs]

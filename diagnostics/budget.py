@@ -5,33 +5,34 @@ Letters: N training images, V cached views an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+import torch
 
-from configs.networks import Optimizer
-from configs.schema import Config
-from configs.stages import KD
-from dataset.loader import steps_per_epoch
-from models.heads import classifier, inputs_of
-from models.parts import depends_on, part_of
-from models.structure import reads_features
-from models.taps import default_taps
+from configs.loss_options import title_of
+from configs.stages import LossUse, Part, Stage
+from dataset.prepare import TrainingData
+from losses.kl import KL
+from losses.loss import Loss, Sizes
+from models.layout import Layout
 from models.zoo import count_parameters
-from training.alignment import fills_banks, takes_statistics
-from training.baselines import TERMS
+from training.checks import make_losses
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, config_of, settings_of, starts_from
+from training.job_name import TEACHER, JobName, list_chain, stage_of
+from training.phases import Job
+from training.prepared import select_images, uses_frozen_features
+from training.reading import find_reading, find_shapes
 from training.stepping import steps_of
 from training.usage import Usage, read_usage
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training, as it was: of the teacher, of a stage or of a baseline."""
+    """One training, as it was: of the teacher, or one stage of a method."""
 
-    job: str  # "teacher", "kd", "stage1", "stage2_head", ...
+    job: str  # its folder below the seed's: "teacher", "kd", "two_stage/stage1", ...
+    train: Part  # what of the network
     epochs: int  # as trained
     planned: int  # epochs of the config
     images: int  # N
@@ -46,10 +47,17 @@ class Training:
     parameters: int  # of the network, that trained
     optimizer: str  # name, rate and schedule
     reported: str  # which epoch's weights are evaluated
-    alpha: float | None = None  # of the KL term, None without one
-    temperature: float | None = None
+    losses: dict[str, str]  # weight of each by name, and how it changes
+    temperature: float | None = None  # of the KL term, None without one
     accumulate: int = 1  # batches a step of the optimizer
+    starts_from: str | None = None  # the method whose result it went on from, or teacher
     usage: Usage = field(default_factory=Usage)  # as it was run
+
+    @property
+    def title(self) -> str:
+        """As a person reads it: "two_stage stage 1"."""
+        method, _, stage = self.job.partition("/stage")
+        return f"{method} stage {stage}" if stage else method
 
     @property
     def updates(self) -> int:
@@ -68,159 +76,125 @@ class Training:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What the config says of a training."""
+class _Passes:
+    """Images through the networks; see `Training`."""
 
-    epochs: int
-    batch_size: int
-    optimizer: str
-    parameters: int
-    images: int
-    balanced: bool = False
-    picks: int = 0  # epochs of which validation picks the best, 0 where the last is taken
+    passes: int
+    forward_only: int
+    frozen: bool
+    teacher_passes: int
+    cached: bool
 
 
-def trainings(experiment: Experiment, names: Iterable[JobName]) -> dict[JobName, list[Training] | None]:
-    """What each of some finished jobs was given, after the jobs whose weights it went on from.
+def describe_trainings(experiment: Experiment, job: JobName) -> list[Training] | None:
+    """Return what a finished job was given, after the jobs whose weights it went on from.
 
-    None for a job of which, or of whose sources, no training is on record: a teacher that was taken over.
-
-    Args:
-        experiment: of the run, with its own settings and not a variant's.
+    None where of one of them no training is on record: a teacher that was taken over.
     """
-    config = experiment.config
-    student, teacher = (experiment.build(part, pretrained=False) for part in (config.student, config.teacher))
-    given = {}
-    for name in names:
-        sources = starts_from(config, name)
-        found = [_training(experiment, job, student, teacher) for job in (*sources, name)]
-        known = [training for training in found if training is not None]
-        given[name] = known if len(known) == len(found) else None
-    return given
+    found = [_describe(experiment, one) for one in list_chain(experiment.config, job)]
+    known = [training for training in found if training is not None]
+    return known if len(known) == len(found) else None
 
 
-def _training(experiment: Experiment, job: JobName, student: nn.Module, teacher: nn.Module) -> Training | None:
-    folder = experiment.folder.job(job)
+def _describe(experiment: Experiment, name: JobName) -> Training | None:
+    config, folder = experiment.config, experiment.folder.job(name)
     epochs = folder.result().get("epochs") if folder.finished else None
     if epochs is None:
         return None
-    config = config_of(experiment.config, job)
-    plan = _plan(experiment, config, job, student, teacher)
-    batch_size = min(plan.batch_size, plan.images)
-    steps = epochs * steps_per_epoch(plan.images, batch_size)
-    network = teacher if config.kd.features == "teacher" else student
-    vectors = reads_features(network, config.data.image_size)
-    frozen = job.kind == "stage2" and config.kd.train == "head" and vectors
-    views = _views(config, epochs)
-    once = (
-        steps_per_epoch(plan.images, batch_size) * batch_size if _aligns(config, job) else 0
-    )  # before the first step
-    filled = once if fills_banks(config.crd) else 0
-    asked = once if takes_statistics(config.crd) else filled
-    passes = 0 if frozen else steps * batch_size
-    computed = 0 if config.kd.features == "teacher" else views * plan.images
-    live = views * plan.images if frozen else passes + asked
-    alpha = _alpha(config, job)
+    job, data = Job(name, folder, stage_of(config, name)), select_images(experiment, name)
+    stage, losses = job.stage, list(make_losses(experiment, job).values())
+    count = len(data.train)
+    batch_size, steps = min(stage.batch_size, count), job.batches(data)
+    run = _count_passes(experiment, job, losses, epochs, (count, steps * batch_size))
     return Training(
-        job=job.label,
+        job=name.label,
+        train=stage.train,
         epochs=epochs,
-        planned=plan.epochs,
-        images=plan.images,
-        balanced=plan.balanced,
+        planned=stage.epochs,
+        images=count,
+        balanced=stage.images == "balanced",
         batch_size=batch_size,
-        steps=steps,
-        passes=passes,
-        forward_only=computed if frozen else filled,
-        frozen=frozen,
-        teacher_passes=_teacher_passes(config, job, plan.images, live),
-        cached=config.teacher.views > 0 and _asks_teacher(config, job),
-        parameters=plan.parameters,
-        optimizer=plan.optimizer,
-        reported=f"best of the last {min(plan.picks, epochs)} by validation" if plan.picks else "last",
-        alpha=alpha,
-        temperature=None if alpha is None else _temperature(config, job),
-        accumulate=settings_of(experiment.config, job).optimizer.accumulate,
+        steps=epochs * steps,
+        passes=run.passes,
+        forward_only=run.forward_only,
+        frozen=run.frozen,
+        teacher_passes=run.teacher_passes,
+        cached=run.cached,
+        parameters=_count_trained(experiment, name, stage, losses),
+        optimizer=_describe_optimizer(stage),
+        reported=_describe_choice(stage, data, epochs),
+        losses={title_of(loss): _describe_weight(use) for loss, use in stage.losses.items()},
+        temperature=next((loss.temperature for loss in losses if isinstance(loss, KL)), None),
+        accumulate=stage.optimizer.accumulate,
+        starts_from=stage.starts_from,
         usage=read_usage(folder.timing, epochs),
     )
 
 
-def _plan(experiment: Experiment, config: Config, job: JobName, student: nn.Module, teacher: nn.Module) -> _Plan:
-    data, size = experiment.data, config.data.image_size
-    validated, count = data.val is not None, len(data.train)
-    if job == TEACHER:
-        own, all_of_it = config.teacher, count_parameters(teacher)
-        words, picks = _words(own.optimizer), own.epochs if validated else 0
-        return _Plan(own.epochs, own.batch_size, words, all_of_it, count, picks=picks)
-    if job.kind == "baseline":
-        words, all_of_it = _words(config.baselines.optimizer), count_parameters(student)
-        few = config.baseline_epochs if config.baselines.until == "plateau" else config.kd.epochs
-        picks = few if validated else 0
-        return _Plan(config.baseline_epochs, config.baselines.batch_size, words, all_of_it, count, picks=picks)
-    if job.kind == "stage1":
-        reached = depends_on(student, _aligned_taps(config, student), size)
-        words = _words(config.crd.optimizer)
-        return _Plan(config.crd.epochs, config.crd.batch_size, words, _number(reached), count)
-    kd, balanced = config.kd, config.kd.images == "balanced"
-    if balanced:
-        count, validated = len(data.balanced or ()), False
-    network = teacher if kd.features == "teacher" else student
-    trained = _stage2_parameters(config, network, teacher)
-    picks = kd.epochs if validated else 0
-    return _Plan(kd.epochs, kd.batch_size, _words(kd.optimizer, kd), trained, count, balanced, picks)
+def _count_passes(
+    experiment: Experiment, job: Job, losses: Sequence[Loss], epochs: int, images: tuple[int, int]
+) -> _Passes:
+    """Count images through student and teacher.
+
+    Args:
+        images: N, and those that an epoch shows.
+    """
+    config, stage = experiment.config, job.stage
+    count, shown = images
+    frozen = uses_frozen_features(stage, experiment.layout(experiment.network_of(job.name)), losses)
+    asking = [loss.first_pass for loss in losses if loss.first_pass != "none"]  # an epoch before the first step
+    filled = shown if "both" in asking else 0
+    computed = count * (min(config.teacher.views, epochs) if config.teacher.views else epochs)
+    trained = 0 if frozen else epochs * shown
+    of_teacher = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"  # its features are known
+    live = computed if frozen else trained + (shown if asking else 0)
+    needed = job.name != TEACHER and (
+        any(loss.needs_teacher for loss in losses) or stage.starts_from == TEACHER.method
+    )
+    cached = needed and config.teacher.views > 0 and not any(loss.needs_maps for loss in losses)
+    return _Passes(
+        passes=trained,
+        forward_only=filled if not frozen else 0 if of_teacher else computed,
+        frozen=frozen,
+        teacher_passes=0 if not needed else count * config.teacher.views if cached else live,
+        cached=cached,
+    )
 
 
-def _aligned_taps(config: Config, student: nn.Module) -> list[str]:
-    """The taps that stage 1 has a loss at."""
-    weights = (config.crd.lambda_penultimate, config.crd.lambda_last)
-    taps = config.student.taps or default_taps(student, config.data.image_size)
-    return [tap for tap, weight in zip(taps, weights, strict=True) if weight > 0]
+def _count_trained(experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss]) -> int:
+    """Count the parameters of the network that train; a loss that replaces its classifier trains its own."""
+    layout = experiment.layout(experiment.network_of(job))
+    names = layout.part(stage.train, find_reading(layout, losses).places)[0]
+    answering = [loss for loss in losses if loss.replaces_classifier]
+    if not answering:
+        return layout.count(names)
+    head, teacher = f"{layout.structure.head}.", experiment.layout(experiment.config.teacher)
+    beside = layout.count(name for name in names if not name.startswith(head))
+    return beside + sum(_count_own(loss, layout, teacher) for loss in answering)
 
 
-def _stage2_parameters(config: Config, network: nn.Module, teacher: nn.Module) -> int:
-    if config.kd.head == "teacher":  # a linear projector, with its bias, in front of the teacher's classifier
-        width = inputs_of(classifier(teacher)[1])
-        return (inputs_of(classifier(network)[1]) + 1) * width
-    part = part_of(network, config.kd.train, config.student.taps, config.data.image_size)
-    return _number(part.parameters)
+def _count_own(loss: Loss, student: Layout, teacher: Layout) -> int:
+    sizes = Sizes(find_shapes(student, [loss]), find_shapes(teacher, [loss]))
+    with torch.device("meta"):  # nothing is drawn
+        loss.setup(sizes)
+    return count_parameters(loss)
 
 
-def _number(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
+def _describe_optimizer(stage: Stage) -> str:
+    own = stage.optimizer
+    words = f"{own.name} {own.lr:g} {own.schedule}"
+    words += "" if own.ema is None else f", average {own.ema:g}"
+    beside_head = stage.feature_lr is not None and stage.train != "head"
+    return f"{words}, features {stage.feature_lr:g}" if beside_head else words
 
 
-def _words(optimizer: Optimizer, kd: KD | None = None) -> str:
-    words = f"{optimizer.name} {optimizer.lr:g} {optimizer.schedule}"
-    words += "" if optimizer.ema is None else f", average {optimizer.ema:g}"
-    return f"{words}, features {kd.feature_lr:g}" if kd is not None and kd.train != "head" else words
+def _describe_choice(stage: Stage, data: TrainingData, epochs: int) -> str:
+    if data.val is None or stage.train == "features":
+        return "last"
+    few = None if stage.early_stopping is not None else stage.selection_epochs
+    return f"best of the last {min(few or epochs, epochs)} by validation"
 
 
-def _views(config: Config, epochs: int) -> int:
-    """Views of the training images that `epochs` epochs on frozen features need."""
-    return min(config.teacher.views, epochs) if config.teacher.views else epochs
-
-
-def _aligns(config: Config, job: JobName) -> bool:
-    return job.kind == "stage1" or (job.kind == "baseline" and TERMS[config.method_of(job.of)].crd)
-
-
-def _asks_teacher(config: Config, job: JobName) -> bool:
-    if job.kind == "stage2":
-        return config.kd.alpha > 0 or "teacher" in (config.kd.head, config.kd.features)
-    return job.kind == "stage1" or (job.kind == "baseline" and config.method_of(job.of) != "scratch")
-
-
-def _teacher_passes(config: Config, job: JobName, images: int, live: int) -> int:
-    """As many as images are asked for where the teacher runs live, at most V an image from a cache."""
-    if not _asks_teacher(config, job):
-        return 0
-    return config.teacher.views * images if config.teacher.views else live
-
-
-def _alpha(config: Config, job: JobName) -> float | None:
-    if job.kind == "stage2":
-        return config.kd.alpha if config.kd.alpha > 0 and config.kd.head == "new" else None
-    return config.baseline_alpha if job.kind == "baseline" and TERMS[config.method_of(job.of)].kl else None
-
-
-def _temperature(config: Config, job: JobName) -> float:
-    return config.kd.temperature if job.kind == "stage2" else config.baseline_temperature
+def _describe_weight(use: LossUse) -> str:
+    rising = f" rising over {use.ramp_up} epochs" if use.ramp_up else ""
+    return f"{use.weight:g}{rising}{' fading' if use.fade else ''}"

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from diagnostics.comparison import holm, wilson_interval
 from diagnostics.ensembles import LEAST_VOTERS, majority_vote, mean_probabilities
 from diagnostics.generalisation import Gap, generalisation_gap
+from diagnostics.names import find_staged, focus
 from diagnostics.pairs import compare_two
+from diagnostics.plain import section
 from diagnostics.recording import RecordedModel, Recording
 from diagnostics.results import Claims, Ensemble, OverSeeds, Pair, VariancesCompared
 from diagnostics.seeds import plain_number
@@ -32,7 +34,7 @@ CUED = "Training images carry the planted cue and these test images do not: the 
 
 
 def claims(recording: Recording, correct: Correct, pairs: Sequence[Pair], seeds: OverSeeds) -> Claims:
-    """Every claim that a recording has the models for."""
+    """Return every claim that a recording has the models for."""
     classifiers = [model for model in recording.models if model.name in correct]
     tested = variances(classifiers, correct)
     return Claims(
@@ -103,26 +105,21 @@ def _planted(config: Mapping[str, Any]) -> bool:
     return section(config, "shortcut").get("cue", "none") not in ("none", "file")
 
 
-def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A section of a recorded config; empty where an earlier version had none."""
-    found = config.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
 def variances(classifiers: Sequence[RecordedModel], correct: Correct) -> list[VariancesCompared]:
-    """The spread over seeds of two-stage against each other method, where both have two seeds or more."""
+    """Compare the spread over seeds of the method in question with each other's, where both have two or more."""
     top1: dict[str, list[float]] = {}
     for model in classifiers:
         if model.meta.seed is not None:
             top1.setdefault(model.meta.method, []).append(float(correct[model.name].mean()))
     several = {method: values for method, values in top1.items() if len(values) > 1}
-    if "two_stage" not in several:
+    main = focus(list(top1)) if top1 else None
+    if main not in several:
         return []
     rows = []
     for method in several:
-        if method != "two_stage":
-            result = compare_variances(several[method], several["two_stage"])
-            rows.append(VariancesCompared(method, "two_stage", result, _spread(method, "two_stage", result)))
+        if method != main:
+            result = compare_variances(several[method], several[main])
+            rows.append(VariancesCompared(method, main, result, _spread(method, main, result)))
     adjusted = holm([row.result.p for row in rows])
     return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
@@ -147,23 +144,24 @@ def _spread(a: str, b: str, result: VarianceTest) -> str:
 
 
 def depth_sentences(recording: Recording, pairs: Sequence[Pair], seeds: OverSeeds) -> list[str]:
-    """Frozen against fine-tuned features: two-stage beside each variant that differs in `kd.train` alone."""
-    config = recording.context.config
-    own = section(config, "kd").get("train")
-    lines = []
-    for name, changes in section(config, "variants").items():
-        kd = section(changes, "kd") if isinstance(changes, Mapping) else {}
-        other = kd.get("train")
-        if other in (None, own) or set(kd) != {"train"} or section(changes, "crd"):
+    """Compare frozen with fine-tuned features: methods that differ in what their last stage trains alone."""
+    methods = section(recording.context.config, "methods")
+    main, lines = find_staged(methods), []
+    if main is None:
+        return []
+    for name, stages in methods.items():
+        last = f"stage{len(methods[main])}"
+        own, other = (section(one, last).get("train") for one in (methods[main], stages))
+        if other in (None, own) or {**stages, last: {**stages[last], "train": own}} != methods[main]:
             continue
-        told = _of_two(name, pairs, seeds)
+        told = _of_two(name, main, pairs, seeds)
         if told is not None:
-            lines.append(f"kd.train: {own} in two_stage, {other} in {name}: {told}")
+            lines.append(f"train: {own} in {main}, {other} in {name}: {told}")
     return lines
 
 
-def _of_two(variant: str, pairs: Sequence[Pair], seeds: OverSeeds) -> str | None:
-    """What is said of two-stage and a variant: over seeds where there are several, otherwise on these images."""
-    over = [row.sentence for row in seeds.comparisons if row.a == variant]
-    on_images = [row.sentence for row in pairs if {row.a, row.b} == {variant, "two_stage"}]
+def _of_two(a: str, b: str, pairs: Sequence[Pair], seeds: OverSeeds) -> str | None:
+    """Return what is said of two methods: over seeds where there are several, otherwise on these images."""
+    over = [row.sentence for row in seeds.comparisons if {row.a, row.b} == {a, b}]
+    on_images = [row.sentence for row in pairs if {row.a, row.b} == {a, b}]
     return next(iter([*over, *on_images]), None)

@@ -5,23 +5,19 @@ Letters: N test images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.stages import METHODS
 from diagnostics import recording_file
-from diagnostics.claims import section
-from diagnostics.names import method_of
+from diagnostics.plain import section
 from diagnostics.results import Report
 from diagnostics.schema import read_report
 from training.identity import NAME, read_identity
 from training.job_folder import JobFolder
-from training.job_name import baseline, stage2
+from training.job_name import last_job, stage_of
 from training.run_folder import RunFolder
 
 TEACHER = "teacher"
@@ -72,7 +68,7 @@ def outdated(reported: dict[str, str], finished: dict[str, str]) -> list[str]:
 
 
 def finished_models(folder: RunFolder) -> dict[str, str]:
-    """Digest of the weights of each finished model that classifies, by the name that a report gives it.
+    """Return digests of the weights of each finished model that classifies, by the name that a report gives it.
 
     Raises:
         UserError: result.json of one is damaged.
@@ -81,33 +77,19 @@ def finished_models(folder: RunFolder) -> dict[str, str]:
     jobs: dict[str, JobFolder] = {TEACHER: folder.teacher}
     for seed in seeds:
         suffix = "" if seed == seeds[0] else f"/{seed}"
-        for method in (*METHODS, *config.baselines.variants):
-            jobs[f"{method}{suffix}"] = folder.job(baseline(seed, method))
-        for variant in ("", *config.variants):
-            jobs[f"{variant or 'two_stage'}{suffix}"] = folder.job(stage2(seed, variant))
+        for method in config.stages:
+            job = last_job(config, method, seed)
+            if stage_of(config, job).train != "features":
+                jobs[f"{method}{suffix}"] = folder.job(job)
     return {name: job.result()["model_sha256"] for name, job in jobs.items() if job.marked}
 
 
 def missing_models(run: Evaluation) -> list[str]:
-    """Methods of a run's config of which a seed is not in its report, in words."""
+    """Return the methods of a run's config of which a seed is not in its report, in words."""
     config, have = run.report.context.config, {(model.method, model.seed) for model in run.report.models}
-    end_to_end = section(config, "baselines")
-    methods = [*_listed(end_to_end, "methods"), *section(end_to_end, "variants"), *section(config, "variants")]
     lines = [] if (TEACHER, None) in have else [f"{run.run}: no finished teacher"]
-    for method in (*methods, "two_stage"):
-        lacking = [str(seed) for seed in _listed(config, "seeds") if (method, seed) not in have]
-        if lacking:
+    for method, stages in section(config, "methods").items():
+        lacking = [str(seed) for seed in config["seeds"] if (method, seed) not in have]
+        if lacking and stages[f"stage{len(stages)}"]["train"] != "features":
             lines.append(f"{run.run}: no finished {method} of seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}")
     return lines
-
-
-def _listed(config: Mapping[str, Any], name: str) -> list[Any]:
-    found = config.get(name)
-    return found if isinstance(found, list) else []
-
-
-def student_of(report: Report) -> str | None:
-    """The student that a run is about: two-stage of the first seed, else the last of its students."""
-    students = [model.name for model in report.models if model.method != TEACHER]
-    first = [name for name in students if method_of(name) == name]
-    return next((name for name in first if name in ("two_stage", "student")), first[-1] if first else None)

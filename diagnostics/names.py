@@ -1,25 +1,38 @@
-"""Names of models: `two_stage` of the first seed, `two_stage/1` of a further one."""
+"""Names of models, `two_stage` of the first seed and `two_stage/1` of a further one, and of stages,
+`two_stage stage 1`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
+
+STAGE = " stage "
 
 
 def method_of(name: str) -> str:
-    """`two_stage/1` is of the method `two_stage`."""
-    return name.rpartition("/")[0] or name
+    """Return the method of a model or of a stage: `two_stage/1` is of `two_stage`."""
+    return name.partition("/")[0].partition(STAGE)[0]
 
 
 def is_first(name: str) -> bool:
-    """Whether a model is of the first seed: only the others carry theirs in the name."""
+    """Return whether a model is of the first seed: only the others carry theirs in the name."""
     return "/" not in name
 
 
-def focus(names: Sequence[str]) -> str:
-    """The student that a figure is about: two-stage where it is there, else the first."""
-    return next((name for name in names if name in ("two_stage", "student")), names[0])
+def focus(students: Sequence[str]) -> str:
+    """Return the student that a report is about: two_stage where it is there, else the last."""
+    return "two_stage" if "two_stage" in students else students[-1]
+
+
+def find_staged(methods: Mapping[str, Sized]) -> str | None:
+    """Return the method whose stages are looked at one by one: two_stage, else the last of several stages.
+
+    methods: stages by method.
+    """
+    staged = [name for name, stages in methods.items() if len(stages) > 1]
+    return focus(staged) if staged else None
 
 
 def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
+    """Return `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

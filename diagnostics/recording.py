@@ -25,9 +25,10 @@ from diagnostics.cost import Cost, model_costs
 from diagnostics.differing import Classifier, Shown, positions_to_show, show
 from diagnostics.robustness import DEGRADATIONS, SEVERITIES, Degraded
 from models.machine import Machine
-from models.structure import blocks_of
-from models.taps import TappedModel, default_taps
+from models.structure import find_structure
+from models.taps import INPUT, TappedModel
 from training.evaluation import EVALUATION_BATCH
+from training.job_name import JobName
 
 LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
 CORRUPTED_SAMPLE = 1000  # test images that are corrupted
@@ -48,7 +49,7 @@ class Subject:
     weights_hash: str
     classifies: bool  # False for stage 1, whose classifier is untrained
     detailed: bool  # whether corruptions and cost are measured too
-    taps: Sequence[str] | None  # None for `default_taps`
+    taps: Sequence[str] | None  # places of penultimate and last, None for those that are found
     history: History
     build: Callable[[], nn.Module]  # gives the network on its device
     stem: str = ""  # see the config's `stem`
@@ -56,6 +57,8 @@ class Subject:
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
     stage1: History = ()  # what stage 1 measured, of a network that started from one
     trainings: list[Training] | None = None  # what it was given, stage after stage; None where not on record
+    earlier: Mapping[str, History] = field(default_factory=dict)  # of stages before its last one, by title
+    job: JobName | None = None  # the training whose weights it has, None for a file
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Meta:
     cost: Cost | None  # None if not detailed
     made_by: str = ""  # digest of weights and all that turns them into a network with taps
     trainings: list[Training] | None = None  # also in recordings of before this was kept
+    earlier: dict[str, History] = field(default_factory=dict)  # what stages before its last one measured, by title
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,7 @@ def made_by(subject: Subject) -> str:
 def _meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
     known = {field.name: getattr(subject, field.name) for field in fields(Meta) if hasattr(subject, field.name)}
     known["history"] = [dict(epoch) for epoch in subject.history]
+    known["earlier"] = {title: [dict(epoch) for epoch in history] for title, history in subject.earlier.items()}
     return Meta(**known, layers=layers, widths=widths, cost=cost, made_by=made_by(subject))
 
 
@@ -246,9 +251,10 @@ def _record_one(
     cost: Cost | None,
 ) -> RecordedModel:
     model = subject.build().eval()
-    size = data.settings.image_size
-    taps = list(subject.taps or default_taps(model, size))
-    layers = blocks_of(model, size) or taps
+    structure = find_structure(model, data.settings.image_size)
+    last = f"{structure.head}{INPUT}"
+    taps = list(subject.taps or [structure.before_last or last, last])
+    layers = structure.blocks or taps
     names = list(dict.fromkeys([*layers, *taps]))
     tapped = machine.place(TappedModel(model, names)).eval()
     positions = [names.index(tap) for tap in taps]

@@ -29,7 +29,7 @@ from diagnostics.variance import VarianceTest
 from estimator import MutualInformation
 
 SCHEMA_VERSION = (
-    1  # of report.json: raised where a field goes, is renamed or changes its meaning, not where one comes
+    2  # of report.json: raised where a field goes, is renamed or changes its meaning, not where one comes
 )
 ErrorRates = dict[str, list[float]]  # by corruption, one a severity
 
@@ -95,7 +95,7 @@ class MethodsCompared:
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """Each student method, and two-stage against each other one."""
+    """Each student method, and the one in question against each other one."""
 
     methods: dict[str, MethodOverSeeds]
     comparisons: list[MethodsCompared]
@@ -232,6 +232,7 @@ class Report:
     schema_version: int  # of report.json, `SCHEMA_VERSION`
     context: Context
     images: int
+    main: str | None  # the student that sentences, figures and pairs are about; None without a student
     models: list[ModelAccuracy]
     given: Given | None = field(metadata=WHERE_GIVEN)
     pairs: list[Pair]
@@ -240,7 +241,7 @@ class Report:
     geometry: dict[str, Shape]
     information: Information
     cost: dict[str, RelativeCost]
-    curves: dict[str, History]
+    curves: dict[str, History]  # by model, and by stage where a model went through more than one
     fidelity: dict[str, Faithfulness] | None = field(metadata=WHERE_GIVEN)
     representation: dict[str, Representation] | None = field(metadata=WHERE_GIVEN)
     robustness: Robustness

@@ -9,13 +9,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from diagnostics.claims import section
 from diagnostics.cost import CostRatio
-from diagnostics.evaluated import TEACHER, Evaluation, missing_models, student_of
+from diagnostics.evaluated import TEACHER, Evaluation, missing_models
 from diagnostics.generalisation import Gap
 from diagnostics.names import is_first
 from diagnostics.pairs import adjust, compare_seeds, compare_two
-from diagnostics.plain import FLAT
+from diagnostics.plain import FLAT, section
 from diagnostics.results import (
     SCHEMA_VERSION,
     Ensemble,
@@ -47,7 +46,7 @@ class RunSummary:
     source: str
     images: int
     teacher: ModelAccuracy | None
-    student: ModelAccuracy | None  # two-stage of the first seed, where there is one
+    student: ModelAccuracy | None  # the one that the report is about
     pair: Pair | None
     over_seeds: MethodOverSeeds | None  # of the student's method
     representation: Representation | None
@@ -104,7 +103,7 @@ def summary(run: Evaluation) -> RunSummary:
     """What a run's report says of its teacher and its student."""
     report = run.report
     by_name = {model.name: model for model in report.models}
-    name, claims = student_of(report) or "", report.claims
+    name, claims = report.main or "", report.claims
     student = by_name.get(name)
     cost, config = report.cost.get(name), report.context.config
     return RunSummary(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from configs.networks import Network
-from configs.stages import METHODS
+from configs.schema import Config
 from diagnostics import recording, recording_file
-from diagnostics.budget import trainings
+from diagnostics.budget import describe_trainings
+from diagnostics.names import find_staged, focus
 from diagnostics.recording import Context, Recording, Subject
 from errors import UserError, warn
 from files import write_atomically
@@ -22,15 +22,16 @@ from models.whole import file_hash
 from training.environment import environment, read_environment
 from training.experiment import Experiment, open_experiment
 from training.identity import check_identity
-from training.job_folder import PROJECTIONS, JobFolder
-from training.job_name import TEACHER, JobName, baseline, stage1, stage2
+from training.job_folder import PROJECTIONS
+from training.job_name import TEACHER, JobName, jobs_of_method, last_job, list_chain, stage_of
 from training.run_folder import RunFolder
 
 STUDENT = "student"  # the method of one that is given as a file
+STAGE1 = "stage1"  # the features that the main staged method goes on from
 
 
 def open_run(folder: RunFolder, machine: Machine) -> Experiment:
-    """A run as it was configured, on the images that it was made from.
+    """Open a run as it was configured, on the images that it was made from.
 
     Raises:
         UserError: the images are others now.
@@ -41,101 +42,93 @@ def open_run(folder: RunFolder, machine: Machine) -> Experiment:
 
 
 def subjects_of_run(experiment: Experiment) -> list[Subject]:
-    """Teacher and students of a run that are finished; those of its first seed are looked at in detail.
+    """Return teacher and students of a run that are finished; those of its first seed are looked at in detail.
 
     Raises:
         UserError: nothing is finished.
     """
-    config, folder = experiment.config, experiment.folder
+    folder = experiment.folder
     seeds = folder.seeds()
-    found = [_subject(experiment, "teacher", None, folder.teacher, config.teacher, first=True)]
+    named = [(TEACHER.method, TEACHER)]
     for seed in seeds:
-        found += _students(experiment, seed, first=seed == seeds[0])
-    subjects = [subject for subject in found if subject is not None]
+        named += _list_students(experiment.config, seed, first=seed == seeds[0])
+    detailed = {job for _, job in named if job.seed in (None, *seeds[:1])}
+    subjects = [
+        _make_subject(experiment, method, job, detailed) for method, job in named if folder.job(job).marked
+    ]
     if not subjects:
         raise UserError(f"{folder.path} holds no finished model: run python main.py --phase all")
-    jobs = {subject.name: _job(subject) for subject in subjects if subject.detailed}
-    given = trainings(experiment, jobs.values())
-    return [
-        replace(subject, trainings=given[jobs[subject.name]]) if subject.detailed else subject
-        for subject in subjects
-    ]
+    return subjects
 
 
-def _job(subject: Subject) -> JobName:
-    """The training that a subject's weights are the result of."""
-    if subject.seed is None:
-        return TEACHER
-    if subject.method in METHODS:
-        return baseline(subject.seed, subject.method)
-    if subject.method == "stage1":
-        return stage1(subject.seed)
-    return stage2(subject.seed, "" if subject.method == "two_stage" else subject.method)
+def _list_students(config: Config, seed: int, first: bool) -> list[tuple[str, JobName]]:
+    """Return the methods of a seed with their last job: those of one stage first, the main staged one last.
+
+    first: whether the first stage of that one comes before it, where it trains features.
+    """
+    main = find_staged(config.stages)
+    methods = sorted(config.stages, key=lambda name: (len(config.stages[name]) > 1, name == main))
+    named = [(method, last_job(config, method, seed)) for method in methods]
+    if main is not None and first:
+        aligned = jobs_of_method(config, main, seed)[0]
+        if stage_of(config, aligned).train == "features":
+            named.insert(-1, (STAGE1, aligned))
+    return named
 
 
-def _students(experiment: Experiment, seed: int, first: bool) -> Iterator[Subject | None]:
-    """In the order of the tables: what a pair's sentence is about comes last."""
-    folder, network = experiment.folder, experiment.config.student
-    aligned = experiment.stage1(seed)
-    for method in (*METHODS, *experiment.config.baselines.variants):
-        yield _subject(experiment, method, seed, folder.job(baseline(seed, method)), network, first)
-    if first:
-        yield _subject(experiment, "stage1", seed, aligned, network, first, aligned)
-    for name in experiment.config.variants:
-        yield _two_stage(experiment.of_variant(name), name, seed, first)
-    yield _two_stage(experiment, "two_stage", seed, first)
+def _make_subject(experiment: Experiment, method: str, job: JobName, detailed: Collection[JobName]) -> Subject:
+    """Return the network of a finished job.
 
-
-def _two_stage(experiment: Experiment, method: str, seed: int, first: bool) -> Subject | None:
-    config = experiment.config
-    network = config.teacher if config.kd.features == "teacher" else config.student
-    aligned = experiment.stage1(seed) if config.kd.features == "stage1" else None
-    return _subject(experiment, method, seed, experiment.stage2(seed), network, first, aligned)
-
-
-def _subject(
-    experiment: Experiment,
-    method: str,
-    seed: int | None,
-    job: JobFolder,
-    network: Network,
-    first: bool,
-    aligned: JobFolder | None = None,
-) -> Subject | None:
-    """A network to evaluate, None if it is not finished; `aligned` is the stage 1 that its features are from."""
-    if not job.marked:
-        return None
-    job.verified_model()
+    detailed: jobs whose networks are looked at in detail.
+    """
+    config, folder, network = experiment.config, experiment.folder.job(job), experiment.network_of(job)
+    folder.verified_model()
+    chain = list_chain(config, job)
+    aligned = experiment.folder.job(chain[0]) if stage_of(config, chain[0]).train == "features" else None
     projections = aligned and aligned.path / PROJECTIONS
+    first, before = job in detailed, [one for one in chain[:-1] if one not in detailed]
     return Subject(
-        name=method if first else f"{method}/{seed}",
+        name=method if first else f"{method}/{job.seed}",
         method=method,
-        seed=seed,
+        seed=job.seed,
         arch=network.arch,
-        weights_hash=job.result()["model_sha256"],
-        classifies=method != "stage1",
+        weights_hash=folder.result()["model_sha256"],
+        classifies=stage_of(config, job).train != "features",
         detailed=first,
-        taps=network.taps,
-        history=job.history(),
-        build=partial(experiment.trained, network, job),
+        taps=list_taps(experiment, network),
+        history=folder.history(),
+        build=partial(experiment.trained, network, folder),
         stem=network.stem,
         made_with=experiment.made_with(network),
         projections=load(projections) if projections and projections.exists() else None,
         stage1=aligned.history() if aligned else (),
+        trainings=describe_trainings(experiment, job) if first else None,
+        earlier={one.short: experiment.folder.job(one).history() for one in before} if first else {},
+        job=job,
     )
 
 
-def find_subject(experiment: Experiment, method: str, seed: int | None) -> Subject:
-    """The model of a run that is asked for, of its first seed where none is given.
+def list_taps(experiment: Experiment, network: Network) -> list[str]:
+    """Return the places of the taps penultimate and last; a network of one block has the last for both."""
+    taps = experiment.layout(network).taps
+    return [taps.get("penultimate", taps["last"]), taps["last"]]
+
+
+def find_subject(experiment: Experiment, method: str | None, seed: int | None) -> Subject:
+    """Return the model of a run that is asked for, of its first seed where none is given.
+
+    method: by default two_stage, else the last staged method, else the last; the teacher of a run without any.
 
     Raises:
         UserError: it is not there, or not finished; a seed of the teacher, which has none.
     """
-    if method == "teacher" and seed is not None:
+    stages = experiment.config.stages
+    method = method or find_staged(stages) or focus([TEACHER.method, *stages])
+    if method == TEACHER.method and seed is not None:
         raise UserError(f"--seed {seed}: a run has one teacher for all seeds, leave --seed out")
     found = {(subject.method, subject.seed): subject for subject in subjects_of_run(experiment)}
     seeds = experiment.folder.seeds()
-    of = None if method == "teacher" else seed if seed is not None else next(iter(seeds), None)
+    of = None if method == TEACHER.method else seed if seed is not None else next(iter(seeds), None)
     wanted = (method, of)
     if wanted not in found:
         known = ", ".join(sorted(subject.name for subject in found.values() if subject.classifies))
@@ -148,48 +141,42 @@ def find_subject(experiment: Experiment, method: str, seed: int | None) -> Subje
 
 
 def teacher_of(experiment: Experiment) -> Subject | None:
-    """The teacher of a run's students; None where it is not finished."""
-    return _subject(experiment, "teacher", None, experiment.folder.teacher, experiment.config.teacher, first=True)
+    """Return the teacher of a run's students; None where it is not finished."""
+    finished = experiment.folder.teacher.marked
+    return _make_subject(experiment, TEACHER.method, TEACHER, [TEACHER]) if finished else None
 
 
 def network_of(experiment: Experiment, subject: Subject) -> Network:
-    """The config's section of a network: a variant on the teacher's features is the teacher's network."""
-    config = experiment.config
-    if subject.method == "teacher":
-        return config.teacher
-    if subject.method == STUDENT and STUDENT not in config.variants:
-        return config.student  # given as a file
-    variant = config.variant(subject.method) if subject.method in config.variants else config
-    two_stage = subject.method not in (*METHODS, *config.baselines.variants)
-    return config.teacher if variant.kd.features == "teacher" and two_stage else config.student
+    """Return the config's section of a network: that of its training, or of the side that a file is given for."""
+    if subject.job is not None:
+        return experiment.network_of(subject.job)
+    return experiment.config.teacher if subject.method == TEACHER.method else experiment.config.student
 
 
 def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> list[Subject]:
-    """A teacher and a student given as files, built as the config says."""
+    """Return a teacher and a student given as files, built as the config says."""
     subjects = []
     for method, path, network in (
-        ("teacher", teacher, experiment.config.teacher),
+        (TEACHER.method, teacher, experiment.config.teacher),
         (STUDENT, student, experiment.config.student),
     ):
         build = partial(experiment.loaded, network, path)
         build()  # so that a file that does not fit is refused before anything is written
-        seed = None if method == "teacher" else 0
-        subjects.append(
-            Subject(
-                method,
-                method,
-                seed,
-                network.arch,
-                file_hash(path),
-                True,
-                True,
-                network.taps,
-                [],
-                build,
-                network.stem,
-                experiment.made_with(network),
-            )
+        subject = Subject(
+            name=method,
+            method=method,
+            seed=None if method == TEACHER.method else 0,
+            arch=network.arch,
+            weights_hash=file_hash(path),
+            classifies=True,
+            detailed=True,
+            taps=list_taps(experiment, network),
+            history=[],
+            build=build,
+            stem=network.stem,
+            made_with=experiment.made_with(network),
         )
+        subjects.append(subject)
     return subjects
 
 
@@ -212,7 +199,7 @@ def _context(experiment: Experiment) -> Context:
     here = {key: value for key, value in environment().items() if key != "command"}
     return Context(
         run=experiment.folder.path.name,
-        config=config.model_dump(mode="json"),
+        config={**config.model_dump(mode="json"), "methods": config.resolved()["methods"]},
         classes=experiment.data.classes,
         fingerprint=experiment.data.fingerprint,
         bfloat16=experiment.machine.bfloat16,

@@ -15,14 +15,14 @@ from diagnostics.shortcut import recording_file
 from errors import UserError
 from study.figures import Examples, followed
 from study.fitness import TEACHER
-from study.grid import Point, agrees, label_of
+from study.grid import Point, agrees
 from study.measurements import RecordedRun, StudyContext
 from study.results import TEACHER_ARM
 from training.run_folder import RunFolder
 
 
 def choose_examples(context: StudyContext) -> Examples | str:
-    """Images of the first run that answers on which teacher and student follow the cue, or why there are none.
+    """Return images of the first run that answers on which both networks follow the cue, or why there are none.
 
     The student is the second of the first hypothesis, else two-stage.
     """
@@ -47,7 +47,7 @@ def choose_examples(context: StudyContext) -> Examples | str:
         name: [source.classes[c] for c in one.predictions[images, columns]] for name, one in answering.items()
     }
     labels = [source.classes[label] for label in recording.labels[images]]
-    return Examples(pixels, labels, answers, f"{label_of(place.point)}, seed {place.seed}")
+    return Examples(pixels, labels, answers, place.place)
 
 
 def _stated(context: StudyContext) -> Hypothesis | None:
@@ -55,7 +55,7 @@ def _stated(context: StudyContext) -> Hypothesis | None:
 
 
 def _place(context: StudyContext) -> RecordedRun:
-    """The first recorded run where the first hypothesis is stated, else of a biased teacher, else of all."""
+    """Return the first recorded run where a hypothesis is stated, else of a biased teacher, else of all."""
     recorded, stated = context.recorded, _stated(context)
     where: list[Point] = (
         [{TEACHER_ARM: "biased"}, {}] if stated is None else [stated.where, {TEACHER_ARM: "biased"}, {}]
@@ -64,7 +64,7 @@ def _place(context: StudyContext) -> RecordedRun:
 
 
 def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
-    """The students whose answers are shown, the one in question last."""
+    """Return the students whose answers are shown, the one in question last."""
     stated = _stated(context)
     named = [] if stated is None else [name for name in (stated.first, stated.second) if name in present]
     students = [name for name in present if name != TEACHER]
@@ -74,7 +74,7 @@ def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
 def _under_cues(
     source: Source, shortcut: Shortcut, images: Sequence[int], cues: NDArray[np.integer]
 ) -> NDArray[np.uint8]:
-    """Test images (E, 3, S, S), each under one of its cues."""
+    """Return test images (E, 3, S, S), each under one of its cues."""
     pixels: NDArray[np.uint8] = source.test.pixels[np.asarray(images, dtype=np.int64)]
     if not len(pixels) or shortcut.cue == "file":  # those have their cues already
         return pixels

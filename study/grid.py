@@ -8,23 +8,30 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from configs.merge import merge
 from configs.names import LONGEST
-from configs.reading import hint_for
+from configs.reading import set_key, validate
 from configs.schema import Config
-from configs.study import Study
+from configs.study import NAME, Study
 from errors import UserError
 
-Point = Mapping[str, Any]  # dotted config keys and their values
+Point = Mapping[str, Any]  # dotted config keys and their values, and the name of its entry where that has one
 MOST_POINTS = 10_000  # of a grid, whose combinations soon outgrow any machine
 LONGEST_POINT = LONGEST - 28  # bytes of a point's name, behind which come a number and a seed
-OF_RUN = ("name", "seeds", "study", "teacher.seed", "shortcut.seed")  # keys that each run has its own value of
+OF_RUN = ("seeds", "study", "teacher.seed", "shortcut.seed")  # keys that each run has its own value of
+ONLY_POINT = "the only point"
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One combination of the values of an entry of the grid."""
+
+    values: Point
+    name: str = ""  # fit for a folder; empty for the point without values
+    label: str = ONLY_POINT  # in words
 
 
 @dataclass(frozen=True)
@@ -34,105 +41,152 @@ class StudyRun:
     point: Point
     seed: int
     config: Config
+    label: str = ONLY_POINT  # the point in words
 
     @property
     def name(self) -> str:
         return self.config.name
 
 
-def points_of(grid: Sequence[Mapping[str, list[Any]]]) -> list[Point]:
-    """The combinations of each entry's values, equal ones once; an empty grid is one point without values.
+def list_points(grid: Sequence[Mapping[str, Any]]) -> list[GridPoint]:
+    """Return the combinations of each entry's values, equal ones once; an empty grid is one point without values.
 
     Raises:
-        UserError: a key without values, or more combinations than `MOST_POINTS`.
+        UserError: a key without values, a named point that another entry has too, or more combinations than
+            `MOST_POINTS`.
     """
-    points: list[Point] = []
-    size = sum(math.prod(map(len, entry.values())) for entry in grid)
+    entries = [{key: values for key, values in entry.items() if key != NAME} for entry in grid]
+    size = sum(math.prod(map(len, entry.values())) for entry in entries)
     if size > MOST_POINTS:
         raise UserError(f"study.grid: {size:,} combinations, at most {MOST_POINTS:,} are taken: name fewer values")
-    for entry in grid or [{}]:
-        for key, values in entry.items():
-            if not values:
-                raise UserError(f"study.grid: {key} has no values")
-        sorted_keys = sorted(entry)  # the last of them changes fastest
-        combinations = itertools.product(*(entry[key] for key in sorted_keys))
-        found = [{key: values[sorted_keys.index(key)] for key in entry} for values in combinations]
-        points += [point for point in found if point not in points]
-    return points
+    found: list[Point] = []
+    shown: list[list[str]] = []  # keys whose values tell a point from the others, behind the name of its entry
+    for entry, given in zip(entries, grid, strict=True):
+        before = list(found)
+        for point in _combine(entry):
+            same = next((other for other in before if _without_name(other) == point), None)
+            if same is not None and NAME in {**given, **same}:
+                raise UserError(f"study.grid: {describe_point(point)} is in two entries, one of them with a name")
+            named = {NAME: given[NAME], **point} if NAME in given else point
+            if same is None and named not in found:
+                found.append(named)
+                shown.append([key for key, values in entry.items() if len(values) > 1 or NAME not in given])
+    return _name_points(found, shown) if grid else [GridPoint({})]
 
 
-def runs_of(config: Config) -> list[StudyRun]:
-    """All runs of a study, point by point.
+def _combine(entry: Mapping[str, list[Any]]) -> list[Point]:
+    for key, values in entry.items():
+        if not values:
+            raise UserError(f"study.grid: {key} has no values")
+    sorted_keys = sorted(entry)  # the last of them changes fastest
+    combinations = itertools.product(*(entry[key] for key in sorted_keys))
+    return [{key: values[sorted_keys.index(key)] for key in entry} for values in combinations]
+
+
+def _without_name(point: Point) -> Point:
+    return {key: value for key, value in point.items() if key != NAME}
+
+
+def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> list[GridPoint]:
+    """Return points with a short name, all different and fit for a folder, and a label of each.
+
+    In a name a word stands alone where only one key takes it, otherwise after its key.
+
+    Args:
+        points: of the grid.
+        shown: keys whose values name and label have of each, behind the name of its entry.
+    """
+    plain = [_without_name(point) for point in points]
+    keys_of: dict[str, set[str]] = {}
+    for point in plain:
+        for key, value in point.items():
+            keys_of.setdefault(str(value), set()).add(key)
+    short = shorten_keys({key for point in plain for key in point})
+
+    def part(key: str, value: Any) -> str:
+        text = re.sub(r"[^\w.]+", "_", str(value)).strip("_") or "none"
+        alone = isinstance(value, str) and len(keys_of[value]) == 1 and not value.replace(".", "").isdigit()
+        return text if alone else f"{short[key]}_{text}"
+
+    heads = [[point[NAME]] if NAME in point else [] for point in points]
+    parts = [[(key, point[key]) for key in keys] for point, keys in zip(points, shown, strict=True)]
+    full = ["-".join([*head, *(part(*one) for one in own)]) for head, own in zip(heads, parts, strict=True)]
+    labels = [
+        ", ".join([*head, *(f"{short[key]} {value}" for key, value in own)])
+        for head, own in zip(heads, parts, strict=True)
+    ]
+    names = [name.encode()[:LONGEST_POINT].decode(errors="ignore") for name in full]
+    numbered = [name if names.count(name) == 1 else f"{name}-{at}" for at, name in enumerate(names)]
+    return [
+        GridPoint(point, name.lstrip("."), label or ONLY_POINT)
+        for point, name, label in zip(points, numbered, labels, strict=True)
+    ]
+
+
+def shorten_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Return the last part of each key, or as many parts as tell it from the others."""
+    known = set(keys)
+
+    def shorten(key: str) -> str:
+        parts = key.split(".")
+        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        return next(end for end in ends if sum(f".{one}".endswith(f".{end}") for one in known) == 1 or end == key)
+
+    return {key: shorten(key) for key in known}
+
+
+def describe_point(point: Point) -> str:
+    """Return a point's label where its grid is not at hand: all of its values."""
+    short = shorten_keys(key for key in point if key != NAME)
+    parts = [str(value) if key == NAME else f"{short[key]} {value}" for key, value in point.items()]
+    return ", ".join(parts) or ONLY_POINT
+
+
+def drop_key(label: str, key: str) -> str:
+    """Return a label without the value of one key."""
+    parts = [part.partition(" ") for part in label.split(", ")]
+    kept = ["".join(part) for part in parts if not (part[1] and f".{key}".endswith(f".{part[0]}"))]
+    return ", ".join(kept) or ONLY_POINT
+
+
+def list_runs(config: Config) -> list[StudyRun]:
+    """Return all runs of a study, point by point.
 
     Raises:
         UserError: a key or value that the config does not take, or a hypothesis about none of the points.
     """
-    points = points_of(config.study.grid)
-    names = point_names(points)
+    points = list_points(config.study.grid)
     runs = [
-        StudyRun(point, seed, _config_of(config, point, seed, "-".join(filter(None, [name, f"seed{seed}"]))))
-        for point, name in zip(points, names, strict=True)
+        StudyRun(point.values, seed, _make_config(config, point, seed), point.label)
+        for point in points
         for seed in config.seeds
     ]
     for name, stated in config.study.hypotheses.items():
-        if not any(agrees(point, stated.where) for point in points):
+        if not any(agrees(point.values, stated.where) for point in points):
             raise UserError(f"study.hypotheses.{name}.where: no point of study.grid has these values")
     return runs
 
 
 def agrees(point: Point, where: Point) -> bool:
-    """Whether a point has all the values of `where`."""
+    """Return whether a point has all the values of `where`."""
     return all(key in point and point[key] == value for key, value in where.items())
 
 
-def point_names(points: Sequence[Point]) -> list[str]:
-    """A short name for each point that can be a folder's, all different; empty for the point without values.
-
-    A word stands alone where only one key takes it, otherwise after its key's last part.
-    """
-    keys_of: dict[str, set[str]] = {}
-    for point in points:
-        for key, value in point.items():
-            keys_of.setdefault(str(value), set()).add(key)
-    every = {key for keys in keys_of.values() for key in keys}
-    lasts = [key.rpartition(".")[2] for key in every]
-
-    def part(key: str, value: Any) -> str:
-        last = key.rpartition(".")[2]
-        text = re.sub(r"[^\w.]+", "_", str(value)).strip("_") or "none"
-        alone = isinstance(value, str) and len(keys_of[value]) == 1 and not value.replace(".", "").isdigit()
-        return text if alone else f"{last if lasts.count(last) == 1 else key}_{text}"
-
-    full = ["-".join(part(key, value) for key, value in point.items()) for point in points]
-    names = [name.encode()[:LONGEST_POINT].decode(errors="ignore") for name in full]
-    numbered = [name if names.count(name) == 1 else f"{name}-{at}" for at, name in enumerate(names)]
-    return [name.lstrip(".") for name in numbered]
-
-
-def _config_of(config: Config, point: Point, seed: int, name: str) -> Config:
+def _make_config(config: Config, point: GridPoint, seed: int) -> Config:
+    """Return the config of a run: that of the study with the point's values, checked but for options of losses."""
     values = config.model_dump()
-    for key, value in point.items():
+    given = _without_name(point.values)
+    for key in sorted(
+        given, key=lambda key: isinstance(given[key], list) and key == "methods"
+    ):  # choices come last
         if key in OF_RUN or key.startswith("study."):
             raise UserError(f"study.grid: {key} cannot be varied, a run has its own")
-        *sections, last = key.split(".")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {}) if isinstance(place, dict) else {}
-        if not isinstance(place, dict) or last not in place:
-            raise UserError(_unknown(key))
-        place |= merge(place, {last: value})
+        values = set_key(values, key, given[key], "study.grid:")
+    for key in ("teacher.seed", "shortcut.seed"):
+        values = set_key(values, key, seed, "study.grid:")
+    name = "-".join(filter(None, [point.name, f"seed{seed}"]))
     values |= {"name": name, "seeds": [seed], "study": Study().model_dump()}
-    values["teacher"]["seed"] = values["shortcut"]["seed"] = seed
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise UserError(f"study.grid at {dict(point)}: {where}: {problem['msg']}") from None
-
-
-def _unknown(key: str) -> str:
-    return f"study.grid: unknown key {key}{hint_for(key)}"
+    return validate(values, f"study.grid at {point.label}")
 
 
 @dataclass(frozen=True)
@@ -143,13 +197,13 @@ class Shard:
     count: int = 1
 
     def take(self, runs: Sequence[StudyRun], group: Callable[[StudyRun], Hashable]) -> list[StudyRun]:
-        """The runs of this part: groups are dealt out in turn, so that all parts together are all runs once."""
+        """Return the runs of this part: groups are dealt out in turn, so that all parts are all runs once."""
         groups = {key: number for number, key in enumerate(dict.fromkeys(map(group, runs)))}
         return [run for run in runs if groups[group(run)] % self.count == self.number - 1]
 
 
 def read_shard(text: str) -> Shard:
-    """`2/8` as a shard.
+    """Return `2/8` as a shard.
 
     Raises:
         UserError: anything that is not I/N with 1 <= I <= N.
@@ -158,9 +212,3 @@ def read_shard(text: str) -> Shard:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard {text}: write I/N with I from 1 to N, for example --shard 2/8")
     return Shard(int(match[1]), int(match[2]))
-
-
-def label_of(point: Point, without: str = "") -> str:
-    """A point in words, as in the study's numbers."""
-    parts = [f"{key.rpartition('.')[2]} {value}" for key, value in point.items() if key != without]
-    return ", ".join(parts) or "the only point"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.schema import Config
 from configs.study import Hypothesis
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.plain import to_plain
@@ -17,11 +18,26 @@ from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import CueRecording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
-from study.grid import Point, StudyRun, points_of, runs_of
-from study.methods import methods_of, record_folder
+from study.grid import Point, StudyRun, describe_point, list_points, list_runs
+from study.methods import find_recording, is_end_to_end
 from training.run_folder import RunFolder
 
 MEASURED = tuple(part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes"))
+PLAIN = ("top1", "clean")  # of test images as they are: one number where no cue is planted
+PROBED = ("cue_decoding", "label_decoding")
+OF_HELD_OUT = ("held_out_top1", "held_out_unbiased")
+MEASURES = tuple(dict.fromkeys([*PLAIN, *MEASURED, "excess_following", *PROBED, *OF_HELD_OUT]))  # all shares
+
+
+def list_measures(config: Config) -> list[str]:
+    """Return the measures that the models of a run have, and hypotheses may compare."""
+    cue, held_out = config.shortcut.cue, config.data.val_fraction > 0
+    lacking = set() if held_out else set(OF_HELD_OUT)
+    if cue == "none":
+        lacking |= {*MEASURES} - {*PLAIN, "held_out_top1"}
+    if cue == "file":  # images that are shown under their own cue alone
+        lacking |= {"clean", "flip_rate", "excess_following"}
+    return [name for name in MEASURES if name not in lacking]
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class Measurement:
     """One model of one run.
 
     point: the grid's keys and values, without the seed. measures and per_image_following (n,), from
-    `shortcut.following_per_image`, are None where no cue is planted. numbers: test_top1 and others by name, all
+    `shortcut.following_per_image`, are None where no cue is planted. numbers: top1 and others by name, all
     summarised; `cue_read`, the accuracy of a probe that reads the cue off augmented images, is checked too.
     """
 
@@ -39,9 +55,15 @@ class Measurement:
     measures: Measures | None
     per_image_following: NDArray[np.float64] | None
     numbers: Mapping[str, float | None]
-    kl: Sequence[float] = ()  # training KL of each epoch of stage 2, empty for other methods
+    kl: Sequence[float] = ()  # training KL of each epoch of the last stage, empty for methods of one
     teacher_arm: Literal["biased", "unbiased"] = "biased"  # cues that the run's teacher was trained on
     alignment: AlignmentVerdict | None = None  # of the stage 1 that it started from
+    label: str = ""  # the point in words, where it is not all of its values
+
+    @property
+    def place(self) -> str:
+        """The point in words."""
+        return self.label or describe_point(self.point)
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,12 @@ class RecordedRun:
     seed: int
     run: Path  # its folder
     recording: Path  # the folder of cues.npz and cues.json
+    label: str = ""  # the point in words, where it is not all of its values
+
+    @property
+    def place(self) -> str:
+        """Point and seed in words."""
+        return f"{self.label or describe_point(self.point)}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -64,13 +92,14 @@ class StudyContext:
     seeds: list[int]
     hypotheses: Mapping[str, Hypothesis]
     recorded: list[RecordedRun]
-    twins: Mapping[str, str] = field(default_factory=dict)  # two-stage method -> end-to-end method
-    end_to_end: frozenset[str] = frozenset()  # methods that are not trained in two stages
+    twins: Mapping[str, str] = field(default_factory=dict)  # staged method -> end-to-end method
+    end_to_end: frozenset[str] = frozenset()  # methods that are trained at once, in one stage
     tries: Mapping[str, Sequence[str]] = field(default_factory=dict)  # methods by family
+    labels: Sequence[str] = ()  # the points in words, where they are not all of their values
 
 
 def is_study(folder: Path) -> bool:
-    """Whether a folder is one of a study: runs below it were recorded, or it is no run and has a grid."""
+    """Return whether a folder is one of a study: runs below it were recorded, or it is no run and has a grid."""
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         return False
@@ -78,7 +107,7 @@ def is_study(folder: Path) -> bool:
 
 
 def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
-    """What was recorded of a study, finished or not.
+    """Return what was recorded of a study, finished or not.
 
     Raises:
         UserError: the folder is no study.
@@ -86,49 +115,47 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder} is no study (no config.yaml in it): make one with main.py --phase study")
     config = RunFolder(folder).config()
-    runs = runs_of(config)
+    runs, points = list_runs(config), list_points(config.study.grid)
     measured: list[Measurement] = []
     found = []
     for run in runs:
         place = RunFolder(folder / run.name)
-        files = record_folder(run, place)
+        files = find_recording(run, place)
         if (files / "cues.json").exists():
             measured += _measure(run, _read(run, files))
-            found.append(RecordedRun(run.point, run.seed, place.path, files))
+            found.append(RecordedRun(run.point, run.seed, place.path, files, run.label))
     return measured, StudyContext(
         name=config.name,
         config=config.model_dump(mode="json"),
-        points=points_of(config.study.grid),
+        points=[point.values for point in points],
         seeds=config.seeds,
         hypotheses=config.study.hypotheses,
         recorded=found,
         twins=config.study.twins,
         tries=config.study.tries,
         end_to_end=frozenset(
-            method
-            for run in runs
-            for method, job in methods_of(run.config, run.seed).items()
-            if job.kind == "baseline"
+            method for run in runs for method in run.config.methods if is_end_to_end(run.config, method)
         ),
+        labels=[point.label for point in points],
     )
 
 
 def _read(run: StudyRun, files: Path) -> CueRecording:
-    """The recording of a run; `UserError` for one that another run's folder was mistaken for."""
+    """Return the recording of a run; `UserError` for one that another run's folder was mistaken for."""
     found = recording_file.read(files)
     if (found.about.point, found.about.seed) != (to_plain(dict(run.point)), run.seed):
         raise UserError(f"{files}: cues.json is the recording of another run: put back that of {run.name}")
     return found
 
 
-def all_numbers(record: Measurement) -> dict[str, float | None]:
-    """Measures and numbers of a model by name."""
+def list_numbers(record: Measurement) -> dict[str, float | None]:
+    """Return measures and numbers of a model by name."""
     shares = {name: getattr(record.measures, name) for name in MEASURED} if record.measures else {}
     return {**shares, **record.numbers}
 
 
-def number_of(record: Measurement, name: str) -> float | None:
-    """One of `all_numbers`; None where the model has none of that name."""
+def find_number(record: Measurement, name: str) -> float | None:
+    """Return one of `list_numbers`; None where the model has none of that name."""
     if name in record.numbers or record.measures is None or name not in MEASURED:
         return record.numbers.get(name)
     value: float | None = getattr(record.measures, name)
@@ -142,7 +169,7 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
     )
     for own, model in zip(shown, recording.models, strict=True):
         is_teacher = model.method == "teacher"
-        numbers: dict[str, float | None] = {"test_top1": model.test_top1}
+        numbers: dict[str, float | None] = {"top1": model.test_top1}
         if model.decoding is not None:
             numbers["cue_decoding"] = model.decoding.cue_decoding
             numbers["label_decoding"] = model.decoding.label_decoding
@@ -151,7 +178,7 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
             numbers |= {name: value for name, value in held_out.items() if value is not None}
         if is_teacher:
             numbers["cue_read"] = recording.about.cue_read
-        stage2 = not is_teacher and model.method not in run.config.end_to_end
+        staged = model.method in run.config.methods and not is_end_to_end(run.config, model.method)
         measured = measures(own, None if is_teacher else teacher) if own else None
         following = following_per_image(own) if own else None
         yield Measurement(
@@ -161,9 +188,10 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
             measures=measured,
             per_image_following=following,
             numbers=numbers,
-            kl=model.history.get("kl", ()) if stage2 else (),
+            kl=model.history.get("kl", ()) if staged else (),
             teacher_arm=run.config.shortcut.teacher,
             alignment=alignment_verdict(
                 [{name: value} for name, values in model.stage1.items() for value in values]
             ),
+            label=run.label,
         )

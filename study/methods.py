@@ -5,19 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs.schema import Config
-from configs.stages import METHODS
 from study.grid import StudyRun
-from training.job_name import JobName, baseline, stage2
+from training.job_name import JobName, last_job
 from training.run_folder import RunFolder
 
 
-def record_folder(run: StudyRun, folder: RunFolder) -> Path:
-    return (folder.path / stage2(run.seed).path).parent
+def find_recording(run: StudyRun, folder: RunFolder) -> Path:
+    """Return the folder of cues.npz and cues.json."""
+    return folder.path / f"seed{run.seed}"
 
 
-def methods_of(config: Config, seed: int) -> dict[str, JobName]:
-    """The students that are compared, with the names of their jobs."""
-    names = [name for name in METHODS if name in config.baselines.methods]
-    baselines: dict[str, JobName] = {name: baseline(seed, name) for name in (*names, *config.baselines.variants)}
-    variants = {name: stage2(seed, name) for name in config.variants}
-    return {**baselines, "two_stage": stage2(seed), **variants}
+def list_students(config: Config, seed: int) -> dict[str, JobName]:
+    """Return the methods that are compared, each with the job whose weights are its result.
+
+    A method that ends with features alone has no classifier to compare.
+    """
+    return {
+        method: last_job(config, method, seed)
+        for method, stages in config.stages.items()
+        if stages[-1].train != "features"
+    }
+
+
+def is_end_to_end(config: Config, method: str) -> bool:
+    """Return whether a method trains a new student at once, in one stage."""
+    stages = config.stages[method]
+    return len(stages) == 1 and stages[0].starts_from is None

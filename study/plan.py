@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
+from configs.loss_options import complete_losses
 from configs.schema import Config
 from configs.study import Hypothesis
 from dataset.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
 from diagnostics.seeds import typographic
 from diagnostics.shortcut import recording_file
-from errors import UserError
+from errors import UserError, nearest
 from models.machine import Machine
-from study.grid import Shard, StudyRun, agrees, runs_of
-from study.methods import methods_of, record_folder
-from study.sharing import fingerprint
+from study.grid import Shard, StudyRun, agrees, list_runs
+from study.measurements import MEASURES, list_measures
+from study.methods import find_recording, list_students
+from study.sharing import Fingerprints, fingerprint
+from training.checks import check
 from training.experiment import Experiment, open_experiment
 from training.job_folder import JobFolder
-from training.job_name import TEACHER, config_of
-from training.phases import Job, check, jobs_of
+from training.job_name import TEACHER, JobName, last_job, needs, stage_of
+from training.phases import Job, jobs_of
 from training.run_folder import RunFolder
 
 
@@ -36,15 +40,17 @@ class StudyRuns:
     machine: Machine
     shard: Shard = Shard()
     sources: dict[str, Source] = field(default_factory=dict)  # decoded images by data section
+    fingerprints: dict[str, Fingerprints] = field(default_factory=dict)  # of jobs, by run
 
     @cached_property
     def runs(self) -> list[StudyRun]:
-        return runs_of(self.config)
+        """All runs, with every option of their losses checked and written out."""
+        return [_complete(run) for run in list_runs(self.config)]
 
     @cached_property
     def mine(self) -> list[StudyRun]:
         """The runs of this shard; those that share a teacher are in the same."""
-        return self.shard.take(self.runs, lambda run: fingerprint(run.config, TEACHER))
+        return self.shard.take(self.runs, lambda run: self.fingerprint(run, TEACHER))
 
     @cached_property
     def same(self) -> dict[str, list[JobFolder]]:
@@ -52,8 +58,12 @@ class StudyRuns:
         found: dict[str, list[JobFolder]] = {}
         for run in self.runs:
             for job in self.jobs(run):
-                found.setdefault(fingerprint(run.config, job.name), []).append(job.folder)
+                found.setdefault(self.fingerprint(run, job.name), []).append(job.folder)
         return found
+
+    def fingerprint(self, run: StudyRun, job: JobName) -> str:
+        """Return what stands for all that a job of a run is made from."""
+        return fingerprint(run.config, job, self.fingerprints.setdefault(run.name, {}))
 
     def run_folder(self, run: StudyRun) -> RunFolder:
         return RunFolder(self.folder / run.name)
@@ -68,37 +78,56 @@ class StudyRuns:
             self.sources[key] = load_source(data)
         return open_experiment(run.config, self.run_folder(run), self.machine, self.sources[key])
 
-    def twin(self, run: StudyRun, job: Job) -> JobFolder | None:
-        """A finished job of another run with the same ingredients."""
-        found = self.same[fingerprint(run.config, job.name)]
+    def find_copy(self, run: StudyRun, job: Job) -> JobFolder | None:
+        """Return a finished job of another run that is made from the same."""
+        found = self.same[self.fingerprint(run, job.name)]
         return next((other for other in found if other != job.folder and other.finished), None)
 
 
+def _complete(run: StudyRun) -> StudyRun:
+    try:
+        return replace(run, config=complete_losses(run.config))
+    except UserError as error:
+        raise UserError(f"study.grid at {run.label}: {error}") from None
+
+
 def check_study(study: StudyRuns) -> None:
-    """See that methods which are named exist, that nothing is stated twice, and that each point can be trained.
+    """Check that what is named exists, that nothing is stated twice, and that each point can be trained.
 
     Raises:
         UserError: the first that is not so.
     """
     firsts = [run for run in study.runs if run.seed == study.config.seeds[0]]
+    _check_effects(firsts)
     for run in firsts:
-        methods = methods_of(run.config, run.seed)
+        methods = list_students(run.config, run.seed)
         for name, stated in study.config.study.hypotheses.items():
             if agrees(run.point, stated.where):
-                _see_known(f"study.hypotheses.{name}", (stated.first, stated.second), methods)
-    _see_stated_once(study.config.study.hypotheses)
-    known = list(dict.fromkeys(method for run in firsts for method in methods_of(run.config, run.seed)))
+                _check_known(f"study.hypotheses.{name}", (stated.first, stated.second), methods)
+                _check_measure(f"study.hypotheses.{name}.measure", stated.measure, run)
+    _check_stated_once(study.config.study.hypotheses)
+    known = list(dict.fromkeys(method for run in firsts for method in run.config.methods))
     for pair in study.config.study.twins.items():
-        _see_known("study.twins", pair, known)
+        _check_known("study.twins", pair, known)
     for family, tries in study.config.study.tries.items():
-        _see_known(f"study.tries.{family}", tries, known)
+        _check_known(f"study.tries.{family}", tries, known)
         for run in firsts:
-            _see_choosable(run, f"study.tries.{family}", tries)
+            _check_choosable(run, f"study.tries.{family}", tries)
     for run in firsts:
-        check("all", study.open(run))
+        check("all", study.open(run), study.jobs(run))
 
 
-def _see_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
+def _check_effects(runs: Iterable[StudyRun]) -> None:
+    """Raise `UserError` for two points that train the same."""
+    found: dict[str, str] = {}
+    for run in runs:
+        settings = json.dumps({**run.config.resolved(), "name": ""})
+        same = found.setdefault(settings, run.label)
+        if same != run.label:
+            raise UserError(f"study.grid: {same} and {run.label} train the same: no method has what differs")
+
+
+def _check_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
     for one, other in combinations(hypotheses, 2):
         if hypotheses[one].says(hypotheses[other]):
             raise UserError(
@@ -107,37 +136,49 @@ def _see_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
             )
 
 
-def _see_known(key: str, named: Iterable[str], methods: Collection[str]) -> None:
+def _check_known(key: str, named: Iterable[str], methods: Collection[str]) -> None:
     for method in named:
         if method not in methods:
-            raise UserError(f"{key}: {method} is none of {', '.join(methods)}")
+            raise UserError(f"{key}: {method} is none of {', '.join(methods)}{nearest(method, methods)}")
 
 
-def _see_choosable(run: StudyRun, key: str, tries: Iterable[str]) -> None:
-    config, jobs = run.config, methods_of(run.config, run.seed)
+def _check_measure(key: str, measure: str, run: StudyRun) -> None:
+    known = list_measures(run.config)
+    if measure in known:
+        return
+    listed = f"compare one of {', '.join(known)}"
+    if measure in MEASURES:
+        raise UserError(f"{key}: {measure} is not measured at {run.label}, {listed}")
+    raise UserError(f"{key}: there is no {measure}{nearest(measure, known)} ({listed})")
+
+
+def _check_choosable(run: StudyRun, key: str, tries: Iterable[str]) -> None:
+    config, jobs = run.config, list_students(run.config, run.seed)
     if not config.data.val_fraction:
         raise UserError(f"{key}: choosing needs held-out images (data.val_fraction > 0)")
-    on_held_out = [name for name in config.variants if config.variant(name).kd.images == "balanced"]
     for name in tries:
-        if name not in jobs or jobs[name].kind != "stage2":
-            continue
-        kd = config_of(config, jobs[name]).kd
-        if kd.images == "balanced" or kd.teacher_head in on_held_out:
+        if name in jobs and _sees_held_out(config, jobs[name]):
             raise UserError(f"{key}: {name} trains on the held-out images, which then cannot choose it")
 
 
+def _sees_held_out(config: Config, job: JobName) -> bool:
+    """Return whether a job trains on the held-out images, or takes something of one that does."""
+    balanced = stage_of(config, job).images == "balanced"
+    return balanced or any(_sees_held_out(config, source) for source in needs(config, job))
+
+
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
-    """Whether all models of a run are finished, and recorded as they are."""
-    jobs = {method: folder.job(name) for method, name in methods_of(run.config, run.seed).items()}
-    jobs["teacher"] = folder.teacher
-    if not all(job.finished for job in jobs.values()):
+    """Return whether all models of a run are finished, and recorded as they are."""
+    lasts = [last_job(run.config, method, run.seed) for method in run.config.methods]
+    if not all(folder.job(job).finished for job in (TEACHER, *lasts)):
         return False
-    hashes = {method: job.result()["model_sha256"] for method, job in jobs.items()}
-    return recording_file.up_to_date(record_folder(run, folder), hashes)
+    recorded = {TEACHER.method: TEACHER, **list_students(run.config, run.seed)}
+    hashes = {method: folder.job(job).result()["model_sha256"] for method, job in recorded.items()}
+    return recording_file.up_to_date(find_recording(run, folder), hashes)
 
 
 def describe_study(study: StudyRuns) -> str:
-    """What a start would do, for `--dry-run`; with planted cues it writes a contact sheet of each kind."""
+    """Return what a start would do, for `--dry-run`; with planted cues it writes a contact sheet of each kind."""
     check_study(study)
     runs, mine = study.runs, study.mine
     points: dict[str, Counter[str]] = {}
@@ -147,25 +188,25 @@ def describe_study(study: StudyRuns) -> str:
         counts["runs"] += 1
         counts["recorded"] += is_recorded(run, study.run_folder(run))
         for job in study.jobs(run):
-            key = fingerprint(run.config, job.name)
-            twin = key in made or study.twin(run, job) is not None
-            counts["finished" if job.folder.finished else "to copy" if twin else "to train"] += 1
+            key = study.fingerprint(run, job.name)
+            copied = key in made or study.find_copy(run, job) is not None
+            counts["finished" if job.folder.finished else "to copy" if copied else "to train"] += 1
             made.add(key)
-    lines = [f"{point}: {_counted(counts)}" for point, counts in points.items()]
+    lines = [f"{point}: {_describe_counts(counts)}" for point, counts in points.items()]
     total = sum(points.values(), Counter[str]())
-    lines.append(f"this shard: {_counted(total)}" if len(mine) < len(runs) else f"in all: {_counted(total)}")
+    lines.append(f"{'this shard' if len(mine) < len(runs) else 'in all'}: {_describe_counts(total)}")
     lines += [f"contact sheet: {path}" for path in _write_sheets(study)]
     stated = study.config.study.hypotheses
-    lines += [_stated(name, one) for name, one in stated.items()] or ["no hypothesis is stated (study.hypotheses)"]
-    return "\n".join(lines)
+    lines += [_describe_hypothesis(*one) for one in stated.items()]
+    return "\n".join(lines if stated else [*lines, "no hypothesis is stated (study.hypotheses)"])
 
 
-def _counted(counts: Counter[str]) -> str:
+def _describe_counts(counts: Counter[str]) -> str:
     jobs = ", ".join(f"{counts[key]} {key}" for key in ("to train", "to copy", "finished"))
     return f"{counts['runs']} runs, {counts['recorded']} of them recorded; jobs: {jobs}"
 
 
-def _stated(name: str, stated: Hypothesis) -> str:
+def _describe_hypothesis(name: str, stated: Hypothesis) -> str:
     where = ", ".join(f"{key} = {value}" for key, value in stated.where.items()) or "every point"
     bound = f"equivalent within ±{stated.margin:g}" if stated.exceeds is None else f"above {stated.exceeds:g}"
     return (

@@ -5,6 +5,7 @@ The same records give the same report.json and report.html, byte for byte.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
+from configs.study import NAME
 from diagnostics.report.files import make, write_figures, write_json, write_tables
 from diagnostics.report.parts import embedded, facts, files, template
 from diagnostics.report.sheet import thumbnail
@@ -27,7 +29,7 @@ from study.figures import Examples
 from study.fitness import TEACHER
 from study.frontier import Mark, frontier, marks
 from study.frontier import words as frontier_words
-from study.grid import Point, label_of
+from study.grid import Point, describe_point, drop_key
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.reported import STUDY_VERSION, StudyReport
 from study.results import (
@@ -64,7 +66,7 @@ def write_study(
 
 
 def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
-    """All numbers of a study and what is missing from it, the points of the hypotheses and the teachers first."""
+    """Return all numbers of a study and what is missing, the points of the hypotheses and the teachers first."""
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
@@ -96,7 +98,7 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
 
 
 def _points(results: Results) -> list[str]:
-    """Labels of the points, the one that answers first: where a hypothesis is stated, else the biased one."""
+    """Return labels of the points, first the one that answers: of a hypothesis, else the biased one."""
     labels = list(dict.fromkeys(row.label for row in results.summary))
     stated = [row.label for row in results.hypotheses]
     biased = [row.label for row in results.summary if _arms(row.point) == {"biased"}]
@@ -108,18 +110,19 @@ def _arms(point: Point) -> set[str]:
 
 
 def _unrecorded(context: StudyContext) -> list[str]:
-    """Runs that were not recorded, in words."""
+    """Return the runs that were not recorded, in words."""
     recorded = [(place.point, place.seed) for place in context.recorded]
-    wanted = [(point, seed) for point in context.points for seed in context.seeds]
+    labels = context.labels or [describe_point(point) for point in context.points]
     return [
-        f"{label_of(point)}: seed {seed} was not recorded"
-        for point, seed in wanted
+        f"{label}: seed {seed} was not recorded"
+        for point, label in zip(context.points, labels, strict=True)
+        for seed in context.seeds
         if (point, seed) not in recorded
     ]
 
 
 def _environments(recorded: Sequence[RecordedRun]) -> list[dict[str, Any]]:
-    """The different versions and machines that the runs were trained with."""
+    """Return the different versions and machines that the runs were trained with."""
     read = [read_environment(place.run) for place in recorded]
     found = [known for known in read if known is not None]
     for known in found:
@@ -128,7 +131,7 @@ def _environments(recorded: Sequence[RecordedRun]) -> list[dict[str, Any]]:
 
 
 def _gaps(summary: Sequence[SummaryRow]) -> list[str]:
-    """Models that other seeds of a point have, or other points, in words."""
+    """Return models that other seeds of a point have, or other points, in words."""
     methods = list(dict.fromkeys(row.method for row in summary))
     lines = []
     for label in dict.fromkeys(row.label for row in summary):
@@ -151,25 +154,33 @@ class Place:
     inheritance: Sequence[InheritanceRow]
 
     def name(self, kind: str) -> str:
-        """Of a figure, fit for a file."""
+        """Return a name of a figure, fit for a file."""
         return f"{kind}-{self.number}-{re.sub(r'[^A-Za-z0-9_.]+', '-', self.label).strip('-')}"
 
 
 def places(report: StudyReport) -> list[Place]:
-    """In the order of the points."""
+    """Return the places in the order of the points."""
     groups: dict[str, dict[str, list[SummaryRow]]] = {}
+    labels: dict[str, list[str]] = {}
     for row in report.summary:
-        arms = groups.setdefault(label_of(row.point, without=TEACHER_ARM), {})
-        arms.setdefault(row.point.get(TEACHER_ARM, ""), []).append(row)
+        place = _without_arm(row.point)
+        groups.setdefault(place, {}).setdefault(row.point.get(TEACHER_ARM, ""), []).append(row)
+        labels.setdefault(place, []).append(drop_key(row.label, TEACHER_ARM))
     return [
         Place(
-            label,
+            " and ".join(dict.fromkeys(labels[place])),
             number,
             {arm: arms[arm] for arm in ("biased", "unbiased", "") if arm in arms},
-            [row for row in report.inheritance if label_of(row.point, without=TEACHER_ARM) == label],
+            [row for row in report.inheritance if _without_arm(row.point) == place],
         )
-        for number, (label, arms) in enumerate(groups.items(), start=1)
+        for number, (place, arms) in enumerate(groups.items(), start=1)
     ]
+
+
+def _without_arm(point: Point) -> str:
+    """Return what stands for a point's values but the teacher's arm, and not for the names that arms may have."""
+    rest = {key: value for key, value in point.items() if key not in (NAME, TEACHER_ARM)}
+    return json.dumps(rest, sort_keys=True)
 
 
 def _marks(report: StudyReport, place: Place) -> dict[str, list[Mark]]:
@@ -177,7 +188,7 @@ def _marks(report: StudyReport, place: Place) -> dict[str, list[Mark]]:
 
 
 def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
-    """Figures by name; one whose numbers are not there is left out."""
+    """Draw figures by name; one whose numbers are not there is left out."""
     stated = [name for row in report.hypotheses for name in (row.first, row.second)]
     drawn: dict[str, Figure | None] = {}
     for place in places(report):
@@ -186,14 +197,14 @@ def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
             drawn[place.name("following")] = study_figures.dots(place.arms, ("following", "unbiased"))
             drawn[place.name("inheritance")] = study_figures.inheritance(place.inheritance, stated)
         else:
-            drawn[place.name("accuracy")] = study_figures.dots(place.arms, ("test_top1",))
+            drawn[place.name("accuracy")] = study_figures.dots(place.arms, ("top1",))
     if examples is not None:
         drawn["examples"] = study_figures.examples(examples)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _files(tables: Mapping[str, Table], report: StudyReport) -> Iterator[tuple[str, Table]]:
-    """Tables as files: of all points, and where there are several the first one's apart, fit for a paper."""
+    """Yield tables as files: of all points, and where there are several the first one's apart, fit for a paper."""
     names, first = study_tables.keys(report), report.summary[0]
     for name, table in tables.items():
         yield name, table
@@ -204,7 +215,7 @@ def _files(tables: Mapping[str, Table], report: StudyReport) -> Iterator[tuple[s
 def page(
     report: StudyReport, tables: Mapping[str, Table], pictures: Mapping[str, bytes], examples: Examples | str
 ) -> str:
-    """The report as one HTML page that needs nothing but itself."""
+    """Return the report as one HTML page that needs nothing but itself."""
     points = list({row.label: row for row in reversed(report.summary)}.values())
     shown = places(report)
     return template(Path(__file__).with_name("study.html.j2")).render(
@@ -229,18 +240,18 @@ def page(
 
 
 def _words(report: StudyReport, shown: Sequence[Place]) -> dict[str, str]:
-    """What each figure shows, by its name."""
+    """Return what each figure shows, by its name."""
     found = {}
     for place in shown:
         found[place.name("frontier")] = frontier_words(_marks(report, place))
         found[place.name("following")] = study_words.dots(place.arms, ("following", "unbiased"))
         found[place.name("inheritance")] = study_words.inheritance(place.inheritance)
-        found[place.name("accuracy")] = study_words.dots(place.arms, ("test_top1",))
+        found[place.name("accuracy")] = study_words.dots(place.arms, ("top1",))
     return found
 
 
 def _absent(report: StudyReport, shown: Sequence[Place], examples: Examples | str) -> dict[str, str]:
-    """Why a figure is not there, for each that can be missing."""
+    """Return why a figure is not there, for each that can be missing."""
     nothing = "No conflicting image on which both follow the cue."
     reasons = {place.name("inheritance"): report.notes.get("inheritance", "") for place in shown}
     reasons = {name: reason or "Not recorded in both arms of the teacher." for name, reason in reasons.items()}

@@ -12,7 +12,7 @@ from study.comparison import Contrast
 from study.results import InheritanceRow, SummaryRow
 from study.selection import SelectionRow
 
-STUDY_VERSION = 1  # of report.json, rises where a field goes, is renamed or means something else
+STUDY_VERSION = 2  # of report.json, rises where a field goes, is renamed or means something else
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,5 @@ class StudyReport:
     selection: list[SelectionRow]
     notes: Mapping[str, str]
     missing: list[str]
-    twins: Mapping[str, str]  # two-stage method -> end-to-end method
+    twins: Mapping[str, str]  # staged method -> end-to-end method
     end_to_end: list[str]

@@ -10,16 +10,16 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.study import Hypothesis
+from configs.study import NAME, Hypothesis
 from diagnostics.seeds import SeedSummary, summarise, summarise_shares
-from diagnostics.shortcut.measures import Measures, excess_following, inheritance
+from diagnostics.shortcut.measures import excess_following, inheritance
 from study.checks import Check
 from study.comparison import (
     UNBIASED,
@@ -34,18 +34,12 @@ from study.comparison import (
     with_holm,
 )
 from study.fitness import TEACHER, checks, unaligned
-from study.grid import Point, agrees, label_of
-from study.measurements import Measurement, all_numbers, number_of
+from study.grid import Point, agrees, drop_key
+from study.measurements import MEASURES, Measurement, find_number, list_numbers
 from study.selection import SelectionRow, select
 
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
-SHARES = {field.name for field in fields(Measures)} | {
-    "test_top1",
-    "cue_decoding",
-    "label_decoding",
-    "held_out_top1",
-    "held_out_unbiased",
-}
+SHARES = {*MEASURES} - {"excess_following"}  # in 0..1
 BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
 NO_TRIES: Mapping[str, Sequence[str]] = MappingProxyType({})
 
@@ -97,7 +91,7 @@ class Results:
 def conclude(
     records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
 ) -> Results:
-    """All results of a study.
+    """Return all results of a study.
 
     stated: hypotheses by name. tries: methods by family, of which one is chosen.
 
@@ -117,7 +111,7 @@ def conclude(
     return Results(
         summary(groups),
         hypotheses,
-        rest(groups, stated, "following" if planted else "test_top1"),
+        rest(groups, stated),
         inherited,
         [check for check in checks(records) if planted or check.passed is not None],
         select(groups, tries),
@@ -126,10 +120,10 @@ def conclude(
 
 
 def summary(groups: Groups) -> list[SummaryRow]:
-    """Every number of each point and method over its seeds; None where no seed has it, with the reason."""
+    """Return every number of each point and method over its seeds; None where no seed has it, with the reason."""
     rows = []
     for (_, method), group in groups.items():
-        per_seed = [all_numbers(record) for record in group.values()]
+        per_seed = [list_numbers(record) for record in group.values()]
         values: dict[str, SeedSummary | None] = {}
         notes: dict[str, str] = {}
         for name in dict.fromkeys(name for numbers in per_seed for name in numbers):
@@ -148,11 +142,11 @@ def summary(groups: Groups) -> list[SummaryRow]:
 
 
 def primary(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
-    """Every stated test at each of its points, with Holm's p over all of them, and what it decides."""
-    rows = []
+    """Return every stated test at each of its points, with Holm's p over all of them, and what it decides."""
+    rows, points = [], _points(groups)
     for name, one in stated.items():
-        for key in dict.fromkeys(key for key, _ in groups):
-            if agrees(json.loads(key), one.where):
+        for key, point in points.items():
+            if agrees(point, one.where):
                 row = _compare(groups, key, one.first, one.second, one.measure)
                 result = row.result if one.exceeds is None else above(row.result, one.exceeds)
                 rows.append(replace(row, result=result, name=name, margin=one.margin, exceeds=one.exceeds))
@@ -160,16 +154,20 @@ def primary(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
     return [replace(row, sentence=primary_sentence(row) + row.remark) for row in decided]
 
 
-def rest(groups: Groups, stated: Mapping[str, Hypothesis], measure: str) -> list[Contrast]:
-    """All other tests, by paired t with Holm's correction over all of them.
+def rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
+    """Return all other tests, by paired t with Holm's correction over all of them.
 
     With hypotheses: in the measure of each, every other method against its two, and its two where not stated.
-    Without: all pairs of methods in `measure`. Methods of one point are compared, teachers are not among them.
+    Without: all pairs of methods in cue following, or in top1 where no cue is planted. Methods of one point are
+    compared, teachers are not among them.
     """
     rows = []
-    for key in dict.fromkeys(key for key, _ in groups):
-        methods = [method for other, method in groups if other == key and method != TEACHER]
-        tests = _tests(methods, list(stated.values()), json.loads(key)) or [
+    for key, point in _points(groups).items():
+        here = {method: group for (other, method), group in groups.items() if other == key}
+        methods = [method for method in here if method != TEACHER]
+        planted = any(record.measures for group in here.values() for record in group.values())
+        measure = "following" if planted else "top1"
+        tests = _tests(methods, list(stated.values()), point) or [
             (first, second, measure) for first, second in itertools.combinations(methods, 2) if not stated
         ]
         rows += [_compare(groups, key, *test) for test in tests]
@@ -177,10 +175,10 @@ def rest(groups: Groups, stated: Mapping[str, Hypothesis], measure: str) -> list
 
 
 def inheritances(groups: Groups) -> list[InheritanceRow]:
-    """Inheritance of each method, from points that differ in the teacher's arm alone."""
-    rows = []
+    """Return inheritance of each method, from points that differ in the teacher's arm alone."""
+    rows, points = [], _points(groups)
     for key, method in groups:
-        point = json.loads(key)
+        point = points[key]
         other = _key({**point, TEACHER_ARM: "unbiased"})
         names = [(key, method), (other, method), (key, TEACHER), (other, TEACHER)]
         if method == TEACHER or point.get(TEACHER_ARM) != "biased" or not all(name in groups for name in names):
@@ -191,7 +189,10 @@ def inheritances(groups: Groups) -> list[InheritanceRow]:
 
 
 def _inheritance(point: Point, label: str, method: str, four: Sequence[Mapping[int, Following]]) -> InheritanceRow:
-    """four: following per image by seed, of the students and of the teachers, biased and unbiased."""
+    """Return the inheritance of one method.
+
+    four: following per image by seed, of the students and of the teachers, biased and unbiased.
+    """
     complete = {
         seed: [array for arm in four if _has_following(array := arm.get(seed))]  # (n,) each
         for seed in sorted(four[0])
@@ -206,7 +207,13 @@ def _inheritance(point: Point, label: str, method: str, four: Sequence[Mapping[i
 
 
 def _key(point: Mapping[str, Any]) -> str:
-    return json.dumps(point, sort_keys=True)
+    """Return what stands for a point's values; its name has no part in it, as arms may have names of their own."""
+    return json.dumps({key: value for key, value in point.items() if key != NAME}, sort_keys=True)
+
+
+def _points(groups: Groups) -> dict[str, Point]:
+    """Return each point once, by what stands for its values."""
+    return {key: next(iter(group.values())).point for (key, _), group in groups.items()}
 
 
 def _groups(records: Sequence[Measurement]) -> dict[tuple[str, str], Group]:
@@ -214,19 +221,19 @@ def _groups(records: Sequence[Measurement]) -> dict[tuple[str, str], Group]:
     for record in records:
         group = groups.setdefault((_key(record.point), record.method), {})
         if record.seed in group:
-            raise ValueError(f"two records of {record.method}, seed {record.seed}, at {label_of(record.point)}")
+            raise ValueError(f"two records of {record.method}, seed {record.seed}, at {record.place}")
         group[record.seed] = record
     return groups
 
 
 def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
-    """The records, those with a counterpart whose cues were random throughout with their excess over it."""
+    """Return the records, each with its excess where it has a counterpart whose cues were random throughout."""
     measured = {(_key(r.point), r.method, r.seed): r.measures for r in records if r.measures}
     result = []
     for record in records:
         fair = {**record.point, TEACHER_ARM: "unbiased", STUDENT_ARM: "unbiased"}
         reference = measured.get((_key(fair), record.method, record.seed))
-        if record.measures and reference and fair != record.point:
+        if record.measures and reference and _key(fair) != _key(record.point):
             excess = excess_following(record.measures, reference)
             record = replace(record, numbers={**record.numbers, "excess_following": excess})
         result.append(record)
@@ -237,17 +244,18 @@ def _number(record: Measurement | None, name: str) -> float | None:
     if record is None:
         return None
     if name == "clean" and record.measures is None and name not in record.numbers:
-        name = "test_top1"  # the same by another name, where no cue is planted
-    return number_of(record, name)
+        name = "top1"  # the same by another name, where no cue is planted
+    return find_number(record, name)
 
 
 def _place(group: Group, without: str = "") -> tuple[Point, str]:
-    point = {key: value for key, value in next(iter(group.values())).point.items() if key != without}
-    return point, label_of(point)
+    record = next(iter(group.values()))
+    point = {key: value for key, value in record.point.items() if key != without}
+    return point, drop_key(record.place, without) if without else record.place
 
 
 def _tests(methods: Sequence[str], stated: Sequence[Hypothesis], point: Point) -> list[tuple[str, str, str]]:
-    """First, second and measure of the tests at a point that hypotheses suggest and none of them states."""
+    """Return first, second and measure of the tests at a point that hypotheses suggest and none of them states."""
     known = {(frozenset((one.first, one.second)), one.measure) for one in stated if agrees(point, one.where)}
     found: list[tuple[str, str, str]] = []
     for one in stated:
@@ -262,7 +270,7 @@ def _tests(methods: Sequence[str], stated: Sequence[Hypothesis], point: Point) -
 
 
 def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:
-    """Two methods at one point, with the accuracies that stand beside and a caution where it needs one."""
+    """Compare two methods at one point, with the accuracies that stand beside and a caution where it needs one."""
     pair = [groups.get((key, method), {}) for method in (first, second)]
 
     def in_measure(name: str) -> Difference:

@@ -1,6 +1,6 @@
 """A study: every point of a grid with every seed, each a run, and what was recorded of them.
 
-runs/STUDY/config.yaml           the config with the grid and the hypotheses, refused if it changes later
+runs/STUDY/config.yaml           the config with the grid and the hypotheses; it may gain seeds and methods later
 runs/STUDY/POINT-seedS/          a run like any other, with its own teacher
 runs/STUDY/POINT-seedS/seedS/    its students, and cues.npz and cues.json: how they answer under cues
 """
@@ -24,10 +24,11 @@ from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine
 from study.grid import StudyRun, read_shard
-from study.methods import record_folder
+from study.methods import find_recording
 from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
+from training.claim import keep_methods
 from training.environment import environment
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
@@ -36,11 +37,11 @@ from training.phases import say, train_job
 from training.record_file import write_record
 from training.run_folder import RunFolder, write_config
 from training.run_lock import writing_in
-from training.teacher import is_given
+from training.teacher import ensure_teacher, is_given
 
 
 def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str | None, dry_run: bool) -> None:
-    """`--phase study`: run the study, or describe it; `machine.quiet` leaves out the line of each run.
+    """Run the study, or describe it, for `--phase study`; `machine.quiet` leaves out the line of each run.
 
     Raises:
         UserError: a shard that is none, several processes, or what `run_study` raises.
@@ -107,7 +108,7 @@ def duration(seconds: float) -> str:
 
 
 def refuse_other(study: StudyRuns) -> list[int]:
-    """See that a study's folder is free, or of the same study; gives the seeds that it has.
+    """Check that a study's folder is free, or of the same study; return the seeds that it has.
 
     Raises:
         UserError: it is not.
@@ -139,7 +140,7 @@ def _claim(study: StudyRuns) -> None:
 
 
 def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
-    """Train, or copy from another run, each job that is missing, and record; counts the jobs of either way.
+    """Return train, or copy from another run, each job that is missing, and record; counts the jobs of either way.
 
     Raises:
         UserError: another process is at this run, or it was made otherwise, or what training it raises.
@@ -158,28 +159,29 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     else:
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))
         write_identity(folder.path, experiment.data)
-        write_config(folder.path / "config.yaml", run.config)
+    trained = [job.method for job in folder.present()]
+    write_config(folder.path / "config.yaml", keep_methods(folder, run.config, trained))  # it may have gained some
     for job in study.jobs(run):
-        given = job.name == TEACHER and is_given(experiment)
         if job.folder.finished:
             job.folder.drop_checkpoints()
             continue
-        if given:
+        if job.name == TEACHER and is_given(experiment):
+            ensure_teacher(experiment)
             continue
-        twin = study.twin(run, job)
-        if twin is not None:
-            copy_job(twin, job.folder)
+        source = study.find_copy(run, job)
+        if source is not None:
+            copy_job(source, job.folder)
         else:
             with redirect_stdout(io.StringIO()):  # a run is one line
                 train_job(job, experiment)
-        counts["trained" if twin is None else "copied"] += 1
+        counts["trained" if source is None else "copied"] += 1
     _record(experiment, run)
     return counts
 
 
 def _record(experiment: Experiment, run: StudyRun) -> None:
     subjects = [subject for subject in subjects_of_run(experiment) if subject.classifies]
-    shortcut, temperature = run.config.shortcut.model_dump(mode="json"), run.config.kd.temperature
-    about = About(dict(run.point), run.seed, shortcut, temperature)
+    temperature = run.config.losses.get("kl", {}).get("temperature", About.temperature)
+    about = About(dict(run.point), run.seed, run.config.shortcut.model_dump(mode="json"), temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
-    recording_file.write(recording, record_folder(run, experiment.folder))
+    recording_file.write(recording, find_recording(run, experiment.folder))

@@ -6,18 +6,17 @@ oracle criterion knows the cue: the largest unbiased accuracy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from diagnostics.seeds import SeedSummary, summarise_shares
-from study.grid import Point, label_of
-from study.measurements import Measurement, number_of
+from study.grid import Point
+from study.measurements import Measurement, find_number
 
 BLIND, ORACLE = "held_out_kl", "held_out_unbiased"
-TESTED = ("following", "unbiased", "test_top1")  # what is told of a pick
+TESTED = ("following", "unbiased", "top1")  # what is told of a pick
 NO_VALUE = "No seed has this number of every try."
 
 
@@ -46,26 +45,25 @@ class SelectionRow:
 def select(
     groups: Mapping[tuple[str, str], Mapping[int, Measurement]], tries: Mapping[str, Sequence[str]]
 ) -> list[SelectionRow]:
-    """Both choices of each family at each point.
+    """Return both choices of each family at each point.
 
     groups: records by point as JSON and method, then by seed. tries: methods by family.
     """
     rows = []
-    for key in dict.fromkeys(key for key, _ in groups):
+    for key, record in {key: next(iter(group.values())) for (key, _), group in groups.items()}.items():
         for family, methods in tries.items():
             found = {method: groups[key, method] for method in methods if (key, method) in groups}
             absent = [method for method in methods if method not in found]
             notes = {"tries": f"Not recorded: {', '.join(absent)}."} if absent else {}
-            point: Point = json.loads(key)
             picks = _pick(found, BLIND, smallest=True), _pick(found, ORACLE, smallest=False)
-            rows.append(SelectionRow(point, label_of(point), family, list(found), *picks, notes))
+            rows.append(SelectionRow(record.point, record.place, family, list(found), *picks, notes))
     return rows
 
 
 def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
-    """The try with the best mean over the seeds in which all tries have the number; of equal ones the first."""
+    """Return the try with the best mean over the seeds that all tries have; of equal ones the first."""
     values = {
-        method: {s: value for s, record in group.items() if (value := number_of(record, name)) is not None}
+        method: {s: value for s, record in group.items() if (value := find_number(record, name)) is not None}
         for method, group in found.items()
     }
     seeds = set.intersection(*map(set, values.values())) if values else set()
@@ -77,5 +75,5 @@ def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: b
 
 
 def _tested(group: Mapping[int, Measurement], name: str) -> SeedSummary | None:
-    given = [value for record in group.values() if (value := number_of(record, name)) is not None]
+    given = [value for record in group.values() if (value := find_number(record, name)) is not None]
     return summarise_shares(given) if given else None

@@ -7,93 +7,95 @@ import json
 import shutil
 from typing import Any
 
+from configs.loss_options import CLASS, digest_own_losses, find_loss, make_loss, read_options
+from configs.networks import Network
+from configs.own_code import digest_code
 from configs.schema import Config
-from configs.stages import Method
-from training.baselines import TERMS
+from configs.stages import Stage
 from training.job_folder import JobFolder
-from training.job_name import TEACHER, JobName, config_of, needs
+from training.job_name import TEACHER, JobName, first_epoch, last_job, stage_of, starts_from, trains_teacher
 
-ONLY_STAGE1 = {  # of crd, not for baselines
-    *("epochs", "batch_size", "optimizer", "until", "patience", "min_delta", "errors_of", "error_weight")
-}
-
-STOPPING = ("until", "watch", "patience", "min_delta")
-OF_SCRATCH = ("batch_size", "optimizer", "error_weight", "label_smoothing", *STOPPING)  # of baselines
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
 LOADING = ("cache_dir", "in_memory", "workers")  # of data: where images are kept and who reads them, none changes
+NAMED = {"starts_from", "upweight_errors_of", "teacher"}  # of a stage: methods, whose weights count and not names
+Fingerprints = dict[JobName, str]
 
 
-def ingredients(config: Config, job: JobName) -> dict[str, Any]:
-    """All that a job's weights depend on: only those parts of a run's config, and of the jobs it starts from.
+def fingerprint(config: Config, job: JobName, known: Fingerprints | None = None) -> str:
+    """Return a digest of all that a job's weights depend on: jobs with the same one have the same weights.
 
-    config: of a run, with its one seed.
+    Args:
+        config: of a run, with its one seed.
+        known: of other jobs of this run, to which those that were needed are added.
     """
-    values = config.model_dump(mode="json")
-    data = {key: value for key, value in values["data"].items() if key not in (*LOADING, *MIXING)}
+    known = {} if known is None else known
+    if job not in known:
+        parts = json.dumps(list_ingredients(config, job, known))  # in their order, which losses are set up in
+        known[job] = hashlib.sha256(parts.encode()).hexdigest()
+    return known[job]
+
+
+def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[str, Any]:
+    """Return all that a job's weights depend on: only those parts of a run's config, and of jobs it takes from."""
+    stage = stage_of(config, job)
+    data = config.data.model_dump(mode="json", exclude={*LOADING, *MIXING})
+    common: dict[str, Any] = {"data": data, "precision": config.precision}
+    common["stage"] = _describe_stage(config, job, stage)
+    # compiled blocks round otherwise in the last bits, as another precision would; captured passes might
+    common |= {key: True for key in ("compile", "capture") if getattr(config, key)}
     if job == TEACHER:
-        settings = {key: value for key, value in values["teacher"].items() if key != "views"}
-        made = {"data": data, "precision": config.precision, "teacher": settings, "cues": _cues(config, "teacher")}
-        return made | _ways_to_compute(config)
-    common = {
-        "data": data,
-        "mix": [config.data.mix, config.data.strength if config.data.mix != "none" else 0],
-        "precision": config.precision,
-        "seed": config.seeds[0],
-        "student": values["student"],
-        "views": config.teacher.views,
-    }
-    common |= _ways_to_compute(config)
-    own = config_of(config, job)
-    common["from"] = [ingredients(config, source) for source in needs(config, job)]
-    if job.kind == "stage1":
-        return {**common, **_stage1(own)}
-    if job.kind == "stage2":
-        return {**common, **_stage2(own)}
-    return {**common, **_baseline(own, own.method_of(job.of))}
-
-
-def _ways_to_compute(config: Config) -> dict[str, Any]:
-    """Compiled blocks round otherwise in the last bits, as another precision would; captured passes might."""
-    return {key: True for key in ("compile", "capture") if getattr(config, key)}
-
-
-def _baseline(config: Config, method: Method) -> dict[str, Any]:
-    own: dict[str, Any] = {"epochs": config.baseline_epochs, "cues": _cues(config, "students")}
-    settings = config.resolved().baselines.model_dump(
-        mode="json", exclude={"methods", "variants", "epochs", "errors_of"}
-    )
-    own["candidates"] = config.kd.epochs
-    if method == "scratch":
-        return {**own, "scratch": {key: settings[key] for key in OF_SCRATCH}}
-    own |= {method: settings, "teacher": ingredients(config, TEACHER), "pairs": config.shortcut.pairs}
-    return {**own, "crd": config.crd.model_dump(exclude=ONLY_STAGE1)} if TERMS[method].crd else own
-
-
-def _stage1(config: Config) -> dict[str, Any]:
-    teacher = ingredients(config, TEACHER)
+        common |= config.teacher.model_dump(mode="json", include={"checkpoint", "init", "seed"})
+        return {**common, "network": _describe_network(config.teacher), "cues": _describe_cues(config, "teacher")}
+    network = config.teacher if trains_teacher(config, job) else config.student
     return {
-        "crd": config.crd.model_dump(mode="json", exclude={"errors_of"}),
-        "cues": _cues(config, "students"),
-        "teacher": teacher,
-        "pairs": config.shortcut.pairs,
+        **common,
+        "network": _describe_network(network),
+        "mix": [config.data.mix, config.data.strength if config.data.mix != "none" else 0],
+        "seed": job.seed,
+        "views": config.teacher.views,
+        "cues": _describe_cues(config, "balanced" if stage.images == "balanced" else "students"),
+        "number": job.number,
+        "first_epoch": first_epoch(config, job),
+        "from_teacher": stage.starts_from == TEACHER.method,
+        **_list_sources(config, job, stage, known),
     }
 
 
-def _stage2(config: Config) -> dict[str, Any]:
-    kd = config.kd
-    settings = kd.model_dump(mode="json", exclude={"features", "teacher_head", "errors_of"})
-    named = kd.features if kd.features in ("random", "teacher") else "job"
-    own: dict[str, Any] = {"kd": settings, "features": named, "first_epoch": config.crd.epochs}
-    own["cues"] = _cues(config, "balanced" if kd.images == "balanced" else "students")
-    if kd.alpha > 0 or "teacher" in (kd.head, kd.features):
-        own["teacher"] = ingredients(config, TEACHER)
-    if kd.alpha > 0 or kd.head == "teacher":
-        own["pairs"] = config.shortcut.pairs
-    return own
+def _list_sources(config: Config, job: JobName, stage: Stage, known: Fingerprints) -> dict[str, Any]:
+    """Return fingerprints of the jobs that a job takes weights, errors, a classifier or a teacher's answers of."""
+    seed = job.seed or 0
+    found: dict[str, Any] = {"starts_from": [fingerprint(config, one, known) for one in starts_from(config, job)]}
+    for option in ("upweight_errors_of", "teacher"):
+        method = getattr(stage, option)
+        found[option] = method and fingerprint(config, last_job(config, method, seed), known)
+    losses = [make_loss(job.key, name, use.options, config.losses) for name, use in stage.losses.items()]
+    asks = any(loss.needs_teacher for loss in losses)
+    if asks or stage.starts_from == TEACHER.method:
+        found["taught_by"] = fingerprint(config, TEACHER, known)
+    if asks:
+        found["pairs"] = config.shortcut.pairs
+    return found
 
 
-def _cues(config: Config, images: str) -> dict[str, Any] | None:
-    """What decides the cues of the images that "teacher" or "students" train on, or of the "balanced" ones."""
+def _describe_stage(config: Config, job: JobName, stage: Stage) -> dict[str, Any]:
+    """Return a stage with every option of its losses said, and without names of methods."""
+    digests = digest_own_losses(config, stage)
+    losses = []
+    for name, use in stage.losses.items():
+        given = {option: value for option, value in use.options.items() if option != CLASS}
+        options = read_options(f"{job.key}.losses.{name}", find_loss(name, config.losses), given)
+        of_code = [config.losses.get(name, {}).get(CLASS, ""), digests.get(name, "")]
+        losses.append([name, use.weight, use.ramp_up, use.fade, options, *of_code])
+    return {**stage.model_dump(mode="json", exclude={"losses", *NAMED}), "losses": losses}
+
+
+def _describe_network(network: Network) -> dict[str, Any]:
+    values = network.model_dump(mode="json", include={*Network.model_fields})
+    return {**values, "code": digest_code("arch", network.arch)}
+
+
+def _describe_cues(config: Config, images: str) -> dict[str, Any] | None:
+    """Return what decides the cues of some images: what "teacher" or "students" train on, or "balanced" ones."""
     shortcut = config.shortcut
     if shortcut.cue == "none":
         return None
@@ -102,11 +104,6 @@ def _cues(config: Config, images: str) -> dict[str, Any] | None:
         return {**cues, "balanced": True}
     arm = shortcut.teacher if images == "teacher" else shortcut.students
     return {**cues, "conflicting": shortcut.conflicting if arm == "biased" else "uniform"}
-
-
-def fingerprint(config: Config, job: JobName) -> str:
-    """Of a job's ingredients: jobs with the same one have the same weights."""
-    return hashlib.sha256(json.dumps(ingredients(config, job), sort_keys=True).encode()).hexdigest()
 
 
 def copy_job(source: JobFolder, target: JobFolder) -> None:

@@ -122,7 +122,7 @@ def tiny_config(image_root, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make_experiment(tiny_config, tmp_path):
-    """`make_experiment("training.epochs=3", runs=folder)`: an experiment on the tiny data, for use in this process."""
+    """`make_experiment("training.epochs=3", runs=folder)`: an experiment on the tiny data, in this process."""
 
     def make(*overrides: str, runs: Path = tmp_path / "runs") -> Experiment:
         config = load_config(tiny_config, overrides)

@@ -51,7 +51,7 @@ def without_rendering(monkeypatch):
 def trained(train, tmp_path_factory):
     """A run of two seeds with two baselines, and what `main_eval.py` printed of it."""
     runs = tmp_path_factory.mktemp("evaluated")
-    train(runs, "--phase", "all", "--seeds", "0", "1", "--set", "baselines.methods=[scratch,kd]")
+    train(runs, "--phase", "all", "--seeds", "0", "1", "--set", "methods=[scratch,kd,two_stage]")
     command = [sys.executable, main_eval.__file__, str(runs / "tiny"), "--quiet"]
     return runs / "tiny", subprocess.run(command, capture_output=True, text=True, timeout=600)
 
@@ -85,7 +85,7 @@ def test_a_run_is_evaluated_and_reported(trained):
     assert names == [*CLASSIFIERS, "scratch/1", "kd/1", "two_stage/1"]
     for model in report["models"]:
         job = "teacher" if model["seed"] is None else f"seed{model['seed']}/{model['method']}"
-        result = json.loads((run / job.replace("two_stage", "stage2") / "result.json").read_text())
+        result = json.loads((run / job.replace("two_stage", "two_stage/stage2") / "result.json").read_text())
         assert model["top1"] == result["test_top1"]  # the same images in the same precision as in training
         assert model["low"] <= model["top1"] <= model["high"]
     pairs = {(pair["a"], pair["b"]) for pair in report["pairs"]}
@@ -95,8 +95,21 @@ def test_a_run_is_evaluated_and_reported(trained):
     assert set(report["representation"]) == {"scratch", "kd", "stage1", "two_stage"}
     assert report["representation"]["two_stage"]["last"]["cosine"] is not None
     trained_on = {name: [one["job"] for one in jobs] for name, jobs in report["given"]["models"].items()}
-    assert trained_on["two_stage"] == ["stage1", "stage2"] and trained_on["kd"] == ["kd"]
-    assert set(trained_on) == {*CLASSIFIERS, "stage1"}
+    assert trained_on["two_stage"] == ["two_stage/stage1", "two_stage/stage2"] and trained_on["kd"] == ["kd"]
+    assert set(trained_on) == {*CLASSIFIERS, "stage1"} and trained_on["stage1"] == ["two_stage/stage1"]
+    terms = {
+        "loss",
+        "ce",
+        "kl",
+        "crd_penultimate",
+        "crd_last",
+        "top1",
+        "test_top1",
+        "cosine_last",
+        "cka_penultimate",
+    }
+    reached = (folder / "tables" / "reached.csv").read_text().splitlines()[0].split(",")
+    assert terms <= set(reached) and report["main"] == "two_stage"
     gaps = report["claims"]["generalisation"]
     assert (
         gaps["kd"]["images"] == 64 and gaps["kd"]["top1_gap"] == gaps["kd"]["train_top1"] - gaps["kd"]["test_top1"]
@@ -192,7 +205,7 @@ def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch
 
 def test_two_files_are_compared(trained, tiny_config, tmp_path, without_rendering, monkeypatch, capfd):
     run, _ = trained
-    teacher, student = run / "teacher" / "model.pt", run / "seed0" / "stage2" / "model.pt"
+    teacher, student = run / "teacher" / "model.pt", run / "seed0" / "two_stage" / "stage2" / "model.pt"
     words = [
         "--teacher",
         teacher,
@@ -228,7 +241,7 @@ def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypat
     images = normalise(pixels, torch.tensor(stats["mean"]), torch.tensor(stats["std"]))
     assert torch.allclose(program(pixels), model.eval()(images), atol=1e-5)
     told = json.loads((tmp_path / "out" / "metadata.json").read_text())
-    result = json.loads((run / "seed0" / "stage2" / "result.json").read_text())
+    result = json.loads((run / "seed0" / "two_stage" / "stage2" / "result.json").read_text())
     assert told["accuracy"]["top1"] == result["test_top1"] and told["weights"] == result["model_sha256"]
     assert told["classes"] == stats["classes"] == ["ash", "birch", "cedar", "date"]
     assert told["image_files"]["levels"] <= 1 and told["teacher"]["arch"] == "resnet8"
@@ -244,7 +257,7 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
     def is_of(weights, folder):
         return all(torch.equal(value, weights[name]) for name, value in load(run / folder / "model.pt").items())
 
-    assert is_of(exported(run), "seed0/stage2")
+    assert is_of(exported(run), "seed0/two_stage/stage2")
     assert is_of(exported(run, "--model", "kd", "--seed", "1"), "seed1/kd")
     files = ("--teacher", run / "teacher" / "model.pt", "--student", run / "seed0" / "scratch" / "model.pt")
     assert is_of(exported(*files, "--config", tiny_config), "seed0/scratch")
@@ -258,7 +271,7 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
 def test_a_study_and_an_unfinished_run_are_not_exported(trained, tiny_config, tmp_path, monkeypatch, capfd):
     study = tmp_path / "study"
     study.mkdir()
-    write_config(study / "config.yaml", load_config(tiny_config, ["study.grid=[{kd.alpha: [0.6, 0.9]}]"]))
+    write_config(study / "config.yaml", load_config(tiny_config, ["study.grid=[{losses.kl.temperature: [2, 4]}]"]))
     code, _, err = call(monkeypatch, capfd, study, "--export", tmp_path / "out")
     assert code == 2 and "is a study: name one of the runs in it" in err and len(err.splitlines()) == 1
     shutil.copytree(trained[0], tmp_path / "run")
@@ -306,7 +319,7 @@ def study(train, tmp_path_factory):
     runs = tmp_path_factory.mktemp("studied")
     grid = "study.grid=[{shortcut.teacher: [biased, unbiased], shortcut.students: [biased]}]"
     hypothesis = "study.hypotheses={H1: {first: kd, second: two_stage, where: {shortcut.teacher: biased}}}"
-    words = ["shortcut.cue=background", "shortcut.test_cues=3", "baselines.methods=[kd]", grid, hypothesis]
+    words = ["shortcut.cue=background", "shortcut.test_cues=3", "methods=[kd,two_stage]", grid, hypothesis]
     train(runs, "--phase", "study", "--set", *words)
     return runs / "tiny"
 
@@ -387,7 +400,7 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["nothing.npz"], "is no file of predictions"),
         (["--device", "cuda:99", "nowhere"], "cuda"),
         (
-            ["nowhere", "--set", "crd.epochs=1"],
+            ["nowhere", "--set", "training.epochs=1"],
             "--set is not read together with RUN_DIR, which has its own config",
         ),
         (["nowhere", "--config", "a.yaml"], "--config is not read together with RUN_DIR"),
@@ -396,7 +409,7 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["nowhere.npz", "--export", "out"], "--export is not read together with predictions.npz: leave it out"),
         (["nowhere", "--model", "kd"], "--model is not read together with RUN_DIR: leave it out"),
         (["--export", "out"], "is no run"),
-        (["--set", "crd.dim=8"], "--set crd.dim: a run has its own config"),
+        (["--set", "losses.crd.dim=8"], "--set losses.crd.dim: a run has its own config"),
         (["--export", "out", "--quantise"], "did you mean '--quantize'"),
         (["nowhere", "--quantize"], "--quantize is not read together with RUN_DIR: leave it out"),
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from statistics import fmean
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from training.evaluation import EVALUATION_BATCH, Measures
 from training.reading import Reading
 from training.teacher_outputs import run
 
+T = TypeVar("T")
 HELD_OUT = 1000  # images on which alignment is reported
 
 
@@ -57,20 +59,29 @@ class AlignmentEvaluator:
         return reading.view(Outputs(torch.cat([part.logits for part in parts]), taps), reading.places)
 
     @torch.no_grad()
-    def measure(self, student: nn.Module, losses: Sequence[Loss]) -> Measures:
-        """Return what the losses say of features, and linear CKA of each tap."""
-        training = [module.training for module in (student, *losses)]
+    def measure(self, student: nn.Module, losses: Mapping[str, Loss]) -> Measures:
+        """Return what the losses say of features, and linear CKA of each tap.
+
+        losses: by name, which stands before a measure that an earlier one has given.
+        """
+        modules = [student, *losses.values()]
+        training = [module.training for module in modules]
         own = self._view(student.eval(), self.own)
         measures: Measures = {}
-        for loss in losses:
-            measures |= loss.eval().compare(own, self.teacher)
+        for name, loss in losses.items():
+            measures |= prefix_repeated(name, loss.eval().compare(own, self.teacher), measures)
         for tap, features in own.taps.items():
             similarity = linear_cka(features.cpu(), self.teacher.taps[tap].cpu()).value
             if similarity is not None:
                 measures[f"cka_{tap}"] = similarity
-        for module, was_training in zip((student, *losses), training, strict=True):
+        for module, was_training in zip(modules, training, strict=True):
             module.train(was_training)
         return measures
+
+
+def prefix_repeated(name: str, new: Mapping[str, T], known: Collection[str]) -> dict[str, T]:
+    """Return values of a loss by key, behind its name where the key is known already."""
+    return {f"{name}_{key}" if key in known else key: value for key, value in new.items()}
 
 
 def average_alignment(epoch: Measures) -> float:

@@ -17,6 +17,18 @@ from training.phases import Job
 from training.reading import find_reading, find_shapes
 from training.teacher import check_teacher, check_training, is_given
 
+MEASURES = (
+    "loss",
+    "top1",
+    "val",
+    "test",
+    "epoch",
+    "learning",
+    "cosine",
+    "cka",
+    "explained",
+)  # how names of measures begin
+
 
 def check(phase: str, experiment: Experiment, jobs: list[Job], fresh: bool = False) -> None:
     """Raise `UserError`, before anything is written, if what a phase needs is not there or does not fit."""
@@ -89,12 +101,21 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
         raise UserError(
             f"{job.name.key}.losses: two losses would be called {', '.join(titles)}: name one by `class`"
         )
+    taken = [title for title in titles if title.partition("_")[0] in MEASURES]
+    if taken:
+        raise UserError(
+            f"{job.name.key}.losses: {taken[0]} is the name of a measure, give the loss another one: "
+            f"losses: {{NAME: {{class: package.module:Class}}}}"
+        )
     own, teacher = experiment.layout(experiment.network_of(job.name)), experiment.layout(config.teacher)
     for key, loss in losses.items():
         if job.name == TEACHER and loss.needs_teacher:
             raise UserError(f"{key}: the teacher has no teacher, use losses of labels alone")
         if job.stage.train == "features" and (loss.needs_logits or loss.replaces_classifier):
-            raise UserError(f"{key}: train: features leaves the classifier alone, and this loss needs its logits")
+            raise UserError(
+                f"{key}: train: features leaves the classifier alone, and this loss needs its logits: "
+                "take it back with false, or say it in another stage (stage2: {losses: ...})"
+            )
         if job.stage.upweight_errors_of is not None and not loss.takes_weights:
             raise UserError(
                 f"{key}: upweight_errors_of weights no losses from a bank: use negatives: batch, or regression"

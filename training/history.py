@@ -29,9 +29,8 @@ def checked_best(best: Any) -> dict[str, Any] | None:
 
 
 def _is_epoch(line: Any) -> bool:
-    return isinstance(line, dict) and all(
-        isinstance(key, str) and _is_number(value) for key, value in line.items()
-    )
+    named = isinstance(line, dict) and "epoch" in line
+    return named and all(isinstance(key, str) and _is_number(value) for key, value in line.items())
 
 
 def _is_number(value: Any) -> bool:

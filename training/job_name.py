@@ -114,6 +114,12 @@ def starts_from(config: Config, job: JobName) -> list[JobName]:
     return [] if source in (None, TEACHER_NAME) else [last_job(config, str(source), job.seed)]
 
 
+def list_chain(config: Config, job: JobName) -> list[JobName]:
+    """Return the jobs whose weights lead to a job's, in order, the job itself last."""
+    sources = starts_from(config, job)
+    return [*(list_chain(config, sources[0]) if sources else []), job]
+
+
 def needs(config: Config, job: JobName) -> list[JobName]:
     """Return the jobs of the same seed that come before a job: whose weights, classifier or errors it takes."""
     if job == TEACHER or job.seed is None or not is_known(config, job):

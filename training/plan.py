@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from configs.loss_options import title_of
 from configs.reading import to_yaml
 from dataset.contact_sheet import write_contact_sheet
 from models.zoo import count_parameters
@@ -44,12 +45,26 @@ def describe(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName]
     for job in jobs:
         kept = job.folder.finished and job.name not in removed
         most = "at most " if job.stage.early_stopping is not None else ""
-        state = "finished" if kept else f"{most}{job.stage.epochs} epochs x {job.steps(data)} steps"
+        trains = f"{most}{job.stage.epochs} epochs x {job.steps(data)} steps, {_describe_losses(experiment, job)}"
+        state = "finished" if kept else trains
         if job.name == TEACHER and is_given(experiment) and not kept:
             state = "given by the config, not trained"
         lines.append(f"{job.name.title}: {state} -> {job.folder.path}")
     lines.append(_describe_sizes(jobs, experiment))
     return "\n".join([*lines, *(f"--fresh removes {experiment.folder.job(name).path}" for name in removed)])
+
+
+def _describe_losses(experiment: Experiment, job: Job) -> str:
+    """Return what a job trains, by which losses, and what these need."""
+    losses = make_losses(experiment, job).values()
+    weighted = ", ".join(f"{title_of(name)} {use.weight:g}" for name, use in job.stage.losses.items())
+    needs = {
+        "labels": any(loss.needs_labels for loss in losses),
+        "teacher": any(loss.needs_teacher for loss in losses),
+        "maps": any(loss.needs_maps for loss in losses),
+        "a first pass": any(loss.first_pass != "none" for loss in losses),
+    }
+    return f"{job.stage.train} by {weighted} (from {', '.join(name for name, is_so in needs.items() if is_so)})"
 
 
 def _describe_sizes(jobs: list[Job], experiment: Experiment) -> str:

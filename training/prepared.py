@@ -37,7 +37,6 @@ from training.teacher import ensure_teacher
 from training.teacher_side import FEATURES, TeacherSide, open_teacher
 from training.weights import weigh_by_errors
 
-ALIGNMENT = ("cosine_", "cka_", "explained_")  # how measures of features begin
 COMPILING = ("torch._dynamo", "torch._inductor", "triton")  # where errors of compiling come from
 
 
@@ -98,12 +97,11 @@ def train(experiment: Experiment, job: JobName, pace: Pace | None = None) -> Non
     assert isinstance(objective, StageObjective)
     result: dict[str, Any] = {"source": "trained"} if job == TEACHER else {}
     result |= summarise_stop(history, prepared.plan)
-    if objective.student.evaluator is None:
-        result |= evaluate_splits(objective.model, prepared.data, experiment.machine)
-    else:
-        result |= {name: value for name, value in history[-1].items() if name.startswith(ALIGNMENT)}
+    trains_classifier = objective.student.evaluator is None
+    measure = partial(evaluate_splits, objective.model, prepared.data, experiment.machine)
+    result |= measure() if trains_classifier else objective.measure()
     if distributed.rank() == 0:
-        projections = {} if objective.student.evaluator is None else objective.projections()
+        projections = {} if trains_classifier else objective.projections()
         if projections:
             save(folder.path / PROJECTIONS, projections)
         folder.finish(objective.model, result)

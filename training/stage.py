@@ -21,7 +21,7 @@ from models.heads import classifier
 from models.layout import Trained
 from models.machine import Machine
 from models.taps import TappedModel
-from training.alignment import AlignmentEvaluator
+from training.alignment import AlignmentEvaluator, prefix_repeated
 from training.engine import Objective, Term
 from training.evaluation import Measures, compute_top1, evaluate_splits
 from training.features import FrozenFeatures
@@ -179,7 +179,7 @@ class StageObjective(Objective):
 
     def measure(self) -> Measures:
         if self.student.evaluator is not None:
-            return self.student.evaluator.measure(self.model, [self.loss(name) for name in self.uses])
+            return self.student.evaluator.measure(self.model, {name: self.loss(name) for name in self.uses})
         answering = self.answering
         if answering is not None and self.teacher is not None:
             answering.fold_into(self.head, self.teacher.classifier)
@@ -191,7 +191,7 @@ class StageObjective(Objective):
         """Return the linear maps of all losses by name, to compare features behind them later."""
         found: dict[str, Tensor] = {}
         for name in self.uses:
-            found |= self.loss(name).projections()
+            found |= prefix_repeated(name, self.loss(name).projections(), found)
         return found
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 from configs.networks import Network
 from diagnostics.export.folder import MADE_BY
 from diagnostics.recording import Subject
+from diagnostics.subjects import list_taps
 from models.checkpoint import weights_hash
 from models.export import INPUT, OUTPUT, FromPixels, Preprocessing
-from models.taps import default_taps
 from models.zoo import count_parameters
 from training.environment import environment
 from training.experiment import Experiment
@@ -40,7 +40,7 @@ def facts_of(
         "arch": network.arch,
         "parameters": count_parameters(model.network),
         "classes": experiment.data.classes,
-        "taps": list(network.taps or default_taps(model.network, model.preprocessing.image_size)),
+        "taps": list_taps(experiment, network),
         "accuracy": {"top1": top1, "images": len(experiment.data.test), "of": "test images, float32"},
         "teacher": None if teacher is None else {"arch": teacher.arch, "weights": teacher.weights_hash},
         "weights": subject.weights_hash,

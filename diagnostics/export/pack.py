@@ -29,8 +29,8 @@ from errors import UserError
 from files import write_text
 from models import export
 from models.export import NEEDED_FOR_ONNX, REQUIREMENTS, FromPixels, Preprocessing, Runner
-from training.evaluation import compute_top1, predict
 from training.environment import environment
+from training.evaluation import compute_top1, predict
 from training.experiment import Experiment
 
 COMPARED_IMAGES = 256  # test images on which each file is compared with the model

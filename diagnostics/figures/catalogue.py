@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diagnostics.figures import features, predictions, training
-from diagnostics.recording import Recording
+from diagnostics.recording import History, Recording
 from diagnostics.results import LayerMatrix, Report
 
 Maps = Mapping[str, NDArray[np.float64]]  # by model, (M, 2)
@@ -19,11 +19,20 @@ def _layers(report: Report) -> dict[str, LayerMatrix]:
     return {name: part.layers for name, part in (report.representation or {}).items()}
 
 
-def _epochs_before(report: Report) -> dict[str, int]:
-    """Epochs of the trainings that each method went through before its last one, as in the first seed."""
+def _count_before(report: Report) -> dict[str, int]:
+    """Return the epochs that came before each curve: of stages before it, as in the first seed."""
     given = {} if report.given is None else report.given.models
-    known = {name: sum(one.epochs for one in trainings[:-1]) for name, trainings in given.items() if trainings}
-    return {"two_stage": len(report.curves.get("stage1", []))} | known
+    before = {report.main or "": len(report.curves.get("stage1", []))}
+    for name, trainings in given.items():
+        done = 0
+        for one in trainings or []:
+            before[one.title] = before[name] = done
+            done += one.epochs
+    return before
+
+
+def _main_history(report: Report) -> History:
+    return report.curves.get(report.main or "", [])
 
 
 FIGURES: dict[str, Callable[[Report, Recording, Maps], Figure | None]] = {  # in the order of the report
@@ -39,14 +48,16 @@ FIGURES: dict[str, Callable[[Report, Recording, Maps], Figure | None]] = {  # in
     "reliability": lambda report, recording, maps: predictions.reliability(report.calibration),
     "corruptions": lambda report, recording, maps: predictions.corruptions(report.robustness.errors),
     "cost": lambda report, recording, maps: predictions.cost(report.cost, report.models),
-    "stage1": lambda report, recording, maps: training.stage1(report.curves.get("stage1", [])),
-    "stage2": lambda report, recording, maps: training.stage2(report.curves.get("two_stage", [])),
-    "training": lambda report, recording, maps: training.by_epoch(report.curves, _epochs_before(report)),
+    "stage1": lambda report, recording, maps: training.stage(report.curves.get("stage1", []), "epoch of stage 1"),
+    "stage2": lambda report, recording, maps: training.stage(
+        _main_history(report), f"epoch of {report.main}'s last stage"
+    ),
+    "training": lambda report, recording, maps: training.by_epoch(report.curves, _count_before(report)),
 }
 
 
 def draw_all(report: Report, recording: Recording, maps: Maps) -> dict[str, Figure]:
-    """Figures by name; one whose numbers are not there is left out.
+    """Draw figures by name; one whose numbers are not there is left out.
 
     maps: points a model, of `analysis.embeddings`.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from zlib import crc32
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,10 +20,14 @@ DPI = 150
 
 # Okabe & Ito (2008): eight colours told apart with any colour vision; black comes first.
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#F0E442")
+OTHERS = (  # for methods without a colour of their own, away from those
+    *("#332288", "#999933", "#882255", "#AA4499", "#661100", "#17BECF"),
+    *("#5B8F22", "#E73F74", "#6699CC", "#8C564B", "#44AA99", "#B39DDB"),
+)
 MARKERS = ("D", "o", "^", "s", "X", "P", "v", "*", "<", ">")
 CLASSES = (*PALETTE, "#8A8A8A", "#882255")  # ten for the classes of a map
 GREY, LIGHT = "#767676", "#D9D9D9"
-METHODS = {  # the same in every figure
+METHODS = {  # the same in every figure; others look as their names decide, the same in every run
     "teacher": ("#000000", "D"),
     "two_stage": ("#D55E00", "o"),
     "student": ("#D55E00", "o"),
@@ -37,11 +42,18 @@ LONGEST = 18  # characters of a class or layer name in a figure
 
 
 def colour(name: str) -> str:
-    return METHODS.get(method_of(name), (GREY, "o"))[0]
+    """Return the colour of a model's method."""
+    return _look(method_of(name))[0]
 
 
 def marker(name: str) -> str:
-    return METHODS.get(method_of(name), (GREY, "o"))[1]
+    """Return the marker of a model's method."""
+    return _look(method_of(name))[1]
+
+
+def _look(method: str) -> tuple[str, str]:
+    number = crc32(method.encode())
+    return METHODS.get(method, (OTHERS[number % len(OTHERS)], MARKERS[number // len(OTHERS) % len(MARKERS)]))
 
 
 def label(name: str) -> str:

@@ -1,95 +1,102 @@
-"""Figures of training: the paper's Figures 1 and 2, and all students side by side.
+"""Figures of training: every measure of one stage, and all students side by side.
 
-Each takes histories, lists of one dict an epoch, and gives None where they hold nothing to draw.
+Each takes histories, lists of one dict an epoch, and gives None where they hold nothing to draw. Whatever was
+measured is drawn, by its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diagnostics.figures.style import LIGHT, POINTS, colour, describe, key, marker, panels
+from diagnostics.figures.style import LIGHT, MARKERS, PALETTE, POINTS, colour, describe, key, marker, panels
 from diagnostics.names import is_first, method_of
+from diagnostics.terms import ACCURACY, LOSS, History, group_measures, is_accuracy, list_terms
 
-History = Sequence[Mapping[str, float]]
-TAPS = {"last": ("#D55E00", "o", "-"), "penultimate": ("#0072B2", "^", "--")}
+LINES = ("-", "--", ":", "-.")
+WIDE_RANGE = 30  # of values in one panel, from which on it is drawn in decades
+
+Points = Sequence[tuple[float, float]]
 
 
-def stage1(history: History) -> Figure | None:
-    """Cosine of the projected pairs and CKA of the features by epoch of stage 1, at both taps."""
-    if not any(name.startswith(("cosine_", "cka_")) for epoch in history for name in epoch):
+def stage(history: History, axis: str) -> Figure | None:
+    """Draw all that was measured by epoch of one training, a panel a kind of measure.
+
+    axis: what its epochs are of.
+    """
+    groups = group_measures(history)
+    if not groups:
         return None
-    figure, grid = panels(2, 2, 2.5)
-    for axes, (measure, title) in zip(
-        grid, {"cosine": "cosine, projections", "cka": "linear CKA"}.items(), strict=True
-    ):
-        for tap, (shade, shape, line) in TAPS.items():
-            _line(axes, history, f"{measure}_{tap}", 1, shade, shape, line, tap)
-        _finish(axes)
-        describe(axes, "epoch of stage 1", title)
-    return figure
-
-
-def stage2(history: History) -> Figure | None:
-    """Top-1 on training and test images, and the losses, by epoch of stage 2."""
-    if not history:
-        return None
-    figure, (left, right) = panels(2, 2, 2.5)
-    looks = {"train": ("#0072B2", "^", "--"), "test": ("#D55E00", "o", "-")}
-    _line(left, history, "top1", 100, *looks["train"], "training images")
-    _line(left, history, "test_top1", 100, *looks["test"], "test images")
-    _line(right, history, "loss", 1, *looks["train"], "objective, training")
-    _line(right, history, "test_loss", 1, *looks["test"], "cross-entropy, test")
-    for axes, title in ((left, "top-1, %"), (right, "loss")):
-        _finish(axes)
-        describe(axes, "epoch of stage 2", title)
-    right.set_ylim(bottom=0)
+    figure, grid = panels(len(groups), 2, 2.5)
+    for axes, (title, names) in zip(grid, groups.items(), strict=True):
+        for number, name in enumerate(names):
+            axes.plot(
+                *zip(*_points(history, name), strict=True),
+                color=PALETTE[number % len(PALETTE)],
+                marker=MARKERS[number % len(MARKERS)],
+                linestyle=LINES[number % len(LINES)],
+                markersize=4,
+                linewidth=1,
+                label=name,
+            )
+        _finish(axes, history[-1]["epoch"])
+        axes.legend(fontsize=POINTS, frameon=False)
+        if title == LOSS:
+            _scale(axes)
+        describe(axes, axis, title)
     return figure
 
 
 def by_epoch(curves: Mapping[str, History], before: Mapping[str, int]) -> Figure | None:
-    """Test top-1 of every student and the learning rate of every training, by epoch.
+    """Draw test top-1 of every student, and learning rate and terms of every training, by epoch.
 
-    A student of several trainings begins where the one before its last ended. The rate is that at which an epoch
-    began.
+    A stage begins where the one before it ended. The rate is that at which an epoch began.
 
-    before: epochs of the trainings before the last one, by method; a method that is not there has one training.
+    before: epochs of the stages before, by curve or by method; what is not there has none.
     """
-    shown = [name for name, history in curves.items() if any("test_top1" in epoch for epoch in history)]
-    shown = [name for name in shown if method_of(name) != "teacher"]
-    if not shown:
+    students = {name: history for name, history in curves.items() if method_of(name) != "teacher"}
+    if not any("test_top1" in epoch for history in students.values() for epoch in history):
         return None
-    figure, (left, right) = panels(2, 2, 3.2)
-    for name in shown:
-        points = [
-            (before.get(method_of(name), 0) + e["epoch"], 100 * e["test_top1"])
-            for e in curves[name]
-            if "test_top1" in e
-        ]
-        _curve(left, name, points)
-    rated = [
-        name for name, history in curves.items() if is_first(name) and any("learning_rate" in e for e in history)
-    ]
-    for name in rated:
-        points = [
-            (before.get(method_of(name), 0) + e["epoch"], e["learning_rate"])
-            for e in curves[name]
-            if e.get("learning_rate", 0.0) > 0
-        ]
-        _curve(right, name, points)
-    if rated:
-        right.set_yscale("log")
-    for axes, title in ((left, "test top-1, %"), (right, "learning rate")):
-        _finish(axes, legend=False)
-        describe(axes, "epoch, stage 1 included", title)
-    key(figure, list(dict.fromkeys([*(name for name in shown if is_first(name)), *rated])))
+    first = {name: history for name, history in curves.items() if is_first(name)}
+    terms = list(dict.fromkeys(name for history in first.values() for name in list_terms(history)))
+    shown = {"test_top1": students, "learning_rate": first, **dict.fromkeys(terms, first)}
+    figure, grid = panels(len(shown), 2, 2.5)
+    drawn: dict[str, None] = {}
+    starts = {name: before.get(name, before.get(method_of(name), 0)) for name in curves}
+    last = max(starts[name] + history[-1]["epoch"] for name, history in curves.items() if history)
+    for axes, (measure, histories) in zip(grid, shown.items(), strict=True):
+        for name, history in histories.items():
+            points = [(starts[name] + epoch, value) for epoch, value in _points(history, measure)]
+            if points:
+                _curve(axes, name, points)
+                drawn[name] = None
+        _finish(axes, last)
+        if measure in terms:
+            _scale(axes)
+        describe(axes, "epoch, stages before included", _title(measure))
+    rates = grid[1]
+    if rates.lines:
+        rates.set_yscale("log")
+    key(figure, [name for name in drawn if is_first(name) and method_of(name) == name])
     return figure
 
 
-def _curve(axes: Axes, name: str, points: Sequence[tuple[float, float]]) -> None:
+def _title(measure: str) -> str:
+    return {"test_top1": f"test {ACCURACY}", "learning_rate": "learning rate"}.get(measure, measure)
+
+
+def _points(history: History, name: str) -> Points:
+    """Return epochs and values; accuracies are in percent, and a rate of 0 is none."""
+    scale = 100 if is_accuracy(name) else 1
+    found = [(epoch["epoch"], scale * epoch[name]) for epoch in history if name in epoch]
+    return [(epoch, value) for epoch, value in found if name != "learning_rate" or value > 0]
+
+
+def _curve(axes: Axes, name: str, points: Points) -> None:
     first = is_first(name)
     axes.plot(
         *zip(*points, strict=True),
@@ -100,24 +107,16 @@ def _curve(axes: Axes, name: str, points: Sequence[tuple[float, float]]) -> None
     )
 
 
-def _line(
-    axes: Axes, history: History, name: str, scale: float, shade: str, shape: str, line: str, text: str
-) -> None:
-    points = [(epoch["epoch"], scale * epoch[name]) for epoch in history if name in epoch]
-    if points:
-        axes.plot(
-            *zip(*points, strict=True),
-            color=shade,
-            marker=shape,
-            linestyle=line,
-            markersize=4,
-            linewidth=1,
-            label=text,
-        )
+def _scale(axes: Axes) -> None:
+    """Begin an axis at 0, or draw it in decades where small values would not be seen."""
+    values = [value for line in axes.lines for value in np.asarray(line.get_ydata(), dtype=np.float64).tolist()]
+    if min(values) > 0 and max(values) > WIDE_RANGE * min(values):
+        axes.set_yscale("log")
+    elif min(values) >= 0 < max(values):
+        axes.set_ylim(0, 1.05 * max(values))
 
 
-def _finish(axes: Axes, legend: bool = True) -> None:
+def _finish(axes: Axes, last: float) -> None:
+    axes.set_xlim(0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=LIGHT)
-    if legend and axes.lines:
-        axes.legend(fontsize=POINTS, frameon=False)

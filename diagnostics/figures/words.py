@@ -10,6 +10,7 @@ from diagnostics.names import is_first, method_of
 from diagnostics.recording import History
 from diagnostics.results import Faithfulness, Report
 from diagnostics.seeds import plain_number
+from diagnostics.terms import list_measures, list_terms
 
 
 def accuracy(report: Report) -> str:
@@ -63,7 +64,7 @@ def tsne(report: Report) -> str:
     found = [
         f"{name}, silhouette of the features {plain_number(shape.geometry.silhouette, 2)}"
         for name, shape in report.geometry.items()
-        if method_of(name) in ("teacher", "stage1", "two_stage") and shape.geometry.silhouette is not None
+        if method_of(name) in ("teacher", "stage1", report.main) and shape.geometry.silhouette is not None
     ]
     return f"Maps of {_each(found)}" if found else "Maps of the features of the test images."
 
@@ -102,20 +103,20 @@ def cost(report: Report) -> str:
 
 
 def stage1(report: Report) -> str:
-    names = [f"{measure}_{tap}" for measure in ("cosine", "cka") for tap in ("last", "penultimate")]
-    return _each(_ends(report.curves.get("stage1", []), names))
+    history = report.curves.get("stage1", [])
+    return _each(_ends(history, list_measures(history)))
 
 
 def stage2(report: Report) -> str:
-    history = report.curves.get("two_stage", [])
-    return _each(_ends(history, ("top1", "test_top1", "loss", "test_loss")))
+    history = report.curves.get(report.main or "", [])
+    return _each(_ends(history, list_measures(history)))
 
 
 def training(report: Report) -> str:
     lines = []
     for name, history in report.curves.items():
-        measures = ("learning_rate",) if method_of(name) == "teacher" else ("test_top1", "learning_rate")
-        parts = _ends(history, measures)
+        accuracy = () if method_of(name) == "teacher" else ("test_top1",)
+        parts = _ends(history, (*accuracy, "learning_rate", *list_terms(history)))
         if is_first(name) and parts:
             lines.append(f"{name} in {len(history)} epochs: {', '.join(parts)}")
     return _each(lines)
@@ -127,7 +128,7 @@ def _ends(history: History, names: Iterable[str]) -> list[str]:
     for name in names:
         values = [epoch[name] for epoch in history if name in epoch]
         if values:
-            found.append(f"{name.replace('_', ' ')} from {_short(values[0])} to {_short(values[-1])}")
+            found.append(f"{name} from {_short(values[0])} to {_short(values[-1])}")
     return found
 
 

@@ -24,7 +24,7 @@ from files import write_text
 def write_report(recording: Recording, folder: Path) -> Report:
     """Analyse a recording and write all of the report to `folder`."""
     report, mapped = analyse(recording), len(recording.layer_indices)
-    maps = embeddings(recording) if mapped >= LEAST_MAPPED else {}
+    maps = embeddings(recording, report.main) if mapped >= LEAST_MAPPED else {}
     tables = all_tables(report)
     write_json(report, make(folder) / "report.json")
     write_tables(tables, make(folder / "tables"))

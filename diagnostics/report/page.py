@@ -11,7 +11,7 @@ from diagnostics.figures.features import coloured_classes
 from diagnostics.figures.fonts import can_draw
 from diagnostics.figures.predictions import ENOUGH, MOST_CLASSES
 from diagnostics.figures.words import WORDS
-from diagnostics.names import focus, is_first
+from diagnostics.names import is_first
 from diagnostics.report.parts import HERE, embedded, facts, files, template
 from diagnostics.report.sheet import Thumbnail
 from diagnostics.report.verdict import verdict
@@ -31,9 +31,8 @@ def page(
     thumbnails: Mapping[int, Thumbnail],
 ) -> str:
     """The report as one HTML page that needs nothing but itself."""
-    students = [model.name for model in report.models if model.method != "teacher"]
-    main = focus(students) if students else None
-    context, faithful = report.context, (report.fidelity or {}).get(main or "")
+    main, context = report.main, report.context
+    faithful = (report.fidelity or {}).get(main or "")
     return template(HERE / "report.html.j2").render(
         report=report,
         context=context,
@@ -80,13 +79,11 @@ def absent(report: Report, mapped: int) -> dict[str, str]:
         "contingency": student,
         "class_change": student,
         "layers": student if not report.representation else "No layer was recorded.",
-        "tsne": too_few
-        if mapped < LEAST_MAPPED
-        else "Neither teacher, stage 1 nor two-stage is among the models.",
+        "tsne": too_few if mapped < LEAST_MAPPED else "Neither a teacher nor a student is among the models.",
         "reliability": "No model classifies.",
         "corruptions": "No model was tested on corrupted images.",
         "cost": "The cost of no model was measured.",
         "stage1": "No stage 1 of these models is on record.",
-        "stage2": "No stage 2 of these models is on record.",
+        "stage2": "No training of a student is on record.",
         "training": "No training of these students is on record.",
     }

@@ -1,4 +1,4 @@
-"""Whether two-stage is ahead of the other models or behind them, in sentences."""
+"""Whether the student in question is ahead of the other models or behind them, in sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from diagnostics.aligned import AlignmentVerdict, alignment_verdict
+from diagnostics.aligned import judge_stage1
 from diagnostics.comparison import DifferenceInterval
 from diagnostics.names import is_first, listed
 from diagnostics.results import Report
@@ -14,7 +14,7 @@ from diagnostics.seeds import SeedComparison
 from diagnostics.statistics import SIGNIFICANCE
 
 ONE_MODEL = "There is one model: nothing to compare."
-NO_TWO_STAGE = "Two-stage is not among these models."
+NO_STUDENT = "No student is among these models."
 Side = Literal["behind", "ahead", "even"]
 
 
@@ -27,15 +27,14 @@ class Verdict:
 
 
 def verdict(report: Report) -> Verdict:
-    """Two-stage (or the one student) against every other model, over seeds where there are several.
+    """Return how the student in question did against every other model, over seeds where there are several.
 
     A model is ahead or behind where the 95 % interval of the difference leaves out 0 and, on images, the
     McNemar test to quote has p < 0.05 as well; all else is "no difference shown".
     """
-    names = [model.name for model in report.models]
-    main = next((name for name in ("two_stage", "student") if name in names), None)
-    if main is None or len(names) == 1:
-        return Verdict([ONE_MODEL if len(names) == 1 else NO_TWO_STAGE], [])
+    main = report.main
+    if main is None or len(report.models) == 1:
+        return Verdict([ONE_MODEL if len(report.models) == 1 else NO_STUDENT], [])
     sides: dict[Side, list[str]] = {"behind": [], "ahead": [], "even": []}
     doubtful = []
     over_seeds = {row.a: row.result for row in report.seeds.comparisons}
@@ -51,8 +50,7 @@ def verdict(report: Report) -> Verdict:
                 doubtful.append(f"{other} (p = {row.quoted_p:.2f})")
                 side = "even"
         sides[side].append(other)
-    aligned = alignment_verdict(report.curves.get("stage1", [])) if main == "two_stage" else None
-    return Verdict(_answer(main, sides), [*_alignment(aligned), *_caution(over_seeds, sides, doubtful)])
+    return Verdict(_answer(main, sides), [*_alignment(report, main), *_caution(over_seeds, sides, doubtful)])
 
 
 def _side(interval: DifferenceInterval | SeedComparison, sign: int) -> Side:
@@ -75,10 +73,11 @@ def _answer(main: str, sides: Mapping[Side, Sequence[str]]) -> list[str]:
     return answer
 
 
-def _alignment(aligned: AlignmentVerdict | None) -> list[str]:
+def _alignment(report: Report, main: str) -> list[str]:
+    aligned = judge_stage1(report.curves, report.context.config, main)
     if aligned is None:
         return []
-    unfit = "" if aligned.word == "aligned" else "; two_stage is no example of its method before it is"
+    unfit = "" if aligned.word == "aligned" else f"; {main} is no example of its method before it is"
     return [f"Stage 1: {aligned.sentence}{unfit}."]
 
 

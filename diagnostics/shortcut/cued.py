@@ -45,11 +45,11 @@ class CuedModel:
     method: str
     arch: str
     weights_hash: str
-    history: dict[str, list[float]]  # by measure, one value an epoch
+    history: dict[str, list[float]]  # every term and measure of its last stage, one value an epoch
     test_top1: float  # of clean images where there are some, else of the images with their own cue
     decoding: Decoding | None = field(metadata=FLAT | WHERE_GIVEN)  # None without a cue
     held_out: HeldOut | None = field(default=None, metadata=FLAT | WHERE_GIVEN)  # None without held-out images
-    stage1: dict[str, list[float]] = field(default_factory=dict)  # how far it aligned, one value an epoch
+    stage1: dict[str, list[float]] = field(default_factory=dict)  # the same of the features stage it began with
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class CueRecording:
     clean: Array  # (models, n) int16 without a cue, no rows where the images always have theirs
 
     def shown(self, number: int) -> Shown | None:
-        """What the `number`-th model answers; None without a cue."""
+        """Return what the `number`-th model answers; None without a cue."""
         return self._answers[number]
 
     @cached_property

@@ -12,7 +12,7 @@ from torch import Tensor
 from dataset.prepare import TrainingData
 from diagnostics.shortcut.cued import HeldOut
 from diagnostics.shortcut.measures import Shown, Shows, measures
-from losses.kd import softened_kl
+from losses.kl import softened_kl
 
 
 @dataclass(frozen=True)

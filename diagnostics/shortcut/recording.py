@@ -24,16 +24,12 @@ from diagnostics.shortcut.held_out import HeldOutLogits, held_out
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
 from models.heads import classifier
 from models.machine import Machine
-from models.structure import reads_features
+from models.structure import find_structure
 from models.taps import head_inputs
-
-TAPS = ("penultimate", "last")
-ALIGNMENT = ("cosine_last", "explained_last")  # the same of stage 1
-HISTORY = ("loss", "ce", "kl", "mse", *(f"{form}_{tap}" for form in ("crd", "regression") for tap in TAPS))
 
 
 def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
-    """The cues that each test image is shown under, (n, J): its class's own, then others in a random order.
+    """Return the cues that each test image is shown under, (n, J): its class's own, then others in random order.
 
     Args:
         labels: (n,).
@@ -59,7 +55,7 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
     logits: dict[str, HeldOutLogits | None] = {}
     for subject in subjects:
         model = subject.build().eval()
-        vectors = reads_features(model, data.settings.image_size)
+        vectors = find_structure(model, data.settings.image_size).reads_vector
         head = classifier(model)[1] if vectors else nn.Identity()
         key = _trunk_hash(model, head)
         if key not in answers:
@@ -83,14 +79,14 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
 
 
 def _model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedModel:
-    kept, aligned = _columns(subject.history, HISTORY), _columns(subject.stage1, ALIGNMENT)
-    return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding, stage1=aligned)
+    kept, before = _columns(subject.history), _columns(subject.stage1)
+    return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding, stage1=before)
 
 
-def _columns(history: History, names: Sequence[str]) -> dict[str, list[float]]:
-    """Those of the measures that were taken, one value an epoch."""
-    columns = {name: [epoch[name] for epoch in history if name in epoch] for name in names}
-    return {name: values for name, values in columns.items() if values}
+def _columns(history: History) -> dict[str, list[float]]:
+    """Return every term and measure that a training reported, one value an epoch."""
+    names = dict.fromkeys(name for epoch in history for name in epoch if name != "epoch")
+    return {name: [epoch[name] for epoch in history if name in epoch] for name in names}
 
 
 def _with_held_out(
@@ -128,7 +124,7 @@ class _Shows:
         self.probed = (draws >= 1 / data.cue_count).long()  # its own, or the first other: uniform over all K
 
     def images(self, column: int | None) -> Iterator[Tensor]:
-        """The test images, uint8 (B, 3, S, S) at a time, under the cues of a column, without one for None."""
+        """Yield the test images, uint8 (B, 3, S, S) at a time, under the cues of a column, None for none."""
         for indices in torch.arange(len(self.labels)).split(BATCH):
             pixels = self.data.test.raw(indices)
             if column is not None and self.planted:
@@ -157,13 +153,13 @@ class _Answers:
         self.drawn, self.balanced = (self._of_images(part) for part in (data.held_out, data.balanced))
 
     def of(self, head: nn.Module) -> tuple[Array, Array | None]:
-        """Predictions (n, J) and (n,) of a classifier."""
+        """Return predictions (n, J) and (n,) of a classifier."""
         columns = [self._classes(head, part) for part in self.columns]
         shown = np.stack(columns, axis=1) if columns else np.empty((len(self.shows.labels), 0), np.int16)
         return shown, None if self.clean is None else self._classes(head, self.clean)
 
     def held_out(self, head: nn.Module) -> HeldOutLogits | None:
-        """Logits of a classifier on the held-out images; None without any."""
+        """Return logits of a classifier on the held-out images; None without any."""
         if self.drawn is None:
             return None
         with self.machine.autocast():
@@ -180,7 +176,7 @@ class _Answers:
         return predicted.cpu().numpy().astype(np.int16)
 
     def _decoding(self) -> Decoding | None:
-        """How well cue and label are read off the features, with images on which the two are independent."""
+        """Measure how well cue and label are read off the features, on images where the two are independent."""
         shows, images = self.shows, self.shows.learned
         if images is None or images.cues is None:
             return None
@@ -203,7 +199,7 @@ def _logits(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
 
 
 def _trunk_hash(model: nn.Module, head: nn.Module) -> str:
-    """Of all weights but those of the classifier."""
+    """Return a digest of all weights but those of the classifier."""
     own = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, tensor in model.state_dict(keep_vars=True).items():

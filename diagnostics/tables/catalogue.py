@@ -11,12 +11,13 @@ from diagnostics.tables import looks as tables_looks
 from diagnostics.tables import predictions as tables_predictions
 from diagnostics.tables.given import given
 from diagnostics.tables.models import models
+from diagnostics.tables.reached import reached
 from diagnostics.tables.table import Table, to_text
 
 ONE_SEED_MORE = (
     "One seed was trained. Several (seeds: [0, 1, 2] in the config) would show how much training again changes "
-    "the result: the mean of each method with its spread and interval, and two-stage against each other method "
-    "by paired tests over seeds."
+    "the result: the mean of each method with its spread and interval, and the method in question against each "
+    "other one by paired tests over seeds."
 )
 
 
@@ -43,6 +44,7 @@ def all_tables(report: Report) -> dict[str, Table]:
         tables_claims.generalisation(report.claims.generalisation),
         tables_claims.variances(report.claims.variances),
         tables_claims.stability(report.claims.stability),
+        reached(report.curves),
     ]
     return {table.name: table for table in tables}
 

@@ -21,7 +21,7 @@ from diagnostics.tables.table import (
 )
 from diagnostics.variance import GIVEN_RATIO
 
-NOT_LISTED = "Two-stage and another method need two seeds each."
+NOT_LISTED = "Two methods need two seeds each."
 
 
 def ensembles(rows: Sequence[Ensemble]) -> Table:
@@ -86,7 +86,7 @@ def generalisation(section: Mapping[str, Gap]) -> Table:
 
 
 def variances(rows: Sequence[VariancesCompared]) -> Table:
-    """Whether two-stage varies as much over seeds as each other method."""
+    """Return whether the method in question varies as much over seeds as each other one."""
     columns = [
         Column("a", "A"),
         Column("b", "B"),
@@ -110,7 +110,7 @@ def variances(rows: Sequence[VariancesCompared]) -> Table:
             why = row.result.notes.get("statistic" if column.key in tested else column.key, "")
             line.append(Cell(value, note=why))
         cells.append(line)
-    caption = "Spread of top-1 over training seeds, two-stage against each method, and the seeds it would take."
+    caption = "Spread of top-1 over training seeds, two methods beside each other, and the seeds it would take."
     return Table("variances", caption, columns, cells, NOT_LISTED)
 
 
@@ -125,6 +125,6 @@ def stability(section: Mapping[str, Stability]) -> Table:
     ]
     cells = [[Cell(name), *_cells(row, columns[1:])] for name, row in section.items()]
     caption = (
-        "Steadiness: test top-1 from epoch to epoch in the last half of training, of two-stage in that of stage 2."
+        "Steadiness: test top-1 from epoch to epoch in the last half of training, with stages in that of the last."
     )
     return Table("stability", caption, columns, cells, "No model classifies.")

@@ -154,7 +154,7 @@ def seeds(methods: Mapping[str, MethodOverSeeds]) -> Table:
 
 
 def seed_comparisons(comparisons: Sequence[MethodsCompared]) -> Table:
-    """Two-stage against every other method, paired by seed."""
+    """Compare the method in question with every other one, paired by seed."""
     columns = [
         *PAIR,
         Column("n", "seeds", grouped),
@@ -175,5 +175,5 @@ def seed_comparisons(comparisons: Sequence[MethodsCompared]) -> Table:
         ]
         for row in comparisons
     ]
-    why = "Comparing methods over seeds needs two_stage and another method with two seeds in common."
-    return Table("seed_comparisons", "Two-stage against each method, paired by seed.", columns, cells, why)
+    why = "Comparing methods over seeds needs two methods with two seeds in common."
+    return Table("seed_comparisons", "Methods against each other, paired by seed.", columns, cells, why)

@@ -9,7 +9,7 @@ from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, dec
 from estimator import MutualInformation
 
 TOO_FEW = "Too few images, or features that do not vary."
-NO_PROJECTION = "Only a model that went through stage 1 has its projections."
+NO_PROJECTION = "Only a model whose first stage trains features has projections."
 
 
 def representation(section: Mapping[str, Representation] | None) -> Table:

@@ -12,11 +12,12 @@ from diagnostics.tables.table import MODEL, Cell, Column, Table, Value, grouped,
 
 NOT_RECORDED = "No training of it is on record: taken over as it was, or recorded before this was kept."
 CACHED = "At most: cached once for a few views of each image, and shared by all trainings on these images."
-LAST_BLOCK = "Stage 2 goes backwards through what it trains alone."
+TEACHERS = "The head on the teacher's features: its passes are the teacher's."
+LAST_BLOCK = "The last block trains alone: passes backwards end there."
 
 
 def given(result: Given | None) -> Table:
-    """The trainings of each model of the first seed, those of a two-stage student added up."""
+    """Return the trainings of each model of the first seed, the stages of a method added up."""
     columns = [
         MODEL,
         Column("epochs", "epochs", together(), sums=True),
@@ -26,13 +27,14 @@ def given(result: Given | None) -> Table:
         Column("teacher_passes", "teacher's forward passes", grouped),
         Column("parameters", "parameters trained", together(), sums=True),
         Column("batch_size", "batch size"),
+        Column("losses", "losses and weights"),
         Column("optimizer", "optimizer", lambda value: typographic(str(value))),
         Column("reported", "epoch reported"),
     ]
     return Table(
         "given",
-        "What each method was given in training, first seed; stage 1 + stage 2 of a two-stage student. Rates are "
-        "those of the config: nothing was tuned by this tool.",
+        "What each method was given in training, first seed, its stages one after the other. Rates and weights "
+        "are those of the config: nothing was tuned by this tool.",
         columns,
         [] if result is None else [_row(name, trainings) for name, trainings in result.models.items()],
         "Two files of weights: what they were trained with is not on record.",
@@ -41,7 +43,7 @@ def given(result: Given | None) -> Table:
 
 def _row(name: str, trainings: Sequence[Training] | None) -> list[Cell]:
     if trainings is None:
-        return [Cell(name), *[Cell(None, note=NOT_RECORDED)] * 9]
+        return [Cell(name), *[Cell(None, note=NOT_RECORDED)] * 10]
     last = trainings[-1]
     return [
         Cell(name),
@@ -52,9 +54,15 @@ def _row(name: str, trainings: Sequence[Training] | None) -> list[Cell]:
         Cell(_teacher_passes(trainings), note=CACHED if any(training.cached for training in trainings) else ""),
         Cell(_parts([training.parameters for training in trainings])),
         Cell(_parts(list(dict.fromkeys(batches_of(training) for training in trainings)))),
+        Cell("; ".join(_losses(training) for training in trainings)),
         Cell("; ".join(dict.fromkeys(training.optimizer for training in trainings))),
         Cell(last.reported),
     ]
+
+
+def _losses(training: Training) -> str:
+    words = ", ".join(f"{name} {weight}" for name, weight in training.losses.items())
+    return words if training.temperature is None else f"{words}, T {training.temperature:g}"
 
 
 def _teacher_passes(trainings: Sequence[Training]) -> int:
@@ -65,20 +73,22 @@ def _teacher_passes(trainings: Sequence[Training]) -> int:
 
 def _of_epochs(trainings: Sequence[Training]) -> str:
     ended = [f"{training.epochs} of {training.planned}" for training in trainings if training.ended_early]
-    return f"Ended by plateau: {' and '.join(ended)} epochs." if ended else ""
+    return f"Stopped early: {' and '.join(ended)} epochs." if ended else ""
 
 
 def _of_passes(trainings: Sequence[Training]) -> str:
     notes = []
     for training in trainings:
-        if training.frozen:
+        if training.frozen and not training.forward_only:
+            notes.append(TEACHERS)
+        elif training.frozen:
             notes.append(
-                f"Stage 2 on frozen features: {training.forward_only:,} passes forwards alone beside these, one "
+                f"The head on frozen features: {training.forward_only:,} passes forwards alone beside these, one "
                 "a view of each image, and none backwards through features."
             )
         elif training.forward_only:
             notes.append(f"{training.forward_only:,} passes forwards alone beside these, to fill the banks.")
-        elif training.job.startswith("stage2"):
+        elif training.train == "last_block":
             notes.append(LAST_BLOCK)
     return " ".join(notes)
 

@@ -60,7 +60,7 @@ def paper(runs: Sequence[RunSummary]) -> Table:
     """The paper's Table 3, teacher against student, one column a run, and what else their reports say of it."""
     columns = [Column("measure", "measure"), *(Column(run.run, run.run, interval=True) for run in runs)]
     rows = [[_named(key, heading), *(of(run) for run in runs)] for key, (heading, of) in _measures().items()]
-    caption = "Teacher against student (two-stage, first seed), one column a run, as each run's own report has it."
+    caption = "Teacher against student (first seed), one column a run, as each run's own report has it."
     return Table("paper", caption, columns, rows if runs else [], "No run.")
 
 

@@ -15,11 +15,11 @@ from benchmarks import epoch, input_pipeline, on_gpu, reference, setting, stage2
 SMALL = (
     "teacher.arch=resnet8",
     "student.arch=resnet8",
-    "crd.num_negatives=32",
-    "crd.dim=8",
-    "crd.batch_size=16",
-    "kd.batch_size=16",
-    "kd.epochs=2",
+    "losses.crd.num_negatives=32",
+    "losses.crd.dim=8",
+    "training.batch_size=16",
+    "training.epochs=4",
+    "methods.two_stage.stage2.epochs=2",
     "precision=float32",
 )
 
@@ -69,14 +69,13 @@ def test_stage_2_is_measured_by_its_own_command(tmp_path):
     alone, timing = stage2.both(tmp_path, 60, 20)
     assert timing.name == "2 epochs" and timing.seconds > 0 and alone.seconds > 0
     assert len(list(tmp_path.glob("teacher-*/view*.npy"))) > 0
-    assert (tmp_path / "run/seed0/stage2/result.json").exists()
+    assert (tmp_path / "run/seed0/two_stage/stage2/result.json").exists()
 
 
 def test_every_round_caches_one_view_more(tmp_path):
     config = setting.cifar_config(tmp_path, *SMALL)
     experiment = setting.random_experiment(config, tmp_path, 20, 0)
-    teacher = experiment.tapped(experiment.build(config.teacher).eval(), config.teacher)
-    call = teacher_cache.caching(experiment, teacher)
+    call = teacher_cache.caching(experiment, teacher_cache.make_teacher(experiment))
     for views in (1, 2):
         call()
         assert len(list(tmp_path.glob("teacher-*/view*.npy"))) == views

@@ -299,15 +299,18 @@ def test_runs_of_an_earlier_version_are_not_read(tmp_path: Path, text: str) -> N
 
 
 def test_a_hypothesis_has_a_margin_or_what_it_exceeds(tmp_path: Path) -> None:
-    config = load(tmp_path, "study: {hypotheses: {H1: {}, H2: {exceeds: -0.1}}}")
+    two = "first: kd, second: crd"
+    config = load(tmp_path, f"study: {{hypotheses: {{H1: {{{two}}}, H2: {{{two}, exceeds: -0.1}}}}}}")
     first, second = config.study.hypotheses.values()
     assert (first.margin, first.exceeds, second.margin, second.exceeds) == (0.02, None, None, -0.1)
     (tmp_path / "written.yaml").write_text(to_yaml(config))
     assert load_written(tmp_path / "written.yaml") == config
     with pytest.raises(UserError, match=r"study.hypotheses.H1: margin claims equivalence.*give one of them"):
-        load(tmp_path, "study: {hypotheses: {H1: {margin: 0.1, exceeds: 0}}}")
+        load(tmp_path, f"study: {{hypotheses: {{H1: {{{two}, margin: 0.1, exceeds: 0}}}}}}")
     with pytest.raises(UserError, match="study.hypotheses.H1.exceeds"):
-        load(tmp_path, "study: {hypotheses: {H1: {exceeds: 5}}}")
+        load(tmp_path, f"study: {{hypotheses: {{H1: {{{two}, exceeds: 5}}}}}}")
+    with pytest.raises(UserError, match="study.hypotheses.H1.first: Field required"):
+        load(tmp_path, "study: {hypotheses: {H1: {}}}")
 
 
 def test_the_same_claim_is_known_again() -> None:

@@ -29,43 +29,50 @@ from tests.cuda.waiting import no_waiting
 from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, baseline, stage1, stage2
-from training.phases import jobs_of
-from training.prepared import Prepared
+from training.job_name import TEACHER, JobName
+from training.prepared import Prepared, train
 from training.progress import Part
+from training.stage import StageObjective
 from training.stepping import make_stepper
-from training.teacher import CrossEntropy, train_teacher
 
 CAPTURED = "cuda, captured"
 DEVICES = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="cuda", marks=pytest.mark.cuda)]
 on_each = pytest.mark.parametrize("device", DEVICES)
 on_each_way = pytest.mark.parametrize("device", [*DEVICES, pytest.param(CAPTURED, marks=pytest.mark.cuda)])
 
+STAGE1, STAGE2 = (JobName("two_stage", 0, number) for number in (1, 2))
+REGRESSION = "methods.two_stage.stage1.losses={crd: false, regression: 1}"
+REUSE = "methods.two_stage.stage2.losses={kl: false, ce: false, reuse: 1}"
+HEAD = "methods.two_stage.stage2.train=head"
+
 JOBS: dict[str, tuple[JobName, list[str]]] = {
     "teacher": (TEACHER, []),
     "teacher, several batches a step": (TEACHER, ["teacher.optimizer.accumulate=2"]),
     "teacher, averaged": (TEACHER, ["teacher.optimizer.ema=0.9"]),
-    "bank, exact": (stage1(0), []),
-    "bank, relax": (stage1(0), ["crd.mode=relax"]),
-    "shared, infonce": (stage1(0), ["crd.negatives=shared", "crd.objective=infonce"]),
-    "in the batch": (stage1(0), ["crd.negatives=batch", "crd.objective=infonce", "crd.mode=instance"]),
-    "by regression": (stage1(0), ["crd.objective=regression"]),
-    "last block, adam": (stage2(0), ["kd.optimizer.clip_norm=1.0"]),
-    "head": (stage2(0), ["kd.train=head"]),
-    "head, cached": (stage2(0), ["kd.train=head", "teacher.views=2"]),
-    "crd_kd, cached": (baseline(0, "crd_kd"), ["teacher.views=2"]),
-    "kd, mixup": (baseline(0, "kd"), ["data.mix=mixup"]),
-    "kd, erasing": (baseline(0, "kd"), ["data.mix=erasing"]),
-    "kd, tints": (baseline(0, "kd"), ["shortcut.cue=tint"]),
-    "kd, backgrounds": (baseline(0, "kd"), ["shortcut.cue=background"]),
-    "kd, cues": (baseline(0, "kd"), ["shortcut.cue=patch", "shortcut.pairs=counterfactual"]),
+    "bank, exact": (STAGE1, []),
+    "bank, relax": (STAGE1, ["losses.crd.mode=relax"]),
+    "shared, infonce": (STAGE1, ["losses.crd.negatives=shared", "losses.crd.objective=infonce"]),
+    "in the batch": (STAGE1, ["losses.crd={negatives: batch, objective: infonce, mode: instance}"]),
+    "by regression": (STAGE1, [REGRESSION]),
+    "last block, adam": (STAGE2, ["methods.two_stage.stage2.optimizer.clip_norm=1.0"]),
+    "head": (STAGE2, [HEAD]),
+    "head, cached": (STAGE2, [HEAD, "teacher.views=2"]),
+    "head, the teacher's classifier": (STAGE2, [HEAD, REUSE]),
+    "scratch, errors count more": (JobName("scratch", 0), ["methods.scratch.upweight_errors_of=kd"]),
+    "crd_kd, cached": (JobName("crd_kd", 0), ["teacher.views=2"]),
+    "crd_kd, ramped up and faded": (JobName("crd_kd", 0), ["methods.crd_kd.losses.crd={ramp_up: 2, fade: true}"]),
+    "kd, mixup": (JobName("kd", 0), ["data.mix=mixup"]),
+    "kd, erasing": (JobName("kd", 0), ["data.mix=erasing"]),
+    "kd, tints": (JobName("kd", 0), ["shortcut.cue=tint"]),
+    "kd, backgrounds": (JobName("kd", 0), ["shortcut.cue=background"]),
+    "kd, cues": (JobName("kd", 0), ["shortcut.cue=patch", "shortcut.pairs=counterfactual"]),
 }
 jobs = pytest.mark.parametrize(("name", "settings"), JOBS.values(), ids=JOBS.keys())
 
 
 @pytest.fixture
 def on(make_experiment, monkeypatch):
-    """`on("cuda", "crd.epochs=3")`: the tiny experiment on a device, with plain float32 products."""
+    """`on("cuda", "training.epochs=3")`: the tiny experiment on a device, with plain float32 products."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
     def make(device: str, *settings: str, **given) -> Experiment:
@@ -118,22 +125,22 @@ def test_no_step_waits_for_the_device(on, device, name, settings):
     assert all(math.isfinite(value) for value in means.values())
 
 
-class Asking(CrossEntropy):
-    def forward(self, batch: Batch):
-        terms = super().forward(batch)
+@on_each
+def test_a_step_that_waits_is_found(on, device, monkeypatch):
+    forward = StageObjective.forward
+
+    def asking(objective, batch):
+        terms = forward(objective, batch)
         assert terms["ce"].value.item() > 0
         return terms
 
-
-@on_each
-def test_a_step_that_waits_is_found(on, device):
+    monkeypatch.setattr(StageObjective, "forward", asking)
     experiment = on(device)
-    model = experiment.new_student(0)
-    objective = Asking(model, experiment.data, experiment.machine)
+    objective = prepare_job(TEACHER, experiment).objective
     batch = next(training_batches(experiment.data, 16, 0, 0, 0))
     objective(batch)
     waits = pytest.raises((AssertionError, RuntimeError), match="asks for a value|synchroniz")
-    with waits, no_waiting(experiment.machine.device, model.parameters()):
+    with waits, no_waiting(experiment.machine.device, objective.parameters()):
         objective(batch)
 
 
@@ -164,16 +171,16 @@ def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision, capture
     config = ("--config", str(DEFAULT_CONFIG)) if device == "cuda" else ()
     settings = (
         "teacher.epochs=2",
-        "crd.epochs=2",
-        "kd.epochs=1",
+        "training.epochs=3",
+        "methods.two_stage.stage2.epochs=1",
+        "methods=[two_stage, crd_kd]",
         f"precision={precision}",
         f"capture={capture}",
         "name=gpu",
     )
-    few = ("baselines.methods=[crd_kd]",)
-    done = call_main(tmp_path, "--phase", "all", "--device", device, "--quiet", *config, "--set", *settings, *few)
+    done = call_main(tmp_path, "--phase", "all", "--device", device, "--quiet", *config, "--set", *settings)
     assert done.returncode == 0, done.stderr
-    for job in ("teacher", "seed0/stage1", "seed0/stage2", "seed0/crd_kd"):
+    for job in ("teacher", "seed0/two_stage/stage1", "seed0/two_stage/stage2", "seed0/crd_kd"):
         result = json.loads((tmp_path / "gpu" / job / "result.json").read_text())
         weights = load(tmp_path / "gpu" / job / "model.pt")
         assert result["epochs"] >= 1 and all(value.device.type == "cpu" for value in weights.values())
@@ -184,20 +191,18 @@ class StoppedError(Exception):
 
 
 @on_each_way
-@pytest.mark.parametrize("job", [TEACHER, stage1(0)], ids=["teacher", "stage1"])
+@pytest.mark.parametrize("job", [TEACHER, STAGE1, STAGE2], ids=["teacher", "stage1", "stage2"])
 def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, monkeypatch):
     ends = []
     for kind in ("whole", "stopped"):
-        experiment = on(device, "teacher.epochs=2", "crd.epochs=2", runs=tmp_path / kind)
-        if job != TEACHER:
-            train_teacher(experiment)
-        (own,) = [one for one in jobs_of("all", experiment.config, experiment.folder) if one.name == job]
+        experiment = on(device, "teacher.epochs=2", runs=tmp_path / kind)
+        prepare_job(job, experiment)  # finishes what comes before
         if kind == "stopped":
             with monkeypatch.context() as patch, pytest.raises(StoppedError):
                 patch.setattr("training.keeping.Keeper.write", _stops_at_the_second())
-                own.train(experiment)
-        own.train(experiment)
-        ends.append(load(own.folder.model))
+                train(experiment, job)
+        train(experiment, job)
+        ends.append(load(experiment.folder.job(job).model))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
@@ -219,7 +224,7 @@ def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
     ends = []
     for name in ("first", "second"):
         experiment = on(device, "teacher.epochs=1", runs=tmp_path / name)
-        train_teacher(experiment)
+        train(experiment, TEACHER)
         ends.append(load(experiment.folder.teacher.model))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert not [one for one in recwarn if "deterministic" in str(one.message)]
@@ -228,7 +233,7 @@ def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
 @on_each
 def test_images_and_banks_lie_on_the_device(on, device):
     experiment = on(device)
-    prepared = prepare_job(stage1(0), experiment)
+    prepared = prepare_job(STAGE1, experiment)
     tensors = [experiment.data.train.pixels, experiment.data.train.labels, *prepared.objective.buffers()]
     assert {tensor.device.type for tensor in tensors} == {device}
     assert prepared.objective.model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
@@ -241,5 +246,5 @@ def test_images_and_banks_lie_on_the_device(on, device):
 @pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
 def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
     experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
-    train_teacher(replace(experiment, machine=replace(experiment.machine, compile=True)))
+    train(replace(experiment, machine=replace(experiment.machine, compile=True)), TEACHER)
     assert experiment.folder.teacher.finished

@@ -26,4 +26,9 @@ def test_verdicts(values, gain, word, measure):
 def test_regression_is_judged_by_what_it_explains_and_nothing_by_nothing():
     verdict = alignment_verdict([{"cosine_last": 0.9, "explained_last": 0.2}])
     assert (verdict.measure, verdict.word) == ("explained_last", "not aligned")
+    other = alignment_verdict([{"cosine_stage1": 0.2, "cosine_stage2": 0.7}])
+    assert (other.measure, other.word) == (
+        "cosine_stage2",
+        "aligned",
+    ) and "at the stage2 tap 0.70" in other.sentence
     assert alignment_verdict([]) is None and alignment_verdict([{"loss": 1.0}]) is None

@@ -34,17 +34,19 @@ def test_minibatch_cka_does_not_depend_on_images_standing_by_class():
 def test_the_contrastive_bound_is_that_of_other_images_as_negatives():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(600, 5)).astype(np.float16)
-    projections = {
-        f"losses.last.project_{side}.weight": np.eye(5, dtype=np.float32) for side in ("student", "teacher")
-    }
+    projections = {f"last.{side}.weight": np.eye(5, dtype=np.float32) for side in ("student", "teacher")}
     projections |= {name.replace("weight", "bias"): np.zeros(5, np.float32) for name in projections}
     teacher = recorded(features)
     stage1 = replace(recorded(features), projections=projections)
     stage1 = replace(stage1, meta=replace(stage1.meta, method="stage1"))
     crd = {"temperature": 0.1, "objective": "nce", "mode": "exact", "negatives": "bank", "num_negatives": 9999}
-    context = Context("run", {"crd": crd}, [], "", False, {}, None)
-    nothing = np.arange(0)
-    recording = Recording(context, np.zeros(600, np.int64), nothing, nothing, nothing, nothing, [])
+
+    def staged(**losses: dict) -> Recording:
+        methods = {"mine": {"stage1": {"losses": losses}, "stage2": {}}, "kd": {"stage1": {}}}
+        context, nothing = Context("run", {"methods": methods}, [], "", False, {}, None), np.arange(0)
+        return Recording(context, np.zeros(600, np.int64), nothing, nothing, nothing, nothing, [])
+
+    recording = staged(crd=crd)
     bound = contrastive_bound(teacher, stage1, recording)
     unit = features.astype(float) / np.linalg.norm(features.astype(float), axis=1, keepdims=True)
     losses = []
@@ -56,3 +58,4 @@ def test_the_contrastive_bound_is_that_of_other_images_as_negatives():
     assert bound.value == pytest.approx(np.log(255) - np.mean(losses), rel=1e-5)
     assert contrastive_bound(teacher, replace(stage1, meta=replace(stage1.meta, method="kd")), recording) is None
     assert contrastive_bound(teacher, recorded(features), recording) is None
+    assert contrastive_bound(teacher, stage1, staged(regression={"ridge": 0.01})) is None

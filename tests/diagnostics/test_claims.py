@@ -49,7 +49,7 @@ def test_spread_over_seeds_is_tested_and_the_number_of_seeds_told():
     assert row.holm_p == row.result.p and row.result.seeds_for_ratio is not None
     assert f"it would take about {row.result.seeds_for_ratio} seeds of each" in row.sentence
     assert "no difference shown in spread" in row.sentence and row.sentence in report.claims.sentences
-    assert variances([]).empty.startswith("Two-stage and another")
+    assert variances([]).empty.startswith("Two methods need")
 
 
 def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
@@ -66,12 +66,18 @@ def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
     assert "Its classifier" in BALANCED and gap(model, recording).top1_gap is None
 
 
-def test_frozen_against_fine_tuned_is_a_line_where_a_variant_differs_in_that_alone():
+def test_frozen_against_fine_tuned_is_a_line_where_a_method_differs_in_that_alone():
     recording = recordings([network("frozen", right=0.9), network("two_stage", right=0.4)])
-    variants = {"frozen": {"crd": {}, "kd": {"train": "head"}}, "other": {"kd": {"train": "all", "alpha": 1.0}}}
-    config = {**recording.context.config, "kd": {"train": "last_block"}, "variants": variants}
+    first, last = {"train": "features"}, {"losses": {"kl": {"weight": 1.0}}}
+    methods = {
+        "frozen": {"stage1": first, "stage2": {**last, "train": "head"}},
+        "other": {"stage1": first, "stage2": {"train": "all"}},
+        "kd": {"stage1": {**last, "train": "all"}},
+        "two_stage": {"stage1": first, "stage2": {**last, "train": "last_block"}},
+    }
+    config = {**recording.context.config, "methods": methods}
     recording = replace(recording, context=replace(recording.context, config=config))
     report = analyse(recording)
     (line,) = depth_sentences(recording, report.pairs, report.seeds)
-    assert line.startswith("kd.train: last_block in two_stage, head in frozen: two_stage is 50.0 points worse")
+    assert line.startswith("train: last_block in two_stage, head in frozen: two_stage is 50.0 points worse")
     assert report.claims.sentences[0] == line

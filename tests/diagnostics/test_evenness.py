@@ -17,6 +17,7 @@ def training(job: str, epochs: int, batch_size: int = 32, **changes: object) -> 
     seen = steps * batch_size
     plain = Training(
         job=job,
+        train="all",
         epochs=epochs,
         planned=epochs,
         images=1000,
@@ -31,13 +32,14 @@ def training(job: str, epochs: int, batch_size: int = 32, **changes: object) -> 
         parameters=77000,
         optimizer="sgd 0.05 cosine",
         reported="last",
+        losses={"ce": "1"},
     )
     return replace(plain, **changes)
 
 
-KL = {"alpha": 0.9, "temperature": 4.0}
-ALIGNED = training("stage1", 14)
-SECOND = training("stage2", 10, parameters=650, optimizer="adam 0.01 constant", **KL)
+KL = {"losses": {"ce": "0.1", "kl": "0.9"}, "temperature": 4.0}
+ALIGNED = training("two_stage/stage1", 14, train="features", losses={"crd": "1"})
+SECOND = training("two_stage/stage2", 10, parameters=650, optimizer="adam 0.01 constant", **KL)
 MODELS = {
     "teacher": [training("teacher", 30)],
     "scratch": [training("scratch", 24)],
@@ -47,18 +49,23 @@ MODELS = {
 }
 
 
+def told(models: dict[str, list[Training] | None]) -> list[str]:
+    return sentences(models, "two_stage")
+
+
 def test_an_even_comparison_is_one_sentence_about_what_was_even() -> None:
-    assert sentences(MODELS) == [
-        "Even between two_stage and the baselines (scratch and kd): epochs (24), images seen (23,808), "
-        "batch size (32), alpha and T of the KL term (0.9 and 4), the epoch reported (last)."
+    assert told(MODELS) == [
+        "Even between two_stage and the single-stage methods (scratch and kd): epochs (24), images seen (23,808), "
+        "batch size (32), weights of losses (ce 0.1 + kl 0.9 at T 4), the epoch reported (last)."
     ]
 
 
-def test_a_stage_1_that_ended_early_left_the_baselines_more_epochs() -> None:
-    ended = replace(training("stage1", 9), planned=14)
-    lines = sentences({**MODELS, "two_stage": [ended, SECOND]})
+def test_a_stage_1_that_ended_early_left_the_others_more_epochs() -> None:
+    ended = replace(ALIGNED, epochs=9, steps=9 * 31)
+    lines = told({**MODELS, "two_stage": [ended, SECOND]})
     assert lines[0] == (
-        "Stage 1 ended by plateau after 9 of 14 epochs, so the baselines had 5 more than two_stage."
+        "two_stage stage 1 stopped early after 9 of 14 epochs, so the single-stage methods had 5 more than "
+        "two_stage."
     )
     assert lines[1:3] == [
         "Not even in epochs: scratch and kd 24, two_stage 19.",
@@ -70,15 +77,15 @@ def test_a_stage_1_that_ended_early_left_the_baselines_more_epochs() -> None:
 def test_every_training_that_ended_early_is_named() -> None:
     short = replace(training("kd", 20, **KL), planned=24)
     second = replace(SECOND, epochs=6, planned=10)
-    other = [replace(training("stage1_v", 3), planned=14), replace(training("stage2_v", 9, **KL), planned=10)]
-    twin = replace(training("baseline_twin", 23), planned=24)
-    lines = sentences({**MODELS, "kd": [short], "two_stage": [ALIGNED, second], "v": other, "twin": [twin]})
+    other = [replace(training("v/stage1", 3), planned=14), replace(training("v/stage2", 9, **KL), planned=10)]
+    twin = replace(training("twin", 23), planned=24)
+    lines = told({**MODELS, "kd": [short], "two_stage": [ALIGNED, second], "v": other, "twin": [twin]})
     assert lines[:5] == [
-        "kd ended by plateau after 20 of 24 epochs.",
-        "Stage 2 ended by plateau after 6 of 10 epochs.",
-        "Stage 1 of v ended by plateau after 3 of 14 epochs.",
-        "Stage 2 of v ended by plateau after 9 of 10 epochs.",
-        "twin ended by plateau after 23 of 24 epochs.",
+        "kd stopped early after 20 of 24 epochs.",
+        "v stage 1 stopped early after 3 of 14 epochs.",
+        "v stage 2 stopped early after 9 of 10 epochs.",
+        "twin stopped early after 23 of 24 epochs.",
+        "two_stage stage 2 stopped early after 6 of 10 epochs.",
     ]
     assert lines[5] == "Not even in epochs: scratch 24, kd and two_stage 20, twin 23."
 
@@ -86,37 +93,48 @@ def test_every_training_that_ended_early_is_named() -> None:
 def test_steps_of_several_batches_are_told() -> None:
     several = replace(ALIGNED, accumulate=4)
     assert several.updates == 14 * 8 and several.seen == ALIGNED.seen  # 31 batches an epoch
-    lines = sentences({**MODELS, "two_stage": [several, SECOND]})
+    lines = told({**MODELS, "two_stage": [several, SECOND]})
     assert "Not even in batch size: scratch and kd 32, two_stage 4 x 32 + 32." in lines
     ended = replace(SECOND, epochs=8, planned=10)
     table = given(Given({**MODELS, "two_stage": [several, ended]}, []))
     row = next(row for row in table.rows if row[0].value == "two_stage")
     cells = dict(zip([column.key for column in table.columns], row, strict=True))
     assert (cells["batch_size"].value, cells["steps"].value) == ("4 x 32 + 32", 14 * 8 + 8 * 38)
-    assert cells["epochs"].note == "Ended by plateau: 8 of 10 epochs."
+    assert cells["epochs"].note == "Stopped early: 8 of 10 epochs."
 
 
-def test_other_batches_and_another_kl_term() -> None:
-    other = training("kd", 24, batch_size=64, alpha=0.5, temperature=4.0)
-    lines = sentences({**MODELS, "kd": [other]})
+def test_other_batches_and_other_weights() -> None:
+    other = training("kd", 24, batch_size=64, losses={"ce": "0.5", "kl": "0.5", "mine": "1"}, temperature=4.0)
+    lines = told({**MODELS, "kd": [other]})
     assert "Not even in batch size: scratch and two_stage 32, kd 64." in lines
-    assert "Not even in alpha and T of the KL term: kd 0.5 and 4, two_stage 0.9 and 4." in lines
-    without = sentences({**MODELS, "two_stage": [ALIGNED, replace(SECOND, alpha=None, temperature=None)]})
-    assert "Not even in alpha and T of the KL term: kd 0.9 and 4, two_stage none." in without
+    assert "Not even in weights of losses: kd ce 0.5 + kl 0.5 at T 4, two_stage ce 0.1 + kl 0.9 at T 4." in lines
+    hotter = told({**MODELS, "kd": [replace(MODELS["kd"][0], temperature=2.0)]})
+    assert any("kd ce 0.1 + kl 0.9 at T 2, two_stage ce 0.1 + kl 0.9 at T 4." in line for line in hotter)
+    without = told({**MODELS, "two_stage": [ALIGNED, replace(SECOND, losses={"ce": "1"}, temperature=None)]})
+    assert "Not even in weights of losses: scratch and two_stage ce 1, kd ce 0.1." in without
+    alone = told({**MODELS, "two_stage": [ALIGNED, replace(SECOND, losses={"mine": "1"}, temperature=None)]})
+    assert not any("weights of losses" in line for line in alone)  # nobody else has that loss
 
 
-def test_variants_on_other_images_and_epochs() -> None:
-    balanced = training("stage2_ce", 30, images=300, balanced=True)
-    assert sentences({**MODELS, "ce": [ALIGNED, balanced]})[1:] == [
-        "Trained on 300 balanced, held-out images: the classifier of ce; "
+def test_single_stage_methods_are_compared_with_each_other_where_none_has_stages() -> None:
+    lines = sentences({"scratch": MODELS["scratch"], "kd": MODELS["kd"]}, "kd")
+    assert lines[0].startswith("Even between kd and the single-stage methods (scratch): epochs (24)")
+
+
+def test_other_methods_on_other_images_and_epochs() -> None:
+    balanced = training("ce/stage2", 30, images=300, balanced=True)
+    llr = training("llr", 24, images=300, balanced=True, starts_from="teacher")
+    assert told({**MODELS, "ce": [ALIGNED, balanced], "llr": [llr]})[1:] == [
+        "Trained on 300 balanced, held-out images: the classifier of ce and llr; "
         "that of two_stage on 1,000 training images.",
-        "Variants that differ from two_stage (24) in epochs: ce 44.",
+        "Other methods that differ from two_stage (24) in epochs: ce 44.",
     ]
 
 
 def test_without_a_pair_or_a_record_it_says_so() -> None:
-    assert sentences({"teacher": MODELS["teacher"], "kd": MODELS["kd"]}) == [NO_PAIR]
-    assert sentences({"kd": None, "two_stage": None}) == [NOT_RECORDED]
+    assert sentences({"teacher": MODELS["teacher"], "kd": MODELS["kd"]}, "kd") == [NO_PAIR]
+    assert sentences({"teacher": MODELS["teacher"]}, None) == [NO_PAIR]
+    assert told({"kd": None, "two_stage": None}) == [NOT_RECORDED]
 
 
 def test_a_two_stage_row_adds_up_its_stages() -> None:
@@ -132,6 +150,7 @@ def test_a_two_stage_row_adds_up_its_stages() -> None:
         "23,808",
         "77,000 + 650",
         "32",
+        "crd 1; ce 0.1, kl 0.9, T 4",
         "sgd 0.05 cosine; adam 0.01 constant",
         "last",
     ]

@@ -45,8 +45,8 @@ class Refusal:
     added: tuple[str, ...]  # files that were not there before, decoded images aside
 
 
-def _set(*settings: str, named: str, phase: str = "all") -> BadInput:
-    words = ("--phase", phase, "--config", "{}/tiny.yaml", "--output-dir", "{}/runs", "--set")
+def _set(*settings: str, named: str, phase: str = "all", output: str = "{}/runs") -> BadInput:
+    words = ("--phase", phase, "--config", "{}/tiny.yaml", "--output-dir", output, "--set")
     return BadInput("main", (*words, *settings), named)
 
 
@@ -62,17 +62,19 @@ def _eval(*words: str, named: str) -> BadInput:
     return BadInput("main_eval", words, named)
 
 
+IMPORTED = "which is code of your own\n"  # how the line ends that tells of it
+OLD = "{}/old"  # where runs of an earlier version are
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
 TEXTS = {
-    "open.yaml": ("crd: {epochs: 3\nkd: [", "not valid YAML"),
-    "list.yaml": ("- crd\n- kd\n", "expected keys and values"),
-    "word.yaml": ("crd", "expected keys and values"),
-    "twice.yaml": ("crd: {dim: 4, dim: 8}", "dim (line 1) stands twice"),
+    "open.yaml": ("training: {epochs: 3\nseeds: [", "not valid YAML"),
+    "list.yaml": ("- kd\n- scratch\n", "expected keys and values"),
+    "word.yaml": ("kd", "expected keys and values"),
+    "twice.yaml": ("losses: {crd: {dim: 4, dim: 8}}", "dim (line 1) stands twice"),
     "large.yaml": ("x" * 1_000_001, "more than 1,000,000 bytes"),
     "deep.yaml": ("[" * 5000, "deeper than 50 levels"),
     "laughs.yaml": (LAUGHS, "aliases stand for more than 10,000"),
     "itself.yaml": ("study: &a {grid: [*a]}", "part of itself"),
-    "merge_loop.yaml": ("crd: &a\n  <<: *a", "part of itself"),
+    "merge_loop.yaml": ("data: &a\n  <<: *a", "part of itself"),
     "nul.yaml": ("name: a\0b", "NUL byte"),
     "python.yaml": ("name: !!python/object/apply:os.system [touch owned]", "is not taken"),
     "tag.yaml": ("name: !mine a", "the tag !mine"),
@@ -86,7 +88,30 @@ TEXTS = {
     "nul_base.yaml": ('base: "a\\0b"', "give a YAML file"),
     "own_base.yaml": ("base: own_base.yaml", "comes back to itself"),
     "chain0.yaml": ("base: chain1.yaml", "more than 20 files"),
+    "old.yaml": ("crd: {epochs: 3}", "crd.epochs is now methods.two_stage.stage1.epochs"),
+    "old_base.yaml": ("base: old.yaml", "old.yaml: crd.epochs is now methods.two_stage.stage1.epochs"),
 }
+
+OWN_LOSSES = """
+from losses.loss import Loss
+
+
+class NoLoss:
+    pass
+
+
+class Maps(Loss):
+    needs_maps = True
+    taps = {"last": 1.0}
+
+    def forward(self, student, teacher, samples):
+        return student.maps["last"].sum()
+
+
+class Undecided(Loss):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+"""
 
 CASES: list[BadInput] = [
     # names
@@ -95,10 +120,9 @@ CASES: list[BadInput] = [
         for name in ("..", ".", "a/b", "/tmp/x", '""', "nul", "com1.old", "-x", "a.")
     ),
     _set(f"name={'x' * 101}", named="101 bytes"),
-    _set("variants={con: {}}", named="variants"),
-    _set("variants={../up: {}}", named="variants"),
-    _set("baselines.variants={aux: {}}", named="baselines.variants"),
-    _set(f"variants={{{'v' * 101}: {{}}}}", named="101 bytes"),
+    *(_set(f"methods={{{one}: {{base: kd}}}}", named=f"methods.{one}") for one in ("con", "../up", "aux", "Kd")),
+    _set("methods={teacher: {base: kd}}", named="methods.teacher: the name is taken"),
+    _set(f"methods={{{'v' * 101}: {{base: kd}}}}", named="101 bytes"),
     # files of YAML
     *(_file(name, named) for name, (_, named) in TEXTS.items()),
     _file("none.yaml", "No such file"),
@@ -111,39 +135,132 @@ CASES: list[BadInput] = [
     *(
         _set(setting, named=setting.partition("=")[0])
         for setting in (
-            "crd.temprature=0.07",
-            "crd.epochs=many",
-            "crd.epochs=yes",
-            "crd.epochs=1:30",
-            "crd.epochs=2.5",
-            "crd.dim=1e10",
-            "crd.temperature=.nan",
-            "kd.alpha=1.5",
-            "kd.alpha",
-            "kd.temperature=1:30.5",
+            "losses.crd.temprature=0.07",
+            "losses.crd.dim=1e10",
+            "losses.crd.dim=yes",
+            "losses.crd.temperature=.nan",
+            "losses.crd.temperature=0",
+            "losses.crd.bank_momentum=1",
+            "losses.crd.taps={last: -1}",
+            "losses.crd.taps={last: yes}",
+            "losses.regression.whitening=0.5",
+            "losses.kl.temperature=1:30.5",
+            "losses.ce.label_smoothing=1.5",
+            "losses=3",
+            "training.epochs=many",
+            "training.epochs=yes",
+            "training.epochs=1:30",
+            "training.epochs=2.5",
+            "training.epochs",
+            "training.optimizer.ema=1",
+            "training.optimizer.accumulate=0",
+            "methods=[kd, kd]",
+            "methods=[kd, 3]",
+            "methods=kd",
             "seeds=[1, 1]",
             "seeds=[99999999999999999999]",
             "seeds=[]",
             "data.mean=[125.3, 123.0, 113.9]",
             "data.split=true",
-            "baselines.methods=[kd, kd]",
-            "student.taps=[fc, fc]",
-            "student.taps=[layer2.0]",
+            "student.taps=[layer2.0, fc:input]",
+            "student.taps={Last: fc:input}",
             "precision=int8",
-            "kd.optimizer.ema=1",
-            "crd.optimizer.accumulate=0",
         )
     ),
-    _set("crd.until=plateau", named="data.val_fraction > 0"),
-    _set("teacher.until=plateau", named="teacher.until: plateau needs data.val_fraction > 0"),
+    *(
+        _set(f"methods.{setting}", named=f"methods.{key}")
+        for setting, key in {
+            "kd.epochs=many": "kd.stage1.epochs",
+            "kd.epochs=yes": "kd.stage1.epochs",
+            "kd.epochs=2.5": "kd.stage1.epochs",
+            "kd.epochz=3": "kd.stage1.epochz, did you mean 'epochs'?",
+            "kd.train=body": "kd.stage1.train",
+            "kd.losses.kl=-1": "kd.stage1.losses.kl.weight",
+            "kd.losses.kl=.nan": "kd.stage1.losses.kl.weight",
+            "kd.losses.kl=many": "kd.stage1.losses.kl",
+            "kd.losses.kl=yes": "kd.stage1.losses.kl.weight",
+            "kd.losses.kl.weight=.inf": "kd.stage1.losses.kl.weight",
+            "kd.losses.kl.ramp_up=0.5": "kd.stage1.losses.kl.ramp_up",
+            "kd.losses.kl.ramp_up=yes": "kd.stage1.losses.kl.ramp_up",
+            "kd.losses.kl.temperature=0": "kd.stage1.losses.kl.temperature",
+            "kd.losses.kl.temprature=1": "kd.stage1.losses.kl.temprature, did you mean",
+            "two_stage.stage1.losses.crd.temprature=0.07": "two_stage.stage1.losses.crd.temprature, did you mean",
+            "two_stage.stage1.optimizer.accumulate=0": "two_stage.stage1.optimizer.accumulate",
+            "two_stage.stage1=3": "two_stage: stage1 is 3, give a section",
+            "kd=3": "kd",
+        }.items()
+    ),
+    # keys of earlier versions
+    *(
+        _set(setting, named=f"{setting.partition('=')[0]} is now {now}")
+        for setting, now in {
+            "crd.temperature=0.07": "losses.crd.temperature",
+            "crd.epochs=3": "methods.two_stage.stage1.epochs",
+            "crd.objective=regression": "losses.crd.objective; regression is a loss of its own",
+            "kd.alpha=0.5": "the weights in methods.two_stage.stage2.losses",
+            "kd.train=head": "methods.two_stage.stage2.train",
+            "baselines.methods=[kd]": "methods",
+            "variants={head: {kd: {train: head}}}": "methods: NAME: {base: two_stage",
+            "teacher.until=plateau": "teacher.early_stopping",
+            "teacher.label_smoothing=0.1": "teacher.losses.ce.label_smoothing",
+        }.items()
+    ),
+    # methods and their stages
+    _set("methods=[kd, crd_dk]", named="methods.crd_dk: it has no stages, and none is shipped"),
+    _set("losses.kll.temperature=2", named="losses: there is no kll, did you mean 'kl'?"),
+    _set("methods.mine=null", named="methods.mine: it has no stages"),
+    _set("methods.mine={base: nowhere}", named="methods.mine: there is no method nowhere"),
+    _set("methods.mine={twin_of: nowhere}", named="methods.mine: there is no method nowhere"),
+    _set("methods.mine={twin_of: two_stage, stage1: {epochs: 1}}", named="mine: twin_of gives its one stage"),
+    _set("methods.mine={base: mine}", named="methods.mine: it builds on itself: mine -> mine"),
+    _set("methods={a: {base: b}, b: {twin_of: a}}", named="builds on itself: a -> b -> a"),
+    _set("methods.kd.upweight_errors_of=kd", named="methods.kd: it would wait for itself: kd -> kd"),
+    _set("methods.kd.upweight_errors_of=scratch", "methods.scratch.starts_from=kd", named="wait for itself: "),
+    _set("methods.kd.upweight_errors_of=nowhere", named="stage1.upweight_errors_of: nowhere is no method"),
+    _set("methods.kd.starts_from=teacher", named="methods.kd.stage1.starts_from: teacher needs train: head"),
+    _set("methods.two_stage.stage2.starts_from=kd", named="methods.two_stage.stage2.starts_from: a later stage"),
+    _set("methods.two_stage.stage2.teacher=kd", named="stage2.teacher: kd does not start from the teacher"),
+    _set("methods.two_stage.stage2.epochs=null", named="methods.two_stage: more than one stage has no epochs"),
+    _set("methods.two_stage.stage2.epochs=99", named="two_stage: stage1 has no epochs, and the other stages"),
+    _set("methods.two_stage.stage4.epochs=1", named="methods.two_stage: stage4 comes without stage3"),
+    _set("methods.kd.losses={kl: false, ce: false}", named="methods.kd.stage1.losses"),
+    _set("methods.kd.losses={kl: 0, ce: 0}", named="methods.kd.stage1: losses: every weight is 0"),
+    _set("methods.kd.losses.crds=1", named="losses: there is no crds, did you mean 'crd'?"),
+    _set("methods.kd.losses={kl: 1, crd: {taps: {stage9: 1}}}", named="losses.crd: student: CifarResNet has no tap stage9"),
+    _set("methods.two_stage.stage1.losses.ce=1", named="stage1.losses.ce: train: features leaves the classifier"),
+    _set("methods.two_stage.stage1.losses={crd: false, kl: 1}", named="stage1.losses.kl: train: features leaves"),
+    _set("methods.kd.train=features", named="methods.kd.stage1.losses."),
+    _set("methods.kd.images=balanced", named="methods.kd.stage1.images: balanced needs data.val_fraction > 0"),
+    _set("methods.kd.early_stopping={patience: 2}", named="stage1.early_stopping needs data.val_fraction > 0"),
+    _set("training.early_stopping={patience: 2}", named="data.val_fraction > 0, test data decides nothing"),
+    _set("teacher.early_stopping={patience: 2}", named="teacher.early_stopping needs data.val_fraction > 0"),
     _set("teacher.optimizer.accumulate=99", named="teacher.optimizer.accumulate=99: an epoch has"),
-    _set("crd.objective=infonce", "crd.negatives=batch", named="mode: instance"),
+    _set("teacher.losses={kl: 1}", named="teacher.losses.kl: the teacher has no teacher"),
+    _set("losses.crd.objective=infonce", "losses.crd.negatives=batch", named="losses.crd: negatives: batch needs"),
+    # losses of one's own
+    _set("losses.mine.class=own_losses:Maps", "methods.two_stage.stage2.train=head",
+         "methods.two_stage.stage2.losses.mine=1", named="stage2.losses.mine: it trains features through maps"),
+    _set("losses.mine.class=own_losses:Maps", "methods.kd.losses.mine=1", named="losses.mine: a loss needs maps"),
+    _set("losses.mine.class=own_losses:NoLoss", "methods.kd.losses.mine=1", named="NoLoss: it is no subclass of"),
+    _set("losses.mine.class=own_losses:Undecided", named="Undecided needs a default for its option scale"),
+    _set("losses.mine.class=own_losses:Missing", named="has no Missing"),
+    _set("losses.mine.class=own_losses", named="losses: there is no own_losses"),
+    _set("losses.mine.class=broken_losses:Any", named="importing broken_losses raised"),
+    _set("methods.kd.losses={'nowhere.losses:Mine': 1}", named="losses nowhere.losses:Mine: no module nowhere"),
+    # runs of earlier versions
+    *(
+        _set("name=run", named="old/run/config.yaml was written by an earlier version", phase=phase, output=OLD)
+        for phase in ("teacher", "all")
+    ),
+    _eval("{}/old/run", named="old/run/config.yaml was written by an earlier version"),
+    # studies
     _set("study.hypotheses={H1: {first: kd, second: kd}}", named="first and second are both kd"),
-    _set(f"study.grid=[{{kd.alpha: {[n / 200 for n in range(150)]}, crd.dim: {list(range(1, 101))}}}]",
+    _set(f"study.grid=[{{losses.kl.temperature: {list(range(1, 151))}, losses.crd.dim: {list(range(1, 101))}}}]",
          named="15,000 combinations", phase="study"),
     # more than the machine has
-    _set("crd.dim=10000000000", named="GB of memory, this machine has"),
-    _set("crd.num_negatives=100000000000", named="crd.num_negatives=100000000000: negatives"),
+    _set("losses.crd.dim=10000000000", named="GB of memory, this machine has"),
+    _set("losses.crd.num_negatives=100000000000",
+         named="methods.two_stage.stage1.losses.crd.num_negatives=100000000000: negatives"),
     _set("data.image_size=1000000", named="data.image_size=1000000: 48 decoded images take about 144,000.0 GB"),
     _set("teacher.views=100000000000", named="teacher.views=100000000000: cached outputs"),
     # images
@@ -169,16 +286,17 @@ CASES: list[BadInput] = [
     ),
     _set("data.val_fraction=0.001", named="data.val_fraction"),
     _set("teacher.batch_size=33", named="teacher.batch_size=33: there are 32 training images"),
-    _set("crd.batch_size=33", named="crd.batch_size=33"),
+    _set("training.batch_size=33", named=".batch_size=33: there are 32 training images"),
+    _set("methods.two_stage.stage2.batch_size=33", named="methods.two_stage.stage2.batch_size=33"),
     _set("teacher.batch_size=1", "data.image_size=4", "data.crop=0", named="batch statistics need more than one"),
     _set("shortcut.cue=file", "shortcut.file={}/pipe", named="shortcut.file"),
     _set("shortcut.cue=file", "shortcut.file={}/list.yaml", named="no column 'file'"),
     # networks and weights
     _set("student.arch=resnet9", named="unknown arch 'resnet9', did you mean"),
-    _set("student.taps=[layer3.0, layer9]", named="tap 'layer9' is no module"),
-    _set("student.taps=[layer3.0, layer1.0]", named="wrong order, write [layer1.0, layer3.0]"),
-    _set("student.taps=[layer3.0, fc]", named="tap 'fc' is the classifier"),
-    _set("student.arch=alexnet", 'student.taps=[features.0, "classifier.6:input"]', named="do not go through it"),
+    _set("student.taps={last: layer9}", named="tap 'layer9' is no module"),
+    _set("teacher.taps={last: fc}", named="taps.last: fc is the classifier"),
+    _set("student.arch=alexnet", 'student.taps={last: "classifier.6:input"}', named="do not go through it"),
+    _set("student.taps={penultimate: layer1, last: layer1}", named="student.allow_untrained=true"),
     _set("teacher.weights=DEFAULT", named="resnet8 has no published weights"),
     _set("student.arch=resnet18", "student.weights=BEST", named="resnet18 has IMAGENET1K_V1"),
     _set("teacher.arch=resnet18", "teacher.weights=DEFAULT", named="fine-tune them first", phase="crd"),
@@ -193,8 +311,8 @@ CASES: list[BadInput] = [
             "empty": "is no file",
         }.items()
     ),
-    _set("kd.alpha=0.9", named="there is no teacher", phase="crd"),
-    _set("kd.alpha=0.9", named="there is no teacher", phase="baselines"),
+    _set("seeds=[1]", named="there is no teacher", phase="crd"),
+    _set("seeds=[1]", named="there is no teacher", phase="baselines"),
     # command lines
     _main(named="--phase is missing"),
     _main("--phase", "al", named="did you mean 'all'"),
@@ -202,6 +320,10 @@ CASES: list[BadInput] = [
     _main("--phase", "all", "--sed", "1", named="did you mean '--seeds'"),
     _main("--phase", named="--phase: expected one argument"),
     _main("--phase", "all", "--seeds", "one", named="--seeds: invalid int"),
+    _main("--phase", "all", "--methods", "crd_dk", named="methods.crd_dk: it has no stages"),
+    _main("--phase", "all", "--methods", named="--methods: expected at least one argument"),
+    _main("--phase", "teacher", "--methods", "kd", named="--methods is for phases that train students"),
+    _main("--phase", "kd", "--methods", "kd", named="--phase kd: no method of this run has more than one stage"),
     _main("--phase", "all", "--seeds", "1", "--set", "seeds=[2]", named="--seeds and --set seeds"),
     _main("--phase", "all", "--phase", "kd", named="--phase stands twice"),
     _main("--phase", "all", "--output-dir", "", named="--output-dir: it is empty"),
@@ -249,8 +371,13 @@ def make_inputs(folder: Path) -> None:
     (folder / "tiny.yaml").write_text(
         f"data: {{source: folder, root: {folder}/images, image_size: 16, crop: 2, cache_dir: {folder}/cache}}\n"
         "precision: float32\nteacher: {arch: resnet8, epochs: 1, batch_size: 16}\n"
-        "crd: {batch_size: 16, num_negatives: 16, dim: 8}\nkd: {batch_size: 16}\nbaselines: {batch_size: 16}\n"
+        "losses: {crd: {num_negatives: 16, dim: 8}}\ntraining: {epochs: 2, batch_size: 16}\n"
+        "methods: {scratch: , kd: , two_stage: }\n"
     )
+    (folder / "empty" / "own_losses.py").write_text(OWN_LOSSES)
+    (folder / "empty" / "broken_losses.py").write_text("1 / 0")
+    (folder / "old" / "run").mkdir(parents=True)
+    (folder / "old" / "run" / "config.yaml").write_text("name: run\ncrd: {epochs: 3}\nkd: {epochs: 1}\n")
     make_image_folders(folder)
 
 
@@ -281,18 +408,20 @@ def make_image_folders(folder: Path) -> None:
 
 
 def refuse(case: BadInput, folder: Path) -> Refusal:
-    """Give a command its words in this process."""
+    """Give a command its words in this process; that code of one's own was imported is no part of what it says."""
     command: Callable[[], None] = {"main": main.run, "main_eval": main_eval.run}[case.command]
     words = [word.replace("{}", str(folder)) for word in case.words]
     before, printed = set(_files(folder)), io.StringIO()
     with (
         mock.patch.object(sys, "argv", [f"{case.command}.py", *words]),
         _within(folder / "empty"),
+        mock.patch.object(sys, "dont_write_bytecode", True),
         contextlib.redirect_stderr(printed),
     ):
         code = exit_code(command)
     added = sorted(set(_files(folder)) - before)
-    return Refusal(code, printed.getvalue(), tuple(added))
+    lines = [line for line in printed.getvalue().splitlines(keepends=True) if not line.endswith(IMPORTED)]
+    return Refusal(code, "".join(lines), tuple(added))
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def texts(owned: Path) -> dict[str, str]:
         "YAML, apply": f"name: !!python/object/apply:builtins.open ['{owned}', w]",
         "YAML, new": f"name: !!python/object/new:builtins.open ['{owned}', w]",
         "YAML, key": f"? !!python/object/apply:builtins.open ['{owned}', w]\n: a",
-        "YAML, merged": f"name: &a !!python/object/apply:builtins.open ['{owned}', w]\nkd: {{<<: *a}}",
+        "YAML, merged": f"name: &a !!python/object/apply:builtins.open ['{owned}', w]\ndata: {{<<: *a}}",
     }
 
 
@@ -163,7 +163,7 @@ class Places:
             "a run's checkpoint.pt": resumed,
             "a run's model.pt, signed": lambda content: self._signed(run / "teacher", "model.pt", content),
             "a run's projections.pt, signed": lambda c: self._signed(
-                run / "seed0" / "stage1", "projections.pt", c
+                run / "seed0" / "two_stage" / "stage1", "projections.pt", c
             ),
         }
 

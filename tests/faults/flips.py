@@ -27,12 +27,12 @@ from files import locked
 from models.checkpoint import load_weights, weights_hash
 from tests.diagnostics.report.test_folder import network, recordings
 from tests.faults.fuzz_recordings import _cued
-from tests.faults.small_place import Place, silent
+from tests.faults.small_place import Place, cache_outputs, silent
 from training.environment import read_environment
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
+from training.job_folder import JobFolder
 from training.run_folder import RunFolder
-from training.teacher_outputs import teacher_outputs
 
 LONG = ("--phase", "teacher", "--set", "name=long", "teacher.epochs=3")
 
@@ -77,7 +77,7 @@ class Files:
         self.network = self.place.experiment().new_student(0).requires_grad_(False)
 
     def _interrupt(self) -> None:
-        with mock.patch("training.teacher._finish", side_effect=KeyboardInterrupt):
+        with mock.patch.object(JobFolder, "finish", side_effect=KeyboardInterrupt):
             assert self.place.train(*LONG).code == 130
 
     def _cue_rows(self) -> str:
@@ -165,9 +165,8 @@ class Files:
 
     def _views(self) -> Any:
         teacher_outputs_module._seen.clear()
-        teacher = self.place.experiment()
-        model = teacher.trained(teacher.config.teacher, teacher.folder.teacher).requires_grad_(False)
-        teacher_outputs(teacher, teacher.tapped(model, teacher.config.teacher))
+        experiment = self.place.experiment()
+        cache_outputs(experiment, experiment.trained(experiment.config.teacher, experiment.folder.teacher))
         return {path.name: path.read_bytes() for path in self.views.iterdir()} == self.whole
 
     def _predictions(self) -> Any:

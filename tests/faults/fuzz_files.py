@@ -21,13 +21,12 @@ from files import locked
 from tests.dataset.test_decoded_cache import undecoded
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, altered, changed, same
-from tests.faults.small_place import Place
+from tests.faults.small_place import Place, cache_outputs
 from training.environment import environment, read_environment
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_folder import JobFolder
 from training.record_file import read_record, write_record
-from training.teacher_outputs import teacher_outputs
 
 FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm", "tga")
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
@@ -121,9 +120,8 @@ class _Views:
 
     def __init__(self, place: Place) -> None:
         self.experiment = place.experiment(f"data.cache_dir={place.folder / 'views'}")
-        teacher = self.experiment.new_student(0).requires_grad_(False)
-        self.teacher = self.experiment.tapped(teacher, self.experiment.config.teacher)
-        teacher_outputs(self.experiment, self.teacher)
+        self.teacher = self.experiment.new_student(0)
+        cache_outputs(self.experiment, self.teacher)
         (self.folder,) = (place.folder / "views").glob("teacher-*")
         self.whole = {path.name: path.read_bytes() for path in self.folder.iterdir()}
 
@@ -141,7 +139,7 @@ class _Views:
         (self.folder / "view1.done").write_text(mark)
         path = self.folder / name
         path.write_bytes(changed(path.read_bytes(), changes))
-        teacher_outputs(self.experiment, self.teacher)
+        cache_outputs(self.experiment, self.teacher)
         assert {path.name: path.read_bytes() for path in self.folder.iterdir()} == self.whole
         return "right"
 

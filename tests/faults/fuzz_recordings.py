@@ -31,7 +31,7 @@ from training.record_file import read_record, write_record
 
 Arrays = dict[str, NDArray[Any]]
 CUES = ("cues.npz", "cues.json")
-ABOUT = About({"kd.alpha": 0.5}, 0, {"cue": "patch"}, 4.0, 0.9)
+ABOUT = About({"losses.crd.temperature": 0.5}, 0, {"cue": "patch"}, 4.0, 0.9)
 
 
 def targets(place: Place) -> list[Target]:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 import main
 import main_eval
+from configs.loss_options import complete_losses, list_options, list_stages, make_loss
 from configs.reading import list_fields, load_config, to_yaml
 from configs.schema import Config
+from configs.stages import Stage
 from dataset.cue_file import own_cues
 from dataset.decoded_cache import Images
 from dataset.sources import Source
-from study.grid import points_of, runs_of
+from study.grid import list_points, list_runs
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, TEXT, VALUES, WORDS, altered, changed, same
 from tests.faults.small_place import Place
@@ -29,16 +31,29 @@ STUDY: dict[str, Any] = {
     "name": "fuzzed",
     "seeds": [0, 1],
     "data": {"val_fraction": 0.25, "mean": [0.5, 0.5, 0.5]},
-    "student": {"taps": ["layer2", "layer3"]},
+    "student": {"taps": {"penultimate": "layer2", "last": "layer3"}},
     "shortcut": {"cue": "patch", "conflicting": 0.1},
-    "variants": {"head": {"kd": {"train": "head"}, "crd": {"dim": 8}}},
-    "baselines": {"methods": ["kd"], "variants": {"twin": {"method": "crd_kd", "baselines": {"epochs": 2}}}},
+    "losses": {"crd": {"dim": 8, "taps": {"last": 1.0}}, "kl": {"temperature": 2.0}},
+    "training": {"epochs": 6, "optimizer": {"lr": 0.1, "schedule": "cosine"}},
+    "methods": {
+        "kd": {"losses": {"kl": 0.5, "ce": {"weight": 0.5, "fade": True, "label_smoothing": 0.1}}},
+        "two_stage": {"stage1": {"epochs": 4}, "stage2": {"train": "head", "epochs": None}},
+        "own": [{"losses": {"ce": 1}, "epochs": 0.5}, {"train": "head", "losses": {"kl": 1, "ce": 0}}],
+        "later": {"base": "own", "stage2": {"losses": {"kl": False, "reuse": None}}},
+        "at_once": {"twin_of": "two_stage", "upweight_errors_of": "kd"},
+        "scratch": None,
+    },
     "study": {
-        "grid": [{"kd.alpha": [0.5, 1.0], "shortcut.conflicting": [0.1]}],
-        "hypotheses": {"H1": {"first": "kd", "second": "two_stage", "where": {"kd.alpha": 1.0}}},
+        "grid": [{"losses.kl.temperature": [2.0, 4.0], "shortcut.conflicting": [0.1]}],
+        "hypotheses": {"H1": {"first": "kd", "second": "two_stage", "where": {"losses.kl.temperature": 2.0}}},
     },
 }
 OPTIONS = ("--phase", "--config", "--set", "--seeds", "--output-dir", "--device", "--resume", "--fresh", "--shard")
+IN_METHODS = [
+    *(f"methods.kd.{key}" for key in Stage.model_fields),
+    *(f"methods.two_stage.stage2.{key}" for key in Stage.model_fields),
+    *("methods", "methods.kd", "methods.kd.losses.kl", "methods.kd.losses.kl.temperature", "methods.mine.base"),
+]
 EVAL_OPTIONS = ("--teacher", "--student", "--counts", "--compare", "--export", "--model", "--seed", "--json")
 
 
@@ -46,7 +61,8 @@ def targets(place: Place) -> list[Target]:
     folder = place.folder / "settings"
     folder.mkdir()
     path, text = folder / "a.yaml", yaml.safe_dump(STUDY).encode()
-    keys = st.sampled_from([key for key, *_ in list_fields()]) | TEXT
+    fields = [key for key, *_ in (*list_fields(), *list_options())]
+    keys = st.sampled_from(fields) | st.sampled_from(IN_METHODS) | TEXT
     words = st.tuples(keys, WORDS | VALUES | st.text(max_size=12))
     sample = st.sampled_from([*OPTIONS, *EVAL_OPTIONS, "study", "all", "1/2", "0", "1", "a=b"]) | st.text(
         max_size=6
@@ -76,16 +92,35 @@ def _config(path: Path, content: bytes) -> Result:
 
 
 def _reread(config: Config, path: Path) -> Result:
-    path.write_text(to_yaml(config), encoding="utf-8")
-    assert load_config(path) == config
+    """With options of losses left out, and with all of them said, which is the same to every stage."""
+    _write_and_read(config, path)
+    complete = complete_losses(config)
+    _write_and_read(complete, path)
+    for (key, stage), (again, other) in zip(list_stages(config), list_stages(complete), strict=True):
+        assert key == again and stage.losses.keys() == other.losses.keys()
+        for name, use in stage.losses.items():
+            one, two = (
+                vars(make_loss(key, name, part.options, own.losses))
+                for part, own in ((use, config), (other.losses[name], complete))
+            )
+            assert {n: v for n, v in one.items() if n[0] != "_"} == {n: v for n, v in two.items() if n[0] != "_"}
     return "right"
+
+
+def _write_and_read(config: Config, path: Path) -> None:
+    path.write_text(to_yaml(config), encoding="utf-8")
+    again = load_config(path)
+    assert again == config and same(again.resolved(), config.resolved())
 
 
 def _config_of(path: Path, values: Any) -> Result:
     """A value that is taken is the one that was given, a number in quotes as the number."""
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     config = load_config(path)
-    _see_taken(values or {}, config.model_dump(mode="json"))
+    methods = (values or {}).pop("methods", None)
+    taken = config.model_dump(mode="json")
+    _see_taken(values or {}, taken)
+    _see_methods(methods, config)
     return _reread(config, path)
 
 
@@ -97,6 +132,19 @@ def _see_taken(given: Any, taken: Any) -> None:
             _see_taken(value, taken[key])
         else:
             assert same(value, taken[key]) or str(value) == str(taken[key]) or _as_number(value, taken[key]), key
+
+
+def _see_methods(given: Any, config: Config) -> None:
+    """What a list of stages says is what its stages are."""
+    for name, method in given.items() if isinstance(given, dict) else ():
+        for number, stage in enumerate(method if isinstance(method, list) else ()):
+            taken = config.stages[name][number].model_dump(mode="json")
+            for loss, use in stage.pop("losses", {}).items():
+                weight = use if isinstance(use, int | float) else 1.0 if use is None else use.get("weight", 1.0)
+                assert use is False or taken["losses"][loss]["weight"] == float(weight), loss
+            share = stage.pop("epochs", None)
+            assert share is None or 0 < float(share) < 1 or float(share) == taken["epochs"]
+            _see_taken({key: value for key, value in stage.items() if value is not None}, taken)
 
 
 def _as_number(value: Any, taken: Any) -> bool:
@@ -127,7 +175,7 @@ def _set(empty: Path, given: tuple[str, Any]) -> Result:
 def _grid(path: Path, study: Any) -> Result:
     path.write_text(yaml.safe_dump({**STUDY, "study": study}, allow_unicode=True), encoding="utf-8")
     config = load_config(path)
-    points, runs = points_of(config.study.grid), runs_of(config)
+    points, runs = list_points(config.study.grid), list_runs(config)
     assert len({run.name for run in runs}) == len(runs) == len(points) * len(config.seeds)
     return "right"
 

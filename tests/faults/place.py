@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from configs.merge import merge
 from errors import UserError
 from models.checkpoint import load
 from tests.faults.commands import Started, start
@@ -38,11 +39,15 @@ CONFIG: dict[str, Any] = {
     "checkpoint_minutes": 0.002,  # several in an epoch
     "teacher": {"arch": "resnet8", "epochs": 3, "batch_size": 12, "views": 2},
     "student": {"arch": "resnet8"},
-    "crd": {"epochs": 3, "batch_size": 12, "num_negatives": 32, "dim": 8},
-    "kd": {"epochs": 2, "batch_size": 12},
-    "baselines": {"methods": ["crd_kd"], "batch_size": 12},
+    "losses": {"crd": {"num_negatives": 32, "dim": 8}},
+    "training": {"epochs": 5, "batch_size": 12},
+    "methods": {"two_stage": {"stage2": {"epochs": 2}}, "crd_kd": {}},
 }
-SHORT = {"teacher.epochs": 1, "crd.epochs": 1, "kd.epochs": 1}  # of a study's runs and of two processes
+SHORT = {  # of a study's runs and of two processes
+    "teacher": {"epochs": 1},
+    "training": {"epochs": 2},
+    "methods": {"two_stage": {"stage2": {"epochs": 1}}},
+}
 STUDY = {"shortcut": {"cue": "patch"}, "study": {"grid": [{"shortcut.conflicting": [0.1, 0.3]}]}}
 
 
@@ -71,12 +76,9 @@ class Place:
     def config(self) -> Path:
         """The config's file, written at the first call."""
         path = self.folder / "soak.yaml"
-        values = {**CONFIG, **(STUDY if self.kind == "study" else {})}
+        values = merge(CONFIG, SHORT) if self.short or self.kind != "run" else CONFIG
+        values = {**values, **(STUDY if self.kind == "study" else {})}
         data = {"source": "folder", "root": str(self.images), "image_size": 8, "crop": 1, "cache_dir": "cache"}
-        if self.short or self.kind != "run":
-            for key, value in SHORT.items():
-                section, _, name = key.partition(".")
-                values[section] = {**values[section], name: value}
         self.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump({**values, "data": data}), encoding="utf-8")
         return path
@@ -149,7 +151,7 @@ class Place:
         return (self.folder / "main_eval.ended").exists() or (self.short and self.is_trained())
 
     def met(self) -> str:
-        """In one word what was under way as the files are now: after a kill, what that met."""
+        """In a word what was under way as the files are now: after a kill, what that met."""
         cache = self.folder / "cache"
         if not any(cache.glob("folder-*[0-9a-f]/meta.json")):
             return "decoding"
@@ -159,7 +161,7 @@ class Place:
             return "caching"
         for folder, job in self.jobs():
             if not folder.job(job).marked:
-                return job.kind
+                return job.short
         return "recording" if self.kind == "study" else "between jobs"
 
     def is_within_an_epoch(self) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from torch import nn
 
 import main
 import main_eval
@@ -22,17 +23,20 @@ from dataset.prepare import prepare
 from dataset.sources import load_source
 from errors import exit_code, warn
 from models.machine import Machine
+from models.taps import TappedModel
 from training.experiment import Experiment
 from training.run_folder import RunFolder
+from training.teacher_outputs import open_outputs
+from training.teacher_side import list_cached_places
 
 CLASSES = ("ash", "birch", "cedar")
 CONFIG = {
     "name": "small",
     "precision": "float32",
     "teacher": {"arch": "resnet8", "epochs": 1, "batch_size": 12, "views": 2},
-    "crd": {"epochs": 1, "batch_size": 12, "num_negatives": 8, "dim": 4},
-    "kd": {"epochs": 1, "batch_size": 12},
-    "baselines": {"methods": ["scratch"], "batch_size": 12},
+    "losses": {"crd": {"num_negatives": 8, "dim": 4}},
+    "training": {"epochs": 2, "batch_size": 12},
+    "methods": {"two_stage": {"stage2": {"epochs": 1}}, "scratch": {"epochs": 1}},
 }
 
 
@@ -92,6 +96,12 @@ class Place:
         """`main.py` on the config, in this process."""
         given = ("--config", str(self.config), "--output-dir", str(self.runs), "--quiet", "--device", "cpu")
         return call(main.run, "main.py", *given, *words)
+
+
+def cache_outputs(experiment: Experiment, model: nn.Module) -> None:
+    """Cache a teacher's outputs as trainings of the experiment do."""
+    teacher = TappedModel(model.requires_grad_(False), list_cached_places(experiment))
+    open_outputs(experiment, teacher, experiment.config.teacher.views)
 
 
 def evaluate(*words: str) -> Said:

@@ -40,10 +40,10 @@ def test_the_same_as_a_person_sees_it(folder: Path) -> None:
     assert list((folder / "empty").iterdir()) == []
 
 
-def test_stage2_needs_stage1(call_main, tmp_path: Path) -> None:
+def test_a_later_stage_needs_the_one_before(call_main, tmp_path: Path) -> None:
     assert call_main(tmp_path, "--phase", "teacher", "--quiet").returncode == 0
     before = sorted(tmp_path.rglob("*"))
     done = call_main(tmp_path, "--phase", "kd")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "there is no finished stage 1 for seed 0" in done.stderr
+    assert "two_stage stage 2 seed 0 needs two_stage stage 1, which is not finished in" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before

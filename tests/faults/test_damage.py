@@ -23,7 +23,7 @@ from training.run_folder import RunFolder
 
 FILES = (
     *(f"{job}/{name}" for job in JOBS for name in ("model.pt", "result.json", "metrics.jsonl")),
-    "seed0/stage1/projections.pt",
+    "seed0/two_stage/stage1/projections.pt",
     "identity.json",
     "environment.json",
     "config.yaml",
@@ -155,7 +155,7 @@ def test_training_goes_on_from_the_older_checkpoint_to_the_same_bits(call_main, 
     assert call_main(runs, *long).returncode == 0
     whole = (stopped / "model.pt").read_bytes(), (stopped / "metrics.jsonl").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.teacher._finish", lambda *arguments: None)
+        patch.setattr("training.job_folder.JobFolder.finish", lambda *arguments: None)
         assert call_main(runs, *long, "--fresh").returncode != 0
     damage(stopped / "checkpoint.pt", "cut", random.Random(3))
     (stopped / "metrics.jsonl").write_text("{", encoding="utf-8")

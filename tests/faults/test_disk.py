@@ -25,9 +25,9 @@ from models.checkpoint import load, save
 from study import run as study
 from tests.conftest import ROOT
 from tests.dataset.test_decoded_cache import undecoded
+from tests.faults.small_place import cache_outputs
 from tests.study.small_study import SHORT
 from training.run_lock import writing_in
-from training.teacher_outputs import teacher_outputs
 
 
 @contextmanager
@@ -73,15 +73,15 @@ def test_a_teacher_cache_that_does_not_fit_goes_on_where_it_stopped(
     monkeypatch.setattr(teacher_outputs_module, "CHUNK", 16)  # of 64 images
     monkeypatch.setattr(teacher_outputs_module, "EVALUATION_BATCH", 8)
     experiment = make_experiment("teacher.views=1", f"data.cache_dir={tmp_path / 'cache'}")
-    teacher = experiment.tapped(experiment.new_student(0).requires_grad_(False), experiment.config.teacher)
+    teacher = experiment.new_student(0)
     with full_beyond(size), pytest.raises(MachineError, match=r"view0.*MB needed"):
-        teacher_outputs(experiment, teacher)
+        cache_outputs(experiment, teacher)
     (folder,) = (tmp_path / "cache").glob("teacher-*")
     assert {path.name for path in folder.iterdir()} <= {"view0.partial", "view0.done"}
-    teacher_outputs(experiment, teacher)
+    cache_outputs(experiment, teacher)
     resumed = np.load(folder / "view0.npy")
     (folder / "view0.npy").unlink()
-    teacher_outputs(experiment, teacher)
+    cache_outputs(experiment, teacher)
     np.testing.assert_array_equal(resumed, np.load(folder / "view0.npy"))
     assert {path.name for path in folder.iterdir()} == {"view0.npy", "view0.sha256"}
     assert "caching" in capsys.readouterr().out  # kept in memory, or the limit would stop it as well
@@ -128,13 +128,13 @@ def test_a_study_goes_on_with_its_other_runs(call_main, tmp_path, monkeypatch):
     do_run = study.do_run
 
     def full(opened, run):
-        if run.config.crd.objective == "nce":
+        if run.config.losses["crd"]["objective"] == "nce":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
         with writing_in(opened.run_folder(run).path):  # as another process that is at this one
             return do_run(opened, run)
 
     monkeypatch.setattr(study, "do_run", full)
-    settings = ("name=p", *SHORT, "study.grid=[{crd.objective: [nce, infonce]}]")
+    settings = ("name=p", *SHORT, "study.grid=[{losses.crd.objective: [nce, infonce]}]")
     done = call_main(tmp_path, "--phase", "study", "--set", *settings)
     assert done.returncode == 1 and "2 runs failed, the first nce-seed0" in done.stderr
     assert "nce-seed0 failed: somewhere: no space left on device" in done.stdout

@@ -10,21 +10,22 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from configs.networks import Optimizer
 from configs.reading import load_config
 from configs.schema import Config
+from configs.stages import Optimizer
 from errors import UserError
 from models.checkpoint import load
 from tests.faults.short_run import SHORT
 from training.divergence import DivergedError, Place, refuse_divergence, refuse_infinite, told_where
-from training.job_name import TEACHER, stage1, stage2
+from training.job_name import TEACHER, JobName, jobs_of_method
 from training.optimizers import make_schedule
 from training.progress import Part
-from training.rates import only_rates_of, rescale_rates
+from training.rates import differ_in_rates_only, rescale_rates
+from training.stage import StageObjective
 from training.stepping import Stepper
-from training.teacher import CrossEntropy
 
-PLACE = Place(Path("runs/tiny/seed0/stage1"), "crd.optimizer.lr", 3, 0.2, steps=80, low_precision=False)
+KEY = "methods.two_stage.stage1.optimizer.lr"
+PLACE = Place(Path("runs/tiny/seed0/two_stage/stage1"), KEY, 3, 0.2, steps=80, low_precision=False)
 
 
 def steps(*rows):
@@ -41,7 +42,7 @@ def test_the_first_bad_step_and_its_term_are_named_with_the_rate_of_that_step():
         refuse_divergence(steps(fine, bad, bad), 53)
     assert str(caught.value) == (
         "stage1 diverged in epoch 3, step 52 of 80: kl became inf at a learning rate of 0.2; epoch 2 is kept in "
-        "runs/tiny/seed0/stage1: go on with --resume --set crd.optimizer.lr=VALUE, a smaller one"
+        f"runs/tiny/seed0/two_stage/stage1: go on with --resume --set {KEY}=VALUE, a smaller one"
     )
 
 
@@ -115,22 +116,32 @@ def test_only_rates_of_jobs_that_are_not_finished_may_change(tiny_config):
     def made(*settings) -> Config:
         return load_config(tiny_config, settings)
 
-    jobs = [TEACHER, stage1(0), stage2(0)]
-    assert only_rates_of(made(), made("crd.optimizer.lr=0.001"), [TEACHER], jobs)
-    assert not only_rates_of(made(), made("crd.optimizer.lr=0.001"), [TEACHER, stage1(0)], jobs)
-    assert not only_rates_of(made(), made("crd.optimizer.lr=0.001", "crd.epochs=3"), [TEACHER], jobs)
-    assert not only_rates_of(made(), made("teacher.optimizer.lr=0.001"), [TEACHER], jobs)
-    assert only_rates_of(made(), made("kd.feature_lr=1e-6", "seeds=[0,1]"), jobs[:2], jobs)
-    own, shared = (
-        "variants.v.kd.epochs=3",
-        "variants.v.crd.optimizer.lr=0.1",
-    )  # of which it has a stage 1 of its own
-    assert not only_rates_of(made(own), made(own, shared), [TEACHER], [*jobs, stage2(0, "v")])
-    assert only_rates_of(made(own), made(own, "variants.v.kd.optimizer.lr=0.1"), jobs, [*jobs, stage2(0, "v")])
+    first, second = (JobName("two_stage", 0, number) for number in (1, 2))
+    lower = f"{KEY}=0.001"
+    assert differ_in_rates_only(made(), made(lower), [TEACHER])
+    assert not differ_in_rates_only(made(), made(lower), [TEACHER, first])
+    assert not differ_in_rates_only(made(), made(lower, "training.epochs=3"), [TEACHER])
+    assert not differ_in_rates_only(made(), made("teacher.optimizer.lr=0.001"), [TEACHER])
+    assert differ_in_rates_only(made(), made("teacher.optimizer.lr=0.001"), [])
+    later = made("methods.two_stage.stage2.feature_lr=1e-6", "seeds=[0,1]")
+    assert differ_in_rates_only(made(), later, [TEACHER, first])
+    assert not differ_in_rates_only(made(), later, [TEACHER, first, second])
+    assert differ_in_rates_only(made(), made("training.optimizer.lr=0.04"), [TEACHER, first, second])
+    assert not differ_in_rates_only(made(), made("training.optimizer.lr=0.04"), [TEACHER, JobName("kd", 0)])
+
+
+def test_another_rate_may_not_part_methods_that_share_a_stage(tiny_config):
+    def made(*settings) -> Config:
+        return load_config(tiny_config, ["methods.v={base: two_stage, stage2: {train: head}}", *settings])
+
+    assert jobs_of_method(made(), "v", 0) == [JobName("two_stage", 0, 1), JobName("v", 0, 2)]
+    assert not differ_in_rates_only(made(), made("methods.v.stage1.optimizer.lr=0.1"), [TEACHER])
+    assert differ_in_rates_only(made(), made("methods.v.stage2.optimizer.lr=0.1"), [TEACHER])
+    assert differ_in_rates_only(made(), made(f"{KEY}=0.1"), [TEACHER])
 
 
 def test_a_diverged_run_goes_on_from_its_last_good_epoch_at_a_smaller_rate(call_main, tmp_path, monkeypatch):
-    forward, seen = CrossEntropy.forward, []
+    forward, seen = StageObjective.forward, []
 
     def exploding(self, batch):
         terms = forward(self, batch)
@@ -143,7 +154,7 @@ def test_a_diverged_run_goes_on_from_its_last_good_epoch_at_a_smaller_rate(call_
     words = ("--phase", "teacher", "--quiet", "--set", *SHORT, "teacher.epochs=4")
     folder = tmp_path / "tiny" / "teacher"
     with monkeypatch.context() as patch:
-        patch.setattr(CrossEntropy, "forward", exploding)
+        patch.setattr(StageObjective, "forward", exploding)
         done = call_main(tmp_path, *words, "teacher.optimizer.lr=0.05")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "teacher diverged in epoch 3, step 2 of 4: ce became inf" in done.stderr
@@ -151,7 +162,7 @@ def test_a_diverged_run_goes_on_from_its_last_good_epoch_at_a_smaller_rate(call_
     smaller = (*words, "teacher.optimizer.lr=0.01")
     assert "is unfinished" in call_main(tmp_path, *words, "teacher.optimizer.lr=0.05").stderr
     assert "other values of teacher.optimizer.lr" in call_main(tmp_path, *smaller).stderr
-    assert "other values of" in call_main(tmp_path, *smaller, "crd.dim=9", "--resume").stderr
+    assert "other values of" in call_main(tmp_path, *smaller, "losses.crd.dim=9", "--resume").stderr
     done = call_main(tmp_path, *smaller, "--resume")
     assert done.returncode == 0 and "0.2 times the learning rate" in done.stderr
     assert load_config(folder.parent / "config.yaml").teacher.optimizer.lr == 0.01

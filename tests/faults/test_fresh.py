@@ -9,6 +9,7 @@ import pytest
 import training.job_folder
 from errors import UserError
 from tests.faults.short_run import JOBS, SHORT
+from training.job_name import TEACHER, JobName
 from training.record_file import read_record, write_record
 from training.run_folder import RunFolder
 
@@ -44,10 +45,12 @@ def test_an_interrupted_fresh_leaves_nothing_finished_that_is_not_whole(
         with pytest.raises(KilledError):
             call_main(copied.parent, "--phase", "all", "--fresh", "--quiet", "--set", *SHORT)
     found = marks(copied)
-    assert "seed0/stage1" in found or "seed0/stage2" not in found
+    assert "seed0/two_stage/stage1" in found or "seed0/two_stage/stage2" not in found
     assert "teacher" in found or found == set()
     assert len(found) == max(0, 4 - removals)
-    assert all(RunFolder(copied).job(name).finished for name in RunFolder(copied).present() if name.label in found)
+    assert all(
+        RunFolder(copied).job(name).finished for name in RunFolder(copied).present() if str(name.path) in found
+    )
     again = ("--phase", "all", "--quiet", "--set", *SHORT)
     if removals:
         assert "is unfinished" in call_main(copied.parent, *again).stderr
@@ -64,12 +67,17 @@ def test_what_cannot_be_removed_is_named_and_the_job_is_not_finished(copied, cal
     done = call_main(copied.parent, "--phase", "kd", "--fresh", "--set", *SHORT)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "stage2/model.pt cannot be removed (Device or resource busy)" in done.stderr
-    assert marks(copied) == set(JOBS) - {"seed0/stage2"}
+    assert marks(copied) == set(JOBS) - {"seed0/two_stage/stage2"}
 
 
 @pytest.mark.parametrize(
     "name",
-    ["teacher/model.pt", "seed0/stage1/projections.pt", "seed0/stage2/metrics.jsonl", "seed0/stage2/model.pt"],
+    [
+        "teacher/model.pt",
+        "seed0/two_stage/stage1/projections.pt",
+        "seed0/two_stage/stage2/metrics.jsonl",
+        "seed0/two_stage/stage2/model.pt",
+    ],
 )
 def test_a_finished_job_without_one_of_its_files_is_not_kept_but_named(copied, call_main, name):
     (copied / name).unlink()
@@ -96,6 +104,14 @@ def test_folders_that_are_like_a_seeds_but_are_none_are_left_alone(copied, call_
     assert RunFolder(copied).seeds() == [-3, 0]
     assert call_main(copied.parent, "--phase", "all", "--quiet", "--set", *SHORT).returncode == 0
     assert all((copied / name / "stage1").exists() for name in names)
+
+
+def test_the_folder_of_a_method_whose_stages_were_removed_is_no_job(copied):
+    run = RunFolder(copied)
+    assert JobName("two_stage", 0, 1) in run.present()
+    for job in (JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)):
+        run.job(job).clear()
+    assert (copied / "seed0" / "two_stage").exists() and run.present() == [TEACHER, JobName("scratch", 0)]
 
 
 def test_a_record_tells_a_change_anywhere(tmp_path):

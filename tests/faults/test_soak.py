@@ -34,12 +34,12 @@ def test_what_a_kill_met_is_told_from_the_files(tmp_path):
     place = Place(tmp_path, tmp_path / "images")
     assert place.met() == "decoding"
     decoded, views = tmp_path / "cache" / "folder-0123456789abcdef", tmp_path / "cache" / "teacher-0"
-    for folder in (decoded, views, place.root / "teacher", place.root / "seed0" / "stage1"):
+    for folder in (decoded, views, place.root / "teacher", place.root / "seed0/two_stage/stage1"):
         folder.mkdir(parents=True)
     (decoded / "meta.json").touch()
     assert place.met() == "teacher"
     (place.root / "teacher" / "result.json").touch()
-    assert place.met() == "stage1"
+    assert place.met() == "two_stage stage 1"
     (views / "view0.partial").touch()
     assert place.met() == "caching"
     (tmp_path / "main.ended").touch()

@@ -7,8 +7,9 @@ GRID = (
     "shortcut.students: [biased, unbiased]}]"
 )
 STATED = (
-    "study.hypotheses={H1: {first: crd_kd, second: two_stage, where: {shortcut.teacher: biased}}, "
-    "H2: {first: two_stage, second: scratch, exceeds: 0, where: {shortcut.teacher: biased}}}"
+    "study.hypotheses={H1: {measure: following, first: crd_kd, second: two_stage, "
+    "where: {shortcut.teacher: biased}}, H2: {measure: following, first: two_stage, second: scratch, exceeds: 0, "
+    "where: {shortcut.teacher: biased}}}"
 )
 TRIES = "study.tries={trained: [two_stage, head]}"
 SHORT = ("teacher.epochs=1", "training.epochs=2")  # one epoch a stage

@@ -30,7 +30,7 @@ def test_a_teacher_far_off_leaves_the_panel_to_the_students():
         return SeedSummary(3, share, 0.01, share - 0.01, share + 0.01, {})
 
     found = [Mark("teacher", "teacher", at(0.1), at(0.69))]
-    found += [Mark(name, "two stages", at(0.1 + n / 50), at(0.17 + n / 50)) for n, name in enumerate("abc")]
+    found += [Mark(name, "staged", at(0.1 + n / 50), at(0.17 + n / 50)) for n, name in enumerate("abc")]
     view = view_of(found)
     assert view.across is None and view.up is not None and view.up[1] < 25
     assert view.place(found[0])[0] == 10 and view.up[0] < view.place(found[0])[1] < view.up[1]
@@ -44,7 +44,7 @@ def test_a_mark_is_the_mean_over_seeds_of_a_method_that_has_both_numbers():
     rows = [*some(), row("kd", following=None, unbiased=summarise([0.5])), row("plain")]
     found = marks(rows, ["crd_kd", "mine"])
     assert [mark.method for mark in found] == list(FOLLOWING)
-    assert [mark.kind for mark in found] == ["teacher", "end to end", "two stages", "two stages", "end to end"]
+    assert [mark.kind for mark in found] == ["teacher", "end to end", "staged", "staged", "end to end"]
     assert found[1].place == pytest.approx((40, 60))
     # half of the interval: 4.303 * 0.01 / 3 ** 0.5
     assert words({"": found[1:2]}) == (

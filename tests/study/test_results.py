@@ -48,7 +48,7 @@ def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[M
         rates = METHODS if teacher == "biased" else dict.fromkeys(METHODS, 0.05)
         for method, rate in {"teacher": 0.6 if teacher == "biased" else 0.05, **rates}.items():
             images = rng.binomial(9, rate, 200) / 9
-            numbers = {"test_top1": 0.9, "cue_read": 0.99}
+            numbers = {"top1": 0.9, "cue_read": 0.99}
             kl = [3.0, 2.0, 1.01, *[1.0] * 7]
             result = measured(float(images.mean()), gap if method == "teacher" else 0.3)
             records.append(Measurement(point, seed, method, result, images, numbers, kl, teacher, ALIGNED))
@@ -65,7 +65,7 @@ def test_the_study_is_json_and_complete(results):
     assert len(results.summary) == 4 * 5 and len(results.hypotheses) == 2 and results.notes == {}
     row = results.summary[0]
     assert (row.method, row.label) == ("teacher", "cue patch, teacher biased, students biased")
-    assert row.values["aligned"].mean == pytest.approx(0.9) and row.values["test_top1"].n == 4
+    assert row.values["aligned"].mean == pytest.approx(0.9) and row.values["top1"].n == 4
     assert row.values["worst_group"] is None and "Too few." in row.notes["worst_group"]
 
 
@@ -81,7 +81,7 @@ def test_primary_is_the_paired_difference_by_seed(results):
 
 
 def test_holm_goes_over_all_stated_tests_of_either_kind(results):
-    exceeding = Hypothesis(first="two_stage", second="kd", exceeds=0.02, where=BIASED)
+    exceeding = Hypothesis(measure="following", first="two_stage", second="kd", exceeds=0.02, where=BIASED)
     unbiased = Hypothesis(measure="unbiased", first="scratch", second="kd", exceeds=-0.5)
     found = conclude(planted_study(), {**STATED, "H2": exceeding, "H3": unbiased})
     rows = found.hypotheses
@@ -148,14 +148,14 @@ def test_checks_pass_and_fail_when_they_should(results):
 def test_a_study_without_a_cue():
     rng = np.random.default_rng(0)
     records = [
-        Measurement({"student.arch": arch}, seed, method, None, None, {"test_top1": top1 + rng.normal(0, 0.003)})
+        Measurement({"student.arch": arch}, seed, method, None, None, {"top1": top1 + rng.normal(0, 0.003)})
         for arch, seed, (method, top1) in itertools.product(
             "ab", range(5), {"kd": 0.8, "crd": 0.9, "x": 0.8}.items()
         )
     ]
     plain = conclude(records, {})
     json.dumps(to_plain(plain), allow_nan=False)
-    assert list(plain.summary[0].values) == ["test_top1"]
+    assert list(plain.summary[0].values) == ["top1"]
     assert [(row.first, row.second) for row in plain.rest[:3]] == [
         ("kd", "crd"),
         ("kd", "x"),

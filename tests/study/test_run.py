@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.loss_options import complete_losses
 from configs.reading import load_config
 from dataset.prepare import prepare
 from dataset.sources import load_source
@@ -19,11 +20,12 @@ from models.checkpoint import load
 from study import run as study
 from study.examples import choose_examples
 from study.figures import Examples
-from study.grid import read_shard, runs_of
+from study.grid import list_runs, read_shard
 from study.measurements import Measurement, load_measurements
-from study.methods import methods_of
+from study.methods import list_students
 from study.results import conclude as analyse
-from tests.study.small_study import SHORT, STUDY
+from tests.study.small_study import SHORT, SMALL, STUDY
+from training.run_folder import RunFolder
 
 ROOT = Path(study.__file__).parents[1]
 
@@ -39,7 +41,7 @@ def call(call_main, runs, *arguments, settings=STUDY):
 def whole_study(tiny_config, tmp_path_factory):
     """A study run to its end: its folder and how many jobs each run trained and copied."""
     runs, counts = tmp_path_factory.mktemp("study"), {}
-    config = load_config(tiny_config, STUDY)
+    config = complete_losses(load_config(tiny_config, STUDY))
 
     def counted(opened, run):
         counts[run.name] = do_run(opened, run)
@@ -58,9 +60,24 @@ def whole_study(tiny_config, tmp_path_factory):
     ("grid", "words"),
     [
         ("{shortcut.conflictin: [0.1]}", "unknown key shortcut.conflictin, did you mean 'shortcut.conflicting'"),
-        ("{kd.alpha.x: [0.1]}", "unknown key kd.alpha.x"),
-        ("{kd.alpha: [0.1, 7]}", "kd.alpha"),
+        ("{trainin.optimizer.lr: [0.1]}", "unknown key trainin, did you mean 'training'"),
+        ("{data.crop.x: [0.1]}", "study.grid: data.crop.x: crop is a value, not a section"),
+        ("{kd.alpha: [0.1]}", "study.grid: kd.alpha: kd.alpha is now the weights"),
+        ("{training.epochs: [2, 0]}", "study.grid at epochs 0: training.epochs: Input should be greater"),
         ("{shortcut.seed: [1]}", "shortcut.seed cannot be varied"),
+        ("{methods.kdd.stage1.epochs: [1]}", "there is no method kdd, did you mean 'kd'"),
+        ("{methods.kd.stage1.epoch: [1]}", "unknown key methods.kd.stage1.epoch, did you mean 'epochs'"),
+        ("{methods.kd.stage1.losses.kll.weight: [1]}", "losses: there is no kll, did you mean 'kl'"),
+        ("{methods.kd.losses.kl.temp: [1]}", "study.grid at temp 1: unknown key methods.kd.stage1.losses.kl.temp"),
+        ("{losses.crd.temperatur: [1]}", "did you mean 'losses.crd.temperature'"),
+        (
+            "{losses.crd.temperature: [1, -1]}",
+            "study.grid at temperature -1: losses.crd.temperature: Input should be",
+        ),
+        (
+            "{losses.regression.ridge: [0.1, 1]}",
+            "ridge 0.1 and ridge 1 train the same: no method has what differs",
+        ),
     ],
 )
 def test_a_grid_that_does_not_fit_is_named(call_main, tmp_path, grid, words):
@@ -86,16 +103,22 @@ def test_shards_and_fresh_belong_to_their_phases(call_main, tmp_path):
         strange.returncode == 2
         and "study.hypotheses.H2: magic is none of scratch, crd_kd, two_stage, head" in strange.stderr
     )
-    again = "study.hypotheses.H3={first: two_stage, second: crd_kd, where: {shortcut.teacher: biased}}"
-    twice = call(call_main, tmp_path, settings=(*STUDY, again))
+    again = "study.hypotheses.H3={measure: following, first: two_stage, second: crd_kd, where: "
+    twice = call(call_main, tmp_path, settings=(*STUDY, again + "{shortcut.teacher: biased}}"))
     assert twice.returncode == 2 and "study.hypotheses.H3 claims what H1 does" in twice.stderr
-    nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.where={kd.alpha: 1}"))
+    nowhere = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.where={training.epochs: 1}"))
     assert nowhere.returncode == 2 and "study.hypotheses.H1.where" in nowhere.stderr
+    typo = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.measure=folowing"))
+    assert typo.returncode == 2 and "H1.measure: there is no folowing, did you mean 'following'?" in typo.stderr
+    stated = "study.hypotheses={H1: {measure: following, first: crd_kd, second: two_stage}}"
+    absent = call(call_main, tmp_path, settings=(*SMALL, "shortcut.cue=none", stated))
+    assert absent.returncode == 2 and "H1.measure: following is not measured at the only point, " in absent.stderr
+    assert "compare one of top1, clean, held_out_top1" in absent.stderr
     twin = call(call_main, tmp_path, settings=(*STUDY, "study.twins={two_stage: crd}"))
     assert twin.returncode == 2 and "study.twins: crd is none of scratch, crd_kd" in twin.stderr
     told = call(call_main, tmp_path, settings=(*STUDY, "study.tries={rate: [head, crd]}"))
     assert told.returncode == 2 and "study.tries.rate: crd is none of scratch, crd_kd" in told.stderr
-    told = call(call_main, tmp_path, settings=(*STUDY, "variants.head.kd.images=balanced"))
+    told = call(call_main, tmp_path, settings=(*STUDY, "methods.head.stage2.images=balanced"))
     assert told.returncode == 2 and "study.tries.trained: head trains on the held-out images" in told.stderr
     told = call(call_main, tmp_path, settings=(*STUDY, "data.val_fraction=0"))
     assert told.returncode == 2 and "study.tries.trained: choosing needs held-out images" in told.stderr
@@ -111,13 +134,15 @@ def test_a_study_trains_each_thing_once_and_records_it(whole_study):
     }
     fair = [f"conflicting_{share}-teacher_unbiased-students_unbiased-seed0" for share in ("0.1", "0.3")]
     assert counts[fair[1]] == {"copied": 6}
-    for job in ("teacher", "seed0/stage2_head"):
+    for job in ("teacher", "seed0/head/stage2"):
         first, second = (folder / name / job / "model.pt" for name in fair)
         assert first.read_bytes() == second.read_bytes()
     assert not list(folder.rglob("*.partial"))
     assert load_config(folder / FIRST / "config.yaml").shortcut.conflicting == 0.1
     names = {path.name for path in (folder / FIRST / "seed0").iterdir()}
-    assert names == {"scratch", "crd_kd", "stage1", "stage2", "stage2_head", "cues.npz", "cues.json"}
+    assert names == {"scratch", "crd_kd", "two_stage", "head", "cues.npz", "cues.json"}
+    stages = [path.relative_to(folder / FIRST / "seed0") for path in (folder / FIRST / "seed0").glob("*/stage*")]
+    assert sorted(map(str, stages)) == ["head/stage2", "two_stage/stage1", "two_stage/stage2"]
 
 
 def test_a_copied_job_is_what_training_it_would_give(whole_study, call_main, tmp_path):
@@ -125,7 +150,7 @@ def test_a_copied_job_is_what_training_it_would_give(whole_study, call_main, tmp
     config = whole_study[0] / name / "config.yaml"
     done = call_main(tmp_path, "--config", str(config), "--phase", "all", "--quiet")
     assert done.returncode == 0, done.stderr
-    for job in ("teacher", "seed0/scratch", "seed0/crd_kd", "seed0/stage2", "seed0/stage2_head"):
+    for job in ("teacher", "seed0/scratch", "seed0/crd_kd", "seed0/two_stage/stage2", "seed0/head/stage2"):
         one, other = load(whole_study[0] / name / job / "model.pt"), load(tmp_path / name / job / "model.pt")
         assert all(torch.equal(one[key], other[key]) for key in one), job
 
@@ -167,10 +192,10 @@ def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, run_main, 
     done = call(call_main, tmp_path)
     assert done.returncode == 0 and "8 runs, 8 finished before" in done.stdout
     assert done.stdout.splitlines()[-1] == f"next: python main_eval.py {tmp_path / 's'}"
-    job = tmp_path / "s" / FIRST / "seed0" / "stage2"
+    job = tmp_path / "s" / FIRST / "seed0" / "two_stage" / "stage2"
     before = load(job / "model.pt")
     (job / "result.json").unlink()
-    (tmp_path / "s" / FIRST / "seed0" / ".stage2.partial").mkdir()  # of an interrupted copy
+    (tmp_path / "s" / FIRST / "seed0" / "two_stage" / ".stage2.partial").mkdir()  # of an interrupted copy
     done = call(call_main, tmp_path, "--shard", "1/1")
     assert "8 runs, 7 finished before" in done.stdout and "1 jobs trained, 0 copied" in done.stdout
     after = load(job / "model.pt")
@@ -216,11 +241,11 @@ def test_a_dry_run_says_what_would_be_done(call_main, tmp_path):
 
 
 def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch):
-    plain = ("name=p", *SHORT, "baselines.methods=[kd]")
-    grid = "study.grid=[{crd.objective: [nce, infonce]}]"
+    plain = ("name=p", *SHORT, "methods=[kd, two_stage]")
+    grid = "study.grid=[{losses.crd.objective: [nce, infonce]}]"
 
     def failing(opened, run):
-        if run.config.crd.objective == "nce":
+        if run.config.losses["crd"]["objective"] == "nce":
             raise UserError("loss became nan")
         return do_run(opened, run)
 
@@ -232,7 +257,21 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
     records, context = load_measurements(tmp_path / "p")
     assert [record.method for record in records] == ["teacher", "kd", "two_stage"]
     assert context.hypotheses == {}
-    assert all(record.measures is None and 0 <= record.numbers["test_top1"] <= 1 for record in records)
+    assert all(record.measures is None and 0 <= record.numbers["top1"] <= 1 for record in records)
+
+
+def test_a_study_gains_methods_and_takes_a_given_teacher(call_main, tmp_path):
+    done = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch]"))
+    more = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch, kd]"))
+    assert "2 jobs trained" in done.stdout and "1 jobs trained" in more.stdout
+    assert list(RunFolder(tmp_path / "s" / "seed0").config().methods) == ["scratch", "kd"]
+    assert [record.method for record in load_measurements(tmp_path / "s")[0]] == ["teacher", "scratch", "kd"]
+    alone = "methods.aligned=[{train: features, losses: {crd: 1}}]"  # which has no classifier to compare
+    given = f"teacher.checkpoint={tmp_path / 's' / 'seed0' / 'teacher' / 'model.pt'}"
+    for trained in ("0 finished before", "1 finished before"):
+        done = call(call_main, tmp_path, settings=("name=g", *SHORT, "methods=[scratch]", alone, given))
+        assert done.returncode == 0 and trained in done.stdout
+    assert [record.method for record in load_measurements(tmp_path / "g")[0]] == ["teacher", "scratch"]
 
 
 @pytest.mark.parametrize(
@@ -248,8 +287,8 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
 )
 def test_shipped_studies_are_valid(name, runs, stated):
     config = load_config(ROOT / "configs" / "shortcut" / f"{name}.yaml")
-    assert len(runs_of(config)) == runs and config.study.hypotheses.keys() == stated
-    methods = methods_of(config, 0).keys()
+    assert len(list_runs(config)) == runs and config.study.hypotheses.keys() == stated
+    methods = list_students(config, 0).keys()
     assert all({one.first, one.second} <= methods for one in config.study.hypotheses.values())
     twins, tries = config.study.twins, config.study.tries
     assert {*twins, *twins.values(), *(name for family in tries.values() for name in family)} <= methods
@@ -268,4 +307,4 @@ def test_the_digits_are_split_as_the_study_says():
     config = load_config(ROOT / "configs" / "shortcut" / "digits.yaml")
     data = prepare(load_source(config.data), config.data, torch.device("cpu"), config.shortcut)
     assert (len(data.train), len(data.balanced), len(data.test)) == (1000, 300, 497)
-    assert config.teacher.views == config.baseline_epochs == config.crd.epochs + config.kd.epochs
+    assert config.teacher.views == config.training.epochs == sum(one.epochs for one in config.stages["two_stage"])

@@ -31,7 +31,7 @@ def comparison() -> object:
 
 def without_a_cue() -> object:
     bare = [
-        replace(one, measures=None, per_image_following=None, numbers={"test_top1": 0.5 + one.seed / 100})
+        replace(one, measures=None, per_image_following=None, numbers={"top1": 0.5 + one.seed / 100})
         for one in records(points=POINTS[:1])
     ]
     return assemble(bare, context(bare, NONE))

@@ -19,7 +19,7 @@ FIDELITY = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "al
 def record(method: str, seed: int, following: float = 0.3, **numbers: float) -> Measurement:
     absent = dict.fromkeys((*NAMES, *FIDELITY))
     own = Measures(images=9, shows=3, following=following, unbiased=1 - following, **absent, notes={})
-    return Measurement({"kd.alpha": 1}, seed, method, own, None, numbers)
+    return Measurement({"losses.kl.temperature": 1}, seed, method, own, None, numbers)
 
 
 def groups(*left_out: tuple[str, int]):
@@ -30,17 +30,17 @@ def groups(*left_out: tuple[str, int]):
             numbers = {"held_out_kl": kl[seed], "held_out_unbiased": UNBIASED[method][seed]}
             following = {"slow": 0.2, "middle": 0.4, "fast": 0.6}[method] + seed / 10
             one = record(method, seed, following, **({} if (method, seed) in left_out else numbers))
-            found.setdefault((json.dumps({"kd.alpha": 1}), method), {})[seed] = one
+            found.setdefault((json.dumps({"losses.kl.temperature": 1}), method), {})[seed] = one
     return found
 
 
 def test_either_criterion_picks_by_its_mean_over_seeds():
     (row,) = select(groups(), FAMILY)
-    assert (row.family, row.label, row.tries, row.notes) == ("rate", "alpha 1", FAMILY["rate"], {})
+    assert (row.family, row.label, row.tries, row.notes) == ("rate", "temperature 1", FAMILY["rate"], {})
     assert (row.blind.method, row.blind.value) == ("middle", pytest.approx(0.35))  # of two alike the first
     assert (row.oracle.method, row.oracle.value) == ("slow", pytest.approx(0.6))
     assert row.blind.tested["following"].mean == pytest.approx(0.45)
-    assert row.oracle.tested["unbiased"].mean == pytest.approx(0.75) and row.oracle.tested["test_top1"] is None
+    assert row.oracle.tested["unbiased"].mean == pytest.approx(0.75) and row.oracle.tested["top1"] is None
 
 
 def test_only_seeds_that_all_tries_have_count():

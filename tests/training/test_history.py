@@ -13,7 +13,8 @@ def test_numbers_by_epoch_are_taken():
 
 
 @pytest.mark.parametrize(
-    "lines", [{}, None, "a", [1], [[]], [{"a": "b"}], [{1: 2}], [{"a": True}], [{"a": 1e999}]]
+    "lines",
+    [{}, None, "a", [1], [[]], [{"epoch": "b"}], [{"epoch": 1, 2: 3}], [{"epoch": True}], [{"a": 1}], [{}]],
 )
 def test_anything_else_is_not(lines):
     with pytest.raises(ValueError, match="no numbers by epoch"):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from losses.kd import softened_kl
+from models.parts import part_of
+from training.baselines import EndToEnd, train_baseline
+from training.kd import Distillation
 
 from configs.stages import KD
 from dataset.loader import training_batches
-from losses.kd import softened_kl
 from models.checkpoint import load
-from models.parts import part_of
-from training.baselines import EndToEnd, train_baseline
 from training.job_name import baseline
-from training.kd import Distillation
 from training.phases import check, jobs_of, run_jobs
 from training.teacher import CrossEntropy, train_teacher
 from training.teacher_outputs import LiveTeacher

@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from models.parts import part_of
+from training.kd import Distillation
+from training.projector import squared_error
 
 from configs.stages import KD, Baselines
 from dataset.images import Batch
 from dataset.loader import training_batches
 from errors import UserError
 from models.checkpoint import load
-from models.parts import part_of
 from training.job_name import baseline, needs, read_label
-from training.kd import Distillation
 from training.phases import check
-from training.projector import squared_error
 from training.teacher import CrossEntropy
 from training.teacher_outputs import LiveTeacher
 from training.weights import weigh, weights_by_errors

@@ -134,7 +134,7 @@ def test_the_script_reads_pictures_as_the_decoder_does(subject, make_experiment,
     deep[0, 0] = 2**12 - 1
     Image.fromarray(deep).save(tmp_path / "photos/test/ash/9.png")
     files.append(tmp_path / "photos/test/ash/9.png")
-    data = {"data.root": tmp_path / "photos", "data.cache_dir": tmp_path / "cache", "crd.num_negatives": 2}
+    data = {"data.root": tmp_path / "photos", "data.cache_dir": tmp_path / "cache", "losses.crd.num_negatives": 2}
     experiment = make_experiment(*(f"{key}={value}" for key, value in data.items()))
     network = experiment.build(experiment.config.student).eval()
     student = Subject("kd", "kd", 0, "resnet8", "abcd", True, True, None, [], lambda: network, "cifar")

@@ -22,6 +22,14 @@ def test_a_method_looks_the_same_whatever_its_seed_and_unlike_the_others():
     assert len({shade for shade, _ in looks}) == len({shape for _, shape in looks}) == len(looks)
 
 
+def test_a_method_of_ones_own_looks_as_its_name_decides():
+    names = ["mine", "mine/1", "mine stage 1"]
+    assert {(colour(name), marker(name)) for name in names} == {("#E73F74", "*")}  # in every run and process
+    assert not {colour(f"method{number}") for number in range(50)} & {shade for shade, _ in METHODS.values()}
+    looks = {(colour(f"method{number}"), marker(f"method{number}")) for number in range(10)}
+    assert len(looks) == 10
+
+
 def test_an_axis_is_the_students_where_a_teacher_would_squeeze_them():
     students = [[40], [41, 42]]
     assert window(students, [70]) == pytest.approx((39.76, 42.24)) == window(students, [10])

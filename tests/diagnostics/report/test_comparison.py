@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from diagnostics import recording_file
-from diagnostics.evaluated import outdated, read_evaluation, student_of
+from diagnostics.evaluated import outdated, read_evaluation
 from diagnostics.figures.runs import accuracy
 from diagnostics.pairs import compare_two
 from diagnostics.plain import to_plain
@@ -65,7 +65,7 @@ def evaluated(tmp_path, monkeypatch):
 
     def make(name, models, test="same", **config):
         what = recordings(models)
-        asked = {"baselines": {"methods": ["kd"]}, **what.context.config, **config}
+        asked = {**what.context.config, **config}
         what = replace(what, context=replace(what.context, run=name, config=asked, test=test))
         write_report(what, tmp_path / name / "eval")
         write_atomically(tmp_path / name / "eval/predictions.npz", partial(recording_file.write, what))
@@ -130,7 +130,7 @@ def test_other_test_images_are_not_tested_and_a_student_alone_is_a_column(evalua
 def test_an_evaluation_that_does_not_hold_is_named(evaluated, tmp_path):
     folder = evaluated("a", [network("teacher", right=0.9), network("two_stage")])
     found = read_evaluation(folder)
-    assert found.run == "a" and student_of(found.report) == "two_stage"
+    assert found.run == "a" and found.report.main == "two_stage"
     assert found.right["teacher"].tolist() == (np.arange(48) < 0.9 * len(LABELS)).tolist()
     other = evaluated("b", [network("teacher", right=0.9), network("kd")])
     (other / "eval/report.json").write_bytes((folder / "eval/report.json").read_bytes())

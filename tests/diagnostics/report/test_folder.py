@@ -1,8 +1,8 @@
 """Of diagnostics/report/folder.py, diagnostics/report/files.py, diagnostics/report/parts.py,
 diagnostics/report/page.py, diagnostics/report/verdict.py,
 diagnostics/pairs.py, diagnostics/results.py, diagnostics/tables/features.py, diagnostics/tables/models.py,
-diagnostics/tables/catalogue.py, diagnostics/report/sheet.py, diagnostics/figures/words.py and
-diagnostics/figures/catalogue.py.
+diagnostics/tables/catalogue.py, diagnostics/tables/reached.py, diagnostics/terms.py, diagnostics/report/sheet.py,
+diagnostics/figures/words.py and diagnostics/figures/catalogue.py.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ CONTEXT = Context(
         "data": {"source": "folder", "val_fraction": 0.0},
         "teacher": {"arch": "resnet8"},
         "student": {"arch": "resnet8"},
-        "crd": {
-            "objective": "infonce",
-            "mode": "exact",
-            "negatives": "bank",
-            "num_negatives": 16,
-            "batch_size": 8,
+        "methods": {
+            "kd": {"stage1": {"train": "all", "losses": {"kl": {"temperature": 4.0}}}},
+            "two_stage": {
+                "stage1": {"train": "features", "losses": {"crd": {"temperature": 0.1}}},
+                "stage2": {"train": "last_block", "losses": {"kl": {"temperature": 4.0}}},
+            },
         },
     },
     classes=["a<b", "$x_1$", "naïve", "猫"],
@@ -55,6 +55,7 @@ CONTEXT = Context(
 )
 TRAINING = Training(
     job="kd",
+    train="all",
     epochs=2,
     planned=2,
     images=20,
@@ -69,6 +70,7 @@ TRAINING = Training(
     parameters=100,
     optimizer="sgd 1e-05 constant",
     reported="last",
+    losses={"ce": "1"},
 )
 HISTORIES = {
     "stage1": [{"epoch": 1, "crd_last": 3.0, "cosine_last": 0.1, "cka_last": 0.2}],
@@ -178,7 +180,7 @@ def test_a_page_that_needs_nothing_else(tmp_path):
     assert figures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
     assert len(page.sources) == len(figures) == 11
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
-    assert len(tables) == 20 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
+    assert len(tables) == 21 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
@@ -328,6 +330,36 @@ def test_one_seed_is_said_once(write):
     _, page = write(recordings(usual()))
     section = page.partition('<section id="seeds">')[2].partition("</section>")[0]
     assert section.count("One seed was trained.") == 1 and "<table" not in section and "n/a" not in section
+
+
+def test_every_term_is_shown_by_its_name_whoevers_it_is(write):
+    models = usual()
+    own = [{"epoch": e, "learning_rate": 0.1, "loss": 2.0, "mine_last": 1.5 - e, "test_top1": 0.5} for e in (1, 2)]
+    earlier = {"own stage 1": [{"epoch": 1, "loss": 0.25, "distance": 0.25, "cosine_stage3": 0.1}]}
+    trainings = [replace(TRAINING, job="own/stage1", epochs=1), replace(TRAINING, job="own/stage2")]
+    meta = replace(network("own").meta, history=own, earlier=earlier, trainings=trainings)
+    report, page = write(recordings([*models, replace(network("own"), meta=meta)]))
+    assert report.curves["own"] == own and report.curves["own stage 1"] == earlier["own stage 1"]
+    table = all_tables(report)["reached"]
+    rows = {row[0].value: dict(zip((c.key for c in table.columns), row, strict=True)) for row in table.rows}
+    assert rows["own"]["mine_last"].value == -0.5 and rows["own"]["epochs"].value == 2
+    assert [rows["own stage 1"][name].value for name in ("distance", "cosine_stage3", "top1")] == [0.25, 0.1, None]
+    assert set(rows) == {"stage1", "two_stage", "own", "own stage 1"}  # the others have nothing on record
+    assert "mine_last from 0.5 to −0.5" in page and "distance from 0.25 to 0.25" in page
+
+
+def test_the_last_staged_method_is_in_question_where_there_is_no_two_stage(write):
+    stages = CONTEXT.config["methods"]["two_stage"]
+    config = {**CONTEXT.config, "methods": {"kd": {"stage1": stages["stage2"]}, "own": stages}}
+    names = {"teacher": 0.9, "kd": 0.8, "stage1": 0.5, "own": 0.4}
+    recorded = recordings([network(name, right=right) for name, right in names.items()])
+    report, page = write(replace(recorded, context=replace(recorded.context, config=config)))
+    assert report.main == "own" and verdict(report).answer[0] == "own is behind teacher and kd."
+    assert verdict(report).caution[0].startswith("Stage 1: cosine at the last tap 0.10")
+    assert len(report.sentences) == 2
+    assert all("(stage 1: cosine at the last tap" in line for line in report.sentences)
+    without, _ = write(recordings(usual()[:1] + usual()[3:]))
+    assert without.main == "kd" and not any("Stage 1" in line for line in verdict(without).caution)
 
 
 def test_what_a_training_took_stands_in_the_first_table(write):

@@ -26,7 +26,7 @@ from diagnostics.shortcut.probe import cue_read
 from diagnostics.shortcut.recording import record_cues, shown_cues
 from diagnostics.shortcut.recording_file import read, up_to_date, write
 from errors import UserError
-from losses.kd import softened_kl
+from losses.kl import softened_kl
 from models.machine import Machine
 
 ABOUT = About({}, 0, {})
@@ -62,8 +62,11 @@ def made(cue="patch", val=60, **changes):
 
 
 def subject(method, model):
-    history = [{"epoch": 1, "kl": 2.0, "top1": 0.5}, {"epoch": 2, "kl": 1.0, "top1": 0.6}]
-    return Subject(method, method, 0, "colour", f"hash of {method}", True, True, None, history, lambda: model)
+    history = [{"epoch": 1, "kl": 2.0, "cosine_a": 0.5, "top1": 0.5}, {"epoch": 2, "kl": 1.0, "top1": 0.6}]
+    aligned = [{"epoch": 1, "mine_stage2": 3.0, "cosine_stage2": 0.7}]
+    known = {"name": method, "method": method, "seed": 0, "arch": "colour", "weights_hash": f"hash of {method}"}
+    looked_at = {"classifies": True, "detailed": True, "taps": None, "history": history, "stage1": aligned}
+    return Subject(**known, **looked_at, build=lambda: model)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,12 @@ def test_predictions_are_those_of_the_network_on_stamped_images(recorded):
         for cue in range(6):
             assert len(set(recording.predictions[number][recording.cues == cue])) == 1
     assert [model.method for model in recording.models] == ["teacher", "two_stage"]
-    assert recording.models[1].history == {"kl": [2.0, 1.0]}
+    assert recording.models[1].history == {
+        "kl": [2.0, 1.0],
+        "cosine_a": [0.5],
+        "top1": [0.5, 0.6],
+    }  # all but epoch
+    assert recording.models[1].stage1 == {"mine_stage2": [3.0], "cosine_stage2": [0.7]}
     found = measures(recording.shown(1), recording.shown(0))
     assert found.shows == 6 and found.clean == recording.models[1].test_top1
 

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from configs.reading import load_config
+from diagnostics.evaluated import finished_models
+from diagnostics.subjects import find_subject, network_of, subjects_of_run
+from errors import UserError
+from models.checkpoint import save
+from tests.diagnostics.test_budget import finish
+from training.job_folder import PROJECTIONS
+from training.job_name import TEACHER, JobName, jobs_of_method
+from training.run_folder import write_config
+
+METHODS = {
+    "own": "{base: two_stage, stage1: {losses: {regression: 1, crd: false}}}",
+    "three": "[{train: features, losses: {crd: 1}, epochs: 1}, {train: all, losses: {ce: 1}, epochs: 1}, "
+    "{train: head, losses: {ce: 1}, epochs: 2}]",
+    "llr": "{train: head, starts_from: teacher, losses: {ce: 1}}",
+    "on_own": "{train: head, starts_from: own, losses: {kl: 1}}",
+    "align": "{train: features, losses: {crd: 1}}",
+}
+
+
+@pytest.fixture
+def experiment(make_experiment):
+    """A run of two seeds whose jobs are all marked as finished, the last of seed 1 aside."""
+    others = [f"methods.{name}=false" for name in ("scratch", "crd", "crd_kd", "two_stage")]
+    made = make_experiment(*others, *(f"methods.{name}={method}" for name, method in METHODS.items()))
+    jobs = {
+        job
+        for method in made.config.methods
+        for seed in (0, 1)
+        for job in jobs_of_method(made.config, method, seed)
+    }
+    finish(made, {TEACHER: 2, **dict.fromkeys(jobs - {JobName("three", 1, 3)}, 2)})
+    return made
+
+
+def test_single_stages_come_first_and_the_staged_method_in_question_last(experiment):
+    names = [subject.name for subject in subjects_of_run(experiment)]
+    first = ["teacher", "kd", "llr", "on_own", "align", "own", "stage1", "three"]
+    assert names == [*first, "kd/1", "llr/1", "on_own/1", "align/1", "own/1"]  # three/1 is not finished
+    write_config(experiment.folder.path / "config.yaml", experiment.config)
+    assert set(finished_models(experiment.folder)) == set(names) - {"stage1", "align", "align/1"}
+
+
+def test_each_goes_back_to_the_first_stage_of_its_chain(experiment):
+    folder = experiment.folder
+    for method in ("own", "three"):
+        save(folder.job(JobName(method, 0, 1)).path / PROJECTIONS, {f"{method}.weight": torch.zeros(1)})
+        folder.job(JobName(method, 0, 1)).path.joinpath("metrics.jsonl").write_text(
+            '{"epoch": 1, "cosine_last": 0.5}\n'
+        )
+    found = {subject.name: subject for subject in subjects_of_run(experiment)}
+    kept = {name: list(subject.projections) for name, subject in found.items() if subject.projections}
+    own, three = ["own.weight"], ["three.weight"]
+    assert kept == {"own": own, "on_own": own, "stage1": three, "three": three}
+    assert found["on_own"].stage1 == [{"epoch": 1, "cosine_last": 0.5}] and found["kd"].stage1 == ()
+    assert {name: list(subject.earlier) for name, subject in found.items() if subject.earlier} == {
+        "own": ["own stage 1"],
+        "on_own": ["own stage 1"],  # whose second stage is a model of its own
+        "three": ["three stage 2"],  # the first is stage1
+    }
+    trained = {name: [one.job for one in subject.trainings or []] for name, subject in found.items()}
+    assert trained["on_own"] == ["own/stage1", "own/stage2", "on_own"] and trained["llr"] == ["llr"]
+    assert trained["kd/1"] == [] and trained["stage1"] == ["three/stage1"]
+    assert [name for name, subject in found.items() if not subject.classifies] == ["align", "stage1", "align/1"]
+
+
+def test_networks_and_taps_are_those_of_the_training(experiment):
+    found = {subject.name: subject for subject in subjects_of_run(experiment)}
+    assert network_of(experiment, found["llr"]) == experiment.config.teacher
+    assert (
+        network_of(experiment, found["three"])
+        == network_of(experiment, found["stage1"])
+        == experiment.config.student
+    )
+    assert all(subject.taps == ["layer2.0", "fc:input"] for subject in found.values())
+
+
+def test_the_model_in_question_is_found_without_its_name(experiment, make_experiment):
+    assert find_subject(experiment, None, None).name == "three" and find_subject(experiment, None, 0).seed == 0
+    with pytest.raises(UserError, match="align does not classify"):
+        find_subject(experiment, "align", None)
+    with pytest.raises(UserError, match="no finished three of seed 1: it has"):
+        find_subject(experiment, None, 1)
+    alone = make_experiment("name=alone", "methods=[scratch,kd]")
+    finish(alone, {JobName("kd", 0): 2})
+    assert find_subject(alone, None, None).name == "kd"
+
+
+def test_no_method_takes_the_name_of_another_model(tiny_config):
+    for name in ("teacher", "stage1"):
+        with pytest.raises(UserError, match=f"methods.{name}: the name is taken"):
+            load_config(tiny_config, [f"methods.{name}={{losses: {{ce: 1}}}}"])
