@@ -45,11 +45,18 @@ def compute(package, name):
     loss = kind(num_negatives=8, dim=4) if name == "crd" else kind()
     torch.manual_seed(0)
     widths = [{"penultimate": (one,), "last": (one + 1,), "features": (one + 1,)} for one in (3, 5)]
+    sides = {"stage1": 4, "stage2": 2, "stage3": 2}
+    shapes = [{tap: (one + 1, side, side) for tap, side in sides.items()} for one in (3, 5)]
     labels = torch.arange(20) % 4
-    loss.setup(interface.Sizes(*widths, labels))
+    loss.setup(interface.Sizes(*(own | maps for own, maps in zip(widths, shapes)), labels))
+    classifier = torch.nn.Linear(6, 4).requires_grad_(False)
     views = [
-        interface.View(torch.randn(6, 4), {tap: torch.randn(6, *shape) for tap, shape in each.items()})
-        for each in widths
+        interface.View(
+            torch.randn(6, 4),
+            *({tap: torch.randn(6, *shape) for tap, shape in one.items()} for one in each),
+            classifier,
+        )
+        for each in zip(widths, shapes)
     ]
     samples = interface.Samples(torch.arange(6), labels[:6], labels[:6])
     if loss.first_pass != "none":

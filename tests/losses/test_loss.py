@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -72,27 +73,33 @@ def weighted_where_it_may(loss: Loss, seed: int, count: int = 6) -> Batch:
     return make_batch(seed, count, weighted=loss.takes_weights)
 
 
+def change(view: View, function: Callable[[Tensor], Tensor]) -> View:
+    """Apply a function to all that a network gives."""
+    taps, maps = ({tap: function(one) for tap, one in each.items()} for each in (view.taps, view.maps))
+    return View(function(view.logits), taps, maps, view.classifier)
+
+
+def read_taps(loss: Loss, view: View) -> dict[str, Tensor]:
+    """Return what a loss reads of its taps: maps or pooled features."""
+    found = view.maps if loss.needs_maps else view.taps
+    return {tap: found[tap] for tap in loss.used_taps}
+
+
+def with_taps(loss: Loss, view: View, taps: dict[str, Tensor]) -> View:
+    """Return a view of nothing else than its logits, its classifier and these taps."""
+    return View(view.logits, *(({}, taps) if loss.needs_maps else (taps, {})), view.classifier)
+
+
 def in_float64(batch: Batch) -> Batch:
-    student, teacher = (
-        View(
-            view.logits.double(),
-            {tap: feature.double() for tap, feature in view.taps.items()},
-            {},
-            view.classifier,
-        )
-        for view in batch[:2]
-    )
+    student, teacher = (change(view, Tensor.double) for view in batch[:2])
     weights = batch.samples.weights
     samples = replace(batch.samples, weights=None if weights is None else weights.double())
-    return Batch(student, teacher, samples)
+    return Batch(student, replace(teacher, classifier=deepcopy(teacher.classifier).double()), samples)
 
 
 def in_order(batch: Batch, order: Tensor) -> Batch:
-    """The same images in another order."""
-    views = [
-        View(view.logits[order], {tap: feature[order] for tap, feature in view.taps.items()}, {}, view.classifier)
-        for view in batch[:2]
-    ]
+    """The same images in another order, or some of them."""
+    views = [change(view, lambda one: one[order]) for view in batch[:2]]
     given = batch.samples
     weights = None if given.weights is None else given.weights[order]
     return Batch(*views, Samples(given.indices[order], given.labels[order], given.targets[order], weights))
@@ -120,13 +127,13 @@ def test_gradients_agree_with_differences(case: Case, monkeypatch: pytest.Monkey
     prepare(loss, [in_float64(make_batch(seed)) for seed in (1, 2)])
     if case.loss == "crd":
         loss.eval()  # or each evaluation would change the bank
-    taps = loss.used_taps
+    taps = read_taps(loss, given.student)
 
     def of(logits: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        student = View(logits, dict(zip(taps, rest, strict=False)))
+        student = with_taps(loss, View(logits, {}), dict(zip(taps, rest, strict=False)))
         return tuple(ask(loss, Batch(student, given.teacher, given.samples)).values())
 
-    inputs = [given.student.logits, *(given.student.taps[tap] for tap in taps)]
+    inputs = [given.student.logits, *taps.values()]
     inputs = [one.requires_grad_(number > 0 or loss.needs_logits) for number, one in enumerate(inputs)]
     assert torch.autograd.gradcheck(of, [*inputs, *loss.parameters()])
     terms = of(*inputs)
@@ -157,8 +164,11 @@ def test_names_of_classes_change_nothing(case: Case) -> None:
     loss = make(case)
     for step in range(2):
         batch = weighted_where_it_may(loss, seed=step)
-        student, teacher = (View(view.logits[:, back], view.taps) for view in batch[:2])
-        given = batch.samples
+        student, teacher = (replace(view, logits=view.logits[:, back]) for view in batch[:2])
+        classifier = deepcopy(teacher.classifier)
+        for own, other in zip(classifier.parameters(), teacher.classifier.parameters(), strict=True):
+            own.copy_(other[back])
+        teacher, given = replace(teacher, classifier=classifier), batch.samples
         samples = Samples(given.indices, names[given.labels], names[given.targets], given.weights)
         assert_same(ask(renamed, Batch(student, teacher, samples)), ask(loss, batch))
 
@@ -182,19 +192,19 @@ def test_doubled_weights_double_the_loss(case: Case) -> None:
 
 @every_loss
 def test_only_what_is_declared_is_read(case: Case) -> None:
-    loss, other = make(case), make(case)
+    loss, twin = make(case), make(case)
     student, teacher, samples = make_batch(0)
-    taps = loss.used_taps
-    bare = Batch(
-        View(student.logits if loss.needs_logits else torch.empty(0), {tap: student.taps[tap] for tap in taps}),
-        View(
-            teacher.logits if loss.needs_teacher and loss.needs_logits else torch.empty(0),
-            {tap: teacher.taps[tap] for tap in taps} if loss.needs_teacher else {},
-            classifier=teacher.classifier if loss.needs_classifier else None,
-        ),
-        samples if loss.needs_labels else replace(samples, labels=torch.empty(0), targets=torch.empty(0)),
-    )
-    assert_same(ask(loss, bare), ask(other, Batch(student, teacher, samples)))
+    nothing = torch.empty(0)
+    own, other = (with_taps(loss, view, read_taps(loss, view)) for view in (student, teacher))
+    if not loss.needs_logits:
+        own, other = replace(own, logits=nothing), replace(other, logits=nothing)
+    if not loss.needs_teacher:
+        other = View(nothing, {})
+    if not loss.needs_classifier:
+        other = replace(other, classifier=None)
+    if not loss.needs_labels:
+        samples = replace(samples, labels=nothing, targets=nothing)
+    assert_same(ask(loss, Batch(own, other, samples)), ask(twin, make_batch(0)))
 
 
 @every_loss
