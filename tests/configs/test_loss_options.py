@@ -57,7 +57,7 @@ LOSSES = list_losses()
 BATCH = {"negatives": "batch", "objective": "infonce", "mode": "instance"}
 DEFAULTS = {
     "ce": {"label_smoothing": 0.0},
-    "kl": {"temperature": 4.0},
+    "kl": {"temperature": 4.0, "standardise": False},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {
@@ -246,7 +246,7 @@ def test_unknown_option_names_the_nearest() -> None:
 def test_unknown_loss_names_the_nearest(given: tuple[dict[str, Any], dict[str, Any]]) -> None:
     message = refusal(complete, given[0], **given[1])
     assert message.startswith("losses: there is no crdd, did you mean 'crd'?")
-    assert "ce, crd, kl, regression, reuse, or package.module:Class" in message
+    assert f"(there are {', '.join(sorted(DEFAULTS))}, or package.module:Class" in message
 
 
 def test_helper_files_are_no_losses() -> None:
@@ -275,7 +275,8 @@ def test_own_class_may_have_a_shorter_name(own: str) -> None:
 
 def test_shipped_class_may_be_used_twice() -> None:
     config = complete({"cool": {"class": "kl", "temperature": 1}}, cool=1, kl=1)
-    assert config.losses["cool"] == {"class": "kl", "temperature": 1.0} and config.losses["kl"] == DEFAULTS["kl"]
+    assert config.losses["cool"] == {"class": "kl"} | DEFAULTS["kl"] | {"temperature": 1.0}
+    assert config.losses["kl"] == DEFAULTS["kl"]
     assert isinstance(make_loss("here", "cool", {}, config.losses), KL)
 
 
@@ -384,7 +385,7 @@ def test_options_of_a_stage_go_before_shared_ones() -> None:
     config = complete({"kl": {"temperature": 2}}, kl={"weight": 0.5, "temperature": 8})
     ((_, _), (_, stage)) = list_stages(config)
     assert make_loss("here", "kl", stage.losses["kl"].options, config.losses).temperature == 8.0
-    assert config.losses["kl"] == {"temperature": 2.0} and stage.losses["kl"].weight == 0.5
+    assert config.losses["kl"] == DEFAULTS["kl"] | {"temperature": 2.0} and stage.losses["kl"].weight == 0.5
 
 
 def test_files_of_own_losses_have_digests(own: str) -> None:
