@@ -168,6 +168,7 @@ def test_descriptions_go_on_over_lines() -> None:
         ("crd", "taps.last", -1, "greater than or equal to 0"),
         ("ce", "label_smoothing", 1, "less than 1"),
         ("kl", "temperature", -4, "greater than 0"),
+        ("kl", "standardise", "perhaps", "valid boolean"),
         ("regression", "ridge", 0, "greater than 0"),
         ("regression", "whitening", 0.1, "less than or equal to 0"),
         ("regression", "whitening", -0.6, "greater than or equal to -0.5"),

@@ -40,6 +40,7 @@ CASES = [
     Case("reuse", "reuse", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
+WHOLE_BATCH = ["crd_batch"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
 
@@ -114,7 +115,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def test_every_loss_is_tried_here() -> None:
     assert {case.loss for case in CASES} == set(list_losses())
-    assert [case.name for case in CASES if case not in WEIGHTED] == ["crd_nce", "crd_infonce", "crd_shared"]
+    assert {case.name for case in CASES if case not in WEIGHTED} == {"crd_infonce", "crd_nce", "crd_shared"}
 
 
 @every_loss
@@ -155,6 +156,61 @@ def test_order_of_a_batch_changes_nothing(case: Case) -> None:
             gradients.append(torch.autograd.grad(sum(terms.values()), parameters) if parameters else ())
         for own, other in zip(*gradients, strict=True):
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
+
+
+class Second(OneProcess):
+    """The second of two processes, which remembers what it gives to the first."""
+
+    def __init__(self) -> None:
+        self.given: list[Tensor] = []
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        self.given.append(tensor)
+        return tensor
+
+    gather_with_gradient = gather
+
+
+class First(OneProcess):
+    """The first of two processes."""
+
+    def __init__(self, second: Second) -> None:
+        self.second = second
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, self.second.given.pop(0).detach()])
+
+    gather_with_gradient = gather
+
+
+@pytest.mark.parametrize("name", WHOLE_BATCH)
+def test_two_processes_compare_the_whole_batch(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    batch, second = weighted_where_it_may(make(case), seed=0), Second()
+    ask(make(case, replace(SIZES, processes=second)), in_order(batch, torch.arange(3, 6)))
+    found = ask(make(case, replace(SIZES, processes=First(second))), in_order(batch, torch.arange(3)))
+    assert_same(found, ask(make(case), batch))
+    assert not second.given
+
+
+LAYERLESS = [case for case in CASES if not list(make(case).parameters())]
+
+
+@pytest.mark.parametrize("case", LAYERLESS, ids=[case.name for case in LAYERLESS])
+def test_losses_without_layers_compute_in_float32(case: Case) -> None:
+    """And so do their gradients, which show what a mean hides."""
+    found = []
+    for lower in (True, False):
+        loss, (student, teacher, samples) = make(case), make_batch(0)
+        read = change(student, lambda one: one.requires_grad_())
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            terms = ask(loss, Batch(read, teacher, samples))
+        inputs = [read.logits] if loss.needs_logits else list(read_taps(loss, read).values())
+        found.append((terms, torch.autograd.grad(sum(terms.values()), inputs)))
+    (terms, gradients), (expected, expected_gradients) = found
+    assert_same(terms, expected)
+    for own, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7)
 
 
 @every_loss
