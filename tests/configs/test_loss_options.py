@@ -58,6 +58,7 @@ BATCH = {"negatives": "batch", "objective": "infonce", "mode": "instance"}
 DEFAULTS = {
     "ce": {"label_smoothing": 0.0},
     "kl": {"temperature": 4.0, "standardise": False},
+    "dkd": {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "standardise": False},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {
@@ -169,6 +170,7 @@ def test_descriptions_go_on_over_lines() -> None:
         ("ce", "label_smoothing", 1, "less than 1"),
         ("kl", "temperature", -4, "greater than 0"),
         ("kl", "standardise", "perhaps", "valid boolean"),
+        ("dkd", "alpha", -1, "greater than or equal to 0"),
         ("regression", "ridge", 0, "greater than 0"),
         ("regression", "whitening", 0.1, "less than or equal to 0"),
         ("regression", "whitening", -0.6, "greater than or equal to -0.5"),

@@ -120,5 +120,10 @@ def test_simple_losses_need_the_interface_alone(name: str) -> None:
     assert needed(name) == {name, "loss"}
 
 
+@pytest.mark.parametrize("name", ["dkd"])
+def test_losses_of_logits_need_kl_too(name: str) -> None:
+    assert needed(name) == {name, "loss", "kl"}
+
+
 def test_crd_needs_its_banks_too() -> None:
     assert needed("crd") == {"crd", "loss", "contrast", "bank", "negatives", "objectives"}

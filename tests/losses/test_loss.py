@@ -32,6 +32,7 @@ CASES = [
     Case("smoothed_ce", "ce", {"label_smoothing": 0.2}),
     Case("kl", "kl", {}),
     Case("kl_standardised", "kl", {"standardise": True}),
+    Case("dkd", "dkd", {}),
     Case("crd_nce", "crd", BANK),
     Case("crd_infonce", "crd", BANK | {"objective": "infonce", "bank_init": "features"}),
     Case("crd_shared", "crd", BANK | {"negatives": "shared", "num_negatives": 7, "mode": "instance"}),
