@@ -59,6 +59,7 @@ DEFAULTS = {
     "ce": {"label_smoothing": 0.0},
     "kl": {"temperature": 4.0, "standardise": False},
     "dkd": {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "standardise": False},
+    "dist": {"beta": 1.0, "gamma": 1.0, "temperature": 4.0, "standardise": False},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {

@@ -33,6 +33,7 @@ CASES = [
     Case("kl", "kl", {}),
     Case("kl_standardised", "kl", {"standardise": True}),
     Case("dkd", "dkd", {}),
+    Case("dist", "dist", {}),
     Case("crd_nce", "crd", BANK),
     Case("crd_infonce", "crd", BANK | {"objective": "infonce", "bank_init": "features"}),
     Case("crd_shared", "crd", BANK | {"negatives": "shared", "num_negatives": 7, "mode": "instance"}),
@@ -41,7 +42,7 @@ CASES = [
     Case("reuse", "reuse", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
-WHOLE_BATCH = ["crd_batch"]  # compare the images of a batch
+WHOLE_BATCH = ["crd_batch", "dist"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
 
@@ -116,7 +117,12 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def test_every_loss_is_tried_here() -> None:
     assert {case.loss for case in CASES} == set(list_losses())
-    assert {case.name for case in CASES if case not in WEIGHTED} == {"crd_infonce", "crd_nce", "crd_shared"}
+    assert {case.name for case in CASES if case not in WEIGHTED} == {
+        "crd_infonce",
+        "crd_nce",
+        "crd_shared",
+        "dist",
+    }
 
 
 @every_loss
