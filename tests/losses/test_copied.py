@@ -120,7 +120,7 @@ def test_simple_losses_need_the_interface_alone(name: str) -> None:
     assert needed(name) == {name, "loss"}
 
 
-@pytest.mark.parametrize("name", ["dist", "dkd"])
+@pytest.mark.parametrize("name", ["dist", "dkd", "wttm"])
 def test_losses_of_logits_need_kl_too(name: str) -> None:
     assert needed(name) == {name, "loss", "kl"}
 

@@ -34,6 +34,7 @@ CASES = [
     Case("kl_standardised", "kl", {"standardise": True}),
     Case("dkd", "dkd", {}),
     Case("dist", "dist", {}),
+    Case("wttm", "wttm", {}),
     Case("crd_nce", "crd", BANK),
     Case("crd_infonce", "crd", BANK | {"objective": "infonce", "bank_init": "features"}),
     Case("crd_shared", "crd", BANK | {"negatives": "shared", "num_negatives": 7, "mode": "instance"}),
