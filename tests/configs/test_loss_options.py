@@ -61,6 +61,7 @@ DEFAULTS = {
     "dkd": {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "standardise": False},
     "dist": {"beta": 1.0, "gamma": 1.0, "temperature": 4.0, "standardise": False},
     "wttm": {"gamma": 0.2, "standardise": False},
+    "rkd": {"taps": {"last": 1.0}, "distance": 25.0, "angle": 50.0},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {
@@ -173,6 +174,7 @@ def test_descriptions_go_on_over_lines() -> None:
         ("kl", "temperature", -4, "greater than 0"),
         ("kl", "standardise", "perhaps", "valid boolean"),
         ("dkd", "alpha", -1, "greater than or equal to 0"),
+        ("rkd", "angle", -1, "greater than or equal to 0"),
         ("wttm", "gamma", 0, "greater than 0"),
         ("regression", "ridge", 0, "greater than 0"),
         ("regression", "whitening", 0.1, "less than or equal to 0"),

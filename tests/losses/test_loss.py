@@ -41,9 +41,10 @@ CASES = [
     Case("crd_batch", "crd", {"dim": 2, "objective": "infonce", "mode": "instance", "negatives": "batch"}),
     Case("regression", "regression", {}),
     Case("reuse", "reuse", {}),
+    Case("rkd", "rkd", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
-WHOLE_BATCH = ["crd_batch", "dist"]  # compare the images of a batch
+WHOLE_BATCH = ["crd_batch", "dist", "rkd"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
 
@@ -123,6 +124,7 @@ def test_every_loss_is_tried_here() -> None:
         "crd_nce",
         "crd_shared",
         "dist",
+        "rkd",
     }
 
 
