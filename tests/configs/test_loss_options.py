@@ -63,6 +63,7 @@ DEFAULTS = {
     "wttm": {"gamma": 0.2, "standardise": False},
     "rkd": {"taps": {"last": 1.0}, "distance": 25.0, "angle": 50.0},
     "pkt": {"taps": {"last": 1.0}},
+    "sp": {"taps": {"stage3": 1.0}},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {

@@ -43,9 +43,10 @@ CASES = [
     Case("reuse", "reuse", {}),
     Case("rkd", "rkd", {}),
     Case("pkt", "pkt", {}),
+    Case("sp", "sp", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
-WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt"]  # compare the images of a batch
+WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt", "sp"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
 
@@ -127,6 +128,7 @@ def test_every_loss_is_tried_here() -> None:
         "dist",
         "pkt",
         "rkd",
+        "sp",
     }
 
 
