@@ -64,6 +64,7 @@ DEFAULTS = {
     "rkd": {"taps": {"last": 1.0}, "distance": 25.0, "angle": 50.0},
     "pkt": {"taps": {"last": 1.0}},
     "sp": {"taps": {"stage3": 1.0}},
+    "cc": {"taps": {"last": 1.0}, "dim": 128},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {
@@ -177,6 +178,7 @@ def test_descriptions_go_on_over_lines() -> None:
         ("kl", "standardise", "perhaps", "valid boolean"),
         ("dkd", "alpha", -1, "greater than or equal to 0"),
         ("rkd", "angle", -1, "greater than or equal to 0"),
+        ("cc", "dim", 0, "greater than or equal to 1"),
         ("wttm", "gamma", 0, "greater than 0"),
         ("regression", "ridge", 0, "greater than 0"),
         ("regression", "whitening", 0.1, "less than or equal to 0"),

@@ -44,9 +44,11 @@ CASES = [
     Case("rkd", "rkd", {}),
     Case("pkt", "pkt", {}),
     Case("sp", "sp", {}),
+    Case("cc", "cc", {"dim": 2}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
-WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt", "sp"]  # compare the images of a batch
+IN_ANY_ORDER = [case for case in CASES if case.loss != "cc"]  # whose pairs are neighbours in the batch
+WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt", "sp", "cc"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
 
@@ -122,6 +124,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_every_loss_is_tried_here() -> None:
     assert {case.loss for case in CASES} == set(list_losses())
     assert {case.name for case in CASES if case not in WEIGHTED} == {
+        "cc",
         "crd_infonce",
         "crd_nce",
         "crd_shared",
@@ -156,7 +159,7 @@ def test_gradients_agree_with_differences(case: Case, monkeypatch: pytest.Monkey
     assert all(term.ndim == 0 and term.requires_grad and term.dtype == torch.float64 for term in terms)
 
 
-@every_loss
+@pytest.mark.parametrize("case", IN_ANY_ORDER, ids=[case.name for case in IN_ANY_ORDER])
 def test_order_of_a_batch_changes_nothing(case: Case) -> None:
     order = torch.tensor([3, 5, 0, 1, 4, 2])
     losses = [make(case) for _ in range(2)]
