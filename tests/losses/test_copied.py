@@ -115,7 +115,7 @@ def test_copied_file_computes_the_same_loss(name: str, computed: dict[str, dict[
     assert computed[f"only_{name}"][name] == computed["copied_losses"][name]
 
 
-@pytest.mark.parametrize("name", ["ce", "kl", "regression", "reuse", "cc", "pkt", "rkd", "sp"])
+@pytest.mark.parametrize("name", ["ce", "kl", "regression", "reuse", "cc", "itrd", "pkt", "rkd", "sp"])
 def test_simple_losses_need_the_interface_alone(name: str) -> None:
     assert needed(name) == {name, "loss"}
 

@@ -45,10 +45,11 @@ CASES = [
     Case("pkt", "pkt", {}),
     Case("sp", "sp", {}),
     Case("cc", "cc", {"dim": 2}),
+    Case("itrd", "itrd", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
 IN_ANY_ORDER = [case for case in CASES if case.loss != "cc"]  # whose pairs are neighbours in the batch
-WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt", "sp", "cc"]  # compare the images of a batch
+WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt", "sp", "cc", "itrd"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
 
@@ -129,6 +130,7 @@ def test_every_loss_is_tried_here() -> None:
         "crd_nce",
         "crd_shared",
         "dist",
+        "itrd",
         "pkt",
         "rkd",
         "sp",
