@@ -66,6 +66,7 @@ DEFAULTS = {
     "sp": {"taps": {"stage3": 1.0}},
     "cc": {"taps": {"last": 1.0}, "dim": 128},
     "itrd": {"taps": {"last": 1.0}, "alpha": 1.5, "correlation": 2.0, "gram": 1.0},
+    "fitnet": {"taps": {"stage2": 1.0}},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {

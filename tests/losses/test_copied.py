@@ -125,5 +125,10 @@ def test_losses_of_logits_need_kl_too(name: str) -> None:
     assert needed(name) == {name, "loss", "kl"}
 
 
+@pytest.mark.parametrize("name", ["fitnet"])
+def test_losses_of_maps_need_squared_errors_too(name: str) -> None:
+    assert needed(name) - {"maps"} == {name, "loss", "reuse"}
+
+
 def test_crd_needs_its_banks_too() -> None:
     assert needed("crd") == {"crd", "loss", "contrast", "bank", "negatives", "objectives"}
