@@ -69,6 +69,7 @@ DEFAULTS = {
     "fitnet": {"taps": {"stage2": 1.0}},
     "at": {"taps": {"stage1": 1.0, "stage2": 1.0, "stage3": 1.0}},
     "srrl": {"tap": "stage3", "alpha": 1.0, "beta": 1.0},
+    "reviewkd": {"taps": {"stage1": 1.0, "stage2": 1.0, "stage3": 1.0}},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {

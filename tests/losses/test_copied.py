@@ -125,7 +125,7 @@ def test_losses_of_logits_need_kl_too(name: str) -> None:
     assert needed(name) == {name, "loss", "kl"}
 
 
-@pytest.mark.parametrize("name", ["at", "fitnet", "srrl"])
+@pytest.mark.parametrize("name", ["at", "fitnet", "reviewkd", "srrl"])
 def test_losses_of_maps_need_squared_errors_too(name: str) -> None:
     assert needed(name) - {"maps"} == {name, "loss", "reuse"}
 

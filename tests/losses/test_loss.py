@@ -49,6 +49,7 @@ CASES = [
     Case("fitnet", "fitnet", {"taps": {"stage1": 1.0, "stage2": 1.0}}),
     Case("at", "at", {}),
     Case("srrl", "srrl", {}),
+    Case("reviewkd", "reviewkd", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
 IN_ANY_ORDER = [case for case in CASES if case.loss != "cc"]  # whose pairs are neighbours in the batch
