@@ -10,7 +10,7 @@ from models.taps import INPUT
 from models.zoo import count_parameters
 from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
 from training.experiment import Experiment
-from training.job_name import TEACHER, needs, phase_of
+from training.job_name import TEACHER, needs, phase_of, trains_teacher
 from training.lengths import check_lengths
 from training.memory import check_batch, check_losses, check_views
 from training.phases import Job
@@ -124,8 +124,9 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
             _check_vectors(key, own, teacher)
         if loss.needs_maps and job.stage.train == "head":
             raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
-        for layout in (own, teacher) if loss.needs_teacher else (own,):
-            _check_taps(key, layout, loss)
+        _check_taps(f"{key}: {'teacher' if trains_teacher(config, job.name) else 'student'}", own, loss)
+        if loss.needs_teacher:
+            _check_taps(f"{key}: teacher", teacher, loss)
     weighted = [loss for loss, use in zip(losses.values(), job.stage.losses.values(), strict=True) if use.weight]
     if job.stage.train == "features" and not any(loss.used_taps for loss in weighted):
         raise UserError(f"{job.name.key}: train: features needs a loss that reads taps, such as crd or regression")
@@ -135,11 +136,11 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
         )
 
 
-def _check_taps(key: str, layout: Layout, loss: Loss) -> None:
+def _check_taps(where: str, layout: Layout, loss: Loss) -> None:
     try:
         find_shapes(layout, [loss])
     except UserError as error:
-        raise UserError(f"{key}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check_vectors(key: str, *layouts: Layout) -> None:

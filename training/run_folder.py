@@ -50,8 +50,7 @@ class RunFolder:
             folders = [path for path in sorted(place.glob("*/")) if not path.name.startswith(".")]
             for folder in folders:
                 stages = sorted(folder.glob("stage[1-9]/"))
-                found_in = stages or ([folder] if any(folder.iterdir()) else [])  # removed stages leave it empty
-                paths = [path.relative_to(place) for path in found_in]
+                paths = [path.relative_to(place) for path in stages or [folder]]
                 found += [name for path in paths if (name := read_path(path, seed)) is not None]
         return [name for name in found if self.job(name).begun]
 
