@@ -26,8 +26,8 @@ from benchmarks.timing import table as table_of
 from configs.reading import load_config
 from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, HeldOut
-from study.grid import StudyRun, runs_of
-from study.methods import methods_of, record_folder
+from study.grid import StudyRun, list_runs
+from study.methods import find_recording, list_students
 from training.run_folder import RunFolder, write_config
 
 SEEDS, IMAGES, CLASSES = 10, 497, 10
@@ -37,7 +37,7 @@ CONFIG = ROOT / "configs" / "shortcut" / "digits_heads.yaml"
 def made_up(run: StudyRun) -> CueRecording:
     """Answers of a run's models: the label more often than not, the cue's class sometimes, and what chance has."""
     rng = np.random.default_rng([run.seed, len(run.name)])
-    methods = ["teacher", *methods_of(run.config, run.seed)]
+    methods = ["teacher", *list_students(run.config, run.seed)]
     labels = np.arange(IMAGES) % CLASSES
     cues = (labels[:, None] + np.arange(CLASSES)) % CLASSES  # (n, J)
     follows = rng.random((len(methods), 1, 1))
@@ -64,10 +64,10 @@ def made_up(run: StudyRun) -> CueRecording:
 def write_study(folder: Path) -> int:
     """A study of made-up recordings in `folder`; gives the number of its runs."""
     config = load_config(CONFIG, [f"seeds={list(range(SEEDS))}"])
-    runs = runs_of(config)
+    runs = list_runs(config)
     for run in runs:
         place = RunFolder(folder / run.name)
-        files = record_folder(run, place)
+        files = find_recording(run, place)
         files.mkdir(parents=True)
         write_config(place.path / "config.yaml", run.config)
         recording_file.write(made_up(run), files)
