@@ -171,6 +171,8 @@ def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
         ("teacher: 3", "teacher: .*not 3"),
         ("methods: [fitnet]", "methods.fitnet: it has no stages, and none is shipped by this name: crd, "),
         ("methods: 3", "methods: .*not 3"),
+        ("methods: [kd, crd, kd]", "methods: name each once, not kd, crd, kd"),
+        ("methods: {stage1: {base: kd}}", "methods.stage1: the name is taken"),
         ("losses: {klm: {}}", "losses: there is no klm, did you mean 'kl'"),
         ("study: {hypotheses: {H1: {first: kd, second: kd}}}", "first and second are both kd"),
         ("seeds: []", "seeds: "),
@@ -282,6 +284,8 @@ def test_overrides_choose_add_and_change_methods(tmp_path: Path) -> None:
             "unknown key methods.kd.stage1.losses.crd.dimm, did you mean '.*crd.dim'",
         ),
         ("methods.kd.losses.klm=3", "there is no klm, did you mean 'kl'"),
+        ("methods.dk.train=head", "--set methods.dk.train: there is no method dk"),
+        ("methods.two_stge.stage2.train=head", "there is no method two_stge, did you mean 'two_stage'"),
         ("methods.dk={}", "methods.dk: it has no stages, and none is shipped by this name: crd, crd_kd, kd"),
     ],
 )

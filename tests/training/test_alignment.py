@@ -18,34 +18,34 @@ from training.stopping import make_stopping
 PLACES = ["layer2.0", "fc:input"]
 
 
-def set_up(experiment, *losses: Loss) -> tuple[torch.nn.Module, torch.nn.Module, list[Loss]]:
+def set_up(experiment, **losses: Loss) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, Loss]]:
     """A student, a teacher and losses that are ready."""
     student, teacher = experiment.new_student(0), experiment.new_student(1).requires_grad_(False).eval()
     layout = experiment.layout(experiment.config.student)
-    shapes = find_shapes(layout, losses)
-    for loss in losses:
+    shapes = find_shapes(layout, losses.values())
+    for loss in losses.values():
         loss.setup(Sizes(shapes, shapes, experiment.data.train.labels))
-    return student, teacher, list(losses)
+    return student, teacher, losses
 
 
 def evaluator_of(experiment, teacher, losses) -> AlignmentEvaluator:
-    reading = find_reading(experiment.layout(experiment.config.student), losses, pooled=True)
+    reading = find_reading(experiment.layout(experiment.config.student), losses.values(), pooled=True)
     return AlignmentEvaluator(experiment.data.test, teacher, (reading, reading), experiment.machine, seed=0)
 
 
 def test_measures_are_those_of_the_features(make_experiment):
     experiment = make_experiment()
-    student, teacher, losses = set_up(experiment, CRD(num_negatives=16, dim=8))
+    student, teacher, losses = set_up(experiment, crd=CRD(num_negatives=16, dim=8))
     images = experiment.data.test
     before = copy_tensors(student)
     measures = evaluator_of(experiment, teacher, losses).measure(student.train(), losses)
-    assert student.training and losses[0].training
+    assert student.training and losses["crd"].training
     assert all(torch.equal(value, copy_tensors(student)[name]) for name, value in before.items())
     with torch.no_grad():
         pixels = next(images.batches(len(images))).images
         own, other = (TappedModel(model, PLACES).eval()(pixels).taps for model in (student, teacher))
         for tap, position in (("penultimate", 0), ("last", 1)):
-            projection = losses[0].projection[tap]
+            projection = losses["crd"].projection[tap]
             pair = projection.student(own[position]).numpy(), projection.teacher(other[position]).numpy()
             cosines = [(a @ b) / ((a @ a) * (b @ b)) ** 0.5 for a, b in zip(*pair, strict=True)]
             assert measures[f"cosine_{tap}"] == pytest.approx(sum(cosines) / len(cosines), rel=1e-4)
@@ -58,11 +58,21 @@ def test_measures_are_those_of_the_features(make_experiment):
 
 def test_every_loss_says_what_it_knows_of_features(make_experiment):
     experiment = make_experiment()
-    student, teacher, losses = set_up(experiment, Regression(taps={"stage1": 1}), KL())
+    student, teacher, losses = set_up(experiment, regression=Regression(taps={"stage1": 1}), kl=KL())
     measures = evaluator_of(experiment, teacher, losses).measure(student, losses)
     assert set(measures) == {"cosine_stage1", "explained_stage1", "cka_stage1"}
-    student, teacher, losses = set_up(experiment, Silent())
+    student, teacher, losses = set_up(experiment, silent=Silent())
     assert set(evaluator_of(experiment, teacher, losses).measure(student, losses)) == {"cka_last"}
+
+
+def test_what_two_losses_say_by_one_name_is_kept_apart(make_experiment):
+    experiment = make_experiment()
+    losses = {"first": CRD(taps={"last": 1}, num_negatives=16, dim=8), "second": Regression(taps={"last": 1})}
+    student, teacher, losses = set_up(experiment, **losses)
+    measures = evaluator_of(experiment, teacher, losses).measure(student, losses)
+    assert set(measures) == {"cosine_last", "second_cosine_last", "explained_last", "cka_last"}
+    alone = evaluator_of(experiment, teacher, losses).measure(student, {"second": losses["second"]})
+    assert alone["cosine_last"] == measures["second_cosine_last"] != measures["cosine_last"]
 
 
 class Silent(Loss):
@@ -74,7 +84,7 @@ class Silent(Loss):
 def test_a_fixed_choice_of_the_images_is_compared(make_experiment, monkeypatch):
     monkeypatch.setattr("training.alignment.HELD_OUT", 20)
     experiment = make_experiment()
-    student, teacher, losses = set_up(experiment, CRD(num_negatives=16, dim=8))
+    student, teacher, losses = set_up(experiment, crd=CRD(num_negatives=16, dim=8))
     first, second = (evaluator_of(experiment, teacher, losses) for _ in range(2))
     assert torch.equal(first.indices, second.indices) and len(set(first.indices.tolist())) == 20
     assert first.measure(student, losses) == second.measure(student, losses)

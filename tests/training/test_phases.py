@@ -130,9 +130,12 @@ def test_a_plan_says_what_would_be_done(make_experiment, capsys, tmp_path):
         "images: 48 train, 16 val, 32 test, 4 classes",
         "machine: cpu, float32",
         f"teacher: finished -> {folder / 'teacher'}",
-        f"two_stage stage 1 seed 0: at most 2 epochs x 3 steps -> {folder / 'seed0' / 'two_stage' / 'stage1'}",
-        f"two_stage stage 2 seed 0: 2 epochs x 3 steps -> {folder / 'seed0' / 'two_stage' / 'stage2'}",
-        f"kd seed 0: 4 epochs x 3 steps -> {folder / 'seed0' / 'kd'}",
+        "two_stage stage 1 seed 0: at most 2 epochs x 3 steps, features by crd 1 (from labels, teacher) -> "
+        f"{folder / 'seed0' / 'two_stage' / 'stage1'}",
+        "two_stage stage 2 seed 0: 2 epochs x 3 steps, last_block by kl 0.9, ce 0.1 (from labels, teacher) -> "
+        f"{folder / 'seed0' / 'two_stage' / 'stage2'}",
+        "kd seed 0: 4 epochs x 3 steps, all by ce 0.1, kl 0.9 (from labels, teacher) -> "
+        f"{folder / 'seed0' / 'kd'}",
     ):
         assert line in text.splitlines(), line
     last = text.splitlines()[-1]
@@ -162,7 +165,7 @@ def test_a_plan_of_a_fresh_start_names_what_it_removes(make_experiment, capsys):
         removed = [line for line in told if line.startswith("--fresh removes")]
         paths = [experiment.folder.job(job).path for job in (JobName("late", 0, 2), SECOND, FIRST)]
         assert removed == ([f"--fresh removes {path}" for path in paths] if fresh else [])
-        state = "2 epochs x 4 steps" if fresh else "finished"
+        state = "2 epochs x 4 steps, features by crd 1 (from labels, teacher)" if fresh else "finished"
         assert f"two_stage stage 1 seed 0: {state} -> {paths[-1]}" in told
         assert told[-1] == "dry run: nothing was trained, no run folder was written"
     assert all(path.exists() for path in paths)
