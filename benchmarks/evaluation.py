@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from training.experiment import Experiment, open_experiment
 from training.run_folder import RunFolder
 
 CLASSES, TRAIN, TEST = 100, 10_000, 10_000
+T = TypeVar("T")
 
 
 def random_subjects() -> tuple[Experiment, list[Subject]]:
@@ -59,14 +61,16 @@ def random_subjects() -> tuple[Experiment, list[Subject]]:
     return experiment, subjects
 
 
-def timed(name: str, call: Callable[[], object]) -> None:
+def timed(name: str, call: Callable[[], T]) -> T:
+    """Print the time of a call; gives what the call gives."""
     start = time.perf_counter()
-    call()
+    found = call()
     print(f"{name:46} {time.perf_counter() - start:6.1f} s", flush=True)
+    return found
 
 
-def print_parts(recording: Recording) -> None:
-    """Time of each family of numbers by itself; all of them are in the report's time as well."""
+def print_parts(recording: Recording, main: str | None) -> None:
+    """Print the time of each family of numbers by itself; all of them are in the report's time as well."""
     models = recording.models
     teacher, *students = models
     classifiers = [model for model in models if model.meta.classifies]
@@ -79,7 +83,7 @@ def print_parts(recording: Recording) -> None:
         "  information on the teacher",
         lambda: [analysis.information_on_teacher(teacher, model, recording) for model in students],
     )
-    timed("  t-SNE", lambda: analysis.embeddings(recording, "two_stage"))
+    timed("  t-SNE", lambda: analysis.embeddings(recording, main))
 
 
 def main(run: Path | None) -> None:
@@ -96,11 +100,13 @@ def main(run: Path | None) -> None:
         start = time.perf_counter()
         recording = record(experiment, subjects, Path(folder))
         print(f"{'recording (logits, features, corruptions, cost)':46} {time.perf_counter() - start:6.1f} s")
-        timed("report (all numbers, tables, figures, page)", lambda: write_report(recording, Path(folder)))
+        report = timed(
+            "report (all numbers, tables, figures, page)", lambda: write_report(recording, Path(folder))
+        )
         print(f"{'together':46} {time.perf_counter() - start:6.1f} s")
         print(f"{'peak memory':46} {process_peak() / 1e9:6.2f} GB")
         print("of the report:")
-        print_parts(recording)
+        print_parts(recording, report.main)
 
 
 if __name__ == "__main__":

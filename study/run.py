@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from configs.reading import differing_keys
+from configs.reading import differing_keys, show_keys
 from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut import recording_file
@@ -122,7 +122,7 @@ def refuse_other(study: StudyRuns) -> list[int]:
     keys = differing_keys(old, study.config)
     if keys:
         raise UserError(
-            f"{study.folder} is a study with other values of {', '.join(keys)}: "
+            f"{study.folder} is a study with other values of {show_keys(keys)}: "
             "choose another --set name=..., or remove the folder to start over"
         )
     return list(old.seeds)
@@ -154,7 +154,7 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     if (folder.path / "config.yaml").exists():
         keys = differing_keys(folder.config(), run.config)
         if keys:
-            raise UserError(f"{folder.path} was made with other values of {', '.join(keys)}: remove it")
+            raise UserError(f"{folder.path} was made with other values of {show_keys(keys)}: remove it")
         check_identity(folder.path, experiment.data)
     else:
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))

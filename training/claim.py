@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from configs.reading import differing_keys
+from configs.reading import differing_keys, show_keys
 from configs.schema import Config, waited_for
 from configs.stages import Stage
 from dataset.prepare import TrainingData
@@ -70,7 +70,7 @@ def _check_config(folder: RunFolder, config: Config, renewed: bool) -> None:
         keys = [] if renewed else differing_keys(folder.config(), config)
         if keys:
             raise UserError(
-                f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
+                f"{folder.path} was made with other values of {show_keys(keys)}: choose another --set name=..., "
                 "or start over with --phase all --fresh"
             )
     elif is_claimed(folder.path):

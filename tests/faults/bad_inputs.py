@@ -226,7 +226,7 @@ CASES: list[BadInput] = [
     _set("methods.kd.losses={kl: false, ce: false}", named="methods.kd.stage1.losses"),
     _set("methods.kd.losses={kl: 0, ce: 0}", named="methods.kd.stage1: losses: every weight is 0"),
     _set("methods.kd.losses.crds=1", named="losses: there is no crds, did you mean 'crd'?"),
-    _set("methods.kd.losses={kl: 1, crd: {taps: {stage9: 1}}}", named="losses.crd: student: CifarResNet has no tap stage9"),
+    _set("methods.kd.losses={kl: 1, crd: {taps: {stage9: 1}}}", named="student: CifarResNet has no tap stage9"),
     _set("methods.two_stage.stage1.losses.ce=1", named="stage1.losses.ce: train: features leaves the classifier"),
     _set("methods.two_stage.stage1.losses={crd: false, kl: 1}", named="stage1.losses.kl: train: features leaves"),
     _set("methods.kd.train=features", named="methods.kd.stage1.losses."),
@@ -254,7 +254,9 @@ CASES: list[BadInput] = [
     ),
     _eval("{}/old/run", named="old/run/config.yaml was written by an earlier version"),
     # studies
-    _set("study.hypotheses={H1: {first: kd, second: kd}}", named="first and second are both kd"),
+    _set("study.hypotheses={H1: {measure: top1, first: kd, second: kd}}", named="first and second are both kd"),
+    _set("study.hypotheses={H1: {first: kd, second: scratch}}", named="hypotheses.H1.measure: Field required"),
+    _set("study.grid=[{losses.kl.temperature: [.inf]}]", named="losses.kl.temperature: give a finite number"),
     _set(f"study.grid=[{{losses.kl.temperature: {list(range(1, 151))}, losses.crd.dim: {list(range(1, 101))}}}]",
          named="15,000 combinations", phase="study"),
     # more than the machine has
@@ -364,7 +366,7 @@ def make_inputs(folder: Path) -> None:
     (folder / "loop.yaml").symlink_to("loop.yaml")
     for name in ("pipe", "pipe.npz"):
         os.mkfifo(folder / name)
-    for name in ("empty", "runs"):
+    for name in ("empty", "own", "runs"):
         (folder / name).mkdir()
     (folder / "pickled.pt").write_bytes(pickle.dumps({"model": folder}))
     torch.save({"fc.weight": torch.ones(10, 64)}, folder / "misfit.pt")
@@ -374,8 +376,8 @@ def make_inputs(folder: Path) -> None:
         "losses: {crd: {num_negatives: 16, dim: 8}}\ntraining: {epochs: 2, batch_size: 16}\n"
         "methods: {scratch: , kd: , two_stage: }\n"
     )
-    (folder / "empty" / "own_losses.py").write_text(OWN_LOSSES)
-    (folder / "empty" / "broken_losses.py").write_text("1 / 0")
+    (folder / "own" / "own_losses.py").write_text(OWN_LOSSES)
+    (folder / "own" / "broken_losses.py").write_text("1 / 0")
     (folder / "old" / "run").mkdir(parents=True)
     (folder / "old" / "run" / "config.yaml").write_text("name: run\ncrd: {epochs: 3}\nkd: {epochs: 1}\n")
     make_image_folders(folder)
@@ -414,7 +416,7 @@ def refuse(case: BadInput, folder: Path) -> Refusal:
     before, printed = set(_files(folder)), io.StringIO()
     with (
         mock.patch.object(sys, "argv", [f"{case.command}.py", *words]),
-        _within(folder / "empty"),
+        _within(folder / "own"),
         mock.patch.object(sys, "dont_write_bytecode", True),
         contextlib.redirect_stderr(printed),
     ):

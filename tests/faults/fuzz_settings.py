@@ -45,7 +45,14 @@ STUDY: dict[str, Any] = {
     },
     "study": {
         "grid": [{"losses.kl.temperature": [2.0, 4.0], "shortcut.conflicting": [0.1]}],
-        "hypotheses": {"H1": {"first": "kd", "second": "two_stage", "where": {"losses.kl.temperature": 2.0}}},
+        "hypotheses": {
+            "H1": {
+                "measure": "clean",
+                "first": "kd",
+                "second": "two_stage",
+                "where": {"losses.kl.temperature": 2.0},
+            }
+        },
     },
 }
 OPTIONS = ("--phase", "--config", "--set", "--seeds", "--output-dir", "--device", "--resume", "--fresh", "--shard")
@@ -93,9 +100,11 @@ def _config(path: Path, content: bytes) -> Result:
 
 def _reread(config: Config, path: Path) -> Result:
     """With options of losses left out, and with all of them said, which is the same to every stage."""
-    _write_and_read(config, path)
     complete = complete_losses(config)
-    _write_and_read(complete, path)
+    for one in (config, complete):
+        path.write_text(to_yaml(one), encoding="utf-8")
+        again = load_config(path)
+        assert again == one and same(again.resolved(), one.resolved())
     for (key, stage), (again, other) in zip(list_stages(config), list_stages(complete), strict=True):
         assert key == again and stage.losses.keys() == other.losses.keys()
         for name, use in stage.losses.items():
@@ -107,21 +116,15 @@ def _reread(config: Config, path: Path) -> Result:
     return "right"
 
 
-def _write_and_read(config: Config, path: Path) -> None:
-    path.write_text(to_yaml(config), encoding="utf-8")
-    again = load_config(path)
-    assert again == config and same(again.resolved(), config.resolved())
-
-
 def _config_of(path: Path, values: Any) -> Result:
     """A value that is taken is the one that was given, a number in quotes as the number."""
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     config = load_config(path)
+    found = _reread(config, path)
     methods = (values or {}).pop("methods", None)
-    taken = config.model_dump(mode="json")
-    _see_taken(values or {}, taken)
+    _see_taken(values or {}, config.model_dump(mode="json"))
     _see_methods(methods, config)
-    return _reread(config, path)
+    return found
 
 
 def _see_taken(given: Any, taken: Any) -> None:

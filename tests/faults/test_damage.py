@@ -48,7 +48,7 @@ def test_damage_in_any_file_of_a_finished_run_is_found_or_harmless(
     copied, make_experiment, monkeypatch, name, capsys
 ):
     experiment = make_experiment(*SHORT, runs=copied.parent)
-    monkeypatch.setattr("diagnostics.subjects.trainings", lambda experiment, jobs: dict.fromkeys(jobs))
+    monkeypatch.setattr("diagnostics.subjects.describe_trainings", lambda experiment, job: None)
 
     def all_that_is_read():
         folder = RunFolder(copied)
@@ -134,7 +134,7 @@ def test_a_flipped_bit_in_predictions_is_found_or_harmless(tmp_path):
     recording_file.write(recordings(usual()[:2]), file)
     path.write_bytes(file.getvalue())
     whole, refused = recording_file.read(path), 0
-    for _ in range(60):
+    for _ in range(200):
         damage(path, "flipped", rng)
         try:
             found = recording_file.read(path)
@@ -145,7 +145,7 @@ def test_a_flipped_bit_in_predictions_is_found_or_harmless(tmp_path):
             assert asdict(found.context) == asdict(whole.context)
             assert all(np.array_equal(a.logits, b.logits) for a, b in zip(found.models, whole.models, strict=True))
         path.write_bytes(file.getvalue())
-    assert refused > 50
+    assert refused > 160  # the rest are times and the like, which nothing reads
 
 
 def test_training_goes_on_from_the_older_checkpoint_to_the_same_bits(call_main, tmp_path):

@@ -177,7 +177,7 @@ def test_an_unfinished_job_is_gone_on_with_or_started_over(run):
 
 
 def test_rates_may_change_for_what_is_not_finished(run):
-    experiment = run(TEACHER, KD)
+    run(TEACHER, KD)
     other = run(overrides=["methods.crd.optimizer.lr=0.5", "methods.two_stage.stage2.feature_lr=0.1"])
     enter(other, CRD, resume=True)
     assert other.folder.config().stages["crd"][0].optimizer.lr == 0.5
