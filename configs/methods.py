@@ -22,6 +22,7 @@ from typing import Any
 
 from configs.merge import merge
 from configs.plain_yaml import parse, read_text
+from errors import nearest
 from errors import UserError
 
 SHIPPED = Path(__file__).with_name("methods")
@@ -178,7 +179,8 @@ def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) 
     elif own:
         stages = []
     else:
-        raise ValueError(f"it has no stages, and none is shipped by this name: {', '.join(list_shipped())}")
+        hint, shipped = nearest(name, list_shipped()), ", ".join(list_shipped())
+        raise ValueError(f"it has no stages, and none is shipped by this name{hint}: {shipped}")
     stages = [merge(stage, common) for stage in stages]
     for key in sorted(own):
         number, stage = int(key.removeprefix("stage")), own[key]
@@ -193,7 +195,8 @@ def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) 
 def _load_named(name: str, methods: Mapping[str, Any]) -> Values:
     if name in list_shipped():
         return load_shipped(name)
-    raise ValueError(f"there is no method {name}: {', '.join({**methods, **dict.fromkeys(list_shipped())})}")
+    known = {**methods, **dict.fromkeys(list_shipped())}
+    raise ValueError(f"there is no method {name}{nearest(name, known)}: {', '.join(known)}")
 
 
 def _join(stages: list[Values]) -> Values:

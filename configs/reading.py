@@ -162,6 +162,12 @@ def differing_keys(first: Config, second: Config) -> list[str]:
     return [key for key in keys if flat[0].get(key) != flat[1].get(key)]
 
 
+def show_keys(keys: Sequence[str], most: int = 3) -> str:
+    """Return the first of some keys, and how many more there are."""
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return f"{', '.join(keys[:most])}{more}"
+
+
 def _lookup(section: BaseModel, key: str) -> Any:
     for part in key.split("."):
         section = getattr(section, part)

@@ -30,7 +30,7 @@ Plain = Annotated[Any, AfterValidator(check_finite)]
 
 class Hypothesis(Section):
     measure: str = about(
-        ..., "what is compared, by its name in the report: top1, following, unbiased, clean, worst_group, ..."
+        "top1", "what is compared, by its name in the report: top1, following, unbiased, clean, worst_group, ..."
     )
     first: str = about(..., "method from whose value the second's is taken")
     second: str = about(..., "method whose value is taken away")

@@ -24,7 +24,6 @@ from training.phases import Job
 from training.prepared import select_images, uses_frozen_features
 from training.reading import find_reading, find_shapes
 from training.stepping import steps_of
-from training.teacher_side import needs_teacher
 from training.usage import Usage, read_usage
 
 
@@ -149,7 +148,9 @@ def _count_passes(
     trained = 0 if frozen else epochs * shown
     of_teacher = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"  # its features are known
     live = computed if frozen else trained + (shown if asking else 0)
-    needed = job.name != TEACHER and (needs_teacher(stage, losses) or stage.starts_from == TEACHER.method)
+    needed = job.name != TEACHER and (
+        any(loss.needs_teacher for loss in losses) or stage.starts_from == TEACHER.method
+    )
     cached = needed and config.teacher.views > 0 and not any(loss.needs_maps for loss in losses)
     return _Passes(
         passes=trained,

@@ -1,6 +1,6 @@
-"""Distillation of softened logits (Hinton, Vinyals & Dean 2015).
+"""Distillation of softened logits (Hinton, Vinyals & Dean 2015), and what losses of logits share.
 
-Letters: B batch, C classes, T temperature.
+Letters: B batch, C classes, T temperature, z logits of one image.
 """
 
 from __future__ import annotations
@@ -9,6 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .loss import Loss, Positive, Samples, View
+
+EPSILON = 1e-7  # beside the standard deviation of logits
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """Return (z − mean(z)) / (std(z) + ε) of each row of (B, C), std unbiased (Sun et al., CVPR 2024)."""
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred / (logits.std(dim=1, keepdim=True) + EPSILON)
+
+
+def read_logits(student: View, teacher: View, standardised: bool) -> tuple[Tensor, Tensor]:
+    """Return the logits (B, C) of student and teacher in float32, standardised where asked."""
+    own, other = student.logits.float(), teacher.logits.float()
+    return (standardise(own), standardise(other)) if standardised else (own, other)
+
+
+def compute_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(teacher ‖ student) of each image in nats, (B,), from log-probabilities (B, C)."""
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
 def softened_kl(
@@ -33,8 +52,7 @@ def softened_kl(
     teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
     if weights is None:
         return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    each = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)  # (B,)
-    return temperature**2 * (each * weights).mean()
+    return temperature**2 * (compute_kl(student, teacher) * weights).mean()
 
 
 class KL(Loss):
@@ -42,13 +60,15 @@ class KL(Loss):
 
     Args:
         temperature: T, which softens both networks' logits
+        standardise: whether logits of each image are first standardised (Sun et al., CVPR 2024)
     """
 
     needs_logits = True
 
-    def __init__(self, temperature: Positive = 4.0) -> None:
+    def __init__(self, temperature: Positive = 4.0, standardise: bool = False) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature, self.standardise = temperature, standardise
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
-        return softened_kl(student.logits, teacher.logits, self.temperature, samples.weights)
+        logits = read_logits(student, teacher, self.standardise)
+        return softened_kl(*logits, self.temperature, samples.weights)

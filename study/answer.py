@@ -15,7 +15,7 @@ NOT_STATED = "No hypothesis was stated before running, so there is no primary an
 
 
 def answer(report: StudyReport) -> list[str]:
-    """A sentence for each stated hypothesis, with its interval, and what must be read with them."""
+    """Return a sentence for each stated hypothesis, with its interval, and what must be read with them."""
     rows = report.hypotheses
     if not rows:
         return [f"No primary answer. {report.notes['hypotheses']}" if report.stated else NOT_STATED]
@@ -31,7 +31,7 @@ def answer(report: StudyReport) -> list[str]:
 
 
 def _lead(row: Contrast, rows: Sequence[Contrast]) -> str:
-    """The sentence of a hypothesis at its only point, or at one of several with the decisions at all."""
+    """Return the sentence of a hypothesis at its only point, or at one of several with the decisions at all."""
     if len(rows) == 1:
         return f"{row.sentence}."
     counts = Counter(one.decision for one in rows)
@@ -40,7 +40,7 @@ def _lead(row: Contrast, rows: Sequence[Contrast]) -> str:
 
 
 def _beside(rows: Sequence[Contrast]) -> list[str]:
-    """The accuracies of each two methods at a point once, with the names of the hypotheses that they belong to."""
+    """Return the accuracies of each two methods at a point once, with the hypotheses that they belong to."""
     named: dict[tuple[str, frozenset[str]], list[Contrast]] = {}
     for row in rows:
         named.setdefault((row.label, frozenset((row.first, row.second))), []).append(row)
@@ -66,7 +66,7 @@ def _capital(text: str) -> str:
 
 
 def study_text(report: StudyReport) -> str:
-    """Answer, self-checks and the table of the first point, for a terminal."""
+    """Return answer, self-checks and the table of the first point, for a terminal."""
     first = report.summary[0]
     shown = {name: study_tables.MEASURES[name] for name in study_tables.BRIEF}
     lead = [row for row in report.summary if row.label == first.label]

@@ -34,46 +34,64 @@ class Check:
 
 
 def biased_teachers(gaps: Values) -> Check:
-    """gaps: aligned less conflicting test accuracy of each teacher trained on biased cues."""
+    """Check that biased teachers are biased.
+
+    gaps: aligned less conflicting test accuracy of each teacher trained on biased cues.
+    """
     what = "aligned less conflicting accuracy of the biased teacher"
     return _check("teacher_biased", gaps, LEAST_GAP, "at least", what, " points")
 
 
 def unbiased_teachers(gaps: Values) -> Check:
-    """gaps: the same of each teacher trained on random cues."""
+    """Check that unbiased teachers are not biased.
+
+    gaps: aligned less conflicting test accuracy of each teacher trained on random cues.
+    """
     sizes = [(place, None if gap is None else abs(gap)) for place, gap in gaps]
     what = "size of aligned less conflicting accuracy of the unbiased teacher"
     return _check("teacher_unbiased", sizes, MOST_GAP, "at most", what, " points")
 
 
 def cue_readable(accuracies: Values) -> Check:
-    """accuracies: of a probe that reads the cue alone off augmented images."""
+    """Check that the cue can be read.
+
+    accuracies: of a probe that reads the cue alone off augmented images.
+    """
     what = "accuracy of a cue-only probe after augmentation"
     return _check("cue_readable", accuracies, LEAST_CUE_READ, "at least", what, " %")
 
 
 def converged(falls: Values) -> Check:
-    """falls: `final_fall` of each last stage of a staged method."""
+    """Check that the training KL has come to rest.
+
+    falls: `final_fall` of each last stage of a staged method.
+    """
     what = "fall of the last stage's training KL from the last quarter of epochs but one to the last"
     return _check("converged", falls, MOST_FALL, "at most", what, " %")
 
 
 def stage1_aligned(values: Values) -> Check:
-    """values: last cosine, or explained variance, of each stage 1 on held-out images."""
+    """Check that each stage 1 has aligned.
+
+    values: its last cosine, or explained variance, on held-out images.
+    """
     what = "stage 1's cosine, or share of variance explained, on held-out images"
     return _check("stage1_aligned", values, LEAST, "at least", what, " %")
 
 
 def stage1_at_rest(gains: Values) -> Check:
-    """gains: what the last quarter of the epochs added to it."""
+    """Check that the alignment of each stage 1 has come to rest.
+
+    gains: what the last quarter of the epochs added to it.
+    """
     what = "gain of the same over the last quarter of stage 1"
     return _check("stage1_at_rest", gains, MOST_GAIN, "at most", what, " points")
 
 
 def final_fall(history: Sequence[float]) -> float | None:
-    """Relative fall of the mean, from the last quarter of epochs but one to the last; None with fewer than two.
+    """Return the relative fall of the mean from the last quarter of epochs but one to the last.
 
-    Means, since every epoch shows other views, whose KL differs by itself.
+    None with fewer than two epochs. Means, since every epoch shows other views, whose KL differs by itself.
     """
     epochs = max(1, len(history) // 4)
     if len(history) < 2:

@@ -66,7 +66,7 @@ class Contrast:
 
 
 def compare(first: BySeed, second: BySeed) -> Difference:
-    """Paired t-test and 95 % t-interval of first - second over the seeds that both have."""
+    """Compare by paired t-test and 95 % t-interval of first - second over the seeds that both have."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return Difference([], None, None, None, None, None, None, None, None, None, {"difference": NO_SEED})
@@ -87,13 +87,13 @@ def compare(first: BySeed, second: BySeed) -> Difference:
 
 
 def with_holm(rows: Sequence[Contrast]) -> list[Contrast]:
-    """The same rows with Holm's correction of their p over all of them."""
+    """Return the same rows with Holm's correction of their p over all of them."""
     adjusted = holm([row.result.p for row in rows])
     return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def above(result: Difference, threshold: float) -> Difference:
-    """The same with t and p of the one-sided paired test that the difference is larger than a threshold.
+    """Return the same with t and p of the one-sided paired test that the difference is above a threshold.
 
     Both stay None where seeds show no spread, and the signed-rank test, which is two-sided, is left out.
     """
@@ -106,7 +106,7 @@ def above(result: Difference, threshold: float) -> Difference:
 
 
 def decide(row: Contrast) -> str:
-    """What the test of a stated hypothesis shows, of a row with Holm's p and its margin or what it exceeds.
+    """Return what the test of a stated hypothesis shows, of a row with Holm's p and its margin or what it exceeds.
 
     exceeds: "shown" where Holm's p is below 0.05, "contradicted" where the 95 % interval lies wholly below the
     threshold, else "not shown". margin: by the 95 % interval alone. "equivalent": it lies within +- margin (two
@@ -128,7 +128,7 @@ def decide(row: Contrast) -> str:
 
 
 def primary_sentence(row: Contrast) -> str:
-    """The answer to a hypothesis, of a row with its name, threshold and decision."""
+    """Return the answer to a hypothesis, of a row with its name, threshold and decision."""
     found = _above(row) if row.exceeds is not None else _within(row, row.margin or 0.0)
     of = "" if row.exceeds is not None else " for a difference"
     p = "" if row.holm_p is None else f", {_p(row.holm_p)} by Holm{of}"
@@ -154,7 +154,7 @@ def _within(row: Contrast, margin: float) -> str:
 
 
 def rest_sentence(row: Contrast) -> str:
-    """One test among many, of a row with Holm's p."""
+    """Return one test among many, of a row with Holm's p."""
     p = row.holm_p
     shown = "which has no p" if p is None else _p(p)
     if p is None or p >= SIGNIFICANCE:
@@ -163,7 +163,7 @@ def rest_sentence(row: Contrast) -> str:
 
 
 def caution(row: Contrast, unbiased: Difference) -> str | None:
-    """A warning where a lower cue following, its interval without 0, comes with a lower unbiased accuracy.
+    """Return a warning where a lower cue following, its interval without 0, comes with a lower unbiased accuracy.
 
     A model that is bad at everything follows no cue either.
     """
@@ -181,12 +181,12 @@ def caution(row: Contrast, unbiased: Difference) -> str | None:
 
 
 def points(share: float) -> str:
-    """A share or a difference of shares in percent points, for a sentence."""
+    """Return a share or a difference of shares in percent points, for a sentence."""
     return plain_number(100 * share, 1)
 
 
 def _one_side(row: Contrast) -> str:
-    """A difference whose test shows it: it has an interval."""
+    """Return the sentence of a difference whose test shows it: it has an interval."""
     result = row.result
     assert result.difference is not None and result.low is not None and result.high is not None
     sign = 1 if result.difference > 0 else -1

@@ -22,7 +22,7 @@ from training.run_folder import RunFolder
 
 
 def choose_examples(context: StudyContext) -> Examples | str:
-    """Images of the first run that answers on which teacher and student follow the cue, or why there are none.
+    """Return images of the first run that answers on which both networks follow the cue, or why there are none.
 
     The student is the second of the first hypothesis, else two-stage.
     """
@@ -55,7 +55,7 @@ def _stated(context: StudyContext) -> Hypothesis | None:
 
 
 def _place(context: StudyContext) -> RecordedRun:
-    """The first recorded run where the first hypothesis is stated, else of a biased teacher, else of all."""
+    """Return the first recorded run where a hypothesis is stated, else of a biased teacher, else of all."""
     recorded, stated = context.recorded, _stated(context)
     where: list[Point] = (
         [{TEACHER_ARM: "biased"}, {}] if stated is None else [stated.where, {TEACHER_ARM: "biased"}, {}]
@@ -64,7 +64,7 @@ def _place(context: StudyContext) -> RecordedRun:
 
 
 def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
-    """The students whose answers are shown, the one in question last."""
+    """Return the students whose answers are shown, the one in question last."""
     stated = _stated(context)
     named = [] if stated is None else [name for name in (stated.first, stated.second) if name in present]
     students = [name for name in present if name != TEACHER]
@@ -74,7 +74,7 @@ def _methods(context: StudyContext, present: Sequence[str]) -> list[str]:
 def _under_cues(
     source: Source, shortcut: Shortcut, images: Sequence[int], cues: NDArray[np.integer]
 ) -> NDArray[np.uint8]:
-    """Test images (E, 3, S, S), each under one of its cues."""
+    """Return test images (E, 3, S, S), each under one of its cues."""
     pixels: NDArray[np.uint8] = source.test.pixels[np.asarray(images, dtype=np.int64)]
     if not len(pixels) or shortcut.cue == "file":  # those have their cues already
         return pixels

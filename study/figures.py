@@ -34,7 +34,7 @@ SHORT = 14  # characters of a class above an example
 
 
 def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figure | None:
-    """Each method's numbers with their intervals over seeds, a panel a number, the teacher's arm as colour.
+    """Draw each method's numbers with their intervals over seeds, a panel a number, the teacher's arm as colour.
 
     A teacher so far from the students that it would squeeze them stands at the edge, in words.
 
@@ -72,7 +72,7 @@ def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figu
 
 
 def _window(rows: Sequence[SummaryRow], name: str) -> tuple[float, float] | None:
-    """Ends of an axis in percent for the students alone, None where it holds the teachers too."""
+    """Return ends of an axis in percent for the students alone, None where it holds the teachers too."""
     students, teachers = [], []
     for row in rows:
         summary = row.values.get(name)
@@ -85,7 +85,7 @@ def _window(rows: Sequence[SummaryRow], name: str) -> tuple[float, float] | None
 
 
 def inheritance(rows: Sequence[InheritanceRow], stated: Sequence[str]) -> Figure | None:
-    """Bars from 0, none of the teachers' difference inherited, with their intervals; `stated` are darker."""
+    """Draw bars from 0, none of the teachers' difference inherited, with intervals; `stated` are darker."""
     if not rows:
         return None
     methods = [row.method for row in rows]
@@ -118,7 +118,7 @@ class Examples:
 
 
 def followed(teacher: Shown, student: Shown, most: int = MOST_EXAMPLES) -> tuple[list[int], list[int]]:
-    """Images and columns of at most `most` conflicting shows on which both follow the cue, an image once.
+    """Return images and columns of at most `most` conflicting shows on which both follow the cue, an image once.
 
     Images lie evenly apart in the test set; from one to the next the choice among an image's shows moves on.
     """
@@ -130,7 +130,7 @@ def followed(teacher: Shown, student: Shown, most: int = MOST_EXAMPLES) -> tuple
 
 
 def examples(shown: Examples) -> Figure | None:
-    """The images of `followed`; above each its label and the answers."""
+    """Draw the images of `followed`; above each its label and the answers."""
     if not len(shown.labels):
         return None
     lines = 1 + len(shown.answers)
@@ -147,7 +147,7 @@ def examples(shown: Examples) -> Figure | None:
 
 
 def _dots(axes: Axes, shown: Mapping[float, SeedSummary | None], arm: str) -> None:
-    """Marks and intervals at their heights: one line for all of either, as each artist costs time."""
+    """Draw marks and intervals at their heights: one line for all of either, as each artist costs time."""
     colour, marker, face = ARMS[arm]
     found = [(height, summary) for height, summary in shown.items() if summary is not None]
     bounded = [

@@ -22,7 +22,7 @@ TEACHER = "teacher"  # the method name of the teachers' own records
 
 
 def checks(records: Sequence[Measurement]) -> list[Check]:
-    """What a study must show before its answer counts."""
+    """Return what a study must show before its answer counts."""
     gaps: dict[str, list[tuple[str, float | None]]] = {"biased": [], "unbiased": []}
     cue_read, falls = [], []
     levels: list[tuple[str, float | None]] = []
@@ -47,7 +47,7 @@ def checks(records: Sequence[Measurement]) -> list[Check]:
 
 
 def unaligned(method: str, records: Iterable[Measurement]) -> str:
-    """What a sentence on a method must add where its stage 1 had not aligned, or was still at it; else nothing."""
+    """Return what a sentence on a method adds where its stage 1 had not aligned, or was still at it."""
     verdicts = [record.alignment for record in records if record.alignment is not None]
     words = Counter(verdict.word for verdict in verdicts if verdict.word != "aligned")
     if not words:

@@ -48,7 +48,7 @@ class View:
         return x, y
 
     def name(self, mark: Mark) -> str:
-        """A mark's name, with its numbers where it does not stand at them."""
+        """Return a mark's name, with its numbers where it does not stand at them."""
         x, y = mark.place
         if self.place(mark) == (x, y):
             return label(mark.method)
@@ -87,7 +87,7 @@ def marks(rows: Sequence[SummaryRow], end_to_end: Collection[str]) -> list[Mark]
 
 
 def frontier(arms: Mapping[str, Sequence[Mark]], twins: Mapping[str, str]) -> Figure | None:
-    """A panel for each arm of the teacher, "" where the grid has none; None without a mark.
+    """Draw a panel for each arm of the teacher, "" where the grid has none; None without a mark.
 
     twins: staged method -> end-to-end method, which a thin line joins.
     """
@@ -113,7 +113,7 @@ def frontier(arms: Mapping[str, Sequence[Mark]], twins: Mapping[str, str]) -> Fi
 
 
 def view_of(found: Sequence[Mark]) -> View:
-    """The part of a panel that the students need, where a teacher far off would squeeze them."""
+    """Return the part of a panel that the students need, where a teacher far off would squeeze them."""
     students = [mark for mark in found if mark.kind != TEACHER]
     teachers = [mark for mark in found if mark.kind == TEACHER]
     across = window([_ends(m.following) for m in students], [100 * m.following.mean for m in teachers])
@@ -133,7 +133,7 @@ def _within(value: float, ends: tuple[float, float] | None) -> float:
 
 
 def words(arms: Mapping[str, Sequence[Mark]]) -> str:
-    """The numbers of the figure as text, for who does not see it."""
+    """Return the numbers of the figure as text, for who does not see it."""
     parts = [
         f"{f'With a {arm} teacher' if arm else 'Shown'}: {'; '.join(mark.words for mark in found)}."
         for arm, found in arms.items()
@@ -161,7 +161,7 @@ def _draw(axes: Axes, found: Mapping[str, Mark], twins: Mapping[str, str], view:
 
 
 def _draw_kind(axes: Axes, kind: str, found: Sequence[Mark], view: View) -> None:
-    """Marks of one kind and their intervals: a line of all that lie alike, since each artist costs as much."""
+    """Draw marks of one kind and their intervals: one line of all that lie alike, as each artist costs time."""
     colour, marker, size = KINDS[kind]
     across, up = [], []  # ends of intervals and a gap behind each
     for mark in found:
@@ -210,7 +210,7 @@ def _name(axes: Axes, found: Sequence[Mark]) -> None:
 
 
 def offsets(places: Floats, names: Sequence[str], room: Floats) -> list[tuple[float, float, bool]]:
-    """From each mark to the middle of its name in points, and whether that is far enough for a line.
+    """Return the way from each mark to the middle of its name in points, and whether that needs a line.
 
     One name after the other takes, of some places around its mark, the one that covers least of other marks and
     names and lies within the panel; near ones win.
@@ -244,7 +244,7 @@ def offsets(places: Floats, names: Sequence[str], room: Floats) -> list[tuple[fl
 
 
 def _overlap(box: Floats, others: Floats) -> Floats:
-    """Area that a box (left, low, right, high) shares with each of the others (N, 4), (N,)."""
+    """Return area that a box (left, low, right, high) shares with each of the others (N, 4), (N,)."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     return np.asarray(np.prod(np.maximum(sides, 0), axis=1))
 

@@ -39,9 +39,9 @@ class StudyRun:
     """One run of a study."""
 
     point: Point
-    label: str  # the point in words
     seed: int
     config: Config
+    label: str = ONLY_POINT  # the point in words
 
     @property
     def name(self) -> str:
@@ -157,7 +157,7 @@ def list_runs(config: Config) -> list[StudyRun]:
     """
     points = list_points(config.study.grid)
     runs = [
-        StudyRun(point.values, point.label, seed, _make_config(config, point, seed))
+        StudyRun(point.values, seed, _make_config(config, point, seed), point.label)
         for point in points
         for seed in config.seeds
     ]

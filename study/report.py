@@ -66,7 +66,7 @@ def write_study(
 
 
 def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
-    """All numbers of a study and what is missing from it, the points of the hypotheses and the teachers first."""
+    """Return all numbers of a study and what is missing, the points of the hypotheses and the teachers first."""
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
@@ -98,7 +98,7 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
 
 
 def _points(results: Results) -> list[str]:
-    """Labels of the points, the one that answers first: where a hypothesis is stated, else the biased one."""
+    """Return labels of the points, first the one that answers: of a hypothesis, else the biased one."""
     labels = list(dict.fromkeys(row.label for row in results.summary))
     stated = [row.label for row in results.hypotheses]
     biased = [row.label for row in results.summary if _arms(row.point) == {"biased"}]
@@ -122,7 +122,7 @@ def _unrecorded(context: StudyContext) -> list[str]:
 
 
 def _environments(recorded: Sequence[RecordedRun]) -> list[dict[str, Any]]:
-    """The different versions and machines that the runs were trained with."""
+    """Return the different versions and machines that the runs were trained with."""
     read = [read_environment(place.run) for place in recorded]
     found = [known for known in read if known is not None]
     for known in found:
@@ -131,7 +131,7 @@ def _environments(recorded: Sequence[RecordedRun]) -> list[dict[str, Any]]:
 
 
 def _gaps(summary: Sequence[SummaryRow]) -> list[str]:
-    """Models that other seeds of a point have, or other points, in words."""
+    """Return models that other seeds of a point have, or other points, in words."""
     methods = list(dict.fromkeys(row.method for row in summary))
     lines = []
     for label in dict.fromkeys(row.label for row in summary):
@@ -154,7 +154,7 @@ class Place:
     inheritance: Sequence[InheritanceRow]
 
     def name(self, kind: str) -> str:
-        """Of a figure, fit for a file."""
+        """Return a name of a figure, fit for a file."""
         return f"{kind}-{self.number}-{re.sub(r'[^A-Za-z0-9_.]+', '-', self.label).strip('-')}"
 
 
@@ -188,7 +188,7 @@ def _marks(report: StudyReport, place: Place) -> dict[str, list[Mark]]:
 
 
 def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
-    """Figures by name; one whose numbers are not there is left out."""
+    """Draw figures by name; one whose numbers are not there is left out."""
     stated = [name for row in report.hypotheses for name in (row.first, row.second)]
     drawn: dict[str, Figure | None] = {}
     for place in places(report):
@@ -204,7 +204,7 @@ def draw(report: StudyReport, examples: Examples | None) -> dict[str, Figure]:
 
 
 def _files(tables: Mapping[str, Table], report: StudyReport) -> Iterator[tuple[str, Table]]:
-    """Tables as files: of all points, and where there are several the first one's apart, fit for a paper."""
+    """Yield tables as files: of all points, and where there are several the first one's apart, fit for a paper."""
     names, first = study_tables.keys(report), report.summary[0]
     for name, table in tables.items():
         yield name, table
@@ -215,7 +215,7 @@ def _files(tables: Mapping[str, Table], report: StudyReport) -> Iterator[tuple[s
 def page(
     report: StudyReport, tables: Mapping[str, Table], pictures: Mapping[str, bytes], examples: Examples | str
 ) -> str:
-    """The report as one HTML page that needs nothing but itself."""
+    """Return the report as one HTML page that needs nothing but itself."""
     points = list({row.label: row for row in reversed(report.summary)}.values())
     shown = places(report)
     return template(Path(__file__).with_name("study.html.j2")).render(
@@ -240,7 +240,7 @@ def page(
 
 
 def _words(report: StudyReport, shown: Sequence[Place]) -> dict[str, str]:
-    """What each figure shows, by its name."""
+    """Return what each figure shows, by its name."""
     found = {}
     for place in shown:
         found[place.name("frontier")] = frontier_words(_marks(report, place))
@@ -251,7 +251,7 @@ def _words(report: StudyReport, shown: Sequence[Place]) -> dict[str, str]:
 
 
 def _absent(report: StudyReport, shown: Sequence[Place], examples: Examples | str) -> dict[str, str]:
-    """Why a figure is not there, for each that can be missing."""
+    """Return why a figure is not there, for each that can be missing."""
     nothing = "No conflicting image on which both follow the cue."
     reasons = {place.name("inheritance"): report.notes.get("inheritance", "") for place in shown}
     reasons = {name: reason or "Not recorded in both arms of the teacher." for name, reason in reasons.items()}

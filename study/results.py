@@ -91,7 +91,7 @@ class Results:
 def conclude(
     records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
 ) -> Results:
-    """All results of a study.
+    """Return all results of a study.
 
     stated: hypotheses by name. tries: methods by family, of which one is chosen.
 
@@ -120,7 +120,7 @@ def conclude(
 
 
 def summary(groups: Groups) -> list[SummaryRow]:
-    """Every number of each point and method over its seeds; None where no seed has it, with the reason."""
+    """Return every number of each point and method over its seeds; None where no seed has it, with the reason."""
     rows = []
     for (_, method), group in groups.items():
         per_seed = [list_numbers(record) for record in group.values()]
@@ -142,7 +142,7 @@ def summary(groups: Groups) -> list[SummaryRow]:
 
 
 def primary(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
-    """Every stated test at each of its points, with Holm's p over all of them, and what it decides."""
+    """Return every stated test at each of its points, with Holm's p over all of them, and what it decides."""
     rows, points = [], _points(groups)
     for name, one in stated.items():
         for key, point in points.items():
@@ -155,7 +155,7 @@ def primary(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
 
 
 def rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
-    """All other tests, by paired t with Holm's correction over all of them.
+    """Return all other tests, by paired t with Holm's correction over all of them.
 
     With hypotheses: in the measure of each, every other method against its two, and its two where not stated.
     Without: all pairs of methods in cue following, or in top1 where no cue is planted. Methods of one point are
@@ -175,7 +175,7 @@ def rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
 
 
 def inheritances(groups: Groups) -> list[InheritanceRow]:
-    """Inheritance of each method, from points that differ in the teacher's arm alone."""
+    """Return inheritance of each method, from points that differ in the teacher's arm alone."""
     rows, points = [], _points(groups)
     for key, method in groups:
         point = points[key]
@@ -189,7 +189,10 @@ def inheritances(groups: Groups) -> list[InheritanceRow]:
 
 
 def _inheritance(point: Point, label: str, method: str, four: Sequence[Mapping[int, Following]]) -> InheritanceRow:
-    """four: following per image by seed, of the students and of the teachers, biased and unbiased."""
+    """Return the inheritance of one method.
+
+    four: following per image by seed, of the students and of the teachers, biased and unbiased.
+    """
     complete = {
         seed: [array for arm in four if _has_following(array := arm.get(seed))]  # (n,) each
         for seed in sorted(four[0])
@@ -224,7 +227,7 @@ def _groups(records: Sequence[Measurement]) -> dict[tuple[str, str], Group]:
 
 
 def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
-    """The records, those with a counterpart whose cues were random throughout with their excess over it."""
+    """Return the records, each with its excess where it has a counterpart whose cues were random throughout."""
     measured = {(_key(r.point), r.method, r.seed): r.measures for r in records if r.measures}
     result = []
     for record in records:
@@ -252,7 +255,7 @@ def _place(group: Group, without: str = "") -> tuple[Point, str]:
 
 
 def _tests(methods: Sequence[str], stated: Sequence[Hypothesis], point: Point) -> list[tuple[str, str, str]]:
-    """First, second and measure of the tests at a point that hypotheses suggest and none of them states."""
+    """Return first, second and measure of the tests at a point that hypotheses suggest and none of them states."""
     known = {(frozenset((one.first, one.second)), one.measure) for one in stated if agrees(point, one.where)}
     found: list[tuple[str, str, str]] = []
     for one in stated:
@@ -267,7 +270,7 @@ def _tests(methods: Sequence[str], stated: Sequence[Hypothesis], point: Point) -
 
 
 def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:
-    """Two methods at one point, with the accuracies that stand beside and a caution where it needs one."""
+    """Compare two methods at one point, with the accuracies that stand beside and a caution where it needs one."""
     pair = [groups.get((key, method), {}) for method in (first, second)]
 
     def in_measure(name: str) -> Difference:

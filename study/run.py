@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from configs.reading import differing_keys
+from configs.reading import differing_keys, show_keys
 from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut import recording_file
@@ -41,7 +41,7 @@ from training.teacher import ensure_teacher, is_given
 
 
 def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str | None, dry_run: bool) -> None:
-    """`--phase study`: run the study, or describe it; `machine.quiet` leaves out the line of each run.
+    """Run the study, or describe it, for `--phase study`; `machine.quiet` leaves out the line of each run.
 
     Raises:
         UserError: a shard that is none, several processes, or what `run_study` raises.
@@ -108,7 +108,7 @@ def duration(seconds: float) -> str:
 
 
 def refuse_other(study: StudyRuns) -> list[int]:
-    """See that a study's folder is free, or of the same study; gives the seeds that it has.
+    """Check that a study's folder is free, or of the same study; return the seeds that it has.
 
     Raises:
         UserError: it is not.
@@ -122,7 +122,7 @@ def refuse_other(study: StudyRuns) -> list[int]:
     keys = differing_keys(old, study.config)
     if keys:
         raise UserError(
-            f"{study.folder} is a study with other values of {', '.join(keys)}: "
+            f"{study.folder} is a study with other values of {show_keys(keys)}: "
             "choose another --set name=..., or remove the folder to start over"
         )
     return list(old.seeds)
@@ -140,7 +140,7 @@ def _claim(study: StudyRuns) -> None:
 
 
 def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
-    """Train, or copy from another run, each job that is missing, and record; counts the jobs of either way.
+    """Return train, or copy from another run, each job that is missing, and record; counts the jobs of either way.
 
     Raises:
         UserError: another process is at this run, or it was made otherwise, or what training it raises.
@@ -154,7 +154,7 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     if (folder.path / "config.yaml").exists():
         keys = differing_keys(folder.config(), run.config)
         if keys:
-            raise UserError(f"{folder.path} was made with other values of {', '.join(keys)}: remove it")
+            raise UserError(f"{folder.path} was made with other values of {show_keys(keys)}: remove it")
         check_identity(folder.path, experiment.data)
     else:
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))

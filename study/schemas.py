@@ -24,7 +24,7 @@ KINDS: dict[str, tuple[type, int]] = {
 
 
 def schema(name: str) -> dict[str, Any]:
-    """Of report.json of a comparison or a study, which is what `main_eval.py` prints with --json."""
+    """Return the schema of report.json of a comparison or a study, which `main_eval.py` prints with --json."""
     kind, version = KINDS[name]
     return schema_of(kind, version, f"report.json of a {name}")
 

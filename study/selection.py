@@ -45,7 +45,7 @@ class SelectionRow:
 def select(
     groups: Mapping[tuple[str, str], Mapping[int, Measurement]], tries: Mapping[str, Sequence[str]]
 ) -> list[SelectionRow]:
-    """Both choices of each family at each point.
+    """Return both choices of each family at each point.
 
     groups: records by point as JSON and method, then by seed. tries: methods by family.
     """
@@ -61,7 +61,7 @@ def select(
 
 
 def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
-    """The try with the best mean over the seeds in which all tries have the number; of equal ones the first."""
+    """Return the try with the best mean over the seeds that all tries have; of equal ones the first."""
     values = {
         method: {s: value for s, record in group.items() if (value := find_number(record, name)) is not None}
         for method, group in found.items()

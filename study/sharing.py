@@ -14,7 +14,6 @@ from configs.schema import Config
 from configs.stages import Stage
 from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, first_epoch, last_job, stage_of, starts_from, trains_teacher
-from training.teacher_side import needs_teacher
 
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
 LOADING = ("cache_dir", "in_memory", "workers")  # of data: where images are kept and who reads them, none changes
@@ -70,7 +69,7 @@ def _list_sources(config: Config, job: JobName, stage: Stage, known: Fingerprint
         method = getattr(stage, option)
         found[option] = method and fingerprint(config, last_job(config, method, seed), known)
     losses = [make_loss(job.key, name, use.options, config.losses) for name, use in stage.losses.items()]
-    asks = needs_teacher(stage, losses)
+    asks = any(loss.needs_teacher for loss in losses)
     if asks or stage.starts_from == TEACHER.method:
         found["taught_by"] = fingerprint(config, TEACHER, known)
     if asks:

@@ -52,7 +52,7 @@ NO_MODEL = "No finished model is on record."
 
 
 def all_tables(report: StudyReport) -> dict[str, Table]:
-    """Every table of all points by name, in the order of the report."""
+    """Return every table of all points by name, in the order of the report."""
     summary, planted = report.summary, report.planted
     held_out = {name: text for name, text in HELD_OUT.items() if any(row.values.get(name) for row in summary)}
     unplanted = any("unbiased" not in row.values for row in summary)
@@ -77,7 +77,7 @@ def keys(report: StudyReport) -> list[str]:
 
 
 def at(table: Table, row: SummaryRow, names: Sequence[str]) -> Table:
-    """The part of a table that is about the point of a row of the summary, without the columns that name it."""
+    """Return the part of a table that is about the point of a row, without the columns that name it."""
     point = {column.key: str(row.point.get(column.key, "")) for column in table.columns if column.key in names}
     kept = [number for number, column in enumerate(table.columns) if column.key not in point]
     width = len(point)  # the keys come first
@@ -91,19 +91,19 @@ def at(table: Table, row: SummaryRow, names: Sequence[str]) -> Table:
 
 
 def measures(rows: Sequence[SummaryRow], shown: Mapping[str, str], names: Sequence[str]) -> Table:
-    """Means over seeds of each point and method."""
+    """Return means over seeds of each point and method."""
     caption = "Mean over seeds with its 95 % interval, by t on the logit where it is a share."
     return _over_seeds("measures", caption, rows, shown, names)
 
 
 def fidelity(rows: Sequence[SummaryRow], names: Sequence[str]) -> Table:
-    """How often a student answers as its teacher does, and where."""
+    """Return how often a student answers as its teacher does, and where."""
     caption = "Share of shown test images on which a student answers as its teacher, mean over seeds."
     return _over_seeds("fidelity", caption, rows, FIDELITY, names)
 
 
 def inheritance(rows: Sequence[InheritanceRow], notes: Mapping[str, str], names: Sequence[str]) -> Table:
-    """What students of a biased teacher have of its following, less what those of an unbiased one have."""
+    """Return what students of a biased teacher have of its following, less what those of an unbiased one have."""
     names = [name for name in names if name != TEACHER_ARM]
     columns = [
         *_keys(names),
@@ -117,7 +117,7 @@ def inheritance(rows: Sequence[InheritanceRow], notes: Mapping[str, str], names:
 
 
 def comparisons(rows: Sequence[Contrast], names: Sequence[str], planted: bool) -> Table:
-    """All comparisons beside the primary one, with the accuracies that belong to them."""
+    """Return all comparisons beside the primary one, with the accuracies that belong to them."""
     beside = [name for name in ("unbiased", "clean") if planted]
     columns = [
         *_keys(names),
@@ -145,7 +145,7 @@ def comparisons(rows: Sequence[Contrast], names: Sequence[str], planted: bool) -
 
 
 def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequence[str]) -> Table:
-    """The stated hypotheses, each at all of its points."""
+    """Return the stated hypotheses, each at all of its points."""
     columns = [
         Column("name", "hypothesis"),
         *_keys(names),
@@ -181,7 +181,7 @@ def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequen
 
 
 def selection(rows: Sequence[SelectionRow], names: Sequence[str], planted: bool) -> Table:
-    """Which try of each family either criterion takes, and what that one does on test images."""
+    """Return which try of each family either criterion takes, and what that one does on test images."""
     tested = ("following", "unbiased") if planted else ("top1",)
     shown = {**MEASURES, **PLAIN}
     columns = [
@@ -217,7 +217,7 @@ def selection(rows: Sequence[SelectionRow], names: Sequence[str], planted: bool)
 
 
 def _picked(pick: Pick, tested: Sequence[str]) -> list[Cell]:
-    """The method, its value and what it does on test images."""
+    """Return the method, its value and what it does on test images."""
     if pick.method is None:
         return [Cell(None, note=NO_VALUE) for _ in range(2 + len(tested))]
     found = {name: pick.tested.get(name) for name in tested}
@@ -228,7 +228,7 @@ def _picked(pick: Pick, tested: Sequence[str]) -> list[Cell]:
 
 
 def checks(rows: Sequence[Check]) -> Table:
-    """What the study checks of itself."""
+    """Return what the study checks of itself."""
     columns = [
         Column("check", "check", lambda value: str(value).replace("_", " ")),
         Column("result", "result"),
@@ -269,7 +269,7 @@ def _over_seeds(
 
 
 def _summary(row: SummaryRow, name: str) -> Cell:
-    """A mean over seeds; with one seed the column of seeds says why there is no interval."""
+    """Return a mean over seeds; with one seed the column of seeds says why there is no interval."""
     result, note = row.values.get(name), row.notes.get(name, "")
     if result is None:
         return Cell(None, note=note or _why(row, name))
@@ -293,7 +293,7 @@ def _compared(row: Contrast) -> list[Cell]:
 
 
 def _difference(result: Difference, note: str = "") -> Cell:
-    """With one seed the column of seeds says why there is no interval."""
+    """Return a difference with its interval; with one seed the column of seeds says why there is none."""
     if not note and len(result.seeds) != 1:
         note = result.notes.get("low", "") if result.difference is not None else _missing(result, "difference")
     return Cell(result.difference, result.low, result.high, note)
@@ -305,7 +305,7 @@ def _p_values(row: Contrast) -> list[Cell]:
 
 
 def _missing(result: Difference, name: str) -> str:
-    """Why a number of a comparison is not there."""
+    """Return why a number of a comparison is not there."""
     notes = result.notes
     return notes.get(name) or notes.get("p") or notes.get("difference", "")
 

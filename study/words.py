@@ -10,7 +10,7 @@ from study.results import InheritanceRow, SummaryRow
 
 
 def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> str:
-    """Of `figures.dots`."""
+    """Return what `figures.dots` shows."""
     parts = [
         f"{TITLES[name]}{f' with a {arm} teacher' if arm else ''}: "
         + "; ".join(
@@ -23,7 +23,7 @@ def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> str:
 
 
 def inheritance(rows: Sequence[InheritanceRow]) -> str:
-    """Of `figures.inheritance`."""
+    """Return what `figures.inheritance` shows."""
     return "; ".join(f"{row.method} {_inherited(row)}" for row in rows) + "."
 
 
@@ -37,7 +37,7 @@ def _inherited(row: InheritanceRow) -> str:
 
 
 def percent(summary: SeedSummary) -> str:
-    """A mean over seeds with its interval."""
+    """Return a mean over seeds with its interval."""
     text = f"{plain_number(100 * summary.mean, 1)} %"
     if summary.low is None or summary.high is None:
         return text

@@ -35,7 +35,8 @@ LONGEST = (
     "tests/test_resume.py",
     "tests/study/test_run.py",
     "tests/diagnostics/report/test_folder.py",
-    "tests/training/test_variants.py",
+    "tests/training/test_methods.py",
+    "tests/test_docs.py",
     "tests/training/test_progress.py",
     "tests/diagnostics/export/test_pack.py",
     "tests/test_main.py",
@@ -122,7 +123,7 @@ def tiny_config(image_root, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make_experiment(tiny_config, tmp_path):
-    """`make_experiment("training.epochs=3", runs=folder)`: an experiment on the tiny data, for use in this process."""
+    """`make_experiment("training.epochs=3", runs=folder)`: an experiment on the tiny data, in this process."""
 
     def make(*overrides: str, runs: Path = tmp_path / "runs") -> Experiment:
         config = load_config(tiny_config, overrides)

@@ -12,10 +12,12 @@ from tests.faults.commands import start
 EPOCHS = 24  # so many that none of these small trainings ends before the signal comes
 LONG = (
     "--set",
-    *(f"{phase}.epochs={EPOCHS}" for phase in ("teacher", "crd", "kd", "baselines")),
-    "baselines.methods=[crd_kd]",
+    f"teacher.epochs={EPOCHS}",
+    f"training.epochs={2 * EPOCHS}",  # of which stage 2 has half
+    f"methods.crd_kd.epochs={EPOCHS}",
+    "methods=[two_stage, crd_kd]",
 )
-JOBS = ("teacher", "seed0/stage1", "seed0/stage2", "seed0/crd_kd")
+JOBS = ("teacher", "seed0/two_stage/stage1", "seed0/two_stage/stage2", "seed0/crd_kd")
 
 
 def wait_for_epochs(running, folder, epochs=3):
@@ -29,7 +31,7 @@ def wait_for_epochs(running, folder, epochs=3):
 
 @pytest.mark.parametrize(
     ("views", "killed"),
-    [(0, JOBS), (2, ("seed0/stage1", "seed0/crd_kd"))],
+    [(0, JOBS), (2, ("seed0/two_stage/stage1", "seed0/crd_kd"))],
 )
 def test_a_run_killed_in_each_phase_ends_as_if_nothing_had_happened(
     call_main, tiny_config, tmp_path, views, killed

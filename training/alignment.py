@@ -84,6 +84,7 @@ def prefix_repeated(name: str, new: Mapping[str, T], known: Collection[str]) -> 
     return {f"{name}_{key}" if key in known else key: value for key, value in new.items()}
 
 
-def average_cosine(epoch: Measures) -> float:
-    """Return the mean over taps of the cosine on held-out images."""
-    return fmean(value for name, value in epoch.items() if name.startswith("cosine_"))
+def average_alignment(epoch: Measures) -> float:
+    """Return the mean over taps of the cosine on held-out images, or of CKA where no loss measures a cosine."""
+    cosines = [value for name, value in epoch.items() if name.startswith("cosine_")]
+    return fmean(cosines or [value for name, value in epoch.items() if name.startswith("cka_")])

@@ -10,7 +10,7 @@ from models.taps import INPUT
 from models.zoo import count_parameters
 from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
 from training.experiment import Experiment
-from training.job_name import TEACHER, needs, phase_of
+from training.job_name import TEACHER, needs, phase_of, trains_teacher
 from training.lengths import check_lengths
 from training.memory import check_batch, check_losses, check_views
 from training.phases import Job
@@ -111,7 +111,7 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
     for key, loss in losses.items():
         if job.name == TEACHER and loss.needs_teacher:
             raise UserError(f"{key}: the teacher has no teacher, use losses of labels alone")
-        if job.stage.train == "features" and loss.needs_logits:
+        if job.stage.train == "features" and (loss.needs_logits or loss.replaces_classifier):
             raise UserError(
                 f"{key}: train: features leaves the classifier alone, and this loss needs its logits: "
                 "take it back with false, or say it in another stage (stage2: {losses: ...})"
@@ -124,14 +124,11 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
             _check_vectors(key, own, teacher)
         if loss.needs_maps and job.stage.train == "head":
             raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
-        for layout in (own, teacher) if loss.needs_teacher else (own,):
-            _check_taps(key, layout, loss)
-    silent = all(type(loss).compare is Loss.compare for loss in losses.values())
-    if job.stage.train == "features" and job.stage.early_stopping is not None and silent:
-        raise UserError(
-            f"{job.name.key}.early_stopping: none of its losses compares held-out features (`compare` in the loss)"
-        )
-    if job.stage.train == "features" and not any(loss.used_taps for loss in losses.values()):
+        _check_taps(f"{key}: {'teacher' if trains_teacher(config, job.name) else 'student'}", own, loss)
+        if loss.needs_teacher:
+            _check_taps(f"{key}: teacher", teacher, loss)
+    weighted = [loss for loss, use in zip(losses.values(), job.stage.losses.values(), strict=True) if use.weight]
+    if job.stage.train == "features" and not any(loss.used_taps for loss in weighted):
         raise UserError(f"{job.name.key}: train: features needs a loss that reads taps, such as crd or regression")
     if job.stage.images == "balanced" and experiment.data.balanced is None:
         raise UserError(
@@ -139,11 +136,11 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
         )
 
 
-def _check_taps(key: str, layout: Layout, loss: Loss) -> None:
+def _check_taps(where: str, layout: Layout, loss: Loss) -> None:
     try:
         find_shapes(layout, [loss])
     except UserError as error:
-        raise UserError(f"{key}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check_vectors(key: str, *layouts: Layout) -> None:
@@ -190,7 +187,8 @@ def _check_trained(experiment: Experiment, method: str) -> None:
     taps: list[str] = []
     for number, stage in enumerate(stages, start=1):
         key = f"methods.{method}.stage{number}"
-        losses = [make_loss(key, name, use.options, config.losses) for name, use in stage.losses.items()]
+        used = {name: use.options for name, use in stage.losses.items() if use.weight}
+        losses = [make_loss(key, name, options, config.losses) for name, options in used.items()]
         places = find_reading(layout, losses, pooled=True).places
         taps += places
         trained |= set(layout.part(stage.train, places)[0])

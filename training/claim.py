@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from configs.reading import differing_keys
-from configs.schema import Config
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from configs.reading import differing_keys, show_keys
+from configs.schema import Config, waited_for
+from configs.stages import Stage
 from dataset.prepare import TrainingData
 from errors import UserError
 from training import distributed
@@ -33,9 +38,8 @@ def claim(
         UserError: an unfinished job without `fresh` or `resume`, or a run made with another config or from other
             images.
     """
-    present = folder.present()
-    outdated = with_dependents(config, jobs, present) if fresh else []
-    kept = [job for job in present if job not in outdated]
+    outdated = find_outdated(folder, config, jobs) if fresh else []
+    kept = [job for job in folder.present() if job not in outdated]
     if not (resume and _may_change_rates(folder, config, kept)):
         _check_config(folder, config, renewed=fresh and not kept)
     if kept and (folder.path / "config.yaml").exists():
@@ -52,7 +56,7 @@ def claim(
         )
     distributed.barrier()  # every process has looked before the first of them writes
     if distributed.rank() == 0:
-        _clear(folder, config, outdated)
+        _clear(folder, outdated)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_identity(folder.path, data)
         write_config(folder.path / "config.yaml", keep_methods(folder, config, [job.method for job in kept]))
@@ -66,7 +70,7 @@ def _check_config(folder: RunFolder, config: Config, renewed: bool) -> None:
         keys = [] if renewed else differing_keys(folder.config(), config)
         if keys:
             raise UserError(
-                f"{folder.path} was made with other values of {', '.join(keys)}: choose another --set name=..., "
+                f"{folder.path} was made with other values of {show_keys(keys)}: choose another --set name=..., "
                 "or start over with --phase all --fresh"
             )
     elif is_claimed(folder.path):
@@ -81,38 +85,62 @@ def _may_change_rates(folder: RunFolder, config: Config, present: list[JobName])
     return differ_in_rates_only(folder.config(), config, ended)
 
 
-def _clear(folder: RunFolder, config: Config, jobs: list[JobName]) -> None:
-    """Remove what jobs left. No mark outlives that of a job it was trained from, wherever this is interrupted."""
-    waiting = list(jobs)
-    while waiting:
-        sources = {TEACHER, *(source for job in waiting for source in needs(config, job))}
-        for job in [job for job in waiting if job not in sources] or list(waiting):
-            folder.job(job).unmark()
-            waiting.remove(job)
+def _clear(folder: RunFolder, jobs: list[JobName]) -> None:
+    """Remove what jobs left, those that others were trained from last.
+
+    No mark outlives that of a job it was trained from, wherever this is interrupted.
+    """
+    for job in jobs:
+        folder.job(job).unmark()
     for job in jobs:
         folder.job(job).clear()
+        if job.stage:
+            with suppress(OSError):  # other stages are there
+                folder.job(job).path.parent.rmdir()
 
 
-def with_dependents(config: Config, jobs: list[JobName], present: list[JobName]) -> list[JobName]:
-    """Jobs and all that was trained from them: everything from the teacher, stage 2 from its features."""
-    if TEACHER in jobs:
-        return present
-    found = list(jobs)
-    while more := [job for job in present if job not in found and set(needs(config, job)) & set(found)]:
-        found += more
+def find_outdated(folder: RunFolder, config: Config, jobs: list[JobName]) -> list[JobName]:
+    """Return what a fresh start of jobs removes: all that was trained from them, and then they."""
+    present = folder.present()
+    if TEACHER in jobs:  # everything was
+        known, waiting = config, present
+    else:
+        known = keep_methods(folder, config, [job.method for job in present])
+        waiting = [job for job in present if job in jobs]
+        while more := [job for job in present if job not in waiting and {*needs(known, job)} & {*jobs, *waiting}]:
+            waiting += more
+    found: list[JobName] = []
+    while rest := [job for job in waiting if job not in found]:
+        sources = {TEACHER, *(source for job in rest for source in needs(known, job))}
+        found += [job for job in rest if job not in sources] or rest
     return found
 
 
 def keep_methods(folder: RunFolder, config: Config, trained: list[str]) -> Config:
-    """Return a config with the trained methods of the run before that it lacks, if their stages stay as they were.
+    """Return a config with those methods of the run before that it lacks, as they were trained.
 
-    trained: methods of which something is there.
+    trained: methods of which something is there; one that takes something of a method that is gone is left out.
     """
-    if not (trained and (folder.path / "config.yaml").exists()):
+    if not trained or not (folder.path / "config.yaml").exists():
         return config
-    old = folder.config()
-    lacking = {name: old.methods[name] for name in old.methods if name in trained and name not in config.methods}
-    for name, method in lacking.items():
-        more = Config.model_validate({**config.model_dump(), "methods": {**config.methods, name: method}})
-        config = more if more.stages[name] == old.stages[name] else config
-    return config
+    old = folder.config().stages
+    lacking = {name: old[name] for name in old if name in trained and name not in config.methods}
+    while lost := [
+        name for name, stages in lacking.items() if not _sources(stages) <= {*config.methods, *lacking}
+    ]:
+        for name in lost:
+            del lacking[name]
+    methods = {name: _spell_out(stages) for name, stages in lacking.items()}
+    if not methods:
+        return config
+    return Config.model_validate({**config.model_dump(), "methods": {**config.methods, **methods}})
+
+
+def _spell_out(stages: Sequence[Stage]) -> dict[str, Any]:
+    """Return a method as a section that says everything."""
+    own = {f"stage{number}": stage.model_dump(mode="json") for number, stage in enumerate(stages, start=1)}
+    return {"base": None, **own}
+
+
+def _sources(stages: Sequence[Stage]) -> set[str]:
+    return {method for stage in stages for method in waited_for(stage)}

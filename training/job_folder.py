@@ -36,6 +36,7 @@ from training.record_file import read_record, write_record
 from training.usage import EpochUsage
 
 METRICS, PROJECTIONS = "metrics.jsonl", "projections.pt"
+LEFT = ("*.pt", "*.jsonl", "events.*", "result.json")  # what a training leaves, finished or not
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class JobFolder:
     @property
     def timing(self) -> Path:
         return self.path / "timing.jsonl"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a training has left anything here."""
+        return any(True for pattern in LEFT for _ in self.path.glob(pattern))
 
     @property
     def marked(self) -> bool:

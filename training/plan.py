@@ -10,7 +10,7 @@ from dataset.contact_sheet import write_contact_sheet
 from models.zoo import count_parameters
 from training import distributed
 from training.checks import make_losses
-from training.claim import with_dependents
+from training.claim import find_outdated
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName
 from training.memory import cache_bytes, list_needs
@@ -21,9 +21,8 @@ from training.teacher import is_given
 def show_plan(jobs: list[Job], experiment: Experiment, fresh: bool) -> None:
     """Print what would be done, and draw planted cues on a sheet beside the run's folder."""
     config, folder = experiment.config, experiment.folder
-    present = folder.present()
-    outdated = with_dependents(config, [job.name for job in jobs], present) if fresh else []
-    say(describe(jobs, experiment, [name for name in outdated if name in present]))
+    outdated = find_outdated(folder, config, [job.name for job in jobs]) if fresh else []
+    say(describe(jobs, experiment, outdated))
     if config.shortcut.cue != "none" and distributed.rank() == 0:
         path = folder.path.with_name(f"{config.name}-cues.png")
         write_contact_sheet(experiment.data, path)

@@ -22,7 +22,7 @@ from models.layout import Layout
 from models.machine import Machine
 from models.taps import TappedModel, head_inputs
 from training import distributed
-from training.alignment import AlignmentEvaluator, average_cosine
+from training.alignment import AlignmentEvaluator, average_alignment
 from training.engine import Objective, Plan, fit, seed_everything
 from training.evaluation import Measures, evaluate_splits
 from training.experiment import Experiment
@@ -34,7 +34,7 @@ from training.reading import find_reading, find_shapes
 from training.stage import StageObjective, Student
 from training.stopping import make_stopping, summarise_stop
 from training.teacher import ensure_teacher
-from training.teacher_side import FEATURES, TeacherSide, needs_teacher, open_teacher
+from training.teacher_side import FEATURES, TeacherSide, open_teacher
 from training.weights import weigh_by_errors
 
 COMPILING = ("torch._dynamo", "torch._inductor", "triton")  # where errors of compiling come from
@@ -123,9 +123,11 @@ def prepare(experiment: Experiment, job: JobName) -> Prepared:
     }
     own = list(losses.values())
     frozen = uses_frozen_features(stage, layout, own)
-    asks = job != TEACHER and (needs_teacher(stage, own) or stage.starts_from == TEACHER.method)
+    asks = any(loss.needs_teacher for loss in own) or stage.starts_from == TEACHER.method
     teacher = open_teacher(experiment, job, stage, own, sees_images=not frozen) if asks else None
-    evaluator = _make_evaluator(experiment, own, teacher) if stage.train == "features" and teacher else None
+    evaluator = (
+        _make_evaluator(experiment, own, layout, teacher) if stage.train == "features" and teacher else None
+    )
     weights = weigh_by_errors(experiment, job, stage)
     reading = find_reading(layout, own)
     shapes = find_shapes(experiment.layout(config.teacher), own) if teacher else {}
@@ -137,9 +139,12 @@ def prepare(experiment: Experiment, job: JobName) -> Prepared:
         loss.setup(sizes)
         loss.to(machine.device)
     features = _freeze_features(experiment, stage, model, teacher) if frozen else None
-    student = Student(model, layout.find_part(model, stage.train, reading.places), reading, features, evaluator)
+    weighted = find_reading(layout, [losses[title_of(name)] for name, use in stage.losses.items() if use.weight])
+    part = layout.find_part(model, stage.train, weighted.places)
+    student = Student(model, part, reading, features, evaluator)
     objective = StageObjective(student, teacher, losses, stage, experiment.data, machine, weights)
-    return Prepared(objective, experiment.data, _make_plan(experiment, job, stage, seed))
+    plan = _make_plan(experiment, job, stage, seed, aligns=evaluator is not None)
+    return Prepared(objective, experiment.data, plan)
 
 
 def select_images(experiment: Experiment, job: JobName) -> TrainingData:
@@ -162,10 +167,11 @@ def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -
     return not reading.maps and set(reading.places) <= {layout.place(FEATURES)}
 
 
-def _make_evaluator(experiment: Experiment, losses: list[Loss], teacher: TeacherSide) -> AlignmentEvaluator:
+def _make_evaluator(
+    experiment: Experiment, losses: list[Loss], layout: Layout, teacher: TeacherSide
+) -> AlignmentEvaluator:
     config, data = experiment.config, experiment.data
-    layouts = experiment.layout(config.student), experiment.layout(config.teacher)
-    own, theirs = (find_reading(layout, losses, pooled=True) for layout in layouts)
+    own, theirs = (find_reading(one, losses, pooled=True) for one in (layout, experiment.layout(config.teacher)))
     images = data.held_out or data.test
     return AlignmentEvaluator(images, teacher.network, (own, theirs), experiment.machine, config.data.seed)
 
@@ -210,7 +216,8 @@ def _freeze_features(
     return FrozenFeatures(model, data, machine, ViewCache(extract, data, keep))
 
 
-def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> Plan:
+def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, aligns: bool) -> Plan:
+    """Return how long a job trains. `aligns`: whether features are measured in place of accuracy."""
     config = experiment.config
     plateau = stage.early_stopping is not None
     return Plan(
@@ -221,7 +228,7 @@ def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int) ->
         first_epoch=first_epoch(config, job),
         views=0 if job == TEACHER else config.teacher.views,
         candidates=0 if plateau else stage.selection_epochs or 0,
-        ended=make_stopping(stage.early_stopping, average_cosine if stage.train == "features" else None),
+        ended=make_stopping(stage.early_stopping, average_alignment if aligns else None),
         checkpoint_minutes=config.checkpoint_minutes,
         rate_key=f"{job.key}.optimizer.lr",
         name=job.short,

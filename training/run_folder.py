@@ -43,17 +43,16 @@ class RunFolder:
         return JobFolder(self.path / name.path)
 
     def present(self) -> list[JobName]:
-        """Jobs that have a folder."""
+        """Return the jobs of which something is there; other folders are somebody else's."""
         found = [TEACHER]
         for seed in self.seeds():
             place = self.path / f"seed{seed}"
             folders = [path for path in sorted(place.glob("*/")) if not path.name.startswith(".")]
             for folder in folders:
                 stages = sorted(folder.glob("stage[1-9]/"))
-                found_in = stages or ([folder] if any(folder.iterdir()) else [])  # removed stages leave it empty
-                paths = [path.relative_to(place) for path in found_in]
+                paths = [path.relative_to(place) for path in stages or [folder]]
                 found += [name for path in paths if (name := read_path(path, seed)) is not None]
-        return [name for name in found if self.job(name).path.exists()]
+        return [name for name in found if self.job(name).begun]
 
     def config(self) -> Config:
         """The config that the run was made with.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from configs import stages
@@ -80,6 +81,9 @@ class StageObjective(Objective):
         head = {id(parameter) for parameter in self.head.parameters()} if self.answering is not None else set()
         for parameter in student.part.parameters:
             parameter.requires_grad_(id(parameter) not in head)
+        for name, use in self.uses.items():
+            if use.weight == 0:  # it is measured alone
+                self.loss(name).requires_grad_(False)
 
     @property
     def head(self) -> nn.Module:
@@ -144,6 +148,7 @@ class StageObjective(Objective):
         features = self.student.features(batch)
         return View(self.head(features), dict.fromkeys(reading.pooled, features))
 
+    @torch.no_grad()
     def begin(self, batches: Iterator[Batch]) -> None:
         """Show one epoch to the losses that ask for it, both networks in evaluation mode."""
         asking = [self.loss(name) for name in self.uses if self.loss(name).first_pass != "none"]

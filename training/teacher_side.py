@@ -58,12 +58,6 @@ class TeacherSide:
         return View(logits, view.taps, view.maps, self.head)
 
 
-def needs_teacher(stage: Stage, losses: Sequence[Loss]) -> bool:
-    """Return whether a stage asks the teacher for anything."""
-    weighted = zip(stage.losses.values(), losses, strict=True)
-    return any(use.weight > 0 and loss.needs_teacher for use, loss in weighted)
-
-
 def open_teacher(
     experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss], sees_images: bool
 ) -> TeacherSide:

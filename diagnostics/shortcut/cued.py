@@ -76,7 +76,7 @@ class CueRecording:
     clean: Array  # (models, n) int16 without a cue, no rows where the images always have theirs
 
     def shown(self, number: int) -> Shown | None:
-        """What the `number`-th model answers; None without a cue."""
+        """Return what the `number`-th model answers; None without a cue."""
         return self._answers[number]
 
     @cached_property

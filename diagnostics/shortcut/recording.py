@@ -29,7 +29,7 @@ from models.taps import head_inputs
 
 
 def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
-    """The cues that each test image is shown under, (n, J): its class's own, then others in a random order.
+    """Return the cues that each test image is shown under, (n, J): its class's own, then others in random order.
 
     Args:
         labels: (n,).
@@ -124,7 +124,7 @@ class _Shows:
         self.probed = (draws >= 1 / data.cue_count).long()  # its own, or the first other: uniform over all K
 
     def images(self, column: int | None) -> Iterator[Tensor]:
-        """The test images, uint8 (B, 3, S, S) at a time, under the cues of a column, without one for None."""
+        """Yield the test images, uint8 (B, 3, S, S) at a time, under the cues of a column, None for none."""
         for indices in torch.arange(len(self.labels)).split(BATCH):
             pixels = self.data.test.raw(indices)
             if column is not None and self.planted:
@@ -153,13 +153,13 @@ class _Answers:
         self.drawn, self.balanced = (self._of_images(part) for part in (data.held_out, data.balanced))
 
     def of(self, head: nn.Module) -> tuple[Array, Array | None]:
-        """Predictions (n, J) and (n,) of a classifier."""
+        """Return predictions (n, J) and (n,) of a classifier."""
         columns = [self._classes(head, part) for part in self.columns]
         shown = np.stack(columns, axis=1) if columns else np.empty((len(self.shows.labels), 0), np.int16)
         return shown, None if self.clean is None else self._classes(head, self.clean)
 
     def held_out(self, head: nn.Module) -> HeldOutLogits | None:
-        """Logits of a classifier on the held-out images; None without any."""
+        """Return logits of a classifier on the held-out images; None without any."""
         if self.drawn is None:
             return None
         with self.machine.autocast():
@@ -176,7 +176,7 @@ class _Answers:
         return predicted.cpu().numpy().astype(np.int16)
 
     def _decoding(self) -> Decoding | None:
-        """How well cue and label are read off the features, with images on which the two are independent."""
+        """Measure how well cue and label are read off the features, on images where the two are independent."""
         shows, images = self.shows, self.shows.learned
         if images is None or images.cues is None:
             return None
@@ -199,7 +199,7 @@ def _logits(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
 
 
 def _trunk_hash(model: nn.Module, head: nn.Module) -> str:
-    """Of all weights but those of the classifier."""
+    """Return a digest of all weights but those of the classifier."""
     own = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, tensor in model.state_dict(keep_vars=True).items():

@@ -57,7 +57,19 @@ LOSSES = list_losses()
 BATCH = {"negatives": "batch", "objective": "infonce", "mode": "instance"}
 DEFAULTS = {
     "ce": {"label_smoothing": 0.0},
-    "kl": {"temperature": 4.0},
+    "kl": {"temperature": 4.0, "standardise": False},
+    "dkd": {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "standardise": False},
+    "dist": {"beta": 1.0, "gamma": 1.0, "temperature": 4.0, "standardise": False},
+    "wttm": {"gamma": 0.2, "standardise": False},
+    "rkd": {"taps": {"last": 1.0}, "distance": 25.0, "angle": 50.0},
+    "pkt": {"taps": {"last": 1.0}},
+    "sp": {"taps": {"stage3": 1.0}},
+    "cc": {"taps": {"last": 1.0}, "dim": 128},
+    "itrd": {"taps": {"last": 1.0}, "alpha": 1.5, "correlation": 2.0, "gram": 1.0},
+    "fitnet": {"taps": {"stage2": 1.0}},
+    "at": {"taps": {"stage1": 1.0, "stage2": 1.0, "stage3": 1.0}},
+    "srrl": {"tap": "stage3", "alpha": 1.0, "beta": 1.0},
+    "reviewkd": {"taps": {"stage1": 1.0, "stage2": 1.0, "stage3": 1.0}},
     "regression": {"taps": {"penultimate": 0.5, "last": 1.0}, "ridge": 0.01, "whitening": -0.5},
     "reuse": {},
     "crd": {
@@ -168,6 +180,11 @@ def test_descriptions_go_on_over_lines() -> None:
         ("crd", "taps.last", -1, "greater than or equal to 0"),
         ("ce", "label_smoothing", 1, "less than 1"),
         ("kl", "temperature", -4, "greater than 0"),
+        ("kl", "standardise", "perhaps", "valid boolean"),
+        ("dkd", "alpha", -1, "greater than or equal to 0"),
+        ("rkd", "angle", -1, "greater than or equal to 0"),
+        ("cc", "dim", 0, "greater than or equal to 1"),
+        ("wttm", "gamma", 0, "greater than 0"),
         ("regression", "ridge", 0, "greater than 0"),
         ("regression", "whitening", 0.1, "less than or equal to 0"),
         ("regression", "whitening", -0.6, "greater than or equal to -0.5"),
@@ -246,7 +263,7 @@ def test_unknown_option_names_the_nearest() -> None:
 def test_unknown_loss_names_the_nearest(given: tuple[dict[str, Any], dict[str, Any]]) -> None:
     message = refusal(complete, given[0], **given[1])
     assert message.startswith("losses: there is no crdd, did you mean 'crd'?")
-    assert "ce, crd, kl, regression, reuse, or package.module:Class" in message
+    assert f"(there are {', '.join(sorted(DEFAULTS))}, or package.module:Class" in message
 
 
 def test_helper_files_are_no_losses() -> None:
@@ -275,7 +292,8 @@ def test_own_class_may_have_a_shorter_name(own: str) -> None:
 
 def test_shipped_class_may_be_used_twice() -> None:
     config = complete({"cool": {"class": "kl", "temperature": 1}}, cool=1, kl=1)
-    assert config.losses["cool"] == {"class": "kl", "temperature": 1.0} and config.losses["kl"] == DEFAULTS["kl"]
+    assert config.losses["cool"] == {"class": "kl"} | DEFAULTS["kl"] | {"temperature": 1.0}
+    assert config.losses["kl"] == DEFAULTS["kl"]
     assert isinstance(make_loss("here", "cool", {}, config.losses), KL)
 
 
@@ -384,7 +402,7 @@ def test_options_of_a_stage_go_before_shared_ones() -> None:
     config = complete({"kl": {"temperature": 2}}, kl={"weight": 0.5, "temperature": 8})
     ((_, _), (_, stage)) = list_stages(config)
     assert make_loss("here", "kl", stage.losses["kl"].options, config.losses).temperature == 8.0
-    assert config.losses["kl"] == {"temperature": 2.0} and stage.losses["kl"].weight == 0.5
+    assert config.losses["kl"] == DEFAULTS["kl"] | {"temperature": 2.0} and stage.losses["kl"].weight == 0.5
 
 
 def test_files_of_own_losses_have_digests(own: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from configs.merge import flatten, merge
 from configs.reading import load_config
-from study.grid import runs_of
+from study.grid import list_runs
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_method_keeps_the_rest_of_the_optimizer(path: Path) -> None:
 
 def test_a_point_of_a_grid_keeps_the_rest_of_a_section(path: Path) -> None:
     config = load_config(path, ["study.grid=[{training.optimizer: [{lr: 0.3}, {lr: 0.4}]}]"])
-    found = [run.config.training.optimizer for run in runs_of(config)]
+    found = [run.config.training.optimizer for run in list_runs(config)]
     assert [(one.lr, one.schedule, one.weight_decay) for one in found] == [
         (0.3, "constant", 0.1),
         (0.4, "constant", 0.1),

@@ -169,8 +169,13 @@ def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:
         ("teacher: {epochs: 2.5}", "teacher.epochs: .*integer"),
         ("teacher: {losses: {ce: many}}", "teacher.losses.ce: "),
         ("teacher: 3", "teacher: .*not 3"),
-        ("methods: [fitnet]", "methods.fitnet: it has no stages, and none is shipped by this name: crd, "),
+        (
+            "methods: [fitnets]",
+            "methods.fitnets: it has no stages, and none is shipped by this name, did you mean 'fitnet'",
+        ),
         ("methods: 3", "methods: .*not 3"),
+        ("methods: [kd, crd, kd]", "methods: name each once, not kd, crd, kd"),
+        ("methods: {stage1: {base: kd}}", "methods.stage1: the name is taken"),
         ("losses: {klm: {}}", "losses: there is no klm, did you mean 'kl'"),
         ("study: {hypotheses: {H1: {first: kd, second: kd}}}", "first and second are both kd"),
         ("seeds: []", "seeds: "),
@@ -282,7 +287,9 @@ def test_overrides_choose_add_and_change_methods(tmp_path: Path) -> None:
             "unknown key methods.kd.stage1.losses.crd.dimm, did you mean '.*crd.dim'",
         ),
         ("methods.kd.losses.klm=3", "there is no klm, did you mean 'kl'"),
-        ("methods.dk={}", "methods.dk: it has no stages, and none is shipped by this name: crd, crd_kd, kd"),
+        ("methods.dk.train=head", "--set methods.dk.train: there is no method dk"),
+        ("methods.two_stge.stage2.train=head", "there is no method two_stge, did you mean 'two_stage'"),
+        ("methods.dkk={}", "methods.dkk: it has no stages, and none is shipped by this name, did you mean 'dkd'"),
     ],
 )
 def test_overrides_that_do_not_fit_are_refused(tmp_path: Path, override: str, message: str) -> None:
@@ -299,15 +306,18 @@ def test_runs_of_an_earlier_version_are_not_read(tmp_path: Path, text: str) -> N
 
 
 def test_a_hypothesis_has_a_margin_or_what_it_exceeds(tmp_path: Path) -> None:
-    config = load(tmp_path, "study: {hypotheses: {H1: {}, H2: {exceeds: -0.1}}}")
+    two = "first: kd, second: crd"
+    config = load(tmp_path, f"study: {{hypotheses: {{H1: {{{two}}}, H2: {{{two}, exceeds: -0.1}}}}}}")
     first, second = config.study.hypotheses.values()
     assert (first.margin, first.exceeds, second.margin, second.exceeds) == (0.02, None, None, -0.1)
     (tmp_path / "written.yaml").write_text(to_yaml(config))
     assert load_written(tmp_path / "written.yaml") == config
     with pytest.raises(UserError, match=r"study.hypotheses.H1: margin claims equivalence.*give one of them"):
-        load(tmp_path, "study: {hypotheses: {H1: {margin: 0.1, exceeds: 0}}}")
+        load(tmp_path, f"study: {{hypotheses: {{H1: {{{two}, margin: 0.1, exceeds: 0}}}}}}")
     with pytest.raises(UserError, match="study.hypotheses.H1.exceeds"):
-        load(tmp_path, "study: {hypotheses: {H1: {exceeds: 5}}}")
+        load(tmp_path, f"study: {{hypotheses: {{H1: {{{two}, exceeds: 5}}}}}}")
+    with pytest.raises(UserError, match="study.hypotheses.H1.first: Field required"):
+        load(tmp_path, "study: {hypotheses: {H1: {}}}")
 
 
 def test_the_same_claim_is_known_again() -> None:

@@ -37,4 +37,4 @@ def test_marks_lift_leave_out_and_rename() -> None:
 
 
 def test_a_part_of_the_config_is_its_own_json() -> None:
-    assert to_plain([Hypothesis()])[0]["first"] == "crd_kd"
+    assert to_plain([Hypothesis(first="crd_kd", second="kd")])[0]["first"] == "crd_kd"

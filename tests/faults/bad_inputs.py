@@ -226,7 +226,7 @@ CASES: list[BadInput] = [
     _set("methods.kd.losses={kl: false, ce: false}", named="methods.kd.stage1.losses"),
     _set("methods.kd.losses={kl: 0, ce: 0}", named="methods.kd.stage1: losses: every weight is 0"),
     _set("methods.kd.losses.crds=1", named="losses: there is no crds, did you mean 'crd'?"),
-    _set("methods.kd.losses={kl: 1, crd: {taps: {stage9: 1}}}", named="losses.crd: CifarResNet has no tap stage9"),
+    _set("methods.kd.losses={kl: 1, crd: {taps: {stage9: 1}}}", named="student: CifarResNet has no tap stage9"),
     _set("methods.two_stage.stage1.losses.ce=1", named="stage1.losses.ce: train: features leaves the classifier"),
     _set("methods.two_stage.stage1.losses={crd: false, kl: 1}", named="stage1.losses.kl: train: features leaves"),
     _set("methods.kd.train=features", named="methods.kd.stage1.losses."),

@@ -15,7 +15,11 @@ WIDTHS = (
     {"penultimate": (3,), "last": (4,), "features": (4,)},
     {"penultimate": (5,), "last": (6,), "features": (6,)},
 )
-SIZES = Sizes(*WIDTHS, labels=LABELS)
+MAPS = (
+    {"stage1": (2, 4, 4), "stage2": (3, 2, 2), "stage3": (4, 2, 2)},
+    {"stage1": (3, 4, 4), "stage2": (2, 4, 4), "stage3": (6, 2, 2)},
+)
+SIZES = Sizes(WIDTHS[0] | MAPS[0], WIDTHS[1] | MAPS[1], labels=LABELS)
 NAMES = ("penultimate", "last", "features")
 
 
@@ -38,14 +42,15 @@ def make_batch(seed: int, count: int = 6, weighted: bool = False) -> Batch:
     views = []
     for widths in WIDTHS:
         taps = {name: shared[:, : widths[name][0]] + 0.5 * draw(count, widths[name][0]) for name in NAMES}
-        views.append(View(shared[:, :CLASSES] + 0.5 * draw(count, CLASSES), taps))
+        views.append((shared[:, :CLASSES] + 0.5 * draw(count, CLASSES), taps))
     classifier = nn.Linear(WIDTHS[1]["features"][0], CLASSES).requires_grad_(False)
     for parameter in classifier.parameters():
         parameter.copy_(draw(*parameter.shape))
     indices = torch.randperm(len(LABELS), generator=source)[:count]
     weights = 0.1 + 2 * torch.rand(count, generator=source) if weighted else None
     samples = Samples(indices, LABELS[indices], LABELS[indices], weights)
-    return Batch(views[0], View(views[1].logits, views[1].taps, classifier=classifier), samples)
+    maps = [{tap: draw(count, *shape).relu() for tap, shape in shapes.items()} for shapes in MAPS]
+    return Batch(View(*views[0], maps[0]), View(*views[1], maps[1], classifier), samples)
 
 
 def unit(vectors: Tensor) -> Tensor:

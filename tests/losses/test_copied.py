@@ -45,11 +45,18 @@ def compute(package, name):
     loss = kind(num_negatives=8, dim=4) if name == "crd" else kind()
     torch.manual_seed(0)
     widths = [{"penultimate": (one,), "last": (one + 1,), "features": (one + 1,)} for one in (3, 5)]
+    sides = {"stage1": 4, "stage2": 2, "stage3": 2}
+    shapes = [{tap: (one + 1, side, side) for tap, side in sides.items()} for one in (3, 5)]
     labels = torch.arange(20) % 4
-    loss.setup(interface.Sizes(*widths, labels))
+    loss.setup(interface.Sizes(*(own | maps for own, maps in zip(widths, shapes)), labels))
+    classifier = torch.nn.Linear(6, 4).requires_grad_(False)
     views = [
-        interface.View(torch.randn(6, 4), {tap: torch.randn(6, *shape) for tap, shape in each.items()})
-        for each in widths
+        interface.View(
+            torch.randn(6, 4),
+            *({tap: torch.randn(6, *shape) for tap, shape in one.items()} for one in each),
+            classifier,
+        )
+        for each in zip(widths, shapes)
     ]
     samples = interface.Samples(torch.arange(6), labels[:6], labels[:6])
     if loss.first_pass != "none":
@@ -108,9 +115,19 @@ def test_copied_file_computes_the_same_loss(name: str, computed: dict[str, dict[
     assert computed[f"only_{name}"][name] == computed["copied_losses"][name]
 
 
-@pytest.mark.parametrize("name", ["ce", "kl", "regression", "reuse"])
+@pytest.mark.parametrize("name", ["ce", "kl", "regression", "reuse", "cc", "itrd", "pkt", "rkd", "sp"])
 def test_simple_losses_need_the_interface_alone(name: str) -> None:
     assert needed(name) == {name, "loss"}
+
+
+@pytest.mark.parametrize("name", ["dist", "dkd", "wttm"])
+def test_losses_of_logits_need_kl_too(name: str) -> None:
+    assert needed(name) == {name, "loss", "kl"}
+
+
+@pytest.mark.parametrize("name", ["at", "fitnet", "reviewkd", "srrl"])
+def test_losses_of_maps_need_squared_errors_too(name: str) -> None:
+    assert needed(name) - {"maps"} == {name, "loss", "reuse"}
 
 
 def test_crd_needs_its_banks_too() -> None:

@@ -8,8 +8,9 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from losses.ce import CE
-from losses.kl import KL, softened_kl
+from losses.kl import KL, softened_kl, standardise
 from losses.loss import Samples, View
+from tests.losses.literals import Z_STUDENT, Z_TEACHER, draw
 
 LABELS = torch.tensor([0, 2, 1, 4, 4, 3])
 
@@ -100,6 +101,42 @@ def test_gradcheck_of_the_mixed_loss() -> None:
 
     # the softmax is taken in float32, so the step is coarse and the bound is that of the finite difference
     assert torch.autograd.gradcheck(loss, (student,), eps=1e-2, atol=1e-3, rtol=1e-3)
+
+
+def in_float64(monkeypatch: pytest.MonkeyPatch, student: Tensor, teacher: Tensor, *options: object) -> float:
+    """The module's loss, which rounds to float32 where this does not forbid it."""
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+    none = torch.empty(0)
+    return KL(*options)(View(student, {}), View(teacher, {}), Samples(none, none, none)).item()
+
+
+def test_literals(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = in_float64(monkeypatch, Z_STUDENT, Z_TEACHER, 4.0)
+    assert found == pytest.approx(1.3396689606, abs=1e-10)
+    standardised = in_float64(monkeypatch, Z_STUDENT, Z_TEACHER, 2.0, True)
+    assert standardised == pytest.approx(1.1533751802, abs=1e-10)
+
+
+def test_standardised_logits_are_a_loop_over_images() -> None:
+    found = standardise(draw(4, 5))
+    for row, given in zip(found, draw(4, 5).numpy(), strict=True):
+        expected = (given - given.mean()) / (given.std(ddof=1) + 1e-7)
+        np.testing.assert_allclose(row.numpy(), expected, rtol=1e-12)
+
+
+def test_scale_and_shift_of_logits_are_ignored_where_standardised(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = draw(6, 5), draw(6, 5, seed=1)
+    expected = in_float64(monkeypatch, student, teacher, 2.0, True)
+    changed = 7 * student + draw(6, 1, seed=2), 0.3 * teacher - 5
+    assert in_float64(monkeypatch, *changed, 2.0, True) == pytest.approx(expected, rel=1e-5)
+    assert in_float64(monkeypatch, *changed, 2.0) != pytest.approx(expected, rel=0.1)
+
+
+def test_standardised_logits_have_gradients() -> None:
+    assert torch.autograd.gradcheck(standardise, draw(3, 4).requires_grad_())
+    constant = torch.zeros(2, 4, requires_grad=True)  # of a classifier whose weights are zero
+    standardise(constant).sum().backward()
+    assert torch.equal(constant.grad, torch.zeros(2, 4))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0])

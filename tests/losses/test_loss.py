@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -30,14 +31,29 @@ CASES = [
     Case("ce", "ce", {}),
     Case("smoothed_ce", "ce", {"label_smoothing": 0.2}),
     Case("kl", "kl", {}),
+    Case("kl_standardised", "kl", {"standardise": True}),
+    Case("dkd", "dkd", {}),
+    Case("dist", "dist", {}),
+    Case("wttm", "wttm", {}),
     Case("crd_nce", "crd", BANK),
     Case("crd_infonce", "crd", BANK | {"objective": "infonce", "bank_init": "features"}),
     Case("crd_shared", "crd", BANK | {"negatives": "shared", "num_negatives": 7, "mode": "instance"}),
     Case("crd_batch", "crd", {"dim": 2, "objective": "infonce", "mode": "instance", "negatives": "batch"}),
     Case("regression", "regression", {}),
     Case("reuse", "reuse", {}),
+    Case("rkd", "rkd", {}),
+    Case("pkt", "pkt", {}),
+    Case("sp", "sp", {}),
+    Case("cc", "cc", {"dim": 2}),
+    Case("itrd", "itrd", {}),
+    Case("fitnet", "fitnet", {"taps": {"stage1": 1.0, "stage2": 1.0}}),
+    Case("at", "at", {}),
+    Case("srrl", "srrl", {}),
+    Case("reviewkd", "reviewkd", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
+IN_ANY_ORDER = [case for case in CASES if case.loss != "cc"]  # whose pairs are neighbours in the batch
+WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt", "sp", "cc", "itrd"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 every_weighted_loss = pytest.mark.parametrize("case", WEIGHTED, ids=[case.name for case in WEIGHTED])
 
@@ -72,27 +88,33 @@ def weighted_where_it_may(loss: Loss, seed: int, count: int = 6) -> Batch:
     return make_batch(seed, count, weighted=loss.takes_weights)
 
 
+def change(view: View, function: Callable[[Tensor], Tensor]) -> View:
+    """Apply a function to all that a network gives."""
+    taps, maps = ({tap: function(one) for tap, one in each.items()} for each in (view.taps, view.maps))
+    return View(function(view.logits), taps, maps, view.classifier)
+
+
+def read_taps(loss: Loss, view: View) -> dict[str, Tensor]:
+    """Return what a loss reads of its taps: maps or pooled features."""
+    found = view.maps if loss.needs_maps else view.taps
+    return {tap: found[tap] for tap in loss.used_taps}
+
+
+def with_taps(loss: Loss, view: View, taps: dict[str, Tensor]) -> View:
+    """Return a view of nothing else than its logits, its classifier and these taps."""
+    return View(view.logits, *(({}, taps) if loss.needs_maps else (taps, {})), view.classifier)
+
+
 def in_float64(batch: Batch) -> Batch:
-    student, teacher = (
-        View(
-            view.logits.double(),
-            {tap: feature.double() for tap, feature in view.taps.items()},
-            {},
-            view.classifier,
-        )
-        for view in batch[:2]
-    )
+    student, teacher = (change(view, Tensor.double) for view in batch[:2])
     weights = batch.samples.weights
     samples = replace(batch.samples, weights=None if weights is None else weights.double())
-    return Batch(student, teacher, samples)
+    return Batch(student, replace(teacher, classifier=deepcopy(teacher.classifier).double()), samples)
 
 
 def in_order(batch: Batch, order: Tensor) -> Batch:
-    """The same images in another order."""
-    views = [
-        View(view.logits[order], {tap: feature[order] for tap, feature in view.taps.items()}, {}, view.classifier)
-        for view in batch[:2]
-    ]
+    """The same images in another order, or some of them."""
+    views = [change(view, lambda one: one[order]) for view in batch[:2]]
     given = batch.samples
     weights = None if given.weights is None else given.weights[order]
     return Batch(*views, Samples(given.indices[order], given.labels[order], given.targets[order], weights))
@@ -106,7 +128,17 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def test_every_loss_is_tried_here() -> None:
     assert {case.loss for case in CASES} == set(list_losses())
-    assert [case.name for case in CASES if case not in WEIGHTED] == ["crd_nce", "crd_infonce", "crd_shared"]
+    assert {case.name for case in CASES if case not in WEIGHTED} == {
+        "cc",
+        "crd_infonce",
+        "crd_nce",
+        "crd_shared",
+        "dist",
+        "itrd",
+        "pkt",
+        "rkd",
+        "sp",
+    }
 
 
 @every_loss
@@ -120,20 +152,20 @@ def test_gradients_agree_with_differences(case: Case, monkeypatch: pytest.Monkey
     prepare(loss, [in_float64(make_batch(seed)) for seed in (1, 2)])
     if case.loss == "crd":
         loss.eval()  # or each evaluation would change the bank
-    taps = loss.used_taps
+    taps = read_taps(loss, given.student)
 
     def of(logits: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        student = View(logits, dict(zip(taps, rest, strict=False)))
+        student = with_taps(loss, View(logits, {}), dict(zip(taps, rest, strict=False)))
         return tuple(ask(loss, Batch(student, given.teacher, given.samples)).values())
 
-    inputs = [given.student.logits, *(given.student.taps[tap] for tap in taps)]
+    inputs = [given.student.logits, *taps.values()]
     inputs = [one.requires_grad_(number > 0 or loss.needs_logits) for number, one in enumerate(inputs)]
-    assert torch.autograd.gradcheck(of, [*inputs, *loss.parameters()])
+    assert torch.autograd.gradcheck(of, [*inputs, *loss.parameters()], fast_mode=loss.needs_maps)
     terms = of(*inputs)
     assert all(term.ndim == 0 and term.requires_grad and term.dtype == torch.float64 for term in terms)
 
 
-@every_loss
+@pytest.mark.parametrize("case", IN_ANY_ORDER, ids=[case.name for case in IN_ANY_ORDER])
 def test_order_of_a_batch_changes_nothing(case: Case) -> None:
     order = torch.tensor([3, 5, 0, 1, 4, 2])
     losses = [make(case) for _ in range(2)]
@@ -149,6 +181,61 @@ def test_order_of_a_batch_changes_nothing(case: Case) -> None:
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
+class Second(OneProcess):
+    """The second of two processes, which remembers what it gives to the first."""
+
+    def __init__(self) -> None:
+        self.given: list[Tensor] = []
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        self.given.append(tensor)
+        return tensor
+
+    gather_with_gradient = gather
+
+
+class First(OneProcess):
+    """The first of two processes."""
+
+    def __init__(self, second: Second) -> None:
+        self.second = second
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, self.second.given.pop(0).detach()])
+
+    gather_with_gradient = gather
+
+
+@pytest.mark.parametrize("name", WHOLE_BATCH)
+def test_two_processes_compare_the_whole_batch(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    batch, second = weighted_where_it_may(make(case), seed=0), Second()
+    ask(make(case, replace(SIZES, processes=second)), in_order(batch, torch.arange(3, 6)))
+    found = ask(make(case, replace(SIZES, processes=First(second))), in_order(batch, torch.arange(3)))
+    assert_same(found, ask(make(case), batch))
+    assert not second.given
+
+
+LAYERLESS = [case for case in CASES if not list(make(case).parameters())]
+
+
+@pytest.mark.parametrize("case", LAYERLESS, ids=[case.name for case in LAYERLESS])
+def test_losses_without_layers_compute_in_float32(case: Case) -> None:
+    """And so do their gradients, which show what a mean hides."""
+    found = []
+    for lower in (True, False):
+        loss, (student, teacher, samples) = make(case), make_batch(0)
+        read = change(student, lambda one: one.requires_grad_())
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            terms = ask(loss, Batch(read, teacher, samples))
+        inputs = [read.logits] if loss.needs_logits else list(read_taps(loss, read).values())
+        found.append((terms, torch.autograd.grad(sum(terms.values()), inputs)))
+    (terms, gradients), (expected, expected_gradients) = found
+    assert_same(terms, expected)
+    for own, other in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7)
+
+
 @every_loss
 def test_names_of_classes_change_nothing(case: Case) -> None:
     names = torch.tensor([2, 0, 3, 1])  # of the classes, each now another's
@@ -157,8 +244,11 @@ def test_names_of_classes_change_nothing(case: Case) -> None:
     loss = make(case)
     for step in range(2):
         batch = weighted_where_it_may(loss, seed=step)
-        student, teacher = (View(view.logits[:, back], view.taps) for view in batch[:2])
-        given = batch.samples
+        student, teacher = (replace(view, logits=view.logits[:, back]) for view in batch[:2])
+        classifier = deepcopy(teacher.classifier)
+        for own, other in zip(classifier.parameters(), teacher.classifier.parameters(), strict=True):
+            own.copy_(other[back])
+        teacher, given = replace(teacher, classifier=classifier), batch.samples
         samples = Samples(given.indices, names[given.labels], names[given.targets], given.weights)
         assert_same(ask(renamed, Batch(student, teacher, samples)), ask(loss, batch))
 
@@ -182,19 +272,19 @@ def test_doubled_weights_double_the_loss(case: Case) -> None:
 
 @every_loss
 def test_only_what_is_declared_is_read(case: Case) -> None:
-    loss, other = make(case), make(case)
+    loss, twin = make(case), make(case)
     student, teacher, samples = make_batch(0)
-    taps = loss.used_taps
-    bare = Batch(
-        View(student.logits if loss.needs_logits else torch.empty(0), {tap: student.taps[tap] for tap in taps}),
-        View(
-            teacher.logits if loss.needs_teacher and loss.needs_logits else torch.empty(0),
-            {tap: teacher.taps[tap] for tap in taps} if loss.needs_teacher else {},
-            classifier=teacher.classifier if loss.needs_classifier else None,
-        ),
-        samples if loss.needs_labels else replace(samples, labels=torch.empty(0), targets=torch.empty(0)),
-    )
-    assert_same(ask(loss, bare), ask(other, Batch(student, teacher, samples)))
+    nothing = torch.empty(0)
+    own, other = (with_taps(loss, view, read_taps(loss, view)) for view in (student, teacher))
+    if not loss.needs_logits:
+        own, other = replace(own, logits=nothing), replace(other, logits=nothing)
+    if not loss.needs_teacher:
+        other = View(nothing, {})
+    if not loss.needs_classifier:
+        other = replace(other, classifier=None)
+    if not loss.needs_labels:
+        samples = replace(samples, labels=nothing, targets=nothing)
+    assert_same(ask(loss, Batch(own, other, samples)), ask(twin, make_batch(0)))
 
 
 @every_loss

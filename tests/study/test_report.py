@@ -230,6 +230,28 @@ def test_places_join_the_arms_of_the_teacher(write):
     assert first.name("following") == "following-1-students-biased"
 
 
+def test_named_points_are_called_so_and_their_arms_belong_together(write, tmp_path):
+    named = [
+        replace(r, point={"name": f"with_{r.point['shortcut.teacher']}", **r.point})
+        for r in records(points=POINTS[2:])
+    ]
+    named = [replace(r, label=r.point["name"]) for r in named]
+    stated = {"H1": STATED["H1"].model_copy(update={"where": {"name": "with_biased"}})}
+    report, page = write(named, stated)
+    assert report.points == ["with_biased", "with_unbiased"] and [row.label for row in report.hypotheses] == [
+        "with_biased"
+    ]
+    (place,) = places(report)
+    assert place.label == "with_biased and with_unbiased" and list(place.arms) == ["biased", "unbiased"]
+    assert len(report.inheritance) == len(place.inheritance) == 3 and "<summary>with_unbiased</summary>" in page
+    with open(tmp_path / "tables" / "measures.csv", encoding="utf-8") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["with_biased"] * 4 + ["with_unbiased"] * 4
+    labels = ["with_unbiased", "with_biased"]
+    whole = context(named, stated)
+    report, _ = write(named, stated, points=whole.points, labels=labels[::-1], seeds=[*whole.seeds, 9])
+    assert report.missing == ["with_biased: seed 9 was not recorded", "with_unbiased: seed 9 was not recorded"]
+
+
 def test_tries_are_chosen_on_held_out_images_and_shown(write, tmp_path):
     worth = {"teacher": 0.0, "kd<1>": 0.4, "crd_kd": 0.2, "two_stage": 0.3}
     given = [
@@ -332,6 +354,21 @@ def test_a_study_without_a_cue(write, tmp_path):
     assert "test top-1, %" in text and text.count("resnet20") == 3
     names = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert names == {"accuracy-1-arch-resnet8", "accuracy-2-arch-resnet20"}
+
+
+def test_points_with_and_without_a_cue_have_their_own_measures(write, tmp_path):
+    given = [
+        replace(r, point={"shortcut.cue": "patch"}, numbers={"top1": 0.9}) for r in records(points=POINTS[-1:])
+    ]
+    bare = [replace(r, point={"shortcut.cue": "none"}, measures=None, per_image_following=None) for r in given]
+    bare = [replace(r, numbers={"top1": METHODS[r.method] + r.seed / 1000}) for r in bare]
+    report, _ = write([*given, *bare], NONE)
+    assert {(row.label, row.measure) for row in report.rest} == {("cue patch", "following"), ("cue none", "top1")}
+    with open(tmp_path / "tables" / "measures.csv", encoding="utf-8") as file:
+        rows = {(row["shortcut.cue"], row["method"]): row for row in csv.DictReader(file)}
+    assert (
+        float(rows["none", "crd_kd"]["top1"]) == pytest.approx(0.4015) and not rows["none", "crd_kd"]["following"]
+    )
 
 
 def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path):

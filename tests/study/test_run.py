@@ -25,6 +25,7 @@ from study.measurements import Measurement, load_measurements
 from study.methods import list_students
 from study.results import conclude as analyse
 from tests.study.small_study import SHORT, SMALL, STUDY
+from training.run_folder import RunFolder
 
 ROOT = Path(study.__file__).parents[1]
 
@@ -257,6 +258,20 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
     assert [record.method for record in records] == ["teacher", "kd", "two_stage"]
     assert context.hypotheses == {}
     assert all(record.measures is None and 0 <= record.numbers["top1"] <= 1 for record in records)
+
+
+def test_a_study_gains_methods_and_takes_a_given_teacher(call_main, tmp_path):
+    done = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch]"))
+    more = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch, kd]"))
+    assert "2 jobs trained" in done.stdout and "1 jobs trained" in more.stdout
+    assert list(RunFolder(tmp_path / "s" / "seed0").config().methods) == ["scratch", "kd"]
+    assert [record.method for record in load_measurements(tmp_path / "s")[0]] == ["teacher", "scratch", "kd"]
+    alone = "methods.aligned=[{train: features, losses: {crd: 1}}]"  # which has no classifier to compare
+    given = f"teacher.checkpoint={tmp_path / 's' / 'seed0' / 'teacher' / 'model.pt'}"
+    for trained in ("0 finished before", "1 finished before"):
+        done = call(call_main, tmp_path, settings=("name=g", *SHORT, "methods=[scratch]", alone, given))
+        assert done.returncode == 0 and trained in done.stdout
+    assert [record.method for record in load_measurements(tmp_path / "g")[0]] == ["teacher", "scratch"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Of training/engine.py, and training/job_folder.py."""
+"""Of training/engine.py, and training/evaluation.py, training/job_folder.py."""
 
 from __future__ import annotations
 
@@ -11,21 +11,14 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from configs.networks import Optimizer
+from configs.stages import Optimizer
 from errors import UserError
-from training.engine import (
-    Objective,
-    Plan,
-    Term,
-    evaluate,
-    fit,
-    predict,
-    seed_everything,
-)
+from tests.training.cross_entropy import CrossEntropy, assert_same, copy_tensors
+from training.engine import Objective, Plan, Term, fit, seed_everything
+from training.evaluation import compute_top1, evaluate, evaluate_splits, predict, score
 from training.job_folder import JobFolder
 from training.optimizers import make_schedule
 from training.stepping import make_stepper, train_step
-from training.teacher import CrossEntropy
 
 PLAN = Plan(epochs=3, batch_size=16, optimizer=Optimizer(lr=0.02, nesterov=True, schedule="onecycle"), seed=3)
 
@@ -47,12 +40,6 @@ def train(make_experiment, tmp_path):
         return objective, fit(objective, experiment.data, plan, experiment.machine, folder), folder
 
     return run
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
 
 
 def test_one_seed_gives_one_result_and_another_seed_another(train):
@@ -114,7 +101,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(trai
         train("bad", kind=Explodes)
     state = torch.load(tmp_path / "bad" / "checkpoint.pt", weights_only=True)
     assert len(state["history"]) == 1
-    assert all(torch.isfinite(value).all() for value in state["objective"].values())
+    assert all(torch.isfinite(value).all() for value in state["objective"].values() if torch.is_tensor(value))
     assert len((tmp_path / "bad" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -258,7 +245,7 @@ def test_a_step_goes_down_the_weighted_sum_of_the_terms(make_experiment):
 def test_evaluation_agrees_with_sklearn_and_leaves_the_mode_alone(make_experiment):
     experiment = make_experiment()
     model = experiment.new_student(0).train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = copy_tensors(model)
     measures = evaluate(model, experiment.data.test, experiment.machine, "test")
     logits = predict(model, experiment.data.test, experiment.machine)
     labels = experiment.data.test.labels.numpy()
@@ -267,6 +254,15 @@ def test_evaluation_agrees_with_sklearn_and_leaves_the_mode_alone(make_experimen
     assert measures["test_loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(4)), rel=1e-5)
     assert model.training
     assert_same(before, model.state_dict())
+    assert score(logits, experiment.data.test.labels, "test") == measures
+    assert compute_top1(logits, experiment.data.test.labels).item() == measures["test_top1"]
+
+
+def test_both_splits_are_measured_where_images_are_held_out(make_experiment):
+    for fraction, splits in ((0, ("test",)), (0.25, ("val", "test"))):
+        experiment = make_experiment(f"data.val_fraction={fraction}")
+        measures = evaluate_splits(experiment.new_student(0), experiment.data, experiment.machine)
+        assert set(measures) == {f"{split}_{kind}" for split in splits for kind in ("top1", "loss")}
 
 
 class DivergesAtTheEnd(CrossEntropy):

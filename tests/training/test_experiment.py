@@ -8,6 +8,7 @@ import torch
 
 from errors import UserError
 from models.inputs import adapter_of
+from models.taps import TappedModel
 from training.teacher_outputs import _key
 
 CODE = """
@@ -42,10 +43,7 @@ def test_size_and_normalisation_are_part_of_what_a_network_was_made_with(make_ex
         adapter is not None and adapter.own.size == 24 and adapter.own.mean == pytest.approx((0.485, 0.456, 0.406))
     )
     assert other.made_with(network)["input"][0] == 24
-    teachers = [
-        experiment.tapped(plain.build(plain.config.teacher), experiment.config.teacher)
-        for experiment in (plain, other)
-    ]
+    teachers = [TappedModel(plain.build(plain.config.teacher), ["fc:input"]) for _ in range(2)]
     teachers[1].load_state_dict(teachers[0].state_dict())
     assert _key(plain, teachers[0]) != _key(other, teachers[1])
 
@@ -86,23 +84,24 @@ def test_a_network_of_ones_own_goes_through_all_phases(call_main, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "convolved_student.py").write_text(CODE, encoding="utf-8")
-    overrides = ["student.arch=convolved_student:Convolved", "student.arch_options.width=8", "kd.train=head"]
+    overrides = ["student.arch=convolved_student:Convolved", "student.arch_options.width=8"]
     overrides += [
+        "methods=[two_stage]",
+        "methods.two_stage.stage2.train=head",
+        "training.epochs=2",
         "teacher.image_size=20",
         "teacher.views=2",
-        "baselines.methods=[]",
-        "kd.epochs=1",
-        "crd.epochs=1",
     ]
     done = call_main(tmp_path, "--phase", "all", "--quiet", "--set", *overrides)
     assert done.returncode == 0, done.stderr
     assert "convolved_student.py, which is code of your own" in done.stderr
-    stages = [
-        torch.load(tmp_path / f"tiny/seed0/{stage}/model.pt", weights_only=True) for stage in ("stage1", "stage2")
-    ]
+    folder = tmp_path / "tiny/seed0/two_stage"
+    stages = [torch.load(folder / stage / "model.pt", weights_only=True) for stage in ("stage1", "stage2")]
     same = {name for name, value in stages[0].items() if torch.equal(value, stages[1][name])}
     assert set(stages[0]) - same == {"scores.weight", "scores.bias"}
-    assert json.loads((tmp_path / "tiny/seed0/stage2/result.json").read_text())["epochs"] == 1
-    refused = call_main(tmp_path, "--phase", "all", "--set", *overrides, "kd.head=teacher", "name=other")
-    assert refused.returncode == 2 and "kd.head: teacher needs linear classifiers of vectors" in refused.stderr
+    assert json.loads((folder / "stage2" / "result.json").read_text())["epochs"] == 1
+    refused = call_main(
+        tmp_path, "--phase", "all", "--set", *overrides, "methods.two_stage.stage2.losses.reuse=1", "name=other"
+    )
+    assert refused.returncode == 2 and "reuse: it needs linear classifiers of vectors" in refused.stderr
     assert not (tmp_path / "other").exists()

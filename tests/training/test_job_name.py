@@ -1,55 +1,148 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.schema import Config
-from configs.stages import METHODS
-from training.job_name import TEACHER, JobName, baseline, needs, read_label, stage1, stage1_of, stage2
-
-NAMES = st.one_of(
-    st.builds(baseline, st.integers(0, 9), st.sampled_from(METHODS)),
-    st.builds(stage1, st.integers(0, 9), st.from_regex(r"[a-z0-9_]*", fullmatch=True)),
-    st.builds(stage2, st.integers(0, 9), st.from_regex(r"[a-z0-9_]*", fullmatch=True)),
+from training.job_name import (
+    PHASES,
+    TEACHER,
+    JobName,
+    first_epoch,
+    is_known,
+    job_of,
+    jobs_of_method,
+    last_job,
+    list_jobs,
+    needs,
+    phase_of,
+    read_path,
+    stage_of,
+    starts_from,
+    trains_teacher,
 )
-VARIANTS = {
-    "own": {"crd": {"mode": "instance"}},
-    "head": {"kd": {"train": "head"}},
-    "llr": {"kd": {"train": "head", "features": "teacher"}},
-    "again": {"kd": {"train": "head", "teacher_head": "llr"}},
-    "of_kd": {"kd": {"train": "head", "features": "kd"}},
-    "blank": {"kd": {"train": "head", "features": "random"}},
+
+NAMES = st.builds(
+    JobName, st.from_regex(r"[a-z0-9_]+", fullmatch=True), st.integers(0, 9), st.sampled_from(range(10))
+)
+TWO = {"base": "two_stage"}
+METHODS = {
+    "kd": {},
+    "two_stage": {},
+    "own": {**TWO, "stage1": {"losses": {"crd": {"mode": "instance"}}}},
+    "head": {**TWO, "stage2": {"train": "head"}},
+    "llr": {"starts_from": "teacher", "train": "head", "losses": {"ce": 1}},
+    "again": {**TWO, "stage2": {"train": "head", "teacher": "llr"}},
+    "of_kd": {"starts_from": "kd", "train": "head", "losses": {"ce": 1}},
+    "blank": {"train": "head", "losses": {"ce": 1}},
+    "weighted": {"base": "kd", "upweight_errors_of": "head"},
+    "after": {"starts_from": "two_stage", "losses": {"ce": 1}},
+    "three": {**TWO, "stage2": {"train": "head", "epochs": 3}, "stage3": {"losses": {"ce": 1}, "epochs": 2}},
+    "early": [{"losses": {"kl": 0.9, "ce": 0.1}, "epochs": 30}, {"losses": {"ce": 1}, "epochs": 1}],
 }
-CONFIG = Config.model_validate({"variants": VARIANTS})
+CONFIG = Config.model_validate({"methods": METHODS})
+FIRST = JobName("two_stage", 1, 1)
+
+
+def job(name: str, stage: int = 0) -> JobName:
+    return JobName(name, 1, stage)
 
 
 @given(NAMES)
 def test_a_folder_is_read_back_as_the_job_that_named_it(name: JobName) -> None:
-    assert name.seed is not None and read_label(name.path.name, name.seed) == name
-    assert name.path.parts == (f"seed{name.seed}", name.label)
+    assert name.seed is not None and read_path(Path(name.label), name.seed) == name
+    assert name.path.parts == (f"seed{name.seed}", *name.label.split("/"))
 
 
 def test_names_as_they_stand_on_disk_and_are_read_by_a_person() -> None:
-    assert (str(TEACHER.path), TEACHER.title) == ("teacher", "teacher")
-    assert stage2(3, "head").path.as_posix() == "seed3/stage2_head" and stage2(3).title == "stage2 seed 3"
-    assert baseline(0, "crd_kd").title == "crd_kd seed 0"
-    assert read_label("eval", 0) is None and read_label("stage3", 0) is None
+    assert (str(TEACHER.path), TEACHER.title, TEACHER.key) == ("teacher", "teacher", "teacher")
+    second = JobName("head", 3, 2)
+    assert second.path.as_posix() == "seed3/head/stage2" and second.label == "head/stage2"
+    assert (second.short, second.title) == ("head stage 2", "head stage 2 seed 3")
+    assert (second.key, second.number) == ("methods.head.stage2", 2)
+    only = JobName("crd_kd", 0)
+    assert (only.title, only.key, only.number) == ("crd_kd seed 0", "methods.crd_kd.stage1", 1)
+    assert read_path(Path("eval/stage0"), 0) is None and read_path(Path("a/b"), 0) is None
+    assert read_path(Path("a/b/stage1"), 0) is None
 
 
-def test_a_variant_shares_stage_1_where_it_changes_nothing_in_it() -> None:
-    assert stage1_of(CONFIG, 2, "head") == stage1_of(CONFIG, 2) == stage1(2)
-    assert stage1_of(CONFIG, 2, "own") == stage1(2, "own")
+def test_methods_share_the_stages_that_they_begin_with() -> None:
+    for name in ("two_stage", "head", "again"):
+        assert job_of(CONFIG, name, 1, seed=1) == FIRST
+    assert job_of(CONFIG, "own", 1, seed=1) == job("own", 1)
+    assert jobs_of_method(CONFIG, "head", 1) == [FIRST, job("head", 2)]
+    assert job_of(CONFIG, "three", 1, 1) == job("three", 1)  # of other epochs
+    assert jobs_of_method(CONFIG, "kd", 1) == [job("kd")]
+    assert jobs_of_method(CONFIG, "early", 1) == [job("kd"), job("early", 2)]  # its first stage is all of kd
+    assert last_job(CONFIG, "early", 1) == job("early", 2)
+
+
+def test_an_equal_stage_behind_another_first_one_is_a_training_of_its_own() -> None:
+    changed = Config.model_validate(
+        {"methods": {"two_stage": {}, "own": {**TWO, "stage1": {"epochs": 20}, "stage2": {"epochs": 8}}}}
+    )
+    assert changed.stages["own"][1] == changed.stages["two_stage"][1]
+    assert jobs_of_method(changed, "own", 0) == [JobName("own", 0, 1), JobName("own", 0, 2)]
 
 
 def test_what_each_job_starts_from() -> None:
-    found = {name: needs(CONFIG, stage2(1, name)) for name in ("", *VARIANTS)}
+    found = {name: needs(CONFIG, last_job(CONFIG, name, 1)) for name in METHODS}
     assert found == {
-        "": [stage1(1)],
-        "own": [stage1(1, "own")],
-        "head": [stage1(1)],
+        "kd": [],
+        "two_stage": [FIRST],
+        "own": [job("own", 1)],
+        "head": [FIRST],
         "llr": [],
-        "again": [stage1(1), stage2(1, "llr")],
-        "of_kd": [baseline(1, "kd")],
+        "again": [FIRST, job("llr")],
+        "of_kd": [job("kd")],
         "blank": [],
+        "weighted": [job("head", 2)],
+        "after": [job("two_stage", 2)],
+        "three": [job("three", 2)],
+        "early": [job("kd")],
     }
-    assert needs(CONFIG, TEACHER) == needs(CONFIG, baseline(0, "kd")) == needs(CONFIG, stage2(0, "gone")) == []
+    assert needs(CONFIG, TEACHER) == needs(CONFIG, job("gone", 2)) == starts_from(CONFIG, job("gone")) == []
+    assert starts_from(CONFIG, job("weighted")) == [] and starts_from(CONFIG, job("again", 2)) == [FIRST]
+    assert not is_known(CONFIG, job("kd", 2)) and is_known(CONFIG, job("kd")) and is_known(CONFIG, TEACHER)
+
+
+def test_which_network_and_which_epochs_a_job_has() -> None:
+    assert [name for name in METHODS if trains_teacher(CONFIG, last_job(CONFIG, name, 1))] == ["llr"]
+    assert trains_teacher(CONFIG, TEACHER) and not trains_teacher(CONFIG, job("gone"))
+    assert [first_epoch(CONFIG, job("three", number)) for number in (1, 2, 3)] == [0, 25, 28]
+    assert first_epoch(CONFIG, TEACHER) == first_epoch(CONFIG, job("kd")) == 0
+    assert stage_of(CONFIG, job("three", 2)).train == "head" and stage_of(CONFIG, TEACHER) == CONFIG.teacher_stage
+
+
+def test_phases_by_stage() -> None:
+    jobs = (TEACHER, job("kd"), FIRST, job("head", 2), job("three", 3))
+    assert [phase_of(one) for one in jobs] == ["teacher", "baselines", "crd", "kd", "kd"]
+    assert {phase_of(one) for one in jobs} == set(PHASES) - {"all"}
+
+
+def test_jobs_come_after_what_they_need_and_once() -> None:
+    everything = list_jobs(CONFIG, "all", 1, list(METHODS))
+    assert len(everything) == len(set(everything))
+    for position, one in enumerate(everything):
+        assert set(needs(CONFIG, one)) <= set(everything[:position])
+    assert set(everything) == {one for name in METHODS for one in jobs_of_method(CONFIG, name, 1)}
+    by_phase = [one for phase in PHASES[1:4] for one in list_jobs(CONFIG, phase, 1, list(METHODS))]
+    assert sorted(by_phase, key=everything.index) == everything
+
+
+@pytest.mark.parametrize(
+    ("methods", "phase", "expected"),
+    [
+        (["again"], "all", [FIRST, job("llr"), job("again", 2)]),
+        (["again"], "kd", [job("again", 2)]),
+        (["again"], "baselines", [job("llr")]),
+        (["weighted"], "all", [FIRST, job("head", 2), job("weighted")]),
+        (["kd", "of_kd"], "all", [job("kd"), job("of_kd")]),
+        (["early"], "crd", []),  # its first stage is kd's only one
+    ],
+)
+def test_methods_that_are_asked_for_bring_what_they_need(methods, phase, expected) -> None:
+    assert list_jobs(CONFIG, phase, 1, methods) == expected

@@ -1,4 +1,4 @@
-"""Of training/memory.py, by what `check` of training/phases.py refuses."""
+"""Of training/memory.py, by what training/checks.py refuses."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from torch import nn
 
 from errors import UserError
 from losses.bank import MemoryBank
-from models.resnet import CifarResNet
-from models.taps import TappedModel
 from tests.training.untrained import prepare_job
 from training import memory
-from training.job_name import stage1
-from training.memory import Followed, activations, bank_bytes, cache_bytes
-from training.phases import check
+from training.checks import check, make_losses
+from training.job_name import JobName
+from training.memory import activations, cache_bytes, list_needs
+from training.phases import jobs_of
+
+STAGE1 = JobName("two_stage", 0, 1)
+
+
+def look(experiment):
+    check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
 
 
 def test_activations_are_counted_by_hand():
@@ -22,49 +27,66 @@ def test_activations_are_counted_by_hand():
     assert activations(model.to("meta"), 8) == 3 * 5 * 8 * 8 + 2
 
 
-def test_a_network_is_followed_once_for_all_jobs():
-    network, seen = CifarResNet(8, (4, 4, 6, 8), 3).to("meta"), []
-    network.register_forward_hook(lambda *_: seen.append(1))
-    followed = Followed(TappedModel(network, ["layer1.0", "layer3.0"]), 8)
-    assert [followed.width for _ in range(3)] == [4 + 8] * 3 and len(seen) == 1
-    assert len({followed.activations for _ in range(3)}) == 1 and len(seen) == 2
+LARGE = "methods={v: {base: two_stage, stage1: {losses: {crd: {dim: 10000000000}}}}}"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["crd.dim=10000000000"], "crd.dim=10000000000: banks and projections take about"),
         (
-            ["crd.dim=10000000000", "crd.negatives=batch", "crd.objective=infonce", "crd.mode=instance"],
-            "projections",
+            ["methods.crd.losses.crd.dim=10000000000"],
+            "methods.crd.stage1.losses.crd.dim=10000000000: banks and projections take about",
         ),
-        (["crd.num_negatives=1000000000000"], "crd.num_negatives=1000000000000: negatives of a batch"),
+        (
+            [
+                "losses.crd={dim: 10000000000, negatives: batch, objective: infonce, mode: instance}",
+                "methods=[two_stage]",
+            ],
+            "methods.two_stage.stage1.losses.crd.dim=10000000000: projections take about",
+        ),
+        (
+            ["losses.crd.num_negatives=1000000000000"],
+            "losses.crd.num_negatives=1000000000000: negatives of a batch",
+        ),
         (["teacher.views=100000000000"], "teacher.views=100000000000: cached outputs take about"),
-        (["variants={v: {crd: {dim: 10000000000}}}"], "crd.dim=10000000000"),
-        (["baselines.variants={v: {method: crd, crd: {dim: 10000000000}}}"], "crd.dim=10000000000"),
+        ([LARGE], "methods.v.stage1.losses.crd.dim=10000000000"),
     ],
 )
 def test_what_no_machine_has_is_refused_with_both_figures(make_experiment, settings, message):
     with pytest.raises(UserError, match=f"{message}.* GB.*this machine has .* GB"):
-        check("all", make_experiment(*settings))
+        look(make_experiment(*settings))
 
 
 @pytest.mark.parametrize(
-    "settings", [[], ["crd.lambda_penultimate=0"], ["crd.negatives=shared"], ["crd.objective=regression"]]
+    "settings",
+    [
+        [],
+        ["losses.crd.taps={last: 1}"],
+        ["losses.crd.negatives=shared"],
+        ["methods.two_stage.stage1.losses={crd: false, regression: 1}"],
+    ],
 )
 def test_banks_take_the_bytes_that_are_counted(make_experiment, settings):
     experiment = make_experiment(*settings)
-    modules = prepare_job(stage1(0), experiment).objective.modules()
-    banks = [buffer for module in modules if isinstance(module, MemoryBank) for buffer in module.buffers()]
-    assert sum(bank.nbytes for bank in banks) == bank_bytes(experiment.config.crd, 64)
+    objective = prepare_job(STAGE1, experiment).objective
+    banks = [
+        buffer for module in objective.modules() if isinstance(module, MemoryBank) for buffer in module.buffers()
+    ]
+    (job,) = jobs_of("crd", experiment.config, experiment.folder)
+    layout = experiment.layout(experiment.config.student)
+    needs = list_needs(experiment, make_losses(experiment, job), layout, job.stage.batch_size)
+    counted = sum(need.bytes for _, need in needs if need.option == "dim")
+    projected = sum(one.nbytes for one in objective.losses.parameters() if one.ndim == 2)
+    assert bool(banks) is bool(needs) is ("crd" in job.stage.losses)
+    if banks:
+        assert counted == sum(bank.nbytes for bank in banks) + 3 * projected  # with gradient and momentum
 
 
 def test_cached_outputs_take_the_bytes_that_are_counted(make_experiment, tmp_path):
     experiment = make_experiment("teacher.views=2", f"data.cache_dir={tmp_path / 'cache'}")
-    prepare_job(stage1(0), experiment)
+    prepare_job(STAGE1, experiment)
     arrays = [np.load(path) for path in tmp_path.glob("cache/teacher-*/view*.npy")]
-    teacher = experiment.tapped(experiment.build(experiment.config.teacher), experiment.config.teacher)
-    assert sum(array.nbytes for array in arrays) == cache_bytes(experiment, Followed(teacher, 16)) > 0
+    assert sum(array.nbytes for array in arrays) == cache_bytes(experiment) > 0
 
 
 def test_batches_are_compared_with_what_the_device_has(make_experiment, monkeypatch):
@@ -72,31 +94,35 @@ def test_batches_are_compared_with_what_the_device_has(make_experiment, monkeypa
     model = experiment.build(experiment.config.student)
     one = 4 * activations(model.to("meta"), 16)
     monkeypatch.setattr(memory, "memory_of", lambda machine: 16 * one)
-    check("all", experiment)
+    look(experiment)
     monkeypatch.setattr(memory, "memory_of", lambda machine: 16 * one - 1)
     with pytest.raises(UserError, match="teacher.batch_size=16: the activations of 16 images"):
-        check("all", experiment)
+        look(experiment)
     monkeypatch.setattr(memory, "memory_of", lambda machine: one - 1)
     with pytest.raises(UserError, match="data.image_size=16: the activations of one image"):
-        check("all", experiment)
+        look(experiment)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["crd.batch_size=65"], "crd.batch_size=65: there are 64 training images, use at most 64"),
-        (["baselines.batch_size=65"], "baselines.batch_size=65"),
+        (["training.batch_size=65"], "batch_size=65: there are 64 training images, use at most 64"),
+        (["methods.two_stage.stage1.batch_size=65"], "methods.two_stage.stage1.batch_size=65"),
+        (["methods.kd.batch_size=65"], "methods.kd.stage1.batch_size=65"),
         (
             ["teacher.batch_size=1", "data.image_size=4", "data.crop=0"],
             "teacher.batch_size=1: batch stat.*use 2 or",
         ),
-        (["kd.batch_size=1", "data.image_size=4", "data.crop=0", "kd.train=all"], "kd.batch_size=1: batch stat"),
+        (
+            ["methods.two_stage.stage2={batch_size: 1, train: all}", "data.image_size=4", "data.crop=0"],
+            "methods.two_stage.stage2.batch_size=1: batch stat",
+        ),
     ],
 )
 def test_batches_that_cannot_be_trained_on_are_refused(make_experiment, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
-        check("all", make_experiment(f"data.cache_dir={tmp_path}", *settings))
+        look(make_experiment(f"data.cache_dir={tmp_path}", *settings))
 
 
 def test_batches_of_one_pass_where_maps_are_larger(make_experiment):
-    check("all", make_experiment("teacher.batch_size=1", "kd.batch_size=1", "crd.batch_size=64"))
+    look(make_experiment("teacher.batch_size=1", "methods.kd.batch_size=1", "methods.crd.batch_size=64"))

@@ -7,12 +7,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from configs.networks import Optimizer, Teacher
+from configs.networks import Teacher
 from configs.reading import load_config
+from configs.stages import Optimizer
 from errors import UserError
-from losses.kd import cross_entropy
+from training.job_name import TEACHER
 from training.optimizers import make_optimizer, make_schedule
-from training.teacher import train_teacher
+from training.prepared import train
 
 
 def groups_of(model, lr=0.1):
@@ -69,27 +70,18 @@ def test_a_warm_up_rises_to_the_rate_and_the_schedule_takes_the_rest():
     assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, *cosine])
 
 
-def test_smoothed_labels_are_a_mix_with_the_uniform_distribution():
-    logits, labels = torch.randn(6, 5, dtype=torch.float64), torch.arange(6) % 5
-    shares = 0.8 * nn.functional.one_hot(labels, 5).double() + 0.2 / 5
-    wanted = -(shares * logits.log_softmax(dim=1)).sum(dim=1)
-    torch.testing.assert_close(cross_entropy(logits, labels, smoothing=0.2), wanted.mean())
-    weights = torch.rand(6, dtype=torch.float64)
-    torch.testing.assert_close(cross_entropy(logits, labels, weights, 0.2), (wanted * weights).mean())
-
-
 def test_all_options_together_train_and_resume_to_the_same_bits(make_experiment, tmp_path, monkeypatch):
     options = ["name=adamw", "lr=0.01", "warmup=1", "clip_norm=0.5", "decay_norms=false"]
     settings = [f"teacher.optimizer.{option}" for option in options]
-    settings += ["teacher.label_smoothing=0.1", "teacher.epochs=3"]
+    settings += ["teacher.losses.ce.label_smoothing=0.1", "teacher.epochs=3"]
     whole, stopped = (make_experiment(*settings, runs=tmp_path / name) for name in ("whole", "stopped"))
-    train_teacher(whole)
+    train(whole, TEACHER)
     with monkeypatch.context() as patch:
         patch.setattr("training.job_folder.JobFolder.finish", lambda *_: None)  # killed before the end
         patch.setattr("training.engine.Plan.view", _fails_in_the_third_epoch)
         with pytest.raises(KeyboardInterrupt):
-            train_teacher(stopped)
-    train_teacher(stopped)
+            train(stopped, TEACHER)
+    train(stopped, TEACHER)
     models = [experiment.folder.teacher.model.read_bytes() for experiment in (whole, stopped)]
     assert models[0] == models[1]
     rates = [epoch["learning_rate"] for epoch in whole.folder.teacher.history()]
@@ -107,12 +99,7 @@ def test_what_leaves_nothing_to_train_is_refused(tiny_config):
         Optimizer(schedule="onecycle", warmup=1)
     with pytest.raises(ValidationError, match="warmup=30 leaves nothing of 30 epochs"):
         Teacher(optimizer=Optimizer(warmup=30))
-    for section in ("teacher", "crd", "kd", "baselines"):
+    sections = ("teacher", "training", "methods.kd", "methods.two_stage.stage1", "methods.two_stage.stage2")
+    for section in sections:
         with pytest.raises(UserError, match=r"warmup=9 leaves nothing of \d epochs"):
             load_config(tiny_config, [f"{section}.optimizer.warmup=9"])
-
-
-def test_baselines_smooth_as_stage_2_does_unless_told(tiny_config):
-    assert load_config(tiny_config, ["kd.label_smoothing=0.1"]).baseline_smoothing == 0.1
-    own = load_config(tiny_config, ["kd.label_smoothing=0.1", "baselines.label_smoothing=0"])
-    assert own.baseline_smoothing == 0

@@ -1,5 +1,3 @@
-"""Of training/prepared.py, and training/given.py."""
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -7,11 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from errors import warn
+from configs.loss_options import make_loss
+from errors import UserError, warn
+from models.checkpoint import load
 from models.taps import TappedModel
-from tests.training.untrained import prepare_job
+from tests.training.cross_entropy import assert_same, copy_tensors
+from tests.training.untrained import finish_needed, prepare_job
 from training import prepared as module
-from training.job_name import TEACHER, baseline, stage1, stage2
+from training.job_name import TEACHER, JobName, stage_of
+from training.prepared import prepare, select_images, train, uses_frozen_features
+
+STAGE1, STAGE2 = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
+KD, CRD_KD = JobName("kd", 0), JobName("crd_kd", 0)
 
 
 @pytest.fixture
@@ -21,18 +26,16 @@ def captured(monkeypatch) -> list[torch.nn.Module]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("name", "tapped"), [(TEACHER, False), (stage1(0), True), (stage2(0), False), (baseline(0, "crd_kd"), True)]
-)
-def test_what_steps_run_is_captured(make_experiment, captured, name, tapped):
+@pytest.mark.parametrize(("name", "taps"), [(TEACHER, 0), (STAGE1, 2), (STAGE2, 0), (CRD_KD, 2)])
+def test_what_steps_run_is_captured(make_experiment, captured, name, taps):
     experiment = make_experiment()
     prepared = prepare_job(name, experiment)
     prepared.quicken(experiment.machine)
     assert not captured
     prepared.quicken(replace(experiment.machine, capture=True))
     [network] = captured
-    assert isinstance(network, TappedModel) is tapped
-    assert (network.model if tapped else network) is prepared.objective.model
+    assert isinstance(network, TappedModel) and len(network.taps) == taps
+    assert network.model is prepared.objective.model
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,151 @@ def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeyp
     monkeypatch.setattr(module, "compile_blocks", lambda model, taps: compiled.append((model, tuple(taps))))
     experiment = make_experiment()
     machine = replace(experiment.machine, compile=True)
-    for name in (TEACHER, stage1(0)):
+    for name in (TEACHER, STAGE1):
         prepare_job(name, experiment).quicken(machine)
     assert not captured
     assert [len(taps) for _, taps in compiled] == [0, 2]
+
+
+def test_methods_of_a_seed_start_from_the_same_weights(make_experiment):
+    experiment = make_experiment("seeds=[0, 1]", "methods.head={train: head, losses: {ce: 1}}")
+    jobs = [JobName(name, 0) for name in ("scratch", "kd", "crd", "crd_kd", "head")]
+    starts = [copy_tensors(prepare_job(job, experiment).objective.model) for job in [*jobs, STAGE1]]
+    expected = experiment.new_student(0).state_dict()
+    for start in starts:
+        assert_same(start, expected)
+    other = prepare_job(JobName("kd", 1), experiment).objective.model
+    assert not torch.equal(other.conv1.weight, expected["conv1.weight"])
+
+
+def test_losses_of_a_stage_are_set_up_by_seed_and_stage(make_experiment):
+    experiment = make_experiment("methods.two_stage.stage2.losses={crd: 1}", "seeds=[0, 1]")
+
+    def projection(job):
+        return prepare_job(job, experiment).objective.loss("crd").projection["last"].student.weight
+
+    first = projection(STAGE1)
+    assert torch.equal(first, projection(STAGE1)) and torch.equal(first, projection(CRD_KD))
+    assert not torch.equal(first, projection(STAGE2)) and not torch.equal(first, projection(JobName("crd_kd", 1)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "is_frozen"),
+    [
+        ("{train: head, losses: {ce: 1, kl: 1}}", True),
+        ("{train: head, losses: {reuse: 1}}", True),
+        ("{train: head, losses: {ce: 1, crd: {taps: {last: 1, features: 1}}}}", True),
+        ("{train: head, losses: {ce: 1, crd: 1}}", False),  # it reads the penultimate tap, too
+        ("{train: last_block, losses: {ce: 1}}", False),
+        ("{train: all, losses: {reuse: 1}}", False),
+    ],
+)
+def test_features_are_frozen_where_only_the_head_reads_them(make_experiment, stage, is_frozen):
+    experiment = make_experiment(f"methods.m={stage}")
+    found = stage_of(experiment.config, JobName("m", 0))
+    losses = [make_loss("m", name, use.options, {}) for name, use in found.losses.items()]
+    assert uses_frozen_features(found, experiment.layout(experiment.config.student), losses) is is_frozen
+    assert prepare_job(JobName("m", 0), experiment).objective.sees_images is not is_frozen
+
+
+def test_plans_follow_the_stage(make_experiment):
+    settings = ("data.val_fraction=0.25", "training.selection_epochs=2", "teacher.views=3", "checkpoint_minutes=7")
+    experiment = make_experiment(*settings, "methods.kd.early_stopping={}", "training.batch_size=8")
+    plans = {job: prepare_job(job, experiment).plan for job in (TEACHER, STAGE1, STAGE2, KD)}
+    assert [plan.first_epoch for plan in plans.values()] == [0, 0, 2, 0]
+    assert [plan.candidates for plan in plans.values()] == [0, 2, 2, 0]  # early stopping chooses among all
+    assert [plan.views for plan in plans.values()] == [0, 3, 3, 3]
+    assert [plan.batch_size for plan in plans.values()] == [16, 8, 8, 8]
+    assert [plan.name for plan in plans.values()] == ["teacher", "two_stage stage 1", "two_stage stage 2", "kd"]
+    assert plans[STAGE2].rate_key == "methods.two_stage.stage2.optimizer.lr"
+    assert plans[TEACHER].rate_key == "teacher.optimizer.lr" and plans[KD].checkpoint_minutes == 7
+
+
+def test_validation_chooses_among_the_selection_epochs(make_experiment):
+    settings = ("data.val_fraction=0.25", "training.epochs=6", "methods=[scratch]")
+    ends = {}
+    for name, own in {"all": (), "last": ("training.selection_epochs=1",)}.items():
+        experiment = make_experiment(f"name={name}", *settings, *own)
+        train(experiment, JobName("scratch", 0))
+        folder = experiment.folder.job(JobName("scratch", 0))
+        ends[name] = folder.result(), folder.history()
+    assert ends["all"][1] == ends["last"][1]
+    best = max(ends["all"][1], key=lambda epoch: epoch["val_top1"])
+    assert ends["all"][0]["val_top1"] == best["val_top1"]
+    assert ends["last"][0]["val_top1"] == ends["last"][1][-1]["val_top1"]
+
+
+@pytest.mark.parametrize("watched", ["crd: 1", "crd: 1, other: 0"])
+def test_a_stage_of_features_ends_by_their_alignment(make_experiment, capsys, watched):
+    losses = watched.replace(", other: 0", ", regression: 0")
+    settings = (
+        "data.val_fraction=0.25",
+        "training.epochs=9",
+        "methods=[two_stage]",
+        f"methods.two_stage.stage1.losses={{{losses}}}",
+        "methods.two_stage.stage1.early_stopping={patience: 1, min_delta: 9}",
+    )
+    experiment = make_experiment(*settings)
+    finish_needed(STAGE1, experiment)
+    train(replace(experiment, machine=replace(experiment.machine, quiet=False)), STAGE1)
+    result = experiment.folder.job(STAGE1).result()
+    assert (result["epochs"], result["ended_by"]) == (2, "plateau")
+    assert "two_stage stage 1 ended after 2 of 5 epochs: no improvement" in capsys.readouterr().out
+
+
+def test_what_features_leave_is_written(make_experiment):
+    experiment = make_experiment("losses.crd.bank_init=features", "methods=[two_stage]")
+    start = experiment.new_student(0).state_dict()
+    train(experiment, TEACHER)  # a random one's features are learnt slowly
+    train(experiment, STAGE1)
+    folder = experiment.folder.job(STAGE1)
+    for name, value in load(folder.model).items():
+        assert torch.equal(value, start[name]) == name.startswith("fc."), name
+    history = folder.history()
+    assert len(history) == 2
+    kinds = ("crd", "cosine", "cka")
+    measured = {f"{kind}_{tap}" for kind in kinds for tap in ("penultimate", "last")}
+    assert set(history[0]) == {"epoch", "learning_rate", "loss", *measured}
+    for measures in history:
+        assert measures["loss"] == pytest.approx(0.5 * measures["crd_penultimate"] + measures["crd_last"])
+        assert -1 <= measures["cosine_last"] <= 1 and 0 <= measures["cka_last"] <= 1 + 1e-6
+    assert history[1]["loss"] < history[0]["loss"]
+    assert history[1]["learning_rate"] == pytest.approx(0.95 * history[0]["learning_rate"])
+    result = folder.result()
+    assert (result["epochs"], result["ended_by"]) == (2, "epochs")
+    assert result["cosine_last"] == history[-1]["cosine_last"] and "test_top1" not in result
+    projections = load(folder.path / "projections.pt")
+    assert projections["last.student.weight"].shape == (8, 64)
+    assert {name.rpartition(".")[0] for name in projections} == {
+        f"{tap}.{side}" for tap in ("penultimate", "last") for side in ("student", "teacher")
+    }
+
+
+def test_what_a_classifier_leaves_is_written(make_experiment):
+    experiment = make_experiment("methods.two_stage.stage2.losses={kl: 0.7, ce: 0.3}")
+    finish_needed(STAGE2, experiment)
+    train(experiment, STAGE2)
+    folder = experiment.folder.job(STAGE2)
+    history = folder.history()
+    expected = {"epoch", "learning_rate", "loss", "kl", "ce", "top1", "test_top1", "test_loss"}
+    assert len(history) == 2 and all(set(measures) == expected for measures in history)
+    for measures in history:
+        assert measures["loss"] == pytest.approx(0.7 * measures["kl"] + 0.3 * measures["ce"], rel=1e-6)
+    assert folder.result()["test_top1"] == history[-1]["test_top1"]
+    assert not (folder.path / "projections.pt").exists() and "source" not in folder.result()
+
+
+def test_images_are_those_of_the_job(make_experiment):
+    planted = ("shortcut.cue=tint", "shortcut.students=unbiased", "data.val_fraction=0.25")
+    experiment = make_experiment(*planted, "methods.even={images: balanced, losses: {ce: 1}}")
+    plain, even = (select_images(experiment, JobName(name, 0)) for name in ("kd", "even"))
+    assert plain is experiment.data and len(even.train) == 16
+    assert not torch.equal(select_images(experiment, TEACHER).train.cues.of_image, plain.train.cues.of_image)
+    classes, cues = even.train.labels, even.train.cues.of_image
+    counts = torch.zeros(4, 4).index_put((classes, cues), torch.ones(()), accumulate=True)
+    assert (counts.max(dim=1).values - counts.min(dim=1).values <= 1).all()  # each class under all cues alike
+
+
+def test_a_job_that_needs_another_asks_for_it(make_experiment):
+    with pytest.raises(UserError, match="there is no teacher: train one with --phase teacher"):
+        prepare(make_experiment(), KD)

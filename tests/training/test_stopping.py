@@ -1,4 +1,4 @@
-"""Of training/stopping.py, configs/stopping.py and training/lengths.py."""
+"""Of training/stopping.py, and training/lengths.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import json
 import pytest
 
 import training.engine
-from configs.networks import Teacher
 from configs.reading import load_config
-from configs.stages import CRD, KD
+from configs.stages import EarlyStopping, Stage
 from errors import UserError, warn
-from training.job_name import TEACHER, baseline, stage2
+from training.checks import check
+from training.job_name import TEACHER, JobName
 from training.lengths import check_lengths
-from training.phases import check, describe, jobs_of, run_jobs
-from training.stopping import ends_by_validation, stalled
+from training.phases import jobs_of, run_jobs
+from training.plan import describe
+from training.stopping import make_stopping, stalled
 
 VALIDATED = "data.val_fraction=0.25"
 
@@ -37,15 +38,20 @@ def test_a_stall_is_too_little_better_within_the_patience(values, min_delta, exp
 
 def test_accuracy_is_to_rise_and_loss_to_fall():
     history = [{"val_top1": 0.5, "val_loss": loss} for loss in (2.0, 1.5, 1.0)]
-    assert ends_by_validation(KD(until="plateau", patience=1))(history)
-    assert not ends_by_validation(KD(until="plateau", patience=1, watch="val_loss"))(history)
-    assert ends_by_validation(KD(until="plateau", patience=1, watch="val_loss"))(history[::-1])
-    assert not ends_by_validation(KD(patience=1))(history)
+    assert make_stopping(EarlyStopping(patience=1))(history)
+    assert not make_stopping(EarlyStopping(patience=1, watch="val_loss"))(history)
+    assert make_stopping(EarlyStopping(patience=1, watch="val_loss"))(history[::-1])
+    assert not make_stopping(None)(history)
 
 
-ALL = "teacher", "crd", "kd", "baselines"
-EARLY = [f"{key}.{option}" for key in ALL for option in ("until=plateau", "patience=1", "min_delta=9", "epochs=5")]
-SHORT = "baselines.methods=[scratch]", VALIDATED
+EARLY = [
+    *(f"{key}.early_stopping={{patience: 1, min_delta: 9}}" for key in ("teacher", "training")),
+    "teacher.epochs=5",
+    "training.epochs=10",
+    "methods.scratch.epochs=5",
+]
+SHORT = "methods=[two_stage, scratch]", VALIDATED
+JOBS = (TEACHER, JobName("two_stage", 0, 1), JobName("two_stage", 0, 2), JobName("scratch", 0))
 
 
 def test_every_phase_ends_early_and_goes_on_from_where_it_was_stopped(make_experiment, monkeypatch):
@@ -68,11 +74,14 @@ def test_every_phase_ends_early_and_goes_on_from_where_it_was_stopped(make_exper
             break
         except KeyboardInterrupt:
             continue
-    for name in (TEACHER, stage2(0), baseline(0, "scratch")):
+    for name in JOBS:
         result, folder = whole.folder.job(name).result(), whole.folder.job(name)
         assert (result["epochs"], result["ended_by"]) == (2, "plateau"), name
         assert result == stopped.folder.job(name).result()
         lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+        if name.stage == 1:  # its last epoch remains, whatever it measured
+            assert result["cosine_last"] == lines[-1]["cosine_last"]
+            continue
         assert result["test_top1"] == max(reversed(lines), key=lambda line: line["val_top1"])["test_top1"]
 
 
@@ -86,12 +95,11 @@ def test_without_an_end_the_result_says_that_epochs_did(make_experiment):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        *((f"{key}={{until: plateau}}", f"{key}.until: plateau needs data.val_fraction > 0") for key in ALL),
-        ("variants={v: {kd: {until: plateau}}}", r"variants\.v\.kd\.until: plateau needs data\.val_fraction"),
-        ("variants={v: {crd: {until: plateau}}}", r"variants\.v\.crd\.until: plateau needs data\.val_fraction"),
-        ("baselines.variants={v: {baselines: {until: plateau}}}", r"baselines\.variants\.v\.baselines\.until: "),
-        ("kd.watch=test_top1", "kd.watch"),
-        ("crd.watch=val_top1", "crd.watch"),  # of stage 1 the cosine alone says something
+        ("teacher.early_stopping={}", r"teacher\.early_stopping needs data\.val_fraction > 0, test data"),
+        ("training.early_stopping={}", r"methods\.\w+\.stage1\.early_stopping needs data\.val_fraction > 0"),
+        ("methods.two_stage.stage1.early_stopping={}", r"methods\.two_stage\.stage1\.early_stopping needs data"),
+        ("methods={v: {base: two_stage, stage2: {early_stopping: {}}}}", r"methods\.v\.stage2\.early_stopping"),
+        ("methods.kd.early_stopping={watch: test_top1}", r"early_stopping\.watch: .*'val_top1' or 'val_loss'"),
     ],
 )
 def test_nothing_ends_by_test_data(tiny_config, settings, message):
@@ -100,27 +108,33 @@ def test_nothing_ends_by_test_data(tiny_config, settings, message):
 
 
 def test_nothing_ends_by_images_that_are_trained_on_or_have_a_cue(tiny_config):
-    for settings in (["kd.until=plateau", "kd.images=balanced"], ["teacher.until=plateau"]):
-        with pytest.raises(UserError, match="until: plateau has no validation images where"):
-            load_config(tiny_config, [VALIDATED, "shortcut.cue=tint", *settings])
+    for settings in (
+        ["methods.kd={early_stopping: {}, images: balanced}"],
+        ["shortcut.cue=tint", "teacher.early_stopping={}"],
+        ["shortcut.cue=tint", "methods.kd.early_stopping={}"],
+    ):
+        with pytest.raises(UserError, match="early_stopping has no validation images where"):
+            load_config(tiny_config, [VALIDATED, *settings])
 
 
 def test_lengths_that_do_not_fit_are_refused_or_told(make_experiment, capsys):
     warn.cache_clear()
-    variant = "variants={v: {kd: {optimizer: {accumulate: 9}}}}"
+    own = "methods={v: {base: two_stage, stage2: {batch_size: 64, optimizer: {accumulate: 9}}}}"
     wrong = {
         "teacher.optimizer.accumulate=5": r"teacher\.optimizer\.accumulate=5: an epoch has 4 batches",
-        variant: r"kd\.optimizer\.accumulate=9: an epoch has 1 batches",
+        own: r"methods\.v\.stage2\.optimizer\.accumulate=9: an epoch has 1 batches",
     }
     for settings, message in wrong.items():
+        experiment = make_experiment(settings)
         with pytest.raises(UserError, match=message):
-            check("all", make_experiment(settings, "kd.batch_size=64", "crd.epochs=1"))
-    plain = Teacher(until="epochs")
-    check_lengths("teacher", plain, 10, 10)
-    check_lengths("crd", CRD(until="plateau"), 10, 10)  # an exponential schedule is the same however long it is
+            check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
+    early = {"early_stopping": {}, "epochs": 10}
+    check_lengths("teacher", Stage(epochs=10), 10)
+    # an exponential schedule is the same however long it is
+    check_lengths("kd", Stage.model_validate({**early, "optimizer": {"schedule": "exponential"}}), 10)
     assert capsys.readouterr().err == ""
-    check_lengths("teacher", Teacher(optimizer={"ema": 0.99, "accumulate": 5}), 10, 10)
-    told = "teacher.optimizer.ema=0.99 averages over about 100 steps, and there are 20"
+    check_lengths("kd", Stage.model_validate({"epochs": 10, "optimizer": {"ema": 0.99, "accumulate": 5}}), 10)
+    told = "kd.optimizer.ema=0.99 averages over about 100 steps, and there are 20"
     assert told in capsys.readouterr().err
-    check_lengths("teacher", Teacher(until="plateau"), 10, 10)
-    assert "schedule: cosine, which falls over all 10 epochs" in capsys.readouterr().err
+    check_lengths("kd", Stage.model_validate(early), 10)
+    assert "kd.early_stopping with schedule: cosine, which falls over all 10 epochs" in capsys.readouterr().err

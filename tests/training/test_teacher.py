@@ -5,7 +5,8 @@ import torch
 
 from errors import UserError
 from models.checkpoint import load, save
-from training.teacher import train_teacher
+from training.job_name import TEACHER
+from training.prepared import train
 
 TINY = ("teacher.epochs=1", "teacher.optimizer.lr=1.0e-9", "teacher.optimizer.weight_decay=0")
 
@@ -14,27 +15,41 @@ def test_training_starts_from_the_weights_that_init_names(make_experiment, tmp_p
     start = make_experiment().new_student(7).state_dict()
     save(tmp_path / "start.pt", start)
     experiment = make_experiment(f"teacher.init={tmp_path / 'start.pt'}", *TINY)
-    train_teacher(experiment)
+    train(experiment, TEACHER)
     end = load(experiment.folder.teacher.model)
     torch.testing.assert_close(end["conv1.weight"], start["conv1.weight"])
     assert not torch.equal(end["bn1.running_mean"], start["bn1.running_mean"])  # it did train
+    assert experiment.folder.teacher.result()["source"] == "trained"
     plain = make_experiment("name=plain", *TINY)
-    train_teacher(plain)
+    train(plain, TEACHER)
     assert not torch.allclose(load(plain.folder.teacher.model)["conv1.weight"], start["conv1.weight"])
 
 
 def test_weights_to_start_from_must_fit(make_experiment, tmp_path):
     save(tmp_path / "start.pt", {"x": torch.ones(1)})
     with pytest.raises(UserError, match="does not fit resnet8"):
-        train_teacher(make_experiment(f"teacher.init={tmp_path / 'start.pt'}"))
+        train(make_experiment(f"teacher.init={tmp_path / 'start.pt'}"), TEACHER)
 
 
 def test_the_teacher_trains_under_its_own_cues(make_experiment):
     def trained(*overrides):
         experiment = make_experiment("shortcut.cue=tint", *overrides, *TINY, "teacher.optimizer.lr=0.01")
-        train_teacher(experiment)
+        train(experiment, TEACHER)
         return load(experiment.folder.teacher.model)["conv1.weight"]
 
     first = trained("name=a", "shortcut.students=biased")
     assert torch.equal(first, trained("name=b", "shortcut.students=unbiased"))
     assert not torch.equal(first, trained("name=c", "shortcut.teacher=unbiased"))
+
+
+def test_its_losses_are_those_of_a_stage(make_experiment):
+    smoothed, plain = (
+        make_experiment(f"name={name}", "teacher.epochs=1", *own)
+        for name, own in (("a", ["teacher.losses.ce.label_smoothing=0.3"]), ("b", []))
+    )
+    histories = []
+    for experiment in (smoothed, plain):
+        train(experiment, TEACHER)
+        histories.append(experiment.folder.teacher.history())
+    assert set(histories[0][0]) == {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
+    assert histories[0][0]["ce"] != histories[1][0]["ce"]

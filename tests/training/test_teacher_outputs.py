@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from training.crd import Alignment, train_stage1
+from training.kd import train_stage2
+from training.teacher_head import teacher_side
 
 import training.teacher_outputs as module
 from dataset.loader import imageless_batches, training_batches
@@ -18,11 +21,8 @@ from files import locked
 from models.checkpoint import load
 from models.heads import classifier
 from models.whole import file_hash
-from training.crd import Alignment, train_stage1
 from training.job_name import stage1, stage2
-from training.kd import train_stage2
 from training.teacher import train_teacher
-from training.teacher_head import teacher_side
 from training.teacher_outputs import CachedTeacher, LiveTeacher, teacher_outputs
 
 VIEWS = 2

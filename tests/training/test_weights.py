@@ -4,32 +4,34 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from configs.stages import KD, Baselines
-from dataset.images import Batch
-from dataset.loader import training_batches
+from configs.stages import Stage
 from errors import UserError
 from models.checkpoint import load
-from models.parts import part_of
-from training.job_name import baseline, needs, read_label
-from training.kd import Distillation
-from training.phases import check
-from training.projector import squared_error
-from training.teacher import CrossEntropy
-from training.teacher_outputs import LiveTeacher
-from training.weights import weigh, weights_by_errors
+from training.checks import check
+from training.job_name import JobName, last_job, needs
+from training.phases import jobs_of
+from training.prepared import prepare
+from training.weights import weigh, weigh_by_errors
 
-VARIANTS = (
-    "baselines.methods=[]",
-    "baselines.variants={biased: {method: scratch, baselines: {epochs: 1}}, "
-    "jtt: {method: scratch, baselines: {errors_of: biased}}, "
-    "at_once: {crd: {objective: infonce, mode: instance, negatives: batch}, baselines: {errors_of: biased}}}",
-    "variants={regressed: {crd: {objective: regression, errors_of: biased}, "
-    "kd: {train: head, head: teacher, errors_of: biased}}, "
-    "plain: {crd: {objective: regression}, kd: {train: head}}, "
-    "late: {kd: {errors_of: biased, error_weight: 50}}, later: {kd: {errors_of: biased}}}",
+METHODS = {
+    "jtt": "{base: scratch, upweight_errors_of: biased}",  # it stands before what it needs
+    "two_stage": "{}",
+    "biased": "{base: scratch, epochs: 1}",
+    "at_once": "{base: crd, upweight_errors_of: biased, "
+    "losses: {crd: {objective: infonce, mode: instance, negatives: batch}}}",
+    "regressed": "{base: two_stage, stage1: {losses: {crd: false, regression: 1}, upweight_errors_of: biased}, "
+    "stage2: {train: head, losses: {reuse: 1, kl: false, ce: false}, upweight_errors_of: biased}}",
+    "plain": "{base: two_stage, stage1: {losses: {crd: false, regression: 1}}, stage2: {train: head}}",
+    "late": "{base: two_stage, stage2: {upweight_errors_of: biased, error_weight: 50}}",
+    "later": "{base: two_stage, stage2: {upweight_errors_of: biased}}",
+}
+SETTINGS = (
+    "methods=[two_stage]",
+    "methods={" + ", ".join(f"{name}: {value}" for name, value in METHODS.items()) + "}",
+    f"methods=[{', '.join(METHODS)}]",
 )
+BIASED = JobName("biased", 0)
 
 
 def test_weights_by_hand():
@@ -45,92 +47,65 @@ def finished_run(tmp_path_factory):
 
 @pytest.fixture
 def finished(finished_run, make_experiment, call_main):
-    """A run of all variants by one command, in which every job finds its sources done."""
+    """A run of all methods by one command, in which every job finds its sources done."""
     if not any(finished_run.iterdir()):
-        done = call_main(finished_run, "--phase", "all", "--set", *VARIANTS)
+        done = call_main(finished_run, "--phase", "all", "--set", *SETTINGS)
         assert done.returncode == 0, done.stderr
         order = [line.split(" seed")[0] for line in done.stdout.splitlines() if "seed 0: done" in line]
-        assert order.index("baseline_biased") < min(
+        assert order.index("biased") < min(
             order.index(name)
-            for name in ("baseline_jtt", "baseline_at_once", "stage1_regressed", "stage2_regressed", "stage2_late")
+            for name in ("jtt", "at_once", "regressed stage 1", "regressed stage 2", "late stage 2")
         )
-        assert order.index("stage1") == 0  # what waits for nothing comes first
-    return make_experiment(*VARIANTS, runs=finished_run)
+    return make_experiment(*SETTINGS, runs=finished_run)
 
 
-def model_of(experiment, label):
-    return load(experiment.folder.job(read_label(label, 0)).model)
+def model_of(experiment, method, stage=None):
+    job = last_job(experiment.config, method, 0) if stage is None else JobName(method, 0, stage)
+    return load(experiment.folder.job(job).model)
 
 
 def test_errors_are_those_of_the_named_network_under_each_images_own_cue(finished):
     experiment = finished
     for data in (experiment.data, replace(experiment.data, train=experiment.data.test)):
-        network = experiment.trained(experiment.config.student, experiment.folder.job(baseline(0, "biased")))
+        network = experiment.trained(experiment.config.student, experiment.folder.job(BIASED))
         images = data.train.normalised(torch.arange(len(data.train)))
         with torch.no_grad():
             wrong = network(images).argmax(dim=1) != data.train.labels
         assert 0 < wrong.sum() < len(wrong)
-        found = weights_by_errors(replace(experiment, data=data), Baselines(errors_of="biased", error_weight=3), 0)
+        stage = Stage(upweight_errors_of="biased", error_weight=3)
+        found = weigh_by_errors(replace(experiment, data=data), JobName("jtt", 0), stage)
         torch.testing.assert_close(found / found.min(), torch.where(wrong, 3.0, 1.0))
         assert found.mean().item() == pytest.approx(1)
-    assert weights_by_errors(experiment, Baselines(), 0) is None
+    assert weigh_by_errors(experiment, JobName("jtt", 0), Stage()) is None
 
 
 def test_a_weighted_training_ends_elsewhere_than_the_same_without(finished):
     experiment = finished
-    pairs = [("stage1_regressed", "stage1_plain"), ("stage2_late", "stage2"), ("stage2_late", "stage2_later")]
-    for one, other in pairs:
-        found, reference = model_of(experiment, one), model_of(experiment, other)
+    models = {name: model_of(experiment, name) for name in ("late", "later", "two_stage")}
+    models |= {name: model_of(experiment, name, 1) for name in ("regressed", "plain")}
+    for one, other in (("regressed", "plain"), ("late", "two_stage"), ("late", "later")):
+        found, reference = models[one], models[other]
         assert any(not torch.equal(value, reference[name]) for name, value in found.items()), (one, other)
-    mse = [epoch["mse"] for epoch in experiment.folder.job(read_label("stage2_regressed", 0)).history()]
-    assert mse[-1] < mse[0]
+    errors = [epoch["reuse"] for epoch in experiment.folder.job(JobName("regressed", 0, 2)).history()]
+    assert errors[-1] < errors[0]
+    for job in (JobName("jtt", 0), JobName("at_once", 0), JobName("regressed", 0, 2)):
+        expected = weigh_by_errors(experiment, job, experiment.config.stages[job.method][job.number - 1])
+        assert torch.equal(prepare(experiment, job).objective.image_weights, expected)
 
 
-@pytest.mark.parametrize("kind", ["ce", "kl"])
-def test_weights_are_looked_up_by_the_images_of_a_batch(make_experiment, kind):
-    experiment = make_experiment()
-    data, machine = experiment.data, experiment.machine
-    model, network = experiment.new_student(0).eval(), experiment.new_student(1).requires_grad_(False)
-    weights = torch.zeros(len(data.train))
-    weights[37] = 6.0
-    batch = next(training_batches(data, 64, 0, 0, 0))
-    teacher = LiveTeacher(experiment.tapped(network, experiment.config.teacher), machine)
-    part = part_of(model, "head", None, 16)
-    objective = {
-        "ce": CrossEntropy(model, data, machine, weights),
-        "kl": Distillation(model, teacher, part, KD(), data, machine, weights=weights),
-    }[kind].eval()
-    with torch.no_grad():
-        found = objective(batch)[kind].value
-        row = (batch.indices == 37).nonzero()[0]
-        one = Batch(batch.images[row], batch.labels[row], batch.indices[row], batch.view)
-        objective.image_weights = None
-        expected = 6.0 * objective(one)[kind].value / 64
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_the_projectors_error_by_hand():
-    projected, target = torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [2.0, 0.0]])
-    assert squared_error(projected, target, torch.tensor([3.0, 0.5])).item() == (3 * 1 + 0.5 * 2) / 2
-    assert squared_error(projected, target, None) == F.mse_loss(projected, target)
-
-
-def test_stage_1_alone_asks_for_the_baseline(make_experiment, tmp_path):
+def test_a_first_stage_alone_asks_for_the_method(make_experiment, tmp_path):
     given = tmp_path / "teacher.pt"
-    experiment = make_experiment(*VARIANTS, f"teacher.checkpoint={given}")
+    experiment = make_experiment(*SETTINGS, f"teacher.checkpoint={given}")
     torch.save(experiment.build(experiment.config.teacher).state_dict(), given)
-    with pytest.raises(
-        UserError, match="stage1_regressed seed 0 needs baseline_biased, .* --phase baselines first"
-    ):
-        check("crd", experiment)
-    check("baselines", experiment)
+    first, single = (jobs_of(phase, experiment.config, experiment.folder) for phase in ("crd", "baselines"))
+    with pytest.raises(UserError, match="regressed stage 1 seed 0 needs biased, .* --phase baselines first"):
+        check("crd", experiment, first)
+    check("baselines", experiment, single)
 
 
 def test_what_a_weighted_job_comes_after(make_experiment):
-    config = make_experiment(*VARIANTS).config
-    named = {
-        name: needs(config, read_label(name, 0)) for name in ("baseline_jtt", "stage1_regressed", "baseline_gone")
-    }
-    biased = baseline(0, "biased")
-    assert named == {"baseline_jtt": [biased], "stage1_regressed": [biased], "baseline_gone": []}
-    assert needs(config, read_label("stage2_late", 0)) == [read_label("stage1", 0), biased]
+    config = make_experiment(*SETTINGS).config
+    jobs = {"jtt": [BIASED], "regressed": [JobName("regressed", 0, 1), BIASED]}
+    assert {name: needs(config, last_job(config, name, 0)) for name in jobs} == jobs
+    assert needs(config, JobName("regressed", 0, 1)) == [BIASED] and needs(config, JobName("gone", 0)) == []
+    assert needs(config, JobName("late", 0, 2)) == [JobName("two_stage", 0, 1), BIASED]

@@ -10,9 +10,15 @@ from training.prepared import Prepared, prepare
 
 
 def prepare_job(name: JobName, experiment: Experiment) -> Prepared:
-    """Prepare a job, and finish those that it needs with the random weights that their networks begin with."""
+    """Prepare a job, after those that it needs have been finished."""
+    finish_needed(name, experiment)
+    return prepare(experiment, name)
+
+
+def finish_needed(name: JobName, experiment: Experiment) -> None:
+    """Finish the jobs that a job needs with the random weights that their networks begin with."""
     torch.manual_seed(0)
     for needed in () if name == TEACHER else (TEACHER, *needs(experiment.config, name)):
         if not experiment.folder.job(needed).finished:
-            experiment.folder.job(needed).finish(experiment.build(experiment.network_of(needed)), {})
-    return prepare(experiment, name)
+            network = experiment.build(experiment.network_of(needed))
+            experiment.folder.job(needed).finish(network, {})

@@ -1,0 +1,68 @@
+"""Distillation from a stronger teacher (Huang, You, Wang, Qian & Xu, NeurIPS 2022, "DIST").
+
+L = τ² [β (1 − mean over images of ρ(q_i, p_i)) + γ (1 − mean over classes of ρ(q_c, p_c))]. ρ is Pearson's
+correlation: of an image's probabilities over classes, and of a class's over the images of the batch.
+
+Letters: B batch, C classes, τ temperature, p of the teacher, q of the student.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .kl import read_logits
+from .loss import Loss, NonNegative, Positive, Processes, Samples, Sizes, View
+
+
+def correlate_rows(first: Tensor, second: Tensor) -> Tensor:
+    """Return Pearson's correlation of each row of (R, S) with the other's, (R,), 0 for a constant row."""
+    own, other = (one - one.mean(dim=1, keepdim=True) for one in (first, second))
+    return F.cosine_similarity(own, other, dim=1)
+
+
+def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
+    """Return τ² [β (1 − mean correlation of rows) + γ (1 − mean correlation of columns)].
+
+    Args:
+        student: logits (B, C).
+        teacher: logits (B, C).
+        beta: weight of relations between classes, in one image.
+        gamma: weight of relations between images, in one class.
+        temperature: τ.
+    """
+    own, other = (F.softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    inter = 1 - correlate_rows(own, other).mean()
+    intra = 1 - correlate_rows(own.T, other.T).mean()
+    return temperature**2 * (beta * inter + gamma * intra)
+
+
+class DIST(Loss):
+    """Correlation of softened answers, between classes and between the images of the batch.
+
+    Args:
+        beta: weight of relations between the classes of an image
+        gamma: weight of relations between the images of a batch
+        temperature: tau, which softens both networks' logits
+        standardise: whether logits of each image are first standardised (Sun et al., CVPR 2024)
+    """
+
+    needs_logits, takes_weights = True, False
+
+    def __init__(
+        self,
+        beta: NonNegative = 1.0,
+        gamma: NonNegative = 1.0,
+        temperature: Positive = 4.0,
+        standardise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.beta, self.gamma, self.temperature, self.standardise = beta, gamma, temperature, standardise
+
+    def setup(self, sizes: Sizes) -> None:
+        self.processes: Processes = sizes.processes
+
+    def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
+        own, other = read_logits(student, teacher, self.standardise)
+        own, other = self.processes.gather_with_gradient(own), self.processes.gather(other)
+        return dist(own, other, self.beta, self.gamma, self.temperature)

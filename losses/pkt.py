@@ -1,0 +1,64 @@
+"""Probabilistic knowledge transfer (Passalis & Tefas, ECCV 2018).
+
+L = mean over i, j of p_ij log((p_ij + ε) / (q_ij + ε)), p of the teacher and q of the student: how near image j is
+to image i, (cos(f_i, f_j) + 1) / 2 over the sum of its row.
+
+Letters: B batch, D dimension of a feature, which may differ between networks.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .loss import Loss, Processes, Samples, Sizes, Taps, View
+
+LAST: Taps = MappingProxyType({"last": 1.0})
+EPSILON = 1e-7
+
+
+def compute_neighbours(features: Tensor) -> Tensor:
+    """Return how near the images of a batch are to each other, rows (B, B) that sum to 1, of features (B, D)."""
+    units = F.normalize(features, dim=1)
+    near = (units @ units.T + 1) / 2
+    return near / near.sum(dim=1, keepdim=True)
+
+
+def pkt(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the divergence from the student's to the teacher's neighbours, mean over all B² entries.
+
+    Args:
+        student: (B, D).
+        teacher: (B, D) of the same images.
+    """
+    own, other = compute_neighbours(student), compute_neighbours(teacher)
+    return (other * ((other + EPSILON) / (own + EPSILON)).log()).mean()
+
+
+class PKT(Loss):
+    """Which images of a batch are near each other, by cosine, as the teacher has it.
+
+    Args:
+        taps: weight of each tap's term
+    """
+
+    takes_weights = False
+
+    def __init__(self, taps: Taps = LAST) -> None:
+        super().__init__()
+        self.taps = taps
+
+    def setup(self, sizes: Sizes) -> None:
+        self.processes: Processes = sizes.processes
+
+    def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
+        terms = {}
+        for tap in self.used_taps:
+            own = self.processes.gather_with_gradient(student.taps[tap].float())
+            other = self.processes.gather(teacher.taps[tap].float())
+            with torch.autocast(own.device.type, enabled=False):  # divergences are smaller than bfloat16's steps
+                terms[tap] = pkt(own, other)
+        return terms
