@@ -78,7 +78,8 @@ def odd_weights(steps: list[Step], wrap: str) -> dict[Any, Any]:
     state: dict[Any, Any] = dict(network().state_dict())
     for how, which, by, new in steps:
         name = sorted(state, key=str)[which % len(state)]
-        if how == "replace" and isinstance(state[name], Tensor) and not state[name].is_nested:
+        small = isinstance(state[name], Tensor) and not state[name].is_nested and state[name].numel() < 1000
+        if how == "replace" and small:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of kinds that torch is about to drop
                 parts = odd_tensors(torch.ones(state[name].shape))
