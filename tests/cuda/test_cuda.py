@@ -17,6 +17,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from configs.methods import STAGE, list_shipped, load_shipped
 from configs.reading import DEFAULT_CONFIG
 from dataset.images import Batch
 from dataset.loader import imageless_batches, training_batches
@@ -67,6 +68,13 @@ JOBS: dict[str, tuple[JobName, list[str]]] = {
     "kd, backgrounds": (JobName("kd", 0), ["shortcut.cue=background"]),
     "kd, cues": (JobName("kd", 0), ["shortcut.cue=patch", "shortcut.pairs=counterfactual"]),
 }
+SHIPPED = {
+    f"shipped, {name} {stage}": (JobName(name, 0, number if len(stages) > 1 else 0), [f"methods.{name}={{}}"])
+    for name in list_shipped()
+    for stages in [[key for key in load_shipped(name) if STAGE.fullmatch(key)]]
+    for number, stage in enumerate(stages, start=1)
+}
+JOBS |= SHIPPED
 jobs = pytest.mark.parametrize(("name", "settings"), JOBS.values(), ids=JOBS.keys())
 
 

@@ -240,7 +240,7 @@ CASES: list[BadInput] = [
     # losses of one's own
     _set("losses.mine.class=own_losses:Maps", "methods.two_stage.stage2.train=head",
          "methods.two_stage.stage2.losses.mine=1", named="stage2.losses.mine: it trains features through maps"),
-    _set("losses.mine.class=own_losses:Maps", "methods.kd.losses.mine=1", named="losses.mine: a loss needs maps"),
+    _set("losses.mine.class=own_losses:Maps", "methods.kd.losses.mine=1", named="mine: student: a loss needs"),
     _set("losses.mine.class=own_losses:NoLoss", "methods.kd.losses.mine=1", named="NoLoss: it is no subclass of"),
     _set("losses.mine.class=own_losses:Undecided", named="Undecided needs a default for its option scale"),
     _set("losses.mine.class=own_losses:Missing", named="has no Missing"),
@@ -255,7 +255,8 @@ CASES: list[BadInput] = [
     _eval("{}/old/run", named="old/run/config.yaml was written by an earlier version"),
     # studies
     _set("study.hypotheses={H1: {measure: top1, first: kd, second: kd}}", named="first and second are both kd"),
-    _set("study.hypotheses={H1: {first: kd, second: scratch}}", named="hypotheses.H1.measure: Field required"),
+    _set("study.hypotheses={H1: {measure: topl, first: kd, second: scratch}}", named="measure", phase="study"),
+    _set("study.hypotheses={H1: {first: kd, second: nowhere}}", named="nowhere", phase="study"),
     _set("study.grid=[{losses.kl.temperature: [.inf]}]", named="losses.kl.temperature: give a finite number"),
     _set(f"study.grid=[{{losses.kl.temperature: {list(range(1, 151))}, losses.crd.dim: {list(range(1, 101))}}}]",
          named="15,000 combinations", phase="study"),

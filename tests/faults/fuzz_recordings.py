@@ -147,7 +147,7 @@ def _measured(folder: Path) -> CueRecording:
     from configs.schema import Config
 
     found = cue_file.read(folder)
-    list(_measure(StudyRun({}, "the only point", 0, Config()), found))
+    list(_measure(StudyRun({}, 0, Config()), found))
     return found
 
 

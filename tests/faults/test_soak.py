@@ -36,6 +36,8 @@ def test_what_a_kill_met_is_told_from_the_files(tmp_path):
     decoded, views = tmp_path / "cache" / "folder-0123456789abcdef", tmp_path / "cache" / "teacher-0"
     for folder in (decoded, views, place.root / "teacher", place.root / "seed0/two_stage/stage1"):
         folder.mkdir(parents=True)
+    for job in ("teacher", "seed0/two_stage/stage1"):
+        (place.root / job / "checkpoint.pt").touch()
     (decoded / "meta.json").touch()
     assert place.met() == "teacher"
     (place.root / "teacher" / "result.json").touch()
