@@ -22,8 +22,7 @@ from typing import Any
 
 from configs.merge import merge
 from configs.plain_yaml import parse, read_text
-from errors import nearest
-from errors import UserError
+from errors import UserError, nearest
 
 SHIPPED = Path(__file__).with_name("methods")
 STAGE = re.compile(r"stage[1-9]")

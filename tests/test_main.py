@@ -101,6 +101,30 @@ def test_a_new_seed_shares_the_teacher(run_copy, whole_run, call_main):
     assert load_config(run_copy / "tiny" / "config.yaml").seeds == [0, 1]
 
 
+def test_a_run_gains_shipped_methods_by_their_names(whole_run, call_main, tmp_path):
+    given = whole_run[0] / "tiny" / "teacher" / "model.pt"
+    setting = ("--set", f"teacher.checkpoint={given}", "methods=[kd]")
+    done = call_main(tmp_path, "--phase", "all", "--quiet", *setting)
+    assert done.returncode == 0, done.stderr
+    before = files(tmp_path / "tiny" / "seed0" / "kd")
+    done = call_main(tmp_path, "--phase", "baselines", *setting, "--methods", "scratch")
+    assert done.returncode == 0 and done.stdout.count(": done, ") == 1, done.stderr
+    assert done.stdout.splitlines()[-1] == f"next: python main_eval.py {tmp_path / 'tiny'}"
+    done = call_main(tmp_path, "--phase", "crd", *setting, "--methods", "two_stage")
+    assert done.returncode == 0 and "--phase kd" in done.stdout.splitlines()[-1], done.stderr
+    assert done.stdout.splitlines()[-1].endswith(f"--methods two_stage --output-dir {tmp_path}")
+    assert files(tmp_path / "tiny" / "seed0" / "kd") == before
+    config = load_config(tmp_path / "tiny" / "config.yaml")
+    assert list(config.methods) == ["kd", "two_stage", "scratch"]  # what it had is kept
+    jobs = ("teacher", "seed0/kd", "seed0/scratch")
+    assert_same_weights(whole_run[0] / "tiny", tmp_path / "tiny", jobs)
+    done = call_main(tmp_path, "--phase", "all", *setting, "--methods", "scrath")
+    assert done.returncode == 2 and "methods.scrath" in done.stderr
+    for phase in ("teacher", "study"):
+        done = call_main(tmp_path, "--phase", phase, "--methods", "kd")
+        assert done.returncode == 2 and "--methods is for phases that train students" in done.stderr
+
+
 def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
     before = files(tiny_config.parent)
     done = call_main(
@@ -114,8 +138,8 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
         "student: resnet8, 77,652 parameters",
         "machine: cpu, float32",
         "teacher's outputs on disk: 0.00 MB",
-        "scratch seed 1: 4 epochs x 4 steps, all by ce 1 (from labels) -> ",
-        str(tmp_path / "tiny" / "seed1" / "scratch"),
+        "scratch seed 1: 4 epochs x 4 steps, all by ce 1 (from labels) -> "
+        f"{tmp_path / 'tiny' / 'seed1' / 'scratch'}",
         "dry run: nothing was trained, no run folder was written",
     ):
         assert text in done.stdout
@@ -174,7 +198,7 @@ def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main)
     done = call_main(run_copy, "--phase", "teacher", "--fresh", "--quiet", "--set", "losses.kl.temperature=2")
     assert done.returncode == 0
     assert {path.name for path in (run_copy / "tiny").iterdir() if path.is_dir()} == {"seed0", "teacher"}
-    assert not any(path.is_file() for path in (run_copy / "tiny" / "seed0").rglob("*"))
+    assert not any((run_copy / "tiny" / "seed0").iterdir())
 
 
 def test_another_config_is_refused_and_names_its_keys(run_copy, call_main):

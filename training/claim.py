@@ -78,7 +78,7 @@ def _check_config(folder: RunFolder, config: Config, renewed: bool) -> None:
 
 
 def _may_change_rates(folder: RunFolder, config: Config, present: list[JobName]) -> bool:
-    """Whether a run can go on with this config: it has other learning rates at most, and for unfinished jobs."""
+    """Return whether a config has other learning rates at most, and those of unfinished jobs."""
     if not (folder.path / "config.yaml").exists():
         return False
     ended = [job for job in present if folder.job(job).marked]

@@ -64,27 +64,27 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
-    """Whether torch says with this that another process is gone; gloo's errors have no class of their own."""
+    """Return whether an error says that another process is gone; gloo's have no class of their own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def _starts() -> int:
-    """How often torchrun has started these processes again after a failure (--max-restarts)."""
+    """Count how often torchrun has started these processes again after a failure (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process again after a failure, its own or another's."""
+    """Return whether torchrun has started this process again after a failure, its own or another's."""
     return _starts() > 0
 
 
 def rank() -> int:
-    """This process's number, 0 without a group."""
+    """Return this process's number, 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes, 1 without a group."""
+    """Return the number of processes, 1 without a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -120,7 +120,7 @@ class _WithGradient(torch.autograd.Function):
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """`gather` for a loss that every process takes of the whole batch, its gradients averaged as DDP does."""
+    """Join tensors as `gather` does, for a loss of the whole batch whose gradients DDP averages."""
     if world_size() == 1:
         return tensor
     joined: Tensor = _WithGradient.apply(tensor)
@@ -128,7 +128,7 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
 
 
 def whole_batch(tensor: Tensor) -> Tensor:
-    """The rows (R B, ...) of a batch in order, of which each process has every R-th one (B, ...)."""
+    """Return the rows (R B, ...) of a batch in order; each process has every R-th one (B, ...)."""
     if world_size() == 1:
         return tensor
     by_process: Tensor = gather(tensor).unflatten(0, (world_size(), -1))  # (R, B, ...)
@@ -155,7 +155,7 @@ class AllProcesses:
 
 
 def over_processes(parts: Sequence[T], compute: Callable[[T], Tensor]) -> Tensor:
-    """Rows that `compute` gives for all parts in order, (N, ...), each process doing its share of the parts.
+    """Return rows that `compute` gives for all parts in order, (N, ...), each process its share.
 
     All parts but the last have as many rows as the first.
     """
@@ -179,7 +179,7 @@ def _device() -> torch.device:
 
 
 def averaging(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
-    """The module with gradients averaged over processes, and with their batch statistics in common if asked."""
+    """Return a module whose gradients are averaged over processes, its batch statistics shared if asked."""
     if sync_batch_norm:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if world_size() == 1:
@@ -190,7 +190,7 @@ def averaging(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
 
 
 def averaged_at(module: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """For a batch through what `averaging` gave: gradients add up, those of the last are averaged."""
+    """Enter a batch of what `averaging` gave: gradients add up, those of the last are averaged."""
     if last or not isinstance(module, DistributedDataParallel):
         return nullcontext()
     apart: AbstractContextManager[None] = module.no_sync()
@@ -206,7 +206,7 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def from_first(value: T) -> T:
-    """The first process's value of a plain object, in every process."""
+    """Return the first process's value of a plain object, in every process."""
     if world_size() == 1:
         return value
     values = [value]
@@ -215,7 +215,7 @@ def from_first(value: T) -> T:
 
 
 def gather_objects(value: T) -> list[T]:
-    """The plain objects of all processes, in rank order, in every process."""
+    """Return the plain objects of all processes, in rank order, in every process."""
     if world_size() == 1:
         return [value]
     values: list[T] = [value] * world_size()
@@ -224,7 +224,7 @@ def gather_objects(value: T) -> list[T]:
 
 
 def largest(numbers: Sequence[int], device: torch.device) -> list[int]:
-    """The largest of all processes' numbers at each place, in every process."""
+    """Return the largest of all processes' numbers at each place, in every process."""
     tensor = torch.tensor(numbers, device=device)
     if world_size() > 1:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)

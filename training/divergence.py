@@ -30,7 +30,7 @@ class Place:
     low_precision: bool
 
     def advice(self, first_step: bool) -> str:
-        """What is worth trying, the likeliest first."""
+        """Return what is worth trying, the likeliest first."""
         lower = f"go on with --resume --set {self.rate_key}=VALUE, a smaller one"
         if self.low_precision:
             return f"start over with --set precision=float32 and --fresh, or {lower}"

@@ -47,7 +47,7 @@ class Average:
         self.model = AveragedModel(self.trained, multi_avg_fn=self.blend, use_buffers=True)
 
     def by_name(self) -> dict[str, Tensor]:
-        """What is averaged, by its names in the objective."""
+        """Return what is averaged, by its names in the objective."""
         return {name.replace("/", "."): tensor for name, tensor in self.model.module.state_dict().items()}
 
     def update(self) -> None:

@@ -55,7 +55,7 @@ class Objective(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no terms")
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Parameter groups for the optimizer: by default all that require a gradient, at `lr`."""
+        """Return parameter groups for the optimizer: by default all that require a gradient, at `lr`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
     def begin(self, batches: Iterator[Batch]) -> None:
@@ -66,7 +66,7 @@ class Objective(nn.Module):
         it, so what it changes must be in the state dict."""
 
     def measure(self) -> Measures:
-        """What to report after an epoch beside the terms."""
+        """Return what to report after an epoch beside the terms."""
         return {}
 
 
@@ -108,7 +108,7 @@ def train_one_epoch(
     part: Part,
     after_step: Callable[[Callable[[], None]], None] = lambda look: None,
 ) -> Measures:
-    """One pass over `batches`, or what `part` leaves of it; gives the mean over steps of every term.
+    """Make one pass over `batches`, or what `part` leaves of it; return the mean over steps of every term.
 
     after_step: called after each step, before a signal ends the training, with a look for divergence.
 
@@ -235,7 +235,7 @@ def _predict(pace: Pace | None, images: int, seconds: float, done: int, plan: Pl
 
 
 def _stepper(objective: Objective, count: int, plan: Plan, machine: Machine) -> Stepper:
-    """What a plan makes steps with, on `count` training images."""
+    """Return what a plan makes steps with, on `count` training images."""
     groups, batches = objective.parameter_groups(plan.optimizer.lr), steps_per_epoch(count, plan.batch_size)
     return make_stepper(objective, groups, plan.optimizer, plan.epochs, batches, machine)
 
@@ -272,7 +272,7 @@ def _end_epoch(
 
 
 def _better(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -> dict[str, Any] | None:
-    """The best epoch so far by validation accuracy, with a copy of its weights."""
+    """Return the best epoch so far by validation accuracy, with a copy of its weights."""
     value = measures.get("val_top1")
     if value is None or (best is not None and value <= best["val_top1"]):
         return best

@@ -14,7 +14,7 @@ from training.record_file import read_record
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and git state that a run's numbers came from."""
+    """Return versions, hardware and git state that a run's numbers came from."""
     import torch  # takes seconds, and who reads what was written needs none
 
     from training import distributed
@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
 
 
 def read_environment(folder: Path) -> dict[str, Any] | None:
-    """What environment.json of a run says; None where there is none, or one that is damaged, with a word."""
+    """Read environment.json of a run; None where there is none, or with a warning where it is damaged."""
     path = folder / "environment.json"
     if not path.exists():
         return None

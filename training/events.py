@@ -28,7 +28,7 @@ class Events:
                 self.writer.add_scalar(name, value, epoch)
 
     def settings(self, settings: Mapping[str, bool | str | int | float], results: Mapping[str, float]) -> None:
-        """Hyperparameters with what they reached, in this folder's own file. Raises as `add`."""
+        """Write hyperparameters with what they reached into this folder's own file. Raises as `add`."""
         from torch.utils.tensorboard.summary import hparams
 
         with in_one_line(self.path, lambda: 0, "what was written of it"):
@@ -45,7 +45,7 @@ class Events:
 
 @contextmanager
 def events_in(folder: Path, next_epoch: int) -> Iterator[Events]:
-    """Events that are closed at the end; a thread of TensorBoard's that cannot write tells the main one alone."""
+    """Open events, closed at the end; a thread of TensorBoard's that cannot write tells the main one alone."""
     said = threading.excepthook
 
     def say_less(died: threading.ExceptHookArgs) -> None:

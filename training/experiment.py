@@ -38,11 +38,11 @@ class Experiment:
     layouts: dict[str, Layout] = field(default_factory=dict, compare=False, repr=False)  # by network
 
     def network_of(self, job: JobName) -> Network:
-        """The config's section on the network that a job trains."""
+        """Return the config's section on the network that a job trains."""
         return self.config.teacher if trains_teacher(self.config, job) else self.config.student
 
     def layout(self, network: Network) -> Layout:
-        """What a network is made of, found once.
+        """Return what a network is made of, found once.
 
         Raises:
             UserError: images that do not go through it, or taps that it does not have.
@@ -54,7 +54,7 @@ class Experiment:
         return self.layouts[key]
 
     def build(self, network: Network, pretrained: bool = True) -> nn.Module:
-        """A network for this data set on the CPU, with random weights or the published ones that are named.
+        """Return a network for this data set on the CPU, with random weights or the published ones that are named.
 
         pretrained: whether `network.weights` count; not where other weights are loaded over them.
         """
@@ -62,7 +62,7 @@ class Experiment:
         return self._build(network, network.weights if pretrained else None, seen, seen.size)
 
     def build_checked(self, network: Network) -> nn.Module:
-        """The same with random weights, after a look whether images of its size go through it.
+        """Return the same with random weights, after a look whether images of its size go through it.
 
         Raises:
             UserError: they do not; the message names the smallest size that works.
@@ -71,7 +71,7 @@ class Experiment:
         return build_for(lambda size: self._build(network, None, replace(seen, size=size), size), seen.size)
 
     def input_of(self, network: Network) -> InputFormat:
-        """Size and normalisation of the images that a network reads: its own, its weights', or the data's."""
+        """Return size and normalisation of a network's images: its own, its weights', or the data's."""
         data = self._data_input()
         made_for = None if network.weights is None else published(network.arch, network.weights)
         mean, std, size = data.mean, data.std, data.size
@@ -86,8 +86,10 @@ class Experiment:
         return InputFormat(size, mean, std)
 
     def made_with(self, network: Network) -> dict[str, Any]:
-        """What a network gives depends on beside its arch, its weights and the images, as plain values for an
-        identity: empty for a network by name alone that reads images as the data have them."""
+        """Return what a network's outputs depend on beside its arch, its weights and the images.
+
+        Plain values for an identity: empty for a network by name alone that reads images as the data have them.
+        """
         parts: dict[str, Any] = {}
         if network.arch_options:
             parts["options"] = network.arch_options
@@ -115,16 +117,16 @@ class Experiment:
         return adapt(set_momentum(model, network.norm_momentum), self._data_input(), seen)
 
     def new_student(self, seed: int) -> nn.Module:
-        """The student as every method with this seed starts from, on the device."""
+        """Return the student that every method with this seed starts from, on the device."""
         seed_everything(seed)
         return self.machine.place(self.build(self.config.student))
 
     def trained(self, network: Network, job: JobFolder) -> nn.Module:
-        """A finished job's network in evaluation mode on the device."""
+        """Return a finished job's network in evaluation mode on the device."""
         return self.loaded(network, job.verified_model())
 
     def loaded(self, network: Network, path: Path) -> nn.Module:
-        """A network with the weights of a file, in evaluation mode on the device.
+        """Return a network with the weights of a file, in evaluation mode on the device.
 
         Raises:
             UserError: a file that cannot be read or does not fit.
@@ -137,7 +139,7 @@ class Experiment:
 def open_experiment(
     config: Config, folder: RunFolder, machine: Machine, source: Source | None = None
 ) -> Experiment:
-    """An experiment on the images that its config names, decoded here unless `source` has them already.
+    """Return an experiment on the images that its config names, decoded here unless `source` has them already.
 
     Raises:
         UserError: images that are missing or do not fit the config.

@@ -89,7 +89,7 @@ class FrozenFeatures:
 
     @torch.no_grad()
     def evaluate(self, head: nn.Module) -> Measures:
-        """What `evaluate_splits` gives for the network with this classifier."""
+        """Return what `evaluate_splits` gives for the network with this classifier."""
         measures: Measures = {}
         for split, images in (("val", self.data.val), ("test", self.data.test)):
             if images is None:

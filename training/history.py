@@ -7,7 +7,7 @@ from typing import Any
 
 
 def checked_history(lines: Any) -> list[dict[str, float]]:
-    """The lines of a history, each the numbers of an epoch by name.
+    """Return the lines of a history, each the numbers of an epoch by name.
 
     Raises:
         ValueError: something else.
@@ -18,7 +18,7 @@ def checked_history(lines: Any) -> list[dict[str, float]]:
 
 
 def checked_best(best: Any) -> dict[str, Any] | None:
-    """The best epoch so far, its weights among it; None where none is chosen.
+    """Return the best epoch so far, its weights among it; None where none is chosen.
 
     Raises:
         ValueError: something else.

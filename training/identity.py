@@ -47,7 +47,7 @@ def write_identity(folder: Path, data: TrainingData) -> None:
 
 
 def read_identity(folder: Path) -> RunIdentity | None:
-    """What the run in `folder` was made from; None, with a word, for a run of before that was kept.
+    """Read what the run in `folder` was made from; None, with a warning, for a run that kept no record.
 
     Raises:
         UserError: the record is damaged, or gone from a run that had one.
@@ -68,7 +68,7 @@ def read_identity(folder: Path) -> RunIdentity | None:
 
 
 def changes_since(folder: Path, data: TrainingData) -> list[str]:
-    """What is not as it was when the run in `folder` was made, in words; nothing for a run that kept no record.
+    """Return what is not as it was when the run in `folder` was made, in words; nothing without a record.
 
     Raises:
         UserError: as `read_identity`.

@@ -85,7 +85,7 @@ class JobFolder:
         return self.path.exists() and not self.marked
 
     def lacking(self) -> list[str]:
-        """Files that a job which ended has lost."""
+        """List files that a job which ended has lost."""
         names = [self.model.name, *self.result().get("files", {})]
         return [name for name in names if not (self.path / name).exists()]
 
@@ -99,7 +99,7 @@ class JobFolder:
         return "put it back, or train it with --fresh (in a study, remove its folder)"
 
     def verified_model(self) -> Path:
-        """The file of weights, after a look whether all files are those that training left.
+        """Return the file of weights, after a look whether all files are those that training left.
 
         Raises:
             UserError: one was removed, replaced or edited.
@@ -112,7 +112,7 @@ class JobFolder:
         return self.model
 
     def result(self) -> dict[str, Any]:
-        """What training reached, and digests of its files.
+        """Read what training reached, and digests of its files.
 
         Raises:
             UserError: result.json is not there, or not as it was written.
@@ -126,7 +126,7 @@ class JobFolder:
         return result
 
     def history(self) -> list[dict[str, float]]:
-        """What was measured in each epoch that is done.
+        """Read what was measured in each epoch that is done.
 
         Raises:
             UserError: a line that is none.
@@ -139,7 +139,7 @@ class JobFolder:
             raise UserError(f"{metrics} is damaged: {self._mend}") from None
 
     def epochs_done(self) -> int:
-        """Epochs of an unfinished job that are done, as far as its files say."""
+        """Count the epochs of an unfinished job that are done, as far as its files say."""
         metrics = self.path / METRICS
         return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
@@ -236,7 +236,7 @@ class Log:
     quiet: bool
 
     def progress(self, title: str, steps: int, done: int) -> tqdm[NoReturn]:
-        """A bar over the steps of an epoch, of which some are done."""
+        """Return a bar over the steps of an epoch, of which some are done."""
         return tqdm(total=steps, initial=done, desc=title, disable=self.quiet or None, leave=False, unit="step")
 
     def epoch(

@@ -21,7 +21,7 @@ from training.teacher_side import list_cached_places
 
 
 def memory_of(machine: Machine) -> int | None:
-    """Bytes of memory on the device, None where that is not known."""
+    """Return the bytes of memory on the device, None where that is not known."""
     if machine.device.type == "cuda":
         return int(torch.cuda.get_device_properties(machine.device).total_memory)
     return machine_memory()
@@ -29,7 +29,7 @@ def memory_of(machine: Machine) -> int | None:
 
 @torch.no_grad()
 def activations(model: nn.Module, image_size: int) -> int:
-    """Values that the modules of a network on the meta device give for one image, which training keeps."""
+    """Count the values that modules of a network on the meta device give for one image, which training keeps."""
     sizes: list[int] = []
 
     def count(module: nn.Module, inputs: object, output: object) -> None:

@@ -13,7 +13,7 @@ from configs import stages
 
 
 def make_optimizer(groups: Sequence[dict[str, Any]], settings: stages.Optimizer) -> Optimizer:
-    """SGD, Adam or AdamW over parameter groups, each with its `lr`; a step clips gradients first if asked to."""
+    """Return SGD, Adam or AdamW over parameter groups, each with its `lr`; a step clips gradients if asked to."""
     optimizer = _optimizer(list(groups) if settings.decay_norms else _apart(groups), settings)
     if settings.clip_norm is not None:
         limit = settings.clip_norm
@@ -41,7 +41,7 @@ def _optimizer(groups: list[dict[str, Any]], settings: stages.Optimizer) -> Opti
 
 
 def _apart(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same with parameters of one dimension, which biases and norms have, in groups without weight decay."""
+    """Return groups with parameters of one dimension, of biases and norms, in groups without weight decay."""
     found = []
     for group in groups:
         flat = [parameter for parameter in group["params"] if parameter.ndim <= 1]
@@ -54,7 +54,7 @@ def _apart(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def make_schedule(
     optimizer: Optimizer, settings: stages.Optimizer, epochs: int, steps: int
 ) -> lr_scheduler.LRScheduler:
-    """The learning-rate schedule, moved on after every one of `epochs` x `steps` training steps.
+    """Return the learning-rate schedule, moved on after every one of `epochs` x `steps` training steps.
 
     A warm-up of w steps trains step i at (i + 1) / (w + 1) of the rate; the schedule takes what is left.
     """

@@ -71,7 +71,7 @@ class Prepared:
         return next(tapped, self.objective.model)
 
     def fit(self, machine: Machine, folder: JobFolder, pace: Pace | None = None) -> list[Measures]:
-        """As `training.engine.fit`, as quick as the machine can.
+        """Train as `training.engine.fit` does, as quick as the machine can.
 
         Raises:
             UserError: as `fit`.

@@ -42,7 +42,7 @@ class Part:
         return self.seconds + time.perf_counter() - self.started
 
     def state(self, device: torch.device) -> dict[str, Any]:
-        """Plain values, with the own state of every process; all of them have to ask."""
+        """Return plain values, with the own state of every process; all of them have to ask."""
         own = {
             "sums": {name: total.item() for name, total in self.sums.items()},
             "generators": generators(device),
@@ -56,7 +56,7 @@ class Part:
 
 
 def part_from(state: Mapping[str, Any], device: torch.device) -> Part:
-    """What `Part.state` gave, as it was in this process.
+    """Return the part that `Part.state` describes, as it was in this process.
 
     With another number of processes than before the sums are the mean over those, and the rest of the epoch draws
     anew, which is said.
@@ -82,7 +82,7 @@ def part_from(state: Mapping[str, Any], device: torch.device) -> Part:
 
 
 def generators(device: torch.device) -> Generators:
-    """States of the generators that a training on `device` draws from."""
+    """Return states of the generators that a training on `device` draws from."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -107,7 +107,7 @@ class Training:
     part: Part | None = None  # of the epoch that has begun, None between two
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on, as tensors and plain values; within an epoch all processes have to ask."""
+        """Return all that is needed to go on; within an epoch all processes have to ask."""
         return {
             "objective": self.objective.state_dict(),
             **self.stepper.state(),

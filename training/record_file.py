@@ -16,13 +16,13 @@ SIGN = b"# digest "  # begins a signed text; earlier versions wrote none
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
-    """Atomically write values that JSON has, none of them NaN or infinite, and their digest."""
+    """Write values that JSON has, none of them NaN or infinite, and their digest, atomically."""
     record = {VERSION: 2, **values}
     write_text(path, json.dumps({**record, DIGEST: _digest(record)}, indent=2, allow_nan=False) + "\n")
 
 
 def read_record(path: Path, mend: str) -> dict[str, Any]:
-    """What `write_record` wrote, without the digest; a file of an earlier version has none to compare.
+    """Read what `write_record` wrote, without the digest; a file of an earlier version has none to compare.
 
     Args:
         mend: what to do about a file that is damaged, for the message.
@@ -51,18 +51,18 @@ def _is_whole(values: dict[str, Any]) -> bool:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    """SHA-256 of values without their digest, the first 16 hex digits."""
+    """Return the SHA-256 of values without their digest, the first 16 hex digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_signed(path: Path, text: str) -> None:
-    """Atomically write text below a line with its digest, a comment in YAML."""
+    """Write text below a line with its digest, a comment in YAML, atomically."""
     content = text.encode()
     write_atomically(path, lambda file: file.write(SIGN + _text_digest(content) + b"\n" + content))
 
 
 def is_signed(path: Path) -> bool:
-    """Whether a text has a digest, right or wrong: none is of an earlier version, or was changed on purpose."""
+    """Return whether a text has a digest, right or wrong: one without was changed on purpose."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -70,7 +70,7 @@ def is_signed(path: Path) -> bool:
 
 
 def is_as_signed(path: Path) -> bool:
-    """Whether a text is there and is what its digest, if it has one, is of."""
+    """Return whether a text is there and is what its digest, if it has one, is of."""
     head, _, text = path.read_bytes().partition(b"\n")
     changed = head.startswith(SIGN) and head.removeprefix(SIGN) != _text_digest(text)
     return not changed and bool(text.strip())

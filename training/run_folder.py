@@ -55,7 +55,7 @@ class RunFolder:
         return [name for name in found if self.job(name).begun]
 
     def config(self) -> Config:
-        """The config that the run was made with.
+        """Read the config that the run was made with.
 
         Raises:
             UserError: the folder is no run, or its config is not as it was written.
@@ -78,5 +78,5 @@ class RunFolder:
 
 
 def write_config(path: Path, config: Config) -> None:
-    """Atomically write a resolved config as YAML with a digest, so that a change does not go unnoticed."""
+    """Write a resolved config as YAML with a digest, so that a change does not go unnoticed."""
     write_signed(path, to_yaml(config))

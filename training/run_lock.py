@@ -39,7 +39,7 @@ def writing_in(folder: Path) -> Iterator[None]:
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a folder has files in it beside those that a kill leaves before there is a config.yaml."""
+    """Return whether a folder has files beside those that a kill leaves before there is a config.yaml."""
     return folder.exists() and any(
         path.name not in (NAME, IDENTITY) and not path.name.endswith(".partial") for path in folder.iterdir()
     )

@@ -109,7 +109,7 @@ class StageObjective(Objective):
         return self
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """The classifier and the losses' parameters at `lr`, whatever else trains at the stage's `feature_lr`."""
+        """Return the classifier and the losses' parameters at `lr`, and the rest at the stage's `feature_lr`."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if self.settings.feature_lr is None:
             return [{"params": trained, "lr": lr}]

@@ -46,7 +46,7 @@ class Stepper:
         return steps_of(self.batches, self.accumulate)
 
     def size(self, step: int) -> int:
-        """Batches of an epoch's step, counted from 0."""
+        """Return the batches of an epoch's step, counted from 0."""
         return min(self.accumulate, self.batches - step * self.accumulate)
 
     def make(self) -> None:
@@ -62,7 +62,7 @@ class Stepper:
             self.average.update()
 
     def averaged(self) -> AbstractContextManager[None]:
-        """In which the objective holds the weights that are the result: their average where there is one."""
+        """Have the objective hold the weights that are the result: their average where there is one."""
         return nullcontext() if self.average is None else self.average.in_place()
 
     @property
@@ -109,7 +109,7 @@ def make_stepper(
     batches: int,
     machine: Machine,
 ) -> Stepper:
-    """What the config's section `optimizer` makes steps with.
+    """Return what the config's section `optimizer` makes steps with.
 
     Args:
         objective: whose weights are averaged if asked to.
@@ -126,7 +126,7 @@ def make_stepper(
 def train_step(
     objective: nn.Module, batches: Iterable[Any], stepper: Stepper, machine: Machine, count: int = 1
 ) -> dict[str, Tensor]:
-    """One step down the terms' weighted sum, its mean over `count` batches; gives their means, on the device."""
+    """Make one step down the terms' weighted sum, its mean over `count` batches; return their means."""
     sums: dict[str, Tensor] = {}
     stepper.optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(batches, start=1):

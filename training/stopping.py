@@ -12,7 +12,7 @@ Ended = Callable[[Sequence[Measures]], bool]  # of the epochs that are done
 
 
 def stalled(values: Sequence[float], patience: int, min_delta: float) -> bool:
-    """Whether the last `patience` values are better than those before by less than `min_delta`, or not at all.
+    """Return whether the last `patience` values beat those before by less than `min_delta`, or not at all.
 
     values: of each epoch, the larger the better.
     """

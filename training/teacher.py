@@ -27,7 +27,7 @@ def check_training(experiment: Experiment) -> None:
 
 
 def ensure_teacher(experiment: Experiment) -> nn.Module:
-    """The run's teacher, frozen; taken over from `teacher.checkpoint` or `teacher.weights` if there is none yet.
+    """Return the run's teacher, frozen; taken over from `teacher.checkpoint` or `teacher.weights` if absent.
 
     Raises:
         UserError: there is no teacher, or the given one does not fit.
@@ -55,7 +55,7 @@ def check_teacher(experiment: Experiment, renewed: bool) -> None:
 
 
 def _refuse_another_file(experiment: Experiment) -> None:
-    """A given file that has changed since the run copied it is another teacher."""
+    """Raise `UserError` for a given file that has changed since the run copied it: it is another teacher."""
     path, folder = experiment.config.teacher.checkpoint, experiment.folder.teacher
     if path is None or not folder.marked or not path.exists():
         return
@@ -68,7 +68,7 @@ def _refuse_another_file(experiment: Experiment) -> None:
 
 
 def is_given(experiment: Experiment) -> bool:
-    """Whether the config names a teacher that can be used as it is."""
+    """Return whether the config names a teacher that can be used as it is."""
     settings = experiment.config.teacher
     if settings.checkpoint is not None:
         return True
@@ -76,7 +76,7 @@ def is_given(experiment: Experiment) -> bool:
 
 
 def _usable_as_is(experiment: Experiment) -> bool:
-    """Whether published weights fill the whole network: these classes, and the stem they were trained with."""
+    """Return whether published weights fill the network: these classes, and the stem they were trained with."""
     settings = experiment.config.teacher
     if settings.weights is None:
         return False

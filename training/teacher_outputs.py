@@ -101,7 +101,7 @@ def _outputs(rows: Tensor, widths: list[int]) -> Outputs:
 
 @torch.no_grad()
 def run(teacher: TappedModel, images: Tensor, machine: Machine) -> Outputs:
-    """The outputs of a teacher in evaluation mode, in float32."""
+    """Return the outputs of a network in evaluation mode, in float32."""
     with machine.autocast():
         out = teacher(images)
     return Outputs(out.logits.float(), tuple(tap.float() for tap in out.taps))
@@ -161,7 +161,7 @@ def _key(experiment: Experiment, teacher: TappedModel) -> str:
 
 
 def _is_whole(folder: Path, view: int, header: bytes) -> bool:
-    """Whether a view is there as it was written; a damaged one is removed with a word, to be filled anew.
+    """Return whether a view is there as it was written; a damaged one is removed with a warning.
 
     header: what its file begins with; numpy would take any other at its word.
     """
@@ -188,7 +188,7 @@ _seen: dict[Path, tuple[int, int]] = {}  # views that this process has read whol
 
 @contextmanager
 def _claimed(folder: Path, view: int, wait: bool) -> Iterator[bool]:
-    """Whether this process is the one that fills a view; it stays so until it is done or dies.
+    """Yield whether this process is the one that fills a view; it stays so until it is done or dies.
 
     Args:
         wait: for another one that fills it, which then is either done or has left it to us.
@@ -231,7 +231,7 @@ def _write_view(
 
 
 def _header(num_images: int, width: int) -> bytes:
-    """What a .npy file of float16 (num_images, width) begins with."""
+    """Return what a .npy file of float16 (num_images, width) begins with."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         file, {"descr": "<f2", "fortran_order": False, "shape": (num_images, width)}
@@ -240,7 +240,7 @@ def _header(num_images: int, width: int) -> bytes:
 
 
 def _resumed(partial: Path, mark: Path, header: bytes, row: int) -> tuple[int, Digest]:
-    """Images that an interrupted file has whole, and the digest of all bytes up to there.
+    """Return how many images an interrupted file has whole, and the digest of all bytes up to there.
 
     A mark or rows that are not as they were written count as none.
     """
@@ -261,7 +261,7 @@ def _resumed(partial: Path, mark: Path, header: bytes, row: int) -> tuple[int, D
 def _rows_of_view(
     view: int, first: int, teacher: TappedModel, data: TrainingData, machine: Machine
 ) -> Iterator[tuple[int, bytes]]:
-    """Outputs for images from `first` on, a batch each: how many images are done with it, and float16 as bytes."""
+    """Yield outputs for images from `first` on, a batch each: how many images are done, and float16 as bytes."""
     with tqdm(
         total=len(data.train),
         initial=first,

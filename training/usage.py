@@ -30,7 +30,7 @@ class EpochUsage:
     memory_of: MemoryOf
 
     def line(self, epoch: int) -> str:
-        """As timing.jsonl holds it."""
+        """Return it as timing.jsonl holds it."""
         values = {
             "epoch": epoch,
             "images_per_second": round(self.images_per_second, 1),
@@ -68,7 +68,7 @@ class PeakMemory:
 
 
 def read_usage(timing: Path, epochs: int) -> Usage:
-    """What timing.jsonl says of a training of so many epochs; of an epoch that was run again, the last line.
+    """Read what timing.jsonl says of a training of so many epochs; of an epoch run again, the last line.
 
     The file is not whole-or-nothing: a line that is none is passed over, and its epoch is not on record.
     """

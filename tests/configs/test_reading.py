@@ -289,7 +289,10 @@ def test_overrides_choose_add_and_change_methods(tmp_path: Path) -> None:
         ("methods.kd.losses.klm=3", "there is no klm, did you mean 'kl'"),
         ("methods.dk.train=head", "--set methods.dk.train: there is no method dk"),
         ("methods.two_stge.stage2.train=head", "there is no method two_stge, did you mean 'two_stage'"),
-        ("methods.dkk={}", "methods.dkk: it has no stages, and none is shipped by this name, did you mean 'dkd'"),
+        (
+            "methods.dkdd={}",
+            "methods.dkdd: it has no stages, and none is shipped by this name, did you mean 'dkd'",
+        ),
     ],
 )
 def test_overrides_that_do_not_fit_are_refused(tmp_path: Path, override: str, message: str) -> None:

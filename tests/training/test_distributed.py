@@ -18,7 +18,8 @@ from configs.schema import Config
 from errors import UserError
 from tests.faults.commands import TORCHRUN, start_two
 from training import distributed
-from training.teacher import train_teacher
+from training.job_name import TEACHER
+from training.prepared import train
 
 # A network without batch statistics, trained by one process or by two. Each process measures something else, and
 # the plan ends by it: they must agree all the same.
@@ -33,80 +34,82 @@ from torch import nn
 
 import training.engine
 import training.keeping
-from configs.networks import Optimizer
 from configs.images import Data
-from configs.stages import CRD
+from configs.stages import LossUse, Optimizer, Stage
 from dataset.images import Batch, ImageTensors
 from dataset.prepare import TrainingData
 from dataset.decoded_cache import Images
 from dataset.sources import Source
 from errors import exit_code
+from losses.ce import CE
+from losses.crd import CRD
+from losses.kl import KL
+from losses.loss import Sizes
+from losses.regression import Regression
+from models.layout import Trained
 from models.machine import Machine
-from models.taps import Outputs
-from training import distributed
-from training.alignment import HierarchicalLoss
-from training import engine, features
+from models.taps import TappedModel
+from training import distributed, evaluation, features
 from training.engine import Plan, fit
 from training.features import ViewCache
 from training.job_folder import JobFolder
-from training.teacher import CrossEntropy
+from training.reading import Reading
+from training.stage import StageObjective, Student
+from training.teacher_outputs import LiveTeacher
+from training.teacher_side import TeacherSide
 
 
-engine.EVALUATION_BATCH = features.EVALUATION_BATCH = 5
+evaluation.EVALUATION_BATCH = features.EVALUATION_BATCH = 5
 features.GROUP = 3
+SIZES = {"penultimate": (8,), "last": (4,)}
 
 
-class Aligned(CrossEntropy):
+class Measured(StageObjective):
     def measure(self):
         return {"own": float(distributed.rank())}
 
 
 FORMS = {
-    "aligned": None,
-    "nce": CRD(num_negatives=4, dim=3),
-    "relax": CRD(num_negatives=4, dim=3, mode="relax", bank_init="features"),
-    "shared": CRD(num_negatives=4, dim=3, negatives="shared", objective="infonce"),
-    "batch": CRD(dim=3, negatives="batch", mode="instance", objective="infonce"),
-    "regression": CRD(objective="regression"),
+    "ce": lambda: {"ce": CE()},
+    "kl": lambda: {"kl": KL(), "ce": CE()},
+    "nce": lambda: {"crd": CRD(num_negatives=4, dim=3)},
+    "relax": lambda: {"crd": CRD(num_negatives=4, dim=3, mode="relax", bank_init="features")},
+    "shared": lambda: {"crd": CRD(num_negatives=4, dim=3, negatives="shared", objective="infonce")},
+    "batch": lambda: {"crd": CRD(dim=3, negatives="batch", mode="instance", objective="infonce")},
+    "regression": lambda: {"regression": Regression()},
+    "unweighted": lambda: {"ce": CE(), "crd": CRD(num_negatives=4, dim=3)},
 }
 
 
-class Stage1(Aligned):
-    def __init__(self, form, *arguments):
-        super().__init__(*arguments)
-        self.losses = HierarchicalLoss(FORMS[form], (4, 4), (4, 4), self.data.train.labels)
-        self.counts = torch.linspace(0.5, 1.5, 24) if form == "batch" else None
-        for tap in self.losses.losses:
-            if form == "regression":
-                self.losses.loss_at(tap).standardise = nn.Identity()  # batch statistics differ by process
+def make_objective(form, model, data, machine):
+    losses = FORMS[form]()
+    for loss in losses.values():
+        loss.setup(Sizes(SIZES, SIZES, data.train.labels, distributed.AllProcesses()))
+    if form == "regression":
+        for one in losses["regression"].at.values():
+            one.standardise = nn.Identity()  # batch statistics differ by process
+    uses = {name: LossUse(weight=0 if (form, name) == ("unweighted", "crd") else 1) for name in losses}
+    trains_classifier = any(loss.needs_logits for loss in losses.values())
+    trained = [one for name, one in model.named_parameters() if trains_classifier or not name.startswith("3.")]
+    reading = Reading({} if form in ("ce", "kl") else {"penultimate": "1", "last": "3"}, {})
+    counts = torch.linspace(0.5, 1.5, 24) if form == "batch" else None
+    arguments = Student(model, Trained(trained, [model]), reading), make_teacher(reading, machine), losses
+    return Measured(*arguments, Stage(losses=uses), data, machine, counts)
 
-    def features(self, images):
-        student, teacher = self.model(images), images.flatten(1)[:, :4]
-        return Outputs(student, (student, student)), Outputs(teacher, (teacher, teacher))
 
-    def begin(self, batches):
-        for batch in batches:
-            student, teacher = self.features(batch.images)
-            for tap, pair in self.losses.pairs(student, teacher).items():
-                loss = self.losses.loss_at(tap)
-                loss.fill(*pair, batch.indices) if self.losses.fills else None
-                loss.observe(pair[1]) if self.losses.whitens else None
-        for tap in self.losses.losses:
-            self.losses.loss_at(tap).settle() if self.losses.whitens else None
-
-    def begin_epoch(self):
-        self.losses.reshuffle()
-
-    def forward(self, batch):
-        weights = None if self.counts is None else self.counts[batch.indices]
-        return self.losses(*self.features(batch.images), batch.indices, weights)
+def make_teacher(reading, machine):
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4)).requires_grad_(False)
+    outputs = LiveTeacher(TappedModel(network, reading.places), machine)
+    return TeacherSide(network, outputs, reading.places, reading)
 
 
 SEVERAL = Optimizer(lr=0.1, accumulate=2, ema=0.5, clip_norm=0.1)  # steps of two batches and of one
 
 
 def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), **settings):
-    torch.manual_seed(distributed.rank() if form == "aligned" else 0)  # they start apart: the first counts
+    torch.manual_seed(distributed.rank() if form == "ce" else 0)  # they start apart: the first counts
     source = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
     source = Images(pixels, torch.arange(24).remainder(4).numpy())
@@ -116,8 +119,7 @@ def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), **settin
     data = TrainingData(images, None, images, list("abcd"), "", identity, Data(crop=1), zeros, ones)
     machine = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4), nn.Dropout(dropout))
-    arguments = network, data, machine
-    objective = Aligned(*arguments) if form == "aligned" else Stage1(form, *arguments)
+    objective = make_objective(form, network, data, machine)
     ended = lambda history: bool(history) and history[-1]["own"] == 1
     plan = Plan(5, 8, optimizer, seed=0, ended=ended, **settings)
     folder = JobFolder(Path(out) / (name or form))
@@ -132,7 +134,7 @@ def computed(network, data, machine):  # by all processes together, 24 images in
     indices = torch.arange(24)
     with torch.no_grad():
         rows = cache(Batch(torch.empty(0), data.train.labels, indices, 3))
-    return {"logits": engine.predict(network, data.test, machine), "view": rows}
+    return {"logits": evaluation.predict(network, data.test, machine), "view": rows}
 
 
 def stop(form, out, name):  # the second process alone is asked to end, in some steps; then all goes on
@@ -180,7 +182,7 @@ def trained(tmp_path_factory):
     two.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(script), str(one)])
-        for name in ("engine.EVALUATION_BATCH", "features.EVALUATION_BATCH", "features.GROUP"):
+        for name in ("evaluation.EVALUATION_BATCH", "features.EVALUATION_BATCH", "features.GROUP"):
             patch.setattr(f"training.{name}", 5)  # the script sets them: here they become what they were
         runpy.run_path(str(script))
     store, both = start_two(tmp_path, str(script), [str(two)])  # torchrun itself comes further down
@@ -192,7 +194,9 @@ def trained(tmp_path_factory):
     return Trained(one, two)
 
 
-@pytest.mark.parametrize("form", ["aligned", "nce", "relax", "shared", "batch", "regression", "several"])
+@pytest.mark.parametrize(
+    "form", ["ce", "kl", "nce", "relax", "shared", "batch", "regression", "unweighted", "several"]
+)
 def test_two_processes_do_what_one_does_and_agree(trained, form):
     single = torch.load(trained.one / f"{form}0.pt", weights_only=True)
     first, second = (trained.load(f"{form}{rank}.pt") for rank in (0, 1))
@@ -219,7 +223,12 @@ def test_processes_that_were_stopped_within_epochs_go_on_to_the_same_bits(traine
     assert metrics[0] == metrics[1] and metrics[0].count(b"\n") == 5
 
 
-SETTINGS = ("teacher.views=1", "student.taps=[layer1.0, layer2.0]", "crd.epochs=4")  # stage 1 reads no layer3
+SETTINGS = (  # the first stage reads no layer3
+    "teacher.views=1",
+    "student.taps={penultimate: layer1.0, last: layer2.0}",
+    "methods.two_stage.stage1.epochs=4",
+    "methods.crd.losses.regression=0",  # measured, not minimised
+)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +251,7 @@ def test_torchrun_trains_everything(whole):
 def test_torchrun_starts_a_killed_process_again_and_ends_with_the_same_bytes(whole, start_main, tmp_path):
     launcher = (*TORCHRUN, "--max-restarts", "1")
     process = start_main(tmp_path, "--phase", "all", "--fresh", "--set", *SETTINGS, launcher=launcher)
-    metrics = tmp_path / "tiny" / "seed0" / "stage1" / "metrics.jsonl"
+    metrics = tmp_path / "tiny" / "seed0" / "two_stage" / "stage1" / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while not metrics.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -281,4 +290,4 @@ def test_batch_norm_is_converted_in_place_and_keeps_its_parameters():
 def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(UserError, match="3 processes cannot share batches of 16 images equally"):
-        train_teacher(make_experiment())
+        train(make_experiment(), TEACHER)

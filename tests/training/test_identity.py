@@ -22,7 +22,13 @@ from tests.faults import small_place
 from training.identity import changes_since, check_identity, identity_of, write_identity
 from training.run_folder import write_config
 
-SHORT = ("--quiet", "--set", "teacher.epochs=1", "crd.epochs=1", "kd.epochs=1", "baselines.methods=[scratch]")
+SHORT = (
+    "--quiet",
+    "--set",
+    "teacher.epochs=1",
+    "training.epochs=2",
+    "methods=[two_stage, scratch]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +183,7 @@ def test_a_damaged_identity_is_named_an_absent_one_too_and_an_old_one_is_read(ma
 
 
 @pytest.mark.parametrize("fault", ["removed", "replaced", "edited"])
-@pytest.mark.parametrize("job", ["teacher", "seed0/stage1", "seed0/stage2"])
+@pytest.mark.parametrize("job", ["teacher", "seed0/two_stage/stage1", "seed0/two_stage/stage2"])
 def test_weights_that_training_did_not_leave_are_found(evaluated, tmp_path, evaluate, fault, job):
     # Before, they were evaluated from the first evaluation's predictions, or as if trained.
     run = copied(evaluated, tmp_path)
@@ -250,7 +256,12 @@ def test_weights_that_no_network_works_with_are_refused_before_anything_trains(r
 
 @pytest.mark.parametrize(
     "override",
-    ["data.mean=[0.2, 0.2, 0.2]", "precision=bfloat16", "student.taps=[layer1.0, layer2.0]", "data.image_size=32"],
+    [
+        "data.mean=[0.2, 0.2, 0.2]",
+        "precision=bfloat16",
+        "student.taps={penultimate: layer1.0, last: layer2.0}",
+        "data.image_size=32",
+    ],
 )
 def test_the_same_files_under_other_settings_are_recorded_again(two_files, tmp_path, override):
     # Before, the second evaluation gave the first one's numbers.

@@ -14,51 +14,64 @@ from errors import StoppedError, UserError, exit_code
 from models.checkpoint import load, save
 from training import distributed
 from training.job_folder import JobFolder
+from training.job_name import TEACHER
 from training.keeping import Keeper
 from training.phases import jobs_of, run_jobs
+from training.prepared import train
 from training.progress import Part, part_from
-from training.teacher import train_teacher
+from training.stage import StageObjective
 
-SHORT = ("teacher.epochs=1", "crd.epochs=2", "kd.epochs=2", "baselines.epochs=2")
+SHORT = ("teacher.epochs=1", "training.epochs=4")  # two a stage of two_stage
 APART = 7  # steps from stop to stop, of four an epoch
 AFTER_EVERY_STEP = "checkpoint_minutes=1e-9"
-IN_BATCH = "crd.objective=infonce", "crd.negatives=batch", "crd.mode=instance"
-WEIGHTED = "baselines.methods=[scratch]", "crd.errors_of=scratch"
+IN_BATCH = "losses.crd={objective: infonce, negatives: batch, mode: instance}"
 FILES = ("model.pt", "metrics.jsonl", "result.json", "projections.pt")
-STAGE1, BOTH, END_TO_END = ("teacher", "crd"), ("teacher", "crd", "kd"), ("teacher", "baselines")
+STAGE1, BOTH, SINGLE = ("teacher", "crd"), ("teacher", "crd", "kd"), ("teacher", "baselines")
+TWO = "methods=[two_stage]"
+SEVERAL = "{accumulate: 3, ema: 0.9, clip_norm: 1, warmup: 0.5}"
 KINDS = {
-    "bank, nce, exact": (STAGE1,),
-    "bank, nce, relax, filled": (STAGE1, "crd.mode=relax", "crd.bank_init=features", "teacher.views=2"),
+    "bank, nce, exact": (STAGE1, TWO),
+    "bank, nce, relax, filled": (STAGE1, TWO, "losses.crd={mode: relax, bank_init: features}", "teacher.views=2"),
     "bank, infonce, shared": (
         STAGE1,
-        "crd.objective=infonce",
-        "crd.negatives=shared",
-        "crd.optimizer.schedule=onecycle",
+        TWO,
+        "losses.crd={objective: infonce, negatives: shared}",
+        "methods.two_stage.stage1.optimizer.schedule=onecycle",
     ),
-    "batch, weighted": (("teacher", "baselines", "crd"), *IN_BATCH, *WEIGHTED),
-    "regression": (STAGE1, "crd.objective=regression", "data.mix=mixup"),
-    "last block": (BOTH, "kd.optimizer.schedule=cosine"),
-    "head, teacher's": (
+    "batch, weighted": (
+        ("teacher", "baselines", "crd"),
+        "methods=[two_stage, scratch]",
+        IN_BATCH,
+        "methods.scratch.epochs=2",
+        "methods.two_stage.stage1.upweight_errors_of=scratch",
+    ),
+    "regression": (STAGE1, TWO, "methods.two_stage.stage1.losses={crd: false, regression: 1}", "data.mix=mixup"),
+    "last block, ramped and faded": (
         BOTH,
+        TWO,
+        "methods.two_stage.stage2={optimizer: {schedule: cosine}, losses: {kl: {ramp_up: 2}, ce: {fade: true}}}",
+    ),
+    "head, reused classifier": (
+        BOTH,
+        TWO,
         "teacher.views=2",
-        "variants={t: {kd: {train: head, head: teacher}}}",
-        "kd.train=head",
+        "methods.two_stage.stage2.train=head",
+        "methods.t={base: two_stage, stage2: {losses: {reuse: 1, kl: false, ce: false}}}",
     ),
     "crd_kd, mixup, validated": (
-        END_TO_END,
-        "baselines.methods=[crd_kd]",
+        SINGLE,
+        "methods=[crd_kd]",
+        "methods.crd_kd.epochs=2",
         "data.mix=mixup",
         "data.val_fraction=0.25",
     ),
     "all, several batches a step, averaged": (
         (*BOTH, "baselines"),
-        "baselines.methods=[crd]",
-        *[
-            f"{key}.optimizer={{accumulate: 3, ema: 0.9, clip_norm: 1, warmup: 0.5}}"
-            for key in ("crd", "kd", "baselines")
-        ],
+        "methods=[two_stage, crd]",
+        "methods.crd.epochs=2",
+        *(f"methods.{name}.optimizer={SEVERAL}" for name in ("two_stage", "crd")),
     ),
-    "kd, erasing": (END_TO_END, "baselines.methods=[kd]", "data.mix=erasing"),
+    "kd, erasing": (SINGLE, "methods=[kd]", "methods.kd.epochs=2", "data.mix=erasing"),
 }
 
 
@@ -116,19 +129,19 @@ def test_stopped_within_its_epochs_each_kind_ends_with_the_same_bytes(make_exper
 
 
 def test_what_is_drawn_in_a_step_goes_on_too(make_experiment, steps, monkeypatch):
-    forward, drawn = training.teacher.CrossEntropy.forward, []
+    forward, drawn = StageObjective.forward, []
 
     def drawing(self, batch):
         drawn.append(torch.rand(2).tolist())
         return forward(self, batch)
 
-    monkeypatch.setattr(training.teacher.CrossEntropy, "forward", drawing)
-    train_teacher(make_experiment("name=whole", "teacher.epochs=2"))
+    monkeypatch.setattr(StageObjective, "forward", drawing)
+    train(make_experiment("name=whole", "teacher.epochs=2"), TEACHER)
     whole, stopped = drawn.copy(), make_experiment("name=stopped", "teacher.epochs=2", AFTER_EVERY_STEP)
     for number in (3, 4, 100):
         steps.stop_before(number)
         with pytest.raises(StoppedError) if number < 100 else pytest.MonkeyPatch.context():
-            train_teacher(stopped)
+            train(stopped, TEACHER)
     assert drawn == 2 * whole
 
 
@@ -137,7 +150,7 @@ def test_a_signal_has_the_step_kept_where_that_takes_less_time_than_it_saves(
     make_experiment, steps, monkeypatch, capsys, minutes
 ):
     whole = make_experiment("name=whole", "teacher.epochs=2")
-    train_teacher(whole)
+    train(whole, TEACHER)
     stopped = make_experiment("name=stopped", "teacher.epochs=2", f"checkpoint_minutes={minutes}")
     folder = stopped.folder.teacher
 
@@ -153,7 +166,7 @@ def test_a_signal_has_the_step_kept_where_that_takes_less_time_than_it_saves(
         with monkeypatch.context() as patch:
             patch.setattr(training.engine, "train_step", signalled)
             patch.setattr(Keeper, "write", lambda self: (write(self), setattr(self, "cost", cost)))
-            assert exit_code(lambda: train_teacher(stopped)) == 143
+            assert exit_code(lambda: train(stopped, TEACHER)) == 143
         assert "run again with --resume to go on" in capsys.readouterr().err
         state = load(folder.checkpoint)
         return len(state["history"]), state["part"] and state["part"]["steps"]
@@ -162,7 +175,7 @@ def test_a_signal_has_the_step_kept_where_that_takes_less_time_than_it_saves(
     assert start(len(steps) + 1, 0.0) == (0, 2)
     assert start(len(steps) + 3, 1e9) == (1, None)  # the second step of the next epoch is done again
     assert start(len(steps) + 3, 0.0) == (1, 4)  # all of an epoch, which is left to be measured
-    assert exit_code(lambda: train_teacher(stopped)) == 0
+    assert exit_code(lambda: train(stopped, TEACHER)) == 0
     assert files(whole) == files(stopped) and len(steps) == 8 + 8 + 2
 
 
@@ -179,13 +192,14 @@ def test_checkpoints_within_an_epoch_come_by_the_clock(make_experiment, monkeypa
 
     monkeypatch.setattr(training.keeping.time, "perf_counter", clock)
     monkeypatch.setattr(JobFolder, "save", saving)
-    train_teacher(make_experiment("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15"))
+    short = ("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15")
+    train(make_experiment(*short), TEACHER)
     apart = [after - before for before, after in zip(kept, kept[1:-1], strict=False)]
     assert kept[-1] is None and len(kept) >= 3 and len(set(apart)) == 1 and apart[0] > 1, kept
 
 
 def test_nothing_that_diverged_is_kept_within_an_epoch(make_experiment, monkeypatch):
-    forward, seen = training.teacher.CrossEntropy.forward, []
+    forward, seen = StageObjective.forward, []
 
     def exploding(self, batch):
         terms = forward(self, batch)
@@ -193,11 +207,11 @@ def test_nothing_that_diverged_is_kept_within_an_epoch(make_experiment, monkeypa
         return {name: type(one)(one.value * (torch.inf if len(seen) == 7 else 1), one.weight) for name, one in
                 terms.items()}  # fmt: skip
 
-    monkeypatch.setattr(training.teacher.CrossEntropy, "forward", exploding)
+    monkeypatch.setattr(StageObjective, "forward", exploding)
     experiment = make_experiment("teacher.epochs=2", AFTER_EVERY_STEP)
     with pytest.raises(UserError, match=r"diverged in epoch 2, step 3 of 4: ce became inf .*; its step 2 is kept"):
-        train_teacher(experiment)
-    train_teacher(experiment)
+        train(experiment, TEACHER)
+    train(experiment, TEACHER)
     assert len(seen) == 9 and len(experiment.folder.teacher.history()) == 2
 
 
@@ -207,7 +221,7 @@ def test_a_part_that_does_not_fit_is_refused_and_other_processes_go_on_with_a_wo
     experiment = make_experiment("teacher.epochs=1", AFTER_EVERY_STEP)
     steps.stop_before(4)
     with pytest.raises(StoppedError):
-        train_teacher(experiment)
+        train(experiment, TEACHER)
     checkpoint = experiment.folder.teacher.checkpoint
     state = load(checkpoint)
     for changed in (
@@ -219,7 +233,7 @@ def test_a_part_that_does_not_fit_is_refused_and_other_processes_go_on_with_a_wo
     ):
         save(checkpoint, {**state, "part": {**state["part"], **changed}})
         with pytest.raises(UserError, match=r"checkpoint\.pt does not fit what is trained here"):
-            train_teacher(experiment)
+            train(experiment, TEACHER)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     own = {"sums": {"ce": 1.0}, "generators": {"cpu": torch.get_rng_state()}}
     three = {"rate": 0.1, "steps": 3, "seconds": 1.0, "processes": [{**own, "sums": {"ce": n}} for n in (1, 2, 6)]}

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training.crd import Alignment, train_stage1
-from training.kd import train_stage2
-from training.teacher_head import teacher_side
 
 import training.teacher_outputs as module
 from dataset.loader import imageless_batches, training_batches
@@ -20,12 +17,17 @@ from errors import UserError, warn
 from files import locked
 from models.checkpoint import load
 from models.heads import classifier
+from models.taps import TappedModel
 from models.whole import file_hash
-from training.job_name import stage1, stage2
-from training.teacher import train_teacher
-from training.teacher_outputs import CachedTeacher, LiveTeacher, teacher_outputs
+from tests.training.untrained import finish_needed, prepare_job
+from training.job_name import JobName
+from training.prepared import train
+from training.stage import StageObjective
+from training.teacher_outputs import CachedTeacher, LiveTeacher, open_outputs
+from training.teacher_side import list_cached_places
 
 VIEWS = 2
+STAGE1 = JobName("two_stage", 0, 1)
 
 
 @pytest.fixture
@@ -36,9 +38,13 @@ def given(make_experiment, tmp_path):
         settings = [f"teacher.views={VIEWS}", f"data.cache_dir={tmp_path / 'cache'}", *overrides]
         experiment = make_experiment(*settings)
         network = experiment.new_student(seed).requires_grad_(False)
-        return experiment, experiment.tapped(network, experiment.config.teacher)
+        return experiment, TappedModel(network, list_cached_places(experiment))
 
     return make
+
+
+def teacher_outputs(experiment, teacher, sees_images=True):
+    return open_outputs(experiment, teacher, experiment.config.teacher.views, sees_images)
 
 
 def caches(experiment):
@@ -101,7 +107,8 @@ def test_more_views_are_added_to_those_there_are(given):
         (["data.crop=1"], 0),
         (["data.flip=false"], 0),
         (["data.mean=[0.5, 0.5, 0.5]"], 0),
-        (["teacher.taps=[layer1.0, layer2.0]"], 0),
+        (["teacher.taps={penultimate: layer1.0, last: layer2.0}"], 0),
+        (["methods={other: {losses: {ce: 1, crd: {taps: {stage1: 1}}}}}"], 0),
         (["shortcut.cue=tint"], 0),
     ],
 )
@@ -316,38 +323,28 @@ def test_the_teacher_gets_the_counterfactual_image_with_and_without_images_in_th
         torch.testing.assert_close(alone(imageless).taps[1], expected.taps[1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return tmp_path_factory.mktemp("pairs")
+def test_heads_read_the_students_image_and_are_taught_by_the_teachers(make_experiment):
+    method = "methods.a={starts_from: teacher, train: head, epochs: 2, losses: {reuse: 1}}"
+    experiment, job = make_experiment(*PAIRED, method), JobName("a", 0)
+    objective = prepare_job(job, experiment).objective
+    imageless = next(imageless_batches(experiment.data, 16, seed=1, epoch=0, view=2))
+    batch, places = batch_of(experiment, 2), ["fc:input"]
+    network = TappedModel(experiment.trained(experiment.config.teacher, experiment.folder.teacher), places)
+    expected = module.run(network, batch.counterfactual, experiment.machine).taps[0]
+    own = module.run(network, batch.images, experiment.machine).taps[0]
+    torch.testing.assert_close(objective.teacher(imageless).taps["features"], expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(objective.student.features(imageless), own, rtol=1e-5, atol=1e-6)
+    train(experiment, job)  # learns to say of its own image what the teacher does of another: not at once
+    assert experiment.folder.job(job).history()[-1]["reuse"] > 0.001
 
 
-@pytest.fixture
-def paired(make_experiment, runs):
-    def make(*overrides, name="paired"):
-        experiment = make_experiment(*PAIRED, f"name={name}", *overrides, runs=runs)
-        if not experiment.folder.teacher.finished:
-            train_teacher(experiment)
-        return experiment
-
-    return make
-
-
-def test_heads_read_the_students_image_and_are_taught_by_the_teachers(paired):
-    reuse = paired("variants={a: {kd: {train: head, features: teacher, head: teacher}}}").of_variant("a")
-    side = teacher_side(reuse, 0)
-    imageless = next(imageless_batches(reuse.data, 16, seed=1, epoch=0, view=2))
-    batch = batch_of(reuse, 2)
-    network = reuse.trained(reuse.config.teacher, reuse.folder.teacher)
-    expected = reuse.tapped(network, reuse.config.teacher)(batch.counterfactual).taps[1]
-    torch.testing.assert_close(side.features(imageless), expected, rtol=1e-5, atol=1e-6)
-    train_stage2(reuse, seed=0)  # learns to say of its own image what the teacher does of another: not at once
-    assert reuse.folder.job(stage2(0, "a")).history()[-1]["mse"] > 0.001
-
-
-def test_a_resumed_training_sees_the_same_pairs(paired, monkeypatch):
-    whole, stopped = paired("crd.epochs=3"), paired("crd.epochs=3", name="stopped")
-    train_stage1(whole, seed=0)
-    measure, epochs = Alignment.measure, []
+def test_a_resumed_training_sees_the_same_pairs(make_experiment, monkeypatch):
+    settings = (*PAIRED, "methods=[two_stage]", "training.epochs=5")
+    whole, stopped = (make_experiment(*settings, f"name={name}") for name in ("whole", "stopped"))
+    for experiment in (whole, stopped):
+        finish_needed(STAGE1, experiment)
+    train(whole, STAGE1)
+    measure, epochs = StageObjective.measure, []
 
     def stops(objective):
         epochs.append(1)
@@ -355,9 +352,9 @@ def test_a_resumed_training_sees_the_same_pairs(paired, monkeypatch):
             raise KeyboardInterrupt
         return measure(objective)
 
-    monkeypatch.setattr(Alignment, "measure", stops)
+    monkeypatch.setattr(StageObjective, "measure", stops)
     with pytest.raises(KeyboardInterrupt):
-        train_stage1(stopped, seed=0)
-    train_stage1(stopped, seed=0)
-    one, other = (load(experiment.folder.job(stage1(0)).model) for experiment in (whole, stopped))
+        train(stopped, STAGE1)
+    train(stopped, STAGE1)
+    one, other = (load(experiment.folder.job(STAGE1).model) for experiment in (whole, stopped))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
