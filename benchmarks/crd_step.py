@@ -31,7 +31,7 @@ Step = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def gathering(name: str, loss_of: Step) -> Timing:
-    """A step on unit features (B, D) of student and teacher, indices (B,) and the draw (B, K + 1)."""
+    """Time a step on unit features (B, D) of both networks, indices (B,) and the draw (B, K + 1)."""
     labels = np.arange(N) % CLASSES
     rng = np.random.default_rng(0)
     features = [torch.randn(B, D, requires_grad=True) for _ in range(2)]
@@ -95,7 +95,7 @@ def ours(bfloat16: bool) -> Timing:
 
 
 def loss_difference(bfloat16: bool) -> float:
-    """Relative difference between our loss and the published one on the same draw and banks."""
+    """Return the relative difference between our loss and the published one on the same draw and banks."""
     crd = make_crd(torch.arange(N) % CLASSES, K, D)
     bank, sampler = crd.bank_at(TAP), crd.sampler
     student, teacher, indices = torch.randn(B, D), torch.randn(B, D), torch.randperm(N)[:B]

@@ -82,7 +82,7 @@ def read_crd(config: Config) -> CRD:
 
 
 def crd_arithmetic(crd: CRD, batch_size: int) -> int:
-    """Operations of a step's similarities: every tap, two directions, forward and backward."""
+    """Count the operations of a step's similarities: every tap, two directions, forward and backward."""
     return len(crd.used_taps) * 2 * 2 * 2 * batch_size * crd.num_negatives * crd.dim
 
 
@@ -92,7 +92,7 @@ def first_batches(prepared: Prepared, number: int | None = None) -> Iterator[Bat
 
 
 def in_turn(folder: Path, device: torch.device = CPU, capture: bool = False) -> list[Timing]:
-    """An epoch of plain training, of stage 1 and of its other forms, and what the banks need at its beginning."""
+    """Time an epoch of plain training, of stage 1 and of its other forms, and what begins stage 1's."""
     forms = [
         f"methods.form{n}={{base: two_stage, stage1: {{losses: {one}}}}}" for n, one in enumerate(FORMS.values())
     ]
@@ -119,7 +119,7 @@ def in_turn(folder: Path, device: torch.device = CPU, capture: bool = False) -> 
 
 
 def whole(folder: Path) -> list[Timing]:
-    """Peak memory of all that a stage 1 process does: filling banks, some steps, measuring, a checkpoint."""
+    """Measure the memory of all that a stage 1 process does: filling banks, steps, measuring, a checkpoint."""
     config = cifar_config(folder)
     config = cifar_config(folder, f"teacher.views={cached_views(config)}")
     experiment = random_experiment(config, folder, TRAIN, TEST)
@@ -144,7 +144,7 @@ def whole(folder: Path) -> list[Timing]:
 
 
 def random_bank(dim: int, device: torch.device) -> Tensor:
-    """Unit vectors (N, D)."""
+    """Draw unit vectors (N, D)."""
     return F.normalize(torch.randn(TRAIN, dim, device=device), dim=1)
 
 
@@ -201,7 +201,7 @@ def published(folder: Path, device: torch.device = CPU) -> list[Timing]:
 
 
 def torchvision(folder: Path, device: torch.device = CPU) -> list[Timing]:
-    """An epoch of plain training of the student by torchvision's transforms, a DataLoader and a loop by hand."""
+    """Time an epoch of plain training by torchvision's transforms, a DataLoader and a loop by hand."""
     experiment = random_experiment(cifar_config(folder), folder, PUBLISHED_BATCH, 0, device)
     student, batch_size = experiment.new_student(0), experiment.config.training.batch_size
     images = reference.PillowImages.of(random_images(TRAIN))

@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 def random_subjects() -> tuple[Experiment, list[Subject]]:
-    """Three untrained networks and random images."""
+    """Make three untrained networks and random images."""
     device = torch.device("cpu")
     rng = np.random.default_rng(0)
     parts = [

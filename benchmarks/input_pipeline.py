@@ -41,7 +41,7 @@ CASES = ("published", "ours", "transforms")
 
 
 def copy_rate(megabytes: int = 256) -> float:
-    """Bytes a second that copying memory reads and writes together."""
+    """Return the bytes a second that copying memory reads and writes together."""
     source = torch.zeros(megabytes << 20, dtype=torch.uint8)
     target = torch.zeros_like(source)
     return 2 * source.nbytes / measure("", lambda: target.copy_(source), 5).fastest
@@ -90,7 +90,7 @@ class _Transformed(Dataset[tuple[Tensor, int]]):
 
 
 def transforms() -> list[Timing]:
-    """An epoch of images with transforms: torchvision's loop, ours, and ours with as many processes."""
+    """Time an epoch of images with transforms: torchvision's loop, ours, and ours with as many processes."""
     loader = DataLoader(
         _Transformed(random_images(AUGMENTED)), BATCH, shuffle=True, num_workers=reference.WORKERS, drop_last=True
     )

@@ -15,7 +15,7 @@ from estimator import ksg
 
 
 def gaussians(rho: float, dims: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """X and Y, (n, dims) each, with correlation rho between columns of the same number."""
+    """Draw X and Y, (n, dims) each, with correlation rho between columns of the same number."""
     X, noise = np.random.default_rng(seed).standard_normal((2, n, dims))
     return X, rho * X + math.sqrt(1 - rho**2) * noise
 

@@ -53,7 +53,7 @@ class Place:
         return self.folder / f"{self.images[which]}-images"
 
     def data(self, which: int, cache: str, in_memory: bool, workers: int = 0) -> TrainingData:
-        """A folder's images as this project has them; decoded where `cache` has not been used before."""
+        """Return a folder's images as this project has them; decoded where `cache` has not been used before."""
         settings = Data(
             source="folder",
             root=self.root(which),
@@ -76,7 +76,7 @@ class Place:
 
 
 def _write_jpeg(root: Path, job: tuple[str, int]) -> None:
-    """Soft blobs under some noise, about as many bytes as a photograph of that size."""
+    """Write soft blobs under some noise, about as many bytes as a photograph of that size."""
     part, number = job
     rng = np.random.default_rng([number, part == "test"])
     height, width = rng.integers(SIDES[0], SIDES[1] + 1, 2)
@@ -87,7 +87,7 @@ def _write_jpeg(root: Path, job: tuple[str, int]) -> None:
 
 
 def memory(place: Place, which: int, in_memory: bool) -> Timing:
-    """A first epoch from JPEGs alone, and what it adds to the memory of the imports."""
+    """Time a first epoch from JPEGs alone, with what it adds to the memory of the imports."""
     name, before, start = f"memory{which}{in_memory}", peak_mb(), time.perf_counter()
     data = place.data(which, name, in_memory)
     _epoch(data, 0)
@@ -98,7 +98,7 @@ def memory(place: Place, which: int, in_memory: bool) -> Timing:
 
 
 def decoding(place: Place) -> Timing:
-    """Decoding the larger folder, once and for all."""
+    """Time decoding the larger folder, once and for all."""
     start = time.perf_counter()
     place.data(1, "cache", in_memory=False)
     seconds = time.perf_counter() - start
@@ -106,7 +106,7 @@ def decoding(place: Place) -> Timing:
 
 
 def epochs(place: Place) -> list[Timing]:
-    """Epochs of the larger folder: torchvision's, and ours without and with processes of its own."""
+    """Time epochs of the larger folder: torchvision's, and ours without and with processes of its own."""
     plain, number = _image_folder(place), count()
     ours = [place.data(1, "cache", in_memory=False, workers=workers) for workers in (0, WORKERS)]
 

@@ -32,7 +32,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def published_step(device: torch.device) -> Callable[[], object]:
-    """Forward, backward and the update of the banks, for negatives drawn before."""
+    """Return a call of forward, backward and the update of the banks, for negatives drawn before."""
     labels, rng = np.arange(N) % CLASSES, np.random.default_rng(0)
     features = [torch.randn(B, D, device=device, requires_grad=True) for _ in range(2)]
     own, other = (F.normalize(torch.randn(N, D, device=device), dim=1) for _ in range(2))
@@ -48,7 +48,7 @@ def published_step(device: torch.device) -> Callable[[], object]:
 
 
 def our_step(device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
-    """The same by this project, the draw included."""
+    """Return the same by this project, the draw included."""
     crd = make_crd(torch.arange(N, device=device) % CLASSES, K, D)
     student = torch.randn(B, D, device=device, requires_grad=True)
     teacher = torch.randn(B, D, device=device)
@@ -62,7 +62,7 @@ def our_step(device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
 
 
 def steps(device: torch.device) -> list[Timing]:
-    """The published step and ours in either precision, in turn; each with the memory that it added."""
+    """Time the published step and ours in either precision, each with the memory that it added."""
     floor = 4 * 2 * B * K * D  # two directions, forward and backward
     calls: dict[str, Callable[[], object]] = {"published": published_step(device)}
     floors: list[float | None] = [None]
@@ -75,7 +75,7 @@ def steps(device: torch.device) -> list[Timing]:
 
 
 def epochs(device: torch.device, capture: bool) -> dict[str, Timing]:
-    """Of plain training and of each form of stage 1, and what reordering the banks takes."""
+    """Time epochs of plain training and of each form of stage 1, and reordering the banks."""
     with tempfile.TemporaryDirectory() as folder:
         alone, aligned, *forms, once = epoch.in_turn(Path(folder), device, capture)
     gc.collect()  # graphs, which processes that load images must not copy
@@ -84,7 +84,7 @@ def epochs(device: torch.device, capture: bool) -> dict[str, Timing]:
 
 
 def claims(device: torch.device) -> list[Claim]:
-    """Every line of the table."""
+    """Make every line of the table."""
     published, *ours = steps(device)
     lines = [Claim("CRD step: published, negatives given", timing=published)]
     lines += [Claim(f"CRD step: {one.name}", published.seconds / one.seconds, FASTER, timing=one) for one in ours]
@@ -109,7 +109,7 @@ def claims(device: torch.device) -> list[Claim]:
 
 
 def _on_gpu(timing: Timing) -> Timing:
-    """Without the process's memory, which says nothing of the GPU's."""
+    """Drop the process's memory, which says nothing of the GPU's."""
     return replace(timing, peak_mb=float("nan"))
 
 

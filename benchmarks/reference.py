@@ -29,7 +29,7 @@ WORKERS = 2
 def draw(
     labels: NDArray[np.int64], indices: NDArray[np.int64], num_negatives: int, rng: np.random.Generator
 ) -> Tensor:
-    """(B, K + 1) positions: each sample, then K of other classes without replacement, one sample at a time."""
+    """Draw (B, K + 1) positions: each sample, then K of other classes without replacement, one by one."""
     rows = []
     for index in indices:
         others = np.flatnonzero(labels != labels[index])
@@ -38,13 +38,13 @@ def draw(
 
 
 def similarities(anchors: Tensor, bank: Tensor, drawn: Tensor, temperature: float) -> Tensor:
-    """(B, K + 1) inner products over gathered vectors, divided by the temperature."""
+    """Return (B, K + 1) inner products over gathered vectors, divided by the temperature."""
     vectors = bank.index_select(0, drawn.reshape(-1)).view(*drawn.shape, -1)  # (B, K + 1, D)
     return torch.bmm(vectors, anchors[:, :, None]).squeeze(2) / temperature
 
 
 def nce(exponentials: Tensor, z: float, num_samples: int) -> Tensor:
-    """−log h(positive) − Σ log(1 − h(negative)), mean over anchors, with h = p / (p + K/N), p = exp(.) / Z."""
+    """Return −log h(positive) − Σ log(1 − h(negative)), mean over anchors: h = p / (p + K/N), p = exp(.) / Z."""
     p = exponentials / z
     noise = (p.shape[1] - 1) / num_samples
     positive = (p[:, 0] / (p[:, 0] + noise)).log()
@@ -55,7 +55,7 @@ def nce(exponentials: Tensor, z: float, num_samples: int) -> Tensor:
 def step(
     student: Tensor, teacher: Tensor, banks: tuple[Tensor, Tensor], indices: Tensor, drawn: Tensor, z: float
 ) -> Tensor:
-    """Loss of both directions for unit features (B, D), then the momentum update of both banks (N, D)."""
+    """Return the loss of both directions for unit features (B, D), and update both banks (N, D)."""
     student_bank, teacher_bank = banks
     num_samples = len(student_bank)
     loss = nce(similarities(student, teacher_bank, drawn, 0.1).exp(), z, num_samples)
@@ -91,7 +91,7 @@ class PillowImages(Dataset[Sample]):
 
     @classmethod
     def of(cls, images: Images, num_negatives: int = 0) -> PillowImages:
-        """This project's images in the layout of Pillow."""
+        """Return this project's images in the layout of Pillow."""
         return cls(np.ascontiguousarray(images.pixels[:].transpose(0, 2, 3, 1)), images.labels, num_negatives)
 
     def __len__(self) -> int:
@@ -107,12 +107,12 @@ class PillowImages(Dataset[Sample]):
 
 
 def workers(device: torch.device) -> int:
-    """Processes that load images: one a core before a GPU."""
+    """Return the number of processes that load images: one a core before a GPU."""
     return WORKERS if device.type == "cpu" else os.cpu_count() or WORKERS
 
 
 def loader(images: PillowImages, batch_size: int, device: torch.device) -> DataLoader[Sample]:
-    """Shuffled whole batches, in memory that a GPU can read by itself where it is for one."""
+    """Load shuffled whole batches, into memory that a GPU can read by itself where it is for one."""
     pinned = device.type == "cuda"
     return DataLoader(
         images, batch_size, shuffle=True, num_workers=workers(device), drop_last=True, pin_memory=pinned
@@ -120,7 +120,7 @@ def loader(images: PillowImages, batch_size: int, device: torch.device) -> DataL
 
 
 def drawn_samples(sampler: NegativeSampler, draw: Draw) -> Tensor:
-    """A draw as positions in the training set, (B, K + 1), positives first: what the published form gathers."""
+    """Return a draw as positions (B, K + 1) in the training set, positives first, as the published form has it."""
     rows = torch.arange(len(draw.positives))[:, None]
     window = sampler.order[
         (draw.first + rows * draw.spacing + torch.arange(draw.length)) % len(sampler.order)

@@ -25,7 +25,7 @@ BENCHMARKS = (crd_step, epoch, input_pipeline, loading, teacher_cache, stage2, s
 
 
 def report(claims: list[Claim], seconds: float) -> str:
-    """Claims with the machine they were measured on, as JSON."""
+    """Return claims with the machine they were measured on, as JSON."""
     lines = [{**asdict(claim), "met": claim.met} for claim in claims]
     return json.dumps({"environment": environment(), "seconds": seconds, "claims": lines}, indent=2) + "\n"
 

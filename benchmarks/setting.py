@@ -38,18 +38,18 @@ VIEWS = 4  # of a cached teacher, where the config has a live one
 
 
 def cifar_config(folder: Path, *overrides: str) -> Config:
-    """The CIFAR-100 config with resnet18 as the teacher and resnet20 as the student, its caches in `folder`."""
+    """Load the CIFAR-100 config with resnet18 and resnet20 as teacher and student, its caches in `folder`."""
     networks = ("teacher.arch=resnet18", "student.arch=resnet20", f"data.cache_dir={folder}")
     return load_config(ROOT / "configs/cifar100/common.yaml", [*networks, *overrides])
 
 
 def cached_views(config: Config) -> int:
-    """Views of the config's cached teacher."""
+    """Return the views of the config's cached teacher."""
     return config.teacher.views or VIEWS
 
 
 def random_images(count: int, seed: int = 0) -> Images:
-    """`count` images of CIFAR-100's size, labels in turn."""
+    """Draw `count` images of CIFAR-100's size, labels in turn."""
     shape = (count, 3, SIDE, SIDE)
     return Images(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), np.arange(count) % CLASSES)
 
@@ -57,7 +57,7 @@ def random_images(count: int, seed: int = 0) -> Images:
 def random_experiment(
     config: Config, folder: Path, train: int, test: int, device: torch.device = CPU, capture: bool = False
 ) -> Experiment:
-    """An experiment on random images, its run in `folder`; a GPU may capture its passes."""
+    """Open an experiment on random images, its run in `folder`; a GPU may capture its passes."""
     parts = (random_images(train), random_images(0), random_images(test, seed=1))
     source = Source(*parts, [str(number) for number in range(CLASSES)])
     machine = replace(open_machine(config.precision, device, quiet=True), capture=capture)

@@ -45,7 +45,7 @@ CASES = ("both",)
 
 
 def both(folder: Path, train_images: int, test_images: int) -> list[Timing]:
-    """A plain epoch, and all of stage 2."""
+    """Time a plain epoch, and all of stage 2."""
     views = cached_views(cifar_config(folder))
     config = cifar_config(folder, "methods.two_stage.stage2.train=head", f"teacher.views={views}")
     experiment = random_experiment(config, folder / "run", train_images, test_images)

@@ -35,7 +35,7 @@ CONFIG = ROOT / "configs" / "shortcut" / "digits_heads.yaml"
 
 
 def made_up(run: StudyRun) -> CueRecording:
-    """Answers of a run's models: the label more often than not, the cue's class sometimes, and what chance has."""
+    """Make up answers of a run's models: the label more often than not, the cue's class sometimes, and what chance has."""
     rng = np.random.default_rng([run.seed, len(run.name)])
     methods = ["teacher", *list_students(run.config, run.seed)]
     labels = np.arange(IMAGES) % CLASSES
@@ -62,7 +62,7 @@ def made_up(run: StudyRun) -> CueRecording:
 
 
 def write_study(folder: Path) -> int:
-    """A study of made-up recordings in `folder`; gives the number of its runs."""
+    """Write a study of made-up recordings to `folder`; gives the number of its runs."""
     config = load_config(CONFIG, [f"seeds={list(range(SEEDS))}"])
     runs = list_runs(config)
     for run in runs:
@@ -76,7 +76,7 @@ def write_study(folder: Path) -> int:
 
 
 def report(folder: Path) -> Timing:
-    """`main_eval.py` on a study: seconds of the processor, which other work on the machine changes little."""
+    """Time `main_eval.py` on a study: seconds of the processor, which other work changes little."""
     before = os.times()
     run_process([sys.executable, str(ROOT / "main_eval.py"), str(folder)], check=True, stdout=DEVNULL)
     after = os.times()

@@ -38,7 +38,7 @@ CASES = ("both",)
 
 
 def caching(experiment: Experiment, teacher: TappedModel) -> Callable[[], object]:
-    """A call that caches one more view: a cache of one view more than there was lacks just that one."""
+    """Return a call that caches one more view: a cache of one view more than there was lacks that one."""
     numbers = count(1)
 
     def call() -> object:

@@ -66,7 +66,7 @@ def measure(name: str, call: Callable[[], object], repeats: int, floor: float | 
 def measure_in_turn(
     calls: dict[str, Callable[[], object]], repeats: int, floors: Sequence[float | None]
 ) -> list[Timing]:
-    """`measure` several calls, one repeat of each in turn, so that what else the machine does meets them alike."""
+    """Time several calls, one repeat of each in turn, so that what else the machine does meets them alike."""
     before = peak_mb()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
@@ -90,20 +90,20 @@ def wait() -> None:
 
 
 def matrix_rate(dtype: torch.dtype, size: int = 2048, device: torch.device = CPU) -> float:
-    """Floating-point operations a second of a square matrix product, the best of five."""
+    """Return the floating-point operations a second of a square matrix product, the best of five."""
     matrix = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / measure("", lambda: matrix @ matrix, 5).fastest
 
 
 def arithmetic(call: Callable[[], object]) -> int:
-    """Floating-point operations of the products and convolutions that torch does in `call`."""
+    """Count the floating-point operations of the products and convolutions that torch does in `call`."""
     with FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())
 
 
 def peak_mb() -> float:
-    """Largest resident size of this process so far."""
+    """Return the largest resident size of this process so far."""
     return process_peak() / 2**20
 
 
@@ -126,7 +126,7 @@ def command_line(
     run: Callable[[str], list[Timing]],
     claims: Callable[[], list[Claim]],
 ) -> None:
-    """What each benchmark does as a script: all of its claims, or one case for `in_own_process`."""
+    """Run a benchmark as a script: all of its claims, or one case for `in_own_process`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=cases, help="measure one case in this process and print JSON")
     case = parser.parse_args().case
@@ -134,7 +134,7 @@ def command_line(
 
 
 def table(claims: Sequence[Claim]) -> str:
-    """One line a claim; the floor is what the arithmetic alone takes, `x floor` how far a time is from it."""
+    """Return one line a claim; the floor is what arithmetic alone takes, `x floor` how far a time is from it."""
     rows: list[tuple[str, ...]] = [("what", "time", "memory", "measured", "", "target", "", "floor", "x floor")]
     rows += [_cells(claim) for claim in claims]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

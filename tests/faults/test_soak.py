@@ -34,11 +34,15 @@ def test_what_a_kill_met_is_told_from_the_files(tmp_path):
     place = Place(tmp_path, tmp_path / "images")
     assert place.met() == "decoding"
     decoded, views = tmp_path / "cache" / "folder-0123456789abcdef", tmp_path / "cache" / "teacher-0"
-    for folder in (decoded, views, place.root / "teacher", place.root / "seed0/two_stage/stage1"):
+    jobs = [place.root / "teacher", place.root / "seed0/two_stage/stage1"]
+    for folder in (decoded, views, *jobs):
         folder.mkdir(parents=True)
     for job in ("teacher", "seed0/two_stage/stage1"):
         (place.root / job / "checkpoint.pt").touch()
     (decoded / "meta.json").touch()
+    assert place.met() == "between jobs"
+    for folder in jobs:
+        (folder / "checkpoint.pt").touch()
     assert place.met() == "teacher"
     (place.root / "teacher" / "result.json").touch()
     assert place.met() == "two_stage stage 1"
