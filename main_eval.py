@@ -35,7 +35,7 @@ PLANTED = "Trained with a planted cue: these are the test images without it, --p
 DEFAULT_OUTPUT = Path("runs")
 
 # what each way of calling reads; anything else that is given with it is refused, since it would be ignored
-ALWAYS = {"quiet", "debug"}
+ALWAYS = {"quiet", "debug", "verbose"}
 CHOOSES = {"config", "set", "output_dir"}
 READS = {
     "--counts": {"counts", "json"},
@@ -90,7 +90,8 @@ def make_parser() -> CommandLine:
     parser.add_argument("--seed", type=int, help="of which seed (default: the run's first)")
     parser.add_argument("--output-dir", type=read_folder, default=DEFAULT_OUTPUT, help="where run folders are")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    parser.add_argument("--verbose", action="store_true", help="print the tables of the report, too")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
     return parser
@@ -139,7 +140,7 @@ def evaluate_counts(counts: list[int], as_json: bool) -> None:
     print(json.dumps(to_plain(statistics), indent=2) if as_json else counts_text(statistics))
 
 
-def evaluate_predictions(path: Path, as_json: bool) -> None:
+def evaluate_predictions(path: Path, arguments: argparse.Namespace) -> None:
     """Report what was recorded before."""
     from diagnostics import recording_file
 
@@ -149,7 +150,7 @@ def evaluate_predictions(path: Path, as_json: bool) -> None:
         found = recording_file.read(path)
     except ValueError as error:
         raise UserError(str(error)) from None
-    report_on(found, path.parent, as_json)
+    report_on(found, path.parent, arguments)
 
 
 def evaluate_files(arguments: argparse.Namespace) -> None:
@@ -173,22 +174,25 @@ def evaluate_files(arguments: argparse.Namespace) -> None:
         print("\n".join(lines(made)))
     else:
         folder = arguments.output_dir / f"eval-{'-'.join(subject.weights_hash[:8] for subject in subjects)}"
-        report_on(record(experiment, subjects, folder), folder, arguments.json)
+        report_on(record(experiment, subjects, folder), folder, arguments)
 
 
-def report_on(found: Recording, folder: Path, as_json: bool) -> None:
-    """Write the report of a recording and print its tables."""
+def report_on(found: Recording, folder: Path, arguments: argparse.Namespace) -> None:
+    """Write the report of a recording and print its summary, or its tables with `--verbose`."""
     from diagnostics.report.folder import write_report
+    from diagnostics.report.summary import summarise
     from diagnostics.tables.catalogue import summary_text
 
     report = write_report(found, folder)
-    if as_json:
+    if arguments.json:
         print(json.dumps(to_plain(report)))
         return
-    print(summary_text(report))
+    if arguments.verbose:
+        print(summary_text(report))
+    print(summarise(report))
     if report.context.config.get("shortcut", {}).get("cue", "none") not in ("none", "file"):
         print(PLANTED)
-    print(f"files: {folder}/report.html, report.json, predictions.npz, predictions.csv, tables/, figures/")
+    print(f"report: {folder}/report.html (tables/, figures/, report.json, predictions.npz beside it)")
 
 
 def evaluate_study(folder: Path, as_json: bool) -> None:
@@ -253,7 +257,7 @@ def run() -> None:
         for name in HEAVY["study" if study else "run"]:
             import_module(name)
     if way == "predictions.npz":
-        evaluate_predictions(arguments.run, arguments.json)
+        evaluate_predictions(arguments.run, arguments)
     elif way.startswith("--teacher"):
         evaluate_files(arguments)
     elif study:
@@ -293,7 +297,7 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
     else:
         experiment = open_at(folder_of(arguments))
         folder = experiment.folder.path / "eval"
-        report_on(record(experiment, subjects_of_run(experiment), folder), folder, arguments.json)
+        report_on(record(experiment, subjects_of_run(experiment), folder), folder, arguments)
 
 
 if __name__ == "__main__":
