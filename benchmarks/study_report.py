@@ -35,7 +35,7 @@ CONFIG = ROOT / "configs" / "shortcut" / "digits_heads.yaml"
 
 
 def made_up(run: StudyRun) -> CueRecording:
-    """Make up a run's answers: the label more often than not, the cue's class sometimes, and what chance has."""
+    """Make up answers of a run's models: the label more often than not, the cue's class, and what chance has."""
     rng = np.random.default_rng([run.seed, len(run.name)])
     methods = ["teacher", *list_students(run.config, run.seed)]
     labels = np.arange(IMAGES) % CLASSES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from configs.loss_options import make_loss, title_of
+from configs.stages import Part
 from errors import UserError, warn
 from losses.loss import Loss
 from models.layout import Layout
@@ -128,11 +129,21 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
         if loss.needs_teacher:
             _check_taps(f"{key}: teacher", teacher, loss)
     weighted = [loss for loss, use in zip(losses.values(), job.stage.losses.values(), strict=True) if use.weight]
-    if job.stage.train == "features" and not any(loss.used_taps for loss in weighted):
-        raise UserError(f"{job.name.key}: train: features needs a loss that reads taps, such as crd or regression")
+    _check_gradients(job.name.key, job.stage.train, weighted)
     if job.stage.images == "balanced" and experiment.data.balanced is None:
         raise UserError(
             f"{job.name.key}.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0"
+        )
+
+
+def _check_gradients(key: str, train: Part, losses: list[Loss]) -> None:
+    """Raise `UserError` where no loss of a stage gives what it trains a gradient."""
+    if train == "features" and not any(loss.used_taps for loss in losses):
+        raise UserError(f"{key}: train: features needs a loss that reads taps, such as crd or regression")
+    if train != "features" and not any(loss.needs_logits or loss.replaces_classifier for loss in losses):
+        raise UserError(
+            f"{key}: train: {train} trains the classifier, and no loss reads its logits: add one that does, such "
+            "as ce, or use train: features (a loss of your own says needs_logits = True)"
         )
 
 

@@ -139,6 +139,16 @@ def look(make_experiment):
             "all",
             "methods.kd.stage1.losses.reuse: it needs linear classifiers of vectors, which Convolved has not",
         ),
+        (
+            ["methods.crd.losses.ce=0"],
+            "all",
+            "methods.crd.stage1: train: all trains the classifier, and no loss reads its logits: add one",
+        ),
+        (
+            ["methods.two_stage.stage2={train: head, losses: {kl: false, ce: false, OWN:Silent: 1}}"],
+            "all",
+            r"two_stage.stage2: train: head trains .*, or use train: features \(a loss of your own says",
+        ),
         # images
         (
             ["methods.kd.images=balanced", "data.val_fraction=0.25"],
