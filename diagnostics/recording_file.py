@@ -25,6 +25,14 @@ from files import ARCHIVE_ERRORS
 from models.whole import damaged_entry
 
 META, CONTEXT = TypeAdapter(Meta), TypeAdapter(Context)
+REPORTED = {  # of a config, by key, what the report says of it
+    "name": str,
+    "seeds": list,
+    "data.source": str,
+    "data.val_fraction": int | float,
+    "teacher.arch": str,
+    "student.arch": str,
+}
 
 
 def write(recording: Recording, file: BinaryIO) -> None:
@@ -130,6 +138,7 @@ def _check(found: Recording) -> None:
     images, classes = len(np.atleast_1d(found.labels)), len(found.context.classes)
     if not images or not found.models:
         raise ValueError("it holds no images or no models")
+    _check_config(found.context.config)
     _see_integers("labels", found.labels, (images,), classes)
     _see_integers("indices", found.indices, (images,), None)
     for name in ("layer_indices", "corrupted_indices"):
@@ -141,6 +150,18 @@ def _check(found: Recording) -> None:
         raise ValueError("two models have the same name")
     for model in found.models:
         _check_model(model, found, classes)
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Raise ValueError where a config lacks what every report says of it."""
+    for key, kind in REPORTED.items():
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            raise ValueError(f"its config has no {key}")
+    if not isinstance(config.get("shortcut", {}), dict):
+        raise ValueError("its config has no section shortcut")
 
 
 def _check_shown(found: Recording, images: int) -> None:

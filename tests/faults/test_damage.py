@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -146,6 +146,19 @@ def test_a_flipped_bit_in_predictions_is_found_or_harmless(tmp_path):
             assert all(np.array_equal(a.logits, b.logits) for a, b in zip(found.models, whole.models, strict=True))
         path.write_bytes(file.getvalue())
     assert refused > 160  # the rest are times and the like, which nothing reads
+
+
+@pytest.mark.parametrize(
+    ("without", "named"),
+    [({"name": 3}, "name"), ({"data": {}}, "data.source"), ({"shortcut": 1}, "section shortcut")],
+)
+def test_a_recording_whose_config_lacks_what_is_reported_is_refused(tmp_path, without, named):
+    whole, file = recordings(usual()[:2]), io.BytesIO()
+    context = replace(whole.context, config={**whole.context.config, **without})
+    recording_file.write(replace(whole, context=context), file)
+    (tmp_path / "predictions.npz").write_bytes(file.getvalue())
+    with pytest.raises(ValueError, match=f"predictions.npz.*its config has no {named}"):
+        recording_file.read(tmp_path / "predictions.npz")
 
 
 def test_training_goes_on_from_the_older_checkpoint_to_the_same_bits(call_main, tmp_path):
