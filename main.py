@@ -68,6 +68,8 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--phase is missing: one of {', '.join(PHASES)}, study")
     if arguments.shard and arguments.phase != "study":
         raise UserError("--shard is for --phase study")
+    if any("," in name for name in arguments.methods or ()):
+        raise UserError("--methods: separate the names with spaces, for example --methods kd two_stage")
     if arguments.methods and arguments.phase in ("study", "teacher"):
         raise UserError(f"--methods is for phases that train students, not for {arguments.phase}")
     if arguments.fresh and arguments.phase == "study":
@@ -154,7 +156,7 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
     jobs = jobs_of(arguments.phase, config, folder, arguments.methods or ())
     check(arguments.phase, experiment, jobs, arguments.fresh and not restarted())
     if arguments.dry_run:
-        show_plan(jobs, experiment, arguments.fresh)
+        show_plan(jobs, experiment, fresh=arguments.fresh, resume=arguments.resume)
         return
     with writing_in(experiment.folder.path):
         again = restarted()  # torchrun began with what the person asked for, and goes on from there

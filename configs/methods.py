@@ -178,8 +178,8 @@ def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) 
     elif own:
         stages = []
     else:
-        hint, shipped = nearest(name, list_shipped()), ", ".join(list_shipped())
-        raise ValueError(f"it has no stages, and none is shipped by this name{hint}: {shipped}")
+        hint = nearest(name, list_shipped()) or f": {', '.join(list_shipped())}"
+        raise ValueError(f"it has no stages, and none is shipped by this name{hint}")
     stages = [merge(stage, common) for stage in stages]
     for key in sorted(own):
         number, stage = int(key.removeprefix("stage")), own[key]
@@ -195,7 +195,8 @@ def _load_named(name: str, methods: Mapping[str, Any]) -> Values:
     if name in list_shipped():
         return load_shipped(name)
     known = {**methods, **dict.fromkeys(list_shipped())}
-    raise ValueError(f"there is no method {name}{nearest(name, known)}: {', '.join(known)}")
+    hint = nearest(name, known) or f": {', '.join(known)}"
+    raise ValueError(f"there is no method {name}{hint}")
 
 
 def _join(stages: list[Values]) -> Values:

@@ -174,6 +174,10 @@ def _read_stage(key: str, values: dict[str, Any]) -> Stage:
             hint = nearest(str(problem["loc"][-1]), known) or f": there are {', '.join(known)}"
             raise ValueError(f"unknown key {where}{hint}") from None
         given = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
+        if problem["type"] == "model_type" and "losses" in where:
+            raise ValueError(
+                f"{where}: give its weight, or a section such as {{weight: 1, ramp_up: 5}}{given}"
+            ) from None
         raise ValueError(f"{where}: {problem['msg'].removeprefix('Value error, ')}{given}") from None
 
 

@@ -115,7 +115,7 @@ def _check_losses(experiment: Experiment, job: Job) -> None:
         if job.stage.train == "features" and (loss.needs_logits or loss.replaces_classifier):
             raise UserError(
                 f"{key}: train: features leaves the classifier alone, and this loss needs its logits: "
-                "take it back with false, or say it in another stage (stage2: {losses: ...})"
+                "give the loss to the stage that trains the classifier, such as stage2: {losses: ...}"
             )
         if job.stage.upweight_errors_of is not None and not loss.takes_weights:
             raise UserError(

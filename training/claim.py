@@ -40,8 +40,7 @@ def claim(
     """
     outdated = find_outdated(folder, config, jobs) if fresh else []
     kept = [job for job in folder.present() if job not in outdated]
-    if not (resume and _may_change_rates(folder, config, kept)):
-        _check_config(folder, config, renewed=fresh and not kept)
+    check_config(folder, config, kept, fresh=fresh, resume=resume)
     if kept and (folder.path / "config.yaml").exists():
         check_identity(folder.path, data)
     for job in kept:
@@ -64,8 +63,14 @@ def claim(
     distributed.barrier()
 
 
-def _check_config(folder: RunFolder, config: Config, renewed: bool) -> None:
-    """Raise `UserError` where a run that is not `renewed` has another config."""
+def check_config(folder: RunFolder, config: Config, kept: list[JobName], *, fresh: bool, resume: bool) -> None:
+    """Raise `UserError` where a run has another config, and keeps jobs that were trained by it.
+
+    Args: as `claim`, with the jobs that stay.
+    """
+    renewed = fresh and not kept
+    if resume and _may_change_rates(folder, config, kept):
+        return
     if (folder.path / "config.yaml").exists():
         keys = [] if renewed else differing_keys(folder.config(), config)
         if keys:

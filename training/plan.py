@@ -10,7 +10,7 @@ from dataset.contact_sheet import write_contact_sheet
 from models.zoo import count_parameters
 from training import distributed
 from training.checks import make_losses
-from training.claim import find_outdated
+from training.claim import check_config, find_outdated
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName
 from training.memory import cache_bytes, list_needs
@@ -18,10 +18,16 @@ from training.phases import Job, say
 from training.teacher import is_given
 
 
-def show_plan(jobs: list[Job], experiment: Experiment, fresh: bool) -> None:
-    """Print what would be done, and draw planted cues on a sheet beside the run's folder."""
+def show_plan(jobs: list[Job], experiment: Experiment, fresh: bool, resume: bool = False) -> None:
+    """Print what would be done, and draw planted cues on a sheet beside the run's folder.
+
+    Raises:
+        UserError: the run was made with another config.
+    """
     config, folder = experiment.config, experiment.folder
     outdated = find_outdated(folder, config, [job.name for job in jobs]) if fresh else []
+    kept = [job for job in folder.present() if job not in outdated]
+    check_config(folder, config, kept, fresh=fresh, resume=resume)
     say(describe(jobs, experiment, outdated))
     if config.shortcut.cue != "none" and distributed.rank() == 0:
         path = folder.path.with_name(f"{config.name}-cues.png")

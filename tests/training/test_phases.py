@@ -169,6 +169,9 @@ def test_a_plan_of_a_fresh_start_names_what_it_removes(make_experiment, capsys):
         assert f"two_stage stage 1 seed 0: {state} -> {paths[-1]}" in told
         assert told[-1] == "dry run: nothing was trained, no run folder was written"
     assert all(path.exists() for path in paths)
+    other = make_experiment("methods=[two_stage, kd]", LATE, "losses.kl.temperature=2")
+    with pytest.raises(UserError, match="made with other values of methods"):  # as training would refuse it
+        show_plan(jobs, other, fresh=False)
 
 
 def test_planted_cues_are_drawn_beside_the_run(make_experiment, monkeypatch, capsys):
