@@ -24,7 +24,7 @@ from losses.loss import Loss
 
 
 class Angle(Loss):
-    def __init__(self, tap: str = "last"):
+    def __init__(self, tap: str = "penultimate"):
         super().__init__()
         self.tap, self.taps = tap, {tap: 1.0}  # places to read, with the weight of each
 
@@ -38,7 +38,7 @@ class Angle(Loss):
 CONFIG = """
 base: digits.yaml
 name: mine
-losses: {angle: {class: my_losses:Angle, tap: penultimate}}
+losses: {angle: {class: my_losses:Angle, tap: last}}
 methods:
   staged: [{train: features, losses: {angle: 1}}, {losses: {ce: 0.1, kl: 0.9}, epochs: 0.25}]
   at_once: {twin_of: staged}
@@ -86,7 +86,7 @@ def test_it_trains_features_and_at_once_and_is_seen_everywhere(place, call_main)
         assert metrics[-1]["angle"] < metrics[0]["angle"]
     first, single = (read_metrics(folder) for folder, _ in jobs.values())
     assert all(epoch["loss"] == pytest.approx(epoch["angle"]) for epoch in first)
-    assert "cka_penultimate" in first[0] and "cka_last" not in first[0] and "test_top1" not in first[0]
+    assert "cka_last" in first[0] and "cka_penultimate" not in first[0] and "test_top1" not in first[0]
     for epoch in single:
         assert epoch["loss"] == pytest.approx(epoch["angle"] + 0.1 * epoch["ce"] + 0.9 * epoch["kl"])
     (second,) = read_metrics(runs / "staged" / "stage2")
@@ -94,11 +94,11 @@ def test_it_trains_features_and_at_once_and_is_seen_everywhere(place, call_main)
     one, other = (load(runs / "staged" / stage / "model.pt") for stage in ("stage1", "stage2"))
     assert not torch.equal(one["layer1.0.conv1.weight"], other["layer1.0.conv1.weight"])  # stage 2 trains all
     config = (place / "runs" / "mine" / "config.yaml").read_text()
-    assert "tap: penultimate" in config and "class: my_losses_" in config
+    assert "tap: last" in config and "class: my_losses_" in config
 
     again = call_main(place / "runs", "--phase", "all", *words, "training.epochs=4")
     assert again.returncode == 0 and again.stdout.count("finished before, kept") == 4
-    other = call_main(place / "runs", "--phase", "all", *words, "losses.angle.tap=last")
+    other = call_main(place / "runs", "--phase", "all", *words, "losses.angle.tap=penultimate")
     assert other.returncode == 2 and "made with other values of methods." in other.stderr
 
 
@@ -127,7 +127,7 @@ def test_what_does_not_fit_it_is_one_line(place, call_main, setting, message):
 def test_its_projection_is_part_of_a_checkpoint_and_of_the_seed(place, make_experiment):
     module = next(place.glob("my_losses_*.py")).stem
     settings = (
-        f"losses.angle={{class: '{module}:Angle', tap: penultimate}}",
+        f"losses.angle={{class: '{module}:Angle', tap: last}}",
         "methods={staged: [{train: features, losses: {angle: 1}}, {losses: {ce: 1}, epochs: 0.25}]}",
         f"methods={{at_once: {{twin_of: staged}}, plain: {{losses: {{ce: 1, '{module}:Angle': 2}}}}}}",
     )
@@ -135,8 +135,8 @@ def test_its_projection_is_part_of_a_checkpoint_and_of_the_seed(place, make_expe
     first, again, plain = (prepare_job(job, experiment).objective for job in (FIRST, FIRST, JobName("plain", 0)))
     assert torch.equal(first.loss("angle").project.weight, again.loss("angle").project.weight)
     assert "losses.angle.project.weight" in first.state_dict()
-    assert first.loss("angle").project.weight.shape == (32, 32)
-    assert plain.loss("angle").project.weight.shape == (64, 64)  # by its path: the default, and its class's name
+    assert first.loss("angle").project.weight.shape == (64, 64)
+    assert plain.loss("angle").project.weight.shape == (32, 32)  # by its path: the default, and its class's name
     assert jobs_of_method(experiment.config, "staged", 0)[0] == FIRST
 
 
