@@ -33,6 +33,7 @@ from training.environment import environment
 from training.experiment import Experiment
 from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
+from training.pace import show_duration
 from training.phases import say, train_job
 from training.record_file import write_record
 from training.run_folder import RunFolder, write_config
@@ -88,23 +89,13 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
             continue
         if not quiet:
             now = time.perf_counter()
-            left = duration((now - started) / number * (len(waiting) - number))
-            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {duration(now - begun)}"
+            left = show_duration((now - started) / number * (len(waiting) - number))
+            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {show_duration(now - begun)}"
             say(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
     if failed:
         by_machine = any(isinstance(error, MachineError) for error in failed.values())
         kind = MachineError if by_machine else UserError
         raise kind(f"{len(failed)} runs failed, the first {next(iter(failed))}: see above, the others are done")
-
-
-def duration(seconds: float) -> str:
-    """Say how long something takes, in the unit that a person would take."""
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    if hours < 2:
-        return f"{minutes:.0f} min"
-    return f"{hours:.1f} h" if days < 2 else f"{days:,.1f} days"
 
 
 def refuse_other(study: StudyRuns) -> list[int]:

@@ -219,14 +219,6 @@ def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path
         load_measurements(tmp_path / "s")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(1.6, "2 s"), (119, "119 s"), (125, "2 min"), (7200, "2.0 h"), (180000, "2.1 days")],
-)
-def test_durations_are_in_the_unit_that_fits(seconds, text):
-    assert study.duration(seconds) == text
-
-
 def test_a_dry_run_says_what_would_be_done(call_main, tmp_path):
     done = call(call_main, tmp_path, "--dry-run", "--seeds", "0", "1")
     assert (done.returncode, done.stderr) == (0, "")
