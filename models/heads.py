@@ -42,11 +42,6 @@ def outputs_of(head: Head) -> int:
     return head.out_features if isinstance(head, nn.Linear) else head.out_channels
 
 
-def inputs_of(head: Head) -> int:
-    """Features that a classifier reads."""
-    return head.in_features if isinstance(head, nn.Linear) else head.in_channels
-
-
 def replace_classifier(model: nn.Module, num_classes: int) -> None:
     """Put a new classifier of that many classes in the place of one that has another number."""
     name, head = classifier(model)

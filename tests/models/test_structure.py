@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import list_models
 
 from errors import UserError
-from models.heads import classifier, inputs_of, name_classifier, outputs_of, replace_classifier
+from models.heads import classifier, name_classifier, outputs_of, replace_classifier
 from models.layout import infer_layout
 from models.sizes import Weightless, build_for, smallest_size
 from models.structure import find_last_layer, find_structure, watch
@@ -153,7 +153,7 @@ def test_a_network_is_left_as_it_was() -> None:
 def test_a_classifier_is_replaced_in_its_own_form() -> None:
     model = build_model("squeezenet1_1", 5)
     head = classifier(model)[1]
-    assert isinstance(head, nn.Conv2d) and (inputs_of(head), outputs_of(head)) == (512, 5)
+    assert isinstance(head, nn.Conv2d) and (head.in_channels, outputs_of(head)) == (512, 5)
     replace_classifier(model, 5)
     assert classifier(model)[1] is head
     with pytest.raises(UserError, match="no linear layer and no convolution"):
