@@ -18,9 +18,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.command_line import CommandLine, one_of, read_folder, read_path
-from configs.reading import DEFAULT_CONFIG, config_table, load_config
-from configs.schema import Config
+from settings.command_line import CommandLine, one_of, read_folder, read_path
+from settings.reading import DEFAULT_CONFIG, config_table, load_config
+from settings.schema import Config
 from training.job_name import PHASES
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
@@ -90,8 +90,8 @@ def run() -> None:
     ]  # a shipped one may be new to the config
     config = load_config(arguments.config, [*arguments.set, *seeds, *methods])
     with ending_at_once():  # all that takes seconds, before anything is begun
-        from configs.loss_options import complete_losses
         from models.machine import choose_device, open_machine
+        from settings.loss_options import complete_losses
         from training.distributed import process_group
 
         config = complete_losses(config)
@@ -143,13 +143,13 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train what a phase consists of, or say what it would be."""
     from training.checks import check
-    from training.claim import claim
     from training.distributed import restarted
     from training.experiment import open_experiment
     from training.phases import jobs_of, run_jobs, say
     from training.plan import show_plan
-    from training.run_folder import RunFolder
-    from training.run_lock import writing_in
+    from training.run.claim import claim
+    from training.run.run_folder import RunFolder
+    from training.run.run_lock import writing_in
 
     folder = RunFolder(arguments.output_dir / config.name)
     experiment = open_experiment(config, folder, machine)

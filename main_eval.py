@@ -19,9 +19,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.command_line import CommandLine, read_folder, read_path
-from configs.reading import DEFAULT_CONFIG, load_config
 from diagnostics.plain import to_plain
+from settings.command_line import CommandLine, read_folder, read_path
+from settings.reading import DEFAULT_CONFIG, load_config
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
     from diagnostics.export.card import Export
@@ -160,7 +160,7 @@ def evaluate_files(arguments: argparse.Namespace) -> None:
     from diagnostics.subjects import record, subjects_of_files
     from models.machine import choose_device, open_machine
     from training.experiment import open_experiment
-    from training.run_folder import RunFolder
+    from training.run.run_folder import RunFolder
 
     device = choose_device(arguments.device)
     if arguments.export is not None:
@@ -280,7 +280,7 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
     from diagnostics.subjects import open_run, record, subjects_of_run
     from models.machine import choose_device, open_machine
     from study.measurements import is_study
-    from training.run_folder import RunFolder
+    from training.run.run_folder import RunFolder
 
     device = choose_device(arguments.device)
 

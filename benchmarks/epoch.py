@@ -48,13 +48,13 @@ from benchmarks.timing import (
     measure_in_turn,
     peak_mb,
 )
-from configs.loss_options import make_loss
-from configs.networks import Network
-from configs.schema import Config
 from dataset.images import Batch
 from dataset.loader import steps_per_epoch, training_batches
 from losses.crd import CRD
 from models.taps import TappedModel
+from settings.loss_options import make_loss
+from settings.networks import Network
+from settings.schema import Config
 from training.experiment import Experiment
 from training.job_name import JobName, stage_of
 from training.prepared import Prepared

@@ -18,9 +18,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from configs.networks import Student, Teacher
-from configs.schema import Config
-from dataset.decoded_cache import Images
+from dataset.files.decoded_cache import Images
 from dataset.sources import Source
 from diagnostics import analysis
 from diagnostics.pairs import right
@@ -30,8 +28,10 @@ from diagnostics.subjects import open_run, record, subjects_of_run
 from models.machine import open_machine
 from models.peak import process_peak
 from models.zoo import build_model
+from settings.networks import Student, Teacher
+from settings.schema import Config
 from training.experiment import Experiment, open_experiment
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 
 CLASSES, TRAIN, TEST = 100, 10_000, 10_000
 T = TypeVar("T")

@@ -30,7 +30,7 @@ from torchvision.transforms import v2
 from benchmarks import reference
 from benchmarks.setting import SIDE, TRAIN, cifar_config, random_experiment, random_images
 from benchmarks.timing import CPU, Claim, Timing, command_line, in_own_process, measure, measure_in_turn, peak_mb
-from dataset.decoded_cache import Images
+from dataset.files.decoded_cache import Images
 from dataset.loader import training_batches
 from dataset.prepare import TrainingData
 

@@ -30,10 +30,10 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.timing import Claim, Timing, in_own_process, measure_in_turn, peak_mb, table
-from configs.images import Data
 from dataset.loader import training_batches
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import load_source
+from settings.images import Data
 
 CLASSES, TEST = 10, 200  # test images, in either folder
 SIDES = (160, 320)  # pixels of the JPEGs

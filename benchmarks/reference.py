@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from dataset.decoded_cache import Images
+from dataset.files.decoded_cache import Images
 from losses.negatives import Draw, NegativeSampler
 
 WORKERS = 2

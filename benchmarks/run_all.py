@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script only this fold
 from benchmarks import crd_step, epoch, input_pipeline, loading, stage2, study_report, teacher_cache
 from benchmarks.timing import Claim, table
 from files import write_text
-from training.environment import environment
+from training.run.environment import environment
 
 BENCHMARKS = (crd_step, epoch, input_pipeline, loading, teacher_cache, stage2, study_report)
 

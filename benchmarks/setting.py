@@ -16,19 +16,19 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.timing import CPU, ROOT
-from configs.reading import load_config
-from configs.schema import Config
-from dataset.decoded_cache import Images
+from dataset.files.decoded_cache import Images
 from dataset.loader import training_batches
 from dataset.sources import Source
 from models.machine import Machine, open_machine
 from models.taps import Outputs, TappedModel
+from settings.reading import load_config
+from settings.schema import Config
 from training.engine import train_one_epoch
 from training.experiment import Experiment, open_experiment
 from training.job_name import TEACHER, JobName, starts_from
 from training.prepared import Prepared, prepare
 from training.progress import Part
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 from training.stepping import make_stepper
 from training.teacher_side import list_cached_places
 

@@ -23,12 +23,12 @@ import numpy as np
 
 from benchmarks.timing import ROOT, Claim, Timing
 from benchmarks.timing import table as table_of
-from configs.reading import load_config
 from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, HeldOut
+from settings.reading import load_config
 from study.grid import StudyRun, list_runs
 from study.methods import find_recording, list_students
-from training.run_folder import RunFolder, write_config
+from training.run.run_folder import RunFolder, write_config
 
 SEEDS, IMAGES, CLASSES = 10, 497, 10
 CONFIG = ROOT / "configs" / "shortcut" / "digits_heads.yaml"

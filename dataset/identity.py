@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.decode import VERSION
-from dataset.stored_pixels import Pixels, StoredPixels, pieces
+from dataset.files.decode import VERSION
+from dataset.files.stored_pixels import Pixels, StoredPixels, pieces
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dataset.augment import View, apply_view, normalise
-from dataset.decoded_cache import Images
-from dataset.shortcut import Cues
-from dataset.stored_pixels import Pixels, StoredPixels
+from dataset.cues.shortcut import Cues
+from dataset.files.decoded_cache import Images
+from dataset.files.stored_pixels import Pixels, StoredPixels
 from dataset.transfer import to_device
+from dataset.views.augment import View, apply_view, normalise
 from errors import note
 
 

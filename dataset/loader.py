@@ -13,13 +13,13 @@ from itertools import tee
 import torch
 from torch import Tensor
 
-from dataset.ahead import made_ahead
-from dataset.augment import View, draw_view, generator
 from dataset.images import Batch
-from dataset.mix import Mix, draw_cutmix, draw_mixup, draw_squares, erase
 from dataset.prepare import TrainingData
 from dataset.transfer import to_device
-from dataset.transforms import Transforms, build_transforms
+from dataset.views.augment import View, draw_view, generator
+from dataset.views.mix import Mix, draw_cutmix, draw_mixup, draw_squares, erase
+from dataset.views.prefetch import made_ahead
+from dataset.views.transforms import Transforms, build_transforms
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs.images import Data, Shortcut
-from dataset.cue_file import balanced_positions, most_frequent, own_cues
+from dataset.cues.cue_file import balanced_positions, most_frequent, own_cues
+from dataset.cues.shortcut import Cues, assign, balance, counterfactual, cue_of_class, number_of_cues
+from dataset.files.stored_pixels import Pixels, StoredPixels, pieces
 from dataset.identity import DataIdentity
 from dataset.images import ImageTensors
-from dataset.shortcut import Cues, assign, balance, counterfactual, cue_of_class, number_of_cues
 from dataset.sources import Source
-from dataset.stored_pixels import Pixels, StoredPixels, pieces
 from errors import UserError
+from settings.images import Data, Shortcut
 
 NO_SHORTCUT = Shortcut()
 

@@ -17,17 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from configs.images import Data
-from dataset.cache_folder import gone_if_empty, see_that_it_can_be_written
-from dataset.class_folders import ClassFolders, ImageFile, find_images
-from dataset.decode import VERSION, decode_files, to_array
-from dataset.decoded_cache import Decoded, Images, Undecoded, read_cache, write_cache
+from dataset.files.cache_folder import gone_if_empty, see_that_it_can_be_written
+from dataset.files.class_folders import ClassFolders, ImageFile, find_images
+from dataset.files.decode import VERSION, decode_files, to_array
+from dataset.files.decoded_cache import Decoded, Images, Undecoded, read_cache, write_cache
+from dataset.files.image_list import listed_images
+from dataset.files.stored_pixels import Target
 from dataset.identity import DataIdentity, identify, part_identity
-from dataset.image_list import listed_images
 from dataset.memory import keeps_in_memory, see_that_disk_holds, see_that_images_fit
-from dataset.stored_pixels import Target
 from errors import MachineError, UserError, in_words, readable
 from files import locked, remove_left_behind, remove_lock_left_behind
+from settings.images import Data
 
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
@@ -58,7 +58,9 @@ def load_source(data: Data) -> Source:
             anything is written, a transform in data.augment that there is not.
     """
     if data.augment:
-        from dataset.transforms import check_transforms  # with torch behind it, which reading images does not need
+        from dataset.views.transforms import (
+            check_transforms,  # with torch behind it, which reading images does not need
+        )
 
         check_transforms(data.augment, data.image_size)
     train, test, classes = _decoded(data)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
-from dataset.augment import generator
+from dataset.views.augment import generator
 from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import calibration
 from diagnostics.claims import claims

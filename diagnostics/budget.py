@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 
 import torch
 
-from configs.loss_options import title_of
-from configs.stages import LossUse, Part, Stage
 from dataset.prepare import TrainingData
 from losses.kl import KL
 from losses.loss import Loss, Sizes
 from models.layout import Layout
 from models.zoo import count_parameters
+from settings.loss_options import title_of
+from settings.stages import LossUse, Part, Stage
 from training.checks import make_losses
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, list_chain, stage_of
 from training.phases import Job
 from training.prepared import select_images, uses_frozen_features
 from training.reading import find_reading, find_shapes
+from training.run.usage import Usage, read_usage
 from training.stepping import steps_of
-from training.usage import Usage, read_usage
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from diagnostics import recording_file
 from diagnostics.plain import section
 from diagnostics.results import Report
 from diagnostics.schema import read_report
-from training.identity import NAME, read_identity
-from training.job_folder import JobFolder
 from training.job_name import last_job, stage_of
-from training.run_folder import RunFolder
+from training.run.identity import NAME, read_identity
+from training.run.job_folder import JobFolder
+from training.run.run_folder import RunFolder
 
 TEACHER = "teacher"
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dataset.augment import generator, normalise
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
+from dataset.views.augment import generator, normalise
 from diagnostics.budget import Training
 from diagnostics.cost import Cost, model_costs
 from diagnostics.differing import Classifier, Shown, positions_to_show, show
@@ -90,7 +90,7 @@ class Context:
     classes: list[str]
     fingerprint: str  # of the images and cues
     bfloat16: bool
-    evaluated_on: dict[str, Any]  # versions and hardware, see training/environment.py
+    evaluated_on: dict[str, Any]  # versions and hardware, see training/run/environment.py
     trained_on: dict[str, Any] | None
     made_on: str = ""  # digest of images, normalisation, precision and device
     test: str = ""  # digest of the test images and their classes alone

@@ -8,8 +8,6 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from configs.networks import Network
-from configs.schema import Config
 from diagnostics import recording, recording_file
 from diagnostics.budget import describe_trainings
 from diagnostics.names import find_staged, focus
@@ -19,12 +17,14 @@ from files import write_atomically
 from models.checkpoint import load
 from models.machine import Machine
 from models.whole import file_hash
-from training.environment import environment, read_environment
+from settings.networks import Network
+from settings.schema import Config
 from training.experiment import Experiment, open_experiment
-from training.identity import check_identity
-from training.job_folder import PROJECTIONS
 from training.job_name import TEACHER, JobName, jobs_of_method, last_job, list_chain, stage_of
-from training.run_folder import RunFolder
+from training.run.environment import environment, read_environment
+from training.run.identity import check_identity
+from training.run.job_folder import PROJECTIONS
+from training.run.run_folder import RunFolder
 
 STUDENT = "student"  # the method of one that is given as a file
 STAGE1 = "stage1"  # the features that the main staged method goes on from

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from configs.own_code import load_own
 from errors import UserError, nearest
+from settings.own_code import load_own
 
 TIMM = "timm/"
 

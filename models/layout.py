@@ -13,10 +13,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from configs.stages import Part
 from errors import UserError, nearest
 from models.structure import Structure, find_structure
 from models.taps import INPUT, MAP, TappedModel, on_tap
+from settings.stages import Part
 
 
 @dataclass(frozen=True)

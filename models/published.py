@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torchvision.models
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
-from configs.own_code import is_own
 from errors import UserError, nearest
 from models.foreign import TIMM, timm_name, timm_package
 from models.resnet import CIFAR_RESNETS
+from settings.own_code import is_own
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
-from configs.own_code import is_own
 from errors import UserError, warn
 from models.foreign import TIMM, logits_alone, own_model, refuse_taken, timm_model
 from models.heads import classifier, name_classifier, outputs_of, replace_classifier
@@ -18,6 +17,7 @@ from models.published import published, unknown
 from models.resnet import CIFAR_RESNETS, CifarResNet, torchvision_resnet
 from models.sizes import Weightless
 from models.structure import find_last_layer, reason, send
+from settings.own_code import is_own
 
 STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # those that `stem` applies to
 SIZED = {"vit_": "image_size", "maxvit_": "input_size"}  # torchvision's that must know the side of their input

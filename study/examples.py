@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.images import Shortcut
-from configs.study import Hypothesis
 from dataset.sources import Source, load_source
 from diagnostics.names import focus
 from diagnostics.shortcut import recording_file
 from errors import UserError
+from settings.images import Shortcut
+from settings.study import Hypothesis
 from study.figures import Examples, followed
 from study.fitness import TEACHER
 from study.grid import Point, agrees
 from study.measurements import RecordedRun, StudyContext
 from study.results import TEACHER_ARM
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 
 
 def choose_examples(context: StudyContext) -> Examples | str:
@@ -80,7 +80,7 @@ def _under_cues(
         return pixels
     import torch  # a study without a picture to plant a cue in does without
 
-    from dataset.shortcut import stamp
+    from dataset.cues.shortcut import stamp
 
     planted = stamp(shortcut.cue, torch.from_numpy(pixels), torch.from_numpy(cues), torch.tensor(images))
     return planted.numpy()

@@ -12,11 +12,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs.names import LONGEST
-from configs.reading import set_key, validate
-from configs.schema import Config
-from configs.study import NAME, Study
 from errors import UserError
+from settings.names import LONGEST
+from settings.reading import set_key, validate
+from settings.schema import Config
+from settings.study import NAME, Study
 
 Point = Mapping[str, Any]  # dotted config keys and their values, and the name of its entry where that has one
 MOST_POINTS = 10_000  # of a grid, whose combinations soon outgrow any machine

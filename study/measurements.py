@@ -10,17 +10,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.schema import Config
-from configs.study import Hypothesis
 from diagnostics.aligned import AlignmentVerdict, alignment_verdict
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import CueRecording
 from diagnostics.shortcut.measures import Measures, following_per_image, measures
 from errors import UserError
+from settings.schema import Config
+from settings.study import Hypothesis
 from study.grid import Point, StudyRun, describe_point, list_points, list_runs
 from study.methods import find_recording, is_end_to_end
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 
 MEASURED = tuple(part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes"))
 PLAIN = ("top1", "clean")  # of test images as they are: one number where no cue is planted

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs.schema import Config
+from settings.schema import Config
 from study.grid import StudyRun
 from training.job_name import JobName, last_job
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 
 
 def find_recording(run: StudyRun, folder: RunFolder) -> Path:

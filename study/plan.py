@@ -10,25 +10,25 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from configs.loss_options import complete_losses
-from configs.schema import Config
-from configs.study import Hypothesis
-from dataset.contact_sheet import write_contact_sheet
+from dataset.cues.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
 from diagnostics.seeds import typographic
 from diagnostics.shortcut import recording_file
 from errors import UserError, nearest
 from models.machine import Machine
+from settings.loss_options import complete_losses
+from settings.schema import Config
+from settings.study import Hypothesis
 from study.grid import Shard, StudyRun, agrees, list_runs
 from study.measurements import MEASURES, list_measures
 from study.methods import find_recording, list_students
 from study.sharing import Fingerprints, fingerprint
 from training.checks import check
 from training.experiment import Experiment, open_experiment
-from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, last_job, needs, stage_of
 from training.phases import Job, jobs_of
-from training.run_folder import RunFolder
+from training.run.job_folder import JobFolder
+from training.run.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from typing import Any
 import yaml
 from matplotlib.figure import Figure
 
-from configs.study import NAME
 from diagnostics.report.files import make, write_figures, write_json, write_tables
 from diagnostics.report.parts import embedded, facts, files, template
 from diagnostics.report.sheet import thumbnail
 from diagnostics.tables.table import Table, letter
 from files import write_text
+from settings.study import NAME
 from study import figures as study_figures
 from study import tables as study_tables
 from study import words as study_words
@@ -40,7 +40,7 @@ from study.results import (
     SummaryRow,
     conclude,
 )
-from training.environment import read_environment
+from training.run.environment import read_environment
 
 FIGURES = ("frontier", "following", "inheritance", "accuracy", "examples")  # how names of figures begin
 NO_EXAMPLES = "Example images were not asked for."

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs.study import Hypothesis
+from settings.study import Hypothesis
 from study.checks import Check
 from study.comparison import Contrast
 from study.results import InheritanceRow, SummaryRow

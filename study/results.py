@@ -17,9 +17,9 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.study import NAME, Hypothesis
 from diagnostics.seeds import SeedSummary, summarise, summarise_shares
 from diagnostics.shortcut.measures import excess_following, inheritance
+from settings.study import NAME, Hypothesis
 from study.checks import Check
 from study.comparison import (
     UNBIASED,

@@ -14,8 +14,6 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from configs.reading import differing_keys, show_keys
-from configs.schema import Config
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import About
@@ -23,21 +21,23 @@ from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine
+from settings.reading import differing_keys, show_keys
+from settings.schema import Config
 from study.grid import StudyRun, read_shard
 from study.methods import find_recording
 from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
-from training.claim import keep_methods
-from training.environment import environment
 from training.experiment import Experiment
-from training.identity import check_identity, write_identity
 from training.job_name import TEACHER
 from training.pace import show_duration
 from training.phases import say, train_job
-from training.record_file import write_record
-from training.run_folder import RunFolder, write_config
-from training.run_lock import writing_in
+from training.run.claim import keep_methods
+from training.run.environment import environment
+from training.run.identity import check_identity, write_identity
+from training.run.record_file import write_record
+from training.run.run_folder import RunFolder, write_config
+from training.run.run_lock import writing_in
 from training.teacher import ensure_teacher, is_given
 
 

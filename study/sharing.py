@@ -7,13 +7,13 @@ import json
 import shutil
 from typing import Any
 
-from configs.loss_options import CLASS, digest_own_losses, find_loss, make_loss, read_options
-from configs.networks import Network
-from configs.own_code import digest_code
-from configs.schema import Config
-from configs.stages import Stage
-from training.job_folder import JobFolder
+from settings.loss_options import CLASS, digest_own_losses, find_loss, make_loss, read_options
+from settings.networks import Network
+from settings.own_code import digest_code
+from settings.schema import Config
+from settings.stages import Stage
 from training.job_name import TEACHER, JobName, first_epoch, last_job, stage_of, starts_from, trains_teacher
+from training.run.job_folder import JobFolder
 
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
 LOADING = ("cache_dir", "in_memory", "workers")  # of data: where images are kept and who reads them, none changes

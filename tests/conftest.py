@@ -16,13 +16,13 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import main
-from configs.reading import load_config
 from dataset.prepare import prepare
 from dataset.sources import load_source
 from errors import exit_code
 from models.machine import Machine
+from settings.reading import load_config
 from training.experiment import Experiment
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 
 ROOT = Path(main.__file__).parent
 
@@ -31,7 +31,7 @@ NO_GPU = "no GPU here (torch.cuda.is_available() is false)"
 LONGEST = (
     "tests/training/test_distributed.py",
     "tests/test_main_eval.py",
-    "tests/training/test_identity.py",
+    "tests/training/run/test_identity.py",
     "tests/test_resume.py",
     "tests/study/test_run.py",
     "tests/diagnostics/report/test_folder.py",

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import main
-from configs.loss_options import complete_losses, list_options
-from configs.moved import find_moved
-from configs.reading import DEFAULT_CONFIG, list_fields, load_config
+from settings.loss_options import complete_losses, list_options
+from settings.moved import find_moved
+from settings.reading import DEFAULT_CONFIG, list_fields, load_config
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

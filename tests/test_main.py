@@ -1,4 +1,4 @@
-"""Of main.py, and training/experiment.py, training/environment.py."""
+"""Of main.py, and training/experiment.py, training/run/environment.py."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from importlib import metadata
 import pytest
 import torch
 
-from configs.loss_options import complete_losses
-from configs.reading import list_fields, load_config
 from models.checkpoint import load
 from models.whole import file_hash
+from settings.loss_options import complete_losses
+from settings.reading import list_fields, load_config
 from tests.conftest import ROOT
 
 METHODS = ("scratch", "kd", "crd", "crd_kd")

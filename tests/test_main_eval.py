@@ -16,8 +16,7 @@ import pytest
 import torch
 
 import main_eval
-from configs.reading import load_config
-from dataset.augment import normalise
+from dataset.views.augment import normalise
 from diagnostics import recording, subjects
 from diagnostics.evaluated import read_evaluation
 from diagnostics.plain import to_plain, typed_json
@@ -27,9 +26,10 @@ from errors import exit_code
 from models.checkpoint import load
 from models.whole import file_hash
 from models.zoo import build_model
-from training.record_file import read_record, write_record
-from training.run_folder import write_config
-from training.run_lock import writing_in
+from settings.reading import load_config
+from training.run.record_file import read_record, write_record
+from training.run.run_folder import write_config
+from training.run.run_lock import writing_in
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
 

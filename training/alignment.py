@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from CKA import linear_cka
-from dataset.augment import generator
 from dataset.images import ImageTensors
+from dataset.views.augment import generator
 from losses.loss import Loss, View
 from models.machine import Machine
 from models.taps import Outputs, TappedModel

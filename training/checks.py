@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from configs.loss_options import make_loss, title_of
-from configs.stages import Part
 from errors import UserError, warn
 from losses.loss import Loss
 from models.layout import Layout
 from models.taps import INPUT
 from models.zoo import count_parameters
+from settings.loss_options import make_loss, title_of
+from settings.stages import Part
 from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
 from training.experiment import Experiment
 from training.job_name import TEACHER, needs, phase_of, trains_teacher

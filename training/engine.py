@@ -15,23 +15,23 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from configs import stages
-from dataset.augment import generator
 from dataset.images import Batch
 from dataset.loader import imageless_batches, steps_per_epoch, training_batches
 from dataset.prepare import TrainingData
+from dataset.views.augment import generator
 from errors import UserError, finish_first
 from models.checkpoint import copy_of
 from models.machine import Machine
+from settings import stages
 from training import distributed
 from training.divergence import Place, refuse_divergence, refuse_infinite, refuse_lost_scale, told_where
 from training.evaluation import Measures
-from training.job_folder import JobFolder
-from training.keeping import Keeper
 from training.pace import Pace
 from training.progress import Part, Training, set_generators
+from training.run.job_folder import JobFolder
+from training.run.keeping import Keeper
+from training.run.usage import EpochUsage, PeakMemory
 from training.stepping import Stepper, make_stepper, train_step
-from training.usage import EpochUsage, PeakMemory
 
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
 

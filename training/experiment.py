@@ -8,9 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from configs.networks import Network
-from configs.own_code import digest_code
-from configs.schema import Config
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from models.checkpoint import load_weights
@@ -21,10 +18,13 @@ from models.norms import set_momentum
 from models.published import published
 from models.sizes import build_for
 from models.zoo import build_model
+from settings.networks import Network
+from settings.own_code import digest_code
+from settings.schema import Config
 from training.engine import seed_everything
-from training.job_folder import JobFolder
 from training.job_name import JobName, trains_teacher
-from training.run_folder import RunFolder
+from training.run.job_folder import JobFolder
+from training.run.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

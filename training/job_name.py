@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.schema import TEACHER as TEACHER_NAME
-from configs.schema import Config, waited_for
-from configs.stages import Stage
+from settings.schema import TEACHER as TEACHER_NAME
+from settings.schema import Config, waited_for
+from settings.stages import Stage
 
 PHASES = ("teacher", "crd", "kd", "baselines", "all")
 STAGE_FOLDER = re.compile(r"stage([1-9])")

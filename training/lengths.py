@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from configs.stages import Stage
 from errors import UserError, warn
+from settings.stages import Stage
 from training.stepping import steps_of
 
 FALL_TO_THE_END = ("cosine", "onecycle", "multistep")  # schedules that are stretched over all epochs

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer, lr_scheduler
 
-from configs import stages
+from settings import stages
 
 
 def make_optimizer(groups: Sequence[dict[str, Any]], settings: stages.Optimizer) -> Optimizer:

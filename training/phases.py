@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configs.schema import Config
-from configs.stages import Stage
 from dataset.loader import steps_per_epoch
 from dataset.prepare import TrainingData
+from settings.schema import Config
+from settings.stages import Stage
 from training import distributed
-from training.board import write_board
 from training.experiment import Experiment
-from training.job_folder import JobFolder
 from training.job_name import TEACHER, JobName, list_jobs, stage_of
 from training.pace import Pace
 from training.prepared import train
-from training.run_folder import RunFolder
+from training.run.board import write_board
+from training.run.job_folder import JobFolder
+from training.run.run_folder import RunFolder
 from training.stepping import steps_of
 from training.teacher import is_given
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from configs.loss_options import title_of
-from configs.reading import to_yaml
-from dataset.contact_sheet import write_contact_sheet
+from dataset.cues.contact_sheet import write_contact_sheet
 from models.zoo import count_parameters
+from settings.loss_options import title_of
+from settings.reading import to_yaml
 from training import distributed
 from training.checks import make_losses
-from training.claim import check_config, find_outdated
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName
 from training.memory import cache_bytes, list_needs
 from training.phases import Job, say
+from training.run.claim import check_config, find_outdated
 from training.teacher import is_given
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from configs.loss_options import make_loss, title_of
-from configs.stages import Stage
 from dataset.prepare import TrainingData
 from errors import MachineError, warn
 from losses.loss import Loss, Sizes
@@ -21,16 +19,18 @@ from models.heads import classifier
 from models.layout import Layout
 from models.machine import Machine
 from models.taps import TappedModel, head_inputs
+from settings.loss_options import make_loss, title_of
+from settings.stages import Stage
 from training import distributed
 from training.alignment import AlignmentEvaluator, average_alignment
 from training.engine import Objective, Plan, fit, seed_everything
 from training.evaluation import Measures, evaluate_splits
 from training.experiment import Experiment
 from training.features import FrozenFeatures, ViewCache
-from training.job_folder import PROJECTIONS, JobFolder
 from training.job_name import TEACHER, JobName, first_epoch, stage_of, starts_from
 from training.pace import Pace
 from training.reading import find_reading, find_shapes
+from training.run.job_folder import PROJECTIONS, JobFolder
 from training.stage import StageObjective, Student
 from training.stopping import make_stopping, summarise_stop
 from training.teacher import ensure_teacher

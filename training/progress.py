@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from errors import warn
 from training import distributed
-from training.history import checked_best, checked_history
+from training.run.history import checked_best, checked_history
 from training.stepping import Stepper
 
 Generators = dict[str, Tensor]  # states of torch's global generators, by "cpu" and "cuda"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from configs.merge import flatten
-from configs.reading import FREE
-from configs.schema import Config
 from errors import warn
+from settings.merge import flatten
+from settings.reading import FREE
+from settings.schema import Config
 from training.job_name import JobName, is_known, jobs_of_method, stage_of
 
 KEYS = ("optimizer.lr", "feature_lr")  # how the names of learning rates end

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs import stages
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.loss import Loss, Samples, View
@@ -21,6 +20,7 @@ from models.heads import classifier
 from models.layout import Trained
 from models.machine import Machine
 from models.taps import TappedModel
+from settings import stages
 from training.alignment import AlignmentEvaluator, prefix_repeated
 from training.engine import Objective, Term
 from training.evaluation import Measures, compute_top1, evaluate_splits

@@ -17,8 +17,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from configs import stages
 from models.machine import Machine
+from settings import stages
 from training import distributed
 from training.ema import Average
 from training.optimizers import make_optimizer, make_schedule

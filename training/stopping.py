@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from configs.stages import EarlyStopping
+from settings.stages import EarlyStopping
 from training.engine import Plan
 from training.evaluation import Measures
 

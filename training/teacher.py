@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from configs.networks import Teacher
 from errors import UserError, warn
 from models.checkpoint import load_weights
 from models.foreign import TIMM
 from models.published import published
 from models.whole import file_hash
 from models.zoo import STEMMED
+from settings.networks import Teacher
 from training import distributed
 from training.evaluation import Measures, evaluate_splits
 from training.experiment import Experiment

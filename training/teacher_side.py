@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from configs.loss_options import list_stages, make_loss
-from configs.stages import Stage
 from dataset.images import Batch
 from losses.loss import Loss, View
 from models.heads import classifier
 from models.taps import TappedModel
+from settings.loss_options import list_stages, make_loss
+from settings.stages import Stage
 from training.experiment import Experiment
 from training.job_name import JobName, last_job
 from training.reading import Reading, find_reading

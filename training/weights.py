@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from configs.stages import Stage
+from settings.stages import Stage
 from training.evaluation import predict
 from training.experiment import Experiment
 from training.job_name import JobName, last_job

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs.networks import Network
 from diagnostics.export.folder import MADE_BY
 from diagnostics.recording import Subject
 from diagnostics.subjects import list_taps
 from models.checkpoint import weights_hash
 from models.export import INPUT, OUTPUT, FromPixels, Preprocessing
 from models.zoo import count_parameters
-from training.environment import environment
+from settings.networks import Network
 from training.experiment import Experiment
+from training.run.environment import environment
 
 RESIZED = {
     "squash": "bilinear with antialiasing to a square, the aspect ratio is not kept",

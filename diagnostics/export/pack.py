@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.networks import Network
 from diagnostics.export.card import Export, card
 from diagnostics.export.checks import Checked, FilesChecked, Reference, check, check_files
 from diagnostics.export.facts import facts_of
@@ -29,9 +28,10 @@ from errors import UserError
 from files import write_text
 from models import export
 from models.export import NEEDED_FOR_ONNX, REQUIREMENTS, FromPixels, Preprocessing, Runner
-from training.environment import environment
+from settings.networks import Network
 from training.evaluation import compute_top1, predict
 from training.experiment import Experiment
+from training.run.environment import environment
 
 COMPARED_IMAGES = 256  # test images on which each file is compared with the model
 COMPARED_FILES = 64  # of them that are read from their files as well

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from configs.images import Data
-from dataset.decode import DEPTHS
+from dataset.files.decode import DEPTHS
 from dataset.sources import FILES, Source, load_source
+from settings.images import Data
 
 
 def files_of(data: Data, positions: Sequence[int]) -> tuple[Source, list[Path]] | None:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from dataset.augment import apply_view, draw_view, generator
+from dataset.cues.shortcut import Cues, assign
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from dataset.shortcut import Cues, assign
+from dataset.views.augment import apply_view, draw_view, generator
 
 MOST_SAMPLES = 10_000  # more would take minutes and move a linear probe little
 ITERATIONS = 200

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset.augment import generator, normalise
+from dataset.cues.shortcut import STREAM, stamp
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from dataset.shortcut import STREAM, stamp
+from dataset.views.augment import generator, normalise
 from diagnostics.recording import History, Subject
 from diagnostics.shortcut.cued import About, Array, CuedModel, CueRecording, Decoding
 from diagnostics.shortcut.held_out import HeldOutLogits, held_out

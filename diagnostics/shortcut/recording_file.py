@@ -21,7 +21,7 @@ from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, 
 from errors import UserError, warn
 from files import ARCHIVE_ERRORS, write_atomically
 from models.whole import damaged_entry, file_hash
-from training.record_file import read_record, write_record
+from training.run.record_file import read_record, write_record
 
 ANSWERS = "cues_npz_sha256"  # in cues.json; earlier versions wrote none
 CUED_MODEL, ABOUT = TypeAdapter(CuedModel), TypeAdapter(About)

@@ -17,8 +17,6 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from configs.methods import STAGE, list_shipped, load_shipped
-from configs.reading import DEFAULT_CONFIG
 from dataset.images import Batch
 from dataset.loader import imageless_batches, training_batches
 from dataset.prepare import prepare
@@ -26,6 +24,8 @@ from dataset.sources import load_source
 from dataset.transfer import to_device
 from models.checkpoint import load
 from models.machine import compute_reproducibly
+from settings.methods import STAGE, list_shipped, load_shipped
+from settings.reading import DEFAULT_CONFIG
 from tests.cuda.waiting import no_waiting
 from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
@@ -207,7 +207,7 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
         prepare_job(job, experiment)  # finishes what comes before
         if kind == "stopped":
             with monkeypatch.context() as patch, pytest.raises(StoppedError):
-                patch.setattr("training.keeping.Keeper.write", _stops_at_the_second())
+                patch.setattr("training.run.keeping.Keeper.write", _stops_at_the_second())
                 train(experiment, job)
         train(experiment, job)
         ends.append(load(experiment.folder.job(job).model))
@@ -215,7 +215,7 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
 
 
 def _stops_at_the_second():
-    from training.keeping import Keeper
+    from training.run.keeping import Keeper
 
     write, written = Keeper.write, []
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from configs.images import Data, Shortcut
 from dataset import images, memory
+from dataset.files.stored_pixels import StoredPixels
 from dataset.images import Batch
 from dataset.loader import training_batches, view_batches
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import load_source
-from dataset.stored_pixels import StoredPixels
 from errors import UserError, note
 from files import locked
+from settings.images import Data, Shortcut
 
 CPU = torch.device("cpu")
 CUES = (

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.images import Data, Shortcut
-from dataset import stored_pixels
-from dataset.augment import apply_view, draw_view, normalise
-from dataset.decoded_cache import Images
+from dataset.cues.shortcut import COLOURS, stamp
+from dataset.files import stored_pixels
+from dataset.files.decoded_cache import Images
 from dataset.loader import steps_per_epoch, training_batches, view_batches
 from dataset.prepare import TrainingData, channel_statistics, prepare
-from dataset.shortcut import COLOURS, stamp
 from dataset.sources import Source
+from dataset.views.augment import apply_view, draw_view, normalise
 from errors import UserError
+from settings.images import Data, Shortcut
 
 CPU = torch.device("cpu")
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from configs.images import Data
 from dataset import memory
 from dataset.memory import machine_memory, see_that_it_fits
 from dataset.sources import load_source
 from errors import UserError
+from settings.images import Data
 
 
 def test_what_the_machine_has_is_the_least_that_is_known(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""Of dataset/sources.py, and dataset/cue_file.py."""
+"""Of dataset/sources.py, and dataset/cues/cue_file.py."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from configs.images import Data, Shortcut
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from errors import UserError
+from settings.images import Data, Shortcut
 
 SIDE = 8
 Load = Callable[..., Source]

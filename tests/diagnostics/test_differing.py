@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.decoded_cache import Images
+from dataset.files.decoded_cache import Images
 from dataset.images import ImageTensors
 from diagnostics import recording_file
 from diagnostics.differing import (

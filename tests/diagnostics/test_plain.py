@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from configs.study import Hypothesis
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
+from settings.study import Hypothesis
 
 
 @dataclass(frozen=True)

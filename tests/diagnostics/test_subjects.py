@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from configs.reading import load_config
 from diagnostics.evaluated import finished_models
 from diagnostics.subjects import find_subject, network_of, subjects_of_run
 from errors import UserError
 from models.checkpoint import save
+from settings.reading import load_config
 from tests.diagnostics.test_budget import finish
-from training.job_folder import PROJECTIONS
 from training.job_name import TEACHER, JobName, jobs_of_method
-from training.run_folder import write_config
+from training.run.job_folder import PROJECTIONS
+from training.run.run_folder import write_config
 
 METHODS = {
     "own": "{base: two_stage, stage1: {losses: {regression: 1, crd: false}}}",

@@ -25,7 +25,7 @@ import yaml
 from dataset.identity import array_digest
 from models.whole import file_hash
 from tests.faults.small_place import Place, Said, evaluate
-from training.record_file import read_record, write_record
+from training.run.record_file import read_record, write_record
 
 
 class Writes:

@@ -28,11 +28,11 @@ from models.checkpoint import load_weights, weights_hash
 from tests.diagnostics.report.test_folder import network, recordings
 from tests.faults.fuzz_recordings import _cued
 from tests.faults.small_place import Place, cache_outputs, silent
-from training.environment import read_environment
 from training.experiment import Experiment
-from training.identity import check_identity, write_identity
-from training.job_folder import JobFolder
-from training.run_folder import RunFolder
+from training.run.environment import read_environment
+from training.run.identity import check_identity, write_identity
+from training.run.job_folder import JobFolder
+from training.run.run_folder import RunFolder
 
 LONG = ("--phase", "teacher", "--set", "name=long", "teacher.epochs=3")
 

@@ -14,19 +14,19 @@ from PIL import Image
 
 import files
 import training.teacher_outputs as teacher_outputs_module
-from dataset.decode import decode_files
-from dataset.decoded_cache import read_cache, write_cache
+from dataset.files.decode import decode_files
+from dataset.files.decoded_cache import read_cache, write_cache
 from diagnostics.report.parts import facts
 from files import locked
-from tests.dataset.test_decoded_cache import undecoded
+from tests.dataset.files.test_decoded_cache import undecoded
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, altered, changed, same
 from tests.faults.small_place import Place, cache_outputs
-from training.environment import environment, read_environment
 from training.experiment import Experiment
-from training.identity import check_identity, write_identity
-from training.job_folder import JobFolder
-from training.record_file import read_record, write_record
+from training.run.environment import environment, read_environment
+from training.run.identity import check_identity, write_identity
+from training.run.job_folder import JobFolder
+from training.run.record_file import read_record, write_record
 
 FORMATS = ("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm", "tga")
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)

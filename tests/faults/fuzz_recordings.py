@@ -27,7 +27,7 @@ from tests.diagnostics.report.test_folder import network, recordings
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, altered, changed
 from tests.faults.small_place import Place
-from training.record_file import read_record, write_record
+from training.run.record_file import read_record, write_record
 
 Arrays = dict[str, NDArray[Any]]
 CUES = ("cues.npz", "cues.json")
@@ -144,7 +144,7 @@ def _cued() -> CueRecording:
 
 def _measured(folder: Path) -> CueRecording:
     """What is read can be measured."""
-    from configs.schema import Config
+    from settings.schema import Config
 
     found = cue_file.read(folder)
     list(_measure(StudyRun({}, 0, Config()), found))

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 import main
 import main_eval
-from configs.loss_options import complete_losses, list_options, list_stages, make_loss
-from configs.reading import list_fields, load_config, to_yaml
-from configs.schema import Config
-from configs.stages import Stage
-from dataset.cue_file import own_cues
-from dataset.decoded_cache import Images
+from dataset.cues.cue_file import own_cues
+from dataset.files.decoded_cache import Images
 from dataset.sources import Source
+from settings.loss_options import complete_losses, list_options, list_stages, make_loss
+from settings.reading import list_fields, load_config, to_yaml
+from settings.schema import Config
+from settings.stages import Stage
 from study.grid import list_points, list_runs
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, TEXT, VALUES, WORDS, altered, changed, same
 from tests.faults.small_place import Place
-from training.run_folder import RunFolder, write_config
+from training.run.run_folder import RunFolder, write_config
 
 STUDY: dict[str, Any] = {
     "name": "fuzzed",

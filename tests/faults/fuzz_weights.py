@@ -16,8 +16,8 @@ from models.checkpoint import load, load_newest, load_weights, previous_of, save
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, changed
 from tests.faults.small_place import Place
-from training.job_folder import JobFolder
 from training.progress import Part, Training
+from training.run.job_folder import JobFolder
 from training.stepping import Stepper
 
 DTYPES = [

@@ -14,12 +14,12 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from configs.merge import merge
 from errors import UserError
 from models.checkpoint import load
+from settings.merge import merge
 from tests.faults.commands import Started, start
 from training.job_name import JobName
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 
 Kind = Literal["run", "study", "torchrun"]
 KINDS: tuple[Kind, ...] = ("run", "study", "torchrun")

@@ -18,14 +18,14 @@ from torch import nn
 
 import main
 import main_eval
-from configs.reading import load_config
 from dataset.prepare import prepare
 from dataset.sources import load_source
 from errors import exit_code, warn
 from models.machine import Machine
 from models.taps import TappedModel
+from settings.reading import load_config
 from training.experiment import Experiment
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 from training.teacher_outputs import open_outputs
 from training.teacher_side import list_cached_places
 

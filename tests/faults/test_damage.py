@@ -17,9 +17,9 @@ from errors import UserError
 from models.checkpoint import load, load_newest, previous_of, save_and_keep
 from tests.diagnostics.report.test_folder import recordings, usual
 from tests.faults.short_run import JOBS, SHORT
-from training.environment import read_environment
-from training.identity import check_identity
-from training.run_folder import RunFolder
+from training.run.environment import read_environment
+from training.run.identity import check_identity
+from training.run.run_folder import RunFolder
 
 FILES = (
     *(f"{job}/{name}" for job in JOBS for name in ("model.pt", "result.json", "metrics.jsonl")),
@@ -168,7 +168,7 @@ def test_training_goes_on_from_the_older_checkpoint_to_the_same_bits(call_main, 
     assert call_main(runs, *long).returncode == 0
     whole = (stopped / "model.pt").read_bytes(), (stopped / "metrics.jsonl").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.job_folder.JobFolder.finish", lambda *arguments: None)
+        patch.setattr("training.run.job_folder.JobFolder.finish", lambda *arguments: None)
         assert call_main(runs, *long, "--fresh").returncode != 0
     damage(stopped / "checkpoint.pt", "cut", random.Random(3))
     (stopped / "metrics.jsonl").write_text("{", encoding="utf-8")

@@ -19,15 +19,15 @@ import torch
 
 import files
 import training.teacher_outputs as teacher_outputs_module
-from dataset.decoded_cache import read_cache, write_cache
+from dataset.files.decoded_cache import read_cache, write_cache
 from errors import MachineError, UserError
 from models.checkpoint import load, save
 from study import run as study
 from tests.conftest import ROOT
-from tests.dataset.test_decoded_cache import undecoded
+from tests.dataset.files.test_decoded_cache import undecoded
 from tests.faults.small_place import cache_outputs
 from tests.study.small_study import SHORT
-from training.run_lock import writing_in
+from training.run.run_lock import writing_in
 
 
 @contextmanager

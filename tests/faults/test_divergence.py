@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from configs.reading import load_config
-from configs.schema import Config
-from configs.stages import Optimizer
 from errors import UserError
 from models.checkpoint import load
+from settings.reading import load_config
+from settings.schema import Config
+from settings.stages import Optimizer
 from tests.faults.short_run import SHORT
 from training.divergence import DivergedError, Place, refuse_divergence, refuse_infinite, told_where
 from training.job_name import TEACHER, JobName, jobs_of_method

@@ -1,4 +1,4 @@
-"""An interrupted `--fresh`, and jobs that lost files. Of training/claim.py, and training/record_file.py."""
+"""An interrupted `--fresh`, and jobs that lost files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-import training.job_folder
+import training.run.job_folder
 from errors import UserError
 from tests.faults.short_run import JOBS, SHORT
 from training.job_name import TEACHER, JobName
-from training.record_file import read_record, write_record
-from training.run_folder import RunFolder
+from training.run.record_file import read_record, write_record
+from training.run.run_folder import RunFolder
 
 
 def marks(run):
@@ -27,7 +27,7 @@ def test_an_interrupted_fresh_leaves_nothing_finished_that_is_not_whole(
     copied, whole_run, call_main, monkeypatch, removals
 ):
     left = removals
-    unlink, rmtree = training.job_folder.Path.unlink, shutil.rmtree
+    unlink, rmtree = training.run.job_folder.Path.unlink, shutil.rmtree
 
     def counting(remove):
         def run(path, **options):
@@ -40,7 +40,7 @@ def test_an_interrupted_fresh_leaves_nothing_finished_that_is_not_whole(
         return run
 
     with monkeypatch.context() as killed:
-        killed.setattr(training.job_folder.Path, "unlink", counting(unlink))
+        killed.setattr(training.run.job_folder.Path, "unlink", counting(unlink))
         killed.setattr(shutil, "rmtree", counting(rmtree))
         with pytest.raises(KilledError):
             call_main(copied.parent, "--phase", "all", "--fresh", "--quiet", "--set", *SHORT)

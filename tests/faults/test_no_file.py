@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dataset.decoded_cache import read_cache
+from dataset.files.decoded_cache import read_cache
 from errors import UserError
 from files import locked
 from models.whole import damaged_entry
-from training.record_file import read_record
-from training.run_lock import writing_in
+from training.run.record_file import read_record
+from training.run.run_lock import writing_in
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 

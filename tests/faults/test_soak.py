@@ -10,7 +10,7 @@ import pytest
 from files import Holder, locked, remove_lock_left_behind
 from tests.faults.place import Place
 from tests.faults.soak import differences, soak_one
-from training.job_folder import JobFolder
+from training.run.job_folder import JobFolder
 
 
 def test_kills_leave_nothing_behind_and_change_nothing(tmp_path, capsys):

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from configs.loss_options import FOLDER, list_losses
+from settings.loss_options import FOLDER, list_losses
 
 LOSSES = sorted(list_losses())
 SCRIPT = """

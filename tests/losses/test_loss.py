@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.loss_options import list_losses
 from losses.loss import Loss, OneProcess, Samples, Sizes, View
+from settings.loss_options import list_losses
 from tests.losses.batches import CLASSES, LABELS, SIZES, Batch, make_batch
 
 OTHERS = 15  # images of another class: so many negatives are all of them, whatever is drawn

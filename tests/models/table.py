@@ -17,12 +17,12 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models import list_models
 
-from configs.stages import Part
 from models.heads import classifier
 from models.layout import Layout, infer_layout
 from models.sizes import Weightless, build_for
 from models.taps import TappedModel
 from models.zoo import build_model, count_parameters
+from settings.stages import Part
 
 CLASSES = 5
 LARGE = 8_000_000  # parameters

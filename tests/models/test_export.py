@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset.augment import normalise
+from dataset.views.augment import normalise
 from models.checkpoint import load
 from models.export import (
     NEEDED_FOR_ONNX,

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.augment import normalise
+from dataset.views.augment import normalise
 from models.inputs import InputFormat, adapt, adapter_of, as_values
 from models.layout import infer_layout
 from models.taps import TappedModel

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from configs.stages import Part
 from errors import UserError
 from models.heads import classifier
 from models.layout import Layout, infer_layout
 from models.sizes import Weightless
 from models.taps import TappedModel
 from models.zoo import build_model
+from settings.stages import Part
 from tests.models.table import leave_untrained, share
 
 LARGE = ("vgg11", "vit_b_32", "convnext_tiny")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset.decode import to_array
+from dataset.files.decode import to_array
 from models.resizing import resized
 
 EDGES = st.integers(1, 120)

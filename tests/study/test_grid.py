@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.reading import load_config
 from errors import UserError
+from settings.reading import load_config
 from study.grid import Shard, describe_point, drop_key, list_points, list_runs
 from tests.study.small_study import STUDY
 

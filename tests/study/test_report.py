@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.study import Hypothesis
 from diagnostics.plain import to_plain
 from diagnostics.report import files
 from diagnostics.shortcut.measures import Measures
+from settings.study import Hypothesis
 from study.answer import answer, study_text
 from study.figures import Examples
 from study.measurements import Measurement, RecordedRun, StudyContext

@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from configs.study import Hypothesis
 from diagnostics.aligned import AlignmentVerdict
 from diagnostics.plain import to_plain
 from diagnostics.shortcut.measures import Measures
+from settings.study import Hypothesis
 from study.measurements import Measurement
 from study.results import conclude
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.loss_options import complete_losses
-from configs.reading import load_config
 from dataset.prepare import prepare
 from dataset.sources import load_source
 from diagnostics.plain import to_plain
 from errors import UserError
 from models.checkpoint import load
+from settings.loss_options import complete_losses
+from settings.reading import load_config
 from study import run as study
 from study.examples import choose_examples
 from study.figures import Examples
@@ -25,7 +25,7 @@ from study.measurements import Measurement, load_measurements
 from study.methods import list_students
 from study.results import conclude as analyse
 from tests.study.small_study import SHORT, SMALL, STUDY
-from training.run_folder import RunFolder
+from training.run.run_folder import RunFolder
 
 ROOT = Path(study.__file__).parents[1]
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from configs.reading import load_config
+from settings.reading import load_config
 from study.sharing import fingerprint
 from tests.study.small_study import STUDY
 from training.job_name import TEACHER, jobs_of_method

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.stages import Stage
 from dataset.prepare import TrainingData
 from losses.ce import CE
 from models.layout import Trained
 from models.machine import Machine
+from settings.stages import Stage
 from training.reading import Reading
 from training.stage import StageObjective, Student
 

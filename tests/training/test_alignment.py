@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from CKA import linear_cka
-from configs.stages import EarlyStopping
 from losses.crd import CRD
 from losses.kl import KL
 from losses.loss import Loss, Sizes
 from losses.regression import Regression
 from models.taps import TappedModel
+from settings.stages import EarlyStopping
 from tests.training.cross_entropy import copy_tensors
 from training.alignment import AlignmentEvaluator, average_alignment
 from training.reading import find_reading, find_shapes

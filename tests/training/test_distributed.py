@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import main
-from configs.schema import Config
 from errors import UserError
+from settings.schema import Config
 from tests.faults.commands import TORCHRUN, start_two
 from training import distributed
 from training.job_name import TEACHER
@@ -33,12 +33,12 @@ import torch
 from torch import nn
 
 import training.engine
-import training.keeping
-from configs.images import Data
-from configs.stages import LossUse, Optimizer, Stage
+import training.run.keeping
+from settings.images import Data
+from settings.stages import LossUse, Optimizer, Stage
 from dataset.images import Batch, ImageTensors
 from dataset.prepare import TrainingData
-from dataset.decoded_cache import Images
+from dataset.files.decoded_cache import Images
 from dataset.sources import Source
 from errors import exit_code
 from losses.ce import CE
@@ -52,7 +52,7 @@ from models.taps import TappedModel
 from training import distributed, evaluation, features
 from training.engine import Plan, fit
 from training.features import ViewCache
-from training.job_folder import JobFolder
+from training.run.job_folder import JobFolder
 from training.reading import Reading
 from training.stage import StageObjective, Student
 from training.teacher_outputs import LiveTeacher
@@ -139,7 +139,7 @@ def computed(network, data, machine):  # by all processes together, 24 images in
 
 def stop(form, out, name):  # the second process alone is asked to end, in some steps; then all goes on
     step, steps, stops = training.engine.train_step, [], [2, 4, 10]
-    training.keeping.ASK_EVERY = 0.0  # processes agree after every step
+    training.run.keeping.ASK_EVERY = 0.0  # processes agree after every step
 
     def signalled(*arguments):
         steps.append(1)

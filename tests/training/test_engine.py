@@ -1,4 +1,4 @@
-"""Of training/engine.py, and training/evaluation.py, training/job_folder.py."""
+"""Of training/engine.py, and training/evaluation.py, training/run/job_folder.py."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from configs.stages import Optimizer
 from errors import UserError
+from settings.stages import Optimizer
 from tests.training.cross_entropy import CrossEntropy, assert_same, copy_tensors
 from training.engine import Objective, Plan, Term, fit, seed_everything
 from training.evaluation import compute_top1, evaluate, evaluate_splits, predict, score
-from training.job_folder import JobFolder
 from training.optimizers import make_schedule
+from training.run.job_folder import JobFolder
 from training.stepping import make_stepper, train_step
 
 PLAN = Plan(epochs=3, batch_size=16, optimizer=Optimizer(lr=0.02, nesterov=True, schedule="onecycle"), seed=3)

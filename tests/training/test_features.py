@@ -5,12 +5,12 @@ from functools import partial
 import pytest
 import torch
 
-from configs.networks import Network
 from dataset.loader import imageless_batches, training_batches
 from models.checkpoint import load
 from models.heads import classifier
 from models.machine import Machine
 from models.taps import head_inputs
+from settings.networks import Network
 from tests.training.cross_entropy import assert_same
 from tests.training.untrained import finish_needed, prepare_job
 from training import prepared

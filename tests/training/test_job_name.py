@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import Config
+from settings.schema import Config
 from training.job_name import (
     PHASES,
     TEACHER,

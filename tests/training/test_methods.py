@@ -1,5 +1,4 @@
-"""A run of many methods: what each starts from, shares and leaves. Of training/teacher_side.py, training/claim.py,
-training/run_folder.py."""
+"""A run of many methods: what each starts from, shares and leaves."""
 
 from __future__ import annotations
 
@@ -8,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from configs.reading import to_yaml
 from dataset.loader import imageless_batches
 from models.checkpoint import load
 from models.heads import classifier
+from settings.reading import to_yaml
 from training.checks import check
-from training.claim import claim
 from training.job_name import JobName, jobs_of_method, last_job
 from training.phases import jobs_of, run_jobs
 from training.plan import describe
 from training.prepared import prepare
+from training.run.claim import claim
 
 METHODS = {  # some stand before what they need
     "reheaded": "{base: two_stage, stage2: {train: head, teacher: oracle}}",

@@ -1,4 +1,4 @@
-"""Of dataset/mix.py, as trainings use it."""
+"""Of dataset/views/mix.py, as trainings use it."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from configs.networks import Teacher
-from configs.reading import load_config
-from configs.stages import Optimizer
 from errors import UserError
+from settings.networks import Teacher
+from settings.reading import load_config
+from settings.stages import Optimizer
 from training.job_name import TEACHER
 from training.optimizers import make_optimizer, make_schedule
 from training.prepared import train
@@ -77,7 +77,7 @@ def test_all_options_together_train_and_resume_to_the_same_bits(make_experiment,
     whole, stopped = (make_experiment(*settings, runs=tmp_path / name) for name in ("whole", "stopped"))
     train(whole, TEACHER)
     with monkeypatch.context() as patch:
-        patch.setattr("training.job_folder.JobFolder.finish", lambda *_: None)  # killed before the end
+        patch.setattr("training.run.job_folder.JobFolder.finish", lambda *_: None)  # killed before the end
         patch.setattr("training.engine.Plan.view", _fails_in_the_third_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(stopped, TEACHER)

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from configs.schema import Config
 from errors import UserError
+from settings.schema import Config
 from tests.training.untrained import finish_needed
 from training import phases, plan
-from training.claim import claim
 from training.job_name import TEACHER, JobName
 from training.phases import jobs_of, next_phase, run_jobs
 from training.plan import describe, show_plan
+from training.run.claim import claim
 
 FIRST, SECOND = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
 LATE = "methods.late={base: two_stage, stage2: {train: head, epochs: 1}, stage3: {losses: {ce: 1}, epochs: 1}}"

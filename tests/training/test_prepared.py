@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from configs.loss_options import make_loss
 from errors import UserError, warn
 from models.checkpoint import load
 from models.taps import TappedModel
+from settings.loss_options import make_loss
 from tests.training.cross_entropy import assert_same, copy_tensors
 from tests.training.untrained import finish_needed, prepare_job
 from training import prepared as module

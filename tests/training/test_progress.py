@@ -1,4 +1,4 @@
-"""Of training/progress.py and training/keeping.py: a training that stops within an epoch and goes on."""
+"""Of training/progress.py and training/run/keeping.py: a training that stops within an epoch and goes on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import training.engine
-import training.keeping
+import training.run.keeping
 from errors import StoppedError, UserError, exit_code
 from models.checkpoint import load, save
 from training import distributed
-from training.job_folder import JobFolder
 from training.job_name import TEACHER
-from training.keeping import Keeper
 from training.phases import jobs_of, run_jobs
 from training.prepared import train
 from training.progress import Part, part_from
+from training.run.job_folder import JobFolder
+from training.run.keeping import Keeper
 from training.stage import StageObjective
 
 SHORT = ("teacher.epochs=1", "training.epochs=4")  # two a stage of two_stage
@@ -190,7 +190,7 @@ def test_checkpoints_within_an_epoch_come_by_the_clock(make_experiment, monkeypa
         now[0] += 1.0
         return now[0]
 
-    monkeypatch.setattr(training.keeping.time, "perf_counter", clock)
+    monkeypatch.setattr(training.run.keeping.time, "perf_counter", clock)
     monkeypatch.setattr(JobFolder, "save", saving)
     short = ("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15")
     train(make_experiment(*short), TEACHER)

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from configs.stages import LossUse
 from dataset.loader import training_batches
 from losses.kl import softened_kl
 from models.heads import classifier
+from settings.stages import LossUse
 from tests.training.cross_entropy import copy_tensors
 from tests.training.untrained import prepare_job
 from training.engine import seed_everything

@@ -10,15 +10,15 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from configs.reading import differing_keys, load_config
-from configs.stages import Optimizer
 from errors import UserError
 from losses.ce import cross_entropy
 from models.checkpoint import load, save
+from settings.reading import differing_keys, load_config
+from settings.stages import Optimizer
 from tests.training.cross_entropy import CrossEntropy, assert_same, copy_tensors
 from training.ema import Average
 from training.engine import Objective, Plan, Term, fit, seed_everything
-from training.job_folder import JobFolder
+from training.run.job_folder import JobFolder
 from training.stepping import make_stepper, train_step
 
 PLAIN = Optimizer(lr=0.05, momentum=0.9, schedule="onecycle", clip_norm=0.5)

@@ -7,9 +7,9 @@ import json
 import pytest
 
 import training.engine
-from configs.reading import load_config
-from configs.stages import EarlyStopping, Stage
 from errors import UserError, warn
+from settings.reading import load_config
+from settings.stages import EarlyStopping, Stage
 from training.checks import check
 from training.job_name import TEACHER, JobName
 from training.lengths import check_lengths

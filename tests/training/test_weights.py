@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from configs.stages import Stage
 from errors import UserError
 from models.checkpoint import load
+from settings.stages import Stage
 from training.checks import check
 from training.job_name import JobName, last_job, needs
 from training.phases import jobs_of

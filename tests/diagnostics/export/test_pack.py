@@ -18,8 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from configs.images import Data
-from dataset.decode import decode_files
+from dataset.files.decode import decode_files
 from diagnostics.cost import Latency
 from diagnostics.export import pack
 from diagnostics.export.card import card, lines
@@ -32,6 +31,7 @@ from diagnostics.recording import Subject
 from errors import MachineError, UserError
 from models.checkpoint import weights_hash
 from models.export import NEEDED_FOR_ONNX, ONNX, PROGRAM, SAFETENSORS, WEIGHTS, missing
+from settings.images import Data
 
 ALWAYS = {WEIGHTS, PROGRAM, "README.md", "metadata.json", "preprocessing.json", "predict.py"}
 

@@ -13,12 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from configs.images import Data, Shortcut
-from dataset.decoded_cache import Images
+from dataset.cues.shortcut import Cues
+from dataset.files.decoded_cache import Images
+from dataset.files.stored_pixels import StoredPixels
 from dataset.prepare import prepare
-from dataset.shortcut import Cues
 from dataset.sources import Source
-from dataset.stored_pixels import StoredPixels
 from diagnostics.recording import Subject
 from diagnostics.shortcut.cued import About
 from diagnostics.shortcut.measures import measures
@@ -28,6 +27,7 @@ from diagnostics.shortcut.recording_file import read, up_to_date, write
 from errors import UserError
 from losses.kl import softened_kl
 from models.machine import Machine
+from settings.images import Data, Shortcut
 
 ABOUT = About({}, 0, {})
 CPU = Machine(torch.device("cpu"), bfloat16=False, quiet=True)

@@ -1,0 +1,76 @@
+"""A contact sheet: what training images with planted cues look like, to be looked at before anything is trained.
+
+Letters: C classes, K cues, S side in pixels, H and W of the sheet.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from dataset.cues.shortcut import stamp
+from dataset.images import ImageTensors
+from dataset.prepare import TrainingData
+from dataset.views.augment import apply_view, draw_view
+from files import write_atomically
+
+CLASSES = 10  # rows of training images at most
+CUES = 10  # cues shown at most
+COLUMNS = CUES + 1
+SIDE = 64  # smaller images are enlarged to about this many pixels
+
+
+def contact_sheet(data: TrainingData) -> Tensor:
+    """Examples on one uint8 picture (3, H, W).
+
+    A row for each class, up to 10: its first training images as they are trained on: cropped, mirrored, stamped.
+    The last row: a test image without a cue, then under each cue, up to 10. Where the images have cues of their
+    own it holds a test image of each cue instead.
+    """
+    rows = [_training_row(data, label) for label in range(min(CLASSES, data.num_classes))]
+    rows.append(_test_row(data))
+    scale = max(1, SIDE // rows[0].shape[-1])
+    tiles = torch.cat([_filled(row) for row in rows]).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    grid: Tensor = make_grid(tiles, nrow=COLUMNS, padding=max(2, scale), pad_value=96)
+    return grid
+
+
+def write_contact_sheet(data: TrainingData, path: Path) -> None:
+    """Write the contact sheet as a PNG file."""
+    image = Image.fromarray(contact_sheet(data).permute(1, 2, 0).numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: image.save(file, format="PNG"))
+
+
+def _training_row(data: TrainingData, label: int) -> Tensor:
+    images, settings = data.train, data.settings
+    indices = (images.labels == label).nonzero()[:COLUMNS, 0].cpu()
+    view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
+    pixels = apply_view(images.raw(indices), indices, view)
+    return (pixels if images.cues is None else images.cues.stamp(pixels, indices)).cpu()
+
+
+def _test_row(data: TrainingData) -> Tensor:
+    images = data.test
+    cues = torch.linspace(0, data.cue_count - 1, min(CUES, data.cue_count)).round().long()
+    if images.cues is not None:
+        return _one_of_each(images, images.cues.of_image, cues)
+    first = torch.zeros(1 + len(cues), dtype=torch.int64)
+    pixels = images.raw(first).cpu()
+    shown = torch.cat([torch.tensor([-1]), cues])
+    return pixels if data.shortcut.cue == "none" else stamp(data.shortcut.cue, pixels, shown, first)
+
+
+def _one_of_each(images: ImageTensors, of_image: Tensor, cues: Tensor) -> Tensor:
+    found = [(of_image == cue).nonzero()[:1, 0] for cue in cues.tolist()]
+    return images.raw(torch.cat(found)).cpu()
+
+
+def _filled(row: Tensor) -> Tensor:
+    """A row (n, 3, S, S) with black images after its last."""
+    return F.pad(row, [0, 0, 0, 0, 0, 0, 0, COLUMNS - len(row)])

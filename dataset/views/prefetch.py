@@ -1,0 +1,83 @@
+"""Views of training images that other processes make while the model trains: read, cropped, mirrored and changed.
+
+A view is a function of seed, image and view number, so it does not matter who makes it. What is cheap, cues and
+normalisation, is left to the model's device.
+
+Letters: B batch, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dataset.files.stored_pixels import StoredPixels
+from dataset.images import at
+from dataset.views.augment import View, apply_view
+from errors import SIGNALS, MachineError, is_of_worker, worker_ended
+
+DESCRIPTORS = Path("/proc/self/fd")  # Linux
+
+
+class _Views(Dataset[Tensor | MachineError]):
+    """uint8 pixels (B, 3, S, S) under a view, by the indices (B,) of a whole batch, or why there are none."""
+
+    def __init__(self, pixels: Tensor | StoredPixels, view: View) -> None:
+        self.pixels, self.view = pixels, view
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> Tensor | MachineError:
+        indices = torch.from_numpy(chosen)
+        try:
+            return apply_view(at(self.pixels, indices), indices, self.view)
+        except MachineError as error:  # raised, it would come as a traceback of two processes
+            return error
+
+
+def made_ahead(
+    pixels: Tensor | StoredPixels, view: View, wanted: Iterable[Tensor], workers: int, pinned: bool
+) -> Iterator[Tensor]:
+    """uint8 pixels (B, 3, S, S) under a view at each of some `wanted` indices (B,), in that order.
+
+    Args:
+        pixels: of all images, on the CPU.
+        workers: processes, at least 1, each two batches ahead.
+        pinned: whether the pixels are to move to a GPU.
+
+    Raises:
+        MachineError: a worker was killed, or a file cannot be read any more.
+    """
+    loader = DataLoader(
+        _Views(pixels, view),
+        batch_size=None,
+        sampler=(indices.numpy() for indices in wanted),  # tensors would go through shared memory
+        num_workers=workers,
+        pin_memory=pinned,
+        worker_init_fn=_begin,
+        generator=torch.Generator(),  # it draws a seed, and the global one is the model's
+    )
+    try:
+        for made in loader:
+            if isinstance(made, MachineError):
+                raise made
+            yield made
+    except (RuntimeError, EOFError, OSError) as error:  # the last two: it ended as it handed over a batch
+        if isinstance(error, RuntimeError) and not is_of_worker(error):
+            raise
+        raise worker_ended(error) from error
+
+
+def _begin(worker: int) -> None:
+    """Leave signals and locks to the process that started this one, which ends its workers and lets locks go."""
+    for number in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    for entry in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
+        if entry.is_symlink() and os.readlink(entry).endswith(".lock"):
+            os.close(int(entry.name))

@@ -1,0 +1,117 @@
+"""torchvision's augmentations by name, an image at a time: each a function of (seed, view, image) alone.
+
+torchvision draws from torch's global generator, which is seeded for every image and left as it was. That costs a
+call an image; crop and flip, which need none, are `dataset.views.augment`. torchvision takes seconds to import,
+and most configs name none of these: functions import it.
+
+Letters: B batch, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataset.views.augment import generator
+from errors import UserError, nearest
+
+STREAM = 0x2A1  # keeps the draws below apart from those of crops, batches, mixes and cues
+NAMES = (
+    "AugMix",
+    "AutoAugment",
+    "ColorJitter",
+    "GaussianBlur",
+    "RandAugment",
+    "RandomAdjustSharpness",
+    "RandomAffine",
+    "RandomAutocontrast",
+    "RandomEqualize",
+    "RandomErasing",
+    "RandomGrayscale",
+    "RandomPerspective",
+    "RandomPosterize",
+    "RandomResizedCrop",
+    "RandomRotation",
+    "RandomSolarize",
+    "RandomVerticalFlip",
+    "TrivialAugmentWide",
+)
+TRIALS = 20  # since some do something to some images alone
+OURS = {"RandomResizedCrop": ("size", "antialias")}  # options that follow from the config
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Some of torchvision's transforms in order, for one view of uint8 images."""
+
+    steps: tuple[nn.Module, ...]
+    seed: int
+    view: int
+
+    def __call__(self, pixels: Tensor, indices: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S), the images at `indices` (B,) of the data set, each changed by draws of its own."""
+        with torch.random.fork_rng(devices=[]):
+            return torch.stack([self._one(*pair) for pair in zip(pixels, indices.tolist(), strict=True)])
+
+    def _one(self, image: Tensor, index: int) -> Tensor:
+        torch.default_generator.manual_seed(generator(STREAM, self.seed, self.view, index).initial_seed())
+        for step in self.steps:
+            image = step(image)
+        return image
+
+
+def build_transforms(named: Sequence[Mapping[str, Mapping[str, Any]]], side: int) -> tuple[nn.Module, ...]:
+    """The transforms that the config's data.augment names, after `check_transforms`.
+
+    Args:
+        named: one name with options an entry.
+        side: S of the images, which they keep.
+    """
+    return tuple(_build(name, options, side) for entry in named for name, options in entry.items())
+
+
+def check_transforms(named: Sequence[Mapping[str, Mapping[str, Any]]], side: int) -> None:
+    """Raise `UserError` for a name that is none of `NAMES`, an option that it has not, or a value it refuses."""
+    for entry in named:
+        for name, options in entry.items():
+            _check(name, options, side)
+
+
+def _of_torchvision(name: str) -> Any:
+    return getattr(import_module("torchvision.transforms.v2"), name)
+
+
+def _build(name: str, options: Mapping[str, Any], side: int) -> nn.Module:
+    ours = {"size": side, "antialias": True} if name == "RandomResizedCrop" else {}
+    step: nn.Module = _of_torchvision(name)(**options, **ours)
+    return step
+
+
+def _check(name: str, options: Mapping[str, Any], side: int) -> None:
+    if name not in NAMES:
+        raise UserError(f"data.augment: unknown transform {name!r}{nearest(name, NAMES)} ({', '.join(NAMES)})")
+    taken = inspect.signature(_of_torchvision(name)).parameters
+    known = [option for option in taken if option not in OURS.get(name, ())]
+    for option in options:
+        if option not in known:
+            raise UserError(f"data.augment: {name} has no option {option!r}{nearest(option, known)}")
+    try:
+        step = _build(name, options, side)
+        with torch.random.fork_rng(devices=[]):
+            tried = [_tried(step, side, seed) for seed in range(TRIALS)]
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
+        raise UserError(f"data.augment: {name} refuses {dict(options)}: {error}") from None
+    if any(image.shape != (3, side, side) or image.dtype != torch.uint8 for image in tried):
+        raise UserError(f"data.augment: {name} with {dict(options)} changes the size or kind of images")
+
+
+def _tried(step: nn.Module, side: int, seed: int) -> Tensor:
+    torch.default_generator.manual_seed(seed)
+    image: Tensor = step(torch.zeros(3, side, side, dtype=torch.uint8))
+    return image

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from errors import UserError
+from settings.names import LONGEST, check_name
+from settings.reading import load_config
+
+
+@pytest.mark.parametrize(
+    "name", ["digits-2", ".hidden", "a..b", "com10", "null", "console", "é" * 50, "x" * LONGEST]
+)
+def test_what_a_folder_can_be_called_is_kept(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", [".", "..", "....", "run.", "-x", "con", "NUL", "com1.old", "x" * 101, "é" * 51])
+def test_what_no_folder_should_be_called_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="choose|leave it out|at most 100"):
+        check_name(name)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "name=..",
+        "name=a/b",
+        'name="a\\n"',
+        'name=""',
+        "methods={aux: {base: kd}}",
+        "methods={lpt1: {}}",
+        "methods={KD: {base: kd}}",
+        "methods={a/b: {base: kd}}",
+    ],
+)
+def test_names_of_runs_and_methods_are_checked_where_the_config_is_read(tiny_config, setting: str) -> None:
+    with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}.*(choose|pattern)"):
+        load_config(tiny_config, [setting])
