@@ -24,12 +24,15 @@ from settings.command_line import CommandLine, read_folder, read_path
 from settings.reading import DEFAULT_CONFIG, load_config
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
+    from diagnostics.evaluation.recording import Recording
     from diagnostics.export.card import Export
-    from diagnostics.recording import Recording
     from training.experiment import Experiment
 
 # what takes seconds to import, with all that stands below it; a study's report runs no network
-HEAVY = {"run": ("diagnostics.subjects", "diagnostics.report.folder"), "study": ("study.report", "study.examples")}
+HEAVY = {
+    "run": ("diagnostics.evaluation.evaluated_models", "diagnostics.report.folder"),
+    "study": ("study.report", "study.examples"),
+}
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 
 DEFAULT_OUTPUT = Path("runs")
@@ -142,7 +145,7 @@ def evaluate_counts(counts: list[int], as_json: bool) -> None:
 
 def evaluate_predictions(path: Path, arguments: argparse.Namespace) -> None:
     """Report what was recorded before."""
-    from diagnostics import recording_file
+    from diagnostics.evaluation import recording_file
 
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file: name a recording (predictions.npz) or a run's folder")
@@ -155,9 +158,9 @@ def evaluate_predictions(path: Path, arguments: argparse.Namespace) -> None:
 
 def evaluate_files(arguments: argparse.Namespace) -> None:
     """Report on two files of weights, in a folder with the names of their hashes, or export the student's."""
+    from diagnostics.evaluation.evaluated_models import record, subjects_of_files
     from diagnostics.export.card import lines
     from diagnostics.export.pack import export_subject, refuse_export
-    from diagnostics.subjects import record, subjects_of_files
     from models.machine import choose_device, open_machine
     from training.experiment import open_experiment
     from training.run.run_folder import RunFolder
@@ -215,8 +218,8 @@ def evaluate_study(folder: Path, as_json: bool) -> None:
 
 def export_of_run(folder: Path, open_at: Callable[[Path], Experiment], arguments: argparse.Namespace) -> Export:
     """Write one model of a run for deployment, refused before anything is loaded where that is possible."""
+    from diagnostics.evaluation.evaluated_models import find_subject, teacher_of
     from diagnostics.export.pack import export_subject, refuse_export
-    from diagnostics.subjects import find_subject, teacher_of
 
     refuse_export(arguments.export, arguments.quantize)
     experiment = open_at(folder)
@@ -276,8 +279,8 @@ def folder_of(arguments: argparse.Namespace) -> Path:
 
 def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
     """All ways of calling that need networks of runs."""
+    from diagnostics.evaluation.evaluated_models import open_run, record, subjects_of_run
     from diagnostics.export.card import lines
-    from diagnostics.subjects import open_run, record, subjects_of_run
     from models.machine import choose_device, open_machine
     from study.measurements import is_study
     from training.run.run_folder import RunFolder

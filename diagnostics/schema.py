@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from diagnostics.results import SCHEMA_VERSION, Report
+from diagnostics.evaluation.results import SCHEMA_VERSION, Report
 
 T = TypeVar("T")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

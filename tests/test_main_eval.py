@@ -1,5 +1,6 @@
-"""Of main_eval.py, models/export.py, diagnostics/subjects.py, diagnostics/runs.py, diagnostics/recording.py,
-diagnostics/recording_file.py and diagnostics/report/terminal.py.
+"""Of main_eval.py, models/export.py, diagnostics/evaluation/evaluated_models.py,
+diagnostics/evaluation/runs.py, diagnostics/evaluation/recording.py,
+diagnostics/evaluation/recording_file.py and diagnostics/report/terminal.py.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 
 import main_eval
 from dataset.views.augment import normalise
-from diagnostics import recording, subjects
-from diagnostics.evaluated import read_evaluation
+from diagnostics.evaluation import evaluated_models, recording
+from diagnostics.evaluation.evaluated import read_evaluation
+from diagnostics.evaluation.recording import Meta
+from diagnostics.evaluation.recording_file import META, read
 from diagnostics.plain import to_plain, typed_json
-from diagnostics.recording import Meta
-from diagnostics.recording_file import META, read
 from errors import exit_code
 from models.checkpoint import load
 from models.whole import file_hash
@@ -183,7 +184,7 @@ def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch
     other = tmp_path / "other"
     shutil.copytree(run, other)
     with monkeypatch.context() as without_networks:
-        without_networks.setattr(subjects, "open_run", lambda *a: pytest.fail("a network was asked for"))
+        without_networks.setattr(evaluated_models, "open_run", lambda *a: pytest.fail("a network was asked for"))
         code, out, _ = call(without_networks, capfd, "--compare", run, other, "--json", "--output-dir", tmp_path)
     told = json.loads(out)
     assert told == json.loads((tmp_path / "compare-tiny-other" / "report.json").read_text())

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from diagnostics.evaluation.recording import History, Recording
+from diagnostics.evaluation.results import LayerMatrix, Report
 from diagnostics.figures import features, predictions, training
-from diagnostics.recording import History, Recording
-from diagnostics.results import LayerMatrix, Report
 
 Maps = Mapping[str, NDArray[np.float64]]  # by model, (M, 2)
 

@@ -16,9 +16,9 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from diagnostics.evaluation.results import LayerMatrix
 from diagnostics.figures.fonts import class_labels, families
 from diagnostics.figures.style import CLASSES, LIGHT, MARKERS, POINTS, describe, label, panels
-from diagnostics.results import LayerMatrix
 
 MOST_TICKS = 14
 MOST_COLOURED = 10  # classes told apart in a map

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import wilson_interval
+from diagnostics.evaluation.results import ErrorRates, Faithfulness, ModelAccuracy, Pair, RelativeCost
 from diagnostics.figures.fonts import class_labels, families
 from diagnostics.figures.style import (
     GREY,
@@ -32,7 +33,6 @@ from diagnostics.figures.style import (
     window,
 )
 from diagnostics.names import focus, is_first
-from diagnostics.results import ErrorRates, Faithfulness, ModelAccuracy, Pair, RelativeCost
 
 MOST_CLASSES = 30  # rows of the class figure; with more classes, the half that lost and the half that gained most
 SHADES = "Blues"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from diagnostics.evaluation.runs import ModelOfRun
 from diagnostics.figures.style import LIGHT, POINTS, colour, describe, marker, panels
 from diagnostics.names import is_first
-from diagnostics.runs import ModelOfRun
 
 
 def accuracy(models: Sequence[ModelOfRun]) -> Figure | None:

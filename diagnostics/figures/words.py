@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from diagnostics.calibration import Calibration
+from diagnostics.evaluation.recording import History
+from diagnostics.evaluation.results import Faithfulness, Report
 from diagnostics.figures.predictions import ENOUGH, chosen_classes, short
 from diagnostics.names import is_first, method_of
-from diagnostics.recording import History
-from diagnostics.results import Faithfulness, Report
 from diagnostics.seeds import plain_number
 from diagnostics.terms import list_measures, list_terms
 

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from diagnostics.evaluated import Evaluation, read_evaluation
+from diagnostics.evaluation.evaluated import Evaluation, read_evaluation
+from diagnostics.evaluation.evaluated_models import record, subjects_of_run
+from diagnostics.evaluation.runs import RunsCompared, compare_runs
 from diagnostics.figures import runs as runs_figures
 from diagnostics.report.files import make, write_figures, write_json, write_tables
 from diagnostics.report.folder import write_report
 from diagnostics.report.parts import embedded, template
-from diagnostics.runs import RunsCompared, compare_runs
-from diagnostics.subjects import record, subjects_of_run
 from diagnostics.tables.runs import all_tables
 from diagnostics.tables.table import Table, letter
 from errors import UserError

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diagnostics.analysis import analyse, embeddings
+from diagnostics.evaluation.analysis import analyse, embeddings
+from diagnostics.evaluation.recording import Recording
+from diagnostics.evaluation.results import Report
 from diagnostics.figures.catalogue import FIGURES, draw_all
-from diagnostics.recording import Recording
 from diagnostics.report.files import make, write_figures, write_json, write_tables
 from diagnostics.report.page import LEAST_MAPPED, absent, page
 from diagnostics.report.sheet import thumbnails
-from diagnostics.results import Report
 from diagnostics.tables.catalogue import all_tables
 from diagnostics.tables.looks import predictions
 from diagnostics.tables.table import to_csv

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import yaml
 
+from diagnostics.evaluation.results import Report
 from diagnostics.figures.features import coloured_classes
 from diagnostics.figures.fonts import can_draw
 from diagnostics.figures.predictions import ENOUGH, MOST_CLASSES
@@ -15,7 +16,6 @@ from diagnostics.names import is_first
 from diagnostics.report.parts import HERE, embedded, facts, files, template
 from diagnostics.report.sheet import Thumbnail
 from diagnostics.report.verdict import verdict
-from diagnostics.results import Report
 from diagnostics.tables.catalogue import ONE_SEED_MORE, several_seeds
 from diagnostics.tables.table import NO_TEACHER, Table, letter
 

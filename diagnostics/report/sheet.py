@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:  # a study has thumbnails too, and no such recording
-    from diagnostics.recording import Recording
+    from diagnostics.evaluation.recording import Recording
 
 SMALL = 64  # pixels of a side up to which an image is enlarged with its pixels to be seen
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
+from diagnostics.evaluation.results import ModelAccuracy, Report
 from diagnostics.names import is_first, listed, method_of
 from diagnostics.report.verdict import verdict
-from diagnostics.results import ModelAccuracy, Report
 from diagnostics.statistics import SIGNIFICANCE
 from diagnostics.tables.catalogue import ONE_SEED_MORE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from diagnostics.runs import RunsCompared
+from diagnostics.evaluation.runs import RunsCompared
 from diagnostics.statistics import PairedStatistics
 from diagnostics.tables import comparison as tables_comparison
 from diagnostics.tables import runs as tables_runs

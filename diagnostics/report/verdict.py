@@ -8,8 +8,8 @@ from typing import Literal
 
 from diagnostics.aligned import judge_stage1
 from diagnostics.comparison import DifferenceInterval
+from diagnostics.evaluation.results import Report
 from diagnostics.names import is_first, listed
-from diagnostics.results import Report
 from diagnostics.seeds import SeedComparison
 from diagnostics.statistics import SIGNIFICANCE
 

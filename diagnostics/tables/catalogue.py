@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diagnostics.confusion import MOST_CONFUSED
-from diagnostics.results import Report
+from diagnostics.evaluation.results import Report
 from diagnostics.tables import claims as tables_claims
 from diagnostics.tables import comparison as tables_comparison
 from diagnostics.tables import features as tables_features

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from diagnostics.evaluation.results import Ensemble, VariancesCompared
 from diagnostics.generalisation import Gap
 from diagnostics.names import method_of
-from diagnostics.results import Ensemble, VariancesCompared
 from diagnostics.stability import Stability
 from diagnostics.tables.table import (
     MODEL,

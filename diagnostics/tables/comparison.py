@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from diagnostics.results import MethodOverSeeds, MethodsCompared, Pair
+from diagnostics.evaluation.results import MethodOverSeeds, MethodsCompared, Pair
 from diagnostics.statistics import PairedStatistics
 from diagnostics.tables.table import (
     Cell,

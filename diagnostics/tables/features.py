@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diagnostics.results import Information, Representation, Shape
+from diagnostics.evaluation.results import Information, Representation, Shape
 from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, decimals, grouped, percent
 from estimator import MutualInformation
 

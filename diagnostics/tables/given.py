@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diagnostics.budget import Training
-from diagnostics.evenness import batches_of
-from diagnostics.results import Given
+from diagnostics.evaluation.budget_parity import batches_of
+from diagnostics.evaluation.results import Given
 from diagnostics.seeds import typographic
 from diagnostics.tables.table import MODEL, Cell, Column, Table, Value, grouped, together
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from diagnostics.confusion import ClassAccuracy, Confusion
 from diagnostics.differing import Classifier
-from diagnostics.recording import Recording
+from diagnostics.evaluation.recording import Recording
 from diagnostics.tables.table import Cell, Column, Table, grouped, percent
 
 NO_IMAGE = "No test image of this class."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diagnostics.budget import Training
-from diagnostics.results import ModelAccuracy, RelativeCost, Report
+from diagnostics.evaluation.results import ModelAccuracy, RelativeCost, Report
 from diagnostics.tables.table import (
     MODEL,
     NO_TEACHER,

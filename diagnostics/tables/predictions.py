@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from diagnostics.calibration import Calibration
-from diagnostics.results import Faithfulness, RelativeCost, Robustness
+from diagnostics.evaluation.results import Faithfulness, RelativeCost, Robustness
 from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, decimals, grouped, per, percent
 
 CALIBRATION = "Calibration; T is fitted on one half of the images, before and after are of the other half."

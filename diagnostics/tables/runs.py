@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from diagnostics.results import ModelAccuracy, TapSimilarity
-from diagnostics.runs import RunsCompared, RunSummary
+from diagnostics.evaluation.results import ModelAccuracy, TapSimilarity
+from diagnostics.evaluation.runs import RunsCompared, RunSummary
 from diagnostics.statistics import PairedStatistics
 from diagnostics.tables import comparison as tables_comparison
 from diagnostics.tables.table import (

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from diagnostics import schema as schema_module
-from diagnostics.analysis import analyse
+from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.results import SCHEMA_VERSION, Report
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
-from diagnostics.results import SCHEMA_VERSION, Report
 from diagnostics.schema import from_plain, read_report, schema
+from tests.diagnostics.evaluation.test_claims import several
 from tests.diagnostics.report.test_folder import network, recordings, usual
-from tests.diagnostics.test_claims import several
 
 DOCS = Path(schema_module.__file__).parents[1] / "docs"
 

@@ -107,7 +107,7 @@ def cache_outputs(experiment: Experiment, model: nn.Module) -> None:
 def evaluate(*words: str) -> Said:
     """`main_eval.py` in this process, with next to no time for latencies and an empty picture for each figure."""
     with (
-        mock.patch("diagnostics.recording.COST_SECONDS", 0.001),
+        mock.patch("diagnostics.evaluation.recording.COST_SECONDS", 0.001),
         mock.patch("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24)),
     ):
         return call(main_eval.run, "main_eval.py", *words, "--quiet")

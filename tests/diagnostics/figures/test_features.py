@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from CKA.minibatch import SimilarityMatrix
+from diagnostics.evaluation.results import LayerMatrix
 from diagnostics.figures.features import coloured_classes, embedding, layers
-from diagnostics.results import LayerMatrix
 
 
 def texts(figure: Figure) -> list[str]:

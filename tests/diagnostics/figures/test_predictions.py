@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from diagnostics.calibration import Calibration, ReliabilityBin
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
 from diagnostics.cost import Cost, Latency
+from diagnostics.evaluation.results import Faithfulness, ModelAccuracy, Pair, RelativeCost
 from diagnostics.fidelity import Fidelity
 from diagnostics.figures.predictions import (
     accuracy,
@@ -22,7 +23,6 @@ from diagnostics.figures.predictions import (
     short,
 )
 from diagnostics.figures.style import lay_out
-from diagnostics.results import Faithfulness, ModelAccuracy, Pair, RelativeCost
 from diagnostics.statistics import Counts, paired_statistics
 
 

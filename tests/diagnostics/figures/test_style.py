@@ -5,11 +5,11 @@ import io
 import pytest
 from PIL import Image
 
+from diagnostics.evaluation.results import ModelAccuracy
 from diagnostics.figures.predictions import (
     accuracy,
 )
 from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes, window
-from diagnostics.results import ModelAccuracy
 
 
 def model(name: str, top1: float) -> ModelAccuracy:

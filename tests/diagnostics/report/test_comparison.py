@@ -1,4 +1,4 @@
-"""Of diagnostics/report/comparison.py, diagnostics/evaluated.py, diagnostics/tables/runs.py and
+"""Of diagnostics/report/comparison.py, diagnostics/evaluation/evaluated.py, diagnostics/tables/runs.py and
 diagnostics/figures/runs.py.
 """
 
@@ -13,16 +13,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from diagnostics import recording_file
-from diagnostics.evaluated import outdated, read_evaluation
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.evaluated import outdated, read_evaluation
+from diagnostics.evaluation.pairs import compare_two
+from diagnostics.evaluation.runs import RunSummary
 from diagnostics.figures.runs import accuracy
-from diagnostics.pairs import compare_two
 from diagnostics.plain import to_plain
 from diagnostics.report import files as report_files
 from diagnostics.report.comparison import folder_name, write_comparison
 from diagnostics.report.folder import write_report
 from diagnostics.report.terminal import runs_text
-from diagnostics.runs import RunSummary
 from diagnostics.tables.runs import paper
 from diagnostics.tables.table import to_csv
 from files import write_atomically

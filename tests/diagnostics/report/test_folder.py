@@ -1,6 +1,7 @@
 """Of diagnostics/report/folder.py, diagnostics/report/files.py, diagnostics/report/parts.py,
 diagnostics/report/page.py, diagnostics/report/verdict.py,
-diagnostics/pairs.py, diagnostics/results.py, diagnostics/tables/features.py, diagnostics/tables/models.py,
+diagnostics/evaluation/pairs.py, diagnostics/evaluation/results.py,
+diagnostics/tables/features.py, diagnostics/tables/models.py,
 diagnostics/tables/catalogue.py, diagnostics/tables/reached.py, diagnostics/terms.py, diagnostics/report/sheet.py,
 diagnostics/figures/words.py and diagnostics/figures/catalogue.py.
 """
@@ -20,12 +21,12 @@ import pytest
 from diagnostics.budget import Training
 from diagnostics.cost import Cost, Latency
 from diagnostics.differing import Shown, positions_to_show
+from diagnostics.evaluation.recording import Context, Meta, RecordedModel, Recording, first_classifiers
+from diagnostics.evaluation.results import Report
 from diagnostics.plain import to_plain
-from diagnostics.recording import Context, Meta, RecordedModel, Recording, first_classifiers
 from diagnostics.report import files as report_files
 from diagnostics.report.folder import write_report
 from diagnostics.report.verdict import verdict
-from diagnostics.results import Report
 from diagnostics.tables.catalogue import all_tables
 from training.run.usage import Usage
 

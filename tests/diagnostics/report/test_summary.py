@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from diagnostics.analysis import analyse
+from diagnostics.evaluation.analysis import analyse
 from diagnostics.report.summary import MOST_MODELS, WIDTH, summarise
 from tests.diagnostics.report.test_folder import recordings, usual
 

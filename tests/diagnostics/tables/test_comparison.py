@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from diagnostics.comparison import bootstrap_difference, smallest_detectable_difference
-from diagnostics.results import MethodOverSeeds, MethodsCompared, Pair
+from diagnostics.evaluation.results import MethodOverSeeds, MethodsCompared, Pair
 from diagnostics.seeds import compare_over_seeds, summarise
 from diagnostics.statistics import Counts, paired_statistics
 from diagnostics.tables import comparison as tables_comparison

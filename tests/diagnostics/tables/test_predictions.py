@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from diagnostics.cost import Cost, Latency
-from diagnostics.results import RelativeCost, Robustness
+from diagnostics.evaluation.results import RelativeCost, Robustness
 from diagnostics.tables.predictions import cost, robustness
 from diagnostics.tables.table import (
     Table,

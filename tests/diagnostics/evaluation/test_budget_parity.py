@@ -1,12 +1,12 @@
-"""Of diagnostics/evenness.py and diagnostics/tables/given.py."""
+"""Of diagnostics/evaluation/budget_parity.py and diagnostics/tables/given.py."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from diagnostics.budget import Training
-from diagnostics.evenness import NO_PAIR, NOT_RECORDED, sentences
-from diagnostics.results import Given
+from diagnostics.evaluation.budget_parity import NO_PAIR, NOT_RECORDED, sentences
+from diagnostics.evaluation.results import Given
 from diagnostics.tables.given import given
 from diagnostics.tables.table import to_csv
 

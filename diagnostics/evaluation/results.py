@@ -16,11 +16,11 @@ from diagnostics.comparison import DetectableDifference, DifferenceInterval
 from diagnostics.confusion import ClassAccuracy, Confusion
 from diagnostics.cost import Cost, CostRatio
 from diagnostics.differing import Differing
+from diagnostics.evaluation.recording import Context, History
 from diagnostics.fidelity import Fidelity
 from diagnostics.generalisation import Gap
 from diagnostics.geometry import Geometry, LinearProbe
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.recording import Context, History
 from diagnostics.robustness import CorruptionError
 from diagnostics.seeds import SeedComparison, SeedSummary
 from diagnostics.stability import Stability

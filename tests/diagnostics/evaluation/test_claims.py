@@ -1,4 +1,4 @@
-"""Of diagnostics/claims.py and diagnostics/tables/claims.py."""
+"""Of diagnostics/evaluation/claims.py and diagnostics/tables/claims.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diagnostics.analysis import analyse
-from diagnostics.claims import BALANCED, CUED, FOREIGN, depth_sentences, gap
-from diagnostics.recording import Recording
+from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.claims import BALANCED, CUED, FOREIGN, depth_sentences, gap
+from diagnostics.evaluation.recording import Recording
 from diagnostics.tables.claims import ensembles, generalisation, variances
 from tests.diagnostics.report.test_folder import CLASSES, LABELS, TRAINED, network, recordings
 

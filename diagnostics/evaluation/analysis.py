@@ -18,18 +18,14 @@ from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
 from dataset.views.augment import generator
 from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import calibration
-from diagnostics.claims import claims
 from diagnostics.confusion import by_class, most_confused
 from diagnostics.cost import ratio_to
 from diagnostics.differing import differing
-from diagnostics.evenness import given
-from diagnostics.fidelity import fidelity
-from diagnostics.geometry import geometry, linear_probe, tsne
-from diagnostics.names import find_staged, focus
-from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
-from diagnostics.plain import section
-from diagnostics.recording import RecordedModel, Recording, first_classifiers
-from diagnostics.results import (
+from diagnostics.evaluation.budget_parity import given
+from diagnostics.evaluation.claims import claims
+from diagnostics.evaluation.pairs import accuracy, adjust, compare_seeds, compare_two, right
+from diagnostics.evaluation.recording import RecordedModel, Recording, first_classifiers
+from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     ContrastiveBound,
     Faithfulness,
@@ -46,6 +42,10 @@ from diagnostics.results import (
     Shape,
     TapSimilarity,
 )
+from diagnostics.fidelity import fidelity
+from diagnostics.geometry import geometry, linear_probe, tsne
+from diagnostics.names import find_staged, focus
+from diagnostics.plain import section
 from diagnostics.robustness import DEGRADATIONS, mean_corruption_error
 from diagnostics.seeds import summarise_shares
 from estimator import MutualInformation, label_information, mutual_information, nce_lower_bound
