@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
+from CKA.biased import compute_biased_linear_cka
 from dataset.views.augment import generator
-from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import calibration
 from diagnostics.confusion import by_class, most_confused
 from diagnostics.cost import ratio_to
@@ -90,7 +90,7 @@ def analyse(recording: Recording) -> Report:
         representation=None if teacher is None else similarities(teacher, compared),
         robustness=robustness(models, teacher, recording),
         claims=claims(recording, correct, pairs, seeds),
-        sentences=sentences(pairs, seeds, main, judge_stage1(curves, recording.context.config, main)),
+        sentences=sentences(pairs, seeds, main),
         classes=by_class(first, recording.labels, recording.context.classes),
         confusions=most_confused(first, recording.labels, recording.context.classes),
         differing=differing(first, recording.labels, recording.context.classes, recording.names),
@@ -155,7 +155,8 @@ def tap_similarities(teacher: RecordedModel, students: Sequence[RecordedModel], 
     linear = [linear_cka(X, Y) for Y in others]
     batched = [matrix.value().values[0][0] for matrix in minibatches]
     cosines = [projected_cosine(teacher, student, tap) for student in students]
-    return [TapSimilarity(*row) for row in zip(linear, rbf, batched, cosines, strict=True)]
+    biased = [compute_biased_linear_cka(X, Y) for Y in others]
+    return [TapSimilarity(*row) for row in zip(linear, rbf, batched, cosines, biased, strict=True)]
 
 
 def layer_matrix(teacher: RecordedModel, student: RecordedModel) -> LayerMatrix:
@@ -294,15 +295,9 @@ def costs(models: Sequence[RecordedModel], teacher: RecordedModel | None) -> dic
     }
 
 
-def sentences(
-    pairs: Sequence[Pair], seeds: OverSeeds, main: str | None, aligned: AlignmentVerdict | None
-) -> list[str]:
-    """Return the answers in plain words: over seeds where there are several, otherwise `main` on these images.
-
-    One on a student whose stage 1 did not align says so.
-    """
-    remark = "" if aligned is None or aligned.word == "aligned" else f" (stage 1: {aligned.sentence})"
+def sentences(pairs: Sequence[Pair], seeds: OverSeeds, main: str | None) -> list[str]:
+    """Return the answers in plain words: over seeds where there are several, otherwise `main` on these images."""
     if seeds.comparisons:
-        return [f"{row.sentence}{remark}" for row in seeds.comparisons]
-    about = [f"{pair.sentence}{remark}" for pair in pairs if main in (pair.a, pair.b)]
+        return [row.sentence for row in seeds.comparisons]
+    about = [pair.sentence for pair in pairs if main in (pair.a, pair.b)]
     return about or [pair.sentence for pair in pairs]
