@@ -2,33 +2,50 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from diagnostics.evaluation.analysis import analyse
-from diagnostics.report.summary import MOST_MODELS, WIDTH, summarise
-from tests.diagnostics.report.test_folder import recordings, usual
+from diagnostics.names import use_labels
+from diagnostics.report.terminal import MOST_LINES, WIDTH, summarise, summarise_quickly
+from diagnostics.report.verdict import write_verdict
+from tests.diagnostics.report.test_folder import network, recordings, usual
 
 
-def test_summary_fits_a_terminal() -> None:
-    report = analyse(recordings(usual()))
-    lines = summarise(report).splitlines()
-    assert len(lines) <= 14 and max(map(len, lines)) <= WIDTH
-    first = [model.name for model in report.models if "/" not in model.name]
-    assert [line.split()[0] for line in lines[1 : 1 + len(first)]] == first
-    assert f"{100 * report.models[0].top1:.1f} (" in lines[1]
+@pytest.fixture(scope="module")
+def report():
+    return analyse(recordings(usual()))
 
 
-def test_many_models_are_counted_not_listed() -> None:
-    report = analyse(recordings(usual()))
+def test_summary_fits_a_terminal(report) -> None:
+    lines = summarise(report, last="report: there").splitlines()
+    assert len(lines) <= MOST_LINES and max(map(len, lines)) <= WIDTH and lines[-1] == "report: there"
+    assert [line.split()[0] for line in lines[1:4]] == ["teacher", "two_stage", "kd"]
+    assert f"{100 * report.models[0].top1:.1f} [" in lines[1]
+    with use_labels({"kd": "KD of 2015"}):
+        assert "KD of 2015" in summarise(report, last="").splitlines()[3]
+
+
+def test_many_models_are_counted_not_listed(report) -> None:
     student = next(model for model in report.models if model.name != "teacher")
-    more = [replace(student, name=f"method{number}", method=f"method{number}") for number in range(12)]
-    lines = summarise(replace(report, models=[*report.models, *more])).splitlines()
-    listed = len([model for model in report.models if "/" not in model.name]) + 12
-    assert f"and {listed - MOST_MODELS} more in the report" in lines
+    more = [replace(student, name=f"method{number}", method=f"method{number}") for number in range(40)]
+    lines = summarise(replace(report, models=[*report.models, *more]), last="report").splitlines()
+    assert len(lines) == MOST_LINES
+    (counted,) = (line for line in lines if line.endswith(" more in the report"))
+    assert int(counted.split()[1]) + lines.index(counted) - 1 == 43
 
 
-def test_only_corrected_differences_are_shown() -> None:
-    report = analyse(recordings(usual()))
-    best = max((m for m in report.models if "/" not in m.name and m.name != "teacher"), key=lambda m: m.top1)
-    even, sure = ([replace(row, holm_log10_p=p) for row in report.pairs] for p in (-1.0, -3.0))
-    assert "Shown to be ahead" not in summarise(replace(report, pairs=even))
-    told = " ".join(summarise(replace(report, pairs=sure)).split())
-    assert f"Best student: {best.name}" in told and "Shown to be ahead of" in told
+def test_the_best_student_is_ahead_by_corrected_tests_alone() -> None:
+    names = {"teacher": 0.95, "kd": 0.9, "crd": 0.72, "two_stage": 0.5}
+    report = analyse(recordings([network(name, right=right) for name, right in names.items()]))
+    assert write_verdict(report)[0] == "Best student: kd, 91.7 %. It is ahead of crd (p < 0.05 by Holm)."
+    doubtful = [replace(row, quoted_p=0.2) for row in report.pairs]
+    assert (
+        write_verdict(replace(report, pairs=doubtful))[0]
+        == "Best student: kd, 91.7 %. No difference is shown from crd."
+    )
+
+
+def test_a_quick_report_prints_accuracies_and_pairs(report) -> None:
+    text = summarise_quickly(report, report.images)
+    assert "× parameters" not in text.partition("\n\n")[0].splitlines()[1] and "Holm p" in text
+    assert text.endswith("\n".join(write_verdict(report)))
