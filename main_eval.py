@@ -35,30 +35,29 @@ HEAVY = {
 }
 DEFAULT_OUTPUT = Path("runs")
 
-# the arguments that each mode reads; any other one that is given is rejected, since it would be ignored
-ALWAYS = {"quiet", "debug", "verbose"}
-CHOOSES = {"config", "set", "output_dir"}
-REPORTS = {"json", "labels"}
-READS = {
-    "--counts": {"counts", "json"},
-    "--compare": {"compare", "device", "output_dir", *REPORTS},
-    "RUN_DIR --export": {"run", "export", "quantize", "model", "seed", "device"},
-    "--export": {"export", "quantize", "model", "seed", "device", *CHOOSES},
-    "--teacher --student --export": {"teacher", "student", "export", "quantize", "device", "config", "set"},
-    "--teacher --student": {"teacher", "student", "device", "quick", *REPORTS, *CHOOSES},
-    "predictions.npz": {"run", *REPORTS},
-    "RUN_DIR": {"run", "device", "quick", *REPORTS},
-    "no RUN_DIR": {"device", "quick", *REPORTS, *CHOOSES},
-    "STUDY_DIR": {"run", "json", *CHOOSES},
+# options by what they have no effect with, and are refused with
+RUN = {"config", "set", "output_dir"}  # which find a run
+EXPORT = {"export", "quantize", "model", "seed"}
+UNUSED: dict[str, set[str]] = {
+    "--counts": {*RUN, *EXPORT, "device", "quick", "labels"},
+    "--compare": {"config", "set", *EXPORT, "quick"},
+    "--teacher and --student": {"model", "seed"},
+    "predictions.npz": {*RUN, *EXPORT, "device", "quick"},
+    "RUN_DIR": RUN,
+    "no RUN_DIR": set(),
+    "STUDY_DIR": {"device", "quick", "labels"},
+    "--export": {"json", "quick", "labels"},
+    "--teacher --student --export": {"output_dir"},
 }
 
 
 def make_parser() -> CommandLine:
     parser = CommandLine(__doc__)
-    add = parser.add_argument
+    subject = parser.add_mutually_exclusive_group()
+    choose, add = subject.add_argument, parser.add_argument
     which = "folder of a run or study, or a run's eval/predictions.npz (default: of the config in --output-dir)"
-    add("run", nargs="?", type=read_path, help=which)
-    add("--teacher", type=read_path, metavar="CKPT", help="weights of teacher.arch, with --student")
+    choose("run", metavar="RUN_DIR", nargs="?", type=read_path, help=which)
+    choose("--teacher", type=read_path, metavar="CKPT", help="weights of teacher.arch, with --student")
     add("--student", type=read_path, metavar="CKPT", help="weights of student.arch, with --teacher")
     add(
         "--config",
@@ -68,8 +67,8 @@ def make_parser() -> CommandLine:
     )
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override fields of --config")
     counts = "statistics of four counts: both right, only the first, only the second, both wrong"
-    add("--counts", type=int, nargs=4, metavar=("A", "B", "C", "D"), help=counts)
-    add("--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page")
+    choose("--counts", type=int, nargs=4, metavar=("A", "B", "C", "D"), help=counts)
+    choose("--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page")
     add("--quick", action="store_true", help="accuracy and paired tests alone, in seconds; writes no files")
     labels = "names of methods in tables, figures and sentences: two_stage=Ours"
     add("--labels", nargs="+", default=[], metavar="METHOD=LABEL", action="extend", type=read_label, help=labels)
@@ -93,33 +92,34 @@ def read_label(text: str) -> tuple[str, str]:
     return method.strip(), label.strip()
 
 
-def choose_mode(arguments: argparse.Namespace) -> str:
-    """Return the mode of a call, a key of `READS`."""
+def command_mode(arguments: argparse.Namespace) -> str:
+    """Return what a call evaluates, a key of `UNUSED`."""
+    if (arguments.teacher is None) != (arguments.student is None):
+        raise UserError("--teacher and --student go together: give both files of weights")
     if arguments.counts is not None:
         return "--counts"
     if arguments.compare is not None:
         return "--compare"
-    if (arguments.teacher is None) != (arguments.student is None):
-        raise UserError("--teacher and --student go together: give both files of weights")
-    files = arguments.teacher is not None
-    if not files and arguments.run is not None and arguments.run.suffix == ".npz":
-        return "predictions.npz"
-    if arguments.export is not None:
-        return "--teacher --student --export" if files else "RUN_DIR --export" if arguments.run else "--export"
-    if files:
-        return "--teacher --student"
-    return "no RUN_DIR" if arguments.run is None else "RUN_DIR"
+    if arguments.teacher is not None:
+        return "--teacher and --student"
+    if arguments.run is None:
+        return "no RUN_DIR"
+    return "predictions.npz" if arguments.run.suffix == ".npz" else "RUN_DIR"
 
 
 def reject_unused_args(arguments: argparse.Namespace, given: set[str], mode: str) -> None:
-    """Raise `UserError` for an argument that was given and that this mode does not read."""
-    for name in sorted(given - READS[mode] - ALWAYS):
-        shown = f"RUN_DIR {arguments.run}" if name == "run" else f"--{name.replace('_', '-')}"
-        why = ", which has its own config" if mode.startswith("RUN_DIR") and name in CHOOSES else ""
-        why = ", which is read from its runs' recordings alone" if mode == "STUDY_DIR" else why
-        raise UserError(f"{shown} is not read together with {mode}{why}: leave it out")
+    """Raise `UserError` for an argument that has no effect on what a call evaluates."""
+    if arguments.export is None and given & EXPORT:
+        raise UserError(f"--{min(given & EXPORT)} is for --export: leave it out")
+    exports = ["--export"] if arguments.export is not None else []
+    exports += ["--teacher --student --export"] if exports and arguments.teacher is not None else []
+    for one in [mode, *exports]:
+        for name in sorted(given & UNUSED[one]):
+            why = ", which has its own config" if one == "RUN_DIR" else ""
+            why = ", which is read from its runs' recordings alone" if one == "STUDY_DIR" else why
+            raise UserError(f"--{name.replace('_', '-')} is not read together with {one}{why}: leave it out")
     keys = [word.partition("=")[0].strip() for word in arguments.set]
-    if mode in ("no RUN_DIR", "--export") and set(keys) - {"name"}:
+    if mode == "no RUN_DIR" and set(keys) - {"name"}:
         key = next(key for key in keys if key != "name")
         raise UserError(f"--set {key}: a run has its own config, only name=... is read here: leave it out")
 
@@ -271,7 +271,7 @@ def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], argu
         print(json.dumps(to_plain(compared)) if arguments.json else format_runs(compared, folder))
 
 
-def evaluate_models(mode: str, arguments: argparse.Namespace) -> None:
+def evaluate_models(arguments: argparse.Namespace) -> None:
     """Run the modes that need networks of runs."""
     from diagnostics.evaluation.evaluated_models import open_run, subjects_of_run
     from diagnostics.export.pack import refuse_export
@@ -287,7 +287,7 @@ def evaluate_models(mode: str, arguments: argparse.Namespace) -> None:
             raise UserError(f"{path} is a study: name one of the runs in it")
         return open_run(folder, open_machine(folder.config().precision, device, arguments.quiet))
 
-    if mode == "--compare":
+    if arguments.compare is not None:
         evaluate_runs(arguments.compare, open_at, arguments)
         return
     if arguments.export is not None:
@@ -307,9 +307,9 @@ def find_folder(arguments: argparse.Namespace) -> Path:
 
 def run() -> None:
     arguments, given = make_parser().read()
-    mode = choose_mode(arguments)
+    mode = command_mode(arguments)
     reject_unused_args(arguments, given, mode)
-    if "config" in READS[mode]:
+    if "config" not in UNUSED[mode]:
         load_config(arguments.config, arguments.set)  # an error in it is reported before the imports
     if mode == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
@@ -317,18 +317,18 @@ def run() -> None:
     with ending_at_once():  # all that takes seconds, before anything is begun
         from study.measurements import is_study
 
-        study = mode in ("RUN_DIR", "no RUN_DIR") and is_study(find_folder(arguments))
+        study = mode in ("RUN_DIR", "no RUN_DIR") and arguments.export is None and is_study(find_folder(arguments))
         for name in HEAVY["study" if study else "run"]:
             import_module(name)
     if mode == "predictions.npz":
         evaluate_predictions(arguments.run, arguments)
-    elif mode.startswith("--teacher"):
+    elif arguments.teacher is not None:
         evaluate_files(arguments)
     elif study:
         reject_unused_args(arguments, given, "STUDY_DIR")
         evaluate_study(find_folder(arguments), arguments.json)
     else:
-        evaluate_models(mode, arguments)
+        evaluate_models(arguments)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from diagnostics.figures import features, predictions, training
 
 Maps = Mapping[str, NDArray[np.float64]]  # by model, (M, 2)
 NO_MODEL = "No model classifies."
-NO_STUDENT = "There is no student with a teacher beside it."
 
 
 @dataclass(frozen=True)
@@ -43,19 +42,12 @@ FIGURES = {  # in the order of the report
     "accuracy": Drawing(
         lambda report, recording, maps: predictions.draw_accuracy(report.models), "models", NO_MODEL
     ),
-    "class_change": Drawing(
-        lambda report, recording, maps: predictions.draw_class_change(
-            report.fidelity or {}, report.context.classes
-        ),
-        "classes",
-        NO_STUDENT,
-    ),
     "layers": Drawing(
         lambda report, recording, maps: features.draw_layers(
             {name: part.layers for name, part in (report.representation or {}).items()}
         ),
         "representation",
-        "No layers of a student and its teacher were recorded.",
+        "There is no student with a teacher beside it.",
     ),
     "tsne": Drawing(
         lambda report, recording, maps: features.draw_maps(

@@ -1,28 +1,24 @@
-"""Figures of what the models predict: who is right, in which classes, how surely, and under corruption.
+"""Figures of what the models predict: who is right, how surely, and under corruption.
 
 Each function takes a section of the report and returns a figure, or None where there is nothing to draw.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import wilson_interval
-from diagnostics.evaluation.results import ErrorRates, Faithfulness, ModelAccuracy
+from diagnostics.evaluation.results import ErrorRates, ModelAccuracy
 from diagnostics.evaluation.runs import ModelOfRun
-from diagnostics.figures.fonts import families, label_classes
 from diagnostics.figures.style import (
     GREY,
     LIGHT,
     NARROW,
     POINTS,
-    WIDTH,
     beyond,
     describe,
     draw_key,
@@ -32,9 +28,8 @@ from diagnostics.figures.style import (
     pick_marker,
     window,
 )
-from diagnostics.names import focus, is_first
+from diagnostics.names import is_first
 
-MOST_CLASSES = 30  # rows of the class figure; with more classes, the half that lost and the half that gained most
 ENOUGH = 20  # images of a bin whose accuracy a line goes through
 
 
@@ -97,43 +92,6 @@ def _label_rows(axes: Axes, names: Sequence[str], top: float) -> None:
     axes.set_ylim(len(names) - 0.5, top)
     axes.grid(axis="x", color=LIGHT)
     axes.set_axisbelow(True)
-
-
-def choose_classes(change: Sequence[float | None], most: int = MOST_CLASSES) -> list[int]:
-    """Return classes by falling change of accuracy; with more than `most`, the `most` / 2 at either end."""
-    known = [(c, value) for c, value in enumerate(change) if value is not None]
-    order = [c for c, value in sorted(known, key=lambda item: (-item[1], item[0]))]
-    return order if len(order) <= most else order[: most // 2] + order[-(most // 2) :]
-
-
-def draw_class_change(fidelity: Mapping[str, Faithfulness], classes: Sequence[str]) -> Figure | None:
-    """Draw each class's accuracy minus the teacher's, a panel a student of the first seed, sorted by the focus."""
-    names = [name for name in fidelity if is_first(name)]
-    if not names:
-        return None
-    main = focus(names)
-    names = [main, *(name for name in names if name != main)]
-    changes = {name: fidelity[name].result.accuracy_change for name in names}
-    shown = choose_classes(changes[main])
-    rows = np.arange(len(shown))
-    height = 1.0 + (0.15 if len(shown) > 15 else 0.19) * len(shown)
-    figure, grid = panels(len(names), 5, height, share=True, width=NARROW if len(names) == 1 else WIDTH)
-    for axes, name in zip(grid, names, strict=True):
-        points = [math.nan if (value := changes[name][c]) is None else 100 * value for c in shown]
-        axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.barh(rows, points, height=0.62, color=pick_colour(name), alpha=0.75)
-        axes.plot(points, rows, "|", color=pick_colour(name), markersize=5)  # so that a change of 0 is seen too
-        axes.locator_params(axis="x", nbins=3)
-        axes.grid(axis="x", color=LIGHT)
-        axes.set_axisbelow(True)
-        if len(shown) < sum(value is not None for value in changes[main]):
-            axes.axhline(len(shown) / 2 - 0.5, color=GREY, linewidth=0.8, linestyle=":")
-        describe(axes, title=label_model(name))
-    labels = label_classes(classes)
-    grid[0].set_yticks(rows, [labels[c] for c in shown], fontfamily=list(families()))
-    grid[0].set_ylim(len(shown) - 0.4, -0.6)
-    figure.supxlabel("accuracy minus the teacher's, points", fontsize=POINTS)
-    return figure
 
 
 def draw_reliability(calibration: Mapping[str, Calibration]) -> Figure | None:

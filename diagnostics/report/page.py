@@ -11,7 +11,7 @@ from diagnostics.evaluation.results import Report
 from diagnostics.figures.catalogue import FIGURES
 from diagnostics.figures.features import choose_coloured
 from diagnostics.figures.fonts import can_draw
-from diagnostics.figures.predictions import ENOUGH, MOST_CLASSES
+from diagnostics.figures.predictions import ENOUGH
 from diagnostics.names import is_first, show_name
 from diagnostics.report.parts import HERE, embedded, facts, files, template
 from diagnostics.report.sheet import Thumbnail
@@ -52,7 +52,6 @@ def render_page(
         files=files(tables, pictures),
         numbered=not all(map(can_draw, context.classes)),
         lost=faithful.lost_most if faithful else [],
-        some_classes=len(context.classes) > MOST_CLASSES,
         coloured=len(choose_coloured(len(context.classes))),
         config=yaml.safe_dump(context.config, sort_keys=False, allow_unicode=True),
         facts=facts(context.evaluated_on, context.trained_on),

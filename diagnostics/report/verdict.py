@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol
 
 from diagnostics.aligned import judge_stage1
-from diagnostics.comparison import holm
+from diagnostics.comparison import DifferenceInterval, holm
 from diagnostics.evaluation.results import ModelAccuracy, OverSeeds, Pair, Report
 from diagnostics.names import is_first, listed
-from diagnostics.seeds import compare_over_seeds
+from diagnostics.seeds import SeedComparison, compare_over_seeds
 from diagnostics.statistics import SIGNIFICANCE
 
 ONE_MODEL = "There is one model: nothing to compare."
@@ -36,30 +36,22 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class Contest:
-    """A model against another one; low and high bound its lead in accuracy, p tests it."""
+    """A model against another one."""
 
     other: str
-    low: float | None
-    high: float | None
-    p: float | None
-    is_over_seeds: bool
+    lead: int  # by the 95 % interval: 1 ahead, -1 behind, 0 where it holds 0 or there is none
+    p: float | None  # of the test beside it
+    is_over_seeds: bool  # else on the test images of one training
 
     @property
-    def lead(self) -> int:
-        """1 where the interval says ahead, -1 where it says behind, else 0."""
-        if self.low is None or self.high is None:
-            return 0
-        return (self.low > 0) - (self.high < 0)
+    def is_doubtful(self) -> bool:
+        """Whether the test does not confirm the interval: few images decide."""
+        is_confirmed = self.is_over_seeds or self.p is None or self.p < SIGNIFICANCE
+        return self.lead != 0 and not is_confirmed
 
-
-@dataclass(frozen=True)
-class Standing:
-    """The models that one is behind, ahead of, or not shown to differ from."""
-
-    behind: list[str] = field(default_factory=list)
-    ahead: list[str] = field(default_factory=list)
-    even: list[str] = field(default_factory=list)
-    doubtful: list[str] = field(default_factory=list)  # of the even ones, those that the interval alone would part
+    @property
+    def outcome(self) -> int:
+        return 0 if self.is_doubtful else self.lead
 
 
 def write_verdict(scores: Scores) -> list[str]:
@@ -71,18 +63,17 @@ def write_verdict(scores: Scores) -> list[str]:
     main = scores.main
     if main is None or len(scores.models) == 1:
         return [ONE_MODEL if len(scores.models) == 1 else NO_STUDENT]
+    contests = list_contests(scores, main)
+    even, ahead, behind = ([one.other for one in contests if one.outcome == outcome] for outcome in (0, 1, -1))
     lines = [*_warn_of_teacher(scores), *_name_best(scores, main)]
-    found = sort_contests(list_contests(scores, main))
-    if found.behind:
-        lines.append(f"{main} is behind {listed(found.behind)}.")
-    lines.append(f"{main} is ahead of {listed(found.ahead) if found.ahead else 'no other model'}.")
-    if found.even:
-        lines.append(f"No difference is shown between {main} and {listed(found.even)}.")
+    lines += [f"{main} is behind {listed(behind)}."] if behind else []
+    lines += [f"{main} is ahead of {listed(ahead) if ahead else 'no other model'}."]
+    lines += [f"No difference is shown between {main} and {listed(even)}."] if even else []
     return lines
 
 
 def write_cautions(report: Report) -> list[str]:
-    """Return what to keep in mind with the answer: stage 1, tests beside intervals, a single training."""
+    """Return what to keep in mind with the verdict: stage 1, tests beside intervals, a single training."""
     main, lines = report.main, []
     if main is None or len(report.models) == 1:
         return []
@@ -91,13 +82,13 @@ def write_cautions(report: Report) -> list[str]:
         unfit = "" if aligned.word == "aligned" else f"; {main} is no example of its method before it is"
         lines.append(f"Stage 1: {aligned.sentence}{unfit}.")
     contests = list_contests(report, main)
-    doubtful = sort_contests(contests).doubtful
+    doubtful = [f"{one.other} (p = {one.p:.2f})" for one in contests if one.is_doubtful]
     if doubtful:
         lines.append(
             f"For {listed(doubtful)} the bootstrap interval leaves out 0, but McNemar's test does not confirm it. "
             "The interval is too narrow where few images decide, so the test counts."
         )
-    on_images = [contest.other for contest in contests if not contest.is_over_seeds]
+    on_images = [one.other for one in contests if not one.is_over_seeds]
     if on_images:
         lines.append(
             f"Against {listed(on_images)} the basis is one training of each on these test images: the interval "
@@ -106,65 +97,49 @@ def write_cautions(report: Report) -> list[str]:
     return lines
 
 
-def compute_means(models: Iterable[ModelAccuracy]) -> dict[str, float]:
-    """Return the top-1 of each method, the mean over its seeds."""
-    found: dict[str, list[float]] = {}
-    for model in models:
-        found.setdefault(model.method, []).append(model.top1)
-    return {method: fmean(values) for method, values in found.items()}
-
-
 def list_contests(scores: Scores, name: str) -> list[Contest]:
     """Return a model of the first seed against each other one: over shared seeds, else on the test images."""
-    top1: dict[str, dict[int, float]] = {}
-    for model in scores.models:
-        if model.seed is not None:
-            top1.setdefault(model.method, {})[model.seed] = model.top1
+    top1 = group_top1(scores.models)
     contests = []
     for row in scores.pairs:
         if name not in (row.a, row.b) or not (is_first(row.a) and is_first(row.b)):
             continue
-        other = row.a if row.b == name else row.b
-        own, others = top1.get(name, {}), top1.get(other, {})
-        shared = sorted(own.keys() & others.keys())
+        other, sign = (row.a, 1) if row.b == name else (row.b, -1)
+        shared = sorted(seed for seed in top1[name].keys() & top1[other].keys() if seed is not None)
         if len(shared) > 1:
-            over = compare_over_seeds([others[seed] for seed in shared], [own[seed] for seed in shared])
-            contests.append(Contest(other, over.low, over.high, over.p, True))
-            continue
-        bounds = (row.interval.low, row.interval.high)
-        if row.a == name and None not in bounds:
-            bounds = (-(row.interval.high or 0), -(row.interval.low or 0))
-        contests.append(Contest(other, *bounds, row.quoted_p, False))
+            over = compare_over_seeds(*([top1[one][seed] for seed in shared] for one in (other, name)))
+            contests.append(Contest(other, _find_lead(over), over.p, True))
+        else:
+            contests.append(Contest(other, sign * _find_lead(row.interval), row.quoted_p, False))
     return contests
 
 
-def sort_contests(contests: Sequence[Contest]) -> Standing:
-    """Return which models one is behind and ahead of: by the interval over seeds, by it and the test on images."""
-    standing = Standing()
-    for contest in contests:
-        is_refuted = not contest.is_over_seeds and contest.p is not None and contest.p >= SIGNIFICANCE
-        if contest.lead and is_refuted:
-            standing.doubtful.append(f"{contest.other} (p = {contest.p:.2f})")
-        side = 0 if is_refuted else contest.lead
-        (standing.even, standing.ahead, standing.behind)[side].append(contest.other)
-    return standing
+def _find_lead(interval: DifferenceInterval | SeedComparison) -> int:
+    if interval.low is None or interval.high is None:
+        return 0
+    return (interval.low > 0) - (interval.high < 0)
+
+
+def group_top1(models: Iterable[ModelAccuracy]) -> dict[str, dict[int | None, float]]:
+    """Return the top-1 of each method by seed."""
+    found: dict[str, dict[int | None, float]] = {}
+    for model in models:
+        found.setdefault(model.method, {})[model.seed] = model.top1
+    return found
 
 
 def _warn_of_teacher(scores: Scores) -> list[str]:
-    means = compute_means(scores.models)
-    if TEACHER not in means or SCRATCH not in means:
-        return []
-    points = round(100 * (means[SCRATCH] - means[TEACHER]), 1)
+    means = {method: fmean(values.values()) for method, values in group_top1(scores.models).items()}
+    points = round(100 * (means.get(SCRATCH, 0) - means.get(TEACHER, 1)), 1)
     if points <= 0:
         return []
-    return [
-        f"teacher is {points:.3g} points below scratch: it cannot raise a student above training on labels alone."
-    ]
+    return [f"teacher is {points:.3g} points below scratch: it cannot lift a student above training on labels."]
 
 
 def _name_best(scores: Scores, main: str) -> list[str]:
     """Return the best student and how it stands to the others but `main`, of which the next lines tell."""
-    means = compute_means(model for model in scores.models if model.method not in (TEACHER, "stage1"))
+    means = {method: fmean(values.values()) for method, values in group_top1(scores.models).items()}
+    means.pop(TEACHER, None)
     if len(means) < 2:
         return []
     best = max(means, key=lambda method: means[method])

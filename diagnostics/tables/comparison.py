@@ -23,7 +23,6 @@ from diagnostics.tables.table import (
     Column,
     Table,
     decimals,
-    format_significant,
     grouped,
     percent,
     read_row,
@@ -81,7 +80,7 @@ ERRORS = (
     Column("error_dissimilarity", "error dissimilarity", decimals(3), path="statistics.error_dissimilarity"),
     Column("kappa", "κ", decimals(3), path="statistics.kappa"),
     Column("yules_q", "Yule's Q", decimals(3), path="statistics.yules_q"),
-    Column("odds_ratio", "odds ratio", format_significant(2), interval=True, path="statistics.odds_ratio.value"),
+    Column("odds_ratio", "odds ratio", decimals(2), interval=True, path="statistics.odds_ratio.value"),
     Column("disagreement", "disagreement, %", percent(), path="statistics.disagreement"),
     Column("double_fault", "double fault, %", percent(), path="statistics.double_fault"),
 )

@@ -77,6 +77,8 @@ def make_models_table(
             ]
         )
     caption = f"All models on the same {images:,} test images; × as a multiple of the teacher's."
+    if not cost:
+        caption, columns, rows = caption.partition(";")[0] + ".", columns[:3], [row[:3] for row in rows]
     return Table("models", caption, columns, rows, "No model classifies.")
 
 

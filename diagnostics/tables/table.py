@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -170,19 +169,6 @@ def decimals(places: int) -> Show:
         number = _number(value)
         tiny = 0 < abs(number) < 0.5 * 10**-places
         return typographic(f"{number:.1e}") if tiny or abs(number) >= 1e6 else plain_number(number, places)
-
-    return show
-
-
-def format_significant(digits: int) -> Show:
-    """Show so many digits, the rest zeros: 19,015.52 is 19,000 with two."""
-
-    def show(value: Value) -> str:
-        number = _number(value)
-        if number == 0:
-            return "0"
-        places = digits - 1 - math.floor(math.log10(abs(number)))
-        return typographic(f"{round(number, places):,.{max(0, places)}f}")
 
     return show
 

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from diagnostics.calibration import Calibration, ReliabilityBin
-from diagnostics.evaluation.results import Faithfulness, ModelAccuracy
-from diagnostics.fidelity import Fidelity
+from diagnostics.evaluation.results import ModelAccuracy
 from diagnostics.figures.predictions import (
-    choose_classes,
     draw_accuracy,
-    draw_class_change,
     draw_corruptions,
     draw_reliability,
 )
@@ -32,10 +28,6 @@ def model(name: str, top1: float) -> ModelAccuracy:
     return ModelAccuracy(name, name.split("/")[0], 0, "resnet8", "", top1, top1 - 0.1, top1 + 0.05)
 
 
-def faithful(change: list[float | None]) -> Faithfulness:
-    return Faithfulness(Fidelity(10, 0.5, 0.1, 3, None, change, {}), [])
-
-
 def test_accuracy_keeps_the_seeds_of_a_method_together():
     figure = draw_accuracy([model("kd", 0.5), model("crd", 0.6), model("kd/1", 0.7)])
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["kd", "kd/1", "crd"]
@@ -51,21 +43,6 @@ def test_a_teacher_far_ahead_stands_at_the_edge_of_the_students_axis():
     assert axes.get_xlim()[1] < 50 and "70.0 →" in {text.get_text() for text in axes.texts}
     (beside,) = draw_accuracy([ModelAccuracy("teacher", "teacher", None, "", "", 0.45, 0.44, 0.46), *near]).axes
     assert beside.get_xlim()[1] > 45 and "45.0" in {text.get_text() for text in beside.texts}
-
-
-def test_of_many_classes_the_most_changed_are_shown():
-    change = [None, *np.linspace(0.5, -0.5, 99).tolist()]
-    assert choose_classes(change) == [*range(1, 16), *range(85, 100)]
-    assert choose_classes([0.1, None, 0.3]) == [2, 0]
-    section = {"kd": faithful([None, *[0.0] * 99]), "two_stage": faithful(change)}
-    figure = draw_class_change(section, [f"class {number}" for number in range(100)])
-    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(names) == 30 and names[0] == "class 1" and names[-1] == "class 99"
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["two_stage", "kd"]  # a panel a student
-    assert [len(axes.patches) for axes in figure.axes] == [30, 30]
-    assert figure.axes[0].patches[0].get_width() == pytest.approx(50)
-    assert list(figure.axes[1].lines[1].get_xdata()) == [0.0] * 30  # a change of 0 has a mark
-    assert draw_class_change({}, []) is None
 
 
 def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow():

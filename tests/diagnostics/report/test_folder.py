@@ -194,7 +194,7 @@ def test_a_page_that_needs_nothing_else(page):
     assert "a&lt;b" in text and "a<b" not in text
     figures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert figures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
-    assert len(figures) == text.count("<figure>") == 7
+    assert len(figures) == text.count("<figure>") == 6
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
     assert len(tables) == 20 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
@@ -291,7 +291,7 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Pa
     mine.write_bytes(b"")
     _, page = write(recordings([network("teacher")]))
     left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert "class_change" not in left and {"accuracy", "mine"} <= left
+    assert "layers" not in left and {"accuracy", "mine"} <= left
     assert "Not drawn: There is no student with a teacher beside it." in page
 
 
@@ -316,7 +316,7 @@ def test_a_page_for_everyone(page):
     assert counts["main"] == 1 and counts["caption"] == counts["table"]
     assert counts["th row"] >= counts["tr"] - counts["table"] and "th" not in counts
     assert "prefers-color-scheme: dark" in page
-    assert all(outline.alternatives) and len(set(outline.alternatives)) > 7
+    assert all(outline.alternatives) and len(set(outline.alternatives)) > 6
     told = next(text for text in outline.alternatives if text.startswith("teacher: top-1, % 91.7 ["))
     assert "two_stage: top-1, % 41.7 [" in told and "less teacher, points −50.0" in told
     assert any(f"ECE, % {100 * report.calibration['kd'].ece:.1f}" in text for text in outline.alternatives)
