@@ -82,7 +82,7 @@ def test_any_module_can_be_tapped_at_either_end() -> None:
     ("arch", "tap"), [("vgg11", "features.0"), ("densenet121", "features.norm5"), ("resnet18", "layer4.1.bn1")]
 )
 def test_a_tap_is_the_modules_own_output_not_what_an_in_place_operation_left_there(arch: str, tap: str) -> None:
-    model = build_model(arch, 10).eval()
+    model = build_model(arch, 10, stem="imagenet").eval()
     seen: list[Tensor] = []
     hook = model.get_submodule(tap).register_forward_hook(lambda *of: seen.append(of[2].detach().clone()))
     out = TappedModel(model, [tap])(images())
