@@ -19,7 +19,7 @@ NO_MODEL = "No model classifies."
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a figure is drawn, the table that has numbers of it, and why it may be missing."""
+    """A way to draw a figure, the table that has numbers of it, and why it may be missing."""
 
     draw: Callable[[Report, Recording, Maps], Figure | None]
     table: str

@@ -61,12 +61,12 @@ def _draw_heat_map(axes: Axes, values: NDArray[np.float64]) -> AxesImage:
 
 
 def _draw_ticks(axes: Axes, teacher: Sequence[str], student: Sequence[str], rows: bool) -> None:
-    across, up = _thin_out(student, 6), _thin_out(teacher, MOST_TICKS)
+    across, up = _select_names(student, 6), _select_names(teacher, MOST_TICKS)
     axes.set_xticks(across, [label(student[position]) for position in across], rotation=90)
     axes.set_yticks(up, [label(teacher[position]) for position in up] if rows else [])
 
 
-def _thin_out(names: Sequence[str], most: int) -> list[int]:
+def _select_names(names: Sequence[str], most: int) -> list[int]:
     """Return positions of at most `most` names, evenly apart, the last one among them."""
     step = max(1, math.ceil(len(names) / most))
     return list(range(len(names) - 1, -1, -step))[::-1]

@@ -37,7 +37,7 @@ def summarise(report: Report, last: str) -> str:
     last: the line that ends it.
     """
     uneven = [line for line in (report.given.sentences if report.given else []) if line.startswith("Not even")]
-    tail = [_shorten(line) for line in uneven[:1]]
+    tail = [_truncate(line) for line in uneven[:1]]
     if report.seeds.methods and not has_several_seeds(report):
         tail.append(ONE_SEED)
     if report.context.config.get("shortcut", {}).get("cue", "none") not in ("none", "file"):
@@ -57,7 +57,7 @@ def _fit_verdict(table: Table, scores: Scores, taken: int) -> list[str]:
     room = MOST_LINES - 1 - taken - len(verdict)
     if len(lines) > room:
         lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more in the report"]
-    return [*map(_shorten, [head, *lines]), *verdict]
+    return [*map(_truncate, [head, *lines]), *verdict]
 
 
 def summarise_quickly(scores: Scores, images: int) -> str:
@@ -67,7 +67,7 @@ def summarise_quickly(scores: Scores, images: int) -> str:
     return "\n".join(parts)
 
 
-def _shorten(text: str) -> str:
+def _truncate(text: str) -> str:
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 4]} ..."
 
 

@@ -10,9 +10,8 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from diagnostics.comparison import DifferenceInterval
 from diagnostics.names import show_name
-from diagnostics.seeds import SeedComparison, plain_number, typographic
+from diagnostics.seeds import plain_number, typographic
 
 Value = str | int | float | None
 Show = Callable[[Value], str]
@@ -159,14 +158,14 @@ def letter(number: int) -> str:
 
 def percent(places: int = 1) -> Show:
     """Show fractions as percent."""
-    return lambda value: plain_number(100 * _number(value), places)
+    return lambda value: plain_number(100 * _require_number(value), places)
 
 
 def decimals(places: int) -> Show:
     """Show fixed decimals, or the power of ten where these would be too many or too few digits."""
 
     def show(value: Value) -> str:
-        number = _number(value)
+        number = _require_number(value)
         tiny = 0 < abs(number) < 0.5 * 10**-places
         return typographic(f"{number:.1e}") if tiny or abs(number) >= 1e6 else plain_number(number, places)
 
@@ -175,25 +174,25 @@ def decimals(places: int) -> Show:
 
 def signed(places: int = 1) -> Show:
     """Show a difference of fractions in percentage points."""
-    return lambda value: plain_number(100 * _number(value), places, sign="+")
+    return lambda value: plain_number(100 * _require_number(value), places, sign="+")
 
 
 def format_multiple(unit: float, places: int) -> Show:
     """Show numbers in multiples of `unit`, with commas."""
-    return lambda value: typographic(f"{_number(value) / unit:,.{places}f}")
+    return lambda value: typographic(f"{_require_number(value) / unit:,.{places}f}")
 
 
 def grouped(value: Value) -> str:
     """Show whole numbers with commas."""
-    return typographic(f"{_number(value):,}")
+    return typographic(f"{_require_number(value):,}")
 
 
 def show_p(value: Value) -> str:
     """Show a p-value."""
-    return "< 1e-16" if _number(value) < SMALLEST_P else decimals(4)(value)
+    return "< 1e-16" if _require_number(value) < SMALLEST_P else decimals(4)(value)
 
 
-def _number(value: Value) -> float:
+def _require_number(value: Value) -> float:
     if value is None or isinstance(value, str):
         raise TypeError(f"a column of numbers cannot show {value!r}")
     return value
@@ -231,7 +230,7 @@ ESCAPES = {
 }
 
 
-def escape(text: str) -> str:
+def encode_tex(text: str) -> str:
     """Return text that LaTeX sets as it is."""
     return "".join(ESCAPES.get(character, character) for character in text)
 
@@ -244,18 +243,18 @@ def to_tex(table: Table) -> str:
         "% needs \\usepackage{booktabs" + (",graphicx}" if wide else "}"),
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{escape(table.caption)}}}",
+        f"\\caption{{{encode_tex(table.caption)}}}",
         f"\\label{{tab:{table.name}}}",
         *(["\\resizebox{\\linewidth}{!}{%"] if wide else []),
         f"\\begin{{tabular}}{{{alignment}}}",
         "\\toprule",
-        " & ".join(map(escape, table.headings)) + r" \\",
+        " & ".join(map(encode_tex, table.headings)) + r" \\",
         "\\midrule",
         *(" & ".join(_format_tex(*cell) for cell in row) + r" \\" for row in table.show_rows()),
         "\\bottomrule",
         "\\end{tabular}" + ("}" if wide else ""),
         *(
-            f"\\par\\footnotesize\\textsuperscript{{{letter(number)}}} {escape(note)}"
+            f"\\par\\footnotesize\\textsuperscript{{{letter(number)}}} {encode_tex(note)}"
             for number, note in enumerate(table.notes)
         ),
         "\\end{table}",
@@ -264,7 +263,7 @@ def to_tex(table: Table) -> str:
 
 
 def _format_tex(text: str, mark: str) -> str:
-    return escape(text) + (f"\\textsuperscript{{{mark}}}" if mark else "")
+    return encode_tex(text) + (f"\\textsuperscript{{{mark}}}" if mark else "")
 
 
 def to_text(table: Table) -> str:
@@ -296,9 +295,3 @@ def align_columns(table: Table, cells: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in [table.headings, *cells]
     ]
-
-
-def difference_cell(result: DifferenceInterval | SeedComparison) -> Cell:
-    """Return the cell of a difference with its interval."""
-    note = result.notes.get("difference") or result.notes.get("low", "")
-    return Cell(result.difference, result.low, result.high, note)
