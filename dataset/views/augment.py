@@ -19,7 +19,7 @@ from dataset.transfer import to_device
 
 @dataclass(frozen=True)
 class View:
-    """What one view number does to every image: offsets of its crop, whether it is mirrored, what else changes."""
+    """Changes that one view number makes to every image: offsets of its crop, mirroring, and others."""
 
     rows: Tensor  # (N,) in 0..2P
     columns: Tensor  # (N,) in 0..2P
@@ -29,7 +29,7 @@ class View:
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator seeded by a tuple of non-negative integers, so that streams of different keys differ."""
+    """Return a CPU generator seeded by a tuple of integers, so that streams of different keys differ."""
     state = np.random.SeedSequence([part % 2**64 for part in key]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
 
@@ -65,6 +65,6 @@ def apply_view(pixels: Tensor, indices: Tensor, view: View) -> Tensor:
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S) to float32 with channel means and deviations (3,) in 0..1."""
+    """Convert uint8 (B, 3, S, S) to float32 with channel means and deviations (3,) in 0..1."""
     scale = 1 / (255 * std)
     return pixels.float().mul_(scale[:, None, None]).sub_((mean / std)[:, None, None])
