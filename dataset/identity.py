@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset.files.decode import VERSION
-from dataset.files.stored_pixels import Pixels, StoredPixels, iter_pieces
+from dataset.files.stored_pixels import StoredPixels, iter_pieces
 
 
 def compute_digest(*parts: str | NDArray[Any] | StoredPixels) -> str:
@@ -66,22 +64,16 @@ class DataIdentity:
         return asdict(self) | {"classes": list(self.classes)}
 
 
-def identify(classes: Sequence[str], train: PartIdentity, val: PartIdentity, test: PartIdentity) -> DataIdentity:
-    """Return the identity of all images, decoded by this version."""
-    return DataIdentity(tuple(classes), train, val, test, VERSION)
-
-
-def identify_part(
-    pixels: Pixels | StoredPixels, labels: NDArray[np.int64], digest: str | None = None
-) -> PartIdentity:
-    """Return the identity of pixels (N, 3, S, S), with their `digest` where it is known, and labels (N,)."""
-    return PartIdentity(len(labels), digest or array_digest(pixels), array_digest(labels))
-
-
 def differences(old: DataIdentity, new: DataIdentity) -> list[str]:
     """Describe each change from one identity to the other; empty where there is none."""
+    if sorted(old.classes) != sorted(new.classes):
+        gone, added = (
+            ", ".join(sorted(set(some) - set(others))[:3]) or "none"
+            for some, others in ((old.classes, new.classes), (new.classes, old.classes))
+        )
+        return [f"classes changed: {gone} gone, {added} new"]
     if old.classes != new.classes:
-        return [_describe_classes(old.classes, new.classes)]
+        return ["the classes are in another order"]
     found = []
     for name in ("train", "val", "test"):
         before: PartIdentity = getattr(old, name)
@@ -95,10 +87,3 @@ def differences(old: DataIdentity, new: DataIdentity) -> list[str]:
     if found and old.decoder != new.decoder:
         found.append(f"images are decoded by version {new.decoder}, then {old.decoder}")
     return found
-
-
-def _describe_classes(old: Sequence[str], new: Sequence[str]) -> str:
-    gone, added = [name for name in old if name not in new], [name for name in new if name not in old]
-    if not gone and not added:
-        return "the classes are in another order"
-    return f"classes changed: {', '.join(gone[:3]) or 'none'} gone, {', '.join(added[:3]) or 'none'} new"

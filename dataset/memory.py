@@ -42,27 +42,15 @@ def free_memory() -> int | None:
 
 
 def see_that_it_fits(
-    setting: str,
-    what: str,
-    needed: int,
-    has: int | None,
-    of: str = "memory",
-    mend: str = "choose a smaller value",
+    setting: str, what: str, needed: int, has: int | None, of: str = "memory", hint: str = ""
 ) -> None:
-    """Raise `UserError` where more bytes are needed than there are.
+    """Raise `UserError` where more bytes are needed than there are (None: not known).
 
-    Args:
-        setting: KEY=VALUE of what is too large, which begins the message.
-        what: takes the bytes, a plural.
-        has: bytes, None where that is not known.
-        of: what the bytes are of.
-        mend: how to fix it.
+    The message is "SETTING: WHAT take about 2 GB of OF, this machine has 1 GB: choose a smaller valueHINT".
     """
     if has is not None and needed > has:
-        raise UserError(
-            f"{setting}: {what} take about {_format_size(needed)} of {of}, this machine has {_format_size(has)}: "
-            f"{mend}"
-        )
+        taken = f"{what} take about {_format_size(needed)} of {of}, this machine has {_format_size(has)}"
+        raise UserError(f"{setting}: {taken}: choose a smaller value{hint}")
 
 
 def check_images_fit(count: int, image_size: int, cache_dir: Path | None = None, hint: str = "") -> None:
@@ -72,7 +60,7 @@ def check_images_fit(count: int, image_size: int, cache_dir: Path | None = None,
         there = next(part for part in (cache_dir.absolute(), *cache_dir.absolute().parents) if part.is_dir())
         has, of = shutil.disk_usage(there).free, f"disk in data.cache_dir {cache_dir}"
     needed, what = count * 3 * image_size**2, f"{count:,} decoded images"
-    see_that_it_fits(f"data.image_size={image_size}", what, needed, has, of, f"choose a smaller value{hint}")
+    see_that_it_fits(f"data.image_size={image_size}", what, needed, has, of, hint)
 
 
 def uses_memory(wanted: bool | Literal["auto"], count: int, image_size: int) -> bool:

@@ -21,7 +21,7 @@ from dataset.files.decode import VERSION, decode_files, to_array
 from dataset.files.decoded_cache import Decoded, Images, Undecoded, join_images, read_cache, write_cache
 from dataset.files.image_list import list_images
 from dataset.files.stored_pixels import Pixels
-from dataset.identity import DataIdentity, compute_digest, identify, identify_part
+from dataset.identity import DataIdentity, PartIdentity, array_digest, compute_digest
 from dataset.memory import check_images_fit, see_that_it_can_be_written, uses_memory
 from errors import MachineError, UserError, in_words, readable
 from files import locked, remove_left_behind, remove_lock_left_behind
@@ -44,8 +44,11 @@ class Source:
     @cached_property
     def identity(self) -> DataIdentity:
         """Digests of all pixels and labels, computed once."""
-        parts = (self.train, self.val, self.test)
-        return identify(self.classes, *(identify_part(part.pixels, part.labels, part.digest) for part in parts))
+        train, val, test = (
+            PartIdentity(len(part), part.digest or array_digest(part.pixels), array_digest(part.labels))
+            for part in (self.train, self.val, self.test)
+        )
+        return DataIdentity(tuple(self.classes), train, val, test, VERSION)
 
 
 def load_source(data: Data) -> Source:

@@ -42,10 +42,8 @@ def decode_files(
     with warnings.catch_warnings(), ThreadPoolExecutor(processors) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # here, since it holds for all threads
         others = [path for path in paths if path.suffix.lower() not in JPEG_SUFFIXES]
-        found = [pair for pairs in _map_pieces(pool, _find_brightest, others, step) for pair in pairs]
-        brightest = {path: pair for path, pair in zip(others, found, strict=True) if pair is not None}
-        _check_colours({path: value for path, (is_grey, value) in brightest.items() if not is_grey}, bit_depth)
-        depth = _choose_depth([value for is_grey, value in brightest.values() if is_grey], bit_depth)
+        brightest = [value for values in _map_pieces(pool, _find_brightest, others, step) for value in values]
+        depth = _choose_depth([value for value in brightest if value is not None], bit_depth)
         decode = partial(_decode, image_size=image_size, depth=depth, resize=resize)
         for images in _map_pieces(pool, decode, paths, step):
             yield np.stack(images)
@@ -57,9 +55,9 @@ def _map_pieces(pool: Executor, do: Callable[[Path], T], paths: Sequence[Path], 
         yield list(pool.map(do, paths[start : start + step]))
 
 
-def _find_brightest(path: Path) -> tuple[bool, int] | None:
-    """Return whether a 16-bit image is grey and its brightest value (of colours the upper byte), else None."""
-    return _read(path, _find_brightest_value)
+def _find_brightest(path: Path) -> int | None:
+    """Return the brightest value of a grey image with 16 bits, None of others."""
+    return _read(path, lambda image: int(np.asarray(image).max()) if image.mode.startswith("I;16") else None)
 
 
 def _decode(path: Path, image_size: int, depth: int, resize: Resize) -> Pixels:
@@ -79,12 +77,6 @@ def _read(path: Path, do: Callable[[ImageFile.ImageFile], T]) -> T:
         raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from None
 
 
-def _find_brightest_value(image: ImageFile.ImageFile) -> tuple[bool, int] | None:
-    is_grey = image.mode.startswith("I;16")
-    is_deep = is_grey or (not image.mode.startswith("I") and any("16" in str(tile[3]) for tile in image.tile))
-    return (is_grey, int(np.asarray(image).max())) if is_deep else None
-
-
 def _to_upright_array(image: ImageFile.ImageFile, image_size: int, depth: int, resize: Resize) -> Pixels:
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("I", "F"):
@@ -92,16 +84,6 @@ def _to_upright_array(image: ImageFile.ImageFile, image_size: int, depth: int, r
     if upright.mode.startswith("I;16") and Path(str(image.filename)).suffix.lower() in JPEG_SUFFIXES:
         raise ValueError(f"a 16-bit {image.format} with the suffix of a JPEG, rename it")
     return to_array(upright, image_size, depth, resize)
-
-
-def _check_colours(brightest: dict[Path, int], bit_depth: int | None) -> None:
-    """Raise `UserError` for 16-bit colours whose upper bytes, which Pillow keeps, hold next to nothing."""
-    highest = max(brightest.values(), default=0)
-    if brightest and highest < 2**6 and bit_depth != 16:
-        raise UserError(
-            f"{next(iter(brightest))}: 16-bit colours with {8 + highest.bit_length()} bits in use, "
-            "of which Pillow keeps the upper byte: save with 8 bits, or set data.bit_depth=16 if dark is right"
-        )
 
 
 def _choose_depth(greys: Sequence[int], bit_depth: int | None) -> int:

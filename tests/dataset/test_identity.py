@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from dataset.identity import DataIdentity, differences, identify, identify_part
+from dataset.identity import DataIdentity, PartIdentity, array_digest, differences
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4), dtype=np.uint8)
 LABELS = np.arange(9) % 3
 
 
 def make_identity(classes="abc", pixels=PIXELS, labels=LABELS, train=6):
-    parts = [identify_part(pixels[s], labels[s]) for s in (slice(0, train), slice(train, train), slice(6, 9))]
-    return identify(list(classes), *parts)
+    parts = [slice(0, train), slice(train, train), slice(6, 9)]
+    digests = [(array_digest(pixels[part]), array_digest(labels[part])) for part in parts]
+    counts = (train, 0, 3)
+    identities = [PartIdentity(count, *pair) for count, pair in zip(counts, digests, strict=True)]
+    return DataIdentity(tuple(classes), *identities, decoder=2)
 
 
 def change_pixel(position):

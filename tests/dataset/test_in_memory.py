@@ -75,26 +75,6 @@ def test_both_ways_share_one_cache(settings, in_memory, monkeypatch):
     assert np.array_equal(first.train.names, second.train.names)
 
 
-def test_a_resumed_run_may_change_where_pixels_are(call_main, tmp_path):
-    options = ["shortcut.cue=background", "data.val_fraction=0.25", "training.epochs=2"]
-    options += ["teacher.epochs=1", "teacher.views=1", "methods=[two_stage]"]
-
-    def train(name, phase, in_memory, *words):
-        places = [f"name={name}", f"data.in_memory={in_memory}"]
-        done = call_main(tmp_path, "--phase", phase, "--quiet", *words, "--set", *options, *places)
-        assert done.returncode == 0, done.stderr
-
-    train("memory", "all", "true")
-    train("mixed", "teacher", "true")
-    train("mixed", "all", "false", "--resume")
-    weights = [sorted((tmp_path / name).rglob("model.pt")) for name in ("memory", "mixed")]
-    assert len(weights[0]) == 3
-    for one, other in zip(*weights, strict=True):
-        pair = [torch.load(path, weights_only=True) for path in (one, other)]
-        pair = [part.get("model", part) for part in pair]
-        assert all(torch.equal(pair[0][key], pair[1][key]) for key in pair[0]), one
-
-
 def test_a_second_process_waits_for_the_first(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("files.LOOK_AGAIN", 0.01)
     data = Data(**settings)

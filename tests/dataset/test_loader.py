@@ -108,10 +108,6 @@ def test_images_are_normalised_by_config_or_statistics():
     torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(3).double(), rtol=1e-6, atol=0)
 
 
-def test_validation_images_are_optional():
-    assert make_data().val is None and len(make_data(val=4).val) == 4
-
-
 @pytest.mark.parametrize("cue", ["background", "tint", "frame", "patch", "corruption", "gray"])
 def test_images_are_stamped_after_crop_and_flip(cue):
     data = plant(cue)
@@ -122,14 +118,6 @@ def test_images_are_stamped_after_crop_and_flip(cue):
     still = next(data.train.batches(20))
     expected = data.train.cues.stamp(data.train.raw(still.indices), still.indices)
     assert torch.equal(denormalise(still.images, data), expected)
-
-
-def test_augmentation_leaves_patches_whole():
-    data = plant("patch")
-    for view in range(3):
-        for batch in training_batches(data, 20, seed=0, epoch=0, view=view):
-            expected = PALETTE[data.train.cues.of_image[batch.indices]]
-            assert (denormalise(batch.images, data)[..., :2, :2] == expected[:, :, None, None]).all()
 
 
 def test_cues_change_neither_test_images_nor_normalisation():

@@ -102,13 +102,6 @@ def test_splits_are_stratified_and_disjoint(load, root, in_memory):
         load(root, val_fraction=0.01)
 
 
-def test_validation_images_come_from_the_training_images(load, root):
-    whole, source = load(root), load(root, val_fraction=0.5)
-    assert np.array_equal(source.test.pixels, whole.test.pixels)
-    parts = {image.tobytes() for part in (source.train, source.val) for image in part.pixels}
-    assert parts == {image.tobytes() for image in whole.train.pixels}
-
-
 def test_a_second_load_decodes_nothing(load, root, monkeypatch):
     first = load(root)
     expected = first.train.pixels.copy()
