@@ -1,14 +1,15 @@
-"""Corruptions of images: `corrupt` plants one as a cue, `degrade` measures robustness at five severities.
+"""Corruptions of images, as planted cues and to measure robustness.
 
-`corrupt` has our own simple forms of those in Corrupted CIFAR-10 (Nam et al., "Learning from Failure", NeurIPS
-2020) at one moderate strength. What is random is cut from fixed fields at a place that follows from the image's
-index alone, so an image gets the same in every batch. Sums have whole numbers or a fixed order for that reason.
+`apply_corruption` has our own simple forms of those in Corrupted CIFAR-10 (Nam et al., "Learning from Failure",
+NeurIPS 2020) at one moderate strength. What is random is cut from fixed fields at a place that follows from the
+image's index alone, so an image gets the same in every batch. Sums have whole numbers or a fixed order for that
+reason.
 
-`degrade` has six corruptions of Hendrycks and Dietterich (ICLR 2019) at the levels of CIFAR-10-C, sized for 32x32
+`apply_degradation` has six of Hendrycks and Dietterich (ICLR 2019) at the levels of CIFAR-10-C, sized for 32x32
 images: on larger ones they are milder than ImageNet-C's. Results are rounded, where CIFAR-10-C truncates.
 
-Letters: B batch, H, W and S height, width and side. `pixels` of `corrupt` are float32 (B, 3, S, S) in 0..255,
-those of `degrade` uint8 (B, 3, H, W).
+Letters: B batch, H, W and S height, width and side. `pixels` are float32 (B, 3, S, S) in 0..255 in the first part,
+uint8 (B, 3, H, W) in the second.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ STEPS = (
 
 @lru_cache(maxsize=8)
 def _draw_field(side: int, cell: int, device: torch.device) -> Tensor:
-    """Draw normal noise (3, S + PLACES - 1, S + PLACES - 1) of deviation 1, smooth over `cell` pixels."""
+    """Draw normal noise (3, S + 256, S + 256), smooth over `cell` pixels."""
     size = side + PLACES - 1
     coarse = torch.randn(1, 3, size // cell + 2, size // cell + 2, generator=generator(0, cell))
     field = F.interpolate(coarse, scale_factor=cell, mode="bicubic")[0, :, :size, :size] if cell > 1 else coarse[0]
@@ -51,7 +52,7 @@ def _draw_field(side: int, cell: int, device: torch.device) -> Tensor:
 
 
 def _cut_noise(pixels: Tensor, indices: Tensor, smooth: bool = False) -> Tensor:
-    """Cut each image's own piece of a field: (B, 3, S, S), white or smooth over a quarter of the side."""
+    """Cut each image's piece of a field, white or smooth over a quarter of the side."""
     side = pixels.shape[-1]
     field = _draw_field(side, max(2, side // 4) if smooth else 1, pixels.device)
     place = indices.to(pixels.device) * 48271 % PLACES**2
@@ -59,7 +60,7 @@ def _cut_noise(pixels: Tensor, indices: Tensor, smooth: bool = False) -> Tensor:
 
 
 def _average_shifts(pixels: Tensor, weights: dict[tuple[int, int], int]) -> Tensor:
-    """Return the weighted mean of the images moved by (rows, columns), edges repeated."""
+    """Average images moved by (rows, columns) with weights, edges repeated."""
     side = pixels.shape[-1]
     reach = max(abs(offset) for offsets in weights for offset in offsets)
     padded = F.pad(pixels, [reach] * 4, mode="replicate")
@@ -70,7 +71,7 @@ def _average_shifts(pixels: Tensor, weights: dict[tuple[int, int], int]) -> Tens
 
 
 def _move_pixels(pixels: Tensor, noise: Tensor) -> Tensor:
-    """Take each pixel from another place, as far as the first two channels of the noise say, edges repeated."""
+    """Take each pixel from where two channels of the noise point, edges repeated."""
     rows, columns, _ = noise.round().long().unbind(1)  # (B, S, S)
     side = pixels.shape[-1]
     place = torch.arange(side, device=pixels.device)
@@ -118,13 +119,13 @@ def _add_spatter(pixels: Tensor, indices: Tensor) -> Tensor:
     return pixels.lerp(mud, ((smooth + 0.3 * white - 0.7) * 3).clamp(0, 0.9))
 
 
-def _distort(pixels: Tensor, indices: Tensor) -> Tensor:
+def _shift_smoothly(pixels: Tensor, indices: Tensor) -> Tensor:
     return _move_pixels(pixels, _cut_noise(pixels, indices, smooth=True) * 0.85 * _scale_length(pixels))
 
 
 @lru_cache(maxsize=2)
 def _compute_cosines(device: torch.device) -> Tensor:
-    """Return the 8-point DCT-II (8, 8) in 1/1024: whole numbers, whose float64 products are exact in any order."""
+    """Return the 8-point DCT-II (8, 8) in 1/1024, whose float64 products are exact."""
     place = torch.arange(8, dtype=torch.float64)
     cosines = torch.cos((2 * place + 1) * place[:, None] * torch.pi / 16) / 2
     cosines[0] /= 2**0.5
@@ -154,26 +155,26 @@ def _add_impulses(pixels: Tensor, indices: Tensor) -> Tensor:
     return pixels.masked_fill(noise > 1.75, 255).masked_fill(noise < -1.75, 0)  # 8 % of the values
 
 
-def _blur_by_binomials(pixels: Tensor, indices: Tensor) -> Tensor:
+def _apply_gaussian_blur(pixels: Tensor, indices: Tensor) -> Tensor:
     step = (_scale_length(pixels) + 1) // 2
     weights = dict(zip(range(-3 * step, 4 * step, step), (1, 6, 15, 20, 15, 6, 1), strict=True))
     rows = _average_shifts(pixels, {(place, 0): weight for place, weight in weights.items()})
     return _average_shifts(rows, {(0, place): weight for place, weight in weights.items()})
 
 
-def _blur_by_disc(pixels: Tensor, indices: Tensor) -> Tensor:
+def _apply_defocus_blur(pixels: Tensor, indices: Tensor) -> Tensor:
     radius = round(1.5 * _scale_length(pixels))
     reach = range(-radius, radius + 1)
     disc = {(row, column): 1 for row in reach for column in reach if row**2 + column**2 <= (radius + 0.3) ** 2}
     return _average_shifts(pixels, disc)
 
 
-def _blur_by_motion(pixels: Tensor, indices: Tensor) -> Tensor:
+def _apply_motion_blur(pixels: Tensor, indices: Tensor) -> Tensor:
     reach = _scale_length(pixels)
     return _average_shifts(pixels, {(step, step): 1 for step in range(-reach, reach + 1)})
 
 
-def _blur_by_zoom(pixels: Tensor, indices: Tensor) -> Tensor:
+def _apply_zoom_blur(pixels: Tensor, indices: Tensor) -> Tensor:
     side, zooms = pixels.shape[-1], (1.0, 1.1, 1.2, 1.3, 1.4)
     centred = torch.arange(side, device=pixels.device) - (side - 1) / 2
     total = torch.zeros_like(pixels)
@@ -190,7 +191,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": lambda pixels, indices: pixels + 80,
     "contrast": _reduce_contrast,
     "spatter": _add_spatter,
-    "elastic": _distort,
+    "elastic": _shift_smoothly,
     "jpeg": _quantise_blocks,
     "pixelate": _average_blocks,
     "saturate": lambda pixels, indices: convert_to_gray(pixels).lerp(pixels, 3.0),
@@ -199,26 +200,26 @@ CORRUPTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "shot_noise": lambda pixels, indices: pixels + 3.5 * pixels.sqrt() * _cut_noise(pixels, indices),
     "impulse_noise": _add_impulses,
     "speckle_noise": lambda pixels, indices: pixels + 0.3 * pixels * _cut_noise(pixels, indices),
-    "gaussian_blur": _blur_by_binomials,
-    "defocus_blur": _blur_by_disc,
+    "gaussian_blur": _apply_gaussian_blur,
+    "defocus_blur": _apply_defocus_blur,
     "glass_blur": lambda pixels, indices: _move_pixels(
         pixels, _cut_noise(pixels, indices) * _scale_length(pixels) * 0.7
     ),
-    "motion_blur": _blur_by_motion,
-    "zoom_blur": _blur_by_zoom,
+    "motion_blur": _apply_motion_blur,
+    "zoom_blur": _apply_zoom_blur,
     "original": lambda pixels, indices: pixels,
 }
 
 
-def corrupt(name: str, pixels: Tensor, indices: Tensor) -> Tensor:
-    """Put uint8 images (B, 3, S, S) under one of `CORRUPTIONS`, at random by their indices (B,) alone."""
+def apply_corruption(name: str, pixels: Tensor, indices: Tensor) -> Tensor:
+    """Corrupt uint8 images (B, 3, S, S), at random by their indices (B,) alone."""
     return CORRUPTIONS[name](pixels.float(), indices).round_().clamp_(0, 255).to(torch.uint8)
 
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
-def _degrade_by_noise(pixels: Tensor, sigma: float, seed: int) -> Tensor:
+def _add_noise(pixels: Tensor, sigma: float, seed: int) -> Tensor:
     """Add noise seeded by `seed` and a checksum of each image's pixels."""
     noise = []
     for image in pixels.cpu().numpy():
@@ -227,8 +228,8 @@ def _degrade_by_noise(pixels: Tensor, sigma: float, seed: int) -> Tensor:
     return pixels.float() / 255 + sigma * torch.from_numpy(np.stack(noise)).to(pixels.device)
 
 
-def _degrade_by_blur(pixels: Tensor, sigma: float, seed: int) -> Tensor:
-    """Blur with a Gaussian of `sigma` pixels, cut off at 4 sigma, the image reflected at its edges."""
+def _apply_blur(pixels: Tensor, sigma: float, seed: int) -> Tensor:
+    """Apply a Gaussian of `sigma` pixels, cut at 4 sigma, reflecting edges."""
     from torchvision.transforms.v2.functional import gaussian_blur  # slow to import, and planting needs none
 
     radius = min(round(4 * sigma), *(side - 1 for side in pixels.shape[2:]))
@@ -236,15 +237,15 @@ def _degrade_by_blur(pixels: Tensor, sigma: float, seed: int) -> Tensor:
     return blurred
 
 
-def _degrade_contrast(pixels: Tensor, factor: float, seed: int) -> Tensor:
-    """Shrink the distance of each pixel to the mean of its channel and image to `factor` of itself."""
+def _scale_contrast(pixels: Tensor, factor: float, seed: int) -> Tensor:
+    """Scale the distance of each pixel to the mean of its channel and image."""
     values = pixels.float() / 255
     means = values.mean(dim=(2, 3), keepdim=True)  # (B, 3, 1, 1)
     return means + factor * (values - means)
 
 
-def _degrade_brightness(pixels: Tensor, shift: float, seed: int) -> Tensor:
-    """Add `shift` to the value of each pixel in HSV space, the largest of its channels."""
+def _shift_brightness(pixels: Tensor, shift: float, seed: int) -> Tensor:
+    """Add `shift` to the value of each pixel in HSV space, its largest channel."""
     values = pixels.float() / 255
     largest = values.amax(dim=1, keepdim=True)  # (B, 1, H, W)
     brighter = (largest + shift).clamp(max=1.0)
@@ -252,24 +253,24 @@ def _degrade_brightness(pixels: Tensor, shift: float, seed: int) -> Tensor:
     return torch.where(largest > 0, values * brighter / largest.clamp(min=1 / 255), brighter)
 
 
-def _degrade_resolution(pixels: Tensor, scale: float, seed: int) -> Tensor:
+def _reduce_resolution(pixels: Tensor, scale: float, seed: int) -> Tensor:
     """Shrink each side to `scale` of itself and back, both by a box filter."""
     height, width = pixels.shape[2:]
     small, box = (max(1, int(width * scale)), max(1, int(height * scale))), Image.Resampling.BOX
-    return _change_by_pillow(pixels, lambda image: image.resize(small, box).resize((width, height), box))
+    return _transform_by_pillow(pixels, lambda image: image.resize(small, box).resize((width, height), box))
 
 
-def _degrade_by_jpeg(pixels: Tensor, quality: float, seed: int) -> Tensor:
+def _compress_as_jpeg(pixels: Tensor, quality: float, seed: int) -> Tensor:
     def compress(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=int(quality))
         return Image.open(file)
 
-    return _change_by_pillow(pixels, compress)
+    return _transform_by_pillow(pixels, compress)
 
 
-def _change_by_pillow(pixels: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
-    """Change each image by Pillow, whose filters and JPEG are CIFAR-10-C's; gives values in 0..1."""
+def _transform_by_pillow(pixels: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    """Transform images by Pillow, as CIFAR-10-C does, to values in 0..1."""
     images = pixels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
     changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in images])
     return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(pixels.device).float() / 255
@@ -277,17 +278,17 @@ def _change_by_pillow(pixels: Tensor, change: Callable[[Image.Image], Image.Imag
 
 # Each takes images, a level and a seed, which the noise alone uses; the levels are those of severity 1 to 5.
 DEGRADATIONS: dict[str, tuple[Callable[[Tensor, float, int], Tensor], tuple[float, ...]]] = {
-    "gaussian_noise": (_degrade_by_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
-    "gaussian_blur": (_degrade_by_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
-    "contrast": (_degrade_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
-    "brightness": (_degrade_brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
-    "pixelate": (_degrade_resolution, (0.95, 0.9, 0.85, 0.75, 0.65)),
-    "jpeg": (_degrade_by_jpeg, (80, 65, 58, 50, 40)),
+    "gaussian_noise": (_add_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
+    "gaussian_blur": (_apply_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
+    "contrast": (_scale_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
+    "brightness": (_shift_brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
+    "pixelate": (_reduce_resolution, (0.95, 0.9, 0.85, 0.75, 0.65)),
+    "jpeg": (_compress_as_jpeg, (80, 65, 58, 50, 40)),
 }
 
 
-def degrade(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
-    """Corrupt uint8 images (B, 3, H, W) by one of `DEGRADATIONS` at severity 1 to 5; shape and device stay.
+def apply_degradation(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
+    """Corrupt uint8 images (B, 3, H, W) by one of `DEGRADATIONS` at severity 1 to 5.
 
     The result for an image follows from its pixels, name, severity and seed alone, in a batch of any size.
     """

@@ -1,4 +1,4 @@
-"""Identities of images: digests of pixels and labels, compared wherever a result made from them is used again."""
+"""Identities of images: digests of pixels and labels that a result was made from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataset.files.stored_pixels import StoredPixels, iter_pieces
 
 
 def compute_digest(*parts: str | NDArray[Any] | StoredPixels) -> str:
-    """Return the first 16 hex digits of the SHA-256 of some texts and values of arrays; about 1.5 GB a second."""
+    """Return 16 hex digits of the SHA-256 of texts and array values, at 1.5 GB/s."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
@@ -57,7 +57,7 @@ class DataIdentity:
 
     @property
     def of_test(self) -> str:
-        """Digest of the test images and their classes: models that share it are compared image by image."""
+        """Digest of test images and classes: models that share it can be compared."""
         return compute_digest(repr((self.classes, self.test)))
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataset.cues.shortcut import Cues
 from dataset.files.decoded_cache import Images
 from dataset.files.stored_pixels import Pixels, StoredPixels
 from dataset.transfer import to_device
-from dataset.views.augment import View, apply_view, normalise
+from dataset.views.augment import Augmentation, apply_view, normalise
 from errors import note
 
 
@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def rows(self) -> Tensor:
-        """`indices` (B,) on the CPU, where caches are. Without `places` this waits for the device."""
+        """`indices` (B,) on the CPU; without `places` this waits for the device."""
         return self.indices.cpu() if self.places is None else self.places
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -49,12 +49,12 @@ class Batch:
 
     @property
     def for_teacher(self) -> Tensor:
-        """Images (B, 3, S, S) that the teacher sees: the student's, or the same under other cues."""
+        """Images (B, 3, S, S) that the teacher sees, perhaps under other cues."""
         return self.images if self.counterfactual is None else self.counterfactual
 
 
 def _place(pixels: Pixels | StoredPixels, device: torch.device) -> Tensor | StoredPixels:
-    """Return pixels where batches are cut from them: on the device, in memory or in a file."""
+    """Place pixels on the device, or leave them in memory or in a file."""
     if isinstance(pixels, StoredPixels):
         if device.type == "cuda":
             note("pixels stay in a file, so none are kept on the GPU: data.workers=4 prepares batches in advance")
@@ -65,14 +65,14 @@ def _place(pixels: Pixels | StoredPixels, device: torch.device) -> Tensor | Stor
 
 
 def select_pixels(pixels: Tensor | StoredPixels, indices: Tensor) -> Tensor:
-    """Return uint8 pixels (B, 3, S, S) at `indices` (B,), on their device or read from a file into memory."""
+    """Select uint8 pixels (B, 3, S, S) at `indices` (B,), read where in a file."""
     if isinstance(pixels, StoredPixels):
         return torch.from_numpy(pixels[indices.cpu().numpy()])
     return pixels.index_select(0, to_device(indices, pixels.device))
 
 
 class ImageTensors:
-    """Labelled uint8 images as tensors, with the normalisation of their data set and perhaps a cue each.
+    """Labelled uint8 images as tensors, with a normalisation and perhaps cues.
 
     Pixels move to the model's device once where they fit into a quarter of its free memory; otherwise each
     batch does, and those that stay in a file are read for it.
@@ -110,23 +110,23 @@ class ImageTensors:
         return images
 
     def raw(self, indices: Tensor) -> Tensor:
-        """Return uint8 pixels (B, 3, S, S) of `indices` (B,) on the model's device, without a cue."""
+        """Return uint8 pixels (B, 3, S, S) of `indices` on the device, without a cue."""
         return to_device(select_pixels(self.pixels, indices), self.device)
 
     def normalised(self, indices: Tensor) -> Tensor:
-        """Return images (B, 3, S, S) float32 of `indices` (B,) under their cues, not augmented."""
+        """Return normalised images (B, 3, S, S) of `indices` (B,) under their cues."""
         return self.finish(self.raw(indices), indices)
 
-    def augmented(self, indices: Tensor, view: View, cues: Cues | None = None) -> Tensor:
-        """Return images (B, 3, S, S) float32 of `indices` (B,) under a view, then under their cues or `cues`."""
+    def load_augmented(self, indices: Tensor, view: Augmentation, cues: Cues | None = None) -> Tensor:
+        """Return normalised images of `indices` under a view and their cues, or `cues`."""
         return self.finish(self.load_view(indices, view), indices, cues)
 
-    def load_view(self, indices: Tensor, view: View) -> Tensor:
+    def load_view(self, indices: Tensor, view: Augmentation) -> Tensor:
         """Return `raw` pixels (B, 3, S, S) of `indices` (B,) under a view."""
         return apply_view(self.raw(indices), indices, view)
 
     def finish(self, pixels: Tensor, indices: Tensor, cues: Cues | None = None) -> Tensor:
-        """Stamp uint8 pixels (B, 3, S, S) of `indices` (B,) by their cues, or `cues`, and normalise them."""
+        """Normalise uint8 pixels (B, 3, S, S) of `indices` under their cues, or `cues`."""
         cues = cues or self.cues
         stamped = pixels if cues is None else cues.stamp(pixels, indices)
         return normalise(stamped, self.mean, self.std)

@@ -1,4 +1,4 @@
-"""Batches: whole tensors cut from the uint8 arrays, augmented, stamped and normalised on the model's device.
+"""Batches: cut from uint8 arrays, augmented, stamped, normalised on the device.
 
 Letters: N images, B batch, C classes, S side in pixels.
 """
@@ -16,14 +16,14 @@ from torch import Tensor
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from dataset.transfer import to_device
-from dataset.views.augment import View, draw_view, generator
-from dataset.views.mix import Mix, draw_cutmix, draw_mixup, draw_squares, erase
+from dataset.views.augment import Augmentation, draw_view, generator
+from dataset.views.mix import Mix, draw_cutmix, draw_mixup, draw_squares, mask_squares
 from dataset.views.prefetch import prefetch_views
 from dataset.views.transforms import Transforms, build_transforms
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Count the whole batches in an epoch; the rest is dropped, and a batch is never larger than the data."""
+    """Count the whole batches in an epoch; a batch is never larger than the data."""
     return num_images // min(batch_size, num_images)
 
 
@@ -70,12 +70,12 @@ def training_batches(
             batch = _mix_batches(mix, batch, next(batches), data.num_classes)
         elif settings.mix == "erasing":
             squares = draw_squares(count, side, settings.strength, seed, epoch, step)[own]
-            batch = batch.apply(partial(erase, squares=squares))
+            batch = batch.apply(partial(mask_squares, squares=squares))
         yield batch
 
 
 def _cut(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[Batch]:
-    """Yield batches of the training images at some indices (B,), as student and teacher see a view of them."""
+    """Yield batches at some indices (B,), as student and teacher see a view."""
     train, others = data.train, data.other_cues(view)
     for indices, pixels in _load_views(data, view, wanted):
         images = train.finish(pixels, indices)
@@ -85,7 +85,7 @@ def _cut(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[Ba
 
 
 def _load_views(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield some indices (B,) and their uint8 pixels (B, 3, S, S) under a view, on the model's device."""
+    """Yield some indices (B,) and their uint8 pixels (B, 3, S, S) under a view."""
     train, drawn, workers = data.train, _choose_view(data, view), data.settings.workers
     if not data.uses_workers:
         for indices in wanted:
@@ -97,8 +97,8 @@ def _load_views(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iter
         yield indices, pixels.to(train.device, non_blocking=True)
 
 
-def _choose_view(data: TrainingData, view: int) -> View:
-    """Return what a view does to every training image, by the config's crop, flip and augment."""
+def _choose_view(data: TrainingData, view: int) -> Augmentation:
+    """Choose a view of all training images by the config's crop, flip and augment."""
     settings = data.settings
     drawn = draw_view(settings.seed, view, len(data.train), settings.crop, settings.flip)
     if not settings.augment:
@@ -119,7 +119,7 @@ def _mix_batches(mix: Mix, own: Batch, others: Batch, num_classes: int) -> Batch
 def view_batches(
     data: TrainingData, view: int, batch_size: int, first: int = 0, for_teacher: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield indices (B,) and images (B, 3, S, S) of a view from image `first` on, in the order of the data set.
+    """Yield indices (B,) and images (B, 3, S, S) of a view, in the data set's order.
 
     for_teacher: images as `Batch.for_teacher` has them.
     """
@@ -130,13 +130,13 @@ def view_batches(
 
 
 def view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Callable[[Tensor], Tensor]:
-    """Return a function that gives the images (B, 3, S, S) of a view at some indices (B,).
+    """Return a function from indices (B,) to images (B, 3, S, S) of a view.
 
     for_teacher: images as `Batch.for_teacher` has them.
     """
     train, drawn = data.train, _choose_view(data, view)
     others = data.other_cues(view) if for_teacher else None
-    return lambda indices: train.augmented(indices, drawn, others)
+    return lambda indices: train.load_augmented(indices, drawn, others)
 
 
 def imageless_batches(
@@ -149,7 +149,7 @@ def imageless_batches(
     world_size: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """Yield `training_batches` with the same labels and indices in the same order, but no images."""
+    """Yield `training_batches` without images: labels and indices alone."""
     labels = data.train.labels
     order = _draw_order(len(data.train), batch_size, seed, epoch)
     there, nothing = to_device(order, labels.device), torch.empty(0, device=labels.device)

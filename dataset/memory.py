@@ -1,4 +1,4 @@
-"""Memory, disk and folder that images need, compared with what the machine has before anything is written."""
+"""Checks that memory, disk and folder suffice before anything is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGE = 10**9  # bytes of images from which a line tells where they are kept
 
 
 def machine_memory() -> int | None:
-    """Return the bytes of memory of this machine or container, None where they are not known."""
+    """Return the bytes of memory of this machine or container, None if unknown."""
     found: list[int] = []
     with suppress(ValueError, OSError, AttributeError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -26,7 +26,7 @@ def machine_memory() -> int | None:
     return min((size for size in found if size > 0), default=None)
 
 
-def free_memory() -> int | None:
+def find_free_memory() -> int | None:
     """Return the bytes of memory that are free, None where they are not known.
 
     A container's cache of files counts as free, since the system drops it when memory is wanted.
@@ -54,7 +54,7 @@ def see_that_it_fits(
 
 
 def check_images_fit(count: int, image_size: int, cache_dir: Path | None = None, hint: str = "") -> None:
-    """Raise `UserError` where memory, or the disk of `cache_dir`, cannot hold that many decoded images."""
+    """Raise `UserError` where memory, or the disk of `cache_dir`, is too small."""
     has, of = machine_memory(), "memory"
     if cache_dir is not None:
         there = next(part for part in (cache_dir.absolute(), *cache_dir.absolute().parents) if part.is_dir())
@@ -64,7 +64,7 @@ def check_images_fit(count: int, image_size: int, cache_dir: Path | None = None,
 
 
 def uses_memory(wanted: bool | Literal["auto"], count: int, image_size: int) -> bool:
-    """Decide by data.in_memory whether `count` decoded images (3, S, S) are kept in memory.
+    """Return whether `count` decoded images are kept in memory, by data.in_memory.
 
     auto: where they take no more than `IN_MEMORY` of what is free; a line says so where they do not, or are large.
 
@@ -75,7 +75,7 @@ def uses_memory(wanted: bool | Literal["auto"], count: int, image_size: int) -> 
         if wanted:
             check_images_fit(count, image_size, hint=", or data.in_memory=false")
         return wanted
-    needed, free = count * 3 * image_size**2, free_memory()
+    needed, free = count * 3 * image_size**2, find_free_memory()
     fits = free is None or needed <= IN_MEMORY * free
     if not fits or needed >= LARGE:
         there = "an unknown amount" if free is None else _format_size(free)
@@ -86,7 +86,7 @@ def uses_memory(wanted: bool | Literal["auto"], count: int, image_size: int) -> 
 
 
 def see_that_it_can_be_written(folder: Path) -> None:
-    """Raise `UserError` where data.cache_dir is not a folder, or cannot be made or written in."""
+    """Raise `UserError` where data.cache_dir cannot be made or written in."""
     found = next(part for part in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(part))
     if not found.is_dir():
         raise UserError(f"data.cache_dir {folder}: {found} is not a folder: name another one")

@@ -1,4 +1,4 @@
-"""Training data of a run: split images, their normalisation, planted cues, and a fingerprint of all.
+"""Training data: split images, normalisation, cues, and a fingerprint of all.
 
 Letters: N images, C classes, S side in pixels.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset.cues.cue_file import find_frequent_cues, own_cues, sample_balanced
-from dataset.cues.shortcut import Cues, assign, balance_cues, count_cues, draw_class_cues, draw_other_cues
+from dataset.cues.shortcut import Cues, assign, assign_evenly, count_cues, draw_class_cues, draw_other_cues
 from dataset.files.stored_pixels import Pixels, StoredPixels, iter_pieces
 from dataset.identity import DataIdentity, compute_digest
 from dataset.images import ImageTensors
@@ -51,18 +51,18 @@ class TrainingData:
 
     @property
     def uses_workers(self) -> bool:
-        """Whether other processes make training batches; of pixels on a GPU this one makes them all."""
+        """Whether other processes make training batches, never of pixels on a GPU."""
         return self.settings.workers > 0 and not self.train.on_gpu
 
     def other_cues(self, view: int) -> Cues | None:
-        """Return the cues under which a teacher sees a view of the training images, None for the student's."""
+        """Return the cues under which a teacher sees a view, None for the student's."""
         own = self.train.cues
         if own is None or self.shortcut.pairs == "same":
             return None
         return replace(own, of_image=draw_other_cues(own.of_image, own.count, self.shortcut.seed, view))
 
     def for_teacher(self) -> TrainingData:
-        """Return the same images in the same order under the teacher's cues, unmixed, for its own training."""
+        """Return the same images under the teacher's cues, unmixed, for its training."""
         data = self
         if self.settings.mix != "none":
             data = replace(self, settings=self.settings.model_copy(update={"mix": "none"}))
@@ -87,7 +87,7 @@ class TrainingData:
 def prepare(
     source: Source, settings: Data, device: torch.device, shortcut: Shortcut = NO_SHORTCUT
 ) -> TrainingData:
-    """Normalise a source by the config's mean and deviation or those of its training images, and plant cues.
+    """Normalise a source by the config's or its own statistics, and plant cues.
 
     Planted cues change neither the normalisation nor the test images. With them held-out images serve as the
     balanced ones and to choose among finished models, never for validation.
@@ -116,10 +116,10 @@ def prepare(
     )
     if shortcut.cue == "none":
         return data
-    return _take_own_cues(data, source) if shortcut.cue == "file" else _plant_cues(data, source)
+    return _take_own_cues(data, source) if shortcut.cue == "file" else _add_planted_cues(data, source)
 
 
-def _plant_cues(data: TrainingData, source: Source) -> TrainingData:
+def _add_planted_cues(data: TrainingData, source: Source) -> TrainingData:
     shortcut = data.shortcut
     if shortcut.cue == "gray" and not _has_colour(source.train.pixels):
         raise UserError("shortcut.cue: gray shows nothing in images without colour: use background or patch")
@@ -133,7 +133,7 @@ def _plant_cues(data: TrainingData, source: Source) -> TrainingData:
 
     balanced = held_out = None
     if data.val is not None:
-        even = balance_cues(data.val.labels, count, shortcut.seed)
+        even = assign_evenly(data.val.labels, count, shortcut.seed)
         balanced = data.val.under(Cues(shortcut.cue, classes_cue, count, even))
         held_out = data.val.under(draw(shortcut.students, data.val.labels, held_out=True))
     train = data.train.under(draw(shortcut.students, data.train.labels))
@@ -147,7 +147,7 @@ def _plant_cues(data: TrainingData, source: Source) -> TrainingData:
 
 
 def _take_own_cues(data: TrainingData, source: Source) -> TrainingData:
-    """Take the cues that the images have; balanced are as many held-out images of each class and cue."""
+    """Take the cues that images have; balanced is an even sample of held-out images."""
     shortcut = data.shortcut
     if "unbiased" in (shortcut.teacher, shortcut.students):
         raise UserError("shortcut.cue: file plants nothing: teacher and students can only be biased")
@@ -194,7 +194,7 @@ def fingerprint_of(source: str, images: ImageTensors) -> str:
 
 
 def compute_channel_statistics(pixels: Pixels | StoredPixels) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (3,) in 0..1 over all pixels of uint8 images (N, 3, S, S), by histograms."""
+    """Return mean and deviation (3,) in 0..1 over all pixels, by histograms."""
     counts = np.zeros((3, 256), dtype=np.int64)
     for some in iter_pieces(pixels):
         for channel in range(3):

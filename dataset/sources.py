@@ -1,4 +1,4 @@
-"""Sources of images: decoded once into a file of uint8 pixels, which is mapped or read afterwards.
+"""Sources of images, decoded once into a file that is mapped or read.
 
 Letters: N images, S side in pixels.
 """
@@ -76,7 +76,7 @@ def load_source(data: Data) -> Source:
 
 
 def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Divide images in two, the second part a `fraction` of them, classes in proportion.
+    """Split off a `fraction` of images as a second part, classes in proportion.
 
     Raises:
         UserError: a class too small to split.
@@ -115,7 +115,7 @@ class _Listing:
 
 
 def _load_cached(data: Data) -> Decoded:
-    """Load training and test images and class names from the cache, decoding them first where there is none."""
+    """Load images and class names from the cache, decoding them where there is none."""
     found = _list_files(data) if data.source in FILES else _list_cifar(data)
     folder = _choose_folder(data, found.stamp)
     if not folder.exists():
@@ -142,7 +142,7 @@ def _load_cached(data: Data) -> Decoded:
 
 
 def _choose_folder(data: Data, stamp: str) -> Path:
-    """Return where decoded images are kept of a source whose files are as `stamp` says."""
+    """Choose the cache folder of a source by the `stamp` of its files."""
     key = f"{data.source} {stamp} {data.image_size} {data.bit_depth} {data.resize} {VERSION}"
     return data.cache_dir / f"{data.source}-{compute_digest(key)}"
 
@@ -182,7 +182,7 @@ def _resize_all(images: NDArray[np.uint8], image_size: int, step: int = 1000) ->
 
 
 def _list_files(data: Data) -> _Listing:
-    """List the images of class folders under data.root, or those of the list that it is."""
+    """List the images of class folders under data.root, or of the CSV that it is."""
     root = data.root or Path("data")
     found = (list_images if data.source == "csv" else find_images)(root, data.follow_links)
     images = found.train + found.test
@@ -198,7 +198,7 @@ def _list_files(data: Data) -> _Listing:
 
 
 def _compute_stamp(data: Data, found: ImageFiles) -> str:
-    """Return a digest of names, sizes and times of change, of which one differs when a file does."""
+    """Return a digest of names, sizes and times of change of all files."""
     images = found.train + found.test
     states: list[object] = [(str(image.path), (image.size, image.changed)) for image in images]
     if data.source == "csv":  # an edit of the list may change these alone

@@ -1,4 +1,4 @@
-"""Mean corruption error (Hendrycks & Dietterich, ICLR 2019, section 4.3) of a student relative to its teacher.
+"""Mean corruption error (Hendrycks & Dietterich, ICLR 2019, section 4.3).
 
 Theirs is of fifteen corruptions against AlexNet, this of the six in `dataset.corruptions.DEGRADATIONS` against the
 teacher: not the same number.
@@ -11,30 +11,30 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from dataset.corruptions import DEGRADATIONS, SEVERITIES, degrade
+from dataset.corruptions import DEGRADATIONS, SEVERITIES, apply_degradation
 
 KEPT_BYTES = 1 << 28  # of images under all corruptions, up to which they are kept for the next network
 
 
 @dataclass(frozen=True)
 class Degraded:
-    """Images under each corruption, made once for all networks where they take little memory."""
+    """Images under each corruption, kept for all networks where they fit."""
 
     clean: Tensor  # (B, 3, H, W) uint8 on the CPU
     kept: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def under(self, name: str, severity: int) -> Tensor:
-        """Return what `degrade` makes of the images."""
+        """Return what `apply_degradation` makes of the images."""
         if self.clean.nbytes * len(DEGRADATIONS) * len(SEVERITIES) > KEPT_BYTES:
-            return degrade(self.clean, name, severity)
+            return apply_degradation(self.clean, name, severity)
         if (name, severity) not in self.kept:
-            self.kept[name, severity] = degrade(self.clean, name, severity)
+            self.kept[name, severity] = apply_degradation(self.clean, name, severity)
         return self.kept[name, severity]
 
 
 @dataclass(frozen=True)
 class CorruptionError:
-    """Error under corruption as a multiple of the reference's: 1 the same, below 1 more robust."""
+    """Error as a multiple of the reference's: below 1 is more robust."""
 
     mean: float | None  # over all corruptions; None if one of them is not defined
     by_corruption: dict[str, float | None]
@@ -44,7 +44,7 @@ class CorruptionError:
 def mean_corruption_error(
     errors: Mapping[str, Sequence[float]], reference_errors: Mapping[str, Sequence[float]]
 ) -> CorruptionError:
-    """Compute CE_c = (sum of errors over severities) / (the same sum of a reference) and its mean over c.
+    """Compute CE_c = sum of errors / sum of a reference's, and its mean over c.
 
     It is not a percentage. A corruption under which the reference never errs has no CE.
 

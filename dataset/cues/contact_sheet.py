@@ -1,4 +1,4 @@
-"""Contact sheets: training images with planted cues, to be looked at before training.
+"""Contact sheets: training images with planted cues on one picture.
 
 Letters: C classes, K cues, S side in pixels, H and W of the sheet.
 """

@@ -1,4 +1,4 @@
-"""Cues that a folder's images have already, from a CSV file with the columns file,cue.
+"""Cues that images have already, from a CSV file with the columns file,cue.
 
 `file` is an image's path relative to data.root with forward slashes, `cue` any word. Other rows are ignored.
 """
@@ -18,7 +18,7 @@ from errors import UserError
 
 
 def own_cues(path: Path, source: Source) -> tuple[list[Tensor], int]:
-    """Read the cues (N,) int64 of training, validation and test images, and their number K.
+    """Read cues (N,) of training, validation and test images, and their number K.
 
     Cues are numbered in sorted order.
 
@@ -58,13 +58,13 @@ def _look_up(images: Images, cues: dict[str, str], path: Path) -> list[str]:
 
 
 def find_frequent_cues(labels: Tensor, cues: Tensor, num_classes: int, num_cues: int) -> Tensor:
-    """Return the cue that most images of each class have, (C,) int64; the lower number of two as frequent."""
+    """Return the most frequent cue of each class, (C,), the lower number of two."""
     counts = torch.bincount(labels.cpu() * num_cues + cues, minlength=num_classes * num_cues)
     return counts.view(num_classes, num_cues).argmax(dim=1)
 
 
 def sample_balanced(labels: np.ndarray, cues: np.ndarray, num_cues: int, seed: int) -> np.ndarray:
-    """Draw sorted positions of as many images of every class and cue that occur together."""
+    """Draw sorted positions of as many images of each cell of class and cue."""
     order = np.random.default_rng(seed % 2**64).permutation(len(labels))
     cells = (labels * num_cues + cues)[order]
     _, sizes = np.unique(cells, return_counts=True)

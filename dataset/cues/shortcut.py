@@ -1,4 +1,4 @@
-"""Planted cues: something visible in an image that tells its class without showing it.
+"""Planted cues: something visible that tells an image's class.
 
 A kind has K cues, numbered from 0; a map gives each class its cue. An image is aligned when it shows the cue of
 its class and conflicting when it shows another; cue -1 is none. Colours follow Colored MNIST and corruptions
@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from dataset.corruptions import CORRUPTIONS, convert_to_gray, corrupt
+from dataset.corruptions import CORRUPTIONS, apply_corruption, convert_to_gray
 from dataset.transfer import to_device
 from dataset.views.augment import generator
 from errors import UserError
@@ -41,7 +41,7 @@ STREAM = 0x5C07  # keeps the draws below apart from those of views and batches
 
 
 def count_cues(kind: str, num_classes: int) -> int:
-    """Return K: one cue a class, except for gray (2) and the corruptions of CIFAR-100's superclasses (20).
+    """Return K: a cue a class, but 2 for gray, 20 for corruptions of CIFAR-100.
 
     Raises:
         UserError: a kind that cannot serve that many classes.
@@ -65,7 +65,7 @@ def count_cues(kind: str, num_classes: int) -> int:
 
 
 def draw_class_cues(kind: str, classes: Sequence[str], seed: int) -> Tensor:
-    """Draw the cue of each class, (C,) int64, permuted by the seed; K equal groups of classes share one.
+    """Draw the cue of each class, (C,); K equal groups of classes share one.
 
     Raises:
         UserError: a kind that cannot serve these classes.
@@ -118,7 +118,7 @@ def assign(
 
 
 def draw_other_cues(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor:
-    """Draw another cue for each image than its own of `cues` (N,), uniformly one of the K - 1 others, (N,) int64.
+    """Draw for each image one of the K - 1 cues that are not its own, (N,) int64.
 
     A function of seed, view and the image's place alone.
     """
@@ -126,8 +126,8 @@ def draw_other_cues(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor
     return (cues + to_device(shifts, cues.device)) % num_cues
 
 
-def balance_cues(labels: Tensor, num_cues: int, seed: int) -> Tensor:
-    """Draw cues (N,) int64 such that each class has each cue equally often, within one, in a random order."""
+def assign_evenly(labels: Tensor, num_cues: int, seed: int) -> Tensor:
+    """Assign each cue to as many images of each class, within one, (N,) int64."""
     source = generator(STREAM, seed, 3)
     order = torch.randperm(len(labels), generator=source)
     order = order[labels.cpu()[order].argsort(stable=True)]  # class by class, shuffled within
@@ -136,31 +136,31 @@ def balance_cues(labels: Tensor, num_cues: int, seed: int) -> Tensor:
     return cues
 
 
-def _paint_background(pixels: Tensor, colours: Tensor) -> Tensor:
+def _draw_background(pixels: Tensor, colours: Tensor) -> Tensor:
     """Give what is dark the colour, in proportion to its darkness; white stays white."""
     return pixels + (255 - pixels) * (colours / 255)
 
 
-def _paint_tint(pixels: Tensor, colours: Tensor) -> Tensor:
+def _draw_tint(pixels: Tensor, colours: Tensor) -> Tensor:
     return (1 - TINT) * pixels + TINT * colours
 
 
-def _paint_frame(pixels: Tensor, colours: Tensor) -> Tensor:
+def _draw_frame(pixels: Tensor, colours: Tensor) -> Tensor:
     width = max(1, round(pixels.shape[-1] / 8))
     framed = colours.expand_as(pixels).clone()
     framed[..., width:-width, width:-width] = pixels[..., width:-width, width:-width]
     return framed
 
 
-def _paint_patches(pixels: Tensor, units: Tensor, tens: Tensor, has_tens: Tensor) -> Tensor:
-    """Put the colour of the units at the top left, that of the tens at the bottom right unless they are 0."""
+def _draw_patches(pixels: Tensor, units: Tensor, tens: Tensor, has_tens: Tensor) -> Tensor:
+    """Draw the units at the top left, the tens at the bottom right unless 0."""
     size, patched = max(2, round(pixels.shape[-1] / 5)), pixels.clone()
     patched[..., :size, :size] = units
     patched[..., -size:, -size:] = torch.where(has_tens, tens, patched[..., -size:, -size:])
     return patched
 
 
-def _paint(kind: str, pixels: Tensor, cues: Tensor) -> Tensor:
+def _draw(kind: str, pixels: Tensor, cues: Tensor) -> Tensor:
     """Return float images (B, 3, S, S) under cues (B,), none of them -1."""
     colours = to_device(torch.tensor(COLOURS, dtype=torch.float32), pixels.device)
     palette = colours[..., None, None]  # (10, 3, 1, 1)
@@ -168,19 +168,19 @@ def _paint(kind: str, pixels: Tensor, cues: Tensor) -> Tensor:
     if kind == "gray":
         return torch.where(column == 1, convert_to_gray(pixels), pixels)
     if kind == "patch":
-        return _paint_patches(pixels, palette[cues % 10], palette[cues // 10], column >= 10)
-    return PAINTERS[kind](pixels, palette[cues])
+        return _draw_patches(pixels, palette[cues % 10], palette[cues // 10], column >= 10)
+    return DRAWINGS[kind](pixels, palette[cues])
 
 
-PAINTERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "background": _paint_background,
-    "tint": _paint_tint,
-    "frame": _paint_frame,
+DRAWINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "background": _draw_background,
+    "tint": _draw_tint,
+    "frame": _draw_frame,
 }
 
 
 def stamp(kind: str, pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
-    """Plant cues in images: uint8 (B, 3, S, S) on the device of `pixels`; those of cue -1 are left as they are.
+    """Draw cues in images, uint8 (B, 3, S, S); those of cue -1 stay.
 
     Args:
         kind: background, tint, frame, patch, gray or corruption.
@@ -190,17 +190,17 @@ def stamp(kind: str, pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
     """
     cues = cues.to(pixels.device)
     if kind == "corruption":
-        return _corrupt_by_cue(pixels, cues, indices.to(pixels.device))
-    stamped = _paint(kind, pixels.float(), cues.clamp(min=0)).round_().to(torch.uint8)
+        return _apply_corruptions(pixels, cues, indices.to(pixels.device))
+    stamped = _draw(kind, pixels.float(), cues.clamp(min=0)).round_().to(torch.uint8)
     return torch.where((cues >= 0)[:, None, None, None], stamped, pixels)
 
 
-def _corrupt_by_cue(pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
+def _apply_corruptions(pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
     stamped = pixels.clone()
     for cue, name in enumerate(CORRUPTIONS):
         rows = (cues == cue).nonzero()[:, 0]
         if len(rows):
-            stamped[rows] = corrupt(name, pixels[rows], indices[rows])
+            stamped[rows] = apply_corruption(name, pixels[rows], indices[rows])
     return stamped
 
 

@@ -29,7 +29,7 @@ SYNSET = re.compile(r"n\d{8}")  # names of ImageNet's classes
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file with its class, its size in bytes and its time of change in nanoseconds."""
+    """An image file with its class, size in bytes and time of change in ns."""
 
     path: Path
     label: str
@@ -51,7 +51,7 @@ class ImageFiles:
 
 
 def find_images(root: Path, follow_links: bool = False) -> ImageFiles:
-    """Find class folders under root/train and root/test, or one tree of class folders under root, sorted.
+    """Find class folders under root/train and root/test, or one tree of them.
 
     ImageNet has no labelled test/: where all classes are synsets, such as n01440764, val/ takes its place.
 
@@ -80,7 +80,7 @@ def find_images(root: Path, follow_links: bool = False) -> ImageFiles:
 
 
 def check_classes(found: ImageFiles, where: str) -> ImageFiles:
-    """Return the images, or raise `UserError` for one class alone or a class without training or test images."""
+    """Return the images; raise `UserError` for one class or a part without a class."""
     if len(found.classes) < 2:
         raise UserError(f"{where}: {len(found.classes)} class of training images, at least two are needed")
     tested = {image.label for image in found.test}
@@ -90,7 +90,7 @@ def check_classes(found: ImageFiles, where: str) -> ImageFiles:
 
 
 def check_link(path: Path, root: Path | None) -> None:
-    """Raise `UserError` for a link to nothing, to itself, or out of `root` unless that is None."""
+    """Raise `UserError` for a link to nothing, or out of `root` unless that is None."""
     if not path.is_symlink():
         return
     try:
@@ -104,7 +104,7 @@ def check_link(path: Path, root: Path | None) -> None:
 
 
 def open_entry(path: Path, label: str) -> ImageFile:
-    """Return the image file at `path`, or raise `UserError` for a device or a pipe and `OSError` for none."""
+    """Return the image file at `path`; raise `UserError` for a device or a pipe."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise UserError(f"{path}: not a file with an image, remove it")
@@ -112,7 +112,7 @@ def open_entry(path: Path, label: str) -> ImageFile:
 
 
 def _is_ignored(name: str) -> bool:
-    """Return whether a name is hidden, a NAS's @eaDir, a Mac's __MACOSX or ._ file, or a recycle bin."""
+    """Return whether a name is hidden, a NAS's @eaDir, a ._ file or a recycle bin."""
     return name.startswith((".", "@")) or name in SYSTEM_FOLDERS
 
 
@@ -126,12 +126,12 @@ def _list_entries(folder: Path) -> list[Path]:
 
 
 def _has_folders(folder: Path) -> bool:
-    """Return whether a folder has folders in it: root/train may be a class of that name as well."""
+    """Return whether a folder has folders: root/train may be a class of that name."""
     return folder.is_dir() and any(path.is_dir() for path in _list_entries(folder))
 
 
 def _is_imagenet(root: Path) -> bool:
-    """Return whether there is a train/ and every folder of train/ and val/ is named as a synset."""
+    """Return whether all folders of train/ and val/ are named as synsets."""
     folders = [root / "train", root / "val"]
     found = [path for folder in folders if folder.is_dir() for path in _list_entries(folder) if path.is_dir()]
     return folders[0].is_dir() and all(SYNSET.fullmatch(path.name) for path in found)

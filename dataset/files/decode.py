@@ -1,4 +1,4 @@
-"""From an image file to uint8 RGB: orientation applied, alpha over white, bit depth scaled by its true range.
+"""Decoding: upright, alpha over white, bit depth scaled by its true range.
 
 Letters: N images, S side in pixels, n some consecutive ones.
 """
@@ -29,7 +29,7 @@ T = TypeVar("T")
 def decode_files(
     paths: Sequence[Path], image_size: int, bit_depth: int | None = None, resize: Resize = "squash"
 ) -> Iterator[Pixels]:
-    """Yield images as RGB squares (n, 3, S, S) in order, about 8 MB at a time, decoded by a thread a processor.
+    """Yield images as uint8 RGB squares (n, 3, S, S) in order, 8 MB at a time.
 
     Grey values stored with 16 bits are scaled by `bit_depth`, or by the smallest of `DEPTHS` that holds the
     brightest value of all these images; a warning names it where it is not 16.
@@ -87,7 +87,7 @@ def _to_upright_array(image: ImageFile.ImageFile, image_size: int, depth: int, r
 
 
 def _choose_depth(greys: Sequence[int], bit_depth: int | None) -> int:
-    """Return the bits in use of 16-bit grey values, given the brightest of each image."""
+    """Return the bits in use, given the brightest value of each 16-bit image."""
     brightest = max(greys, default=0)
     depth = bit_depth or next(bits for bits in DEPTHS if brightest < 2**bits)
     if greys and brightest >= 2**depth:
@@ -121,7 +121,7 @@ def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _crop(image: Image.Image, side: int) -> Image.Image:
-    """Cut the centre of an image whose short side is brought to `side`, rounded as torchvision's transforms do."""
+    """Cut the centre after resizing the short side, rounded as torchvision does."""
     short = min(image.size)
     width, height = (side * length // short for length in image.size)
     left, top = round((width - side) / 2), round((height - side) / 2)

@@ -1,4 +1,4 @@
-"""Decoded images in a folder, mapped into memory or read as batches need them, with digests that detect damage.
+"""Decoded images in a folder, mapped or read, with digests that detect damage.
 
 pixels.npy, labels.npy    arrays (N, 3, S, S) and (N,), training images before test images
 meta.json                 class names, number of training images, digests of all
@@ -78,7 +78,7 @@ class Undecoded:
 
 
 def write_cache(folder: Path, images: Undecoded) -> None:
-    """Decode into a temporary folder, which then takes its name; one that has it by then stays.
+    """Decode into a temporary folder, which then takes its name.
 
     Raises:
         UserError, MachineError: as `files.in_one_line`; what decoding raises.
@@ -94,7 +94,7 @@ def write_cache(folder: Path, images: Undecoded) -> None:
 
 
 def _write_array(path: Path, shape: tuple[int, ...], kind: str, pieces: Iterable[NDArray[Any]]) -> None:
-    """Write an `.npy` file piece by piece; unlike np.save it raises errors that name their cause."""
+    """Write an `.npy` file piece by piece; unlike np.save, errors name their cause."""
     with open(path, "wb") as file:
         header = {"descr": kind, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -103,7 +103,7 @@ def _write_array(path: Path, shape: tuple[int, ...], kind: str, pieces: Iterable
 
 
 def read_cache(folder: Path, in_memory: bool = True) -> Decoded | None:
-    """Read what `write_cache` wrote; None where there is nothing, or where it is damaged, with a warning.
+    """Read a cache; None where there is none or, with a warning, a damaged one.
 
     Every byte is read once to compare digests. A damaged folder is removed.
 
@@ -159,9 +159,6 @@ def _remove(folder: Path) -> None:
     """Make room for what is decoded again, unless another process has done so."""
     try:
         with suppress(FileNotFoundError):
-            if folder.is_dir() and not folder.is_symlink():
-                shutil.rmtree(folder)
-            else:
-                folder.unlink()
+            shutil.rmtree(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be removed ({error.strerror}): remove it by hand") from None

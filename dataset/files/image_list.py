@@ -24,7 +24,7 @@ SPLITS = ("train", "test")
 
 
 def read_rows(path: Path, key: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line and the fields of each row of a CSV file, an absent field as an empty text.
+    """Yield line number and fields of each row of a CSV file, absent ones empty.
 
     Args:
         key: the config's key that names the file, for messages.

@@ -1,4 +1,4 @@
-"""Decoded pixels that stay in a file and are read at the positions that a batch asks for.
+"""Decoded pixels that stay in a file and are read as batches need them.
 
 They are read and not mapped, since every page of a map that was touched counts as memory of the process.
 Letters: N images, S side in pixels, n some of them.
@@ -24,7 +24,7 @@ PIECE = 2**23  # bytes that are handled at once where all images are gone throug
 
 @dataclass(frozen=True, eq=False)
 class StoredPixels:
-    """Images (N, 3, S, S) uint8 at some positions of an `.npy` file; indexing reads them into memory."""
+    """Images (N, 3, S, S) uint8 at some positions of an `.npy` file."""
 
     path: Path
     offset: int  # bytes before the first image
@@ -76,7 +76,7 @@ class StoredPixels:
 
 
 def iter_pieces(array: NDArray[Any] | StoredPixels) -> Iterator[NDArray[Any]]:
-    """Yield the rows of an array or the images of a file in order, about `PIECE` bytes at a time."""
+    """Yield the rows of an array, or images of a file, `PIECE` bytes at a time."""
     step = max(1, PIECE // max(1, prod(array.shape[1:]) * array.dtype.itemsize))
     for start in range(0, len(array), step):
         yield array[start : start + step]

@@ -23,7 +23,7 @@ STREAM = 0x313  # keeps the draws below apart from those of views, batches and c
 
 @dataclass(frozen=True)
 class Mix:
-    """Which image is mixed into which, and how much of an image is its own: everywhere alike, or outside a box."""
+    """A mix of pairs of images, everywhere alike or within a box."""
 
     partners: Tensor  # (B,) positions in the step's batch
     share: float  # in 0..1, of an image itself
@@ -50,7 +50,7 @@ def draw_mixup(count: int, strength: float, seed: int, epoch: int, step: int) ->
 
 
 def draw_cutmix(count: int, side: int, strength: float, seed: int, epoch: int, step: int) -> Mix:
-    """Draw as `draw_mixup`, with a box of the other share of the area, its centre anywhere and cut at the edges.
+    """Draw as `draw_mixup`, with a box of the other share, cut at the edges.
 
     The share is then what the box leaves of an image of `side` x `side` pixels.
     """
@@ -65,7 +65,7 @@ def draw_cutmix(count: int, side: int, strength: float, seed: int, epoch: int, s
 
 
 def draw_squares(count: int, image_side: int, share: float, seed: int, epoch: int, step: int) -> Tensor:
-    """Draw a square of `share` of an image's area within it for each image: bool (count, S, S), True inside."""
+    """Draw a square of `share` of the area for each image, bool (count, S, S)."""
     side = min(image_side, max(1, round(image_side * share**0.5)))
     source = generator(STREAM, seed, epoch, step)
     corners = torch.randint(0, image_side - side + 1, (count, 2, 1), generator=source)  # row and column
@@ -75,6 +75,6 @@ def draw_squares(count: int, image_side: int, share: float, seed: int, epoch: in
     return squares
 
 
-def erase(images: Tensor, squares: Tensor) -> Tensor:
-    """Set normalised images (B, 3, S, S) to their data set's mean where `squares` (B, S, S) are True."""
+def mask_squares(images: Tensor, squares: Tensor) -> Tensor:
+    """Set normalised images (B, 3, S, S) to the mean within `squares` (B, S, S)."""
     return images.masked_fill(to_device(squares, images.device)[:, None], 0.0)

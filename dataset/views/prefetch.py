@@ -1,4 +1,4 @@
-"""Prefetching: views of training images that worker processes make while the model trains.
+"""Prefetching of views by worker processes while the model trains.
 
 Workers read, crop, mirror and transform. Cues and normalisation are cheap and left to the model's device.
 Letters: B batch, S side in pixels.
@@ -19,16 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from dataset.files.stored_pixels import StoredPixels
 from dataset.images import select_pixels
-from dataset.views.augment import View, apply_view
+from dataset.views.augment import Augmentation, apply_view
 from errors import SIGNALS, MachineError, is_of_worker, worker_ended
 
 DESCRIPTORS = Path("/proc/self/fd")  # Linux
 
 
 class _Views(Dataset[Tensor | MachineError]):
-    """uint8 pixels (B, 3, S, S) under a view, by the indices (B,) of a batch, or an error of reading."""
+    """Pixels (B, 3, S, S) under a view by indices (B,), or an error of reading."""
 
-    def __init__(self, pixels: Tensor | StoredPixels, view: View) -> None:
+    def __init__(self, pixels: Tensor | StoredPixels, view: Augmentation) -> None:
         self.pixels, self.view = pixels, view
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> Tensor | MachineError:
@@ -40,9 +40,9 @@ class _Views(Dataset[Tensor | MachineError]):
 
 
 def prefetch_views(
-    pixels: Tensor | StoredPixels, view: View, wanted: Iterable[Tensor], workers: int, pinned: bool
+    pixels: Tensor | StoredPixels, view: Augmentation, wanted: Iterable[Tensor], workers: int, pinned: bool
 ) -> Iterator[Tensor]:
-    """Yield uint8 pixels (B, 3, S, S) under a view at each of some `wanted` indices (B,), in that order.
+    """Yield uint8 pixels (B, 3, S, S) under a view at each of `wanted` indices (B,).
 
     Args:
         pixels: of all images, on the CPU.
@@ -73,7 +73,7 @@ def prefetch_views(
 
 
 def _prepare_worker(number: int) -> None:
-    """Leave signals and locks to the process that started this one, which ends its workers and releases locks."""
+    """Ignore signals and close locks, which the parent process handles."""
     for ignored in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(ignored, signal.SIG_IGN)
     for entry in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():

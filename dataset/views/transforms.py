@@ -1,4 +1,4 @@
-"""torchvision's augmentations by name, an image at a time: each a function of (seed, view, image) alone.
+"""torchvision's augmentations, each a function of (seed, view, image) alone.
 
 torchvision draws from torch's global generator, which is seeded for every image and restored. That costs a call an
 image; crop and flip, which need none, are in `dataset.views.augment`. Functions import torchvision, since it takes
@@ -40,7 +40,7 @@ class Transforms:
     view: int
 
     def __call__(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        """Change uint8 (B, 3, S, S), the images at `indices` (B,) of the data set, each by draws of its own."""
+        """Transform uint8 (B, 3, S, S), the images at `indices` (B,), one by one."""
         changed = []
         with torch.random.fork_rng(devices=[]):
             for image, index in zip(pixels, indices.tolist(), strict=True):
@@ -52,12 +52,12 @@ class Transforms:
 
 
 def build_transforms(named: Named, side: int) -> tuple[nn.Module, ...]:
-    """Build the transforms of data.augment for images of side S, after `check_transforms`."""
+    """Build the transforms of data.augment for images of side S."""
     return tuple(_build(name, options, side) for entry in named for name, options in entry.items())
 
 
 def check_transforms(named: Named, side: int) -> None:
-    """Raise `UserError` for a name that is none of `NAMES`, an option it does not have, or a value it refuses."""
+    """Raise `UserError` for an unknown name, or an option that it refuses."""
     for entry in named:
         for name, options in entry.items():
             _check(name, options, side)

@@ -18,7 +18,7 @@ def make_images(count: int, side: int = 12, seed: int = 0) -> Images:
 
 
 def make_data(train=60, val=0, test=9, side=12, shortcut=None, **options) -> TrainingData:
-    """Return images as training data under a cue, with some `options` of the config's data section."""
+    """Return training data under a cue, with `options` of the config's data section."""
     images = train if isinstance(train, Images) else make_images(train, side)
     source = Source(images, make_images(val, side, seed=1), make_images(test, side, seed=2), ["a", "b", "c"])
     settings = Data(image_size=side, **({"crop": 2} | options))
@@ -26,6 +26,6 @@ def make_data(train=60, val=0, test=9, side=12, shortcut=None, **options) -> Tra
 
 
 def list_parts(batches) -> list[tuple]:
-    """Return all that a network sees of some batches, as plain values that can be compared."""
+    """Return all that a network sees of some batches as plain values."""
     parts = ("images", "labels", "indices", "targets", "for_teacher")
     return [tuple(getattr(batch, part).tolist() for part in parts) for batch in batches]

@@ -21,7 +21,7 @@ def make_identity(classes="abc", pixels=PIXELS, labels=LABELS, train=6):
     return DataIdentity(tuple(classes), *identities, decoder=2)
 
 
-def change_pixel(position):
+def flip_pixel(position):
     pixels = PIXELS.copy()
     pixels[position, 0, 0, 0] ^= 1
     return pixels
@@ -33,8 +33,8 @@ def change_pixel(position):
         ({"classes": "abd"}, ["classes changed: c gone, d new"]),
         ({"classes": "acb"}, ["the classes are in another order"]),
         ({"labels": LABELS[::-1]}, [f"labels of the {part} images changed" for part in ("train", "test")]),
-        ({"pixels": change_pixel(2)}, ["pixels (or the order) of the train images changed"]),
-        ({"pixels": change_pixel(7)}, ["pixels (or the order) of the test images changed"]),
+        ({"pixels": flip_pixel(2)}, ["pixels (or the order) of the train images changed"]),
+        ({"pixels": flip_pixel(7)}, ["pixels (or the order) of the test images changed"]),
         ({"train": 5}, ["6 train images became 5"]),
         ({}, []),
     ],
@@ -52,13 +52,13 @@ def test_digests_of_earlier_runs_stay():
 
 def test_test_images_have_a_digest_of_their_own():
     own = make_identity().of_test
-    assert own == make_identity(pixels=change_pixel(2)).of_test == make_identity(train=5).of_test
-    assert own not in (make_identity("abd").of_test, make_identity(pixels=change_pixel(7)).of_test)
+    assert own == make_identity(pixels=flip_pixel(2)).of_test == make_identity(train=5).of_test
+    assert own not in (make_identity("abd").of_test, make_identity(pixels=flip_pixel(7)).of_test)
 
 
 def test_another_decoder_is_named_with_changed_pixels():
     identity = make_identity()
-    same, other = (replace(one, decoder=99) for one in (identity, make_identity(pixels=change_pixel(7))))
+    same, other = (replace(one, decoder=99) for one in (identity, make_identity(pixels=flip_pixel(7))))
     assert differences(identity, same) == [] and same.digest == identity.digest
     assert differences(identity, other)[1].startswith("images are decoded by version 99")
 

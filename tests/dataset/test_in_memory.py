@@ -1,4 +1,4 @@
-"""Of dataset/images.py and dataset/sources.py: images in memory and images that stay in a file are the same."""
+"""Images in memory and images that stay in a file are the same."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_auto_decides_by_free_memory(settings, monkeypatch, capsys):
     note.cache_clear()
     data, needed = Data(**settings), 96 * 3 * 12**2
     for free, stored in ((2 * needed, False), (2 * needed - 1, True), (None, False)):
-        monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(memory, "find_free_memory", lambda free=free: free)
         assert isinstance(load_source(data).train.pixels, StoredPixels) == stored
         said = capsys.readouterr().err
         assert said.count("from a file in data.cache_dir") == said.count("\n") == stored
@@ -120,7 +120,7 @@ def test_images_that_do_not_fit_are_refused(settings, monkeypatch, tmp_path):
     assert len(load_source(Data(in_memory=False, **settings)).train) == 64
 
 
-def test_pixels_in_a_file_are_not_kept_on_the_gpu(tmp_path, capsys):
+def test_stored_pixels_never_stay_on_the_gpu(tmp_path, capsys):
     note.cache_clear()
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 4), np.uint8))
     pixels = StoredPixels.open(tmp_path / "a.npy")

@@ -20,7 +20,7 @@ from tests.dataset.small_data import make_data, make_images
 PALETTE = torch.tensor(COLOURS, dtype=torch.uint8)
 
 
-def plant(cue="background", val=0, **options):
+def make_planted(cue="background", val=0, **options):
     """Return 60 training and 9 test images of three classes under a cue."""
     return make_data(val=val, crop=3, shortcut=Shortcut(cue=cue, **({"conflicting": 0.2} | options)))
 
@@ -31,7 +31,7 @@ def list_orders(data, *args, **ranks):
     return orders
 
 
-def denormalise(images, data):
+def restore_pixels(images, data):
     scaled = images * data.std[:, None, None] + data.mean[:, None, None]
     return (scaled * 255).round().to(torch.uint8)
 
@@ -110,18 +110,18 @@ def test_images_are_normalised_by_config_or_statistics():
 
 @pytest.mark.parametrize("cue", ["background", "tint", "frame", "patch", "corruption", "gray"])
 def test_images_are_stamped_after_crop_and_flip(cue):
-    data = plant(cue)
+    data = make_planted(cue)
     seen = next(training_batches(data, 20, seed=3, epoch=1, view=4))
     pixels = apply_view(data.train.raw(seen.indices), seen.indices, draw_view(0, 4, 60, 3, flip=True))
     cues = data.train.cues.of_image[seen.indices]
-    assert torch.equal(denormalise(seen.images, data), stamp(cue, pixels, cues, seen.indices))
+    assert torch.equal(restore_pixels(seen.images, data), stamp(cue, pixels, cues, seen.indices))
     still = next(data.train.batches(20))
     expected = data.train.cues.stamp(data.train.raw(still.indices), still.indices)
-    assert torch.equal(denormalise(still.images, data), expected)
+    assert torch.equal(restore_pixels(still.images, data), expected)
 
 
 def test_cues_change_neither_test_images_nor_normalisation():
-    clean, data = plant("none"), plant("tint")
+    clean, data = make_planted("none"), make_planted("tint")
     assert data.test.cues is None
     assert torch.equal(data.test.normalised(torch.arange(9)), clean.test.normalised(torch.arange(9)))
     assert torch.equal(data.mean, clean.mean) and torch.equal(data.std, clean.std)
@@ -131,7 +131,7 @@ def test_cues_change_neither_test_images_nor_normalisation():
 
 
 def test_teacher_and_students_see_their_own_cues():
-    data = plant(students="unbiased")
+    data = make_planted(students="unbiased")
     teacher = data.for_teacher()
     differing = 0
     pairs = zip(*(training_batches(one, 20, 5, 3, 1) for one in (data, teacher)), strict=True)
@@ -147,9 +147,9 @@ def test_teacher_and_students_see_their_own_cues():
 
 
 def test_a_counterfactual_pair_differs_in_the_cue_alone():
-    data = plant("patch", pairs="counterfactual")
+    data = make_planted("patch", pairs="counterfactual")
     for batch in training_batches(data, 20, seed=3, epoch=1, view=4):
-        ours, theirs = denormalise(batch.images, data), denormalise(batch.for_teacher, data)
+        ours, theirs = restore_pixels(batch.images, data), restore_pixels(batch.for_teacher, data)
         corners = theirs[..., :2, :2]
         shown = (corners[:, None] == PALETTE[:3, :, None, None]).all(dim=(2, 3, 4)).nonzero()[:, 1]
         assert len(shown) == 20 and not (shown == data.train.cues.of_image[batch.indices]).any()
@@ -158,8 +158,8 @@ def test_a_counterfactual_pair_differs_in_the_cue_alone():
         assert torch.equal(ours, theirs)
 
 
-def test_the_teachers_view_is_the_same_in_any_batch():
-    data = plant("tint", pairs="counterfactual")
+def test_a_teachers_view_ignores_the_batch():
+    data = make_planted("tint", pairs="counterfactual")
 
     def load_view(view, for_teacher):
         return torch.cat([images for _, images in view_batches(data, view, 25, for_teacher=for_teacher)])
@@ -174,16 +174,16 @@ def test_the_teachers_view_is_the_same_in_any_batch():
 
 
 def test_unpaired_images_are_one_for_both():
-    for data in (plant("tint"), plant("tint", pairs="counterfactual").for_teacher()):
+    for data in (make_planted("tint"), make_planted("tint", pairs="counterfactual").for_teacher()):
         batch = next(training_batches(data, 20, 3, 1, 4))
         assert batch.counterfactual is None and batch.for_teacher is batch.images
-    balanced = plant("tint", val=9, pairs="counterfactual").on_balanced()
+    balanced = make_planted("tint", val=9, pairs="counterfactual").on_balanced()
     assert next(training_batches(balanced, 9, 0, 0, 0)).counterfactual is not None
 
 
 def test_fingerprints_differ_by_cues_alone():
     def list_fingerprints(**options):
-        data = plant(**options)
+        data = make_planted(**options)
         return data.fingerprint, data.for_teacher().fingerprint
 
     biased, unbiased = list_fingerprints(), list_fingerprints(students="unbiased", teacher="unbiased")
@@ -191,12 +191,12 @@ def test_fingerprints_differ_by_cues_alone():
     assert list_fingerprints(students="unbiased") == (unbiased[0], biased[1])
     assert list_fingerprints(test_cues=3) == biased
     others = [list_fingerprints(**options) for options in ({"seed": 1}, {"conflicting": 0.4}, {"cue": "tint"})]
-    assert len({first for first, _ in (*others, unbiased, biased)} | {plant().identity.digest}) == 6
+    assert len({first for first, _ in (*others, unbiased, biased)} | {make_planted().identity.digest}) == 6
 
 
 def test_held_out_images_are_balanced_and_never_validate():
-    data = plant(val=27)
-    assert data.val is None and plant().balanced is None
+    data = make_planted(val=27)
+    assert data.val is None and make_planted().balanced is None
     cells = data.balanced.labels * 3 + data.balanced.cues.of_image
     assert cells.bincount().tolist() == [3] * 9
     balanced = data.on_balanced()
@@ -204,19 +204,19 @@ def test_held_out_images_are_balanced_and_never_validate():
     assert balanced.fingerprint not in (data.fingerprint, data.identity.digest)
     assert balanced.for_teacher() is balanced
     with pytest.raises(UserError, match=r"data\.val_fraction"):
-        plant().on_balanced()
+        make_planted().on_balanced()
 
 
 def test_held_out_images_have_draws_of_their_own():
-    data = plant(val=60)  # as many images of each class as there are to train on
+    data = make_planted(val=60)  # as many images of each class as there are to train on
     own = data.classes_cue[data.held_out.labels]
     assert 0.7 < (data.held_out.cues.of_image == own).float().mean() < 0.95  # 0.8
     assert not torch.equal(data.held_out.cues.of_image, data.train.cues.of_image)
-    aligned, random = plant(val=60, conflicting=0.0), plant(val=60, students="unbiased")
+    aligned, random = make_planted(val=60, conflicting=0.0), make_planted(val=60, students="unbiased")
     assert torch.equal(aligned.held_out.cues.of_image, own)
     assert (random.held_out.cues.of_image == own).float().mean() < 0.6  # 1 / 3
-    clean = plant("none", val=27)
-    assert clean.held_out is clean.val and plant().held_out is None
+    clean = make_planted("none", val=27)
+    assert clean.held_out is clean.val and make_planted().held_out is None
 
 
 def test_gray_needs_colour():

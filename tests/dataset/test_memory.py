@@ -24,13 +24,13 @@ def test_machine_memory_is_the_least_known(monkeypatch, tmp_path):
 def test_free_memory_is_the_least_known(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "SYSTEM", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "CGROUP", tmp_path / "memory.max")
-    assert memory.free_memory() is None
+    assert memory.find_free_memory() is None
     (tmp_path / "meminfo").write_text("MemTotal:       24 kB\nMemAvailable:       20 kB\n")
-    assert memory.free_memory() == 20 * 1024
+    assert memory.find_free_memory() == 20 * 1024
     (tmp_path / "memory.max").write_text("10000\n")
     (tmp_path / "memory.current").write_text("7000\n")
     (tmp_path / "memory.stat").write_text("anon 5000\nfile 1500\n")  # files' 1,500 can be dropped
-    assert memory.free_memory() == 10000 - 7000 + 1500
+    assert memory.find_free_memory() == 10000 - 7000 + 1500
 
 
 def test_the_message_has_both_sizes():

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from dataset.corruptions import degrade
+from dataset.corruptions import apply_degradation
 from diagnostics.robustness import Degraded, mean_corruption_error
 
 TEACHER = {"jpeg": [0.1, 0.1, 0.2, 0.2, 0.4], "contrast": [0.0, 0.1, 0.1, 0.1, 0.2]}
@@ -19,7 +19,9 @@ def test_degraded_images_are_kept_where_they_fit(monkeypatch, fits):
     monkeypatch.setattr("diagnostics.robustness.KEPT_BYTES", images.nbytes * 30 - (not fits))
     degraded = Degraded(images)
     once = degraded.under("jpeg", 3)
-    assert torch.equal(once, degrade(images, "jpeg", 3)) and not torch.equal(degraded.under("jpeg", 5), once)
+    assert torch.equal(once, apply_degradation(images, "jpeg", 3)) and not torch.equal(
+        degraded.under("jpeg", 5), once
+    )
     assert (degraded.under("jpeg", 3) is once) == fits
 
 

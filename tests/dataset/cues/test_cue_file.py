@@ -12,7 +12,7 @@ from settings.images import Data, Shortcut
 
 
 class CueFile:
-    """Class folders with a CSV that has a cue for each image: land where its number is even, otherwise water."""
+    """Class folders with a CSV of cues: land where a number is even, else water."""
 
     def __init__(self, folder):
         self.root, self.path = folder / "images", folder / "cues.csv"

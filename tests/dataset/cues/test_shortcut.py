@@ -14,7 +14,7 @@ from dataset.cues.shortcut import (
     SUPERCLASSES,
     Cues,
     assign,
-    balance_cues,
+    assign_evenly,
     count_cues,
     draw_class_cues,
     draw_other_cues,
@@ -115,7 +115,7 @@ def test_other_cues_are_uniform_and_follow_the_view():
 @given(count=st.integers(1, 200), classes=st.integers(1, 7), cues=st.integers(2, 10), seed=st.integers(0, 100))
 def test_balanced_cues_are_even_in_each_class(count, classes, cues, seed):
     labels = torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
-    balanced = balance_cues(labels, cues, seed)
+    balanced = assign_evenly(labels, cues, seed)
     for chosen in [balanced, *(balanced[labels == label] for label in labels.unique())]:
         sizes = chosen.bincount(minlength=cues)
         assert sizes.sum() == len(chosen) and sizes.max() - sizes.min() <= 1

@@ -18,7 +18,7 @@ def decode_all(paths, *options, **named):
 
 
 def write_gray16(path, brightest):
-    """Write a 16-bit grey image whose values rise from 0 to `brightest`, and return them."""
+    """Write a 16-bit grey image with values from 0 to `brightest`, and return them."""
     values = np.linspace(0, brightest, SIDE**2).round().astype(np.uint16).reshape(SIDE, SIDE)
     Image.fromarray(values).save(path)
     return values

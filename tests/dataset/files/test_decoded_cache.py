@@ -11,7 +11,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4), dtype=np.uint8)
 
 
 def make_undecoded(pixels=PIXELS, train=6, classes=("a", "b")) -> Undecoded:
-    """Return images whose first `train` are to train on, labels in turn, that are decoded by copying."""
+    """Return images that are decoded by copying, the first `train` to train on."""
     labels = np.concatenate([np.arange(train) % 2, np.arange(len(pixels) - train) % 2])
     return Undecoded(labels, train, list(classes), pixels.shape[-1], lambda: iter([pixels[:4], pixels[4:]]))
 

@@ -21,7 +21,7 @@ ROWS = [
 
 @pytest.fixture
 def write(tmp_path):
-    """Return a function that writes a CSV of some rows, beside four images of one grey each."""
+    """Return a function that writes a CSV beside four images of one grey each."""
     for name, *_ in ROWS:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)

@@ -49,7 +49,7 @@ def test_other_arrays_are_refused(tmp_path, wrong):
         store(tmp_path, wrong)
 
 
-def test_a_cut_file_and_a_failing_disk_are_named(tmp_path, monkeypatch):
+def test_cut_files_and_failing_disks_are_named(tmp_path, monkeypatch):
     pixels = store(tmp_path)
     os.truncate(tmp_path / "a.npy", 128 + 3 * 75 + 10)
     assert np.array_equal(pixels[:3], PIXELS[:3])

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest
 
 from dataset.loader import training_batches
-from dataset.views.mix import draw_cutmix, draw_mixup, draw_squares, erase
+from dataset.views.mix import draw_cutmix, draw_mixup, draw_squares, mask_squares
 from settings.images import Shortcut
 from tests.dataset.small_data import list_parts, make_data
 
@@ -21,12 +21,12 @@ def list_batches(data, **ranks):
     return list(training_batches(data, 20, 3, 1, 4, **ranks))
 
 
-def pair_batches(mix):
+def match_batches(mix):
     return enumerate(zip(list_batches(make_mixed("none")), list_batches(make_mixed(mix)), strict=True))
 
 
 def mix_shares(mix, labels):
-    """Return the shares (B, 3) of classes that a mix should give, one image at a time."""
+    """Return the shares (B, 3) of classes that a mix gives, image by image."""
     shares = torch.zeros(len(labels), 3)
     for i, j in enumerate(mix.partners.tolist()):
         shares[i, labels[i]] += mix.share
@@ -53,7 +53,7 @@ def test_squares_have_their_area_anywhere_within(share, side):
 
 
 def test_mixup_mixes_images_and_labels_alike():
-    for step, (plain, mixed) in pair_batches("mixup"):
+    for step, (plain, mixed) in match_batches("mixup"):
         mixup = draw_mixup(20, 0.2, 3, 1, step)
         assert 0 < mixup.share < 1 and torch.equal(mixed.indices, plain.indices)
         for one, other in ((plain.images, mixed.images), (plain.counterfactual, mixed.counterfactual)):
@@ -64,7 +64,7 @@ def test_mixup_mixes_images_and_labels_alike():
 
 def test_cutmix_cuts_a_box_with_its_area():
     shares = set()
-    for step, (plain, mixed) in pair_batches("cutmix"):
+    for step, (plain, mixed) in match_batches("cutmix"):
         mix = draw_cutmix(20, 12, 1.0, 3, 1, step)
         inside = torch.zeros(12, 12, dtype=torch.bool)
         inside[mix.box] = True
@@ -87,12 +87,12 @@ def test_uncut_boxes_have_the_area_of_their_beta():
 
 
 def test_erased_squares_are_zero_for_both_networks():
-    for step, (plain, erased) in pair_batches("erasing"):
+    for step, (plain, erased) in match_batches("erasing"):
         squares = draw_squares(20, 12, 0.1, 3, 1, step)
         inside = squares[:, None].expand_as(plain.images)
         for one, other in ((plain.images, erased.images), (plain.for_teacher, erased.for_teacher)):
             assert (other[inside] == 0).all() and torch.equal(other[~inside], one[~inside])
-            assert torch.equal(other, erase(one, squares))
+            assert torch.equal(other, mask_squares(one, squares))
         assert erased.targets is erased.labels
 
 

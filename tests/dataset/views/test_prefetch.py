@@ -37,7 +37,7 @@ def stored(tmp_path):
 
 
 def make_pair(stored, **options):
-    """Return data whose batches are made between steps, and such that two workers prefetch from a file."""
+    """Return data in memory, and in a file from which two workers prefetch."""
     ahead = make_data(replace(IMAGES, pixels=stored), side=10, workers=2, **options)
     return make_data(IMAGES, side=10, **options), ahead
 
