@@ -95,7 +95,7 @@ class ImageTensors:
         return self.pixels.shape[-1]
 
     @property
-    def on_gpu(self) -> bool:
+    def is_on_gpu(self) -> bool:
         """Whether all pixels are on a GPU."""
         return isinstance(self.pixels, Tensor) and self.pixels.device.type != "cpu"
 

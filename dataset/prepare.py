@@ -52,7 +52,7 @@ class TrainingData:
     @property
     def uses_workers(self) -> bool:
         """Whether other processes make training batches, never of pixels on a GPU."""
-        return self.settings.workers > 0 and not self.train.on_gpu
+        return self.settings.workers > 0 and not self.train.is_on_gpu
 
     def other_cues(self, view: int) -> Cues | None:
         """Return the cues under which a teacher sees a view, None for the student's."""

@@ -81,11 +81,11 @@ def find_images(root: Path, follow_links: bool = False) -> ImageFiles:
 
 def check_classes(found: ImageFiles, where: str) -> ImageFiles:
     """Return the images; raise `UserError` for one class or a part without a class."""
-    if len(found.classes) < 2:
-        raise UserError(f"{where}: {len(found.classes)} class of training images, at least two are needed")
     tested = {image.label for image in found.test}
     for name in sorted(tested.symmetric_difference(found.classes)) if tested else ():
         raise UserError(f"{where}: class {name} has no {'training' if name in tested else 'test'} images")
+    if len(found.classes) < 2:
+        raise UserError(f"{where}: {len(found.classes)} class of training images, at least two are needed")
     return found
 
 
