@@ -181,11 +181,3 @@ def test_gray_equals_pillows():
     assert torch.equal(stamped[0], pixels[0])
     gray = np.asarray(Image.fromarray(pixels[1].permute(1, 2, 0).numpy()).convert("L"))
     assert np.abs(stamped[1].numpy().astype(int) - gray).max() <= 1  # Pillow truncates its weights
-
-
-def test_cues_stamp_their_images():
-    pixels, of_image = make_pixels(6, 8), torch.tensor([0, 1, 2, 2, 1, 0])
-    rows = torch.tensor([4, 2])
-    planted, given = (Cues(kind, torch.arange(3), 3, of_image) for kind in ("tint", "file"))
-    assert torch.equal(planted.stamp(pixels[rows], rows), stamp("tint", pixels[rows], of_image[rows], rows))
-    assert torch.equal(given.stamp(pixels[rows], rows), pixels[rows])
