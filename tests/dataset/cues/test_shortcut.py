@@ -12,7 +12,6 @@ from scipy.stats import binomtest, chisquare
 from dataset.cues.shortcut import (
     COLOURS,
     SUPERCLASSES,
-    Cues,
     assign,
     assign_evenly,
     count_cues,
