@@ -197,7 +197,7 @@ def report_on(found: Recording, folder: Path, arguments: argparse.Namespace) -> 
 
 def evaluate_study(folder: Path, as_json: bool) -> None:
     """Report what was recorded of a study."""
-    from study.answer import study_text
+    from study.answer import format_study
     from study.examples import choose_examples
     from study.measurements import load_measurements
     from study.report import write_study
@@ -209,7 +209,7 @@ def evaluate_study(folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(to_plain(report)))
         return
-    print(study_text(report))
+    print(format_study(report))
     print(f"files: {folder}/eval/report.html, report.json, tables/, figures/")
 
 
