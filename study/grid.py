@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from errors import UserError
@@ -108,19 +108,16 @@ def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> lis
         alone = isinstance(value, str) and len(keys_by_value[value]) == 1 and not value.replace(".", "").isdigit()
         return text if alone else f"{short[key]}_{text}"
 
-    heads = [[point[NAME]] if NAME in point else [] for point in points]
-    parts = [[(key, point[key]) for key in keys] for point, keys in zip(points, shown, strict=True)]
-    full = ["-".join([*head, *(format_part(*one) for one in own)]) for head, own in zip(heads, parts, strict=True)]
-    labels = [
-        ", ".join([*head, *(f"{short[key]} {value}" for key, value in own)])
-        for head, own in zip(heads, parts, strict=True)
-    ]
-    names = [name.encode()[:LONGEST_POINT].decode(errors="ignore") for name in full]
+    found = []
+    names: list[str] = []
+    for point, keys in zip(points, shown, strict=True):
+        head = [point[NAME]] if NAME in point else []
+        full = "-".join([*head, *(format_part(key, point[key]) for key in keys)])
+        names.append(full.encode()[:LONGEST_POINT].decode(errors="ignore"))
+        label = ", ".join([*head, *(f"{short[key]} {point[key]}" for key in keys)])
+        found.append(GridPoint(point, names[-1], label or ONLY_POINT))
     numbered = [name if names.count(name) == 1 else f"{name}-{at}" for at, name in enumerate(names)]
-    return [
-        GridPoint(point, name.lstrip("."), label or ONLY_POINT)
-        for point, name, label in zip(points, numbered, labels, strict=True)
-    ]
+    return [replace(point, name=name.lstrip(".")) for point, name in zip(found, numbered, strict=True)]
 
 
 def shorten_keys(keys: Iterable[str]) -> dict[str, str]:

@@ -74,13 +74,6 @@ class RecordedRun:
     point: Point
     seed: int
     run: Path  # its folder
-    recording: Path  # the folder of cues.npz and cues.json
-    label: str = ""  # the point in words, where it is not all of its values
-
-    @property
-    def place(self) -> str:
-        """Point and seed in words."""
-        return f"{self.label or describe_point(self.point)}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         files = find_recording(run, place)
         if (files / "cues.json").exists():
             measured += _measure(run, _read(run, files))
-            found.append(RecordedRun(run.point, run.seed, place.path, files, run.label))
+            found.append(RecordedRun(run.point, run.seed, place.path))
     return measured, StudyContext(
         name=config.name,
         config=config.model_dump(mode="json"),
@@ -157,10 +150,7 @@ def list_numbers(record: Measurement) -> dict[str, float | None]:
 
 def find_number(record: Measurement, name: str) -> float | None:
     """Return one of `list_numbers`; None where the model has none of that name."""
-    if name in record.numbers or record.measures is None or name not in MEASURED:
-        return record.numbers.get(name)
-    value: float | None = getattr(record.measures, name)
-    return value
+    return list_numbers(record).get(name)
 
 
 def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:

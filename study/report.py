@@ -13,11 +13,9 @@ import yaml
 
 from diagnostics.report.files import make, write_figures, write_json, write_tables
 from diagnostics.report.parts import embedded, facts, files, template
-from diagnostics.report.sheet import thumbnail
 from diagnostics.tables.table import Table, letter
 from files import write_text
 from study.answer import RESULTS, list_answers
-from study.examples import NO_EXAMPLES, Examples
 from study.figures import FIGURES, draw_figures
 from study.grid import Point, describe_point
 from study.measurements import TEACHER, Measurement, RecordedRun, StudyContext
@@ -27,16 +25,8 @@ from study.tables import TABLES, make_tables
 from training.run.environment import read_environment
 
 
-def write_study(
-    records: Sequence[Measurement], context: StudyContext, folder: Path, examples: Examples | str = NO_EXAMPLES
-) -> StudyReport:
+def write_study(records: Sequence[Measurement], context: StudyContext, folder: Path) -> StudyReport:
     """Write all of a study's report to `folder`, and remove tables and figures that no longer hold.
-
-    Args:
-        records: of every model.
-        context: the study's config, grid, claims and recorded runs.
-        folder: is made if it is missing.
-        examples: images on which a cue is followed, or the reason why there are none.
 
     Raises:
         ValueError: no record, or two of one point, method and seed.
@@ -50,7 +40,7 @@ def write_study(
     write_tables(tables, place)
     pictures = write_figures(draw_figures(report), make(folder / "figures"), FIGURES.__contains__)
     write_json(report, folder / "report.json")
-    write_text(folder / "report.html", render_page(report, tables, pictures, examples))
+    write_text(folder / "report.html", render_page(report, tables, pictures))
     return report
 
 
@@ -133,9 +123,7 @@ def _list_gaps(summary: Sequence[SummaryRow]) -> list[str]:
     return lines
 
 
-def render_page(
-    report: StudyReport, tables: Mapping[str, Table], pictures: Mapping[str, bytes], examples: Examples | str
-) -> str:
+def render_page(report: StudyReport, tables: Mapping[str, Table], pictures: Mapping[str, bytes]) -> str:
     """Return the report as one HTML page that needs nothing but itself."""
     numbers = "tables/measures.csv has all numbers."
     return template(Path(__file__).with_name("study.html.j2")).render(
@@ -149,9 +137,6 @@ def render_page(
         pictures={name: embedded(picture) for name, picture in pictures.items()},
         words={name: f"{caption} {numbers}" for name, caption in FIGURES.items()},
         missing={},
-        examples=None if isinstance(examples, str) else examples,
-        no_examples=examples if isinstance(examples, str) else "",
-        thumbnails=[] if isinstance(examples, str) else [thumbnail(pixels) for pixels in examples.pixels],
         files=files(tables, pictures, others=()),
         yaml=yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True),
         facts=[facts(None, known) for known in report.environments],

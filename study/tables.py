@@ -10,7 +10,7 @@ from study.comparison import Contrast, Difference
 from study.grid import shorten_keys, shorten_labels
 from study.measurements import TEACHER
 from study.reported import StudyReport
-from study.results import STUDENT_ARM, TEACHER_ARM, InheritanceRow, SummaryRow
+from study.results import TEACHER_ARM, InheritanceRow, SummaryRow
 from study.selection import BLIND, NO_VALUE, ORACLE, Pick, SelectionRow
 
 MAIN = {
@@ -53,8 +53,6 @@ HELD_OUT = {
 }
 HEADINGS = {**PLANTED, **PLAIN, **HELD_OUT}
 SHOWN: dict[str, Show] = {"excess_following": signed(), "held_out_kl": decimals(3)}  # all others in percent
-FAIR = "Teacher and students of this point trained on random cues: the excess of others is taken against it."
-NO_FAIR = "Not recorded with random cues for teacher and students, so there is nothing to take it against."
 CAUTION = "Followed less, but unbiased accuracy is lower too: lower following by lower accuracy is not mitigation."
 
 Row = SummaryRow | InheritanceRow | Contrast | SelectionRow
@@ -139,7 +137,7 @@ def make_measures(report: StudyReport, keys: Sequence[str]) -> Table:
             *_point_cells(row, keys),
             Cell(row.method),
             _seed_cell(row.seeds),
-            *(_measure_cell(row, n) for n in shown),
+            *(_summary_cell(row.values.get(name), row.notes.get(name, "")) for name in shown),
         ]
         for row in report.summary
     ]
@@ -155,16 +153,12 @@ def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
         Column("threshold", "threshold, points", percent()),
         Column("decision", "decision"),
     ]
-    cells = [
-        [
-            Cell(row.name),
-            *_contrast_cells(row, keys),
-            Cell("equivalent" if row.exceeds is None else "exceeds"),
-            Cell(row.margin if row.exceeds is None else row.exceeds),
-            Cell(row.decision),
-        ]
-        for row in report.hypotheses
-    ]
+    cells = []
+    for row in report.hypotheses:
+        claim, threshold = ("equivalent", row.margin) if row.exceeds is None else ("exceeds", row.exceeds)
+        cells.append(
+            [Cell(row.name), *_contrast_cells(row, keys), Cell(claim), Cell(threshold), Cell(row.decision)]
+        )
     caption = (
         f"Stated before the run. Holm's p corrects for all {len(cells):,} stated tests. "
         "p is two-sided for a claim of equivalence, one-sided above the threshold for one that exceeds it."
@@ -193,51 +187,33 @@ def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Tab
         Column("seeds", "seeds", grouped),
         Column("value", "inheritance [95 % Fieller]", decimals(2), interval=True),
     ]
-    cells = [
-        [
-            *_point_cells(row, keys),
-            Cell(row.method),
-            Cell(len(row.seeds)),
-            Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", "")),
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        value = Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", ""))
+        cells.append([*_point_cells(row, keys), Cell(row.method), Cell(len(row.seeds)), value])
     return Table("inheritance", "0: none of the teachers' difference in following, 1: all of it.", columns, cells)
 
 
 def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
     """Return which try of each family either criterion takes, and its measures on test images."""
-    planted = report.planted
-    tested = ("following", "unbiased") if planted else ("top1",)
-    columns = [
-        *_key_columns(keys),
-        Column("family", "family"),
-        Column("tries", "tries"),
-        Column("blind", "pick, blind"),
-        Column(BLIND, HELD_OUT[BLIND], decimals(3)),
-        *(Column(f"blind_{name}", f"its {HEADINGS[name]}", percent(), True) for name in tested),
-    ]
-    if planted:
-        columns += [
-            Column("oracle", "pick, oracle"),
-            Column(ORACLE, HELD_OUT[ORACLE], percent()),
-            *(Column(f"oracle_{name}", f"its {HEADINGS[name]}", percent(), True) for name in tested),
-        ]
-    cells = [
-        [
-            *_point_cells(row, keys),
-            Cell(row.family),
-            Cell(", ".join(row.tries), note=row.notes.get("tries", "")),
-            *_pick_cells(row.blind, tested),
-            *(_pick_cells(row.oracle, tested) if planted else []),
-        ]
-        for row in report.selection
-    ]
+    tested = ("following", "unbiased") if report.planted else ("top1",)
+    criteria = {"blind": (BLIND, decimals(3)), "oracle": (ORACLE, percent())}
+    shown = {name: criteria[name] for name in criteria if report.planted or name == "blind"}
+    columns = [*_key_columns(keys), Column("family", "family"), Column("tries", "tries")]
+    for name, (measure, show) in shown.items():
+        columns += [Column(name, f"pick, {name}"), Column(measure, HELD_OUT[measure], show)]
+        columns += [Column(f"{name}_{one}", f"its {HEADINGS[one]}", percent(), True) for one in tested]
+    cells = []
+    for row in report.selection:
+        tries = Cell(", ".join(row.tries), note=row.notes.get("tries", ""))
+        picks = {"blind": row.blind, "oracle": row.oracle}
+        own = [cell for name in shown for cell in _pick_cells(picks[name], tested)]
+        cells.append([*_point_cells(row, keys), Cell(row.family), tries, *own])
     caption = (
         "Chosen among tries on held-out training images, never on test images. Blind: the smallest KL from the "
         "teacher, which needs no label of the cue."
     )
-    oracle = " Oracle: the largest unbiased accuracy, which knows the cue." if planted else ""
+    oracle = " Oracle: the largest unbiased accuracy, which knows the cue." if report.planted else ""
     return Table("selection", caption + oracle, columns, cells)
 
 
@@ -245,9 +221,7 @@ def _pick_cells(pick: Pick, tested: Sequence[str]) -> list[Cell]:
     """Return the method, its value and its measures on test images."""
     if pick.method is None:
         return [Cell(None, note=NO_VALUE) for _ in range(2 + len(tested))]
-    found = [pick.tested.get(name) for name in tested]
-    cells = [Cell(one.mean, one.low, one.high) if one else Cell(None, note="Not recorded.") for one in found]
-    return [Cell(pick.method), Cell(pick.value), *cells]
+    return [Cell(pick.method), Cell(pick.value), *(_summary_cell(pick.tested.get(name)) for name in tested)]
 
 
 def _contrast_columns(keys: Sequence[str]) -> list[Column]:
@@ -264,44 +238,24 @@ def _contrast_columns(keys: Sequence[str]) -> list[Column]:
 
 
 def _contrast_cells(row: Contrast, keys: Sequence[str]) -> list[Cell]:
-    values = {"p": row.result.p, "holm_p": row.holm_p}
     return [
         *_point_cells(row, keys),
         *(Cell(text) for text in (row.first, row.second, row.measure)),
         _seed_cell(row.result.seeds),
         _difference_cell(row.result, CAUTION if row.caution else ""),
-        *(Cell(p, note="" if p is not None else _explain_missing(row.result, n)) for n, p in values.items()),
+        Cell(row.result.p, note="" if row.result.p is not None else row.result.notes.get("p", "")),
+        Cell(row.holm_p),
     ]
 
 
-def _measure_cell(row: SummaryRow, name: str) -> Cell:
-    """Return a mean over seeds; with one seed the column of seeds explains the missing interval."""
-    result, note = row.values.get(name), row.notes.get(name, "")
+def _summary_cell(result: SeedSummary | None, note: str = "") -> Cell:
     if result is None:
-        return Cell(None, note=note or _explain_absent(row, name))
-    return Cell(
-        result.mean, result.low, result.high, note or (result.notes.get("low", "") if result.n > 1 else "")
-    )
-
-
-def _explain_absent(row: SummaryRow, name: str) -> str:
-    if name != "excess_following":
-        return "Not recorded."
-    arms = {row.point.get(key, "unbiased") for key in (TEACHER_ARM, STUDENT_ARM)}
-    return FAIR if TEACHER_ARM in row.point and arms == {"unbiased"} else NO_FAIR
+        return Cell(None, note=note or "Not recorded.")
+    return Cell(result.mean, result.low, result.high, note)
 
 
 def _difference_cell(result: Difference, note: str = "") -> Cell:
-    """Return a difference with its interval; with one seed the column of seeds explains the missing one."""
-    if not note and len(result.seeds) != 1:
-        known = result.difference is not None
-        note = result.notes.get("low", "") if known else _explain_missing(result, "difference")
-    return Cell(result.difference, result.low, result.high, note)
-
-
-def _explain_missing(result: Difference, name: str) -> str:
-    notes = result.notes
-    return notes.get(name) or notes.get("p") or notes.get("difference", "")
+    return Cell(result.difference, result.low, result.high, note or result.notes.get("difference", ""))
 
 
 def _seed_cell(seeds: Sequence[int]) -> Cell:

@@ -21,7 +21,6 @@ from diagnostics.report import files
 from diagnostics.shortcut.measures import Measures
 from settings.study import Hypothesis
 from study.answer import format_study, list_answers
-from study.examples import Examples
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.report import write_study
 from study.reported import StudyReport
@@ -32,9 +31,6 @@ NONE: dict[str, Hypothesis] = {}
 METHODS = {"teacher": 0.6, "kd<1>": 0.3, "crd_kd": 0.4, "two_stage": 0.3}
 ARMS = ("biased", "unbiased")
 POINTS = [{"shortcut.teacher": t, "shortcut.students": s} for s, t in itertools.product(ARMS[::-1], ARMS[::-1])]
-EXAMPLES = Examples(
-    np.zeros((2, 3, 8, 8), np.uint8), ["$3$", "4"], {"teacher": ["7", "7"], "two_stage": ["7", "8"]}, "seed 0"
-)
 
 
 def make_measures(following: float, unbiased: float, gap: float, is_teacher: bool) -> Measures:
@@ -74,8 +70,7 @@ def make_context(given: list[Measurement], stated: Mapping[str, Hypothesis] = ST
         seeds=sorted({record.seed for record in given}),
         hypotheses=stated,
         recorded=[
-            RecordedRun(dict(r.point), r.seed, Path(f"run{number}"), Path())
-            for number, r in enumerate(runs.values())
+            RecordedRun(dict(r.point), r.seed, Path(f"run{number}")) for number, r in enumerate(runs.values())
         ],
     )
 
@@ -129,7 +124,7 @@ class Page(HTMLParser):
 def test_the_same_records_give_the_same_files(tmp_path):
     given = make_records(2)
     for name in ("first", "second"):
-        write_study(given, make_context(given), tmp_path / name, EXAMPLES)
+        write_study(given, make_context(given), tmp_path / name)
     written = {str(path.relative_to(tmp_path / "first")) for path in (tmp_path / "first").rglob("*.*")}
     assert all((tmp_path / "first" / f).read_bytes() == (tmp_path / "second" / f).read_bytes() for f in written)
     assert all((tmp_path / "first" / f).stat().st_size for f in written)
@@ -142,7 +137,7 @@ def test_the_same_records_give_the_same_files(tmp_path):
     tables = names | {"inheritance", "comparisons"}
     expected = {f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")}
     assert beside == expected | {"report.json", "figures/frontier.pdf", "figures/frontier.png"}
-    assert page.pictures == 1 + len(EXAMPLES.labels)
+    assert page.pictures == 1
 
 
 def test_main_tables_have_methods_by_points(write, tmp_path):
@@ -278,8 +273,8 @@ def test_missing_models_are_named(write):
 @pytest.mark.parametrize("points", [[{}], POINTS[-1:]], ids=["no grid", "one arm"])
 def test_fewer_arms_have_no_inheritance(write, tmp_path, points):
     stated = {"H1": STATED["H1"].model_copy(update={"where": {}})}
-    report, page = write(make_records(2, points), stated)
-    assert report.hypotheses and report.inheritance == [] and "Example images were not asked for." in page
+    report, _ = write(make_records(2, points), stated)
+    assert report.hypotheses and report.inheritance == []
     assert not (tmp_path / "tables" / "inheritance.csv").exists()
     assert all(part.passed is None for part in report.checks if part.name == "teacher_unbiased")
 

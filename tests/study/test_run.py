@@ -1,4 +1,4 @@
-"""Of study/run.py, and study/examples.py, study/plan.py, study/methods.py, study/measurements.py."""
+"""Of study/run.py, and study/plan.py, study/methods.py, study/measurements.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from models.checkpoint import load
 from settings.loss_options import complete_losses
 from settings.reading import load_config
 from study import run as study
-from study.examples import Examples, choose_examples
 from study.grid import read_shard
 from study.measurements import Measurement, load_measurements
 from study.results import compute_results
@@ -168,16 +167,6 @@ def test_records_hold_what_the_study_needs(whole_study):
     assert {row.blind.method for row in results.selection} <= {"two_stage", "head"} and len(results.selection) == 8
     assert len(results.hypotheses) == 2 * 4 and len(results.inheritance) == 4 * 4
     json.dumps(to_plain(results))
-
-
-def test_examples_are_of_the_stated_point_and_fool_teacher_and_student(whole_study):
-    _, context = load_measurements(whole_study[0])
-    shown = choose_examples(context)
-    assert isinstance(shown, Examples) and list(shown.answers) == ["teacher", "crd_kd", "two_stage"]
-    assert shown.place == "conflicting 0.1, teacher biased, students biased, seed 0"
-    assert len(shown.labels) <= 8 and shown.pixels.shape == (len(shown.labels), 3, 16, 16)
-    for name in ("teacher", "two_stage"):  # of however few there are on this machine
-        assert all(answer != label for answer, label in zip(shown.answers[name], shown.labels, strict=True))
 
 
 def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, run_main, tmp_path):
