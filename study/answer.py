@@ -15,7 +15,7 @@ RESULTS = {True: "passed", False: "FAILED", None: "not checked"}
 
 
 def list_answers(report: StudyReport) -> list[str]:
-    """Return a sentence for each stated hypothesis, with its interval, and the facts that belong beside it."""
+    """Return a sentence for each hypothesis, and the facts that belong beside it."""
     rows = report.hypotheses
     if not rows:
         return [f"No answer. {report.notes['hypotheses']}" if report.stated else NOT_STATED]

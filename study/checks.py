@@ -1,4 +1,4 @@
-"""Self-checks of a study: what each of its models must show, judged by the worst of them."""
+"""Self-checks of a study: limits on its models, judged by the worst of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One check with its worst value; passed and value are None where there was nothing to check."""
+    """One check with its worst value; passed and value are None without a value."""
 
     name: str
     passed: bool | None
@@ -75,10 +75,10 @@ def run_checks(records: Sequence[Measurement]) -> list[Check]:
         if record.alignment is not None:
             values["stage1_aligned"].append((model, record.alignment.value))
             values["stage1_at_rest"].append((model, record.alignment.gain))
-    return [judge_worst(name, found) for name, found in values.items()]
+    return [check_worst(name, found) for name, found in values.items()]
 
 
-def judge_worst(name: str, values: Values) -> Check:
+def check_worst(name: str, values: Values) -> Check:
     """Return a check by the worst value of all places, and name the places that fail."""
     rule = RULES[name]
     sign = 1 if rule.bound == "at least" else -1
@@ -95,7 +95,7 @@ def judge_worst(name: str, values: Values) -> Check:
 
 
 def compute_final_fall(history: Sequence[float]) -> float | None:
-    """Return the relative fall of the mean from the last quarter of epochs but one to the last.
+    """Return the relative fall of the mean between the last two quarters of epochs.
 
     None with fewer than two epochs. Means, since every epoch shows other views, whose KL differs by itself.
     """
@@ -107,7 +107,7 @@ def compute_final_fall(history: Sequence[float]) -> float | None:
 
 
 def describe_unaligned(method: str, records: Iterable[Measurement]) -> str:
-    """Return a remark on a method whose stage 1 had not aligned or was still improving; empty for others."""
+    """Return a remark on a method whose stage 1 had not aligned, or nothing."""
     verdicts = [record.alignment for record in records if record.alignment is not None]
     words = Counter(verdict.word for verdict in verdicts if verdict.word != "aligned")
     if not words:

@@ -1,4 +1,4 @@
-"""Two methods of a study on the same seeds, and the sentences that the comparison allows.
+"""Comparison of two methods on the same seeds, and its sentences.
 
 Numbers are shares in [0, 1]; differences are first - second; sentences speak of percent points.
 """
@@ -26,7 +26,10 @@ WORDS |= {name: f"{name} accuracy" for name in (UNBIASED, "clean", "aligned", "c
 
 @dataclass(frozen=True)
 class Difference:
-    """first - second over the seeds that both have, with 95 % t-interval and paired tests; None without any."""
+    """first - second over their common seeds, with 95 % t-interval and paired tests.
+
+    Numbers are None without a common seed.
+    """
 
     seeds: list[int]
     mean_first: float | None
@@ -43,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two methods at one point of the grid in one measure, with the accuracies that stand beside it.
+    """Two methods at one point in one measure, with accuracies beside it.
 
     With `exceeds`, t and p of the result are those of `compute_above`.
     """
@@ -66,7 +69,7 @@ class Contrast:
 
 
 def compare_paired(first: BySeed, second: BySeed) -> Difference:
-    """Compare by paired t-test and 95 % t-interval of first - second over the seeds that both have."""
+    """Compare two methods by paired t-test and 95 % t-interval over common seeds."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return Difference([], None, None, None, None, None, None, None, None, None, {"difference": NO_SEED})
@@ -86,14 +89,14 @@ def compare_paired(first: BySeed, second: BySeed) -> Difference:
     )
 
 
-def correct_by_holm(rows: Sequence[Contrast]) -> list[Contrast]:
+def apply_holm(rows: Sequence[Contrast]) -> list[Contrast]:
     """Return the same rows with Holm's correction of their p over all of them."""
     adjusted = holm([row.result.p for row in rows])
     return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def compute_above(result: Difference, threshold: float) -> Difference:
-    """Return the same with t and p of the one-sided paired test that the difference is above a threshold.
+    """Return the difference with t and p of the one-sided test above a threshold.
 
     Both stay None where seeds show no spread. The signed-rank test, which is two-sided, is left out.
     """
@@ -106,7 +109,7 @@ def compute_above(result: Difference, threshold: float) -> Difference:
 
 
 def make_decision(row: Contrast) -> str:
-    """Return what the test of a stated hypothesis shows, of a row with Holm's p and its margin or threshold.
+    """Return the decision on a stated hypothesis, of a row with Holm's p.
 
     exceeds: "shown" where Holm's p is below 0.05, "contradicted" where the 95 % interval lies wholly below the
     threshold, else "not shown". margin: by the 95 % interval alone. "equivalent": it lies within +- margin (two
@@ -128,7 +131,7 @@ def make_decision(row: Contrast) -> str:
 
 
 def describe_stated(row: Contrast) -> str:
-    """Return the answer to a hypothesis, of a row with its name, threshold and decision."""
+    """Return the answer to a hypothesis, of a row with its decision."""
     if row.exceeds is not None:
         claim = f"above {typographic(f'{100 * row.exceeds:g}')} points"
     else:
@@ -137,7 +140,7 @@ def describe_stated(row: Contrast) -> str:
 
 
 def describe_difference(row: Contrast) -> str:
-    """Return the difference of a row in words, with its interval, number of seeds and Holm's p."""
+    """Return the difference in words, with interval, seeds and Holm's p."""
     result = row.result
     text = f"{WORDS.get(row.measure, row.measure.replace('_', ' '))} of {row.first} minus that of {row.second}"
     if result.difference is None:
@@ -153,9 +156,10 @@ def describe_difference(row: Contrast) -> str:
 
 
 def describe_caution(row: Contrast, unbiased: Difference) -> str | None:
-    """Return a warning where a lower cue following, its interval without 0, comes with a lower unbiased accuracy.
+    """Return a warning where lower cue following comes with lower accuracy.
 
-    A model that is bad at everything follows no cue either.
+    A model that is bad at everything follows no cue either. Following counts as lower where its interval leaves 0
+    out.
     """
     low, high, difference = row.result.low, row.result.high, unbiased.difference
     if row.measure != "following" or difference is None or low is None or high is None or low <= 0 <= high:

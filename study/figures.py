@@ -1,4 +1,4 @@
-"""Figures of a study: cue following against unbiased accuracy, or test accuracy at every point of the grid."""
+"""Figures of a study: cue following against accuracy, and accuracy by point."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from diagnostics.figures.style import (
     window,
 )
 from diagnostics.seeds import SeedSummary, plain_number
-from study.grid import shorten_labels
+from study.grid import trim_labels
 from study.measurements import TEACHER
 from study.reported import StudyReport
 
@@ -44,17 +44,17 @@ def draw_figures(report: StudyReport) -> dict[str, Figure]:
 
 
 def plot_frontier(report: StudyReport) -> Figure | None:
-    """Draw unbiased accuracy against cue following with intervals over seeds, a panel a point, twins joined."""
+    """Draw unbiased accuracy against cue following, a panel a point, twins joined."""
     places = {point: _find_places(report, point) for point in report.points}
     shown = [(point, found) for point, found in places.items() if found][:MOST_PANELS]
     if not shown:
         return None
-    headings = shorten_labels([point for point, _ in shown])
+    headings = trim_labels([point for point, _ in shown])
     figure, grid = panels(len(shown), 2, HEIGHT)
     for axes, (point, found) in zip(grid, shown, strict=True):
         _plot_places(axes, found, report)
         title = textwrap.fill(headings[point], 40) if len(report.points) > 1 else ""
-        parts = [title, _limit_to_students(axes, found)]
+        parts = [title, _set_limits(axes, found)]
         describe(axes, "cue following, %", "unbiased accuracy, %", "\n".join(filter(None, parts)))
     methods = list(dict.fromkeys(method for _, found in shown for method in found))
     _add_legend(figure, methods, report.end_to_end)
@@ -81,8 +81,8 @@ def _plot_places(axes: Axes, found: Places, report: StudyReport) -> None:
     axes.grid(color=LIGHT)
 
 
-def _limit_to_students(axes: Axes, found: Places) -> str:
-    """Limit axes to the students where a teacher far off would squeeze them; return the place of that teacher."""
+def _set_limits(axes: Axes, found: Places) -> str:
+    """Limit axes to the students if the teacher is far off; return its place."""
     text = ""
     for number, axis in enumerate("xy"):
         students = [_get_ends(pair[number]) for method, pair in found.items() if method != TEACHER]
@@ -142,7 +142,7 @@ def _find_places(report: StudyReport, point: str) -> Places:
 
 
 def _get_error(summary: SeedSummary) -> NDArray[np.float64]:
-    """Return the lengths of an interval below and above its mean in percent points, (2, 1), 0 without one."""
+    """Return an interval's lengths below and above its mean in points, (2, 1)."""
     low, high = (summary.mean if end is None else end for end in (summary.low, summary.high))
     return 100 * np.array([[summary.mean - low], [high - summary.mean]])
 

@@ -1,4 +1,4 @@
-"""The grid of a study: its points, the config and folder name of each run, and the shards that share the runs.
+"""The grid of a study: points, the config and name of each run, and shards.
 
 A point is one combination of the grid's values; a run is a point with one seed, a run folder of its own.
 """
@@ -49,7 +49,9 @@ class StudyRun:
 
 
 def list_points(grid: Sequence[Mapping[str, Any]]) -> list[GridPoint]:
-    """Return the combinations of each entry's values, equal ones once; an empty grid is one point without values.
+    """Return the combinations of each entry's values, equal ones once.
+
+    An empty grid is one point without values.
 
     Raises:
         UserError: a key without values, a named point that another entry has too, or more combinations than
@@ -88,7 +90,7 @@ def _drop_name(point: Point) -> Point:
 
 
 def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> list[GridPoint]:
-    """Return points with a short name, all different and fit for a folder, and a label of each.
+    """Return points with unique names, fit for a folder, and labels.
 
     In a name a word stands alone where only one key takes it, otherwise after its key.
 
@@ -101,7 +103,7 @@ def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> lis
     for point in plain:
         for key, value in point.items():
             keys_by_value.setdefault(str(value), set()).add(key)
-    short = shorten_keys({key for point in plain for key in point})
+    short = name_keys({key for point in plain for key in point})
 
     def format_part(key: str, value: Any) -> str:
         text = re.sub(r"[^\w.]+", "_", str(value)).strip("_") or "none"
@@ -120,21 +122,21 @@ def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> lis
     return [replace(point, name=name.lstrip(".")) for point, name in zip(found, numbered, strict=True)]
 
 
-def shorten_keys(keys: Iterable[str]) -> dict[str, str]:
+def name_keys(keys: Iterable[str]) -> dict[str, str]:
     """Return the last part of each key, or as many parts as tell it from the others."""
     known = set(keys)
 
-    def shorten(key: str) -> str:
+    def find_suffix(key: str) -> str:
         parts = key.split(".")
         ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
         return next(end for end in ends if sum(f".{one}".endswith(f".{end}") for one in known) == 1 or end == key)
 
-    return {key: shorten(key) for key in known}
+    return {key: find_suffix(key) for key in known}
 
 
 def describe_point(point: Point) -> str:
     """Return a point's label where its grid is not at hand: all of its values."""
-    short = shorten_keys(key for key in point if key != NAME)
+    short = name_keys(key for key in point if key != NAME)
     parts = [str(value) if key == NAME else f"{short[key]} {value}" for key, value in point.items()]
     return ", ".join(parts) or ONLY_POINT
 
@@ -146,7 +148,7 @@ def drop_key(label: str, key: str) -> str:
     return ", ".join(kept) or ONLY_POINT
 
 
-def shorten_labels(points: Sequence[str]) -> dict[str, str]:
+def trim_labels(points: Sequence[str]) -> dict[str, str]:
     """Return the parts of each label that not all points share."""
     parts = {label: label.split(", ") for label in points}
     common = set.intersection(*map(set, parts.values())) if len(points) > 1 else set()
@@ -177,7 +179,10 @@ def has_values(point: Point, where: Point) -> bool:
 
 
 def _make_config(config: Config, point: GridPoint, seed: int) -> Config:
-    """Return the config of a run: that of the study with the point's values, checked but for options of losses."""
+    """Return the config of a run: the study's with the point's values.
+
+    Options of losses are not checked yet.
+    """
     values = config.model_dump()
     given = _drop_name(point.values)
     for key in sorted(
@@ -201,7 +206,7 @@ class Shard:
     count: int = 1
 
     def take(self, runs: Sequence[StudyRun], group: Callable[[StudyRun], Hashable]) -> list[StudyRun]:
-        """Return the runs of this part: groups are dealt out in turn, so that all parts are all runs once."""
+        """Return the runs of this part; groups are dealt out in turn."""
         groups = {key: number for number, key in enumerate(dict.fromkeys(map(group, runs)))}
         return [run for run in runs if groups[group(run)] % self.count == self.number - 1]
 

@@ -78,7 +78,7 @@ class RecordedRun:
 
 @dataclass(frozen=True)
 class StudyContext:
-    """Facts of a study beside its measurements: its config, grid, claims and recorded runs."""
+    """Facts of a study: its config, grid, claims and recorded runs."""
 
     name: str
     config: dict[str, Any]  # as JSON
@@ -93,7 +93,10 @@ class StudyContext:
 
 
 def is_study(folder: Path) -> bool:
-    """Return True for the folder of a study: runs below it were recorded, or it is no run and has a grid."""
+    """Return True for the folder of a study.
+
+    Runs below it were recorded, or it has a grid and no run of its own.
+    """
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         return False
@@ -135,7 +138,11 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
 
 
 def _read(run: StudyRun, files: Path) -> CueRecording:
-    """Return the recording of a run; `UserError` for one that another run's folder was mistaken for."""
+    """Return the recording of a run.
+
+    Raises:
+        UserError: it is that of another run.
+    """
     found = recording_file.read(files)
     if (found.about.point, found.about.seed) != (to_plain(dict(run.point)), run.seed):
         raise UserError(f"{files}: cues.json is the recording of another run: put back that of {run.name}")

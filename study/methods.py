@@ -16,7 +16,7 @@ def find_recording(run: StudyRun, folder: RunFolder) -> Path:
 
 
 def list_students(config: Config, seed: int) -> dict[str, JobName]:
-    """Return the methods that are compared, each with the job whose weights are its result.
+    """Return the methods that are compared, each with the job of its final weights.
 
     A method that ends with features alone has no classifier to compare.
     """

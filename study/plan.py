@@ -1,4 +1,4 @@
-"""The runs of a study, its checks before a start, and its description (`--dry-run`)."""
+"""The runs of a study, its checks before a start, and its dry run."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _fill_losses(run: StudyRun) -> StudyRun:
 
 
 def check_study(study: StudyRuns) -> None:
-    """Check that all names exist, that no claim is stated twice, and that each point can be trained.
+    """Check names, claims and measures, and that each point can be trained.
 
     Raises:
         UserError: the first mistake.
@@ -163,13 +163,13 @@ def _check_choosable(run: StudyRun, key: str, tries: Iterable[str]) -> None:
 
 
 def _uses_held_out(config: Config, job: JobName) -> bool:
-    """Return True where a job, or one that it depends on, trains on the held-out images."""
+    """Return True where a job, or one it depends on, trains on held-out images."""
     balanced = stage_of(config, job).images == "balanced"
     return balanced or any(_uses_held_out(config, source) for source in needs(config, job))
 
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
-    """Return True where all models of a run are finished, and recorded with their present weights."""
+    """Return True where all models of a run are finished and recorded."""
     lasts = [last_job(run.config, method, run.seed) for method in run.config.methods]
     if not all(folder.job(job).finished for job in (TEACHER, *lasts)):
         return False
@@ -179,7 +179,7 @@ def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
 
 
 def describe_study(study: StudyRuns) -> str:
-    """Return what a start would train, for `--dry-run`; with planted cues, write a contact sheet of each kind."""
+    """Return what a start would train, and write a contact sheet of each cue."""
     check_study(study)
     points: dict[str, Counter[str]] = {}
     made: set[str] = set()

@@ -1,4 +1,4 @@
-"""The report of a study as a folder: report.html, report.json, tables and figures.
+"""The report of a study: report.html, report.json, tables and figures.
 
 The same records give the same report.json and report.html, byte for byte.
 """
@@ -26,7 +26,7 @@ from training.run.environment import read_environment
 
 
 def write_study(records: Sequence[Measurement], context: StudyContext, folder: Path) -> StudyReport:
-    """Write all of a study's report to `folder`, and remove tables and figures that no longer hold.
+    """Write a study's report to `folder`, and remove stale tables and figures.
 
     Raises:
         ValueError: no record, or two of one point, method and seed.
@@ -45,7 +45,7 @@ def write_study(records: Sequence[Measurement], context: StudyContext, folder: P
 
 
 def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
-    """Return all numbers of a study and the list of missing ones, hypotheses' points and teachers first."""
+    """Return all numbers of a study, hypotheses' points and teachers first."""
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
@@ -77,7 +77,7 @@ def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyRepo
 
 
 def _order_points(results: Results) -> list[str]:
-    """Return labels of the points: those of hypotheses first, then the biased one, then the others."""
+    """Return labels of points: those of hypotheses, the biased one, the others."""
     labels = list(dict.fromkeys(row.label for row in results.summary))
     stated = [row.label for row in results.hypotheses]
     biased = [row.label for row in results.summary if _list_arms(row.point) == {"biased"}]

@@ -1,4 +1,4 @@
-"""The numbers of a study's report: report.json, tables, figures and the page are made from them."""
+"""The numbers of a study's report, from which its files are made."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Results of a study from the measurements of many runs: means over seeds, stated hypotheses, all other tests by
-Holm, inheritance from teacher to student, choices among tries, and self-checks.
+"""Results of a study: means over seeds, tests, inheritance, choices and checks.
 
 A point is one combination of the grid's values. Models of one point and seed share images, order and initial
 weights, so they are compared in pairs by seed. Numbers are shares in [0, 1].
@@ -25,9 +24,9 @@ from study.comparison import (
     UNBIASED,
     Contrast,
     Difference,
+    apply_holm,
     compare_paired,
     compute_above,
-    correct_by_holm,
     describe_caution,
     describe_difference,
     describe_stated,
@@ -120,7 +119,7 @@ def compute_results(
 
 
 def summarise_groups(groups: Groups) -> list[SummaryRow]:
-    """Return every number of each point and method over its seeds; None where no seed has it, with the reason."""
+    """Return every number of each point and method over its seeds."""
     rows = []
     for (_, method), group in groups.items():
         per_seed = [list_numbers(record) for record in group.values()]
@@ -142,7 +141,7 @@ def summarise_groups(groups: Groups) -> list[SummaryRow]:
 
 
 def compare_stated(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
-    """Return every stated test at each of its points, with Holm's p over all of them, and its decision."""
+    """Return every stated test at each of its points, with Holm's p over all."""
     rows, points = [], _list_points(groups)
     for name, one in stated.items():
         for key, point in points.items():
@@ -150,7 +149,7 @@ def compare_stated(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Con
                 row = _compare(groups, key, one.first, one.second, one.measure)
                 result = row.result if one.exceeds is None else compute_above(row.result, one.exceeds)
                 rows.append(replace(row, result=result, name=name, margin=one.margin, exceeds=one.exceeds))
-    decided = [replace(row, decision=make_decision(row)) for row in correct_by_holm(rows)]
+    decided = [replace(row, decision=make_decision(row)) for row in apply_holm(rows)]
     return [replace(row, sentence=describe_stated(row)) for row in decided]
 
 
@@ -171,11 +170,11 @@ def compare_rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contr
             (first, second, measure) for first, second in itertools.combinations(methods, 2) if not stated
         ]
         rows += [_compare(groups, key, *test) for test in tests]
-    return [replace(row, sentence=describe_difference(row)) for row in correct_by_holm(rows)]
+    return [replace(row, sentence=describe_difference(row)) for row in apply_holm(rows)]
 
 
 def compute_inheritances(groups: Groups) -> list[InheritanceRow]:
-    """Return inheritance of each method, from points that differ in the teacher's arm alone."""
+    """Return inheritance from points that differ in the teacher's arm alone."""
     rows, points = [], _list_points(groups)
     for key, method in groups:
         point = points[key]
@@ -210,7 +209,7 @@ def _compute_inheritance(
 
 
 def _make_key(point: Mapping[str, Any]) -> str:
-    """Return a point's values as JSON, without its name, as arms may have names of their own."""
+    """Return a point's values as JSON, without its name."""
     return json.dumps({key: value for key, value in point.items() if key != NAME}, sort_keys=True)
 
 
@@ -230,7 +229,7 @@ def _group_records(records: Sequence[Measurement]) -> dict[tuple[str, str], Grou
 
 
 def _add_excess(records: Sequence[Measurement]) -> list[Measurement]:
-    """Return the records, each with its excess where it has a counterpart whose cues were random throughout."""
+    """Return the records, with excess where a counterpart trained on random cues."""
     measured = {(_make_key(r.point), r.method, r.seed): r.measures for r in records if r.measures}
     result = []
     for record in records:
@@ -253,7 +252,7 @@ def _place_group(group: Group, without: str = "") -> tuple[Point, str]:
 def _suggest_tests(
     methods: Sequence[str], stated: Sequence[Hypothesis], point: Point
 ) -> list[tuple[str, str, str]]:
-    """Return first, second and measure of the tests at a point that hypotheses suggest and none of them states."""
+    """Return first, second and measure of unstated tests at a point."""
     known = {(frozenset((one.first, one.second)), one.measure) for one in stated if has_values(point, one.where)}
     found: list[tuple[str, str, str]] = []
     for one in stated:
@@ -268,7 +267,7 @@ def _suggest_tests(
 
 
 def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:
-    """Compare two methods at one point, with the accuracies that stand beside and a caution where it needs one."""
+    """Compare two methods at one point, with accuracies and a caution."""
     pair = [groups.get((key, method), {}) for method in (first, second)]
     point, label = _place_group(next(group for (other, _), group in groups.items() if other == key))
     result = _compare_groups(pair, measure)

@@ -42,7 +42,7 @@ from training.teacher import ensure_teacher, is_given
 
 
 def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str | None, dry_run: bool) -> None:
-    """Run the study, or describe it, for `--phase study`; `machine.quiet` leaves out the line of each run.
+    """Run or describe a study; `machine.quiet` leaves out the line of each run.
 
     Raises:
         UserError: a malformed shard, several processes, or an error of `run_study`.
@@ -60,7 +60,7 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
 
 
 def run_study(study: StudyRuns, quiet: bool) -> None:
-    """Train and record the missing runs of a shard, resuming where an earlier start was stopped.
+    """Train and record the missing runs of a shard, resuming a stopped start.
 
     A run that fails is named and left as it is; the others go on.
 
@@ -138,16 +138,16 @@ def _write_study_config(study: StudyRuns) -> None:
 
 
 def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
-    """Train each missing job, or copy it from another run, and record; return the counts of both.
+    """Train each missing job or copy it, then record; return the counts of both.
 
     Raises:
         UserError: another process works on this run, it was made with other settings, or training fails.
     """
     with writing_in(study.get_folder(run).path):
-        return _complete_run(study, run)
+        return _train_missing(study, run)
 
 
-def _complete_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
+def _train_missing(study: StudyRuns, run: StudyRun) -> Counter[str]:
     experiment, folder, counts = study.open(run), study.get_folder(run), Counter[str]()
     if (folder.path / "config.yaml").exists():
         keys = differing_keys(folder.config(), run.config)

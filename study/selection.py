@@ -1,4 +1,4 @@
-"""A choice among tries of a method on held-out training images; test images play no part.
+"""A choice among tries of a method on held-out training images.
 
 The blind criterion needs no label of the cue: the smallest KL from the teacher, under cues as in training. The
 oracle criterion knows the cue: the largest unbiased accuracy.
@@ -22,7 +22,7 @@ NO_VALUE = "No seed has this number of every try."
 
 @dataclass(frozen=True)
 class Pick:
-    """The try that a criterion chooses, its value and its test measures; None without a choice."""
+    """The try of a criterion, its value and test measures; None without a choice."""
 
     method: str | None
     value: float | None  # mean over the seeds that all tries have
@@ -61,7 +61,7 @@ def select_tries(
 
 
 def _pick_best(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
-    """Return the try with the best mean over the seeds that all tries have; of equal ones the first."""
+    """Return the try with the best mean over common seeds; of equal ones the first."""
     values = {
         method: {s: value for s, record in group.items() if (value := find_number(record, name)) is not None}
         for method, group in found.items()

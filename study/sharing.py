@@ -1,4 +1,4 @@
-"""Trainings that several runs of a study share: a fingerprint of each, and the copy of a finished one."""
+"""Trainings that several runs of a study share: fingerprints and copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fingerprints = dict[JobName, str]
 
 
 def fingerprint(config: Config, job: JobName, known: Fingerprints | None = None) -> str:
-    """Return a digest of all that a job's weights depend on: jobs with the same one have the same weights.
+    """Return a digest of all that a job's weights depend on.
 
     Args:
         config: of a run, with its one seed.
@@ -36,7 +36,7 @@ def fingerprint(config: Config, job: JobName, known: Fingerprints | None = None)
 
 
 def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[str, Any]:
-    """Return the parts of a run's config, and of the jobs it takes from, that a job's weights depend on."""
+    """Return all parts of a run's config that a job's weights depend on."""
     stage = stage_of(config, job)
     data = config.data.model_dump(mode="json", exclude={*LOADING, *MIXING})
     common: dict[str, Any] = {"data": data, "precision": config.precision}
@@ -62,7 +62,7 @@ def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[
 
 
 def _list_sources(config: Config, job: JobName, stage: Stage, known: Fingerprints) -> dict[str, Any]:
-    """Return fingerprints of the jobs whose weights, errors, classifier or answers a job uses."""
+    """Return fingerprints of the jobs whose weights or answers a job uses."""
     seed = job.seed or 0
     found: dict[str, Any] = {"starts_from": [fingerprint(config, one, known) for one in starts_from(config, job)]}
     for option in ("upweight_errors_of", "teacher"):
@@ -95,7 +95,7 @@ def _describe_network(network: Network) -> dict[str, Any]:
 
 
 def _describe_cues(config: Config, images: str) -> dict[str, Any] | None:
-    """Return the settings of the cues of the images of the "teacher", the "students", or of "balanced" ones."""
+    """Return the settings of cues of "teacher", "students" or "balanced" images."""
     shortcut = config.shortcut
     if shortcut.cue == "none":
         return None
@@ -107,7 +107,7 @@ def _describe_cues(config: Config, images: str) -> dict[str, Any] | None:
 
 
 def copy_job(source: JobFolder, target: JobFolder) -> None:
-    """Copy a finished job to another run; an interrupted copy leaves nothing that looks finished."""
+    """Copy a finished job to another run; an interrupted copy is not finished."""
     partial = target.path.with_name(f".{target.name}.partial")
     JobFolder(partial).clear()
     shutil.copytree(source.path, partial)

@@ -1,4 +1,4 @@
-"""Tables of a study's report: a paper's table of each main measure, and every number by point and method."""
+"""Tables of a study's report: a paper's table of each main measure, and details."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from diagnostics.seeds import ONE_SEED, SeedSummary, plain_number
 from diagnostics.tables.table import Cell, Column, Show, Table, decimals, grouped, percent, signed
 from study.comparison import Contrast, Difference
-from study.grid import shorten_keys, shorten_labels
+from study.grid import name_keys, trim_labels
 from study.measurements import TEACHER
 from study.reported import StudyReport
 from study.results import TEACHER_ARM, InheritanceRow, SummaryRow
@@ -83,13 +83,13 @@ def list_main(report: StudyReport) -> list[str]:
 
 
 def make_main_table(report: StudyReport, measure: str, most: int | None = None) -> Table:
-    """Return a paper's table of one measure: a row a method, a column a point, the best student marked.
+    """Return a paper's table: a row a method, a column a point, the best marked.
 
     most: points that it has at most, the first ones.
     """
     found = {(row.label, row.method): row.values.get(measure) for row in report.summary}
     points = [label for label in report.points if any(found.get((label, name)) for name in report.methods)][:most]
-    headings = shorten_labels(points)
+    headings = trim_labels(points)
     best = {label: _find_best(report, found, label, measure) for label in points}
     columns = [Column("method", "method"), *(Column(label, headings[label], percent()) for label in points)]
     rows = [
@@ -127,17 +127,17 @@ def make_measures(report: StudyReport, keys: Sequence[str]) -> Table:
     """Return the mean over seeds of every number of each point and method."""
     shown = {name: text for name, text in HEADINGS.items() if any(row.values.get(name) for row in report.summary)}
     columns = [
-        *_key_columns(keys),
+        *_make_key_columns(keys),
         Column("method", "method"),
         Column("seeds", "seeds", grouped),
         *(Column(name, heading, SHOWN.get(name, percent()), True) for name, heading in shown.items()),
     ]
     cells = [
         [
-            *_point_cells(row, keys),
+            *_make_point_cells(row, keys),
             Cell(row.method),
-            _seed_cell(row.seeds),
-            *(_summary_cell(row.values.get(name), row.notes.get(name, "")) for name in shown),
+            _make_seed_cell(row.seeds),
+            *(_make_summary_cell(row.values.get(name), row.notes.get(name, "")) for name in shown),
         ]
         for row in report.summary
     ]
@@ -148,7 +148,7 @@ def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
     """Return the stated hypotheses, each at all of its points."""
     columns = [
         Column("name", "hypothesis"),
-        *_contrast_columns(keys),
+        *_make_contrast_columns(keys),
         Column("claim", "claim on A − B"),
         Column("threshold", "threshold, points", percent()),
         Column("decision", "decision"),
@@ -157,7 +157,7 @@ def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
     for row in report.hypotheses:
         claim, threshold = ("equivalent", row.margin) if row.exceeds is None else ("exceeds", row.exceeds)
         cells.append(
-            [Cell(row.name), *_contrast_cells(row, keys), Cell(claim), Cell(threshold), Cell(row.decision)]
+            [Cell(row.name), *_make_contrast_cells(row, keys), Cell(claim), Cell(threshold), Cell(row.decision)]
         )
     caption = (
         f"Stated before the run. Holm's p corrects for all {len(cells):,} stated tests. "
@@ -169,9 +169,9 @@ def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
 def make_comparisons(report: StudyReport, keys: Sequence[str]) -> Table:
     """Return all exploratory comparisons, with the accuracies that belong to them."""
     beside = [name for name in ("unbiased", "clean") if report.planted]
-    columns = [*_contrast_columns(keys), *(Column(n, f"{n}, A − B", signed(), interval=True) for n in beside)]
+    columns = [*_make_contrast_columns(keys), *(Column(n, f"{n}, A − B", signed(), interval=True) for n in beside)]
     cells = [
-        [*_contrast_cells(row, keys), *(_difference_cell(row.beside[name]) for name in beside)]
+        [*_make_contrast_cells(row, keys), *(_make_difference_cell(row.beside[name]) for name in beside)]
         for row in report.rest
     ]
     caption = f"Exploratory. Paired by seed; Holm's p corrects for all {len(cells):,} comparisons of the study."
@@ -179,10 +179,10 @@ def make_comparisons(report: StudyReport, keys: Sequence[str]) -> Table:
 
 
 def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Table:
-    """Return inheritance of each method: the share of the teachers' difference in following that students have."""
+    """Return inheritance of each method."""
     keys = [key for key in keys if key != TEACHER_ARM]
     columns = [
-        *_key_columns(keys),
+        *_make_key_columns(keys),
         Column("method", "method"),
         Column("seeds", "seeds", grouped),
         Column("value", "inheritance [95 % Fieller]", decimals(2), interval=True),
@@ -190,16 +190,16 @@ def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Tab
     cells = []
     for row in rows:
         value = Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", ""))
-        cells.append([*_point_cells(row, keys), Cell(row.method), Cell(len(row.seeds)), value])
+        cells.append([*_make_point_cells(row, keys), Cell(row.method), Cell(len(row.seeds)), value])
     return Table("inheritance", "0: none of the teachers' difference in following, 1: all of it.", columns, cells)
 
 
 def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
-    """Return which try of each family either criterion takes, and its measures on test images."""
+    """Return the tries that each criterion picks, with their test measures."""
     tested = ("following", "unbiased") if report.planted else ("top1",)
     criteria = {"blind": (BLIND, decimals(3)), "oracle": (ORACLE, percent())}
     shown = {name: criteria[name] for name in criteria if report.planted or name == "blind"}
-    columns = [*_key_columns(keys), Column("family", "family"), Column("tries", "tries")]
+    columns = [*_make_key_columns(keys), Column("family", "family"), Column("tries", "tries")]
     for name, (measure, show) in shown.items():
         columns += [Column(name, f"pick, {name}"), Column(measure, HELD_OUT[measure], show)]
         columns += [Column(f"{name}_{one}", f"its {HEADINGS[one]}", percent(), True) for one in tested]
@@ -207,8 +207,8 @@ def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
     for row in report.selection:
         tries = Cell(", ".join(row.tries), note=row.notes.get("tries", ""))
         picks = {"blind": row.blind, "oracle": row.oracle}
-        own = [cell for name in shown for cell in _pick_cells(picks[name], tested)]
-        cells.append([*_point_cells(row, keys), Cell(row.family), tries, *own])
+        own = [cell for name in shown for cell in _make_pick_cells(picks[name], tested)]
+        cells.append([*_make_point_cells(row, keys), Cell(row.family), tries, *own])
     caption = (
         "Chosen among tries on held-out training images, never on test images. Blind: the smallest KL from the "
         "teacher, which needs no label of the cue."
@@ -217,16 +217,16 @@ def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
     return Table("selection", caption + oracle, columns, cells)
 
 
-def _pick_cells(pick: Pick, tested: Sequence[str]) -> list[Cell]:
+def _make_pick_cells(pick: Pick, tested: Sequence[str]) -> list[Cell]:
     """Return the method, its value and its measures on test images."""
     if pick.method is None:
         return [Cell(None, note=NO_VALUE) for _ in range(2 + len(tested))]
-    return [Cell(pick.method), Cell(pick.value), *(_summary_cell(pick.tested.get(name)) for name in tested)]
+    return [Cell(pick.method), Cell(pick.value), *(_make_summary_cell(pick.tested.get(name)) for name in tested)]
 
 
-def _contrast_columns(keys: Sequence[str]) -> list[Column]:
+def _make_contrast_columns(keys: Sequence[str]) -> list[Column]:
     return [
-        *_key_columns(keys),
+        *_make_key_columns(keys),
         Column("first", "A"),
         Column("second", "B"),
         Column("measure", "measure", lambda value: str(value).replace("_", " ")),
@@ -237,35 +237,35 @@ def _contrast_columns(keys: Sequence[str]) -> list[Column]:
     ]
 
 
-def _contrast_cells(row: Contrast, keys: Sequence[str]) -> list[Cell]:
+def _make_contrast_cells(row: Contrast, keys: Sequence[str]) -> list[Cell]:
     return [
-        *_point_cells(row, keys),
+        *_make_point_cells(row, keys),
         *(Cell(text) for text in (row.first, row.second, row.measure)),
-        _seed_cell(row.result.seeds),
-        _difference_cell(row.result, CAUTION if row.caution else ""),
+        _make_seed_cell(row.result.seeds),
+        _make_difference_cell(row.result, CAUTION if row.caution else ""),
         Cell(row.result.p, note="" if row.result.p is not None else row.result.notes.get("p", "")),
         Cell(row.holm_p),
     ]
 
 
-def _summary_cell(result: SeedSummary | None, note: str = "") -> Cell:
+def _make_summary_cell(result: SeedSummary | None, note: str = "") -> Cell:
     if result is None:
         return Cell(None, note=note or "Not recorded.")
     return Cell(result.mean, result.low, result.high, note)
 
 
-def _difference_cell(result: Difference, note: str = "") -> Cell:
+def _make_difference_cell(result: Difference, note: str = "") -> Cell:
     return Cell(result.difference, result.low, result.high, note or result.notes.get("difference", ""))
 
 
-def _seed_cell(seeds: Sequence[int]) -> Cell:
+def _make_seed_cell(seeds: Sequence[int]) -> Cell:
     return Cell(len(seeds), note=ONE_SEED if len(seeds) == 1 else "")
 
 
-def _key_columns(keys: Sequence[str]) -> list[Column]:
-    short = shorten_keys(keys)
+def _make_key_columns(keys: Sequence[str]) -> list[Column]:
+    short = name_keys(keys)
     return [Column(key, short[key]) for key in keys]
 
 
-def _point_cells(row: Row, keys: Sequence[str]) -> list[Cell]:
+def _make_point_cells(row: Row, keys: Sequence[str]) -> list[Cell]:
     return [Cell(str(row.point.get(key, ""))) for key in keys]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from study.checks import compute_final_fall, judge_worst
+from study.checks import check_worst, compute_final_fall
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ def test_final_fall(history, fall):
 
 
 def test_the_worst_decides_and_failing_places_are_named():
-    check = judge_worst("teacher_biased", [("a", 0.5), ("b", 0.1), ("c", None)])
+    check = check_worst("teacher_biased", [("a", 0.5), ("b", 0.1), ("c", None)])
     assert (check.passed, check.value, check.failed) == (False, 0.1, ["b"])
     assert "1 of 2 fail, at worst 10.0 points (b)" in check.sentence
-    assert judge_worst("teacher_unbiased", [("a", 0.03), ("b", 0.05)]).passed is True
-    assert judge_worst("teacher_biased", [("a", None)]).passed is None
+    assert check_worst("teacher_unbiased", [("a", 0.03), ("b", 0.05)]).passed is True
+    assert check_worst("teacher_biased", [("a", None)]).passed is None

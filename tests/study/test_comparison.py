@@ -9,9 +9,9 @@ from scipy import stats
 from study.comparison import (
     Contrast,
     Difference,
+    apply_holm,
     compare_paired,
     compute_above,
-    correct_by_holm,
     describe_caution,
     describe_difference,
     describe_stated,
@@ -56,7 +56,7 @@ def test_no_common_seed_is_said():
 def make_claim(differences, exceeds: float, tests: int = 1) -> Contrast:
     """Return a row of a hypothesis that A - B exceeds a threshold, one of so many alike."""
     row = make_contrast(compute_above(compare_with_constant(differences), exceeds), name="H2", exceeds=exceeds)
-    row = correct_by_holm([row] * tests)[0]
+    row = apply_holm([row] * tests)[0]
     return replace(row, decision=make_decision(row))
 
 

@@ -52,7 +52,7 @@ def test_readme_has_cost_date_and_answer(folder):
     assert f"({folder.name}/README.md)" in (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 
 
-def test_no_seed_of_the_digits_study_was_chosen_on():
+def test_digits_study_uses_fresh_seeds():
     study, tint, tries = (
         load_config(EXPERIMENTS / "digits_patch" / f"{name}.yaml").seeds for name in ("study", "tint", "tries")
     )

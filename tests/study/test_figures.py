@@ -46,7 +46,7 @@ def list_marks(axes):
     return sorted((round(x, 6), round(y, 6)) for x, y in np.concatenate(marked).tolist())
 
 
-def test_frontier_has_a_panel_a_point_with_marks_and_twins():
+def test_frontier_has_a_panel_a_point():
     rows = [*make_rows("a 1"), *make_rows("a 2")[:2]]
     end_to_end = ["crd_kd", "mine"]
     figure = plot_frontier(make_report(rows, twins={"two_stage": "crd_kd", "head": "gone"}, end_to_end=end_to_end))
@@ -64,7 +64,7 @@ def test_frontier_has_a_panel_a_point_with_marks_and_twins():
     assert legend == list(FOLLOWING) and hollow == end_to_end
 
 
-def test_a_far_teacher_leaves_the_panel_to_the_students():
+def test_a_far_teacher_does_not_squeeze_students():
     def make_summary(share):
         return SeedSummary(3, share, 0.01, share - 0.01, share + 0.01, {})
 

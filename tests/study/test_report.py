@@ -306,7 +306,7 @@ def test_a_study_without_a_cue_compares_accuracy(write, tmp_path):
     assert tables == {"results_top1", "measures", "comparisons"}
 
 
-def test_points_with_and_without_a_cue_have_their_own_measures(write, tmp_path):
+def test_points_without_a_cue_have_their_own_measures(write, tmp_path):
     given = [
         replace(r, point={"shortcut.cue": "patch"}, numbers={"top1": 0.9})
         for r in make_records(points=POINTS[-1:])
@@ -320,7 +320,7 @@ def test_points_with_and_without_a_cue_have_their_own_measures(write, tmp_path):
     assert float(row["top1"]) == pytest.approx(0.4015) and not row["following"]
 
 
-def test_a_second_report_removes_stale_files_and_no_others(write, tmp_path):
+def test_a_second_report_removes_stale_files(write, tmp_path):
     write(make_records(1))
     for mine in ("figures/mine.png", "tables/mine.csv"):
         (tmp_path / mine).write_bytes(b"")

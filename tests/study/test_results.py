@@ -80,7 +80,7 @@ def test_primary_is_the_paired_difference_by_seed(results):
     assert row.sentence and row.decision in ("undecided", "equivalent")
 
 
-def test_holm_goes_over_all_stated_tests_of_either_kind(results):
+def test_holm_covers_all_stated_tests(results):
     exceeding = Hypothesis(measure="following", first="two_stage", second="kd", exceeds=0.02, where=BIASED)
     unbiased = Hypothesis(measure="unbiased", first="scratch", second="kd", exceeds=-0.5)
     found = compute_results(make_planted_study(), {**STATED, "H2": exceeding, "H3": unbiased})
@@ -171,14 +171,14 @@ def test_a_study_without_a_cue():
     assert compute_results(records, {"H1": nowhere}).notes["hypotheses"]
 
 
-def test_seeds_that_one_lacks_are_left_out_and_twice_is_refused():
+def test_missing_seeds_are_left_out_and_repeated_refused():
     records = [r for r in make_planted_study() if (r.method, r.seed) != ("crd_kd", 2)]
     assert compute_results(records, STATED).hypotheses[0].result.seeds == [0, 1, 3]
     with pytest.raises(ValueError, match="two records of teacher, seed 0"):
         compute_results([*records, records[0]], STATED)
 
 
-def test_a_sentence_on_a_method_says_whether_its_stage_1_aligned(results):
+def test_sentences_tell_of_unaligned_stages(results):
     assert all("stage 1" not in row.sentence for row in (*results.hypotheses, *results.rest))
     records = [
         replace(r, alignment=LOW) if (r.method, r.seed) == ("two_stage", 1) else r for r in make_planted_study()

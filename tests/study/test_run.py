@@ -117,7 +117,7 @@ def test_a_claim_that_does_not_fit_is_named(call_main, tmp_path, settings, words
     assert done.returncode == 2 and words in done.stderr and list(tmp_path.iterdir()) == []
 
 
-def test_a_study_trains_each_thing_once_and_records_it(whole_study):
+def test_a_study_trains_each_job_once(whole_study):
     folder, counts = whole_study
     assert len(counts) == 8 and sum((Counter(one) for one in counts.values()), Counter()) == {
         # 3 teachers and 3 scratch, 7 pairs of arms of the other four jobs
@@ -137,7 +137,7 @@ def test_a_study_trains_each_thing_once_and_records_it(whole_study):
     assert sorted(map(str, stages)) == ["head/stage2", "two_stage/stage1", "two_stage/stage2"]
 
 
-def test_a_copied_job_is_what_training_it_would_give(whole_study, call_main, tmp_path):
+def test_a_copied_job_equals_a_trained_one(whole_study, call_main, tmp_path):
     name = "conflicting_0.3-teacher_biased-students_biased-seed0"
     config = whole_study[0] / name / "config.yaml"
     done = call_main(tmp_path, "--config", str(config), "--phase", "all", "--quiet")
@@ -147,7 +147,7 @@ def test_a_copied_job_is_what_training_it_would_give(whole_study, call_main, tmp
         assert all(torch.equal(one[key], other[key]) for key in one), job
 
 
-def test_records_hold_what_the_study_needs(whole_study):
+def test_records_are_complete(whole_study):
     records, context = load_measurements(whole_study[0])
     assert len(records) == 8 * 5 and all(isinstance(record, Measurement) for record in records)
     assert {record.method for record in records} == {"teacher", "scratch", "crd_kd", "two_stage", "head"}
@@ -169,7 +169,7 @@ def test_records_hold_what_the_study_needs(whole_study):
     json.dumps(to_plain(results))
 
 
-def test_a_study_goes_on_where_it_was_stopped(whole_study, call_main, run_main, tmp_path):
+def test_a_stopped_study_continues(whole_study, call_main, run_main, tmp_path):
     shutil.copytree(whole_study[0], tmp_path / "s")
     done = call(call_main, tmp_path)
     assert done.returncode == 0 and "8 runs, 8 already finished" in done.stdout
@@ -201,7 +201,7 @@ def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path
         load_measurements(tmp_path / "s")
 
 
-def test_a_dry_run_says_what_would_be_done(call_main, tmp_path):
+def test_dry_run_counts_trainings(call_main, tmp_path):
     done = call(call_main, tmp_path, "--dry-run", "--seeds", "0", "1")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -217,7 +217,7 @@ def test_a_dry_run_says_what_would_be_done(call_main, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s-cues.png"]
 
 
-def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch):
+def test_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch):
     plain = ("name=p", *SHORT, "methods=[kd, two_stage]")
     grid = "study.grid=[{losses.crd.objective: [nce, infonce]}]"
 
@@ -237,7 +237,7 @@ def test_a_study_needs_no_cue_and_a_failed_run_stops_no_other(call_main, tmp_pat
     assert all(record.measures is None and 0 <= record.numbers["top1"] <= 1 for record in records)
 
 
-def test_a_study_gains_methods_and_takes_a_given_teacher(call_main, tmp_path):
+def test_a_study_gains_methods(call_main, tmp_path):
     done = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch]"))
     more = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch, kd]"))
     assert "trained 2 models in" in done.stdout and "trained 1 model in" in more.stdout

@@ -15,7 +15,7 @@ from diagnostics.plain import to_plain
 from diagnostics.runs import compare_runs
 from study import schemas
 from study.report import assemble
-from study.schemas import KINDS, schema
+from study.schemas import KINDS, make_schema
 from tests.diagnostics.report.test_folder import recordings, usual
 from tests.diagnostics.test_schema import accepts
 from tests.study.test_report import NONE, POINTS, make_context, make_records
@@ -50,7 +50,7 @@ WRITTEN = {
 @pytest.mark.parametrize(("name", "make"), [(name, make) for name, made in WRITTEN.items() for make in made])
 def test_written_reports_match_their_schema(name, make):
     written = json.loads(json.dumps(to_plain(make()), allow_nan=False))
-    described = schema(name)
+    described = make_schema(name)
     assert described.pop("$schema").endswith("2020-12/schema")
     definitions = {"$defs": described.pop("$defs")}
     assert accepts(described, written, definitions)
@@ -64,6 +64,6 @@ def test_written_reports_match_their_schema(name, make):
 @pytest.mark.parametrize("name", KINDS)
 def test_schemas_in_docs_are_of_this_version(name):
     shipped = json.loads((DOCS / f"{name}.schema.json").read_text(encoding="utf-8"))
-    assert shipped == schema(name), f"run python -m study.schemas {name} > docs/{name}.schema.json"
+    assert shipped == make_schema(name), f"run python -m study.schemas {name} > docs/{name}.schema.json"
     assert f"[{name}.schema.json]({name}.schema.json)" in (DOCS / "report_json.md").read_text(encoding="utf-8")
     assert shipped["properties"]["schema_version"]["const"] == KINDS[name][1]

@@ -50,7 +50,7 @@ def test_only_seeds_that_all_tries_have_count():
     assert row.blind.method is None and row.oracle.value is None
 
 
-def test_what_test_images_say_changes_no_pick():
+def test_test_images_change_no_pick():
     rng, given = np.random.default_rng(0), make_groups()
     before = select_tries(given, FAMILY)[0]
     for group in given.values():
