@@ -28,9 +28,11 @@ class Rule:
 
 
 RULES = {
-    "teacher_biased": Rule("aligned less conflicting accuracy of the biased teacher", "at least", 0.20, " points"),
+    "teacher_biased": Rule(
+        "aligned minus conflicting accuracy of the biased teacher", "at least", 0.20, " points"
+    ),
     "teacher_unbiased": Rule(
-        "size of aligned less conflicting accuracy of the unbiased teacher", "at most", 0.05, " points"
+        "the unbiased teacher's aligned minus conflicting accuracy, either way", "at most", 0.05, " points"
     ),
     "cue_readable": Rule("accuracy of a cue-only probe after augmentation", "at least", 0.90, " %"),
     "stage1_aligned": Rule(
@@ -84,7 +86,7 @@ def check_worst(name: str, values: Values) -> Check:
     sign = 1 if rule.bound == "at least" else -1
     found = [(value, place) for place, value in values if value is not None]
     if not found:
-        return Check(name, None, None, rule.limit, f"recorded for no model: {rule.text}", [])
+        return Check(name, None, None, rule.limit, f"not recorded: {rule.text}", [])
     worst, where = min(found, key=lambda pair: sign * pair[0])
     failed = [place for value, place in found if sign * (value - rule.limit) < 0]
     result = f"{len(failed)} of {len(found)} fail" if failed else f"passed by all {len(found)}"

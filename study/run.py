@@ -95,7 +95,8 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
     if failed:
         by_machine = any(isinstance(error, MachineError) for error in failed.values())
         kind = MachineError if by_machine else UserError
-        raise kind(f"{len(failed)} runs failed, the first {next(iter(failed))}: see above; the others are done")
+        runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+        raise kind(f"{runs} failed, the first {next(iter(failed))}: see above; the others are done")
 
 
 def _describe_trainings(counts: Counter[str]) -> str:

@@ -18,28 +18,20 @@ import pytest
 
 from diagnostics.plain import to_plain
 from diagnostics.report import files
-from diagnostics.shortcut.measures import Measures
 from settings.study import Hypothesis
 from study.answer import format_study, list_answers
 from study.measurements import Measurement, RecordedRun, StudyContext
 from study.report import write_study
 from study.reported import StudyReport
+from tests.study.small_study import make_measures
 
 BIASED = {"shortcut.teacher": "biased", "shortcut.students": "biased"}
 STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stage", where=BIASED)}
 NONE: dict[str, Hypothesis] = {}
 METHODS = {"teacher": 0.6, "kd<1>": 0.3, "crd_kd": 0.4, "two_stage": 0.3}
+FAITHFUL = dict.fromkeys(("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed"), 0.7)
 ARMS = ("biased", "unbiased")
 POINTS = [{"shortcut.teacher": t, "shortcut.students": s} for s, t in itertools.product(ARMS[::-1], ARMS[::-1])]
-
-
-def make_measures(following: float, unbiased: float, gap: float, is_teacher: bool) -> Measures:
-    shares = {"aligned": 0.95, "conflicting": 0.95 - gap, "clean": 0.9, "cue_bias": 0.5, "flip_rate": 0.4}
-    names = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
-    faithful = dict.fromkeys(names, None if is_teacher else 0.7)
-    notes = {"worst_group": "Too few."} | (dict.fromkeys(names, "No teacher is given.") if is_teacher else {})
-    own = {"following": following, "unbiased": unbiased, "worst_group": None}
-    return Measures(images=40, shows=4, **own, **shares, **faithful, notes=notes)
 
 
 def make_records(
@@ -52,7 +44,9 @@ def make_records(
         images = rng.binomial(9, rate if biased else 0.05, 100) / 9
         following = float(images.mean())
         unbiased = 0.5 + following / 2 + rng.normal(0, 0.001)
-        own = make_measures(following, unbiased, 0.5 if biased else unbiased_gap, method == "teacher")
+        gap = 0.5 if biased else unbiased_gap
+        shares = {"aligned": 0.95, "conflicting": 0.95 - gap, "clean": 0.9, "cue_bias": 0.5, "flip_rate": 0.4}
+        own = make_measures(following, unbiased, **shares, **({} if method == "teacher" else FAITHFUL))
         numbers = {"cue_decoding": 0.9, "label_decoding": 0.8, "cue_read": 0.99}
         arm = "biased" if biased else "unbiased"
         found.append(Measurement(point, seed, method, own, images, numbers, [2.0, *[1.0] * 10], arm))

@@ -13,28 +13,15 @@ from statsmodels.stats.multitest import multipletests
 
 from diagnostics.aligned import AlignmentVerdict
 from diagnostics.plain import to_plain
-from diagnostics.shortcut.measures import Measures
 from settings.study import Hypothesis
 from study.measurements import Measurement
 from study.results import compute_results
+from tests.study.small_study import make_measures
 
 BIASED = {"shortcut.teacher": "biased"}
 STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stage", where=BIASED)}
-
-
 METHODS = {"crd_kd": 0.40, "two_stage": 0.38, "kd": 0.30, "scratch": 0.20}
-
-
 ALIGNED = AlignmentVerdict("cosine_last", 0.85, 0.001, "aligned")
-NAMES = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed", "worst_group")
-
-
-def make_measures(following: float, gap: float = 0.5) -> Measures:
-    rates = {"aligned": 0.9, "conflicting": 0.9 - gap, "unbiased": 0.9 - following / 2, "clean": 0.9}
-    rest = {"cue_bias": 0.5, "flip_rate": 0.5, **dict.fromkeys(NAMES)}
-    return Measures(images=40, shows=10, following=following, **rates, **rest, notes={"worst_group": "Too few."})
-
-
 LOW = AlignmentVerdict("cosine_last", 0.33, 0.05, "still improving")
 
 
@@ -50,7 +37,10 @@ def make_planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> l
             images = rng.binomial(9, rate, 200) / 9
             numbers = {"top1": 0.9, "cue_read": 0.99}
             kl = [3.0, 2.0, 1.01, *[1.0] * 7]
-            result = make_measures(float(images.mean()), gap if method == "teacher" else 0.3)
+            following = float(images.mean())
+            conflicting = 0.9 - (gap if method == "teacher" else 0.3)
+            shares = {"aligned": 0.9, "conflicting": conflicting, "clean": 0.9}
+            result = make_measures(following, 0.9 - following / 2, **shares)
             records.append(Measurement(point, seed, method, result, images, numbers, kl, teacher, ALIGNED))
     return records
 

@@ -229,7 +229,7 @@ def test_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch):
     do_run = study.do_run
     monkeypatch.setattr(study, "do_run", failing)
     done = call(call_main, tmp_path, settings=(*plain, grid))
-    assert done.returncode == 2 and "1 runs failed, the first nce-seed0" in done.stderr
+    assert done.returncode == 2 and "1 run failed, the first nce-seed0" in done.stderr
     monkeypatch.undo()
     records, context = load_measurements(tmp_path / "p")
     assert [record.method for record in records] == ["teacher", "kd", "two_stage"]

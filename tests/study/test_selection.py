@@ -5,20 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from diagnostics.shortcut.measures import Measures
 from study.measurements import Measurement
 from study.selection import select_tries
+from tests.study.small_study import make_measures
 
 FAMILY = {"rate": ["slow", "middle", "fast"]}
 KL = {"slow": [0.30, 0.50], "middle": [0.35, 0.35], "fast": [0.60, 0.10]}  # means 0.40, 0.35, 0.35
 UNBIASED = {"slow": [0.5, 0.7], "middle": [0.5, 0.6], "fast": [0.55, 0.57]}  # means 0.60, 0.55, 0.56
-NAMES = ("worst_group", "cue_bias", "flip_rate", "clean", "aligned", "conflicting")
-FIDELITY = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
 
 
 def make_record(method: str, seed: int, following: float = 0.3, **numbers: float) -> Measurement:
-    absent = dict.fromkeys((*NAMES, *FIDELITY))
-    own = Measures(images=9, shows=3, following=following, unbiased=1 - following, **absent, notes={})
+    own = make_measures(following, 1 - following)
     return Measurement({"losses.kl.temperature": 1}, seed, method, own, None, numbers)
 
 
