@@ -65,11 +65,11 @@ class StudyRuns:
         """Return a digest of everything that a job's weights depend on."""
         return fingerprint(run.config, job, self.fingerprints.setdefault(run.name, {}))
 
-    def get_folder(self, run: StudyRun) -> RunFolder:
+    def run_folder(self, run: StudyRun) -> RunFolder:
         return RunFolder(self.folder / run.name)
 
     def list_jobs(self, run: StudyRun) -> list[Job]:
-        return jobs_of("all", run.config, self.get_folder(run))
+        return jobs_of("all", run.config, self.run_folder(run))
 
     def open(self, run: StudyRun) -> Experiment:
         """Return a run with its images, which runs with the same data section share."""
@@ -77,7 +77,7 @@ class StudyRuns:
         key = data.model_dump_json()
         if key not in self.sources:
             self.sources[key] = load_source(data)
-        return open_experiment(run.config, self.get_folder(run), self.machine, self.sources[key])
+        return open_experiment(run.config, self.run_folder(run), self.machine, self.sources[key])
 
     def find_copy(self, run: StudyRun, job: Job) -> JobFolder | None:
         """Return a finished job of another run with the same fingerprint."""
@@ -186,7 +186,7 @@ def describe_study(study: StudyRuns) -> str:
     for run in study.mine:
         counts = points.setdefault(run.name.removesuffix(f"seed{run.seed}").rstrip("-") or "one point", Counter())
         counts["runs"] += 1
-        counts["recorded"] += is_recorded(run, study.get_folder(run))
+        counts["recorded"] += is_recorded(run, study.run_folder(run))
         for job in study.list_jobs(run):
             key = study.compute_fingerprint(run, job.name)
             shared = key in made or study.find_copy(run, job) is not None

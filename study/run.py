@@ -71,7 +71,7 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
     """
     check_study(study)
     _write_study_config(study)
-    waiting = [run for run in study.mine if not is_recorded(run, study.get_folder(run))]
+    waiting = [run for run in study.mine if not is_recorded(run, study.run_folder(run))]
     kept, started = len(study.mine) - len(waiting), time.perf_counter()
     failed: dict[str, UserError | MachineError] = {}
     where = "" if study.shard.count == 1 else f" of shard {study.shard.number}/{study.shard.count}"
@@ -144,12 +144,12 @@ def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     Raises:
         UserError: another process works on this run, it was made with other settings, or training fails.
     """
-    with writing_in(study.get_folder(run).path):
+    with writing_in(study.run_folder(run).path):
         return _train_missing(study, run)
 
 
 def _train_missing(study: StudyRuns, run: StudyRun) -> Counter[str]:
-    experiment, folder, counts = study.open(run), study.get_folder(run), Counter[str]()
+    experiment, folder, counts = study.open(run), study.run_folder(run), Counter[str]()
     if (folder.path / "config.yaml").exists():
         keys = differing_keys(folder.config(), run.config)
         if keys:
