@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
 from CKA.biased import compute_biased_linear_cka
+from dataset.corruptions import DEGRADATIONS
 from dataset.views.augment import generator
 from diagnostics.calibration import calibration
 from diagnostics.confusion import by_class, most_confused
@@ -46,7 +47,7 @@ from diagnostics.fidelity import fidelity
 from diagnostics.geometry import geometry, linear_probe, tsne
 from diagnostics.names import find_staged, focus
 from diagnostics.plain import section
-from diagnostics.robustness import DEGRADATIONS, mean_corruption_error
+from diagnostics.robustness import mean_corruption_error
 from diagnostics.seeds import summarise_shares
 from estimator import MutualInformation, label_information, mutual_information, nce_lower_bound
 

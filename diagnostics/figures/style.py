@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
 from zlib import crc32
 
 from matplotlib import rc_context
@@ -106,20 +105,13 @@ def window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tup
     return low - 0.12 * span, high + 0.12 * span
 
 
-def beyond(axes: Axes, value: float, place: float, ends: tuple[float, float], upright: bool = False) -> None:
-    """Write a teacher's value at the edge of an axis that ends before it, at its `place` on the other axis."""
+def beyond(axes: Axes, value: float, place: float, ends: tuple[float, float]) -> None:
+    """Write a teacher's value at the edge of an axis that ends before it, in its row at `place`."""
     high = value > ends[1]
-    style: dict[str, Any] = {"fontsize": POINTS, "color": pick_colour("teacher")}
-    if upright:
-        text, at = f"{'↑' if high else '↓'} {value:.1f}", (place, 1.0 if high else 0.0)
-        axes.annotate(
-            text, at, xycoords=("data", "axes fraction"), ha="center", va="top" if high else "bottom", **style
-        )
-        return
     text, at = (f"{value:.1f} →", (1.0, place)) if high else (f"← {value:.1f}", (0.0, place))
-    axes.annotate(
-        text, at, xycoords=("axes fraction", "data"), ha="right" if high else "left", va="center", **style
-    )
+    side, shade = "right" if high else "left", pick_colour("teacher")
+    where = ("axes fraction", "data")
+    axes.annotate(text, at, xycoords=where, ha=side, va="center", fontsize=POINTS, color=shade)
 
 
 def draw_key(figure: Figure, names: Sequence[str]) -> None:

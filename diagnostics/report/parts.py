@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def template(path: Path) -> Template:
-    """Return a page's template, which may use those beside it and beside this file; an unknown name is an error."""
+    """Return a page's template, which may use those beside it and beside this file; an unknown name fails."""
     environment = Environment(
         loader=FileSystemLoader([path.parent, HERE]),
         autoescape=True,
