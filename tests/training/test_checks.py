@@ -165,7 +165,7 @@ def test_a_student_larger_than_its_teacher_is_warned_of(look, capsys):
     assert "warning: the student resnet20 has" in capsys.readouterr().err
 
 
-VGG = ("student.arch=vgg11", "data.image_size=32", "methods=[two_stage]")
+VGG = ("student.arch=vgg11", "student.stem=imagenet", "data.image_size=32", "methods=[two_stage]")
 SHALLOW = "student.taps={penultimate: features.10, last: features.20}"
 HEAD = "methods.two_stage.stage2.train=head"
 UNTRAINED = r"student\.taps features\.10, features\.20: no stage of two_stage trains 93 % of vgg11's parameters"
