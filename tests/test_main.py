@@ -145,7 +145,7 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
         "student: resnet8, 77,652 parameters",
         "machine: cpu, float32",
         "teacher's outputs on disk: 0.00 MB",
-        "plan: teacher, scratch, kd, crd, crd_kd, two_stage; seeds 0, 1; 13 of 13 jobs to train, 42 epochs",
+        "plan: teacher, crd, crd_kd, kd, scratch, two_stage; seeds 0, 1; 13 of 13 jobs to train, 42 epochs",
         f"scratch seed 1: 4 epochs x 4 steps, all by ce 1 -> {tmp_path / 'tiny' / 'seed1' / 'scratch'}",
         "dry run: nothing was trained, no run folder was written",
     ):

@@ -22,17 +22,8 @@ from training.reading import find_reading, find_shapes
 from training.stepping import steps_of
 from training.teacher import check_init, check_teacher, is_given
 
-MEASURES = (
-    "loss",
-    "top1",
-    "val",
-    "test",
-    "epoch",
-    "learning",
-    "cosine",
-    "cka",
-    "explained",
-)  # first words of names
+# how names of measures begin
+MEASURES = ("loss", "top1", "val", "test", "epoch", "learning", "cosine", "cka", "explained")
 FALL_TO_THE_END = ("cosine", "onecycle", "multistep")  # schedules that are stretched over all epochs
 
 

@@ -33,7 +33,8 @@ def describe_command(jobs: Sequence[Job], experiment: Experiment, removed: Seque
     sizes = [count_parameters(experiment.layout(network).model) for network in (config.teacher, config.student)]
     count, waiting = distributed.world_size(), list_waiting(jobs, experiment, removed)
     methods = ", ".join(dict.fromkeys(job.name.method for job in jobs))
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(job.name.seed for job in jobs) if seed is not None)
+    seeds = [str(seed) for seed in dict.fromkeys(job.name.seed for job in jobs) if seed is not None]
+    of_seeds = f"; seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""
     epochs = sum(job.stage.epochs for job in waiting)
     return [
         f"data: {config.data.source}{where}, {train:,} train, {val:,} val, {test:,} test images, "
@@ -41,8 +42,7 @@ def describe_command(jobs: Sequence[Job], experiment: Experiment, removed: Seque
         f"teacher: {config.teacher.arch}, {sizes[0]:,} parameters",
         f"student: {config.student.arch}, {sizes[1]:,} parameters",
         f"machine: {machine.device}, {machine.precision}, {count} process{'es' if count > 1 else ''}",
-        f"plan: {methods}{f'; seeds {seeds}' if seeds else ''}; {len(waiting)} of {len(jobs)} jobs to train, "
-        f"{epochs} epochs",
+        f"plan: {methods}{of_seeds}; {len(waiting)} of {len(jobs)} jobs to train, {epochs} epochs",
     ]
 
 

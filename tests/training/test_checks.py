@@ -158,7 +158,7 @@ def test_losses_that_fit_pass(look, own):
     look(features, crd, head, f"methods.named={{losses: {{kl: 1, '{own}:Silent': 1}}}}")
 
 
-def test_a_student_larger_than_its_teacher_is_warned_of(look, capsys):
+def test_a_larger_student_is_warned_of(look, capsys):
     look(phase="teacher")
     assert capsys.readouterr().err == ""
     look("student.arch=resnet20", phase="teacher")
@@ -210,7 +210,7 @@ def test_batches_of_one_pass_where_maps_are_larger(look):
         ({"early_stopping": {}}, "kd.early_stopping with schedule: cosine, which falls over all 10 epochs"),
     ],
 )
-def test_lengths_that_do_not_suit_options_are_warned_of(capsys, settings, warning):
+def test_unsuitable_lengths_are_warned_of(capsys, settings, warning):
     warn.cache_clear()
     check_lengths("kd", Stage.model_validate({"epochs": 10, **settings}), 10)
     err = capsys.readouterr().err

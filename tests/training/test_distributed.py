@@ -135,7 +135,7 @@ def compute_together(network, data, machine):  # by all processes together, 24 i
     return {"logits": evaluation.predict(network, data.test, machine), "view": rows}
 
 
-def interrupt(form, out, name):  # the second process alone gets a signal, in some steps; then all goes on
+def stop(form, out, name):  # the second process alone gets a signal, in some steps; then all goes on
     step, steps, stops = training.engine.train_step, [], [2, 4, 10]
     training.run.keeping.ASK_EVERY = 0.0  # processes agree after every step
 
@@ -156,7 +156,7 @@ with distributed.process_group(torch.device("cpu")):
     run("nce", sys.argv[1], "several", optimizer=SEVERAL)
     if distributed.world_size() > 1:  # with a mask to draw too
         run("relax", sys.argv[1], "whole", dropout=0.2)
-        interrupt("relax", sys.argv[1], "stopped")
+        stop("relax", sys.argv[1], "stopped")
 """
 
 

@@ -80,13 +80,13 @@ def test_every_phase_stops_early_and_resumes(make_experiment, monkeypatch):
     run_jobs(jobs, whole)
     enter, starts = training.engine._enter_epoch, []
 
-    def interrupt(*arguments):
+    def stop(*arguments):
         starts.append(arguments)
         if len(starts) % 3 == 0:
             raise KeyboardInterrupt
         return enter(*arguments)
 
-    monkeypatch.setattr(training.engine, "_enter_epoch", interrupt)
+    monkeypatch.setattr(training.engine, "_enter_epoch", stop)
     for _ in range(20):
         try:
             run_jobs(jobs_of("all", stopped.config, stopped.folder), stopped)

@@ -59,7 +59,7 @@ def test_half_of_an_input_is_refused(make_experiment, setting, message):
         make_experiment(setting)
 
 
-def test_a_network_of_ones_own_trains_in_all_phases(call_main, tmp_path, monkeypatch):
+def test_an_own_network_trains_in_all_phases(call_main, tmp_path, monkeypatch):
     """Its classifier is a convolution with pooling behind it, so stage 2 trains the head through the network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -60,7 +60,7 @@ def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeyp
     assert [len(taps) for _, taps in compiled] == [0, 2]
 
 
-def test_methods_of_a_seed_start_from_the_same_weights(make_experiment):
+def test_methods_start_from_the_same_weights(make_experiment):
     experiment = make_experiment("seeds=[0, 1]", "methods.head={train: head, losses: {ce: 1}}")
     jobs = [JobName(name, 0) for name in ("scratch", "kd", "crd", "crd_kd", "head")]
     starts = [copy_tensors(prepare_job(job, experiment).objective.model) for job in [*jobs, STAGE1]]
@@ -74,12 +74,14 @@ def test_methods_of_a_seed_start_from_the_same_weights(make_experiment):
 def test_projections_follow_seed_and_stage(make_experiment):
     experiment = make_experiment("methods.two_stage.stage2.losses={crd: 1}", "seeds=[0, 1]")
 
-    def projection(job):
+    def get_projection(job):
         return prepare_job(job, experiment).objective.losses["crd"].projection["last"].student.weight
 
-    first = projection(STAGE1)
-    assert torch.equal(first, projection(STAGE1)) and torch.equal(first, projection(CRD_KD))
-    assert not torch.equal(first, projection(STAGE2)) and not torch.equal(first, projection(JobName("crd_kd", 1)))
+    first = get_projection(STAGE1)
+    assert torch.equal(first, get_projection(STAGE1)) and torch.equal(first, get_projection(CRD_KD))
+    assert not torch.equal(first, get_projection(STAGE2)) and not torch.equal(
+        first, get_projection(JobName("crd_kd", 1))
+    )
 
 
 @pytest.mark.parametrize(

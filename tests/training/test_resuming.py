@@ -37,7 +37,7 @@ def test_stopped_training_ends_with_the_same_bits(make_experiment, monkeypatch, 
     )
     ends, measure, epochs = [], StageObjective.measure, []
 
-    def interrupt(objective):
+    def stop(objective):
         epochs.append(1)
         if len(epochs) == 3:
             raise KeyboardInterrupt
@@ -50,7 +50,7 @@ def test_stopped_training_ends_with_the_same_bits(make_experiment, monkeypatch, 
         finish_needed(job, experiment)
         if name == "stopped":
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(StageObjective, "measure", interrupt)
+                patch.setattr(StageObjective, "measure", stop)
                 train(experiment, job)
             assert len(folder.history()) == 2 and not folder.finished
         train(experiment, job)

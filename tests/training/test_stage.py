@@ -33,7 +33,7 @@ def prepared(make_experiment):
     return make
 
 
-def ask(objective, batch):
+def compute_terms(objective, batch):
     """The terms of a batch, with what losses draw alike each time."""
     seed_everything(0)
     return objective.eval()(batch)
@@ -108,7 +108,7 @@ def test_parameters_behind_all_taps_stay(prepared):
 def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
     experiment, job = prepared(f"{stage}, losses: {{{losses}}}}}")
     objective, batch = job.objective.eval(), cut_batch(experiment)
-    terms = ask(objective, batch)
+    terms = compute_terms(objective, batch)
     assert list(terms) == names  # in the order of the stage, and of the loss's taps
     total = sum(term.weight * term.value for term in terms.values())
 
@@ -132,9 +132,9 @@ def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
     assert terms["top1"].weight == 0 and terms["top1"].value == (logits.argmax(1) == batch.labels).double().mean()
 
 
-def test_a_stage_that_trains_features_alone_has_no_accuracy(prepared):
+def test_a_feature_stage_has_no_accuracy(prepared):
     experiment, job = prepared("{train: features, losses: {crd: 1}}")
-    assert list(ask(job.objective, cut_batch(experiment))) == ["crd_penultimate", "crd_last"]
+    assert list(compute_terms(job.objective, cut_batch(experiment))) == ["crd_penultimate", "crd_last"]
     assert set(job.objective.measure()) == {
         f"{kind}_{tap}" for kind in ("cosine", "cka") for tap in ("penultimate", "last")
     }
@@ -164,12 +164,12 @@ def test_a_checkpoint_keeps_the_epoch_of_weights(prepared):
     objective, batch = job.objective, cut_batch(experiment)
     for expected in (0.5, 1.0, 1.5):
         objective.begin_epoch()
-        assert ask(objective, batch)["kl"].weight == expected
+        assert compute_terms(objective, batch)["kl"].weight == expected
     _, again = prepared("{losses: {ce: 1, kl: {weight: 2, ramp_up: 4}}}")
     again.objective.load_state_dict(objective.state_dict())
-    assert ask(again.objective, batch)["kl"].weight == 1.5
+    assert compute_terms(again.objective, batch)["kl"].weight == 1.5
     again.objective.begin_epoch()
-    assert ask(again.objective, batch)["kl"].weight == 2.0
+    assert compute_terms(again.objective, batch)["kl"].weight == 2.0
 
 
 @pytest.mark.parametrize("loss", ["kl", "crd"])
@@ -197,14 +197,14 @@ def test_a_loss_of_weight_0_trains_no_features(prepared):
     experiment, job = prepared(f"{{train: features, losses: {losses}}}", "student.taps.penultimate=layer1.0")
     trained = {name for name, one in job.objective.model.named_parameters() if one.requires_grad}
     assert {name.partition(".")[0] for name in trained} == {"conv1", "bn1", "layer1"}
-    assert "regression_last" in ask(job.objective, cut_batch(experiment))
+    assert "regression_last" in compute_terms(job.objective, cut_batch(experiment))
 
 
 @pytest.mark.parametrize(
     ("train", "counts"),
     [("head", [2]), ("last_block", [2, 9]), ("all", [2, 27])],  # tensors a group
 )
-def test_the_head_and_the_features_have_rates_of_their_own(prepared, train, counts):
+def test_head_and_features_have_their_own_rates(prepared, train, counts):
     rates = "feature_lr: 1.0e-5, optimizer: {name: adam, lr: 1.0e-4}"
     _, job = prepared(f"{{train: {train}, losses: {{ce: 1}}, {rates}}}")
     settings = job.plan.optimizer

@@ -114,7 +114,7 @@ def test_losses_get_the_teachers_classifier(make):
 @pytest.mark.parametrize(
     ("losses", "asks"), [("{ce: 1}", False), ("{ce: 1, kl: 0}", True), ("{kl: 1}", True), ("{crd: 1}", True)]
 )
-def test_the_teacher_is_opened_where_a_loss_needs_it(make, losses, asks):
+def test_the_teacher_is_opened_where_needed(make, losses, asks):
     experiment = make(f"methods.m={{losses: {losses}}}", views=0)
     assert (prepare_job(OWN, experiment).objective.teacher is not None) is asks
 
