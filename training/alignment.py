@@ -38,16 +38,16 @@ class AlignmentEvaluator:
     ) -> None:
         self.images, self.own, self.machine = images, own, machine
         self.indices = torch.randperm(len(images), generator=generator(seed))[:HELD_OUT].to(images.device)
-        self.teacher = self._view(teacher, theirs)
+        self.teacher = self._compute_view(teacher, theirs)
 
-    def _view(self, model: nn.Module, reading: Reading) -> View:
+    def _compute_view(self, model: nn.Module, reading: Reading) -> View:
         tapped = TappedModel(model, reading.places).eval()
         parts = [
             run(tapped, self.images.normalised(indices), self.machine)
             for indices in self.indices.split(EVALUATION_BATCH)
         ]
         taps = tuple(torch.cat(columns) for columns in zip(*(part.taps for part in parts), strict=True))
-        return reading.view(Outputs(torch.cat([part.logits for part in parts]), taps), reading.places)
+        return reading.make_view(Outputs(torch.cat([part.logits for part in parts]), taps), reading.places)
 
     @torch.no_grad()
     def measure(self, student: nn.Module, losses: Mapping[str, Loss]) -> Measures:
@@ -57,7 +57,7 @@ class AlignmentEvaluator:
         """
         modules = [student, *losses.values()]
         training = [module.training for module in modules]
-        own = self._view(student.eval(), self.own)
+        own = self._compute_view(student.eval(), self.own)
         measures: Measures = {}
         for name, loss in losses.items():
             measures |= rename_repeated(name, loss.eval().compare(own, self.teacher), measures)

@@ -24,7 +24,7 @@ class Reading:
         """Each place once."""
         return list(dict.fromkeys([*self.pooled.values(), *self.maps.values()]))
 
-    def view(self, outputs: Outputs, places: Sequence[str], classifier: nn.Module | None = None) -> View:
+    def make_view(self, outputs: Outputs, places: Sequence[str], classifier: nn.Module | None = None) -> View:
         """Return outputs as losses see them. `places`: of the outputs' taps."""
         by_place: dict[str, Tensor] = dict(zip(places, outputs.taps, strict=True))
         pooled, maps = ({tap: by_place[one] for tap, one in taps.items()} for taps in (self.pooled, self.maps))

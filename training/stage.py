@@ -115,7 +115,7 @@ class StageObjective(Objective):
         return [group for group in groups if group["params"]]
 
     def forward(self, batch: Batch) -> dict[str, Term]:
-        own = self._view(batch)
+        own = self._compute_view(batch)
         theirs = own if self.teacher is None else self.teacher(batch)
         weights = None if self.image_weights is None else self.image_weights[batch.indices]
         samples = Samples(batch.indices, batch.labels, batch.targets, weights)
@@ -132,11 +132,11 @@ class StageObjective(Objective):
             terms["top1"] = Term(compute_top1(answers, batch.labels))
         return terms
 
-    def _view(self, batch: Batch) -> View:
+    def _compute_view(self, batch: Batch) -> View:
         """Return the student's answer to a batch, with gradients."""
         reading = self.student.reading
         if self.student.features is None:
-            return reading.view(self.tapped(batch.images), reading.places)
+            return reading.make_view(self.tapped(batch.images), reading.places)
         features = self.student.features(batch)
         return View(self.head(features), dict.fromkeys(reading.pooled, features))
 
@@ -151,18 +151,18 @@ class StageObjective(Objective):
         both = any(loss.first_pass == "both" for loss in asking)
         for batch in batches:
             theirs = self.teacher(batch)
-            own = self._view_first(batch) if both else theirs
+            own = self._compute_first_view(batch) if both else theirs
             samples = Samples(batch.indices, batch.labels, batch.targets)
             for loss in asking:
                 loss.prepare(own, theirs, samples)
         for loss in asking:
             loss.finish_prepare()
 
-    def _view_first(self, batch: Batch) -> View:
+    def _compute_first_view(self, batch: Batch) -> View:
         if self.student.features is not None:
-            return self._view(batch)
+            return self._compute_view(batch)
         reading = self.student.reading
-        return reading.view(run(self.tapped, batch.images, self.machine), reading.places)
+        return reading.make_view(run(self.tapped, batch.images, self.machine), reading.places)
 
     def begin_epoch(self) -> None:
         self.epoch += 1

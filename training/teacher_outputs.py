@@ -124,7 +124,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> View:
-        view = self.reading.view(self.outputs(batch), self.places, self.classifier)
+        view = self.reading.make_view(self.outputs(batch), self.places, self.classifier)
         if self.head is None:
             return view
         return View(self.head(view.taps[FEATURES]).float(), view.taps, view.maps, self.head)

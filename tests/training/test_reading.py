@@ -58,7 +58,7 @@ def test_a_view_has_each_tap_under_its_name(layout: Layout) -> None:
     more = ["layer3", *reading.places]  # as a cache has them, which serves other stages too
     with torch.no_grad():
         outputs = TappedModel(model, more)(torch.randn(3, 3, SIDE, SIDE))
-    view = reading.view(outputs, more, model.fc)
+    view = reading.make_view(outputs, more, model.fc)
     assert torch.equal(view.logits, outputs.logits) and view.classifier is model.fc
     assert set(view.taps) == {"last", "features"} and torch.equal(view.taps["last"], view.taps["features"])
     assert view.maps["stage1"].shape == (3, 16, SIDE, SIDE)

@@ -120,7 +120,7 @@ def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
             expected = expected + 0.2 * F.cross_entropy(logits, batch.labels)
         if "kl" in names:
             expected = expected + 0.8 * softened_kl(logits, theirs, 3.0)
-        own, other = objective._view(batch), objective.teacher(batch)
+        own, other = objective._compute_view(batch), objective.teacher(batch)
         samples = Samples(batch.indices, batch.labels, batch.targets)
         if "crd_last" in names:
             seed_everything(0)
