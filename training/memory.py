@@ -43,7 +43,7 @@ def count_activations(model: nn.Module, image_size: int) -> int:
 
 
 def check_activations(experiment: Experiment, layout: Layout, key: str, batch: int) -> None:
-    """Raise `UserError` for a batch whose activations do not fit into memory. `key`: of the config."""
+    """Raise `UserError` for a batch whose activations do not fit into memory."""
     size, machine = experiment.config.data.image_size, experiment.machine
     one, has = count_activations(layout.model, size) * machine.dtype.itemsize, get_memory(machine)
     see_that_it_fits(f"data.image_size={size}", "the activations of one image", one, has)
@@ -59,7 +59,7 @@ def _share_batch(batch: int, count: int) -> int:
 def list_needs(
     experiment: Experiment, losses: Mapping[str, Loss], layout: Layout, batch: int
 ) -> list[tuple[str, MemoryNeed]]:
-    """Return what losses keep in memory, each with the key of its loss. `layout`: of what is trained."""
+    """Return the memory of losses by config key. `layout`: of the trained network."""
     teacher, labels = experiment.layout(experiment.config.teacher), experiment.data.train.labels
     own, device = _share_batch(batch, len(labels)), experiment.machine.device.type
     found = []
