@@ -28,10 +28,11 @@ from study.methods import find_recording
 from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
+from training.distributed import say
 from training.experiment import Experiment
 from training.job_name import TEACHER
 from training.pace import show_duration
-from training.phases import say, train_job
+from training.phases import train_job
 from training.run.claim import keep_methods
 from training.run.environment import environment
 from training.run.identity import check_identity, write_identity

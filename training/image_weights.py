@@ -1,9 +1,9 @@
-"""How much each training image counts: more where a model that was left to be biased is wrong.
+"""Weights of training images, larger where a biased model is wrong.
 
-The idea is JTT's (Liu et al., ICML 2021): a short training finds the shortcut first, so what it gets wrong is
-mostly what conflicts, and no label of a cue is needed. Weights take the place of their repeated sampling.
+The idea is JTT's (Liu et al., ICML 2021): a short training finds the shortcut first, so its errors are mostly
+conflicting images, and no label of a cue is needed. Weights replace JTT's repeated sampling.
 
-Letters: N training images, B batch.
+Letters: N training images.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from training.experiment import Experiment
 from training.job_name import JobName, last_job
 
 
-def weigh(wrong: Tensor, error_weight: float) -> Tensor:
-    """Return weights (N,) float32 of mean 1, `error_weight` times as large where `wrong` (N,) bool says so."""
+def weigh_errors(wrong: Tensor, error_weight: float) -> Tensor:
+    """Return weights (N,) float32 of mean 1.
+
+    Those where `wrong` (N,) is true are `error_weight` times as large as the others."""
     weights = torch.where(wrong, error_weight, 1.0).double()
     return (weights / weights.mean()).float()
 
 
-def weigh_by_errors(experiment: Experiment, job: JobName, stage: Stage) -> Tensor | None:
-    """Return weights (N,) of the images that a job trains on, None where all count alike.
+def weigh_images(experiment: Experiment, job: JobName, stage: Stage) -> Tensor | None:
+    """Return weights (N,) of a job's training images, None for equal weights.
 
     The network of the method that the stage names answers them under their own cues, not augmented.
 
@@ -40,4 +42,4 @@ def weigh_by_errors(experiment: Experiment, job: JobName, stage: Stage) -> Tenso
     model = experiment.trained(experiment.network_of(source), experiment.folder.job(source))
     images = experiment.data.train
     wrong = predict(model, images, experiment.machine).argmax(dim=1) != images.labels
-    return weigh(wrong, stage.error_weight)
+    return weigh_errors(wrong, stage.error_weight)
