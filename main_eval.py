@@ -34,32 +34,33 @@ PLANTED = "Trained with a planted cue: these are the test images without it, --p
 
 DEFAULT_OUTPUT = Path("runs")
 
-# what each way of calling reads; anything else that is given with it is refused, since it would be ignored
-ALWAYS = {"quiet", "debug", "verbose"}
-CHOOSES = {"config", "set", "output_dir"}
-READS = {
-    "--counts": {"counts", "json"},
-    "--compare": {"compare", "device", "json", "output_dir"},
-    "RUN_DIR --export": {"run", "export", "quantize", "model", "seed", "device"},
-    "--export": {"export", "quantize", "model", "seed", "device", *CHOOSES},
-    "--teacher --student --export": {"teacher", "student", "export", "quantize", "device", "config", "set"},
-    "--teacher --student": {"teacher", "student", "device", "json", *CHOOSES},
-    "predictions.npz": {"run", "json"},
-    "RUN_DIR": {"run", "device", "json"},
-    "no RUN_DIR": {"device", "json", *CHOOSES},
-    "STUDY_DIR": {"run", "json", *CHOOSES},
+# options by what they have no effect with, and are refused with
+RUN = {"config", "set", "output_dir"}  # which find a run
+EXPORT = {"export", "quantize", "model", "seed"}
+UNUSED: dict[str, set[str]] = {
+    "--counts": {*RUN, *EXPORT, "device"},
+    "--compare": {"config", "set", *EXPORT},
+    "--teacher and --student": {"model", "seed"},
+    "predictions.npz": {*RUN, *EXPORT, "device"},
+    "RUN_DIR": RUN,
+    "no RUN_DIR": set(),
+    "STUDY_DIR": {"device"},
+    "--export": {"json"},
+    "--teacher --student --export": {"output_dir"},
 }
 
 
 def make_parser() -> CommandLine:
     parser = CommandLine(__doc__)
-    parser.add_argument(
+    subject = parser.add_mutually_exclusive_group()
+    subject.add_argument(
         "run",
+        metavar="RUN_DIR",
         nargs="?",
         type=read_path,
         help="folder of a run or study, or a run's eval/predictions.npz (default: of the config in --output-dir)",
     )
-    parser.add_argument(
+    subject.add_argument(
         "--teacher", type=read_path, metavar="CKPT", help="weights of teacher.arch, with --student"
     )
     parser.add_argument(
@@ -74,14 +75,16 @@ def make_parser() -> CommandLine:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help="override fields of --config"
     )
-    parser.add_argument(
+    subject.add_argument(
         "--counts",
         type=int,
         nargs=4,
         metavar=("A", "B", "C", "D"),
         help="statistics of four counts: both right, only the first, only the second, both wrong",
     )
-    parser.add_argument("--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page")
+    subject.add_argument(
+        "--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page"
+    )
     parser.add_argument("--export", type=read_folder, metavar="DIR", help="write one model for deployment")
     parser.add_argument("--quantize", action="store_true", help="with --export: int8 too, and what it costs")
     parser.add_argument(
@@ -97,33 +100,34 @@ def make_parser() -> CommandLine:
     return parser
 
 
-def way_of(arguments: argparse.Namespace) -> str:
-    """Which of `READS` a call is."""
+def command_mode(arguments: argparse.Namespace) -> str:
+    """Return what a call evaluates, a key of `UNUSED`."""
+    if (arguments.teacher is None) != (arguments.student is None):
+        raise UserError("--teacher and --student go together: give both files of weights")
     if arguments.counts is not None:
         return "--counts"
     if arguments.compare is not None:
         return "--compare"
-    if (arguments.teacher is None) != (arguments.student is None):
-        raise UserError("--teacher and --student go together: give both files of weights")
-    files = arguments.teacher is not None
-    if not files and arguments.run is not None and arguments.run.suffix == ".npz":
-        return "predictions.npz"
-    if arguments.export is not None:
-        return "--teacher --student --export" if files else "RUN_DIR --export" if arguments.run else "--export"
-    if files:
-        return "--teacher --student"
-    return "no RUN_DIR" if arguments.run is None else "RUN_DIR"
+    if arguments.teacher is not None:
+        return "--teacher and --student"
+    if arguments.run is None:
+        return "no RUN_DIR"
+    return "predictions.npz" if arguments.run.suffix == ".npz" else "RUN_DIR"
 
 
-def refuse_ignored(arguments: argparse.Namespace, given: set[str], way: str) -> None:
-    """Raise `UserError` for an argument that was given and that this way of calling does not read."""
-    for name in sorted(given - READS[way] - ALWAYS):
-        shown = f"RUN_DIR {arguments.run}" if name == "run" else f"--{name.replace('_', '-')}"
-        why = ", which has its own config" if way.startswith("RUN_DIR") and name in CHOOSES else ""
-        why = ", which is read from its runs' recordings alone" if way == "STUDY_DIR" else why
-        raise UserError(f"{shown} is not read together with {way}{why}: leave it out")
+def reject_unused_args(arguments: argparse.Namespace, given: set[str], mode: str) -> None:
+    """Raise `UserError` for an argument that has no effect on what a call evaluates."""
+    if arguments.export is None and given & EXPORT:
+        raise UserError(f"--{min(given & EXPORT)} is for --export: leave it out")
+    exports = ["--export"] if arguments.export is not None else []
+    exports += ["--teacher --student --export"] if exports and arguments.teacher is not None else []
+    for one in [mode, *exports]:
+        for name in sorted(given & UNUSED[one]):
+            why = ", which has its own config" if one == "RUN_DIR" else ""
+            why = ", which is read from its runs' recordings alone" if one == "STUDY_DIR" else why
+            raise UserError(f"--{name.replace('_', '-')} is not read together with {one}{why}: leave it out")
     keys = [word.partition("=")[0].strip() for word in arguments.set]
-    if way in ("no RUN_DIR", "--export") and set(keys) - {"name"}:
+    if mode == "no RUN_DIR" and set(keys) - {"name"}:
         key = next(key for key in keys if key != "name")
         raise UserError(f"--set {key}: a run has its own config, only name=... is read here: leave it out")
 
@@ -243,28 +247,28 @@ def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], argu
 
 def run() -> None:
     arguments, given = make_parser().read()
-    way = way_of(arguments)
-    refuse_ignored(arguments, given, way)
-    if "config" in READS[way]:
-        load_config(arguments.config, arguments.set)  # what is wrong in it is told before the imports
-    if way == "--counts":
+    mode = command_mode(arguments)
+    reject_unused_args(arguments, given, mode)
+    if "config" not in UNUSED[mode]:
+        load_config(arguments.config, arguments.set)  # refused before the imports
+    if mode == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
         return
     with ending_at_once():  # all that takes seconds, before anything is begun
         from study.measurements import is_study
 
-        study = way in ("RUN_DIR", "no RUN_DIR") and is_study(folder_of(arguments))
+        study = mode in ("RUN_DIR", "no RUN_DIR") and arguments.export is None and is_study(folder_of(arguments))
         for name in HEAVY["study" if study else "run"]:
             import_module(name)
-    if way == "predictions.npz":
+    if mode == "predictions.npz":
         evaluate_predictions(arguments.run, arguments)
-    elif way.startswith("--teacher"):
+    elif arguments.teacher is not None:
         evaluate_files(arguments)
     elif study:
-        refuse_ignored(arguments, given, "STUDY_DIR")
+        reject_unused_args(arguments, given, "STUDY_DIR")
         evaluate_study(folder_of(arguments), arguments.json)
     else:
-        evaluate_models(way, arguments)
+        evaluate_models(arguments)
 
 
 def folder_of(arguments: argparse.Namespace) -> Path:
@@ -274,7 +278,7 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     return Path(arguments.output_dir / load_config(arguments.config, arguments.set).name)
 
 
-def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
+def evaluate_models(arguments: argparse.Namespace) -> None:
     """All ways of calling that need networks of runs."""
     from diagnostics.export.card import lines
     from diagnostics.subjects import open_run, record, subjects_of_run
@@ -290,7 +294,7 @@ def evaluate_models(way: str, arguments: argparse.Namespace) -> None:
             raise UserError(f"{path} is a study: name one of the runs in it")
         return open_run(folder, open_machine(folder.config().precision, device, arguments.quiet))
 
-    if way == "--compare":
+    if arguments.compare is not None:
         evaluate_runs(arguments.compare, open_at, arguments)
     elif arguments.export is not None:
         print("\n".join(lines(export_of_run(folder_of(arguments), open_at, arguments))))

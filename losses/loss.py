@@ -8,10 +8,10 @@ Letters: B batch, N training images, C classes, D channels of a tap, H x W map.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ class Range:
     ge: float | None = None
     lt: float | None = None
     le: float | None = None
+
+    def __get_pydantic_core_schema__(self, kind: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Let pydantic check the bounds, without importing it."""
+        return handler(kind) | {name: bound for name, bound in vars(self).items() if bound is not None}
 
 
 Positive = Annotated[float, Range(gt=0)]

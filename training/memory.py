@@ -91,18 +91,20 @@ def cache_bytes(experiment: Experiment) -> int:
     """Count the bytes of the teacher's cached outputs, in float16."""
     layout = experiment.layout(experiment.config.teacher)
     width = experiment.data.num_classes + sum(layout.shape(place)[0] for place in list_cached_places(experiment))
-    return experiment.config.teacher.views * len(experiment.data.train) * width * 2
+    return experiment.config.teacher.cached_views * len(experiment.data.train) * width * 2
 
 
 def check_views(experiment: Experiment) -> None:
     """Raise `UserError` for a cache of the teacher's outputs that the disk cannot hold, old caches aside."""
-    views, data = experiment.config.teacher.views, experiment.config.data
+    views, data = experiment.config.teacher.cached_views, experiment.config.data
     if views:
         see_that_it_can_be_written(data.cache_dir)
         kept = sum(path.stat().st_size for path in data.cache_dir.glob("teacher-*/view*.npy"))
         free = shutil.disk_usage(_existing(data.cache_dir)).free
         where = f"disk in data.cache_dir {data.cache_dir}"
-        see_that_it_fits(f"teacher.views={views}", "cached outputs", cache_bytes(experiment), free + kept, where)
+        see_that_it_fits(
+            f"teacher.cached_views={views}", "cached outputs", cache_bytes(experiment), free + kept, where
+        )
 
 
 def _existing(path: Path) -> Path:

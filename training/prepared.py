@@ -58,9 +58,9 @@ class Prepared:
             network = self.network
             compile_blocks(self.objective.model, network.taps if isinstance(network, TappedModel) else ())
         if machine.capture and self.plan.optimizer.accumulate > 1:
-            warn("capture=true counts for nothing with several batches a step (optimizer.accumulate)")
+            warn("cuda_graphs=true counts for nothing with several batches a step (optimizer.accumulate)")
         elif machine.capture and self.data.uses_workers:
-            warn("capture=true counts for nothing with data.workers, whose batches a thread brings")
+            warn("cuda_graphs=true counts for nothing with data.workers, whose batches a thread brings")
         elif machine.capture:
             capture_passes(self.network)
 
@@ -207,7 +207,7 @@ def _freeze_features(
     experiment: Experiment, stage: Stage, model: nn.Module, teacher: TeacherSide | None
 ) -> FrozenFeatures:
     config, data, machine = experiment.config, experiment.data, experiment.machine
-    views = config.teacher.views
+    views = config.teacher.cached_views
     keep = views if 0 < views < stage.epochs else 1  # all of them if they come back
     extract = partial(head_inputs, model, machine=machine)
     same = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"
@@ -226,7 +226,7 @@ def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, al
         stage.optimizer,
         seed,
         first_epoch=first_epoch(config, job),
-        views=0 if job == TEACHER else config.teacher.views,
+        views=0 if job == TEACHER else config.teacher.cached_views,
         candidates=0 if plateau else stage.selection_epochs or 0,
         ended=make_stopping(stage.early_stopping, average_alignment if aligns else None),
         checkpoint_minutes=config.checkpoint_minutes,

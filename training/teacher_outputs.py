@@ -278,5 +278,5 @@ def _rows_of_view(
 def _as_float16(values: Tensor) -> np.ndarray:
     halves = values.half()
     if not torch.isfinite(halves).all():
-        raise UserError("the teacher's outputs do not fit into float16: use --set teacher.views=0")
+        raise UserError("the teacher's outputs do not fit into float16: use --set teacher.cached_views=0")
     return halves.cpu().numpy()

@@ -61,7 +61,7 @@ class TeacherSide:
 def open_teacher(
     experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss], sees_images: bool
 ) -> TeacherSide:
-    """Return the teacher of a stage; outputs are cached with `teacher.views` where no loss reads maps.
+    """Return the teacher of a stage; outputs are cached with `teacher.cached_views` where no loss reads maps.
 
     Raises:
         UserError: there is no teacher, or the given one does not fit.
@@ -78,7 +78,7 @@ def open_teacher(
     live = bool(reading.maps)
     places = reading.places if live else list_cached_places(experiment)
     tapped = experiment.machine.place(TappedModel(network, places))
-    outputs = open_outputs(experiment, tapped, 0 if live else experiment.config.teacher.views, sees_images)
+    outputs = open_outputs(experiment, tapped, 0 if live else experiment.config.teacher.cached_views, sees_images)
     return TeacherSide(network, outputs, places, reading, head)
 
 

@@ -91,7 +91,7 @@ def test_files_are_decoded_once_whatever_is_asked_for_first(
 
 def test_a_run_goes_on_either_way_with_the_same_results(call_main: Callable[..., Any], tmp_path: Path) -> None:
     settings = ["shortcut.cue=background", "data.val_fraction=0.25", "training.epochs=2"]
-    settings += ["teacher.epochs=1", "teacher.views=1", "methods=[two_stage]"]
+    settings += ["teacher.epochs=1", "teacher.cached_views=1", "methods=[two_stage]"]
 
     def train(name: str, phase: str, in_memory: str, *words: str) -> None:
         given = [

@@ -343,5 +343,5 @@ def test_resizing_by_cropping_is_another_cache_and_other_images(load: Load, root
     squashed, cropped = load(root), load(root, resize="crop")
     assert squashed.identity.digest != cropped.identity.digest
     assert load(root, resize="squash").identity == squashed.identity
-    with pytest.raises(ValueError, match="resize: crop counts for source: folder and csv"):
+    with pytest.raises(ValueError, match="resize: crop is for source: folder and csv"):
         Data(resize="crop")

@@ -72,7 +72,7 @@ def test_a_teacher_cache_that_does_not_fit_goes_on_where_it_stopped(
 ):
     monkeypatch.setattr(teacher_outputs_module, "CHUNK", 16)  # of 64 images
     monkeypatch.setattr(teacher_outputs_module, "EVALUATION_BATCH", 8)
-    experiment = make_experiment("teacher.views=1", f"data.cache_dir={tmp_path / 'cache'}")
+    experiment = make_experiment("teacher.cached_views=1", f"data.cache_dir={tmp_path / 'cache'}")
     teacher = experiment.new_student(0)
     with full_beyond(size), pytest.raises(MachineError, match=r"view0.*MB needed"):
         cache_outputs(experiment, teacher)

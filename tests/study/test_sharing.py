@@ -57,7 +57,7 @@ def test_jobs_are_the_same_only_if_all_they_depend_on_is(tiny_config):
     assert changed_by("seeds=[4]") == jobs - {"teacher"}
     assert changed_by("teacher.seed=4") == jobs - teacher_free
     assert changed_by("data.seed=4") == changed_by("shortcut.seed=4") == changed_by("precision=bfloat16") == jobs
-    assert changed_by("teacher.views=2") == jobs - {"teacher"}
+    assert changed_by("teacher.cached_views=2") == jobs - {"teacher"}
     assert changed_by("student.arch=resnet14") == jobs - {"teacher", "llr"}
     assert changed_by("shortcut.pairs=counterfactual") == jobs - {"teacher", *teacher_free, "llr"}
     assert (

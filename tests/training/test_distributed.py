@@ -224,7 +224,7 @@ def test_processes_that_were_stopped_within_epochs_go_on_to_the_same_bits(traine
 
 
 SETTINGS = (  # the first stage reads no layer3
-    "teacher.views=1",
+    "teacher.cached_views=1",
     "student.taps={penultimate: layer1.0, last: layer2.0}",
     "methods.two_stage.stage1.epochs=4",
     "methods.crd.losses.regression=0",  # measured, not minimised

@@ -90,7 +90,7 @@ def test_a_network_of_ones_own_goes_through_all_phases(call_main, tmp_path, monk
         "methods.two_stage.stage2.train=head",
         "training.epochs=2",
         "teacher.image_size=20",
-        "teacher.views=2",
+        "teacher.cached_views=2",
     ]
     done = call_main(tmp_path, "--phase", "all", "--quiet", "--set", *overrides)
     assert done.returncode == 0, done.stderr

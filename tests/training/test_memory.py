@@ -48,7 +48,7 @@ LARGE = "methods={v: {base: two_stage, stage1: {losses: {crd: {dim: 10000000000}
             ["losses.crd.num_negatives=1000000000000"],
             "losses.crd.num_negatives=1000000000000: negatives of a batch",
         ),
-        (["teacher.views=100000000000"], "teacher.views=100000000000: cached outputs take about"),
+        (["teacher.cached_views=100000000000"], "teacher.cached_views=100000000000: cached outputs take about"),
         ([LARGE], "methods.v.stage1.losses.crd.dim=10000000000"),
     ],
 )
@@ -83,7 +83,7 @@ def test_banks_take_the_bytes_that_are_counted(make_experiment, settings):
 
 
 def test_cached_outputs_take_the_bytes_that_are_counted(make_experiment, tmp_path):
-    experiment = make_experiment("teacher.views=2", f"data.cache_dir={tmp_path / 'cache'}")
+    experiment = make_experiment("teacher.cached_views=2", f"data.cache_dir={tmp_path / 'cache'}")
     prepare_job(STAGE1, experiment)
     arrays = [np.load(path) for path in tmp_path.glob("cache/teacher-*/view*.npy")]
     assert sum(array.nbytes for array in arrays) == cache_bytes(experiment) > 0

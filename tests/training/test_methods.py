@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(params=[0, 2])
 def finished(request, make_experiment, runs):
     """A run of all methods, with a live teacher and with a cached one."""
-    views = f"teacher.views={request.param}"
+    views = f"teacher.cached_views={request.param}"
     experiment = make_experiment(
         f"name=views{request.param}", f"data.cache_dir={runs / 'cache'}", views, *SETTINGS, runs=runs
     )

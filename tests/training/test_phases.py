@@ -117,7 +117,7 @@ def test_jobs_count_their_images_and_steps(make_experiment):
 
 
 def test_a_plan_says_what_would_be_done(make_experiment, capsys, tmp_path):
-    settings = ("data.val_fraction=0.25", "methods.two_stage.stage1.early_stopping={}", "teacher.views=2")
+    settings = ("data.val_fraction=0.25", "methods.two_stage.stage1.early_stopping={}", "teacher.cached_views=2")
     cache = f"data.cache_dir={tmp_path / 'cache'}"
     experiment = make_experiment("methods=[two_stage, crd_kd, kd]", *settings, cache)
     finish_needed(FIRST, experiment)

@@ -46,7 +46,7 @@ def test_nothing_is_captured_where_it_would_be_replayed_wrongly(make_experiment,
     warn.cache_clear()
     prepare_job(TEACHER, experiment).quicken(replace(experiment.machine, capture=True))
     assert not captured
-    assert f"capture=true counts for nothing with {why}" in capsys.readouterr().err
+    assert f"cuda_graphs=true counts for nothing with {why}" in capsys.readouterr().err
 
 
 def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeypatch):
@@ -102,7 +102,12 @@ def test_features_are_frozen_where_only_the_head_reads_them(make_experiment, sta
 
 
 def test_plans_follow_the_stage(make_experiment):
-    settings = ("data.val_fraction=0.25", "training.selection_epochs=2", "teacher.views=3", "checkpoint_minutes=7")
+    settings = (
+        "data.val_fraction=0.25",
+        "training.selection_epochs=2",
+        "teacher.cached_views=3",
+        "checkpoint_minutes=7",
+    )
     experiment = make_experiment(*settings, "methods.kd.early_stopping={}", "training.batch_size=8")
     plans = {job: prepare_job(job, experiment).plan for job in (TEACHER, STAGE1, STAGE2, KD)}
     assert [plan.first_epoch for plan in plans.values()] == [0, 0, 2, 0]

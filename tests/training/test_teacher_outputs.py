@@ -35,7 +35,7 @@ def given(make_experiment, tmp_path):
     """`given("data.crop=0", seed=1)`: an experiment with a cache of its own and a frozen random teacher."""
 
     def make(*overrides, seed=0):
-        settings = [f"teacher.views={VIEWS}", f"data.cache_dir={tmp_path / 'cache'}", *overrides]
+        settings = [f"teacher.cached_views={VIEWS}", f"data.cache_dir={tmp_path / 'cache'}", *overrides]
         experiment = make_experiment(*settings)
         network = experiment.new_student(seed).requires_grad_(False)
         return experiment, TappedModel(network, list_cached_places(experiment))
@@ -44,7 +44,7 @@ def given(make_experiment, tmp_path):
 
 
 def teacher_outputs(experiment, teacher, sees_images=True):
-    return open_outputs(experiment, teacher, experiment.config.teacher.views, sees_images)
+    return open_outputs(experiment, teacher, experiment.config.teacher.cached_views, sees_images)
 
 
 def caches(experiment):
@@ -70,7 +70,7 @@ def test_cached_outputs_are_the_live_ones_to_float16(given):
 
 
 def test_without_views_the_teacher_runs_live_and_its_batch_statistics_stay(given):
-    experiment, teacher = given("teacher.views=0")
+    experiment, teacher = given("teacher.cached_views=0")
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     outputs = teacher_outputs(experiment, teacher.train())
     outputs(batch_of(experiment, 7))
@@ -91,7 +91,7 @@ def test_more_views_are_added_to_those_there_are(given):
     experiment, teacher = given()
     teacher_outputs(experiment, teacher)
     times = {path.name: path.stat().st_mtime_ns for path in caches(experiment)[0].iterdir()}
-    more, _ = given(f"teacher.views={VIEWS + 1}")
+    more, _ = given(f"teacher.cached_views={VIEWS + 1}")
     teacher_outputs(more, teacher)
     assert len(caches(experiment)) == 1
     after = {path.name: path.stat().st_mtime_ns for path in caches(experiment)[0].iterdir()}
@@ -252,7 +252,7 @@ def test_rows_before_a_mark_that_changed_are_filled_anew_and_locks_of_the_dead_v
 
 def test_two_runs_share_the_work_of_one_cache(given, monkeypatch):
     monkeypatch.setattr(module, "EVALUATION_BATCH", 8)
-    experiment, teacher = given("teacher.views=4")
+    experiment, teacher = given("teacher.cached_views=4")
     run, images = module.run, []
     monkeypatch.setattr(module, "run", lambda *given: images.append(len(given[1])) or run(*given))
     with ThreadPoolExecutor(3) as pool:  # a lock holds between open files, in one process or in several
@@ -287,7 +287,7 @@ def test_what_another_run_is_filling_comes_last_and_is_waited_for(given, monkeyp
 
 
 def test_a_live_teacher_serves_batches_without_images(given):
-    experiment, teacher = given("teacher.views=0")
+    experiment, teacher = given("teacher.cached_views=0")
     outputs, live = (
         teacher_outputs(experiment, teacher, sees_images=False),
         LiveTeacher(teacher, experiment.machine),
@@ -302,12 +302,12 @@ def test_outputs_too_large_for_float16_are_refused(given):
     experiment, teacher = given()
     head: nn.Linear = classifier(teacher)[1]
     head.bias.fill_(1e5)
-    with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.views=0"):
+    with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.cached_views=0"):
         teacher_outputs(experiment, teacher)
     assert list(islice(caches(experiment)[0].glob("*.npy"), 1)) == []
 
 
-PAIRED = ("teacher.views=0", "shortcut.cue=tint", "shortcut.pairs=counterfactual", "data.val_fraction=0.25")
+PAIRED = ("teacher.cached_views=0", "shortcut.cue=tint", "shortcut.pairs=counterfactual", "data.val_fraction=0.25")
 
 
 def test_the_teacher_gets_the_counterfactual_image_with_and_without_images_in_the_batch(given):

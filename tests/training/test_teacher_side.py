@@ -44,7 +44,7 @@ def own(tmp_path: Path, monkeypatch) -> str:
 @pytest.fixture
 def make(make_experiment, tmp_path):
     def with_cache(*overrides, views=VIEWS):
-        return make_experiment(f"teacher.views={views}", f"data.cache_dir={tmp_path / 'cache'}", *overrides)
+        return make_experiment(f"teacher.cached_views={views}", f"data.cache_dir={tmp_path / 'cache'}", *overrides)
 
     return with_cache
 

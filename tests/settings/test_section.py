@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from errors import UserError
-from settings.names import LONGEST, check_name
 from settings.reading import load_config
+from settings.section import MAX_NAME_BYTES, check_name
 
 
 @pytest.mark.parametrize(
-    "name", ["digits-2", ".hidden", "a..b", "com10", "null", "console", "é" * 50, "x" * LONGEST]
+    "name", ["digits-2", ".hidden", "a..b", "com10", "null", "console", "é" * 50, "x" * MAX_NAME_BYTES]
 )
 def test_what_a_folder_can_be_called_is_kept(name: str) -> None:
     assert check_name(name) == name
