@@ -7,31 +7,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
-from settings.section import Count, Deviation, Fraction, Number, Positive, Section, Seed, option
+from settings.section import Count, Deviations, Fraction, Means, Number, Positive, Section, Seed, Share, option
 
 Transform = Annotated[
     dict[str, dict[str, Any]],
     Field(min_length=1, max_length=1),
     BeforeValidator(lambda given: {given: {}} if isinstance(given, str) else given),
 ]  # a name with its options, or a name alone
+Source = Literal["digits", "cifar10", "cifar100", "folder", "csv"]
+Cue = Literal["none", "background", "tint", "patch", "frame", "corruption", "gray", "file"]
 STRENGTHS = {"none": 0.0, "mixup": 0.2, "cutmix": 1.0, "erasing": 0.1}
 
 
 class Data(Section):
-    source: Literal["digits", "cifar10", "cifar100", "folder", "csv"] = option(
-        "digits", "where images come from; folder = class folders under root, csv = root lists file,label,split"
-    )
-    root: Path | None = option(
-        None, "folder (or list) of the images, or of torchvision's downloads (default: data/)"
-    )
+    source: Source = option("digits", "folder = class folders under root, csv = root lists file,label,split")
+    root: Path | None = option(None, "folder or list of the images, or of torchvision's downloads (default: data)")
     follow_links: bool = option(False, "follow links in root that lead out of it")
     image_size: Count = option(32, "side in pixels; images of another size are resized")
-    resize: Literal["squash", "crop"] = option(
-        "squash", "squash: to a square whatever the shape; crop: short side to image_size, then the centre"
-    )
-    split: Annotated[float, Field(gt=0, lt=1)] | None = option(
-        None, "pool all images and train on this fraction, stratified (the paper: 0.7)"
-    )
+    resize: Literal["squash", "crop"] = option("squash", "to a square; crop: short side first, then the centre")
+    split: Share | None = option(None, "pool all images and train on this fraction, stratified (the paper: 0.7)")
     bit_depth: Literal[8, 10, 12, 14, 16] | None = option(
         None, "bits in use of grey images stored with 16 (default: the fewest that hold the brightest value)"
     )
@@ -40,9 +34,7 @@ class Data(Section):
         "keep decoded pixels in memory; false = read each batch from a file in cache_dir; auto = if they fit",
     )
     workers: Number = option(0, "processes that read and augment training images ahead, 0 = between steps")
-    val_fraction: Annotated[float, Field(ge=0, lt=1)] = option(
-        0.0, "part of the training images held out for early stopping and adaptive decisions"
-    )
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = option(0.0, "part of the training images held out")
     crop: Number = option(4, "padding in pixels of the random crop, 0 = no crop")
     flip: bool = option(True, "random horizontal flip; wrong where a mirror image changes the class")
     augment: list[Transform] = option(
@@ -54,12 +46,8 @@ class Data(Section):
     mix_strength: Positive | None = option(
         None, "a of Beta(a, a) (default: mixup 0.2, cutmix 1); erasing: share of the area (default: 0.1)"
     )
-    mean: Annotated[list[Fraction], Field(min_length=3, max_length=3)] | None = option(
-        None, "channel means in 0..1 to normalise with (default: of the training images)"
-    )
-    std: Annotated[list[Deviation], Field(min_length=3, max_length=3)] | None = option(
-        None, "channel deviations in 0..1 (default: of the training images)"
-    )
+    mean: Means | None = option(None, "channel means in 0..1 to normalise with (default: of the training images)")
+    std: Deviations | None = option(None, "channel deviations in 0..1 (default: of the training images)")
     seed: Seed = option(0, "seed of the split and of the augmented views, shared by all training seeds")
     cache_dir: Path = option(Path("data/cache"), "folder of decoded images and cached teacher outputs")
 
@@ -90,9 +78,7 @@ class Data(Section):
 
 
 class Shortcut(Section):
-    cue: Literal["none", "background", "tint", "patch", "frame", "corruption", "gray", "file"] = option(
-        "none", "what is planted in training images as a shortcut to their class; file = labelled in `file`"
-    )
+    cue: Cue = option("none", "what is planted as a shortcut to the class; file = cues are labelled in `file`")
     conflicting: Fraction | Literal["uniform"] = option(
         0.05, "share of training images with the cue of another class; uniform = cues regardless of class"
     )

@@ -8,20 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from settings.methods import drop_removed, expand_losses
-from settings.section import Count, Deviation, Fraction, Number, Section, Seed, option
+from settings.section import Count, Deviations, Means, Number, Section, Seed, option
 from settings.stages import LossUse, Optimizer, Trained
 
 TapName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-Means = Annotated[list[Fraction], Field(min_length=3, max_length=3)]
-Deviations = Annotated[list[Deviation], Field(min_length=3, max_length=3)]
 Options = Annotated[dict[str, Any], BeforeValidator(lambda given: {} if given is None else given)]
 
 
 class Network(Section):
     arch: str = option(
         "resnet8",
-        "resnet8..110, resnet8x4, resnet32x4, a torchvision classifier's name, timm/NAME, or "
-        "package.module:callable for a class or function of your own",
+        "resnet8..110, resnet8x4, resnet32x4, a torchvision name, timm/NAME, or package.module:callable",
     )
     arch_options: Options = option({}, "further arguments of the network's class or function, null = none")
     stem: Literal["cifar", "imagenet"] = option(
@@ -29,9 +26,7 @@ class Network(Section):
     )
     weights: str | None = option(None, "torchvision's or timm's weights to start from, for example DEFAULT")
     image_size: Count | Literal["weights"] | None = option(
-        None,
-        "side in pixels that the network reads, resized from the data's; weights = that of the named weights "
-        "(default: data.image_size)",
+        None, "side in pixels that the network reads; weights = that of the weights (default: data.image_size)"
     )
     mean: Means | Literal["data"] | None = option(
         None, "channel means in 0..1 that the network reads (default: of the named weights, otherwise the data's)"

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
-Deviation = Annotated[float, Field(gt=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Means = Annotated[list[Fraction], Field(min_length=3, max_length=3)]
+Deviations = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=3, max_length=3)]
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
@@ -110,25 +112,12 @@ def describe_problem(error: ValidationError, section: type[BaseModel], prefix: s
 
 def suggest_keys(key: str, known: Sequence[str]) -> str:
     """Return what an unknown key may have meant as the end of a message, or the keys beside it."""
-    meant = _find_similar(key, known)
+    section, _, name = key.rpartition(".")
+    prefix = f"{section}." if section else ""
+    siblings = dict.fromkeys(one.removeprefix(prefix).partition(".")[0] for one in known if one.startswith(prefix))
+    near = [f"{prefix}{one}" for one in difflib.get_close_matches(name, siblings, n=1, cutoff=0.75)]
+    same = [one for one in known if one.rpartition(".")[2] == name]
+    meant = near or [one for one in same if one.startswith(prefix)] or same
     if 0 < len(meant) <= 4:
         return f", did you mean {' or '.join(repr(one) for one in meant)}?"
-    section = key.rpartition(".")[0]
-    inside = [one.removeprefix(f"{section}.") for one in known if section and one.startswith(f"{section}.")]
-    names = dict.fromkeys(one.partition(".")[0] for one in inside)
-    return f": {section} has {', '.join(names)}" if names else ""
-
-
-def _find_similar(key: str, known: Sequence[str]) -> list[str]:
-    """Return keys like a misspelt one: of its own section, below it, or of the same name in others."""
-    sections = {one.rpartition(".")[0] for one in known} - {""}
-    section, _, name = key.rpartition(".")
-    if section and section not in sections:
-        similar = _find_similar(section, known)
-        return [f"{one}.{name}" for one in similar if f"{one}.{name}" in known] or similar
-    siblings = {one.rpartition(".")[2]: one for one in [*known, *sections] if one.rpartition(".")[0] == section}
-    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.75)
-    if near:
-        return [siblings[near[0]]]
-    same = [one for one in known if one.rpartition(".")[2] == name]
-    return [one for one in same if section and one.startswith(f"{section}.")] or same
+    return f": {section} has {', '.join(siblings)}" if section and siblings else ""

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from settings.section import Count, Fraction, MethodName, NonNegative, Number, Positive, Section, option
+from settings.section import Count, Fraction, MethodName, NonNegative, Number, Positive, Section, Share, option
 
+Rate = Annotated[float, Field(gt=0, le=1)]
 Part = Literal["features", "head", "last_block", "all"]
 
 
@@ -24,16 +25,12 @@ class Optimizer(Section):
     accumulate: Count = option(
         1, "batches whose gradients are averaged for one step; the losses see single batches"
     )
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = option(
-        None, "decay per step of a moving average of the weights, for example 0.99; the average is what is kept"
-    )
+    ema: Share | None = option(None, "decay per step of a moving average of the weights, which is then kept")
     warmup: NonNegative = option(0.0, "epochs in which the rate rises to lr, before the schedule starts")
     schedule: Literal["constant", "exponential", "cosine", "multistep", "onecycle"] = option(
         "cosine", "how the rate changes over the stage"
     )
-    gamma: Annotated[float, Field(gt=0, le=1)] = option(
-        0.95, "factor per epoch (exponential) or at each milestone (multistep)"
-    )
+    gamma: Rate = option(0.95, "factor per epoch (exponential) or at each milestone (multistep)")
     milestones: list[Fraction] = option([0.5, 0.75, 0.9], "fractions of the stage at which multistep decays")
 
     @model_validator(mode="after")
@@ -45,9 +42,7 @@ class Optimizer(Section):
     def check_warmup(self, epochs: int) -> None:
         """Raise `ValueError` for a warm-up as long as the training."""
         if self.warmup >= epochs:
-            raise ValueError(
-                f"optimizer.warmup={self.warmup:g} leaves nothing of {epochs} epochs: warm up in fewer"
-            )
+            raise ValueError(f"optimizer.warmup={self.warmup:g} leaves nothing of {epochs} epochs: give fewer")
 
 
 class EarlyStopping(Section):
@@ -91,30 +86,21 @@ class Stage(Trained):
 
     train: Part = option(
         "all",
-        "features: what the losses' taps depend on, not the classifier; head: the classifier on frozen features; "
-        "last_block: the last block and the classifier; all",
+        "features: what the losses' taps depend on; head: the classifier; last_block: with the head; all",
     )
     losses: Annotated[dict[str, LossUse], Field(min_length=1)] = option(
         {"ce": LossUse()}, "losses by name, each with its weight, or {weight, ramp_up, fade, its own options}"
     )
-    epochs: Count = option(
-        1, "epochs, or a share of training.epochs below 1 (default: what the other stages leave)"
-    )
-    feature_lr: Positive | None = option(
-        None, "learning rate of all but the classifier and the losses (default: lr)"
-    )
+    epochs: Count = option(1, "epochs, or a share of training.epochs (default: what the other stages leave)")
+    feature_lr: Positive | None = option(None, "learning rate of all but the classifier and losses (default: lr)")
     images: Literal["train", "balanced"] = option(
         "train", "images to train on; balanced = the held-out ones, each class under all planted cues alike"
     )
     upweight_errors_of: MethodName | None = option(None, "method whose wrong images weigh more in training")
     error_weight: Positive = option(20.0, "weight of those images, others weigh 1; all are divided by their mean")
-    starts_from: str | None = option(
-        None, "method to start from, or teacher (default: the stage before, or new weights)"
-    )
+    starts_from: str | None = option(None, "method to start from, or teacher (default: the stage before)")
     reset_head: bool = option(False, "start with a new classifier")
-    teacher: MethodName | None = option(
-        None, "method that starts from the teacher; its classifier replaces the teacher's"
-    )
+    teacher: MethodName | None = option(None, "method whose classifier replaces the teacher's")
 
     @model_validator(mode="after")
     def _check(self) -> Stage:
