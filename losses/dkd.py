@@ -30,7 +30,7 @@ def split_at_label(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return F.log_softmax(both, dim=1), F.log_softmax(rest, dim=1)
 
 
-def dkd(
+def compute_dkd(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor,
@@ -80,4 +80,4 @@ class DKD(Loss):
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
         logits = read_logits(student, teacher, self.standardise)
-        return dkd(*logits, samples.labels, self.alpha, self.beta, self.temperature, samples.weights)
+        return compute_dkd(*logits, samples.labels, self.alpha, self.beta, self.temperature, samples.weights)

@@ -37,6 +37,8 @@ Share = Annotated[float, Range(ge=0, lt=1)]
 Count = Annotated[int, Range(ge=1)]
 Taps = Mapping[str, NonNegative]  # weight of the term at each tap; a tap of weight 0 is not read
 BOTH_TAPS: Taps = MappingProxyType({"penultimate": 0.5, "last": 1.0})
+LAST: Taps = MappingProxyType({"last": 1.0})
+STAGES: Taps = MappingProxyType({"stage1": 1.0, "stage2": 1.0, "stage3": 1.0})
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Loss(nn.Module):
     replaces_classifier: bool = False  # answers by `answer`, and trains the student's classifier by `fold_into`
     first_pass: Literal["none", "teacher", "both"] = "none"  # whose answers to one epoch `prepare` reads
     taps: Taps = MappingProxyType({})
+    processes: Processes = OneProcess()
 
     @property
     def used_taps(self) -> list[str]:
@@ -136,6 +139,7 @@ class Loss(nn.Module):
 
     def setup(self, sizes: Sizes) -> None:
         """Make projections and whatever else depends on sizes. Torch's generators are seeded."""
+        self.processes = sizes.processes
 
     def prepare(self, student: View, teacher: View, samples: Samples) -> None:
         """Read one batch of the epoch that is shown before training; without "both" `student` is the teacher's."""
@@ -168,3 +172,19 @@ class Loss(nn.Module):
     def memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
         """Return what the loss keeps in memory on a device ("cpu", "cuda"), largest needs included."""
         return []
+
+
+def compare_batch(
+    compute: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor, processes: Processes
+) -> Tensor:
+    """Return a comparison of the images of a batch with each other, in float32 and over all processes.
+
+    Args:
+        compute: a scalar from features (B, D) of student and teacher.
+        student: (B / processes, D), whose gradient comes back.
+        teacher: (B / processes, D).
+        processes: whose rows are joined.
+    """
+    own, other = processes.gather_with_gradient(student.float()), processes.gather(teacher.float())
+    with torch.autocast(own.device.type, enabled=False):  # differences are smaller than bfloat16's steps
+        return compute(own, other)

@@ -8,15 +8,11 @@ Letters: B batch, D dimension of a feature, which may differ between networks.
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loss import Loss, Processes, Samples, Sizes, Taps, View
+from .loss import LAST, Loss, Samples, Taps, View, compare_batch
 
-LAST: Taps = MappingProxyType({"last": 1.0})
 EPSILON = 1e-7
 
 
@@ -27,7 +23,7 @@ def compute_neighbours(features: Tensor) -> Tensor:
     return near / near.sum(dim=1, keepdim=True)
 
 
-def pkt(student: Tensor, teacher: Tensor) -> Tensor:
+def compute_pkt(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the divergence from the student's to the teacher's neighbours, mean over all B² entries.
 
     Args:
@@ -51,14 +47,6 @@ class PKT(Loss):
         super().__init__()
         self.taps = taps
 
-    def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
-
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
-        terms = {}
-        for tap in self.used_taps:
-            own = self.processes.gather_with_gradient(student.taps[tap].float())
-            other = self.processes.gather(teacher.taps[tap].float())
-            with torch.autocast(own.device.type, enabled=False):  # divergences are smaller than bfloat16's steps
-                terms[tap] = pkt(own, other)
-        return terms
+        pairs = {tap: (student.taps[tap], teacher.taps[tap]) for tap in self.used_taps}
+        return {tap: compare_batch(compute_pkt, *pair, self.processes) for tap, pair in pairs.items()}

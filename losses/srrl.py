@@ -15,7 +15,7 @@ from .loss import Loss, NonNegative, Samples, Sizes, View
 from .reuse import squared_error
 
 
-def srrl(
+def compute_srrl(
     student: Tensor,
     teacher: Tensor,
     student_logits: Tensor,
@@ -71,4 +71,4 @@ class SRRL(Loss):
                 f"{head.in_features}: name the last stage"
             )
         answers = head(own).float(), head(other).float()
-        return srrl(own, other, *answers, self.alpha, self.beta, samples.weights)
+        return compute_srrl(own, other, *answers, self.alpha, self.beta, samples.weights)

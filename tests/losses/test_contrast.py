@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import pytest
@@ -14,7 +13,7 @@ from losses import crd
 from losses.bank import BLOCK, LossAgainstBank, MemoryBank, Windows
 from losses.contrast import BankContrast
 from losses.negatives import NegativeSampler
-from losses.objectives import BinaryNCE, Found, InfoNCE
+from losses.objectives import BinaryNCE, InfoNCE, LossAndGrad
 from tests.losses.batches import unit
 
 N, B, K, D, CLASSES = 60, 12, 24, 16, 5
@@ -46,8 +45,8 @@ def gathered(anchors: Tensor, bank: Tensor, drawn: Tensor, objective: str, log_z
     """The loss as the paper writes it, of gathered vectors (B, K + 1, D)."""
     positives, negatives = bank[drawn[:, 0]], bank[drawn[:, 1:]]
     if objective == "nce":
-        return crd.nce(anchors, positives, negatives, log_z, len(bank))
-    return crd.infonce(anchors, positives, negatives)
+        return crd.compute_nce(anchors, positives, negatives, log_z, len(bank))
+    return crd.compute_infonce(anchors, positives, negatives)
 
 
 @pytest.fixture(params=[7, 2048], ids=["many_blocks", "one_block"])
@@ -124,14 +123,14 @@ def test_gradients_agree_with_differences(objective: str) -> None:
 class Squares:
     """Weighs an entry by its score, and keeps Σ score of each row."""
 
-    def begin(self, rows: int, block: Tensor) -> None:
+    def reset(self, rows: int, block: Tensor) -> None:
         self.sums = block.new_zeros(rows)
 
-    def take(self, scores: Tensor, rows: slice) -> None:
+    def update(self, scores: Tensor, rows: slice) -> None:
         scores.nan_to_num_(neginf=0)
         self.sums[rows] += scores.sum(dim=1)
 
-    def close(self, positives: Tensor) -> Found:
+    def finalize(self, positives: Tensor) -> LossAndGrad:
         raise NotImplementedError
 
 
@@ -160,7 +159,7 @@ def test_each_process_has_its_anchors_windows() -> None:
     for _ in range(10):
         draw, found = sampler.draw(torch.randperm(N)[:B]), torch.empty(B, D)
         for rank in range(5):
-            windows = Windows(draw.part(rank, 5), N, block=7)
+            windows = Windows(draw.select_part(rank, 5), N, block=7)
             found[rank::5] = windows.apply(Squares(), anchors[rank::5], bank).sum(dim=0)
         torch.testing.assert_close(found, Windows(draw, N, block=7).apply(Squares(), anchors, bank).sum(dim=0))
 
@@ -170,29 +169,18 @@ def test_float16_autocast_loses_no_slope_of_negatives(objective: str) -> None:
     """One of K negatives pulls with about 1 / (B K), less than float16 can hold: there all is as in float32."""
     contrast = make()
     _, _, indices = projected(0)
-    windows = contrast.teacher.windows(contrast.sampler.draw(indices))
+    windows = contrast.teacher.make_windows(contrast.sampler.draw(indices))
     start = torch.randn(len(indices), D)
     found = []
     for lower in (False, True):
         anchors = start.clone().requires_grad_()
         with torch.autocast("cpu", torch.float16, enabled=lower):
-            value = contrast.teacher.loss(anchors, windows, contrast._objective(objective, contrast.log_z[0]))
+            value = contrast.teacher.compute_loss(
+                anchors, windows, contrast._make_objective(objective, contrast.log_z[0])
+            )
         value.backward()
         found.append((value.detach(), anchors.grad))
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_bfloat16_autocast_is_within_a_percent(objective: str) -> None:
-    exact, rounded = make(), make()
-    for step in range(3):
-        student, teacher, indices = projected(step)
-        draw = exact.sampler.draw(indices)
-        expected = exact(student, teacher, indices, draw, objective)
-        with torch.autocast("cpu", torch.bfloat16):
-            actual = rounded(student, teacher, indices, draw, objective)
-        assert actual.dtype == torch.float32
-        assert actual.item() == pytest.approx(expected.item(), rel=0.01)
 
 
 def test_eval_changes_no_bank_and_no_normalizer() -> None:
@@ -203,24 +191,6 @@ def test_eval_changes_no_bank_and_no_normalizer() -> None:
     assert torch.equal(contrast.teacher.features, before[0]) and torch.equal(contrast.student.features, before[1])
     contrast.train()
     compare_with_gathered(contrast, "nce")  # Z is that of the first training batch
-
-
-def test_saved_state_remembers_that_z_is_set() -> None:
-    contrast, other = make(), make(seed=9)
-    student, teacher, indices = projected(0)
-    contrast(student, teacher, indices, contrast.sampler.draw(indices), "nce")
-    file = io.BytesIO()
-    torch.save([contrast.state_dict(), contrast.sampler.state_dict()], file)
-    file.seek(0)
-    state, order = torch.load(file, weights_only=True)
-    other.load_state_dict(state)
-    other.sampler.load_state_dict(order)
-    student, teacher, indices = projected(1)
-    draw = contrast.sampler.draw(indices)
-    values = [each(student, teacher, indices, draw, "nce").item() for each in (contrast, other)]
-    assert values[0] == values[1]
-    assert torch.equal(contrast.student.features, other.student.features)
-    assert torch.equal(contrast.log_z, other.log_z)
 
 
 def test_bank_update_by_hand() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.reference import drawn_samples
 from losses.bank import BLOCK
 from losses.contrast import BankContrast
-from losses.crd import CRD, Projections, contrast_batch, infonce, nce
+from losses.crd import CRD, Projections, compute_batch_contrast, compute_infonce, compute_nce
 from losses.loss import Samples, Sizes, View
 from tests.losses.batches import unit
 
@@ -93,7 +93,8 @@ class Reference:
             p = torch.exp((anchors[:, None] * entries).sum(dim=2) / self.temperature)  # (B, K + 1)
             if first:
                 normalizers.append(p.detach().mean() * N)
-            loss = loss + (self.nce(p / normalizers[side]) if self.objective == "nce" else self.infonce(p))
+            binary = self.objective == "nce"
+            loss = loss + (self.compute_nce(p / normalizers[side]) if binary else self.compute_infonce(p))
         for bank, new in zip(banks, (z_student, z_teacher), strict=True):
             for row, index in enumerate(indices.tolist()):
                 bank[index] = unit(self.momentum * bank[index] + (1 - self.momentum) * new[row].detach())
@@ -102,11 +103,11 @@ class Reference:
     def parameter(self, tap: str, side: str, part: str) -> Tensor:
         return self.parameters[f"projection.{tap}.{side}.{part}"]
 
-    def nce(self, p: Tensor) -> Tensor:  # Eq. 18 and 19: h = p / (p + K/N)
+    def compute_nce(self, p: Tensor) -> Tensor:  # Eq. 18 and 19: h = p / (p + K/N)
         h = p / (p + K / N)
         return -(h[:, 0].log() + (1 - h[:, 1:]).log().sum(dim=1)).mean()
 
-    def infonce(self, p: Tensor) -> Tensor:
+    def compute_infonce(self, p: Tensor) -> Tensor:
         return -(p[:, 0] / p.sum(dim=1)).log().mean()
 
 
@@ -157,34 +158,34 @@ def as_vectors(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def test_nce_by_hand() -> None:
     # Z = 2, K/N = 2/4: p = (2, 1/2, 3/2), h = (4/5, 1/2, 3/4), loss = -log(4/5 * 1/2 * 1/4) = log 10
     vectors = as_vectors(torch.tensor([4.0, 1.0, 3.0], dtype=torch.float64).log())
-    assert nce(*vectors, torch.tensor(2.0).log(), num_samples=4).item() == pytest.approx(math.log(10))
+    assert compute_nce(*vectors, torch.tensor(2.0).log(), num_samples=4).item() == pytest.approx(math.log(10))
     large = as_vectors(torch.tensor([0.0, 400.0], dtype=torch.float64))
-    assert nce(*large, torch.zeros(()), num_samples=1).item() == pytest.approx(400 + math.log(2))
+    assert compute_nce(*large, torch.zeros(()), num_samples=1).item() == pytest.approx(400 + math.log(2))
 
 
 def test_infonce_by_hand() -> None:
     for shares in ([2.0, 1.0, 5.0], [1.0, 1.0, 2.0]):  # the positive's is 1/4
         vectors = as_vectors(torch.tensor(shares, dtype=torch.float64).log())
-        assert infonce(*vectors).item() == pytest.approx(math.log(4))
-    assert infonce(*as_vectors(torch.tensor([0.0, 1000.0], dtype=torch.float64))).item() == 1000.0
+        assert compute_infonce(*vectors).item() == pytest.approx(math.log(4))
+    assert compute_infonce(*as_vectors(torch.tensor([0.0, 1000.0], dtype=torch.float64))).item() == 1000.0
 
 
 def test_contrast_within_a_batch_by_hand() -> None:
     same = torch.eye(3)  # each image is like itself alone
     expected = 2 * math.log(1 + 2 * math.exp(-1 / 0.5))
-    assert contrast_batch(same, same, 0.5).item() == pytest.approx(expected)
+    assert compute_batch_contrast(same, same, 0.5).item() == pytest.approx(expected)
     collapsed = torch.tensor([[1.0, 0.0]]).expand(3, 2)
-    assert contrast_batch(collapsed, collapsed, 0.5).item() == pytest.approx(2 * math.log(3))
-    weighted = contrast_batch(same, same, 0.5, torch.tensor([0.0, 1.0, 5.0]))
+    assert compute_batch_contrast(collapsed, collapsed, 0.5).item() == pytest.approx(2 * math.log(3))
+    weighted = compute_batch_contrast(same, same, 0.5, torch.tensor([0.0, 1.0, 5.0]))
     assert weighted.item() == pytest.approx(2 * expected)
 
 
 def test_paper_functions_stay_on_their_device() -> None:
     anchors, positives, negatives = (torch.empty(*shape, device="meta") for shape in ((4, 8), (4, 8), (4, 6, 8)))
     log_z = torch.empty((), device="meta")
-    assert nce(anchors, positives, negatives, log_z, N).is_meta
-    assert infonce(anchors, positives, negatives).is_meta
-    assert contrast_batch(anchors, positives, 0.1).is_meta
+    assert compute_nce(anchors, positives, negatives, log_z, N).is_meta
+    assert compute_infonce(anchors, positives, negatives).is_meta
+    assert compute_batch_contrast(anchors, positives, 0.1).is_meta
 
 
 def gathered(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,18 +208,20 @@ def test_paper_functions_are_loops_over_pairs() -> None:
         binary -= (math.log(h[0]) + sum(math.log(1 - one) for one in h[1:])) / 4
         softmax -= math.log(own / (own + sum(others))) / 4
     log_z = torch.tensor(z, dtype=torch.float64).log()
-    assert nce(anchors, positives, negatives, log_z, N).item() == pytest.approx(binary)
-    assert infonce(anchors, positives, negatives).item() == pytest.approx(softmax)
+    assert compute_nce(anchors, positives, negatives, log_z, N).item() == pytest.approx(binary)
+    assert compute_infonce(anchors, positives, negatives).item() == pytest.approx(softmax)
 
 
 def test_gradcheck_of_the_paper_functions() -> None:
     vectors = [one.requires_grad_() for one in gathered(1)]
     log_z = torch.tensor(1.0, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *given: nce(*given, log_z, N), vectors)
-    assert torch.autograd.gradcheck(infonce, vectors)
+    assert torch.autograd.gradcheck(lambda *given: compute_nce(*given, log_z, N), vectors)
+    assert torch.autograd.gradcheck(compute_infonce, vectors)
     pair = [vectors[0], vectors[1]]
     for weights in (None, torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)):
-        assert torch.autograd.gradcheck(lambda *given, weights=weights: contrast_batch(*given, 0.7, weights), pair)
+        assert torch.autograd.gradcheck(
+            lambda *given, weights=weights: compute_batch_contrast(*given, 0.7, weights), pair
+        )
 
 
 def test_order_of_negatives_changes_nothing() -> None:
@@ -226,17 +229,17 @@ def test_order_of_negatives_changes_nothing() -> None:
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     log_z = torch.tensor(3.0)
     own, other = ((anchors, positives, one) for one in (negatives, negatives[:, order]))
-    torch.testing.assert_close(nce(*own, log_z, N), nce(*other, log_z, N))
-    torch.testing.assert_close(infonce(*own), infonce(*other))
+    torch.testing.assert_close(compute_nce(*own, log_z, N), compute_nce(*other, log_z, N))
+    torch.testing.assert_close(compute_infonce(*own), compute_infonce(*other))
 
 
 def test_batch_infonce_is_infonce_of_the_others() -> None:
     student, teacher = (unit(torch.randn(5, D, dtype=torch.float64)) for _ in range(2))
     others = torch.stack([torch.tensor([j for j in range(5) if j != i]) for i in range(5)])
     expected = sum(
-        infonce(own / 0.2, other, other[others]) for own, other in ((student, teacher), (teacher, student))
+        compute_infonce(own / 0.2, other, other[others]) for own, other in ((student, teacher), (teacher, student))
     )
-    torch.testing.assert_close(contrast_batch(student, teacher, 0.2), expected)
+    torch.testing.assert_close(compute_batch_contrast(student, teacher, 0.2), expected)
 
 
 def test_projections_give_float32_unit_vectors() -> None:

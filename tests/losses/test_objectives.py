@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.objectives import BinaryNCE, Found, InfoNCE, Objective
+from losses.objectives import BinaryNCE, InfoNCE, LossAndGrad, Objective
 
 
-def blockwise(objective: Objective, positives: Tensor, negatives: Tensor, size: int) -> tuple[Found, Tensor]:
+def blockwise(objective: Objective, positives: Tensor, negatives: Tensor, size: int) -> tuple[LossAndGrad, Tensor]:
     """An objective that has taken (B, L) scores, so many columns at a time, and the slope of each (B, L)."""
-    objective.begin(len(negatives), torch.empty(len(negatives), size, dtype=negatives.dtype))
+    objective.reset(len(negatives), torch.empty(len(negatives), size, dtype=negatives.dtype))
     weights: list[Tensor] = []
     for scores in negatives.clone().split(size, dim=1):
-        factor = objective.take(scores, slice(0, len(negatives)))
+        factor = objective.update(scores, slice(0, len(negatives)))
         if factor is not None:
             weights = [weight * factor[:, None] for weight in weights]
         weights.append(scores)
-    found = objective.close(positives)
+    found = objective.finalize(positives)
     assert found.rows.shape == (1, len(positives))
     return found, found.rows[0, :, None] * torch.cat(weights, dim=1)
 
