@@ -18,11 +18,12 @@ Options = Annotated[dict[str, Any], BeforeValidator(lambda given: {} if given is
 class Network(Section):
     arch: str = option(
         "resnet8",
-        "resnet8..110, resnet8x4, resnet32x4, a torchvision name, timm/NAME, or package.module:callable",
+        "resnet8..110, wrn_16_2, vgg8, ShuffleV1 (see docs/models.md), one of torchvision, timm/NAME, or "
+        "package.module:callable",
     )
     arch_options: Options = option({}, "further arguments of the network's class or function, null = none")
     stem: Literal["cifar", "imagenet"] = option(
-        "cifar", "first layers of torchvision's resnets: 3x3 stride 1 without pooling, or the original"
+        "cifar", "form of torchvision's resnets and vggs: for small images, or the original"
     )
     weights: str | None = option(None, "torchvision's or timm's weights to start from, for example DEFAULT")
     image_size: Count | Literal["weights"] | None = option(
