@@ -152,6 +152,28 @@ def test_a_wrong_config_is_one_line_of_a_dry_run_too(call_main, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_options_without_effect_are_warned_of(call_main, tmp_path):
+    words = ("--set", "losses.regression.ridge=0.5", "methods.crd.epochs=3", "--methods", "kd")
+    done = call_main(tmp_path, "--phase", "all", "--dry-run", *words)
+    assert done.returncode == 0
+    first, second = done.stderr.splitlines()
+    assert first.startswith("warning: --set losses.regression.ridge=0.5: losses.regression has no effect")
+    assert second.startswith("warning: --set methods.crd.epochs=3: methods.crd has no effect")
+
+
+@pytest.mark.parametrize(
+    ("words", "blamed"),
+    [
+        (("--set", "training.epochs=6", "losses.crd.temprature=1"), "--set losses.crd.temprature=1: unknown key"),
+        (("--seeds", "1", "1"), "--seeds: seeds: each seed once"),
+        (("--methods", "kdd"), "--methods kdd: methods.kdd: it has no stages"),
+    ],
+)
+def test_the_argument_to_blame_is_named(call_main, tmp_path, words, blamed):
+    done = call_main(tmp_path, "--phase", "all", *words)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {blamed}") and done.stderr.count("\n") == 1
+
+
 def test_help_config_lists_every_field(call_main, tmp_path):
     done = call_main(tmp_path, "--help-config")
     lines = done.stdout.splitlines()

@@ -127,18 +127,14 @@ def test_defaults_are_valid_and_those_of_the_constructor(name: str) -> None:
     assert not list(made.parameters())  # sizes are not known yet
 
 
-def test_every_option_has_a_description() -> None:
-    options = list(list_options())
-    assert {key.split(".")[1] for key, *_ in options} == {name for name, values in DEFAULTS.items() if values}
-    for key, _, default, text in options:
-        _, name, option = key.split(".")
-        assert DEFAULTS[name][option] == default
-        assert text and not text.endswith("."), key
-
-
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_no_description_is_of_another_option(name: str) -> None:
+def test_every_option_has_one_description(name: str) -> None:
+    options = {
+        key.split(".")[2]: (default, text) for key, _, default, text in list_options() if f".{name}." in key
+    }
+    assert {option: default for option, (default, _) in options.items()} == DEFAULTS[name]
     assert list(read_descriptions(LOSSES[name])) == list(DEFAULTS[name])
+    assert all(text and not text.endswith(".") for _, text in options.values())
 
 
 def test_descriptions_go_on_over_lines() -> None:
@@ -165,27 +161,17 @@ def test_descriptions_go_on_over_lines() -> None:
     ("loss", "option", "value", "reason"),
     [
         ("crd", "temperature", 0, "greater than 0"),
-        ("crd", "temperature", "warm", "valid number"),
         ("crd", "temperature", float("nan"), "finite"),
-        ("crd", "temperature", float("inf"), "finite"),
         ("crd", "temperature", True, "true and false"),
         ("crd", "num_negatives", 0, "greater than or equal to 1"),
         ("crd", "num_negatives", 2.5, "valid integer"),
-        ("crd", "num_negatives", True, "true and false"),
-        ("crd", "dim", -1, "greater than or equal to 1"),
         ("crd", "bank_momentum", 1, "less than 1"),
-        ("crd", "bank_momentum", -0.1, "greater than or equal to 0"),
         ("crd", "objective", "softmax", "'nce' or 'infonce'"),
         ("crd", "taps", 3, "dictionary"),
         ("crd", "taps.last", -1, "greater than or equal to 0"),
         ("ce", "label_smoothing", 1, "less than 1"),
-        ("kl", "temperature", -4, "greater than 0"),
         ("kl", "standardise", "perhaps", "valid boolean"),
-        ("dkd", "alpha", -1, "greater than or equal to 0"),
-        ("rkd", "angle", -1, "greater than or equal to 0"),
-        ("cc", "dim", 0, "greater than or equal to 1"),
         ("wttm", "gamma", 0, "greater than 0"),
-        ("regression", "ridge", 0, "greater than 0"),
         ("regression", "whitening", 0.1, "less than or equal to 0"),
         ("regression", "whitening", -0.6, "greater than or equal to -0.5"),
     ],
@@ -199,20 +185,10 @@ def test_values_out_of_range_are_refused_by_key(loss: str, option: str, value: o
         assert message.endswith(f", not {value!r}")
 
 
-@pytest.mark.parametrize(
-    ("loss", "option", "value"),
-    [
-        ("crd", "temperature", 1e-3),
-        ("crd", "num_negatives", 1),
-        ("crd", "bank_momentum", 0),
-        ("crd", "taps", {"last": 0}),
-        ("ce", "label_smoothing", 0),
-        ("regression", "whitening", 0),
-        ("regression", "whitening", -0.5),
-    ],
-)
-def test_bounds_that_may_be_reached_are(loss: str, option: str, value: object) -> None:
-    assert complete({loss: {option: value}}).losses[loss] == DEFAULTS[loss] | {option: value}
+def test_bounds_that_may_be_reached_are() -> None:
+    given = {"crd": {"num_negatives": 1, "bank_momentum": 0, "taps": {"last": 0}}, "regression": {"whitening": 0}}
+    found = complete(given).losses
+    assert all(found[loss] == DEFAULTS[loss] | options for loss, options in given.items())
 
 
 def test_types_are_those_of_the_signature() -> None:
@@ -261,16 +237,15 @@ def test_unknown_option_names_the_nearest() -> None:
     assert refusal(complete, {"reuse": {"xyz": 1}}).startswith("unknown key losses.reuse.xyz (python")
 
 
+def test_helper_files_are_no_losses() -> None:
+    assert not {"loss", "bank", "contrast", "objectives"} & LOSSES.keys()
+
+
 @pytest.mark.parametrize("given", [({"crdd": {}}, {}), ({}, {"crdd": 1})])
 def test_unknown_loss_names_the_nearest(given: tuple[dict[str, Any], dict[str, Any]]) -> None:
     message = refusal(complete, given[0], **given[1])
     assert message.startswith("losses: there is no crdd, did you mean 'crd'?")
     assert f"(there are {', '.join(sorted(DEFAULTS))}, or package.module:Class" in message
-
-
-def test_helper_files_are_no_losses() -> None:
-    for name in ("loss", "bank", "contrast", "objectives"):
-        assert f"there is no {name}" in refusal(find_loss, name, {})
 
 
 def test_own_class_is_found_by_its_path(own: str) -> None:
@@ -292,16 +267,11 @@ def test_own_class_may_have_a_shorter_name(own: str) -> None:
     assert type(made).__name__ == "Cosine" and made.scale == 2.0
 
 
-def test_shipped_class_may_be_used_twice() -> None:
-    config = complete({"cool": {"class": "kl", "temperature": 1}}, cool=1, kl=1)
+def test_shipped_class_may_be_used_twice(own: str) -> None:
+    config = complete({"cool": {"class": "kl", "temperature": 1}}, cool=1, kl=1, **{f"{own}:Inherited": 1})
     assert config.losses["cool"] == {"class": "kl"} | DEFAULTS["kl"] | {"temperature": 1.0}
-    assert config.losses["kl"] == DEFAULTS["kl"]
+    assert config.losses["kl"] == DEFAULTS["kl"] == config.losses[f"{own}:Inherited"]
     assert isinstance(make_loss("here", "cool", {}, config.losses), KL)
-
-
-def test_own_classes_inherit_options(own: str) -> None:
-    config = complete({}, **{f"{own}:Inherited": 1})
-    assert config.losses[f"{own}:Inherited"] == DEFAULTS["kl"]
 
 
 def test_own_class_has_ranges_too(own: str) -> None:
@@ -329,23 +299,17 @@ def test_class_is_said_once_for_all_stages(own: str) -> None:
     assert same.losses["mine"] == {"class": path, "scale": 1.0}
 
 
-def test_constructors_without_defaults_are_refused() -> None:
+def test_constructors_that_do_not_fit_are_refused() -> None:
     class Demanding(Loss):
         def __init__(self, scale: float) -> None:
             super().__init__()
 
+    class Taken(Loss):
+        def __init__(self, fade: bool = False) -> None:
+            super().__init__()
+
     assert refusal(make_model, Demanding) == "losses: Demanding needs a default for its option scale"
-
-
-@pytest.mark.parametrize("option", ["weight", "ramp_up", "fade"])
-def test_options_of_every_use_are_taken(option: str) -> None:
-    constructors = {
-        "weight": lambda self, weight=1.0: None,
-        "ramp_up": lambda self, ramp_up=0: None,
-        "fade": lambda self, fade=False: None,
-    }
-    taken = type("Taken", (Loss,), {"__init__": constructors[option]})
-    assert refusal(make_model, taken).startswith(f"losses: Taken has an option {option}, as every use has")
+    assert refusal(make_model, Taken).startswith("losses: Taken has an option fade, as every use has")
 
 
 def test_options_that_conflict_are_refused_by_key() -> None:
@@ -358,10 +322,14 @@ def test_options_that_conflict_are_refused_by_key() -> None:
     assert complete({}, crd=BATCH).losses["crd"] == DEFAULTS["crd"]  # what a stage says is its own
 
 
-def test_a_stage_may_mend_what_conflicts() -> None:
-    config = complete({"crd": {"negatives": "batch"}}, crd={"objective": "infonce", "mode": "instance"})
+def test_options_of_a_stage_go_before_shared_ones() -> None:
+    given = {"crd": {"negatives": "batch"}, "kl": {"temperature": 2}}
+    own = {"crd": {"objective": "infonce", "mode": "instance"}, "kl": {"weight": 0.5, "temperature": 8}}
+    config = complete(given, **own)
     ((_, _), (_, stage)) = list_stages(config)
-    assert make_loss("here", "crd", stage.losses["crd"].options, config.losses).negatives == "batch"
+    made = {name: make_loss("here", name, use.options, config.losses) for name, use in stage.losses.items()}
+    assert (made["crd"].negatives, made["kl"].temperature, stage.losses["kl"].weight) == ("batch", 8.0, 0.5)
+    assert config.losses["kl"] == DEFAULTS["kl"] | {"temperature": 2.0}
 
 
 def test_options_of_the_teachers_losses_are_read() -> None:
@@ -387,10 +355,6 @@ def test_completed_config_writes_out_every_default() -> None:
             assert use.options == done.losses[name]
 
 
-def test_unused_losses_are_completed_where_given() -> None:
-    assert complete({"regression": {"ridge": 0.5}}).losses.keys() == {"ce", "regression"}
-
-
 def test_completing_twice_changes_nothing(own: str) -> None:
     given = {"mine": {"class": f"{own}:Cosine"}, "crd": BATCH}
     once = complete(given, mine=1, crd={"weight": 0.5, "temperature": 0.5}, kl=1)
@@ -398,13 +362,6 @@ def test_completing_twice_changes_nothing(own: str) -> None:
     assert twice == once and twice.stages == once.stages
     again = complete_losses(Config.model_validate(once.model_dump(mode="json")))
     assert again == once and again.stages == once.stages
-
-
-def test_options_of_a_stage_go_before_shared_ones() -> None:
-    config = complete({"kl": {"temperature": 2}}, kl={"weight": 0.5, "temperature": 8})
-    ((_, _), (_, stage)) = list_stages(config)
-    assert make_loss("here", "kl", stage.losses["kl"].options, config.losses).temperature == 8.0
-    assert config.losses["kl"] == DEFAULTS["kl"] | {"temperature": 2.0} and stage.losses["kl"].weight == 0.5
 
 
 def test_files_of_own_losses_have_digests(own: str) -> None:
