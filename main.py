@@ -167,10 +167,10 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
         names = [job.name for job in jobs]
         claim(experiment.folder, config, experiment.data, fresh=fresh, resume=resume, jobs=names)
         run_jobs(jobs, experiment)
-    say(next_command(arguments, experiment))
+    say(suggest_next_command(arguments, experiment))
 
 
-def next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
+def suggest_next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
     """Return the command that follows this phase."""
     from training.phases import next_phase
 

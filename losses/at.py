@@ -33,7 +33,7 @@ def compute_at(student: Tensor, teacher: Tensor, weights: Tensor | None = None) 
 
 
 class AT(Loss):
-    """Where the maps of each stage are active, as the teacher's are; the larger map is average-pooled.
+    """Attention maps of each stage against the teacher's; the larger is pooled.
 
     Published are all stages; the default is the first three, which every network with stages has. Of four name
     `stage4`, too.

@@ -36,7 +36,7 @@ class Block:
     mask: Tensor | None  # (R, S) where either is so: one call of a GPU in place of one a row
 
     def compute_scores(self, anchors: Tensor, entries: Tensor, room: Tensor) -> Tensor:
-        """Return products (R, S) of anchors (R, D) and entries (S, D), -inf where there is no negative."""
+        """Return scores (R, S) of anchors and entries, -inf for no negatives."""
         rows = room[: len(anchors)]
         scores = rows[:, MARGIN : MARGIN + len(entries)]
         if entries.dtype == room.dtype:
@@ -107,7 +107,7 @@ class Windows:
         return outside
 
     def apply(self, objective: Objective, anchors: Tensor, bank: Tensor) -> Tensor:
-        """Give an objective the scores of anchors (B, D) with the entries of their windows in a bank (N, D).
+        """Give an objective the scores of anchors (B, D) with a bank (N, D).
 
         Returns:
             (T, B, D), by row: Σ over the window of each entry times its weight from the objective.
@@ -167,7 +167,7 @@ class MemoryBank(nn.Module):
         return Windows(draw, len(self.features), BLOCK[device], masked=device == "cuda")
 
     def compute_loss(self, anchors: Tensor, windows: Windows, objective: Objective) -> Tensor:
-        """Return an objective's loss of anchors (B, D) with the positives and windows of a draw."""
+        """Return an objective's loss of anchors (B, D) with a draw."""
         found: Tensor = LossAgainstBank.apply(anchors, self._get_entries(), windows, objective)
         return found
 
@@ -185,7 +185,7 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, positions: Tensor, features: Tensor) -> None:
-        """Set entries to the normalised momentum · old + (1 − momentum) · new, for unit `features` (B, D)."""
+        """Move entries towards unit `features` (B, D), and normalise them."""
         self.set(positions, F.normalize(torch.lerp(features, self.features[positions], self.momentum), dim=1))
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from .loss import LAST, Count, Loss, Samples, Sizes, Taps, View
 
 
 def compute_cc(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the product of neighbouring images' absolute differences, summed over D, mean over neighbours.
+    """Return the mean product of neighbouring images' absolute differences.
 
     Args:
         student: (B, D).

@@ -76,7 +76,7 @@ class BankContrast(nn.Module):
         objective: Form,
         gather: Callable[[Tensor], Tensor] = keep_rows,
     ) -> Tensor:
-        """Return the loss of both directions, a scalar; in training the banks are updated afterwards.
+        """Return the loss of both directions; in training, update the banks.
 
         Args:
             student: (B, D) unit vectors.
@@ -132,7 +132,7 @@ class BankContrast(nn.Module):
         self.teacher.set(places, teacher)
 
     def rearrange(self, old: Tensor) -> None:
-        """Follow a reshuffled sampler: `old` (N,) is what `NegativeSampler.reshuffle` gave."""
+        """Reorder both banks by the result of `NegativeSampler.reshuffle`."""
         self.student.rearrange(old)
         self.teacher.rearrange(old)
 

@@ -28,9 +28,10 @@ KEPT = 3  # a parameter, its gradient and its momentum
 
 
 def compute_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
-    """Return the binary loss (Eq. 18) with the critic h = p / (p + K/N), p = exp(score) / Z (Eq. 19).
+    """Return the binary loss (Eq. 18), mean over the anchors.
 
-    −log h(positive) − Σ_k log(1 − h(negative k)), mean over the anchors. Both logarithms are softplus of a logit.
+    −log h(positive) − Σ_k log(1 − h(negative k)) with the critic h = p / (p + K/N), p = exp(score) / Z (Eq. 19).
+    Both logarithms are softplus of a logit.
 
     Args:
         anchors: (B, D) unit vectors divided by tau.
@@ -46,7 +47,7 @@ def compute_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Te
 
 
 def compute_infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Return −log of the positive's share in the softmax over itself and its negatives, mean over the anchors.
+    """Return −log of the positive's share in the softmax, mean over anchors.
 
     Args: as `nce`.
     """
@@ -59,7 +60,7 @@ def compute_infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Te
 def compute_batch_contrast(
     student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None
 ) -> Tensor:
-    """Return `infonce` in both directions where the negatives are the batch's other images.
+    """Return InfoNCE in both directions with the batch's other images.
 
     Args:
         student: (B, D) unit vectors.
@@ -180,7 +181,7 @@ class CRD(Loss):
         return terms
 
     def _draw(self, indices: Tensor) -> Draw:
-        """Draw positives and negatives of this process's samples (B,), out of a draw that all processes share."""
+        """Draw for this process's samples (B,), as part of a common draw."""
         draw, count = self.sampler.draw(self.processes.whole_batch(indices)), self.processes.world_size()
         return draw if count == 1 else draw.select_part(self.processes.rank(), count)
 

@@ -16,13 +16,13 @@ from .loss import Loss, NonNegative, Positive, Samples, View
 
 
 def compute_correlations(first: Tensor, second: Tensor) -> Tensor:
-    """Return Pearson's correlation of each row of (R, S) with the other's, (R,), 0 for a constant row."""
+    """Return Pearson's correlation (R,) of rows (R, S), 0 if constant."""
     own, other = (one - one.mean(dim=1, keepdim=True) for one in (first, second))
     return F.cosine_similarity(own, other, dim=1)
 
 
 def compute_dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
-    """Return τ² [β (1 − mean correlation of rows) + γ (1 − mean correlation of columns)].
+    """Return the weighted distances of rows and columns from correlation 1.
 
     Args:
         student: logits (B, C).

@@ -17,7 +17,7 @@ from .loss import Loss, NonNegative, Positive, Samples, View
 
 
 def split_at_label(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities of label and rest (B, 2), and of the other classes among themselves (B, C − 1).
+    """Return log-probabilities (B, 2) of label and rest, and (B, C − 1) of others.
 
     Args:
         logits: (B, C).

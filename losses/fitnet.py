@@ -32,7 +32,7 @@ def compute_fitnet(student: Tensor, teacher: Tensor, weights: Tensor | None = No
 
 
 def make_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:
-    """Return a convolution, batch norm and ReLU from the student's shape (C, S, S) to the teacher's.
+    """Return a regressor from the student's shape (C, S, S) to the teacher's.
 
     Halved and doubled sides are strides, other larger sides are the convolution's. What remains smaller stays so.
     """

@@ -97,7 +97,7 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a loss makes its modules from."""
+    """Sizes of taps, labels and processes, for a loss's modules."""
 
     student: Mapping[str, tuple[int, ...]]  # shape of each tap for one image: (D,) or (D, H, W)
     teacher: Mapping[str, tuple[int, ...]]
@@ -138,11 +138,11 @@ class Loss(nn.Module):
         return [tap for tap, weight in self.taps.items() if weight > 0]
 
     def setup(self, sizes: Sizes) -> None:
-        """Make projections and whatever else depends on sizes. Torch's generators are seeded."""
+        """Make projections and all that depends on sizes; torch is seeded."""
         self.processes = sizes.processes
 
     def prepare(self, student: View, teacher: View, samples: Samples) -> None:
-        """Read one batch of the epoch that is shown before training; without "both" `student` is the teacher's."""
+        """Read a batch of the first pass; without "both" `student` is the teacher."""
 
     def finish_prepare(self) -> None:
         """End what `prepare` began."""
@@ -151,11 +151,11 @@ class Loss(nn.Module):
         """Prepare for an epoch, with torch's generators seeded for it."""
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor | dict[str, Tensor]:
-        """Return the loss, a scalar, or one scalar a tap (any name that `taps` does not have weighs 1)."""
+        """Return a scalar, or one a tap; names that `taps` lacks weigh 1."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def compare(self, student: View, teacher: View) -> dict[str, float]:
-        """Return how well held-out features agree, by name, for a stage that trains no classifier."""
+        """Return by name how well held-out features agree."""
         return {}
 
     def answer(self, student: View, teacher: View) -> Tensor:
@@ -163,21 +163,21 @@ class Loss(nn.Module):
         return student.logits
 
     def fold_into(self, classifier: nn.Module, teachers: nn.Module) -> None:
-        """Write what the loss has trained of the student's classifier into it, given the teacher's."""
+        """Write the trained classifier into the student's, given the teacher's."""
 
     def projections(self) -> dict[str, Tensor]:
-        """Return the linear maps behind which features are compared, to be kept for later comparisons."""
+        """Return the linear maps behind which features are compared."""
         return {}
 
     def memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
-        """Return what the loss keeps in memory on a device ("cpu", "cuda"), largest needs included."""
+        """Return what the loss keeps in memory on a device ("cpu", "cuda")."""
         return []
 
 
 def compare_batch(
     compute: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor, processes: Processes
 ) -> Tensor:
-    """Return a comparison of the images of a batch with each other, in float32 and over all processes.
+    """Compare the images of a whole batch with each other, in float32.
 
     Args:
         compute: a scalar from features (B, D) of student and teacher.

@@ -1,4 +1,4 @@
-"""Which samples an anchor of a contrastive loss is drawn against.
+"""Sampling of positives and negatives for a contrastive loss.
 
 Letters: B batch, N training samples, K negatives an anchor, L entries of a window, m samples of an anchor's class.
 """
@@ -29,7 +29,7 @@ class Draw:
     left_out: Tensor  # (B, L - K) columns of each window
 
     def select_part(self, first: int, step: int) -> Draw:
-        """Return the draw of every `step`-th anchor from `first` on, those of one of several processes."""
+        """Return the draw of every `step`-th anchor from `first` on."""
         own = slice(first, None, step)
         start = self.first + first * self.spacing
         return Draw(self.positives[own], start, self.spacing * step, self.length, self.left_out[own])
@@ -84,14 +84,14 @@ class NegativeSampler(nn.Module):
         self.register_buffer(name, tensor, persistent=False)
 
     def reshuffle(self) -> Tensor:
-        """Put the samples into a new random order; return the old position of each entry (N,)."""
+        """Shuffle the samples; return the old position of each entry (N,)."""
         old = self.position.clone()
         self.order.copy_(torch.randperm(self.num_samples))  # drawn on the CPU, as `first` is
         self._build_lists()
         return old[self.order]
 
     def _build_lists(self) -> None:
-        """Build what follows from the order: before position p are p − (a group's members before p) others."""
+        """Build the lists of members and others by group."""
         places = torch.arange(self.num_samples, device=self.order.device)
         self._register_derived("position", torch.empty_like(self.order).scatter_(0, self.order, places))
         by_place = self.group[self.order]
@@ -104,7 +104,7 @@ class NegativeSampler(nn.Module):
         self.length = self.num_negatives + int(skipped.max())
 
     def _count_skipped(self, group: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Count the members of `group` before `place`, and within the window that begins there."""
+        """Count a group's members before `place`, and in the window from it."""
         start, size = self.start[group], self.size[group]
         others = self.num_samples - size
         before = torch.searchsorted(self.member_keys, group * (self.num_samples + 1) + place) - start
@@ -113,7 +113,7 @@ class NegativeSampler(nn.Module):
         return before, until - before
 
     def draw(self, indices: Tensor) -> Draw:
-        """Draw positives and negatives for the samples `indices` (B,), by torch's global CPU generator."""
+        """Draw for the samples `indices` (B,) by torch's global CPU generator."""
         first = int(torch.randint(self.num_samples, ()))  # on the CPU, so that no GPU is waited for
         spacing = 0 if self.shared else self.num_samples // len(indices)
         row = torch.arange(len(indices), device=indices.device)

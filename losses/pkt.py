@@ -17,14 +17,14 @@ EPSILON = 1e-7
 
 
 def compute_neighbours(features: Tensor) -> Tensor:
-    """Return how near the images of a batch are to each other, rows (B, B) that sum to 1, of features (B, D)."""
+    """Return nearness (B, B) of features (B, D), rows that sum to 1."""
     units = F.normalize(features, dim=1)
     near = (units @ units.T + 1) / 2
     return near / near.sum(dim=1, keepdim=True)
 
 
 def compute_pkt(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the divergence from the student's to the teacher's neighbours, mean over all B² entries.
+    """Return the divergence of both networks' nearness, mean over B² entries.
 
     Args:
         student: (B, D).
@@ -35,7 +35,7 @@ def compute_pkt(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class PKT(Loss):
-    """Which images of a batch are near each other, by cosine, as the teacher has it.
+    """Nearness of a batch's images, by cosine, against the teacher's.
 
     Args:
         taps: weight of each tap's term

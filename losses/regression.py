@@ -20,9 +20,10 @@ from .loss import BOTH_TAPS, Loss, Positive, Range, Samples, Sizes, Taps, View
 
 
 def compute_whitening(covariance: Tensor, ridge: float, power: float = -0.5) -> Tensor:
-    """Return the matrix (D, D) that scales each principal direction by (variance + ridge · largest)^power.
+    """Return the matrix (D, D) that whitens features of a covariance.
 
-    Power −0.5 with a ridge of 0 is ZCA whitening, power 0 the identity.
+    It scales each principal direction by (variance + ridge · largest)^power. Power −0.5 with a ridge of 0 is ZCA
+    whitening, power 0 the identity.
 
     Args:
         covariance: (D, D) symmetric, float64.
@@ -106,14 +107,14 @@ class WhitenedRegression(nn.Module):
         return self.count, self.total, self.products
 
     def project(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, student_dim) projected and (B, D) whitened, (B, D) float32 both."""
+        """Return projected and whitened features, (B, D) float32 both."""
         projected = self.project_student(self.standardise(student)).float()
         # small directions would drown in bfloat16's rounding
         with torch.autocast(teacher.device.type, enabled=False):
             return projected, (teacher.float() - self.mean) @ self.matrix
 
     def compute_linear_maps(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return weight and bias of what `project` does to either side, in evaluation mode."""
+        """Return weight and bias of `project` for either side, in evaluation."""
         own, channels = self.project_student, self.standardise
         assert channels.running_mean is not None and channels.running_var is not None
         weight = own.weight / (channels.running_var + channels.eps).sqrt()
@@ -121,14 +122,14 @@ class WhitenedRegression(nn.Module):
         return {"student": ours, "teacher": (self.matrix.T, -self.mean @ self.matrix)}
 
     def forward(self, student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Return the loss of features (B, student_dim) and (B, D) of the same images, weighted by (B,)."""
+        """Return the loss of features (B, .) and (B, D), weighted by (B,)."""
         projected, target = self.project(student, teacher)
         errors = (projected - target).square().sum(dim=1)  # (B,)
         return (errors if weights is None else errors * weights).mean() / self.variance
 
 
 def compute_explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
-    """Return 1 − Σ(predicted − target)² / Σ(target − mean)² over all entries of two (N, D): 1 at best."""
+    """Return 1 − Σ(predicted − target)² / Σ(target − mean)² of two (N, D)."""
     residual = (predicted - target).square().sum()
     return 1 - residual / (target - target.mean(dim=0)).square().sum()
 

@@ -27,9 +27,9 @@ WIDEST = 512  # channels within the connectors
 
 
 def compute_hcl(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the mean squared error of maps, and of both pooled to 4, 2 and 1, weighted 1, 1/2, 1/4, 1/8.
+    """Return the squared error of maps at sides S, 4, 2 and 1.
 
-    Divided by the sum of the weights; sides that are not smaller than the maps' are left out.
+    Weights are 1, 1/2, 1/4, 1/8 over their sum; sides that are not smaller than the maps' are left out.
 
     Args:
         student: (B, C, S, S).
@@ -62,7 +62,7 @@ class Fusion(nn.Module):
         self.expand = nn.Sequential(nn.Conv2d(width, teacher, 3, padding=1, bias=False), nn.BatchNorm2d(teacher))
 
     def forward(self, maps: Tensor, deeper: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the fused map (B, M, S, S), for the next level, and its expansion (B, C, S, S)."""
+        """Return the fused map (B, M, S, S) and its expansion (B, C, S, S)."""
         own = self.reduce(maps)
         if self.attend is not None:
             other = F.interpolate(deeper, own.shape[2:])  # nearest

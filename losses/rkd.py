@@ -19,7 +19,7 @@ from .loss import LAST, Loss, NonNegative, Samples, Taps, View, compare_batch
 
 
 def compute_relations(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return distances (B, B) over their mean, and cosines (B, B, B) of angles, their corners first, of (B, D)."""
+    """Return distances (B, B) over their mean, and cosines (B, B, B) of angles."""
     count = len(features)
     differences = features[None] - features[:, None]  # (B, B, D), f_i − f_j at [j, i]
     distances = differences.norm(dim=2)

@@ -18,12 +18,12 @@ STAGE3: Taps = MappingProxyType({"stage3": 1.0})
 
 
 def compute_similarities(features: Tensor) -> Tensor:
-    """Return products of the images of a batch with each other, rows (B, B) of length 1, of features (B, D)."""
+    """Return inner products of features (B, D), rows (B, B) of length 1."""
     return F.normalize(features @ features.T, dim=1)
 
 
 def compute_sp(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean over B² entries of the squared difference of both networks' similarities.
+    """Return the mean squared difference of both networks' similarities.
 
     Args:
         student: (B, D).

@@ -24,7 +24,7 @@ def compute_srrl(
     beta: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return α times the features' squared error plus β times the logits', each a mean over all entries.
+    """Return α times the features' squared error plus β times the logits'.
 
     Args:
         student: (B, D), projected.

@@ -83,7 +83,7 @@ def title_of(name: str) -> str:
 
 
 def make_model(loss: type[Loss]) -> type[Section]:
-    """Return the options of a loss as a pydantic model with types, ranges, defaults and descriptions."""
+    """Return the options of a loss as a pydantic model."""
     if loss in MODELS:
         return MODELS[loss]
     texts, hints = read_descriptions(loss), get_type_hints(loss.__init__, include_extras=True)
@@ -108,13 +108,13 @@ def read_descriptions(loss: type[Loss]) -> dict[str, str]:
 
 
 def list_options() -> Iterator[tuple[str, Any, Any, str]]:
-    """Yield (dotted key, annotation, default, description) of every option of every loss."""
+    """Yield key, annotation, default and description of every option of a loss."""
     for name, loss in list_losses().items():
         yield from iterate_fields(make_model(loss)(), f"losses.{name}.")
 
 
 def complete_losses(config: Config) -> Config:
-    """Check every loss of a config and write out the options that it leaves to their defaults.
+    """Check every loss of a config and fill in the defaults of its options.
 
     Raises:
         UserError: an unknown loss or option, or a value that does not fit; the message names the key.

@@ -9,7 +9,7 @@ WHOLE = ("taps",)  # sections that are replaced, since what they leave out is le
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `top`; sections of both are merged, all else is replaced."""
+    """Return `base` with the values of `top`; sections of both are merged."""
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
@@ -20,7 +20,7 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested sections by dotted keys; an empty section is a value."""
+    """Return values of nested sections by dotted keys; {} is a value."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -47,7 +47,7 @@ def load_shipped(name: str) -> Values:
 
 
 def normalise_methods(values: Any, below: Mapping[str, Any]) -> Any:
-    """Return a file's methods on those of its base, each normalised; values of another form stay as they are.
+    """Return a file's methods on those of its base, each normalised.
 
     Args:
         values: of the file: a list of names, which chooses, or a section, which adds and changes.
@@ -114,7 +114,7 @@ def _expand(stage: Any) -> Any:
 
 
 def expand_losses(losses: Mapping[str, Any]) -> Values:
-    """Return losses by name, each a section: a number is its weight, null weighs 1, false removes it."""
+    """Return losses with sections for weights: null weighs 1, false removes."""
     named = {name: 1.0 if use is None else use for name, use in losses.items()}
     return {name: {"weight": use} if isinstance(use, int | float) else use for name, use in named.items()}
 
@@ -156,7 +156,7 @@ def resolve_stages(
 
 
 def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) -> list[Values]:
-    """Return the stages of a method on those of the methods that it builds on; `above` are those that led here."""
+    """Return the stages of a method; `above` are the methods that build on it."""
     if name in above:
         raise ValueError(f"it builds on itself: {' -> '.join([*above, name])}")
     method = methods[name] if name in methods else _load_named(name, methods)
@@ -204,7 +204,7 @@ def _join_stages(stages: list[Values]) -> Values:
 
 
 def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
-    """Return the epochs of each stage: as given, a share of the budget, or what the others leave of it."""
+    """Return the epochs of each stage: given, a share of the budget, or the rest."""
     counts = [stage.get("epochs") for stage in stages]
     shares = 0.0
     for number, epochs in enumerate(counts):

@@ -120,7 +120,7 @@ def _validate(values: Mapping[str, Any]) -> Config:
 
 
 def set_key(values: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
-    """Return a config's values with another one of a dotted key, which may be that of a section.
+    """Return a config's values with another value or section of a dotted key.
 
     Args:
         values: of the config.
@@ -142,10 +142,10 @@ def set_key(values: dict[str, Any], key: str, value: Any, where: str) -> dict[st
         place = place.get(part, {})
         if not isinstance(place, dict):
             raise UserError(f"{where}: {part} is a value, not a section")
-    return _merge_values(values, _nest_value(key, value))
+    return _merge_values(values, _make_nested(key, value))
 
 
-def _nest_value(key: str, value: Any) -> dict[str, Any]:
+def _make_nested(key: str, value: Any) -> dict[str, Any]:
     """Return the value of a dotted key as nested sections."""
     for part in reversed(key.split(".")):
         value = {part: value}
@@ -203,7 +203,7 @@ def _merge_files(files: list[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
 def list_unused(
     config: Config, path: Path, overrides: Overrides = (), methods: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Yield a line for each loss or method with options from the user that no training reads.
+    """Yield a line for each loss or method with options that no training reads.
 
     Args:
         config: as it was loaded.
@@ -221,7 +221,7 @@ def list_unused(
     ):
         trained |= needed
     files = [(str(one), values) for one, values in _read_files(path) if CONFIGS not in one.resolve().parents]
-    given = [(name, _nest_value(key, value)) for name, key, value in _parse_overrides(overrides)]
+    given = [(name, _make_nested(key, value)) for name, key, value in _parse_overrides(overrides)]
     for where, values in [*files, *given]:
         losses = values.get("losses")
         for name in losses if isinstance(losses, dict) else ():
@@ -235,13 +235,13 @@ def list_unused(
 
 
 def list_fields() -> Iterator[tuple[str, str, Any, str]]:
-    """Yield (dotted key, type, default, description) of every option, those of stages and losses aside."""
+    """Yield key, type, default and description of every option of a config."""
     for key, kind, default, text in iterate_fields(Config()):
         yield key, _name_type(kind), default, text
 
 
 def format_options() -> str:
-    """Return the options as a plain-text table for `--help-config`, with those of stages and losses."""
+    """Return the table of all options that `--help-config` prints."""
     from settings.loss_options import list_options
 
     shared = {key for key, *_ in iterate_fields(Training(), STAGE_N)} - {
@@ -284,7 +284,7 @@ def to_yaml(config: Config) -> str:
 
 
 def differing_keys(first: Config, second: Config) -> list[str]:
-    """Return dotted keys with different values in two configs, without those in `FREE`.
+    """Return dotted keys whose values differ in two configs, but for `FREE`.
 
     Methods that only one of them has are left out: a run may gain methods.
     """

@@ -80,7 +80,7 @@ class Config(Section):
         return Stage.model_validate(own)
 
     def resolved(self) -> dict[str, Any]:
-        """Return all that a run depends on as plain values, each method as its complete stages."""
+        """Return all that a run depends on as plain values, methods as stages."""
         values = self.model_dump(mode="json", exclude={"losses", "training", "methods"})
         values["teacher"]["losses"] = self.teacher_stage.model_dump(mode="json")["losses"]
         values["methods"] = {

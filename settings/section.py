@@ -72,7 +72,7 @@ class Section(BaseModel):
 
 
 def iterate_fields(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
-    """Yield (dotted key, annotation, default, description) of every option with a value."""
+    """Yield key, annotation, default and description of every option."""
     for name, field in type(section).model_fields.items():
         default = getattr(section, name)
         if isinstance(default, BaseModel):
@@ -82,7 +82,7 @@ def iterate_fields(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def list_keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return the dotted keys of all options of a section, those of sections that may be left out included."""
+    """Return the dotted keys of all options, optional sections included."""
     keys: list[str] = []
     for name, field in section.model_fields.items():
         kind = field.annotation
@@ -111,7 +111,7 @@ def describe_problem(error: ValidationError, section: type[BaseModel], prefix: s
 
 
 def suggest_keys(key: str, known: Sequence[str]) -> str:
-    """Return what an unknown key may have meant as the end of a message, or the keys beside it."""
+    """Return the end of a message: keys near an unknown one, or beside it."""
     section, _, name = key.rpartition(".")
     prefix = f"{section}." if section else ""
     siblings = dict.fromkeys(one.removeprefix(prefix).partition(".")[0] for one in known if one.startswith(prefix))

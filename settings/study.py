@@ -15,7 +15,7 @@ Name = Annotated[str, Field(pattern=r"^\w+$"), AfterValidator(check_name)]
 
 
 def check_finite(value: Any) -> Any:
-    """Return a plain value without numbers that are not finite, which YAML would not read back."""
+    """Return a plain value, or raise `ValueError` for infinite numbers and NaN."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         check_finite(part)

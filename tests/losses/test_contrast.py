@@ -14,7 +14,7 @@ from losses.bank import BLOCK, LossAgainstBank, MemoryBank, Windows
 from losses.contrast import BankContrast
 from losses.negatives import NegativeSampler
 from losses.objectives import BinaryNCE, InfoNCE, LossAndGrad
-from tests.losses.batches import unit
+from tests.losses.batches import normalise_rows
 
 N, B, K, D, CLASSES = 60, 12, 24, 16, 5
 LABELS = torch.arange(N) % CLASSES
@@ -28,20 +28,22 @@ def make(
     return BankContrast(NegativeSampler(LABELS, count, mode, shared), D, temperature=0.1, momentum=momentum)
 
 
-def projected(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+def draw_projections(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     """Unit vectors (B, D) of both networks that resemble each other, and the indices (B,) of a batch."""
     source = torch.Generator().manual_seed(seed)
     shared = torch.randn(B, D, generator=source)
-    student, teacher = (unit(shared + 0.3 * torch.randn(B, D, generator=source)).to(dtype) for _ in range(2))
+    student, teacher = (
+        normalise_rows(shared + 0.3 * torch.randn(B, D, generator=source)).to(dtype) for _ in range(2)
+    )
     return student, teacher, torch.randperm(N, generator=source)[:B]
 
 
-def by_sample(sampler: NegativeSampler, bank: MemoryBank) -> Tensor:
+def order_by_sample(sampler: NegativeSampler, bank: MemoryBank) -> Tensor:
     """A bank's entries in the order of the samples, float64."""
     return bank.features[sampler.position].double()
 
 
-def gathered(anchors: Tensor, bank: Tensor, drawn: Tensor, objective: str, log_z: Tensor) -> Tensor:
+def compute_gathered(anchors: Tensor, bank: Tensor, drawn: Tensor, objective: str, log_z: Tensor) -> Tensor:
     """The loss as the paper writes it, of gathered vectors (B, K + 1, D)."""
     positives, negatives = bank[drawn[:, 0]], bank[drawn[:, 1:]]
     if objective == "nce":
@@ -59,10 +61,10 @@ def compare_with_gathered(contrast: BankContrast, objective: str) -> None:
     """Four steps in float64: losses and gradients to 1e-10, then banks and Z."""
     sampler, tau = contrast.sampler, contrast.temperature
     contrast.double()
-    banks = [by_sample(sampler, bank) for bank in (contrast.student, contrast.teacher)]
+    banks = [order_by_sample(sampler, bank) for bank in (contrast.student, contrast.teacher)]
     log_z = torch.zeros(2, dtype=torch.float64)
     for step in range(4):  # from the second on with updated banks and the first batch's Z
-        student, teacher, indices = projected(step, torch.float64)
+        student, teacher, indices = draw_projections(step, torch.float64)
         draw = sampler.draw(indices)
         drawn = drawn_samples(sampler, draw)
         pairs = [(student.clone().requires_grad_(), teacher.clone().requires_grad_()) for _ in range(2)]
@@ -71,18 +73,18 @@ def compare_with_gathered(contrast: BankContrast, objective: str) -> None:
             for side, (anchors, bank) in enumerate([(student, banks[1]), (teacher, banks[0])]):
                 p = torch.exp((anchors[:, None] * bank[drawn]).sum(dim=2) / tau)  # (B, K + 1)
                 log_z[side] = (N * p.mean()).log()
-        expected = gathered(pairs[1][0] / tau, banks[1], drawn, objective, log_z[0])
-        expected = expected + gathered(pairs[1][1] / tau, banks[0], drawn, objective, log_z[1])
+        expected = compute_gathered(pairs[1][0] / tau, banks[1], drawn, objective, log_z[0])
+        expected = expected + compute_gathered(pairs[1][1] / tau, banks[0], drawn, objective, log_z[1])
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=0)
         found, wanted = torch.autograd.grad(actual, pairs[0]), torch.autograd.grad(expected, pairs[1])
         for one, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
         for bank, new in zip(banks, (student, teacher), strict=True):
             for row, index in enumerate(indices.tolist()):
-                bank[index] = unit(0.7 * bank[index] + 0.3 * new[row])
+                bank[index] = normalise_rows(0.7 * bank[index] + 0.3 * new[row])
         contrast.rearrange(sampler.reshuffle())  # which the gathered form knows nothing of
-    torch.testing.assert_close(by_sample(sampler, contrast.student), banks[0])
-    torch.testing.assert_close(by_sample(sampler, contrast.teacher), banks[1])
+    torch.testing.assert_close(order_by_sample(sampler, contrast.student), banks[0])
+    torch.testing.assert_close(order_by_sample(sampler, contrast.teacher), banks[1])
     torch.testing.assert_close(contrast.log_z, log_z)
 
 
@@ -109,15 +111,15 @@ def test_shared_negatives_equal_gathered_ones(objective: str) -> None:
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_gradients_agree_with_differences(objective: str) -> None:
     torch.manual_seed(0)
-    anchors = unit(torch.randn(3, 4, dtype=torch.float64)).requires_grad_()
-    bank = unit(torch.randn(8, 4, dtype=torch.float64))
+    anchors = normalise_rows(torch.randn(3, 4, dtype=torch.float64)).requires_grad_()
+    bank = normalise_rows(torch.randn(8, 4, dtype=torch.float64))
     draw = NegativeSampler(torch.arange(8) % 4, 8, "relax").draw(torch.arange(3))  # 6 others: with repeats
 
-    def loss(anchors: Tensor) -> Tensor:
+    def compute(anchors: Tensor) -> Tensor:
         new = InfoNCE() if objective == "infonce" else BinaryNCE(torch.tensor(2.0), 8, 8)
         return LossAgainstBank.apply(anchors, bank, Windows(draw, len(bank), block=3), new)
 
-    assert torch.autograd.gradcheck(loss, (anchors,))
+    assert torch.autograd.gradcheck(compute, (anchors,))
 
 
 class Squares:
@@ -168,7 +170,7 @@ def test_each_process_has_its_anchors_windows() -> None:
 def test_float16_autocast_loses_no_slope_of_negatives(objective: str) -> None:
     """One of K negatives pulls with about 1 / (B K), less than float16 can hold: there all is as in float32."""
     contrast = make()
-    _, _, indices = projected(0)
+    _, _, indices = draw_projections(0)
     windows = contrast.teacher.make_windows(contrast.sampler.draw(indices))
     start = torch.randn(len(indices), D)
     found = []
@@ -186,7 +188,7 @@ def test_float16_autocast_loses_no_slope_of_negatives(objective: str) -> None:
 def test_eval_changes_no_bank_and_no_normalizer() -> None:
     contrast = make(momentum=0.7)
     before = contrast.teacher.features.clone(), contrast.student.features.clone()
-    student, teacher, indices = projected(9)
+    student, teacher, indices = draw_projections(9)
     contrast.eval()(student, teacher, indices, contrast.sampler.draw(indices), "nce")
     assert torch.equal(contrast.teacher.features, before[0]) and torch.equal(contrast.student.features, before[1])
     contrast.train()
@@ -204,13 +206,13 @@ def test_bank_update_by_hand() -> None:
 
 def test_fill_sets_entries_of_the_batch_alone() -> None:
     contrast = make()
-    student, teacher, indices = projected(0)
+    student, teacher, indices = draw_projections(0)
     banks = (contrast.student, contrast.teacher)
-    before = [by_sample(contrast.sampler, bank) for bank in banks]
+    before = [order_by_sample(contrast.sampler, bank) for bank in banks]
     contrast.fill(student, teacher, indices)
     others = torch.ones(N, dtype=torch.bool).index_fill(0, indices, False)
     for bank, old, new in zip(banks, before, (student, teacher), strict=True):
-        found = by_sample(contrast.sampler, bank)
+        found = order_by_sample(contrast.sampler, bank)
         assert torch.equal(found[indices], new.double()) and torch.equal(found[others], old[others])
 
 

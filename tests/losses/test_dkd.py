@@ -26,7 +26,7 @@ def test_loss_is_a_loop_over_images(weighted: bool) -> None:
     assert compute_dkd(student, teacher, TARGETS, 0.5, 3, 2, weights).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_kl_is_the_labels_term_and_a_share_of_the_rest() -> None:
+def test_kl_is_a_weighted_sum_of_both_terms() -> None:
     student, teacher = 3 * draw(6, 5), 3 * draw(6, 5, seed=1)
     for image, label in enumerate(TARGETS.tolist()):
         one = student[[image]], teacher[[image]]

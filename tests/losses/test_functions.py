@@ -44,7 +44,7 @@ TARGETS = torch.tensor([0, 4, 2, 2, 1, 3])
 BOTH = {"last": 1.0, "penultimate": 0.5}
 
 
-def answer(student: Tensor, teacher: Tensor, *options: float | Tensor) -> Tensor:
+def compute_with_classifier(student: Tensor, teacher: Tensor, *options: float | Tensor) -> Tensor:
     """Return SRRL of features, with the logits of the teacher's classifier."""
     return compute_srrl(
         student, teacher, F.linear(student, WEIGHT, BIAS), F.linear(teacher, WEIGHT, BIAS), *options
@@ -69,7 +69,7 @@ LITERALS = {
     "pkt": (compute_pkt, (STUDENT, TEACHER), pytest.approx(0.0006261550, rel=5e-7)),
     "rkd": (compute_rkd, (STUDENT, TEACHER, 25, 50), 4.7706507824),
     "sp": (compute_sp, (STUDENT, TEACHER), 0.0442897410),
-    "srrl": (answer, (PROJECTED, TEACHER, 1, 1), 33.2222222222),
+    "srrl": (compute_with_classifier, (PROJECTED, TEACHER, 1, 1), 33.2222222222),
     "wttm": (compute_wttm, (Z_STUDENT, Z_TEACHER, 0.2), 0.8294560807),
 }
 
@@ -97,7 +97,7 @@ GRADIENTS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "pkt": ((4, 3), lambda student: compute_pkt(student, draw(4, 2, seed=1))),
     "rkd": ((4, 3), lambda student: compute_rkd(student, draw(4, 2, seed=1), 25, 50)),
     "sp": ((4, 3), lambda student: compute_sp(student, draw(4, 2, seed=1))),
-    "srrl": ((3, 3), lambda student: answer(student, TEACHER, 0.5, 3, weigh(3))),
+    "srrl": ((3, 3), lambda student: compute_with_classifier(student, TEACHER, 0.5, 3, weigh(3))),
     "wttm": ((6, 5), lambda student: compute_wttm(student, draw(6, 5, seed=1), 0.2, weigh(6))),
 }
 

@@ -10,11 +10,11 @@ from tests.losses.literals import draw, rotate
 
 
 def measure_neighbour(features: NDArray[np.float64], i: int, j: int) -> float:
-    def near(k: int) -> float:
+    def measure_near(k: int) -> float:
         lengths = np.linalg.norm(features[i]) * np.linalg.norm(features[k])
         return float((features[i] @ features[k] / lengths + 1) / 2)
 
-    return near(j) / sum(near(k) for k in range(len(features)))
+    return measure_near(j) / sum(measure_near(k) for k in range(len(features)))
 
 
 def test_loss_is_a_loop_over_pairs() -> None:

@@ -12,7 +12,7 @@ from losses.regression import Regression, WhitenedRegression, compute_explained_
 from tests.losses.batches import LABELS, SIZES, make_batch
 
 
-def features(seed=0, count=500, dim=6):
+def draw_features(seed=0, count=500, dim=6):
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim)) + rng.normal(size=dim))
 
@@ -28,14 +28,14 @@ def test_whitening_of_a_diagonal_by_hand():
 
 @pytest.mark.parametrize("power", [-0.5, -0.25])
 def test_whitening_is_a_power_of_the_matrix(power):
-    covariance = torch.cov(features().T)
+    covariance = torch.cov(draw_features().T)
     ridge = 0.01 * torch.linalg.eigvalsh(covariance)[-1]
     expected = scipy.linalg.fractional_matrix_power(covariance.numpy() + ridge.item() * np.eye(6), power)
     np.testing.assert_allclose(compute_whitening(covariance, 0.01, power).numpy(), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_what_was_observed_in_parts_becomes_white():
-    teacher = features()
+    teacher = draw_features()
     loss = WhitenedRegression(4, 6, ridge=1e-9)
     for part in teacher.split(170):
         loss.update_stats(part)
@@ -48,7 +48,7 @@ def test_what_was_observed_in_parts_becomes_white():
 
 
 def test_statistics_of_processes_are_those_of_all_images():
-    teacher = features()
+    teacher = draw_features()
     whole, parts = WhitenedRegression(4, 6, 0.01), [WhitenedRegression(4, 6, 0.01) for _ in range(2)]
     whole.update_stats(teacher)
     for part, rows in zip(parts, teacher.split(250), strict=True):
@@ -63,7 +63,7 @@ def test_statistics_of_processes_are_those_of_all_images():
 
 
 def test_the_mean_leaves_all_of_the_variance():
-    loss, teacher = WhitenedRegression(4, 6, ridge=0.01), features()
+    loss, teacher = WhitenedRegression(4, 6, ridge=0.01), draw_features()
     loss.update_stats(teacher)
     loss.finalize_stats()
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_channels_are_summed_and_images_averaged():
 def test_linear_map_of_the_student_is_evaluations():
     loss = WhitenedRegression(3, 4, ridge=0.01)
     loss.standardise.momentum = 1.0  # the running statistics are those of the last batch
-    student, teacher = features(3, 50, 3).float(), features(4, 50, 4)
+    student, teacher = draw_features(3, 50, 3).float(), draw_features(4, 50, 4)
     loss.update_stats(teacher)
     loss.finalize_stats()
     own, _ = loss.project(student, teacher)
@@ -98,16 +98,16 @@ def test_linear_map_of_the_student_is_evaluations():
 
 def test_gradients_agree_with_differences():
     loss = WhitenedRegression(3, 4, ridge=0.1).double()
-    loss.update_stats(features(1, 50, 4))
+    loss.update_stats(draw_features(1, 50, 4))
     loss.finalize_stats()
-    student, teacher = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), features(2, 5, 4)
+    student, teacher = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), draw_features(2, 5, 4)
 
-    def of(student):  # `project` rounds to float32, which differences cannot see through
+    def compute(student):  # `project` rounds to float32, which differences cannot see through
         white = (teacher - loss.mean) @ loss.matrix
         return (loss.project_student(loss.standardise(student)) - white).square().sum(dim=1).mean() / loss.variance
 
-    assert gradcheck(of, (student,))
-    (expected,) = torch.autograd.grad(of(student), student)
+    assert gradcheck(compute, (student,))
+    (expected,) = torch.autograd.grad(compute(student), student)
     (found,) = torch.autograd.grad(loss(student, teacher), student)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -121,7 +121,7 @@ def test_explained_variance_by_hand():
     )
 
 
-def prepared(taps=None, processes=None, batches=range(5)):
+def prepare_loss(taps=None, processes=None, batches=range(5)):
     """The loss after a first pass over so many batches."""
     loss = Regression(ridge=0.1) if taps is None else Regression(taps, ridge=0.1)
     torch.manual_seed(0)
@@ -132,7 +132,7 @@ def prepared(taps=None, processes=None, batches=range(5)):
 
 
 def test_each_tap_is_a_loop_over_images():
-    loss = prepared()
+    loss = prepare_loss()
     loss.finish_prepare()
     student, teacher, samples = make_batch(7, weighted=True)
     found = loss(student, teacher, samples)
@@ -166,7 +166,7 @@ def test_unwhitened_target_is_the_feature_less_its_mean():
 
 
 def test_first_pass_reads_the_teacher_alone():
-    loss, other = prepared(), prepared(batches=())
+    loss, other = prepare_loss(), prepare_loss(batches=())
     assert loss.first_pass == "teacher"
     for seed in range(5):
         _, teacher, samples = make_batch(seed)
@@ -188,8 +188,11 @@ def test_first_pass_is_joined_over_processes():
         def gather(self, tensor):
             return torch.cat([tensor, sent.pop(0)])
 
-    second, first = prepared(processes=Second(), batches=(3, 4)), prepared(processes=First(), batches=(0, 1, 2))
-    whole = prepared()
+    second, first = (
+        prepare_loss(processes=Second(), batches=(3, 4)),
+        prepare_loss(processes=First(), batches=(0, 1, 2)),
+    )
+    whole = prepare_loss()
     for loss in (second, first, whole):
         loss.finish_prepare()
     assert not sent
@@ -200,7 +203,7 @@ def test_first_pass_is_joined_over_processes():
 
 
 def test_unweighted_taps_are_not_read():
-    loss = prepared({"penultimate": 0.0, "last": 2.0})
+    loss = prepare_loss({"penultimate": 0.0, "last": 2.0})
     loss.finish_prepare()
     student, teacher, samples = make_batch(7)
     last = [View(view.logits, {"last": view.taps["last"]}) for view in (student, teacher)]
@@ -210,7 +213,7 @@ def test_unweighted_taps_are_not_read():
 
 
 def test_comparison_is_of_projected_and_white_features():
-    loss = prepared().eval()
+    loss = prepare_loss().eval()
     loss.finish_prepare()
     student, teacher, _ = make_batch(7)
     found = loss.compare(student, teacher)
@@ -223,7 +226,7 @@ def test_comparison_is_of_projected_and_white_features():
 
 
 def test_kept_projections_give_the_compared_features():
-    loss = prepared()
+    loss = prepare_loss()
     loss.finish_prepare()
     loss(*make_batch(6))  # running statistics of a batch
     loss.eval()

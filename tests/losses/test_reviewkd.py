@@ -49,7 +49,7 @@ def normalise(maps: Array, norm: nn.Module) -> Array:
     return (maps - mean) / np.sqrt(variance + norm.eps)
 
 
-def convolve(maps: Array, weight: Array) -> Array:
+def compute_convolution(maps: Array, weight: Array) -> Array:
     """A convolution (out, in, K, K) of stride 1 with zeros around, as loops."""
     count, _, side, _ = maps.shape
     outs, _, kernel, _ = weight.shape
@@ -70,7 +70,7 @@ def test_fusion_is_written_as_loops() -> None:
     maps, deeper = draw(3, 3, 4, 4), draw(3, 4, 2, 2, seed=1)
     fused, expanded = (one.detach().numpy() for one in fusion(maps, deeper))
     weights = {name: one.detach().numpy() for name, one in fusion.named_parameters()}
-    own = normalise(convolve(maps.numpy(), weights["reduce.0.weight"]), fusion.reduce[1])
+    own = normalise(compute_convolution(maps.numpy(), weights["reduce.0.weight"]), fusion.reduce[1])
     expected = np.zeros_like(own)
     for row in range(4):
         for column in range(4):
@@ -80,7 +80,7 @@ def test_fusion_is_written_as_loops() -> None:
             shares = 1 / (1 + np.exp(-scores))
             expected[:, :, row, column] = here * shares[:, :1] + below * shares[:, 1:]
     np.testing.assert_allclose(fused, expected, rtol=1e-10, atol=1e-12)
-    wanted = normalise(convolve(expected, weights["expand.0.weight"]), fusion.expand[1])
+    wanted = normalise(compute_convolution(expected, weights["expand.0.weight"]), fusion.expand[1])
     np.testing.assert_allclose(expanded, wanted, rtol=1e-9, atol=1e-12)
 
 

@@ -11,7 +11,7 @@ from losses.rkd import compute_relations, compute_rkd
 from tests.losses.literals import draw, rotate
 
 
-def huber(difference: float) -> float:
+def compute_huber(difference: float) -> float:
     return difference**2 / 2 if abs(difference) < 1 else abs(difference) - 0.5
 
 
@@ -32,11 +32,11 @@ def measure_angle(features: NDArray[np.float64], i: int, j: int, k: int) -> floa
 def test_loss_is_loops_over_pairs_and_triples() -> None:
     student, teacher = draw(5, 3).numpy(), 2 * draw(5, 4, seed=1).numpy()
     distances = [
-        huber(measure_distance(student, *pair) - measure_distance(teacher, *pair))
+        compute_huber(measure_distance(student, *pair) - measure_distance(teacher, *pair))
         for pair in product(range(5), repeat=2)
     ]
     angles = [
-        huber(measure_angle(student, *three) - measure_angle(teacher, *three))
+        compute_huber(measure_angle(student, *three) - measure_angle(teacher, *three))
         for three in product(range(5), repeat=3)
     ]
     found = compute_rkd(torch.tensor(student), torch.tensor(teacher), 2, 3).item()

@@ -86,13 +86,13 @@ DEFAULTS = {
 }
 
 
-def complete(losses: Mapping[str, Any], **stage_losses: Any) -> Config:
+def read_losses(losses: Mapping[str, Any], **stage_losses: Any) -> Config:
     """A config of one method of one stage, `methods.mine.stage1`, with its losses completed."""
     methods = {"mine": {"stage1": {"losses": stage_losses or {"ce": 1}}}}
     return complete_losses(Config.model_validate({"losses": losses, "methods": methods}))
 
 
-def refusal(function: Callable[..., object], *given: Any, **options: Any) -> str:
+def get_refusal(function: Callable[..., object], *given: Any, **options: Any) -> str:
     with pytest.raises(UserError) as error:
         function(*given, **options)
     return str(error.value)
@@ -180,14 +180,14 @@ def test_values_out_of_range_are_refused_by_key(loss: str, option: str, value: o
     name, _, inner = option.partition(".")
     given = {name: {inner: value} if inner else value}
     for config, key in ((({loss: given}), f"losses.{loss}"), ({}, f"methods.mine.stage1.losses.{loss}")):
-        message = refusal(complete, config, **({} if config else {loss: given}))
+        message = get_refusal(read_losses, config, **({} if config else {loss: given}))
         assert message.startswith(f"{key}.{option}: ") and reason in message
         assert message.endswith(f", not {value!r}")
 
 
 def test_bounds_that_may_be_reached_are() -> None:
     given = {"crd": {"num_negatives": 1, "bank_momentum": 0, "taps": {"last": 0}}, "regression": {"whitening": 0}}
-    found = complete(given).losses
+    found = read_losses(given).losses
     assert all(found[loss] == DEFAULTS[loss] | options for loss, options in given.items())
 
 
@@ -219,22 +219,22 @@ class Deep(Loss):
     ],
 )
 def test_ranges_hold_at_any_depth(given: dict[str, Any], place: str) -> None:
-    assert refusal(read_options, "losses.deep", Deep, given).startswith(f"losses.deep.{place}: ")
+    assert get_refusal(read_options, "losses.deep", Deep, given).startswith(f"losses.deep.{place}: ")
     assert read_options("losses.deep", Deep, {}) == {"taps": None, "rates": None, "share": 0.5}
 
 
 def test_unknown_option_names_the_nearest() -> None:
-    assert refusal(complete, {"crd": {"temprature": 0.1}}).startswith(
+    assert get_refusal(read_losses, {"crd": {"temprature": 0.1}}).startswith(
         "unknown key losses.crd.temprature, did you mean 'losses.crd.temperature'?"
     )
     stage = "methods.mine.stage1.losses.kl"
-    assert refusal(complete, {}, kl={"weight": 1, "temprature": 2}).startswith(
+    assert get_refusal(read_losses, {}, kl={"weight": 1, "temprature": 2}).startswith(
         f"unknown key {stage}.temprature, did you mean '{stage}.temperature'?"
     )
-    assert "losses.regression.xyz: losses.regression has taps, ridge, whitening" in refusal(
-        complete, {"regression": {"xyz": 1}}
+    assert "losses.regression.xyz: losses.regression has taps, ridge, whitening" in get_refusal(
+        read_losses, {"regression": {"xyz": 1}}
     )
-    assert refusal(complete, {"reuse": {"xyz": 1}}).startswith("unknown key losses.reuse.xyz (python")
+    assert get_refusal(read_losses, {"reuse": {"xyz": 1}}).startswith("unknown key losses.reuse.xyz (python")
 
 
 def test_helper_files_are_no_losses() -> None:
@@ -243,14 +243,14 @@ def test_helper_files_are_no_losses() -> None:
 
 @pytest.mark.parametrize("given", [({"crdd": {}}, {}), ({}, {"crdd": 1})])
 def test_unknown_loss_names_the_nearest(given: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    message = refusal(complete, given[0], **given[1])
+    message = get_refusal(read_losses, given[0], **given[1])
     assert message.startswith("losses: there is no crdd, did you mean 'crd'?")
     assert f"(there are {', '.join(sorted(DEFAULTS))}, or package.module:Class" in message
 
 
 def test_own_class_is_found_by_its_path(own: str) -> None:
     path = f"{own}:Cosine"
-    config = complete({}, **{path: {"weight": 2, "scale": 3}})
+    config = read_losses({}, **{path: {"weight": 2, "scale": 3}})
     assert config.losses[path] == {"scale": 1.0}
     ((_, _), (key, stage)) = list_stages(config)
     assert key == "methods.mine.stage1" and stage.losses[path].options == {"scale": 3}
@@ -260,7 +260,7 @@ def test_own_class_is_found_by_its_path(own: str) -> None:
 
 
 def test_own_class_may_have_a_shorter_name(own: str) -> None:
-    config = complete({"mine": {"class": f"{own}:Cosine", "scale": 2}}, mine=1)
+    config = read_losses({"mine": {"class": f"{own}:Cosine", "scale": 2}}, mine=1)
     assert config.losses["mine"] == {"class": f"{own}:Cosine", "scale": 2.0}
     ((_, _), (_, stage)) = list_stages(config)
     made = make_loss("here", "mine", stage.losses["mine"].options, config.losses)
@@ -268,7 +268,7 @@ def test_own_class_may_have_a_shorter_name(own: str) -> None:
 
 
 def test_shipped_class_may_be_used_twice(own: str) -> None:
-    config = complete({"cool": {"class": "kl", "temperature": 1}}, cool=1, kl=1, **{f"{own}:Inherited": 1})
+    config = read_losses({"cool": {"class": "kl", "temperature": 1}}, cool=1, kl=1, **{f"{own}:Inherited": 1})
     assert config.losses["cool"] == {"class": "kl"} | DEFAULTS["kl"] | {"temperature": 1.0}
     assert config.losses["kl"] == DEFAULTS["kl"] == config.losses[f"{own}:Inherited"]
     assert isinstance(make_loss("here", "cool", {}, config.losses), KL)
@@ -277,25 +277,29 @@ def test_shipped_class_may_be_used_twice(own: str) -> None:
 def test_own_class_has_ranges_too(own: str) -> None:
     path = f"{own}:Cosine"
     given = {"mine": {"class": path, "scale": 0}}
-    assert refusal(complete, given, mine=1).startswith("losses.mine.scale: Input should be greater than 0")
-    assert "did you mean 'losses.mine.scale'" in refusal(complete, {"mine": {"class": path, "scales": 2}}, mine=1)
+    assert get_refusal(read_losses, given, mine=1).startswith("losses.mine.scale: Input should be greater than 0")
+    assert "did you mean 'losses.mine.scale'" in get_refusal(
+        read_losses, {"mine": {"class": path, "scales": 2}}, mine=1
+    )
     stage = f"methods.mine.stage1.losses.{path}"
-    assert refusal(complete, {}, **{path: {"scale": 0}}).startswith(f"{stage}.scale: ")
+    assert get_refusal(read_losses, {}, **{path: {"scale": 0}}).startswith(f"{stage}.scale: ")
 
 
 def test_own_class_must_be_a_loss(own: str) -> None:
     for name in ("function", "KL.forward"):
-        assert f"{own}:{name}: it is no subclass of losses.loss.Loss" in refusal(find_loss, f"{own}:{name}", {})
-    assert "did you mean 'Cosine'" in refusal(find_loss, f"{own}:Cosin", {})
-    assert "no module nowhere_at_all" in refusal(find_loss, "nowhere_at_all:Cosine", {})
+        assert f"{own}:{name}: it is no subclass of losses.loss.Loss" in get_refusal(
+            find_loss, f"{own}:{name}", {}
+        )
+    assert "did you mean 'Cosine'" in get_refusal(find_loss, f"{own}:Cosin", {})
+    assert "no module nowhere_at_all" in get_refusal(find_loss, "nowhere_at_all:Cosine", {})
 
 
 def test_class_is_said_once_for_all_stages(own: str) -> None:
     path = f"{own}:Cosine"
-    message = refusal(complete, {}, kl={"class": path})
+    message = get_refusal(read_losses, {}, kl={"class": path})
     assert message == "methods.mine.stage1.losses.kl.class: the same in all stages, set it as losses.kl.class"
-    assert "there is no mine" in refusal(complete, {}, mine={"class": path})
-    same = complete({"mine": {"class": path}}, mine={"class": path, "scale": 2})
+    assert "there is no mine" in get_refusal(read_losses, {}, mine={"class": path})
+    same = read_losses({"mine": {"class": path}}, mine={"class": path, "scale": 2})
     assert same.losses["mine"] == {"class": path, "scale": 1.0}
 
 
@@ -308,24 +312,24 @@ def test_constructors_that_do_not_fit_are_refused() -> None:
         def __init__(self, fade: bool = False) -> None:
             super().__init__()
 
-    assert refusal(make_model, Demanding) == "losses: Demanding needs a default for its option scale"
-    assert refusal(make_model, Taken).startswith("losses: Taken has an option fade, as every use has")
+    assert get_refusal(make_model, Demanding) == "losses: Demanding needs a default for its option scale"
+    assert get_refusal(make_model, Taken).startswith("losses: Taken has an option fade, as every use has")
 
 
 def test_options_that_conflict_are_refused_by_key() -> None:
     reason = "negatives: batch needs objective: infonce and mode: instance"
     key = "methods.mine.stage1.losses.crd"
-    assert refusal(complete, {}, crd={"negatives": "batch"}) == f"{key}: {reason}"
-    assert refusal(complete, {"crd": {"negatives": "batch"}}, crd=1) == f"{key}: {reason}"
-    assert refusal(complete, {"crd": BATCH}, crd={"objective": "nce"}) == f"{key}: {reason}"
-    assert complete({"crd": BATCH}, crd=1).losses["crd"] == DEFAULTS["crd"] | BATCH
-    assert complete({}, crd=BATCH).losses["crd"] == DEFAULTS["crd"]  # what a stage says is its own
+    assert get_refusal(read_losses, {}, crd={"negatives": "batch"}) == f"{key}: {reason}"
+    assert get_refusal(read_losses, {"crd": {"negatives": "batch"}}, crd=1) == f"{key}: {reason}"
+    assert get_refusal(read_losses, {"crd": BATCH}, crd={"objective": "nce"}) == f"{key}: {reason}"
+    assert read_losses({"crd": BATCH}, crd=1).losses["crd"] == DEFAULTS["crd"] | BATCH
+    assert read_losses({}, crd=BATCH).losses["crd"] == DEFAULTS["crd"]  # what a stage says is its own
 
 
 def test_options_of_a_stage_go_before_shared_ones() -> None:
     given = {"crd": {"negatives": "batch"}, "kl": {"temperature": 2}}
     own = {"crd": {"objective": "infonce", "mode": "instance"}, "kl": {"weight": 0.5, "temperature": 8}}
-    config = complete(given, **own)
+    config = read_losses(given, **own)
     ((_, _), (_, stage)) = list_stages(config)
     made = {name: make_loss("here", name, use.options, config.losses) for name, use in stage.losses.items()}
     assert (made["crd"].negatives, made["kl"].temperature, stage.losses["kl"].weight) == ("batch", 8.0, 0.5)
@@ -334,7 +338,7 @@ def test_options_of_a_stage_go_before_shared_ones() -> None:
 
 def test_options_of_the_teachers_losses_are_read() -> None:
     config = Config.model_validate({"teacher": {"losses": {"ce": {"label_smoothing": 1}}}})
-    assert refusal(complete_losses, config).startswith(
+    assert get_refusal(complete_losses, config).startswith(
         "teacher.losses.ce.label_smoothing: Input should be less than 1"
     )
     whole = complete_losses(Config.model_validate({"losses": {"ce": {"label_smoothing": 0.25}}}))
@@ -357,7 +361,7 @@ def test_completed_config_writes_out_every_default() -> None:
 
 def test_completing_twice_changes_nothing(own: str) -> None:
     given = {"mine": {"class": f"{own}:Cosine"}, "crd": BATCH}
-    once = complete(given, mine=1, crd={"weight": 0.5, "temperature": 0.5}, kl=1)
+    once = read_losses(given, mine=1, crd={"weight": 0.5, "temperature": 0.5}, kl=1)
     twice = complete_losses(once)
     assert twice == once and twice.stages == once.stages
     again = complete_losses(Config.model_validate(once.model_dump(mode="json")))
@@ -365,7 +369,7 @@ def test_completing_twice_changes_nothing(own: str) -> None:
 
 
 def test_files_of_own_losses_have_digests(own: str) -> None:
-    config = complete({"mine": {"class": f"{own}:Cosine"}}, mine=1, kl=1)
+    config = read_losses({"mine": {"class": f"{own}:Cosine"}}, mine=1, kl=1)
     ((_, _), (_, stage)) = list_stages(config)
     (found,) = digest_own_losses(config, stage).items()
     expected = hashlib.sha256(Path(f"{own}.py").read_bytes()).hexdigest()

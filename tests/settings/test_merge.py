@@ -48,7 +48,7 @@ def test_a_method_keeps_the_rest_of_the_optimizer(path: Path) -> None:
     assert (found.lr, found.schedule, found.weight_decay, found.gamma) == (0.5, "constant", 0.1, 0.7)
 
 
-def test_a_point_of_a_grid_keeps_the_rest_of_a_section(path: Path) -> None:
+def test_grid_points_keep_the_rest_of_sections(path: Path) -> None:
     config = load_config(path, ["study.grid=[{training.optimizer: [{lr: 0.3}, {lr: 0.4}]}]"])
     found = [run.config.training.optimizer for run in list_runs(config)]
     assert [(one.lr, one.schedule, one.weight_decay) for one in found] == [

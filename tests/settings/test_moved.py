@@ -57,7 +57,7 @@ def test_moved_keys_are_no_options(key: str) -> None:
     assert key not in {new for new, *_ in [*list_fields(), *list_options()]}
 
 
-def test_an_option_below_a_section_keeps_the_rest_of_its_name() -> None:
+def test_moved_sections_keep_the_rest_of_keys() -> None:
     assert find_moved("kd.optimizer.lr") == "methods.two_stage.stage2.optimizer.lr"
     assert find_moved("crd.temperature") == "losses.crd.temperature"
     assert find_moved("teacher.epochs") is None and find_moved("methods.kd.losses.kl") is None

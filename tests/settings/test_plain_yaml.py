@@ -53,7 +53,7 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
         ("a: \x07", "not valid YAML"),
     ],
 )
-def test_what_is_no_config_is_refused_at_once(text: str, message: str) -> None:
+def test_hostile_yaml_is_refused_at_once(text: str, message: str) -> None:
     begun = time.process_time()
     with pytest.raises(UserError, match=f"here: .*{message}"):
         parse(text, "here")
@@ -87,7 +87,7 @@ def test_aliases_and_merges_within_the_limits_are_taken() -> None:
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(st.text(alphabet="ab:&*<>-[]{},!|'\"#%@? \n\t0129._~x", max_size=60))
-def test_any_text_is_read_as_plain_values_or_refused(text: str) -> None:
+def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         values = parse(text, "here")
     except UserError as error:
@@ -115,7 +115,7 @@ def test_only_text_files_are_read(tmp_path: Path, kind: str) -> None:
         read_text(path)
 
 
-def test_a_long_chain_of_bases_and_a_base_that_is_no_name_are_refused(tmp_path: Path) -> None:
+def test_long_chains_and_wrong_bases_are_refused(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number}.yaml").write_text(f"base: {number + 1}.yaml" if number < 29 else "name: end")
     assert load_config(tmp_path / "10.yaml").name == "end"
