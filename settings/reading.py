@@ -6,7 +6,6 @@ section.key=value` overrides any field.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -38,14 +37,10 @@ def load_config(
 ) -> Config:
     """Read a YAML file with its bases, apply `key=value` overrides and validate.
 
-    Args:
-        path: of the file.
-        overrides: in this order.
-        check: more validation, such as `loss_options.complete_losses`.
+    check: more validation, such as `loss_options.complete_losses`.
 
     Raises:
-        UserError: a file that is missing or not YAML, an unknown key, a value of the wrong type or range. The
-            message begins with the file or override that is to blame.
+        UserError: what is wrong, after the name of the file or override to blame.
     """
     steps = [(str(path), _merge_files(_read_files(path)))]
     for name, key, value in _parse_overrides(overrides):
@@ -62,7 +57,7 @@ def load_config(
 def _find_problem(values: Mapping[str, Any], check: Callable[[Config], Config]) -> tuple[str, Config | None]:
     """Return what is wrong with a config's values, or the config."""
     try:
-        return "", check(_validate(values))
+        return "", check(validate(values))
     except UserError as error:
         return str(error), None
 
@@ -75,7 +70,7 @@ def _parse_overrides(overrides: Overrides) -> list[tuple[str, str, Any]]:
         key, separator, value = text.partition("=")
         if not separator:
             raise UserError(f"{name}: write KEY=VALUE, for example --set losses.crd.temperature=0.07")
-        name = textwrap.shorten(name, 120, placeholder="...") if len(name) < 1000 else f"--set {key[:80]}"
+        name = name if len(name) <= 120 else f"{name[:117]}..."
         found.append((name, key.strip(), parse(value, name)))
     return found
 
@@ -92,46 +87,23 @@ def load_written(path: Path) -> Config:
     return load_config(path)
 
 
-def validate(values: Mapping[str, Any], where: str) -> Config:
-    """Return values, and defaults for the others, as a config.
-
-    Args:
-        values: by key, sections nested.
-        where: begins the message of a refusal.
-
-    Raises:
-        UserError: an unknown key, a value of the wrong type or range.
-    """
-    try:
-        return _validate(values)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _validate(values: Mapping[str, Any]) -> Config:
+def validate(values: Mapping[str, Any], where: str = "") -> Config:
+    """Return values on the defaults as a config, or raise `UserError`; `where` begins its message."""
     try:
         return Config.model_validate(merge(Config().model_dump(), values))
     except ValidationError as error:
-        problem = error.errors()[0]
-        now = find_moved(key := ".".join(map(str, problem["loc"])))
-        if problem["type"] == "extra_forbidden" and now is not None:
-            raise UserError(f"{key} is now {now}") from None
-        raise UserError(describe_problem(error, Config)) from None
+        raise UserError(f"{where}: {describe_problem(error, Config)}".removeprefix(": ")) from None
 
 
 def set_key(values: dict[str, Any], key: str, value: Any, where: str) -> dict[str, Any]:
     """Return a config's values with another value or section of a dotted key.
 
-    Args:
-        values: of the config.
-        key: of the value.
-        value: a plain value.
-        where: begins messages: "--set KEY=VALUE", or "study.grid".
-
     Raises:
-        UserError: a key of earlier versions, one below a value, or one of a method that does not exist.
+        UserError: a key of earlier versions, one below a value, or one of a method that does not exist. The
+            message begins with `where`.
     """
-    _refuse_moved(where, key)
+    nested = _make_nested(key, value)
+    _refuse_moved(where, key, *flatten(nested))
     section, *names = key.split(".")
     if section == "methods" and len(names) > 1 and names[1] not in ("base", "twin_of"):
         known = [*values.get("methods", {}), *list_shipped()]
@@ -142,7 +114,7 @@ def set_key(values: dict[str, Any], key: str, value: Any, where: str) -> dict[st
         place = place.get(part, {})
         if not isinstance(place, dict):
             raise UserError(f"{where}: {part} is a value, not a section")
-    return _merge_values(values, _make_nested(key, value))
+    return _merge_values(values, nested)
 
 
 def _make_nested(key: str, value: Any) -> dict[str, Any]:
@@ -205,11 +177,7 @@ def list_unused(
 ) -> Iterator[str]:
     """Yield a line for each loss or method with options that no training reads.
 
-    Args:
-        config: as it was loaded.
-        path: of its file; options in shipped files are not the user's.
-        overrides: as they were given.
-        methods: to train, with those that they need; all by default.
+    methods: to train, with those that they need; all by default.
     """
     if any(key.partition(".")[0] == "methods" for entry in config.study.grid for key in entry):
         return  # points have methods of their own

@@ -115,7 +115,7 @@ def suggest_keys(key: str, known: Sequence[str]) -> str:
     section, _, name = key.rpartition(".")
     prefix = f"{section}." if section else ""
     siblings = dict.fromkeys(one.removeprefix(prefix).partition(".")[0] for one in known if one.startswith(prefix))
-    near = [f"{prefix}{one}" for one in difflib.get_close_matches(name, siblings, n=1, cutoff=0.75)]
+    near = [f"{prefix}{one}" for one in difflib.get_close_matches(name, siblings, n=1, cutoff=0.65)]
     same = [one for one in known if one.rpartition(".")[2] == name]
     meant = near or [one for one in same if one.startswith(prefix)] or same
     if 0 < len(meant) <= 4:
