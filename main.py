@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from settings.command_line import CommandLine, match_word, read_folder, read_path
+from settings.loss_options import check_names, complete_losses
 from settings.reading import DEFAULT_CONFIG, format_options, list_unused, load_config
 from settings.schema import Config
 from training.job_name import PHASES
@@ -73,10 +74,8 @@ def run() -> None:
         print(format_options())
         return
     overrides = list_overrides(arguments)
-    config = load_config(arguments.config, overrides)
+    load_config(arguments.config, overrides, check_names)  # refused before the imports
     with ending_at_once():  # slow imports, before anything is begun
-        from settings.loss_options import complete_losses
-
         config = load_config(arguments.config, overrides, complete_losses)
         from models.machine import choose_device, open_machine
         from training.distributed import process_group

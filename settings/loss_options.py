@@ -2,14 +2,15 @@
 
 A loss's name is that of its file in `losses/`, or `package.module:Class` for one of the user's own, to which the
 section `losses` may give a shorter name: `losses: {mine: {class: my_losses:Cosine, scale: 2}}`. Importing losses
-imports torch, so nothing here is called where a config is only read.
+imports torch, which takes seconds: `check_names` does without.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import Field, ValidationError, create_model
 from errors import UserError, nearest
 from settings.own_code import digest_code, is_own, load_own
 from settings.schema import Config
-from settings.section import Section, describe_problem, iterate_fields
+from settings.section import Section, describe_problem, iterate_fields, suggest_keys
 from settings.stages import LossUse, Stage
 
 if TYPE_CHECKING:
@@ -50,6 +51,47 @@ def list_losses() -> dict[str, type[Loss]]:
     return found
 
 
+@cache
+def read_signatures() -> dict[str, list[str]]:
+    """Return the options of every loss in `losses/` from its text, without importing torch."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(FOLDER.glob("[a-z]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and "Loss" in [ast.unparse(base) for base in node.bases]:
+                made = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+                found[path.stem] = [argument.arg for one in made for argument in one.args.args[1:]]
+    return found
+
+
+def check_names(config: Config) -> Config:
+    """Return a config whose shipped losses and their options exist, before torch is imported.
+
+    Raises:
+        UserError: an unknown loss or option.
+    """
+    known = read_signatures()
+    uses = [(f"losses.{name}", name, options) for name, options in config.losses.items()]
+    for key, stage in list_stages(config):
+        uses += [(f"{key}.losses.{name}", name, use.options) for name, use in stage.losses.items()]
+    for key, name, options in uses:
+        path = str(config.losses.get(name, {}).get(CLASS, name))
+        if is_own(path):
+            continue
+        if path not in known:
+            raise UserError(_describe_unknown(path, known))
+        for option in [one for one in options if one not in (CLASS, *known[path])]:
+            hint = suggest_keys(f"{key}.{option}", [f"{key}.{one}" for one in known[path]])
+            raise UserError(f"unknown key {key}.{option}{hint} (python main.py --help-config lists all)")
+    return config
+
+
+def _describe_unknown(path: str, known: Iterable[str]) -> str:
+    return (
+        f"losses: there is no {path}{nearest(path, known)} (there are {', '.join(known)}, or "
+        "package.module:Class for one of your own)"
+    )
+
+
 def find_loss(name: str, shared: Mapping[str, Any]) -> type[Loss]:
     """Return the class of a loss.
 
@@ -66,10 +108,7 @@ def find_loss(name: str, shared: Mapping[str, Any]) -> type[Loss]:
     if not is_own(path):
         known = list_losses()
         if path not in known:
-            raise UserError(
-                f"losses: there is no {path}{nearest(path, known)} (there are {', '.join(known)}, or "
-                "package.module:Class for one of your own)"
-            )
+            raise UserError(_describe_unknown(path, known))
         return known[path]
     found = load_own("losses", path)
     if not (inspect.isclass(found) and issubclass(found, Loss)):

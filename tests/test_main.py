@@ -189,6 +189,8 @@ def test_help_config_lists_every_field(call_main, tmp_path):
         ("main.py --help", 0, "--help-config"),
         ("main.py --phase al", 2, "did you mean 'all'"),
         ("main.py --phase all --set data.crip=1", 2, "did you mean 'data.crop'"),
+        ("main.py --phase all --set losses.crd.temprature=1", 2, "did you mean 'losses.crd.temperature'"),
+        ("main.py --phase all --set methods.kd.losses.klm=1", 2, "did you mean 'kl'"),
         ("main_eval.py --help", 0, "--compare"),
         ("main_eval.py --export there --set name=", 2, "error: "),
     ],

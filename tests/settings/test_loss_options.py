@@ -26,6 +26,7 @@ from settings.loss_options import (
     make_model,
     read_descriptions,
     read_options,
+    read_signatures,
     title_of,
 )
 from settings.schema import Config
@@ -235,6 +236,10 @@ def test_unknown_option_names_the_nearest() -> None:
         read_losses, {"regression": {"xyz": 1}}
     )
     assert get_refusal(read_losses, {"reuse": {"xyz": 1}}).startswith("unknown key losses.reuse.xyz (python")
+
+
+def test_signatures_are_read_without_importing() -> None:
+    assert read_signatures() == {name: list(options) for name, options in DEFAULTS.items()}
 
 
 def test_helper_files_are_no_losses() -> None:
