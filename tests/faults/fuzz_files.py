@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import files
-import training.teacher_outputs as teacher_outputs_module
 from dataset.files.decode import decode_files
 from dataset.files.decoded_cache import read_cache, write_cache
 from diagnostics.report.parts import facts
 from files import locked
-from tests.dataset.files.test_decoded_cache import undecoded
+from tests.dataset.files.test_decoded_cache import make_undecoded
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, altered, changed, same
 from tests.faults.small_place import Place, cache_outputs
+from training import teacher_cache
 from training.experiment import Experiment
 from training.run.environment import environment, read_environment
 from training.run.identity import check_identity, write_identity
@@ -33,8 +33,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 RESULT = {"model_sha256": "0123456789abcdef", "test_top1": 0.5, "files": {"metrics.jsonl": "0123456789abcdef"}}
 LINES = [{"epoch": 1, "loss": 0.5, "test_top1": 0.25}, {"epoch": 2, "loss": 0.25, "test_top1": 0.5}]
 HOLDER = {"host": "node", "process": 3, "boot": "0123", "since": "2026-01-01"}
-CACHED = ("train_pixels.npy", "train_labels.npy", "test_pixels.npy", "test_labels.npy", "meta.json")
-VIEW = ("view0.npy", "view0.sha256", "view1.partial", "view1.done")
+CACHED = ("pixels.npy", "labels.npy", "meta.json")
+VIEW = ("view0.npy", "view0.sha256")
 
 
 def targets(place: Place) -> list[Target]:
@@ -73,14 +73,14 @@ def _image(folder: Path, given: tuple[str, list[Change]]) -> Result:
     Image.fromarray(PIXELS).save(file, kind.replace("tga", "TGA"))
     path = folder / f"image.{kind}"
     path.write_bytes(changed(file.getvalue(), changes))
-    pixels = decode_files([path], 8)
+    (pixels,) = decode_files([path], 8)
     assert pixels.shape == (1, 3, 8, 8) and pixels.dtype == np.uint8
     return "right"
 
 
 def _cache(folder: Path) -> Path:
     pixels = np.arange(7 * 3 * 4 * 4, dtype=np.uint8).reshape(7, 3, 4, 4)
-    write_cache(folder, undecoded(pixels, 4, ("ash", "birch")))
+    write_cache(folder, make_undecoded(pixels, 4, ("ash", "birch")))
     return folder
 
 
@@ -94,11 +94,6 @@ def _decoded(folder: Path, given: tuple[str, list[Change]]) -> Result:
 def _meta(folder: Path, meta: Any) -> Result:
     cache = _cache(folder / "decoded")
     (cache / "meta.json").write_bytes(_as_json(meta))
-    digests = meta.get("digests") if isinstance(meta, dict) else None
-    if isinstance(digests, dict) and "classes" not in digests:  # as earlier versions wrote it
-        found = read_cache(cache)
-        assert found is None or found[2] == meta["classes"]
-        return "right" if found else "made anew"
     return _as_it_was(cache)
 
 
@@ -116,7 +111,7 @@ def _as_it_was(cache: Path) -> Result:
 
 
 class _Views:
-    """A cache of a teacher's outputs, two views of which one is half filled."""
+    """A cache of a teacher's outputs that lacks one of two views."""
 
     def __init__(self, place: Place) -> None:
         self.experiment = place.experiment(f"data.cache_dir={place.folder / 'views'}")
@@ -127,16 +122,11 @@ class _Views:
 
     def check(self, given: tuple[str, list[Change]]) -> Result:
         name, changes = given
-        teacher_outputs_module._seen.clear()
+        teacher_cache._has_digest.cache_clear()
         for path in self.folder.iterdir():
             path.unlink()
         for kept in ("view0.npy", "view0.sha256"):
             (self.folder / kept).write_bytes(self.whole[kept])
-        half = self.whole["view1.npy"]
-        rows = (len(half) - 128) // 36
-        (self.folder / "view1.partial").write_bytes(half[: 128 + 12 * rows])
-        mark = f"12 {teacher_outputs_module.file_hash(self.folder / 'view1.partial')}"
-        (self.folder / "view1.done").write_text(mark)
         path = self.folder / name
         path.write_bytes(changed(path.read_bytes(), changes))
         cache_outputs(self.experiment, self.teacher)
