@@ -53,7 +53,7 @@ def list_losses() -> dict[str, type[Loss]]:
 
 @cache
 def read_signatures() -> dict[str, list[str]]:
-    """Return the options of every loss in `losses/` from its text, without importing torch."""
+    """Return the options of every loss in `losses/`, read from its text."""
     found: dict[str, list[str]] = {}
     for path in sorted(FOLDER.glob("[a-z]*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -64,7 +64,7 @@ def read_signatures() -> dict[str, list[str]]:
 
 
 def check_names(config: Config) -> Config:
-    """Return a config whose shipped losses and their options exist, before torch is imported.
+    """Check the names of shipped losses and options without importing torch.
 
     Raises:
         UserError: an unknown loss or option.

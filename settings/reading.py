@@ -88,7 +88,7 @@ def load_written(path: Path) -> Config:
 
 
 def validate(values: Mapping[str, Any], where: str = "") -> Config:
-    """Return values on the defaults as a config, or raise `UserError`; `where` begins its message."""
+    """Return values on the defaults as a config; `where` begins a `UserError`."""
     try:
         return Config.model_validate(merge(Config().model_dump(), values))
     except ValidationError as error:
