@@ -21,7 +21,7 @@ from benchmarks import reference
 from benchmarks.timing import Claim, Timing, command_line, in_own_process, matrix_rate, measure
 from losses.crd import CRD
 from losses.loss import Samples, Sizes, View
-from models.machine import multiplies_bfloat16
+from models.machine import supports_bfloat16
 
 B, N, K, D, CLASSES = 64, 50_000, 16_384, 256, 100
 TAP = "last"
@@ -128,7 +128,7 @@ def claims() -> list[Claim]:
     else:
         [timing] = in_own_process("crd_step", "torchdistill")
         lines.append(Claim(f"CRD step: {timing.name}", base.seconds / timing.seconds, FASTER, timing=timing))
-    native = multiplies_bfloat16(torch.device("cpu"))
+    native = supports_bfloat16(torch.device("cpu"))
     for case, target in (("float32", 40), ("bfloat16", 80)):
         if case == "bfloat16" and not native:
             lines.append(Claim("CRD step: bfloat16 is not native here, left out"))

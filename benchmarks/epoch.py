@@ -150,7 +150,7 @@ def random_bank(dim: int, device: torch.device) -> Tensor:
 
 def _build_tapped(experiment: Experiment, network: Network, crd: CRD) -> TappedModel:
     layout = experiment.layout(network)
-    places = [layout.place(tap) for tap in crd.used_taps]
+    places = [layout.find_place(tap) for tap in crd.used_taps]
     return TappedModel(experiment.build(network), places).to(experiment.machine.device)
 
 
@@ -165,7 +165,7 @@ class PublishedLoop:
         )
         self.teacher.eval()
         self.projections = [
-            [nn.Linear(width, crd.dim, device=self.device) for (width,) in model.tap_shapes(SIDE)]
+            [nn.Linear(width, crd.dim, device=self.device) for (width,) in model.find_tap_shapes(SIDE)]
             for model in (self.student, self.teacher)
         ]
         self.banks = [

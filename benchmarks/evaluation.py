@@ -26,7 +26,7 @@ from diagnostics.evaluation.pairs import right
 from diagnostics.evaluation.recording import Recording, Subject
 from diagnostics.report.folder import write_report
 from models.machine import open_machine
-from models.peak import process_peak
+from models.peak import read_process_peak
 from models.zoo import build_model
 from settings.networks import Student, Teacher
 from settings.schema import Config
@@ -104,7 +104,7 @@ def main(run: Path | None) -> None:
             "report (all numbers, tables, figures, page)", lambda: write_report(recording, Path(folder))
         )
         print(f"{'together':46} {time.perf_counter() - start:6.1f} s")
-        print(f"{'peak memory':46} {process_peak() / 1e9:6.2f} GB")
+        print(f"{'peak memory':46} {read_process_peak() / 1e9:6.2f} GB")
         print("of the report:")
         print_parts(recording, report.main)
 

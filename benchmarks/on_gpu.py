@@ -25,7 +25,7 @@ from benchmarks import epoch, reference
 from benchmarks.crd_step import CLASSES, FASTER, B, D, K, N, compute_loss, make_crd
 from benchmarks.timing import Claim, Timing, matrix_rate, measure_in_turn, table
 from models.machine import compute_reproducibly
-from models.peak import memory_growth
+from models.peak import measure_memory_growth
 
 REPEATS = 30
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -69,7 +69,7 @@ def steps(device: torch.device) -> list[Timing]:
     for name, dtype in PRECISIONS.items():
         calls[name] = our_step(device, dtype)
         floors.append(floor / matrix_rate(dtype, device=device))
-    memory = [memory_growth(call, device) / 2**20 for call in calls.values()]
+    memory = [measure_memory_growth(call, device) / 2**20 for call in calls.values()]
     timings = measure_in_turn(calls, REPEATS, floors)
     return [replace(timing, peak_mb=added) for timing, added in zip(timings, memory, strict=True)]
 

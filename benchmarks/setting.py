@@ -70,7 +70,7 @@ def prepare_random(experiment: Experiment, job: JobName) -> Prepared:
         if not experiment.folder.job(name).finished:
             experiment.folder.job(name).finish(experiment.build(experiment.network_of(name)), {})
     layout = experiment.layout(experiment.config.teacher)
-    widths = [CLASSES, *(layout.shape(place)[0] for place in list_cached_places(experiment))]
+    widths = [CLASSES, *(layout.find_shape(place)[0] for place in list_cached_places(experiment))]
 
     def draw(_: TappedModel, images: torch.Tensor, __: Machine) -> Outputs:
         logits, *taps = torch.randn(len(images), sum(widths)).split(widths, dim=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.peak import process_peak
+from models.peak import read_process_peak
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def arithmetic(call: Callable[[], object]) -> int:
 
 def peak_mb() -> float:
     """Return the largest resident size of this process so far."""
-    return process_peak() / 2**20
+    return read_process_peak() / 2**20
 
 
 def in_own_process(module: str, case: str, options: Sequence[str] = ()) -> list[Timing]:

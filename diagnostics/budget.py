@@ -164,12 +164,12 @@ def _count_passes(
 def _count_trained(experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss]) -> int:
     """Count the parameters of the network that train; a loss that replaces its classifier trains its own."""
     layout = experiment.layout(experiment.network_of(job))
-    names = layout.part(stage.train, find_reading(layout, losses).places)[0]
+    names = layout.find_part_names(stage.train, find_reading(layout, losses).places)[0]
     answering = [loss for loss in losses if loss.replaces_classifier]
     if not answering:
-        return layout.count(names)
+        return layout.count_values(names)
     head, teacher = f"{layout.structure.head}.", experiment.layout(experiment.config.teacher)
-    beside = layout.count(name for name in names if not name.startswith(head))
+    beside = layout.count_values(name for name in names if not name.startswith(head))
     return beside + sum(_count_own(loss, layout, teacher) for loss in answering)
 
 

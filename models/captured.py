@@ -25,7 +25,7 @@ EXPECTED = (  # of torch's own trial passes, on another stream than the steps
 )
 
 
-class Captured:
+class GraphedForward:
     """The forward of a module: where gradients are wanted, a graph of it for each size of batch."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -86,8 +86,8 @@ def capture_passes(module: nn.Module) -> None:
 
     Its first pass with gradients raises `MachineError` where a GPU cannot capture it.
     """
-    if not isinstance(module.forward, Captured):
-        module.forward = Captured(module)  # as torch itself does it
+    if not isinstance(module.forward, GraphedForward):
+        module.forward = GraphedForward(module)  # as torch itself does it
 
 
 def release_passes(module: nn.Module) -> None:
@@ -96,6 +96,6 @@ def release_passes(module: nn.Module) -> None:
     Graphs go at once and not whenever Python collects garbage: a process that begins as a copy of this one, to
     load images, would end by freeing what it has no GPU for.
     """
-    if isinstance(module.forward, Captured):
+    if isinstance(module.forward, GraphedForward):
         del module.forward
         gc.collect()

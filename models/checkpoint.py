@@ -20,7 +20,7 @@ from torch.serialization import safe_globals
 
 from errors import UserError, note, warn
 from files import write_atomically
-from models.whole import damaged_entry
+from models.whole import find_damaged_entry
 
 COUNTERS = ("total_ops", "total_params")  # which profilers register as buffers
 NAMED = 3  # missing and unknown names that a message holds
@@ -70,22 +70,22 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    damaged = damaged_entry(path)
+    damaged = find_damaged_entry(path)
     if damaged is not None:
         raise UserError(
             f"{path} is damaged ({damaged} is not as it was written): take another copy, or start over"
         )
 
 
-def previous_of(path: Path) -> Path:
+def get_previous_path(path: Path) -> Path:
     """Where the checkpoint before the one at `path` is kept."""
     return path.with_suffix(f".previous{path.suffix}")
 
 
 def save_and_keep(path: Path, content: Mapping[str, Any]) -> None:
-    """`save`, keeping what was there as `previous_of(path)`; one of the two is whole at any moment."""
+    """`save`, keeping what was there as `get_previous_path(path)`; one of the two is whole at any moment."""
     if path.exists():
-        previous = previous_of(path)
+        previous = get_previous_path(path)
         previous.unlink(missing_ok=True)
         try:
             os.link(path, previous)
@@ -100,7 +100,7 @@ def load_newest(path: Path) -> tuple[dict[str, Any], Path]:
     Raises:
         UserError: neither can be read.
     """
-    previous = previous_of(path)
+    previous = get_previous_path(path)
     try:
         return load(path), path
     except UserError as error:
@@ -186,7 +186,7 @@ def _with_metadata(weights: dict[str, Tensor], given: object, model: nn.Module) 
     return complete
 
 
-def copy_of(model: nn.Module) -> OrderedDict[str, Tensor]:
+def copy_weights(model: nn.Module) -> OrderedDict[str, Tensor]:
     """A network's state dict on the CPU, contiguous, sharing no memory, with its metadata."""
     state: Any = model.state_dict()
     copied: Any = OrderedDict(
@@ -236,7 +236,7 @@ def _unsound(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def weights_hash(model: nn.Module) -> str:
+def hash_weights(model: nn.Module) -> str:
     """SHA-256 of a model's names, shapes and values, the first 16 hex digits."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from errors import UserError, warn
-from models.heads import classifier
+from models.heads import find_classifier
 from models.taps import INPUT, MAP
 
 COMPILERS = ("c++", "g++", "clang++")  # one of which torch needs on a CPU
@@ -44,7 +44,7 @@ def compile_blocks(model: nn.Module, taps: Iterable[str], backend: str = "induct
     a block is left as it is, with a word.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VERSIONS)
-    read = {classifier(model)[0], *(tap.removesuffix(MAP).removesuffix(INPUT) for tap in taps)}
+    read = {find_classifier(model)[0], *(tap.removesuffix(MAP).removesuffix(INPUT) for tap in taps)}
     found = dict(_blocks(model, read))
     for block in found.values():
         block.compile(backend=backend)

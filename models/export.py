@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from files import write_atomically
-from models.checkpoint import copy_of, load, save
-from models.resizing import Resize, resized
+from models.checkpoint import copy_weights, load, save
+from models.resizing import Resize, resize_pixels
 
 INPUT, OUTPUT = "rgb_uint8", "logits"
 WEIGHTS, SAFETENSORS = "model.pt", "model.safetensors"
@@ -60,7 +60,7 @@ class FromPixels(nn.Module):
 
     def resized(self, rgb_uint8: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 as whole numbers in 0..255, (B, 3, S, S) float32."""
-        return resized(rgb_uint8, self.preprocessing.image_size, self.preprocessing.resize)
+        return resize_pixels(rgb_uint8, self.preprocessing.image_size, self.preprocessing.resize)
 
     def forward(self, rgb_uint8: Tensor) -> Tensor:
         logits: Tensor = self.network(self.resized(rgb_uint8) * self.scale - self.shift)
@@ -79,7 +79,7 @@ def for_deployment(network: nn.Module) -> nn.Module:
 
 def write_weights(network: nn.Module, path: Path) -> None:
     """Write a plain state dict."""
-    save(path, copy_of(network))
+    save(path, copy_weights(network))
 
 
 def write_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:

@@ -16,11 +16,11 @@ from settings.own_code import load_own
 TIMM = "timm/"
 
 
-def timm_name(arch: str) -> str:
+def strip_timm(arch: str) -> str:
     return arch.removeprefix(TIMM)
 
 
-def timm_package(arch: str) -> Any:
+def import_timm(arch: str) -> Any:
     """timm itself.
 
     Raises:
@@ -29,13 +29,13 @@ def timm_package(arch: str) -> Any:
     if importlib.util.find_spec("timm") is None:
         raise UserError(f"arch {arch}: timm is not installed: pip install -r requirements-timm.txt")
     timm: Any = importlib.import_module("timm")
-    name = timm_name(arch)
+    name = strip_timm(arch)
     if not timm.is_model(name.partition(".")[0]):
         raise UserError(f"arch {arch}: timm has no such network{nearest(name, timm.list_models())}")
     return timm
 
 
-def timm_model(
+def build_timm_model(
     arch: str, num_classes: int, pretrained: bool, image_size: int, options: Mapping[str, Any]
 ) -> nn.Module:
     """timm's network of this name, for images of `image_size` where it must be told.
@@ -43,9 +43,9 @@ def timm_model(
     Raises:
         UserError: no such network, options or tag; weights that could not be downloaded.
     """
-    timm = timm_package(arch)
-    name = timm_name(arch)
-    refuse_taken(arch, options)
+    timm = import_timm(arch)
+    name = strip_timm(arch)
+    refuse_reserved_options(arch, options)
 
     def make(**sized: int) -> nn.Module:
         model: nn.Module = timm.create_model(
@@ -64,14 +64,14 @@ def timm_model(
         raise UserError(_why_not(arch, error, options)) from None
 
 
-def own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
+def build_own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
     """Build a network of the user's own by `options`, with `num_classes` and `image_size` where it takes them.
 
     Raises:
         UserError: it cannot be imported or called, or gives no network.
     """
     make = load_own("arch", arch)
-    refuse_taken(arch, options)
+    refuse_reserved_options(arch, options)
     known = {"num_classes": num_classes, "image_size": image_size}
     taken, takes_any = _list_parameters(make)
     strange = [name for name in options if name not in taken and not takes_any]
@@ -102,7 +102,7 @@ def _list_parameters(make: Callable[..., object]) -> tuple[set[str], bool]:
     return named, any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-def refuse_taken(arch: str, options: Mapping[str, Any]) -> None:
+def refuse_reserved_options(arch: str, options: Mapping[str, Any]) -> None:
     """Raise `UserError` for options that the data or other keys decide."""
     taken = sorted({"num_classes", "image_size", "img_size", "pretrained", "weights"} & set(options))
     if taken:
@@ -118,7 +118,7 @@ def _why_not(arch: str, error: Exception, options: Mapping[str, Any]) -> str:
     return f"arch {arch}{given} cannot be built: {_told(error)}"
 
 
-def logits_alone(model: nn.Module) -> nn.Module:
+def extract_logits(model: nn.Module) -> nn.Module:
     """Have a network whose output has `.logits` (auxiliary ones beside them, Hugging Face's) give those alone."""
     model.register_forward_hook(_logits_of)
     return model

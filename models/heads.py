@@ -12,7 +12,7 @@ Head = nn.Linear | nn.Conv2d
 NAMED = "classifier_name"  # attribute of a network whose classifier is not its last linear layer by definition
 
 
-def classifier(model: nn.Module) -> tuple[str, Head]:
+def find_classifier(model: nn.Module) -> tuple[str, Head]:
     """The classifier and its dotted name: what stage 2 calls the head.
 
     The last linear layer as modules are defined, or the last convolution where there is none, unless the network
@@ -37,15 +37,15 @@ def name_classifier(model: nn.Module, name: str) -> None:
     setattr(model, NAMED, name)
 
 
-def outputs_of(head: Head) -> int:
+def count_outputs(head: Head) -> int:
     """Classes of a classifier."""
     return head.out_features if isinstance(head, nn.Linear) else head.out_channels
 
 
 def replace_classifier(model: nn.Module, num_classes: int) -> None:
     """Put a new classifier of that many classes in the place of one that has another number."""
-    name, head = classifier(model)
-    if outputs_of(head) == num_classes:
+    name, head = find_classifier(model)
+    if count_outputs(head) == num_classes:
         return
     new: Head
     if isinstance(head, nn.Linear):

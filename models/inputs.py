@@ -54,7 +54,7 @@ class InputAdapter(nn.Module):
         return images
 
 
-def adapt(model: nn.Module, data: InputFormat, own: InputFormat) -> nn.Module:
+def add_input_adapter(model: nn.Module, data: InputFormat, own: InputFormat) -> nn.Module:
     """Have a network read images of `data` as `own` says; nothing is done where the two are the same.
 
     Names of modules and of weights stay as they are.
@@ -69,12 +69,12 @@ def _read_adapted(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (model.get_submodule(INPUT_ADAPTER)(inputs[0]), *inputs[1:])
 
 
-def adapter_of(model: nn.Module) -> InputAdapter | None:
+def find_input_adapter(model: nn.Module) -> InputAdapter | None:
     """What a network's images go through first, None where it reads them as they are."""
     found = dict(model.named_children()).get(INPUT_ADAPTER)
     return found if isinstance(found, InputAdapter) else None
 
 
-def as_values(values: Sequence[float]) -> tuple[float, ...]:
+def round_to_float32(values: Sequence[float]) -> tuple[float, ...]:
     """Numbers as float32 holds them, so that equal ones compare equal."""
     return tuple(torch.tensor(list(values), dtype=torch.float32).tolist())

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from errors import UserError, nearest
 from models.structure import Structure, find_structure
-from models.taps import INPUT, MAP, TappedModel, on_tap
+from models.taps import INPUT, MAP, TappedModel, hook_tap
 from settings.stages import Part
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedPart:
     """What a stage trains of a network: parameters, and modules that are in training mode with them."""
 
     parameters: list[nn.Parameter]
@@ -59,7 +59,7 @@ class Layout:
         found |= {f"stage{number}": name for number, name in enumerate(self.structure.stages, start=1)}
         return found | self.own_taps
 
-    def place(self, tap: str, as_map: bool = False) -> str:
+    def find_place(self, tap: str, as_map: bool = False) -> str:
         """Return the place of a tap.
 
         Raises:
@@ -76,10 +76,10 @@ class Layout:
             )
         return f"{self.taps[tap]}{MAP if as_map else ''}"
 
-    def shape(self, place: str) -> tuple[int, ...]:
+    def find_shape(self, place: str) -> tuple[int, ...]:
         """Return the shape that a place has for one image: (C,), or (C, H, W) for a map."""
         if place not in self._shapes:
-            self._shapes[place] = TappedModel(self.model, [place]).tap_shapes(self.image_size)[0]
+            self._shapes[place] = TappedModel(self.model, [place]).find_tap_shapes(self.image_size)[0]
         return self._shapes[place]
 
     def check_taps(self) -> None:
@@ -87,16 +87,16 @@ class Layout:
         for name, place in self.own_taps.items():
             if place == self.structure.head:
                 raise UserError(f"taps.{name}: {place} is the classifier, name what it reads: {place}{INPUT}")
-            self.shape(place)
+            self.find_shape(place)
 
-    def reached(self, places: Sequence[str]) -> frozenset[str]:
+    def find_reached(self, places: Sequence[str]) -> frozenset[str]:
         """Return names of the parameters that some of `places` depends on, or the logits where there are none."""
         key = tuple(places)
         if key not in self._reached:
             self._reached[key] = _find_reached(self.model, places, self.image_size)
         return self._reached[key]
 
-    def part(self, train: Part, places: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    def find_part_names(self, train: Part, places: Sequence[str] = ()) -> tuple[list[str], list[str]]:
         """Return names of the parameters that a stage trains, and of the modules in training mode with them.
 
         The last block is all that stands behind the block before the last: the last block itself, and layers
@@ -113,25 +113,25 @@ class Layout:
         if train == "all":
             return everything, [""]
         if train == "features":
-            reached = self.reached(places)
+            reached = self.find_reached(places)
             return [name for name in everything if name in reached], [""]
         if train == "head":
             return [name for name in everything if name.startswith(f"{head}.")], [head]
         blocks = self.structure.blocks
-        start = blocks[-2] if len(blocks) > 1 else self.place("penultimate")
-        before, needed = self.reached([start]), self.reached([])
+        start = blocks[-2] if len(blocks) > 1 else self.find_place("penultimate")
+        before, needed = self.find_reached([start]), self.find_reached([])
         behind = [name for name in everything if name in needed and name not in before]
         if all(name.startswith(f"{head}.") for name in behind):
             raise UserError(f"train: last_block: nothing stands between {start} and the head, use train: head")
         return behind, self._modules_after(start)
 
-    def find_part(self, model: nn.Module, train: Part, places: Sequence[str] = ()) -> Trained:
+    def find_part(self, model: nn.Module, train: Part, places: Sequence[str] = ()) -> TrainedPart:
         """Return the part of one instance of the network, as `part`."""
-        parameters, modules = self.part(train, places)
+        parameters, modules = self.find_part_names(train, places)
         by_name = dict(model.named_parameters())
-        return Trained([by_name[name] for name in parameters], [model.get_submodule(name) for name in modules])
+        return TrainedPart([by_name[name] for name in parameters], [model.get_submodule(name) for name in modules])
 
-    def count(self, names: Iterable[str]) -> int:
+    def count_values(self, names: Iterable[str]) -> int:
         """Return the number of values of some parameters."""
         by_name = dict(self.model.named_parameters())
         return sum(by_name[name].numel() for name in names)
@@ -142,7 +142,7 @@ class Layout:
         order: list[str | None] = []  # None is the place
         leaves = [(name, module) for name, module in self.model.named_modules() if not list(module.children())]
         hooks = [leaf.register_forward_hook(lambda *_, name=name: order.append(name)) for name, leaf in leaves]
-        hooks.append(on_tap(self.model, place, lambda features: order.append(None)))
+        hooks.append(hook_tap(self.model, place, lambda features: order.append(None)))
         self.model.eval()(make_image(self.model, self.image_size))
         for hook in hooks:
             hook.remove()

@@ -113,7 +113,7 @@ def open_machine(precision: str, device: torch.device, quiet: bool = False) -> M
     training with other results, which a person should have asked for. From then on a GPU computes reproducibly.
     """
     compute_reproducibly(device)
-    native = multiplies_bfloat16(device)
+    native = supports_bfloat16(device)
     if precision == "bfloat16" and not native:
         warn("precision=bfloat16 is not native to this processor and far slower than float32: use precision=auto")
     if precision == "float16" and not _multiplies_float16(device):
@@ -124,7 +124,7 @@ def open_machine(precision: str, device: torch.device, quiet: bool = False) -> M
     return Machine(device, bfloat16, quiet, float16=precision == "float16")
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
+def supports_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions that multiply bfloat16; without them it is tens of times slower.
 
     torch's own limit on a CPU's instructions (ATEN_CPU_CAPABILITY) is respected.

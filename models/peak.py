@@ -11,19 +11,19 @@ import torch
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def memory_growth(call: Callable[[], object], device: torch.device) -> int:
+def measure_memory_growth(call: Callable[[], object], device: torch.device) -> int:
     """Call something and give how far memory rose above what was held before, on the device that computes.
 
     Where the system cannot forget a peak (anywhere but on Linux), the process's is that of all time.
     """
-    forget_peak(device)
+    reset_peak(device)
     before = _held(device)
     call()
-    return max(0, (gpu_peak(device) if device.type == "cuda" else process_peak()) - before)
+    return max(0, (read_gpu_peak(device) if device.type == "cuda" else read_process_peak()) - before)
 
 
-def process_peak() -> int:
-    """The largest resident size since `forget_peak`, or of all time.
+def read_process_peak() -> int:
+    """The largest resident size since `reset_peak`, or of all time.
 
     `getrusage` counts what the parent held when it started this process, so Linux's own record comes first.
     """
@@ -37,7 +37,7 @@ def process_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def forget_peak(device: torch.device) -> bool:
+def reset_peak(device: torch.device) -> bool:
     """Have peaks count from now on; whether the process's does."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -51,11 +51,11 @@ def forget_peak(device: torch.device) -> bool:
 def _held(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    return _of_status("VmRSS") if STATUS.exists() else process_peak()
+    return _of_status("VmRSS") if STATUS.exists() else read_process_peak()
 
 
-def gpu_peak(device: torch.device) -> int:
-    """The most bytes of tensors on a GPU since `forget_peak`, 0 without one."""
+def read_gpu_peak(device: torch.device) -> int:
+    """The most bytes of tensors on a GPU since `reset_peak`, 0 without one."""
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0
 
 

@@ -8,13 +8,13 @@ import torchvision.models
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from errors import UserError, nearest
-from models.foreign import TIMM, timm_name, timm_package
+from models.foreign import TIMM, import_timm, strip_timm
 from models.networks import SMALL_NETWORKS
 from settings.own_code import is_own
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedWeights:
     """What published weights were made for."""
 
     classes: int
@@ -23,7 +23,7 @@ class Published:
     std: tuple[float, ...]
 
 
-def published(arch: str, weights: str) -> Published:
+def find_published(arch: str, weights: str) -> PublishedWeights:
     """What the weights of that name were made for, nothing downloaded.
 
     Raises:
@@ -36,33 +36,33 @@ def published(arch: str, weights: str) -> Published:
         return _of_timm(arch, weights)
     entry = _entry(arch, weights)
     seen = entry.transforms()
-    return Published(len(entry.meta["categories"]), seen.crop_size[0], tuple(seen.mean), tuple(seen.std))
+    return PublishedWeights(len(entry.meta["categories"]), seen.crop_size[0], tuple(seen.mean), tuple(seen.std))
 
 
 def _entry(arch: str, weights: str) -> WeightsEnum:
     try:
         known = get_model_weights(arch)
     except ValueError:
-        raise UserError(unknown(arch)) from None
+        raise UserError(describe_unknown_arch(arch)) from None
     name = weights.rpartition(".")[2]
     if name not in known.__members__:
         raise UserError(f"weights {weights}: {arch} has {', '.join(known.__members__)}")
     return known[name]
 
 
-def unknown(arch: str) -> str:
+def describe_unknown_arch(arch: str) -> str:
     """What to say of a name that is no network's."""
     known = [*SMALL_NETWORKS, *list_models(module=torchvision.models)]
     return f"unknown arch {arch!r}{nearest(arch, known)} (timm/NAME and package.module:callable are taken too)"
 
 
-def _of_timm(arch: str, weights: str) -> Published:
-    timm = timm_package(arch)
-    name = timm_name(arch)
+def _of_timm(arch: str, weights: str) -> PublishedWeights:
+    timm = import_timm(arch)
+    name = strip_timm(arch)
     if weights != "DEFAULT":
         named = f"{TIMM}{name.partition('.')[0]}.{weights}"
         raise UserError(f"weights {weights}: timm names weights in arch: use arch: {named} with weights: DEFAULT")
     config = timm.models.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise UserError(f"weights {weights}: timm has none for {name}, remove the key")
-    return Published(config.num_classes, config.input_size[-1], tuple(config.mean), tuple(config.std))
+    return PublishedWeights(config.num_classes, config.input_size[-1], tuple(config.mean), tuple(config.std))

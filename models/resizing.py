@@ -14,7 +14,7 @@ Resize = Literal["squash", "crop"]
 TIE = 2e-4  # halves go up in every runtime, though its sums are off by some 1e-5
 
 
-def resized(pixels: Tensor, side: int, resize: Resize) -> Tensor:
+def resize_pixels(pixels: Tensor, side: int, resize: Resize) -> Tensor:
     """(B, 3, H, W) of 0..255 as whole numbers, (B, 3, S, S) float32.
 
     squash: to the square. crop: the short edge to S, then the centre. Rounded between its two passes, across

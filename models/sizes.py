@@ -10,7 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from errors import UserError
-from models.structure import reason, send
+from models.structure import describe_error, forward_black_images
 
 STEP, LARGEST = 32, 640  # pixels a side: multiples of STEP are tried first, up to LARGEST
 
@@ -27,7 +27,7 @@ def build_for(build: Build, image_size: int) -> nn.Module:
         model = build(image_size)
         _pass(model, image_size)
     except UserError as error:
-        found = smallest_size(build, image_size)
+        found = find_smallest_size(build, image_size)
         hint = f": the smallest image_size that works is {found}" if found else ""
         raise UserError(f"{error}{hint}") from error
     return model
@@ -45,7 +45,7 @@ class Weightless(TorchFunctionMode):
         return func(*args, **given)
 
 
-def smallest_size(build: Build, above: int) -> int | None:
+def find_smallest_size(build: Build, above: int) -> int | None:
     """The smallest side above `above` at which images go through, None where that is so up to `LARGEST` for none.
 
     Sizes between two multiples of `STEP` are halved, so of a network that takes every third size some are missed.
@@ -74,8 +74,8 @@ def _works(build: Build, image_size: int) -> bool:
 
 def _pass(model: nn.Module, image_size: int) -> None:
     try:
-        send(model, 1, image_size)
+        forward_black_images(model, 1, image_size)
     except Exception as error:  # code of one's own may raise anything
         raise UserError(
-            f"images of {image_size} x {image_size} pixels do not go through it ({reason(error)})"
+            f"images of {image_size} x {image_size} pixels do not go through it ({describe_error(error)})"
         ) from error

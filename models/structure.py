@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from errors import UserError
-from models.heads import Head, classifier
+from models.heads import Head, find_classifier
 from models.inputs import INPUT_ADAPTER
 from models.taps import get_tensor
 
@@ -30,14 +30,14 @@ Inner = list[tuple[str, nn.Module]]
 
 
 @dataclass(frozen=True)
-class Passed:
+class Trace:
     """One image on its way through a network: what each module gave last, and what the network gave."""
 
     outputs: dict[str, tuple[Node, torch.Size]]  # module's name -> the node behind its tensor, and its shape
     logits: Tensor
     image: Tensor
 
-    def trunk(self) -> set[str]:
+    def find_trunk(self) -> set[str]:
         """Names of the modules whose output all paths from the logits to the image pass through."""
         root = self.logits.grad_fn
         if root is None:
@@ -78,7 +78,9 @@ def _sorted(root: Node) -> list[Node]:
     return done[::-1]
 
 
-def send(model: nn.Module, count: int, image_size: int, follow: bool = False) -> tuple[Tensor, Any]:
+def forward_black_images(
+    model: nn.Module, count: int, image_size: int, follow: bool = False
+) -> tuple[Tensor, Any]:
     """Black images (count, 3, image_size, image_size) and what a network in evaluation mode gives for them.
 
     A large network, or one that is there already, is followed on torch's meta device: sizes are known, nothing is
@@ -109,7 +111,7 @@ def _shadow(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def watch(model: nn.Module, image_size: int) -> Passed:
+def trace_network(model: nn.Module, image_size: int) -> Trace:
     """Send one image of `image_size` pixels a side through a network.
 
     Raises:
@@ -128,13 +130,15 @@ def watch(model: nn.Module, image_size: int) -> Passed:
             if name and name != INPUT_ADAPTER:
                 hooks.enter_context(module.register_forward_hook(partial(note, name)))
         try:
-            image, logits = send(model, 1, image_size, follow=True)
+            image, logits = forward_black_images(model, 1, image_size, follow=True)
         except Exception as error:  # a network of one's own may raise anything
-            raise UserError(f"images of {image_size} pixels do not go through it: {reason(error)}") from None
-    return Passed(outputs, logits, image)
+            raise UserError(
+                f"images of {image_size} pixels do not go through it: {describe_error(error)}"
+            ) from None
+    return Trace(outputs, logits, image)
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """The first line of an error, with its class where that is all it says."""
     return str(error).partition("\n")[0] or type(error).__name__
 
@@ -216,9 +220,9 @@ def find_structure(model: nn.Module, image_size: int) -> Structure:
     Raises:
         UserError: images that do not go through it, or no classifier.
     """
-    head, layer = classifier(model)
-    passed = watch(model, image_size)
-    trunk = Trunk(model, head, frozenset(passed.trunk()))
+    head, layer = find_classifier(model)
+    passed = trace_network(model, image_size)
+    trunk = Trunk(model, head, frozenset(passed.find_trunk()))
     found = trunk.blocks()
     blocks = [name for name, _ in found] if _repeats(found) else []
     ends = blocks or trunk.stages()
@@ -234,13 +238,13 @@ def find_structure(model: nn.Module, image_size: int) -> Structure:
 
 def find_last_layer(model: nn.Module, image_size: int) -> str | None:
     """Return the last linear layer or convolution on the trunk: the classifier, wherever it is defined."""
-    passed = watch(model, image_size)
-    trunk = passed.trunk()
+    passed = trace_network(model, image_size)
+    trunk = passed.find_trunk()
     layers = [name for name in passed.outputs if name in trunk and isinstance(model.get_submodule(name), Head)]
     return layers[-1] if layers else None
 
 
-def _find_stages(model: nn.Module, trunk: Trunk, passed: Passed, blocks: list[str]) -> list[str]:
+def _find_stages(model: nn.Module, trunk: Trunk, passed: Trace, blocks: list[str]) -> list[str]:
     """Return the last module of the trunk at each size of map, the outermost where several give one tensor.
 
     Modules within a block are none, nor what lies behind the classifier. Maps of a size at which no block ends (or

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from errors import UserError, nearest
-from models.heads import classifier
+from models.heads import find_classifier
 from models.machine import Machine
 
 INPUT, MAP = ":input", ":map"
@@ -60,7 +60,7 @@ class TappedModel(nn.Module):
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for tap in dict.fromkeys(self.taps):
-                hooks.enter_context(on_tap(self.model, tap, partial(seen.__setitem__, tap)))
+                hooks.enter_context(hook_tap(self.model, tap, partial(seen.__setitem__, tap)))
             logits = self.model(images)
         unread = [tap for tap in self.taps if tap not in seen]
         if unread:
@@ -68,7 +68,7 @@ class TappedModel(nn.Module):
         return Outputs(logits, tuple(seen[tap] for tap in self.taps))
 
     @torch.no_grad()
-    def tap_shapes(self, image_size: int) -> list[tuple[int, ...]]:
+    def find_tap_shapes(self, image_size: int) -> list[tuple[int, ...]]:
         """Return the shape of each tap for one image, found by one image through the network."""
         was_training = self.training
         parameter = next(self.parameters())
@@ -93,9 +93,9 @@ def find_module(model: nn.Module, tap: str) -> nn.Module:
     return module
 
 
-def on_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> RemovableHandle:
+def hook_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> RemovableHandle:
     """Have `read` called with the features of a tap whenever the network runs."""
-    module, form = find_module(model, tap), as_map if tap.endswith(MAP) else pool
+    module, form = find_module(model, tap), to_map if tap.endswith(MAP) else pool
     if tap.removesuffix(MAP).endswith(INPUT):
         return module.register_forward_pre_hook(lambda _, inputs: read(form(get_tensor(inputs[0]))) and None)
     return module.register_forward_hook(lambda _, inputs, output: read(form(get_tensor(output))) and None)
@@ -127,7 +127,7 @@ def pool(features: Any) -> Tensor:
     raise UserError(f"a tap gave a tensor of shape {tuple(features.shape)}, choose a module that gives features")
 
 
-def as_map(features: Any) -> Tensor:
+def to_map(features: Any) -> Tensor:
     """Return a copy of a map as (B, C, H, W), wherever its channels are.
 
     Raises:
@@ -146,11 +146,11 @@ def has_channels_last(features: Tensor) -> bool:
 
 
 @torch.no_grad()
-def head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
+def read_head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
     """Return what the classifier of a network reads of `images`, (B, D), in the precision in which it reads it."""
     seen: list[Tensor] = []
     with (
-        classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
+        find_classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),
         machine.autocast(),
     ):
         model(images)

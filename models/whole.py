@@ -9,7 +9,7 @@ from pathlib import Path
 from files import ARCHIVE_ERRORS
 
 
-def damaged_entry(path: Path) -> str | None:
+def find_damaged_entry(path: Path) -> str | None:
     """What of a zip archive (.pt, .npz) is not as it was written by its checksums, None where all is.
 
     torch does not look at them, numpy not at all of them. A file that is no archive is none of this function's.
@@ -25,7 +25,7 @@ def damaged_entry(path: Path) -> str | None:
         return "its list of entries"
 
 
-def file_hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """SHA-256 of a file, the first 16 hex digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

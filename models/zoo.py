@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 
 from errors import UserError, warn
-from models.foreign import TIMM, logits_alone, own_model, refuse_taken, timm_model
-from models.heads import classifier, name_classifier, outputs_of, replace_classifier
+from models.foreign import TIMM, build_own_model, build_timm_model, extract_logits, refuse_reserved_options
+from models.heads import count_outputs, find_classifier, name_classifier, replace_classifier
 from models.networks import SMALL_NETWORKS
 from models.networks.resnet import torchvision_resnet
-from models.published import published, unknown
+from models.published import describe_unknown_arch, find_published
 from models.sizes import Weightless
-from models.structure import find_last_layer, reason, send
+from models.structure import describe_error, find_last_layer, forward_black_images
 from settings.own_code import is_own
 
 STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # those that `stem` applies to
@@ -54,7 +54,7 @@ def build_model(
         UserError: an unknown name, weights that do not exist or cannot be downloaded, a network that is none.
     """
     if weights is not None:
-        published(arch, weights)
+        find_published(arch, weights)
     if is_small(arch, stem, weights):
         if options:
             theirs = arch in list_models(module=torchvision.models)
@@ -62,13 +62,13 @@ def build_model(
             raise UserError(f"arch_options: {arch} takes none, {hint}")
         return SMALL_NETWORKS[arch](num_classes)
     if arch.startswith(TIMM):
-        model = timm_model(arch, num_classes, weights is not None, image_size, options)
+        model = build_timm_model(arch, num_classes, weights is not None, image_size, options)
         return _foreign(model, arch, num_classes, image_size)
     if is_own(arch):
-        model = own_model(arch, num_classes, image_size, options)
+        model = build_own_model(arch, num_classes, image_size, options)
         return _foreign(model, arch, num_classes, image_size)
     if arch not in list_models(module=torchvision.models):
-        raise UserError(unknown(arch))
+        raise UserError(describe_unknown_arch(arch))
     model = _torchvision_model(arch, stem, weights, image_size, options)
     replace_classifier(model, num_classes)
     return model
@@ -91,13 +91,13 @@ def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> 
     Raises:
         UserError: it gives something else.
     """
-    logits_alone(model)
+    extract_logits(model)
     try:
-        given = send(model, 2, image_size)[1]
+        given = forward_black_images(model, 2, image_size)[1]
     except Exception as error:  # code of one's own may raise anything
         raise UserError(
-            f"arch {arch}: images of {image_size} pixels do not go through it: {reason(error)} (a large network "
-            "is followed on torch's meta device: its tensors must be parameters or buffers)"
+            f"arch {arch}: images of {image_size} pixels do not go through it: {describe_error(error)} (a large "
+            "network is followed on torch's meta device: its tensors must be parameters or buffers)"
         ) from error
     if not isinstance(given, Tensor):
         raise UserError(
@@ -109,12 +109,12 @@ def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> 
             "class: take num_classes as an argument, or set the number with arch_options"
         )
     last = find_last_layer(model, image_size)
-    if last is not None and last != classifier(model)[0]:
+    if last is not None and last != find_classifier(model)[0]:
         name_classifier(model, last)
-    name, head = classifier(model)
-    if outputs_of(head) != num_classes:
+    name, head = find_classifier(model)
+    if count_outputs(head) != num_classes:
         raise UserError(
-            f"arch {arch}: its last layer {name} gives {outputs_of(head)} numbers, "
+            f"arch {arch}: its last layer {name} gives {count_outputs(head)} numbers, "
             f"not a logit for each of {num_classes} classes: end in a linear layer or a convolution"
         )
     return model
@@ -123,7 +123,7 @@ def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> 
 def _torchvision_model(
     arch: str, stem: str, weights: str | None, image_size: int, options: Mapping[str, Any]
 ) -> nn.Module:
-    refuse_taken(arch, options)
+    refuse_reserved_options(arch, options)
     given = dict(options)
     for prefix, name in SIZED.items():
         if arch.startswith(prefix):
@@ -146,7 +146,7 @@ def _torchvision_model(
         raise UserError(f"{arch} with weights {weights!r} at image_size {image_size}: {error}") from None
     if arch not in STEMMED:
         _warn_of_idle(arch, given, options, model)
-    return logits_alone(model) if arch in AUXILIARY else model
+    return extract_logits(model) if arch in AUXILIARY else model
 
 
 def _warn_of_idle(arch: str, given: Mapping[str, Any], options: Mapping[str, Any], model: nn.Module) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models.checkpoint import load
-from models.whole import file_hash
+from models.whole import hash_file
 from settings.loss_options import complete_losses
 from settings.reading import list_fields, load_config
 from tests.conftest import ROOT
@@ -56,7 +56,7 @@ def test_all_trains_and_writes_everything(whole_run, tiny_config):
         result = json.loads((folder / job / "result.json").read_text())
         lines = [json.loads(line) for line in (folder / job / "metrics.jsonl").read_text().splitlines()]
         assert len(lines) == result["epochs"] == (4 if job.endswith(METHODS) else 2), job
-        assert result["model_sha256"] == file_hash(folder / job / "model.pt")
+        assert result["model_sha256"] == hash_file(folder / job / "model.pt")
         assert f"files in {folder / job}" in done.stdout
         if not job.endswith("stage1"):
             assert f"test top-1 {100 * result['test_top1']:.1f} %" in done.stdout
@@ -259,7 +259,7 @@ def test_a_teacher_is_taken_from_another_run(whole_run, call_main, tmp_path):
     done = call_main(tmp_path, "--phase", "all", "--quiet", *setting)
     assert done.returncode == 0 and "teacher: done" not in done.stdout
     result = json.loads((tmp_path / "tiny" / "teacher" / "result.json").read_text())
-    assert (result["source"], result["source_sha256"]) == (str(given), file_hash(given))
+    assert (result["source"], result["source_sha256"]) == (str(given), hash_file(given))
     assert_same_weights(
         whole_run[0] / "tiny", tmp_path / "tiny", ("teacher", "seed0/two_stage/stage2", "seed0/kd")
     )

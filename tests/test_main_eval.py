@@ -26,7 +26,7 @@ from diagnostics.plain import to_plain, typed_json
 from errors import exit_code
 from models.checkpoint import load
 from models.machine import open_machine
-from models.whole import file_hash
+from models.whole import hash_file
 from models.zoo import build_model
 from settings.reading import load_config
 from training.run.record_file import read_record, write_record
@@ -159,7 +159,7 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, with
     weights = load(run / "seed0" / "kd" / "model.pt")
     torch.save({name: value * 2 for name, value in weights.items()}, run / "seed0" / "kd" / "model.pt")
     result = read_record(run / "seed0" / "kd" / "result.json", "")
-    changed = {**result, "model_sha256": file_hash(run / "seed0" / "kd" / "model.pt")}
+    changed = {**result, "model_sha256": hash_file(run / "seed0" / "kd" / "model.pt")}
     write_record(run / "seed0" / "kd" / "result.json", changed)
     assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
     assert recorded == ["kd"]

@@ -8,7 +8,7 @@ from torch import nn
 from errors import UserError, warn
 from losses.loss import Loss
 from models.layout import Layout
-from models.norms import LEFT, USUAL, share_left
+from models.norms import DEFAULT_MOMENTUM, NOTABLE_SHARE, compute_share_left
 from models.taps import INPUT
 from models.zoo import count_parameters
 from settings.loss_options import make_loss, title_of
@@ -214,11 +214,11 @@ def _check_batch_norm(model: nn.Module, key: str, batch_size: int, image_size: i
 
 def _warn_slow_batch_norm(model: nn.Module, side: str, section: str, batches: int) -> None:
     """Warn where training is too short for batch norm's running statistics."""
-    left = share_left(model, batches)
-    if left > LEFT:
+    left = compute_share_left(model, batches)
+    if left > NOTABLE_SHARE:
         warn(
             f"{side}.arch: its batch norm follows slowly, {left:.1%} of what tests normalise by are its first "
-            f"values still after {batches:,} batches ({section}): set {side}.norm_momentum={USUAL:g}"
+            f"values still after {batches:,} batches ({section}): set {side}.norm_momentum={DEFAULT_MOMENTUM:g}"
         )
 
 
@@ -246,9 +246,9 @@ def _check_trained(experiment: Experiment, method: str) -> None:
         losses = [make_loss(key, name, use.options, config.losses) for name, use in uses if use.weight]
         places = find_reading(layout, losses, pooled=True).places
         taps += places
-        trained |= set(layout.part(stage.train, places)[0])
-    if left := layout.reached([]) - trained:
-        share = 100 * layout.count(left) / count_parameters(layout.model)
+        trained |= set(layout.find_part_names(stage.train, places)[0])
+    if left := layout.find_reached([]) - trained:
+        share = 100 * layout.count_values(left) / count_parameters(layout.model)
         raise UserError(
             f"student.taps {', '.join(dict.fromkeys(taps))}: no stage of {method} trains {share:.0f} % of "
             f"{student.arch}'s parameters: name a deeper tap, such as {layout.structure.head}{INPUT}, "

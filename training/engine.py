@@ -20,7 +20,7 @@ from dataset.loader import imageless_batches, steps_per_epoch, training_batches
 from dataset.prepare import TrainingData
 from dataset.views.augment import generator
 from errors import UserError, finish_first
-from models.checkpoint import copy_of
+from models.checkpoint import copy_weights
 from models.machine import Machine
 from settings import stages
 from training import distributed
@@ -276,4 +276,4 @@ def _better(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -
     value = measures.get("val_top1")
     if value is None or (best is not None and value <= best["val_top1"]):
         return best
-    return {"epoch": measures["epoch"], "val_top1": value, "model": copy_of(model)}
+    return {"epoch": measures["epoch"], "val_top1": value, "model": copy_weights(model)}

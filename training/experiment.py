@@ -11,11 +11,11 @@ from torch import nn
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
 from models.checkpoint import load_weights
-from models.inputs import InputFormat, adapt, as_values
+from models.inputs import InputFormat, add_input_adapter, round_to_float32
 from models.layout import Layout, infer_layout
 from models.machine import Machine
 from models.norms import set_momentum
-from models.published import published
+from models.published import find_published
 from models.sizes import build_for
 from models.zoo import build_model
 from settings.networks import Network
@@ -68,12 +68,12 @@ class Experiment:
         They are its own, those of its published weights, or the data's.
         """
         data = self._data_input
-        made_for = None if network.weights is None else published(network.arch, network.weights)
+        made_for = None if network.weights is None else find_published(network.arch, network.weights)
         mean, std, size = data.mean, data.std, data.size
         if isinstance(network.mean, list) and isinstance(network.std, list):
-            mean, std = as_values(network.mean), as_values(network.std)
+            mean, std = round_to_float32(network.mean), round_to_float32(network.std)
         elif network.mean is None and made_for is not None:
-            mean, std = as_values(made_for.mean), as_values(made_for.std)
+            mean, std = round_to_float32(made_for.mean), round_to_float32(made_for.std)
         if network.image_size == "weights" and made_for is not None:
             size = made_for.size
         elif isinstance(network.image_size, int):
@@ -98,7 +98,7 @@ class Experiment:
     @property
     def _data_input(self) -> InputFormat:
         data = self.data
-        mean, std = as_values(data.mean.tolist()), as_values(data.std.tolist())
+        mean, std = round_to_float32(data.mean.tolist()), round_to_float32(data.std.tolist())
         return InputFormat(self.config.data.image_size, mean, std)
 
     def _build(self, network: Network, weights: str | None, seen: InputFormat, size: int) -> nn.Module:
@@ -110,7 +110,7 @@ class Experiment:
             image_size=size,
             options=network.arch_options,
         )
-        return adapt(set_momentum(model, network.norm_momentum), self._data_input, seen)
+        return add_input_adapter(set_momentum(model, network.norm_momentum), self._data_input, seen)
 
     def new_student(self, seed: int) -> nn.Module:
         """Return the student that every method with this seed starts from, on the device."""

@@ -16,7 +16,7 @@ from dataset.loader import view_cutter
 from dataset.prepare import TrainingData
 from dataset.transfer import to_device
 from models.machine import Machine
-from models.taps import head_inputs
+from models.taps import read_head_inputs
 from training import distributed
 from training.evaluation import EVALUATION_BATCH, Measures, score
 
@@ -67,7 +67,7 @@ class FrozenFeatures:
         self, model: nn.Module, data: TrainingData, machine: Machine, training: Callable[[Batch], Tensor]
     ) -> None:
         self.data, self.machine, self.training = data, machine, training
-        self.extract: Callable[[Tensor], Tensor] = partial(head_inputs, model, machine=machine)
+        self.extract: Callable[[Tensor], Tensor] = partial(read_head_inputs, model, machine=machine)
         self.measured: dict[str, Tensor] = {}  # split -> (N, D)
 
     def __call__(self, batch: Batch) -> Tensor:  # (B, D)

@@ -81,7 +81,9 @@ def check_loss_memory(experiment: Experiment, losses: Mapping[str, Loss], layout
 def count_cache_bytes(experiment: Experiment) -> int:
     """Count the bytes of the teacher's cached outputs, in float16."""
     layout = experiment.layout(experiment.config.teacher)
-    width = experiment.data.num_classes + sum(layout.shape(place)[0] for place in list_cached_places(experiment))
+    width = experiment.data.num_classes + sum(
+        layout.find_shape(place)[0] for place in list_cached_places(experiment)
+    )
     return experiment.config.teacher.cached_views * len(experiment.data.train) * width * 2
 
 

@@ -15,10 +15,10 @@ from losses.loss import Loss, Sizes
 from models.captured import capture_passes, release_passes
 from models.checkpoint import load_weights, save
 from models.compiling import compile_blocks
-from models.heads import classifier
+from models.heads import find_classifier
 from models.layout import Layout
 from models.machine import Machine
-from models.taps import head_inputs
+from models.taps import read_head_inputs
 from settings.loss_options import make_loss, title_of
 from settings.stages import Stage
 from training import distributed
@@ -157,7 +157,7 @@ def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -
     if stage.train != "head" or not layout.structure.reads_vector:
         return False
     reading = find_reading(layout, losses)
-    return not reading.maps and set(reading.places) <= {layout.place(FEATURES)}
+    return not reading.maps and set(reading.places) <= {layout.find_place(FEATURES)}
 
 
 def _make_evaluator(
@@ -182,7 +182,7 @@ def _load_start(experiment: Experiment, job: JobName, stage: Stage, seed: int) -
         model = experiment.new_student(seed)
     if stage.reset_head:
         seed_everything(seed, job.number)
-        classifier(model)[1].reset_parameters()
+        find_classifier(model)[1].reset_parameters()
     return model
 
 
@@ -205,7 +205,7 @@ def _freeze_features(
     views = config.teacher.cached_views
     keep = views if 0 < views < stage.epochs else 1  # all of them if they come back
     return FrozenFeatures(
-        model, data, machine, ViewCache(partial(head_inputs, model, machine=machine), data, keep)
+        model, data, machine, ViewCache(partial(read_head_inputs, model, machine=machine), data, keep)
     )
 
 

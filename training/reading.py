@@ -47,11 +47,11 @@ def find_reading(layout: Layout, losses: Iterable[Loss], pooled: bool = False) -
     for loss in losses:
         as_map = loss.needs_maps and not pooled
         for tap in loss.used_taps:
-            (maps if as_map else vectors)[tap] = layout.place(tap, as_map)
+            (maps if as_map else vectors)[tap] = layout.find_place(tap, as_map)
     return Reading(vectors, maps)
 
 
 def find_shapes(layout: Layout, losses: Iterable[Loss]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tap that losses read: (D,), or (D, H, W) for maps."""
     reading = find_reading(layout, losses)
-    return {tap: layout.shape(place) for tap, place in {**reading.pooled, **reading.maps}.items()}
+    return {tap: layout.find_shape(place) for tap, place in {**reading.pooled, **reading.maps}.items()}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.loss import Loss, Samples, View
-from models.heads import classifier
-from models.layout import Trained
+from models.heads import find_classifier
+from models.layout import TrainedPart
 from models.machine import Machine
 from models.taps import TappedModel
 from settings import stages
@@ -38,7 +38,7 @@ class StageStudent:
     """
 
     model: nn.Module
-    part: Trained
+    part: TrainedPart
     reading: Reading
     features: FrozenFeatures | None = None
     evaluator: AlignmentEvaluator | None = None
@@ -89,7 +89,7 @@ class StageObjective(Objective):
     @property
     def head(self) -> nn.Module:
         """The student's classifier."""
-        return classifier(self.model)[1]
+        return find_classifier(self.model)[1]
 
     @property
     def answering(self) -> Loss | None:

@@ -10,8 +10,8 @@ from torch import nn
 from errors import UserError, warn
 from models.checkpoint import load_weights
 from models.foreign import TIMM
-from models.published import published
-from models.whole import file_hash
+from models.published import find_published
+from models.whole import hash_file
 from models.zoo import STEMMED
 from training import distributed
 from training.evaluation import evaluate_splits, show_measures
@@ -60,7 +60,7 @@ def _check_unchanged(experiment: Experiment) -> None:
     if path is None or not folder.marked or not path.exists():
         return
     copied = folder.result().get("source_sha256")
-    if copied is not None and copied != file_hash(path):
+    if copied is not None and copied != hash_file(path):
         raise UserError(
             f"teacher.checkpoint {path} has changed since {folder.path} copied it: put the old file back, "
             "or start over with --phase all --fresh"
@@ -77,7 +77,7 @@ def is_given(experiment: Experiment) -> bool:
         return True
     if settings.weights is None or (settings.arch in STEMMED and settings.stem == "cifar"):
         return False
-    return published(settings.arch, settings.weights).classes == experiment.data.num_classes
+    return find_published(settings.arch, settings.weights).classes == experiment.data.num_classes
 
 
 def _load_given(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
@@ -87,7 +87,7 @@ def _load_given(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
         path = Path(settings.checkpoint)
         model = experiment.build(settings, pretrained=False)
         load_weights(model, path, settings.arch)
-        return model, {"source": str(path), "source_sha256": file_hash(path)}
+        return model, {"source": str(path), "source_sha256": hash_file(path)}
     if settings.weights is None:
         raise UserError(
             "there is no teacher: train one with --phase teacher, name a file with --set teacher.checkpoint=FILE, "

@@ -26,9 +26,9 @@ from dataset.loader import view_batches
 from dataset.prepare import TrainingData
 from errors import UserError, warn
 from files import in_one_line, locked, remove_lock_left_behind, write_text
-from models.checkpoint import weights_hash
+from models.checkpoint import hash_weights
 from models.taps import TappedModel
-from models.whole import file_hash
+from models.whole import hash_file
 from training import distributed
 from training.distributed import say
 from training.evaluation import EVALUATION_BATCH
@@ -41,7 +41,7 @@ def name_cache(experiment: Experiment, teacher: TappedModel) -> Path:
     """Return the cache's folder, shared by runs of equal teacher, taps and data."""
     data, settings = experiment.data, experiment.config.data
     parts: dict[str, object] = {
-        "teacher": weights_hash(teacher),
+        "teacher": hash_weights(teacher),
         "taps": teacher.taps,
         "data": data.fingerprint,
         "views": [settings.seed, settings.crop, settings.flip, settings.image_size, *settings.augment],
@@ -103,7 +103,7 @@ def _has_digest(path: Path, header: bytes, size: int, changed: int) -> bool:
     digest = path.with_suffix(".sha256")
     with open(path, "rb") as file:
         begins = file.read(len(header))  # numpy would believe any other
-    return begins == header and digest.exists() and digest.read_bytes().strip() == file_hash(path).encode()
+    return begins == header and digest.exists() and digest.read_bytes().strip() == hash_file(path).encode()
 
 
 def _write_view(path: Path, header: bytes, rows: Iterator[bytes], size: int) -> None:

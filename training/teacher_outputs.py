@@ -18,7 +18,7 @@ from dataset.prepare import TrainingData
 from dataset.transfer import to_device
 from losses.loss import Loss, View
 from models.compiling import compile_blocks
-from models.heads import classifier
+from models.heads import find_classifier
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from settings.loss_options import list_stages, make_loss
@@ -98,7 +98,7 @@ def open_outputs(
     data, machine = experiment.data, experiment.machine
     if views == 0 and sees_images:
         return LiveTeacher(teacher, machine)
-    shapes = teacher.eval().tap_shapes(experiment.config.data.image_size)
+    shapes = teacher.eval().find_tap_shapes(experiment.config.data.image_size)
     widths = [data.num_classes, *(shape[0] for shape in shapes)]
     if views == 0:
         return ViewedTeacher(teacher, widths, data, machine)
@@ -120,7 +120,7 @@ class FrozenTeacher:
     @property
     def classifier(self) -> nn.Module:
         """Its own classifier, or the one in place of it."""
-        return self.head or classifier(self.network)[1]
+        return self.head or find_classifier(self.network)[1]
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> View:
@@ -142,10 +142,10 @@ def open_teacher(
     layout, network, head = experiment.layout(settings), ensure_teacher(experiment), None
     reading = find_reading(layout, [loss for loss in losses if loss.needs_teacher])
     if _needs_features(stage):
-        reading = Reading({**reading.pooled, FEATURES: layout.place(FEATURES)}, reading.maps)
+        reading = Reading({**reading.pooled, FEATURES: layout.find_place(FEATURES)}, reading.maps)
     if stage.teacher is not None:
         folder = experiment.folder.job(last_job(experiment.config, stage.teacher, job.seed or 0))
-        head = classifier(experiment.trained(settings, folder).requires_grad_(False))[1]
+        head = find_classifier(experiment.trained(settings, folder).requires_grad_(False))[1]
     is_live = bool(reading.maps)
     places = reading.places if is_live else list_cached_places(experiment)
     tapped = experiment.machine.place(TappedModel(network, places))
@@ -161,7 +161,7 @@ def list_cached_places(experiment: Experiment) -> list[str]:
         losses = [make_loss(key, name, use.options, config.losses) for name, use in stage.losses.items()]
         places += find_reading(layout, [loss for loss in losses if loss.needs_teacher]).pooled.values()
         if _needs_features(stage):
-            places.append(layout.place(FEATURES))
+            places.append(layout.find_place(FEATURES))
     return list(dict.fromkeys(places))
 
 

@@ -16,7 +16,7 @@ from errors import UserError, warn
 from files import write_atomically
 from models.checkpoint import load
 from models.machine import Machine
-from models.whole import file_hash
+from models.whole import hash_file
 from settings.networks import Network
 from settings.schema import Config
 from training.experiment import Experiment, open_experiment
@@ -167,7 +167,7 @@ def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> l
             method=method,
             seed=None if method == TEACHER.method else 0,
             arch=network.arch,
-            weights_hash=file_hash(path),
+            weights_hash=hash_file(path),
             classifies=True,
             detailed=True,
             taps=list_taps(experiment, network),

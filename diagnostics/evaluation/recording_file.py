@@ -22,7 +22,7 @@ from diagnostics.differing import SHOWN_SIDE, Shown
 from diagnostics.evaluation.recording import ARRAYS, LATER, SHARED, Context, Meta, RecordedModel, Recording
 from diagnostics.plain import to_plain, typed_json
 from files import ARCHIVE_ERRORS
-from models.whole import damaged_entry
+from models.whole import find_damaged_entry
 
 META, CONTEXT = TypeAdapter(Meta), TypeAdapter(Context)
 REPORTED = {  # of a config, by key, what the report says of it
@@ -66,7 +66,7 @@ def read(path: Path) -> Recording:
 @contextmanager
 def _arrays_of(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     """A recording's arrays, each read as it is asked for; what does not fit inside is a ValueError of one line."""
-    damaged = damaged_entry(path)
+    damaged = find_damaged_entry(path)
     if damaged is not None:
         raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
     try:

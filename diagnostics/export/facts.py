@@ -7,7 +7,7 @@ from typing import Any
 from diagnostics.evaluation.evaluated_models import list_taps
 from diagnostics.evaluation.recording import Subject
 from diagnostics.export.folder import MADE_BY
-from models.checkpoint import weights_hash
+from models.checkpoint import hash_weights
 from models.export import INPUT, OUTPUT, FromPixels, Preprocessing
 from models.zoo import count_parameters
 from settings.networks import Network
@@ -44,7 +44,7 @@ def facts_of(
         "accuracy": {"top1": top1, "images": len(experiment.data.test), "of": "test images, float32"},
         "teacher": None if teacher is None else {"arch": teacher.arch, "weights": teacher.weights_hash},
         "weights": subject.weights_hash,
-        "state_dict": weights_hash(model.network),
+        "state_dict": hash_weights(model.network),
         "images": experiment.data.fingerprint,
         "preprocessing": preprocessing_facts(model.preprocessing),
         "config": experiment.config.model_dump(mode="json"),

@@ -22,10 +22,10 @@ from diagnostics.evaluation.recording import History, Subject
 from diagnostics.shortcut.cued import About, Array, CuedModel, CueRecording, Decoding
 from diagnostics.shortcut.held_out import HeldOutLogits, held_out
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
-from models.heads import classifier
+from models.heads import find_classifier
 from models.machine import Machine
 from models.structure import find_structure
-from models.taps import head_inputs
+from models.taps import read_head_inputs
 
 
 def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
@@ -56,7 +56,7 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
     for subject in subjects:
         model = subject.build().eval()
         vectors = find_structure(model, data.settings.image_size).reads_vector
-        head = classifier(model)[1] if vectors else nn.Identity()
+        head = find_classifier(model)[1] if vectors else nn.Identity()
         key = _trunk_hash(model, head)
         if key not in answers:
             answers[key] = _Answers(shows, model, machine, vectors)
@@ -140,7 +140,7 @@ class _Answers:
 
     def __init__(self, shows: _Shows, model: nn.Module, machine: Machine, vectors: bool) -> None:
         self.shows, self.machine = shows, machine
-        self.read = partial(head_inputs if vectors else _logits, model, machine=machine)
+        self.read = partial(read_head_inputs if vectors else _logits, model, machine=machine)
         test, rest = shows.data.test, range(shows.cues.shape[1])
 
         def features(column: int | None) -> Tensor:

@@ -20,7 +20,7 @@ from diagnostics.plain import to_plain, typed_json
 from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, HeldOut
 from errors import UserError, warn
 from files import ARCHIVE_ERRORS, write_atomically
-from models.whole import damaged_entry, file_hash
+from models.whole import find_damaged_entry, hash_file
 from training.run.record_file import read_record, write_record
 
 ANSWERS = "cues_npz_sha256"  # in cues.json; earlier versions wrote none
@@ -33,7 +33,7 @@ def write(recording: CueRecording, folder: Path) -> None:
     buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
     np.savez_compressed(buffer, **{name: getattr(recording, name) for name in names})
     write_atomically(folder / "cues.npz", lambda file: file.write(buffer.getbuffer()))
-    about = {**to_plain(recording.about), ANSWERS: file_hash(folder / "cues.npz")}
+    about = {**to_plain(recording.about), ANSWERS: hash_file(folder / "cues.npz")}
     write_record(folder / "cues.json", {**about, "models": to_plain(recording.models)})
 
 
@@ -58,11 +58,11 @@ def read(folder: Path) -> CueRecording:
     mend = "--phase study makes it again"
     about = read_record(folder / "cues.json", mend)
     answers = folder / "cues.npz"
-    damaged = damaged_entry(answers)
+    damaged = find_damaged_entry(answers)
     try:
         if damaged is not None:
             raise ValueError(damaged)
-        if about.pop(ANSWERS, None) not in (None, file_hash(answers)):
+        if about.pop(ANSWERS, None) not in (None, hash_file(answers)):
             raise ValueError("answers of another recording")
         models = [_model(dict(model)) for model in about.pop("models")]
         with open(answers, "rb") as file, np.load(file, allow_pickle=False) as arrays:

@@ -41,7 +41,7 @@ def test_each_case_is_measured(case):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_bfloat16_is_measured_only_where_it_is_native(monkeypatch, native):
-    monkeypatch.setattr(crd_step, "multiplies_bfloat16", lambda device: native)
+    monkeypatch.setattr(crd_step, "supports_bfloat16", lambda device: native)
     monkeypatch.setattr(crd_step, "in_own_process", lambda _, case: [Timing(case, 1.0, 1.0, 3, 5.0)])
     lines = [claim.what for claim in crd_step.claims()]
     assert ("CRD step: bfloat16, loss" in lines) is native

@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from dataset.identity import array_digest
-from models.whole import file_hash
+from models.whole import hash_file
 from tests.faults.small_place import Place, Said, evaluate
 from training.run.record_file import read_record, write_record
 
@@ -171,7 +171,7 @@ class Places:
         """In a run whose records were made to fit."""
         (job / name).write_bytes(content)
         result = read_record(job / "result.json", "")
-        digest = file_hash(job / name)
+        digest = hash_file(job / name)
         if name == "model.pt":
             result["model_sha256"] = digest
         else:
@@ -183,7 +183,7 @@ class Places:
         def view(content: bytes) -> Said:
             path = next(self.place.cache.glob("teacher-*/view0.npy"))
             path.write_bytes(content)
-            path.with_suffix(".sha256").write_text(file_hash(path) + "\n")
+            path.with_suffix(".sha256").write_text(hash_file(path) + "\n")
             return self.place.train("--phase", "crd", "--fresh")
 
         def decoded(content: bytes) -> Said:
@@ -211,7 +211,7 @@ class Places:
         def of_study(content: bytes) -> Said:
             (answers / "cues.npz").write_bytes(content)
             about = read_record(answers / "cues.json", "")
-            write_record(answers / "cues.json", {**about, "cues_npz_sha256": file_hash(answers / "cues.npz")})
+            write_record(answers / "cues.json", {**about, "cues_npz_sha256": hash_file(answers / "cues.npz")})
             return evaluate(str(self.place.runs / "study"))
 
         return {

@@ -23,7 +23,7 @@ from diagnostics.plain import to_plain
 from diagnostics.shortcut import recording_file as cue_file
 from errors import MachineError, UserError
 from files import locked
-from models.checkpoint import load_weights, weights_hash
+from models.checkpoint import hash_weights, load_weights
 from tests.diagnostics.report.test_folder import network, recordings
 from tests.faults.fuzz_recordings import _cued
 from tests.faults.small_place import Place, cache_outputs, silent
@@ -128,7 +128,7 @@ class Files:
         folder = RunFolder(self.place.run)
         check_identity(folder.path, experiment.data)
         subjects = subjects_of_run(experiment)
-        told = [(one.name, one.history, one.stage1, weights_hash(one.build())) for one in subjects]
+        told = [(one.name, one.history, one.stage1, hash_weights(one.build())) for one in subjects]
         maps = [str(one.projections) for one in subjects]
         results = [folder.job(job).result() for job in folder.present()]
         told_of = read_environment(folder.path)
@@ -136,7 +136,7 @@ class Files:
 
     def _given(self) -> Any:
         load_weights(self.network, self.place.run / "teacher" / "model.pt", "resnet8")
-        return weights_hash(self.network)
+        return hash_weights(self.network)
 
     def _resume(self) -> Any:
         said = self.place.train(*LONG, "--resume")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.checkpoint import load, load_newest, load_weights, previous_of, save, save_and_keep
+from models.checkpoint import get_previous_path, load, load_newest, load_weights, save, save_and_keep
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, changed
 from tests.faults.small_place import Place
@@ -158,7 +158,7 @@ def _checkpoints(path: Path, given: tuple[list[Change], list[Change]]) -> Result
     newer, older = given
     path.write_bytes(changed(path.read_bytes(), newer))
     if len(older) > 1:
-        previous_of(path).write_bytes(changed(previous_of(path).read_bytes(), older))
+        get_previous_path(path).write_bytes(changed(get_previous_path(path).read_bytes(), older))
     state, found = load_newest(path)
     assert state["epoch"] == (2 if found == path else 1) and torch.equal(
         state["x"], torch.full((5,), state["epoch"])

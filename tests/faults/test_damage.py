@@ -14,7 +14,7 @@ import errors
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.evaluated_models import record, subjects_of_run
 from errors import UserError
-from models.checkpoint import load, load_newest, previous_of, save_and_keep
+from models.checkpoint import get_previous_path, load, load_newest, save_and_keep
 from tests.diagnostics.report.test_folder import recordings, usual
 from tests.faults.short_run import JOBS, SHORT
 from training.run.environment import read_environment
@@ -87,7 +87,7 @@ def test_the_older_checkpoint_serves_when_the_newer_is_damaged(tmp_path, capsys)
     path, rng = tmp_path / "checkpoint.pt", random.Random(0)
     for epoch in (1, 2, 3):
         save_and_keep(path, {"epoch": epoch, "x": torch.full((3,), float(epoch))})
-    assert load(previous_of(path))["epoch"] == 2 and load_newest(path)[0]["epoch"] == 3
+    assert load(get_previous_path(path))["epoch"] == 2 and load_newest(path)[0]["epoch"] == 3
     content = path.read_bytes()
     for kind in ("cut", "empty", *["flipped"] * 30):
         damage(path, kind, rng)
@@ -95,12 +95,12 @@ def test_the_older_checkpoint_serves_when_the_newer_is_damaged(tmp_path, capsys)
         state, found = load_newest(path)
         assert state["x"].tolist() == [state["epoch"]] * 3
         said = capsys.readouterr().err
-        assert (state["epoch"], found) in ((3, path), (2, previous_of(path)))
+        assert (state["epoch"], found) in ((3, path), (2, get_previous_path(path)))
         assert said.count("\n") == (state["epoch"] == 2) and (not said or "checkpoint.pt" in said)
         path.write_bytes(content)
     path.unlink()
     assert load_newest(path)[0]["epoch"] == 2
-    previous_of(path).write_bytes(b"")
+    get_previous_path(path).write_bytes(b"")
     path.write_bytes(content[:-9])
     with pytest.raises(UserError, match=r"checkpoint\.previous\.pt"):
         load_newest(path)

@@ -10,7 +10,7 @@ import pytest
 from dataset.files.decoded_cache import read_cache
 from errors import UserError
 from files import locked
-from models.whole import damaged_entry
+from models.whole import find_damaged_entry
 from training.run.record_file import read_record
 from training.run.run_lock import writing_in
 
@@ -25,7 +25,7 @@ def test_a_pipe_in_place_of_a_record_is_named(tmp_path):
 
 def test_a_pipe_in_place_of_an_archive_is_damage(tmp_path):
     os.mkfifo(tmp_path / "predictions.npz")
-    assert damaged_entry(tmp_path / "predictions.npz") == "the file itself, which is none"
+    assert find_damaged_entry(tmp_path / "predictions.npz") == "the file itself, which is none"
 
 
 def test_a_pipe_in_a_cache_has_it_made_anew(tmp_path, capsys):

@@ -17,7 +17,7 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models import list_models
 
-from models.heads import classifier
+from models.heads import find_classifier
 from models.layout import Layout, infer_layout
 from models.sizes import Weightless, build_for
 from models.taps import TappedModel
@@ -70,32 +70,32 @@ def network(arch: str, size: int) -> nn.Module:
 
 def share(layout: Layout, names: Iterable[str]) -> float:
     """Share of a network's parameters that some make up, in 0..1."""
-    return layout.count(names) / count_parameters(layout.model)
+    return layout.count_values(names) / count_parameters(layout.model)
 
 
 def leave_untrained(layout: Layout, train: Part, taps: Iterable[str] = ("penultimate", "last")) -> set[str]:
     """Parameters that the logits depend on and that neither features up to `taps` nor a second stage trains."""
-    places = [layout.place(tap) for tap in taps]
-    trained = {name for part in ("features", train) for name in layout.part(part, places)[0]}
-    return set(layout.reached([])) - trained
+    places = [layout.find_place(tap) for tap in taps]
+    trained = {name for part in ("features", train) for name in layout.find_part_names(part, places)[0]}
+    return set(layout.find_reached([])) - trained
 
 
 def examine(arch: str) -> Row:
     size = SIZES.get(arch, 64)
     model = network(arch, size)
     layout = infer_layout(copy.deepcopy(model), size)
-    places = [layout.place(tap) for tap in ("penultimate", "last")]
+    places = [layout.find_place(tap) for tap in ("penultimate", "last")]
     parameter = next(model.parameters())
     torch.manual_seed(0)
     images = torch.randn(4, 3, size, size, device=parameter.device)
-    parts = {mode: layout.part(mode, places)[0] for mode in MODES}
+    parts = {mode: layout.find_part_names(mode, places)[0] for mode in MODES}
     return Row(
         arch,
         size,
         count_parameters(model),
         parameter.is_meta,
         places,
-        [layout.shape(place) for place in places],
+        [layout.find_shape(place) for place in places],
         layout.structure.stages,
         without_gradient(model, TappedModel(model, places), images),
         {mode: share(layout, part) for mode, part in parts.items()},
@@ -113,8 +113,8 @@ def without_gradient(model: nn.Module, tapped: TappedModel, images: Tensor) -> l
         module.train(isinstance(module, nn.modules.batchnorm._BatchNorm))
     taps = tapped(images).taps
     torch.stack([(tap * torch.randn_like(tap)).square().sum() for tap in taps]).sum().backward()
-    head = {id(parameter) for parameter in classifier(model)[1].parameters()}
-    assert all(parameter.grad is None for parameter in classifier(model)[1].parameters())
+    head = {id(parameter) for parameter in find_classifier(model)[1].parameters()}
+    assert all(parameter.grad is None for parameter in find_classifier(model)[1].parameters())
     return [name for name, p in model.named_parameters() if id(p) not in head and not reached(p)]
 
 
@@ -125,7 +125,7 @@ def reached(parameter: nn.Parameter) -> bool:
 
 def moved_wrongly(model: nn.Module, part: Iterable[str], images: Tensor) -> list[str]:
     """Names of parameters that a step on the logits moves, not being in `part`, or leaves, being there."""
-    classifier(model)[1].reset_parameters()  # some begin at zero, which lets nothing through
+    find_classifier(model)[1].reset_parameters()  # some begin at zero, which lets nothing through
     wanted = set(part)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in wanted)

@@ -9,7 +9,7 @@ from torch import nn
 
 import main
 from errors import MachineError, UserError, warn
-from models.captured import Captured, capture_passes, release_passes
+from models.captured import GraphedForward, capture_passes, release_passes
 from models.machine import Machine
 from models.taps import TappedModel
 from models.zoo import build_model
@@ -55,7 +55,7 @@ def test_after_training_a_network_goes_layer_by_layer_and_nothing_of_a_graph_is_
     model(torch.randn(4, 3, 16, 16))
     left = weakref.ref(captures.pop())
     release_passes(model)
-    assert left() is None and not isinstance(model.forward, Captured)
+    assert left() is None and not isinstance(model.forward, GraphedForward)
     assert model(torch.randn(4, 3, 16, 16)).requires_grad and not captures
 
 

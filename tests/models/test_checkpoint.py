@@ -13,7 +13,7 @@ from torch import nn
 
 from errors import UserError
 from files import write_atomically, write_text
-from models.checkpoint import copy_of, load, load_weights, save, weights_hash
+from models.checkpoint import copy_weights, hash_weights, load, load_weights, save
 from models.zoo import build_model
 
 
@@ -116,7 +116,7 @@ def test_a_prefix_of_all_names_and_counters_are_left_out_with_a_word(tmp_path, p
     path = tmp_path / f"{prefix}pt"
     torch.save(content, path)
     load_weights(target, path, "net")
-    assert weights_hash(target) == weights_hash(source)
+    assert hash_weights(target) == hash_weights(source)
     told = capsys.readouterr().err
     assert f"{path}: left out '{prefix}', with which all its names begin" in told
     assert f"{path}: left out a profiler's counters (2 of" in told
@@ -131,20 +131,20 @@ def test_a_prefix_that_the_network_has_itself_stays(tmp_path):
     source, target = Wrapped(), Wrapped()
     save(tmp_path / "weights.pt", source.state_dict())
     load_weights(target, tmp_path / "weights.pt", "net")
-    assert weights_hash(target) == weights_hash(source)
+    assert hash_weights(target) == hash_weights(source)
 
 
 @pytest.mark.parametrize("plain", [False, True])
 def test_metadata_is_kept_so_that_mnasnet_can_be_loaded_again(tmp_path, plain):
     # a state dict without versions is read as mnasnet's first, which had another stem
     source, target = build_model("mnasnet0_5", 3), build_model("mnasnet0_5", 3)
-    content = copy_of(source)
+    content = copy_weights(source)
     assert content._metadata[""]["version"] == 2
     save(tmp_path / "weights.pt", dict(content) if plain else content)
     assert plain or load(tmp_path / "weights.pt")._metadata == source.state_dict()._metadata
     load_weights(target, tmp_path / "weights.pt", "mnasnet0_5")
-    assert weights_hash(target) == weights_hash(source)
-    target.load_state_dict(copy_of(source))
+    assert hash_weights(target) == hash_weights(source)
+    target.load_state_dict(copy_weights(source))
 
 
 @pytest.mark.parametrize(
@@ -163,19 +163,19 @@ def test_metadata_is_kept_so_that_mnasnet_can_be_loaded_again(tmp_path, plain):
 def test_a_misfit_is_named_in_one_line_and_changes_nothing(tmp_path, content, message):
     save(tmp_path / "weights.pt", content)
     model = network()
-    before = weights_hash(model)
+    before = hash_weights(model)
     with pytest.raises(UserError) as caught:
         load_weights(model, tmp_path / "weights.pt", "net")
     assert f"does not fit net: {message}" in str(caught.value) and "\n" not in str(caught.value)
-    assert weights_hash(model) == before
+    assert hash_weights(model) == before
 
 
 def test_a_hash_is_of_all_values():
     model = network()
-    before = weights_hash(model)
-    assert weights_hash(model) == before
+    before = hash_weights(model)
+    assert hash_weights(model) == before
     model[1].num_batches_tracked += 1
-    assert weights_hash(model) != before
+    assert hash_weights(model) != before
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -185,7 +185,7 @@ def test_options_and_numpy_scalars_beside_weights_load(tmp_path, legacy):
     content = {"opt": options, "best_acc": np.float32(72.5), "epoch": np.int64(240), "model": wanted.state_dict()}
     torch.save(content, tmp_path / "resnet8_last.pth", _use_new_zipfile_serialization=not legacy)
     load_weights(model, tmp_path / "resnet8_last.pth", "resnet8")
-    assert weights_hash(model) == weights_hash(wanted)
+    assert hash_weights(model) == hash_weights(wanted)
 
 
 def test_scalars_written_by_numpy_1_load(tmp_path):
@@ -207,7 +207,7 @@ def test_a_distiller_saved_whole_gives_the_side_that_fits(tmp_path, prefix, clas
     torch.save({"epoch": 240, "model": weights, "best_acc": 72.5}, tmp_path / "latest")
     model = build_model("resnet8", classes)
     load_weights(model, tmp_path / "latest", "resnet8")
-    assert weights_hash(model) == weights_hash(sides[side])
+    assert hash_weights(model) == hash_weights(sides[side])
     assert f"took the {side}" in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from errors import MachineError, UserError
 from models import compiling
 from models.checkpoint import load
 from models.compiling import COMPILERS, check_compiler, compile_blocks
-from models.taps import TappedModel, head_inputs
+from models.taps import TappedModel, read_head_inputs
 from models.zoo import build_model
 from training import prepared
 from training.job_name import TEACHER, JobName
@@ -65,7 +65,7 @@ def test_taps_gradients_and_statistics_are_those_of_the_network_as_it_is():
 def test_what_the_classifier_reads_can_be_seen_and_a_copy_is_a_network_of_its_own(make_experiment):
     plain, compiled, _ = pair()
     images, machine = torch.randn(3, 3, SIDE, SIDE), make_experiment().machine
-    own, other = (head_inputs(model.eval().model, images, machine) for model in (plain, compiled))
+    own, other = (read_head_inputs(model.eval().model, images, machine) for model in (plain, compiled))
     torch.testing.assert_close(own, other)
     twin = copy.deepcopy(compiled.model)
     with torch.no_grad():

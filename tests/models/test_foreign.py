@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from errors import UserError
-from models.heads import classifier
-from models.published import published
+from models.heads import find_classifier
+from models.published import find_published
 from models.zoo import build_model
 
 CODE = """
@@ -60,8 +60,8 @@ def test_a_class_of_ones_own_by_its_place(own: str, wrapped: bool, capsys: pytes
     options = {"width": 6, "wrapped": wrapped}
     model = build_model(f"{own}:Net", 4, image_size=16, options=options)
     assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
-    assert classifier(model)[0] == "head"  # though another linear layer is defined behind it
-    assert classifier(model)[1].weight.shape == (4, 6)
+    assert find_classifier(model)[0] == "head"  # though another linear layer is defined behind it
+    assert find_classifier(model)[1].weight.shape == (4, 6)
     build_model(f"{own}:Net", 4)
     told = capsys.readouterr().err
     assert told.count("which is code of your own") == 1 and f"{own}.py" in told
@@ -100,10 +100,10 @@ def test_its_module_is_looked_for_and_it_has_no_published_weights(own: str) -> N
 
 
 def test_published_weights_say_what_they_were_made_for() -> None:
-    found = published("resnet18", "DEFAULT")
+    found = find_published("resnet18", "DEFAULT")
     assert (found.classes, found.size) == (1000, 224)
     assert found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
-    assert published("vit_b_16", "IMAGENET1K_SWAG_E2E_V1").size == 384
+    assert find_published("vit_b_16", "IMAGENET1K_SWAG_E2E_V1").size == 384
 
 
 def test_without_timm_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +116,10 @@ def test_without_timm_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
 def test_a_network_of_timms() -> None:
     model = build_model("timm/vit_tiny_patch16_224", 4, image_size=32)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
-    assert classifier(model)[0] == "head"
+    assert find_classifier(model)[0] == "head"
     with pytest.raises(UserError, match="did you mean 'vit_tiny"):
         build_model("timm/vit_tiny_patch16_223", 4)
     with pytest.raises(UserError, match="cannot be built: TypeError"):
         build_model("timm/resnet18", 4, options={"no_such": 1})
-    found = published("timm/vit_tiny_patch16_224", "DEFAULT")
+    found = find_published("timm/vit_tiny_patch16_224", "DEFAULT")
     assert (found.classes, found.size, found.mean) == (1000, 224, (0.5, 0.5, 0.5))

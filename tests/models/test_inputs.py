@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from dataset.views.augment import normalise
-from models.inputs import InputFormat, adapt, adapter_of, as_values
+from models.inputs import InputFormat, add_input_adapter, find_input_adapter, round_to_float32
 from models.layout import infer_layout
 from models.taps import TappedModel
 from models.zoo import build_model
 
-DATA = InputFormat(16, as_values([0.4, 0.5, 0.6]), as_values([0.2, 0.3, 0.1]))
-OWN = InputFormat(24, as_values([0.485, 0.456, 0.406]), as_values([0.229, 0.224, 0.225]))
+DATA = InputFormat(16, round_to_float32([0.4, 0.5, 0.6]), round_to_float32([0.2, 0.3, 0.1]))
+OWN = InputFormat(24, round_to_float32([0.485, 0.456, 0.406]), round_to_float32([0.229, 0.224, 0.225]))
 
 
 def pixels() -> torch.Tensor:
@@ -28,14 +28,14 @@ def test_a_network_sees_pixels_as_if_the_data_were_normalised_for_it() -> None:
     plain, adapted = (build_model("resnet8", 4).eval() for _ in range(2))
     adapted.load_state_dict(plain.state_dict())
     own = InputFormat(16, OWN.mean, OWN.std)
-    adapt(adapted, DATA, own)
+    add_input_adapter(adapted, DATA, own)
     torch.testing.assert_close(adapted(seen(pixels(), DATA)), plain(seen(pixels(), own)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [24, 8])
 def test_images_are_resized_once_and_shrunk_without_aliasing(size: int) -> None:
-    model = adapt(build_model("resnet8", 4), DATA, InputFormat(size, DATA.mean, DATA.std))
-    adapter = adapter_of(model)
+    model = add_input_adapter(build_model("resnet8", 4), DATA, InputFormat(size, DATA.mean, DATA.std))
+    adapter = find_input_adapter(model)
     assert adapter is not None
     images = seen(pixels(), DATA)
     wanted = F.interpolate(images.double(), [size, size], mode="bilinear", antialias=size < 16)
@@ -44,25 +44,25 @@ def test_images_are_resized_once_and_shrunk_without_aliasing(size: int) -> None:
 
 def test_the_same_format_changes_nothing() -> None:
     model = build_model("resnet8", 4)
-    assert adapter_of(adapt(model, DATA, copy.deepcopy(DATA))) is None
+    assert find_input_adapter(add_input_adapter(model, DATA, copy.deepcopy(DATA))) is None
     assert not model._forward_pre_hooks
 
 
 def test_names_weights_and_taps_stay_and_copies_have_their_own() -> None:
     plain = build_model("resnet8", 4)
-    model = adapt(build_model("resnet8", 4), DATA, OWN)
+    model = add_input_adapter(build_model("resnet8", 4), DATA, OWN)
     assert list(model.state_dict()) == list(plain.state_dict())
     own, other = (infer_layout(copy.deepcopy(one), 16) for one in (model, plain))
     assert own.taps == other.taps and own.structure == other.structure
     shapes: list[torch.Size] = []
     twin = copy.deepcopy(model)
     twin.get_submodule("conv1").register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
-    assert TappedModel(twin, ["layer2.0", "fc:input"]).tap_shapes(16) == [(32,), (64,)]
+    assert TappedModel(twin, ["layer2.0", "fc:input"]).find_tap_shapes(16) == [(32,), (64,)]
     assert shapes == [torch.Size([1, 3, 24, 24])]
 
 
 def test_it_goes_with_an_exported_program() -> None:
-    model = adapt(build_model("resnet8", 4), DATA, OWN).eval()
+    model = add_input_adapter(build_model("resnet8", 4), DATA, OWN).eval()
     images = seen(pixels(), DATA)
     program = torch.export.export(model, (images,))
     torch.testing.assert_close(program.module()(images), model(images))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from errors import UserError
-from models.heads import classifier
+from models.heads import find_classifier
 from models.layout import Layout, infer_layout
 from models.sizes import Weightless
 from models.taps import TappedModel
@@ -66,19 +66,19 @@ def test_a_named_tap_that_leaves_parameters_out_is_measured() -> None:
     assert share(layout, left) == pytest.approx(0.928, abs=0.001)
     assert leave_untrained(layout, "last_block") == set()
     deeper = tapped("vgg11", 32, penultimate="features.10")
-    assert deeper.place("last") == "classifier.6:input" and leave_untrained(deeper, "head") == set()
+    assert deeper.find_place("last") == "classifier.6:input" and leave_untrained(deeper, "head") == set()
 
 
 def test_the_last_block_is_what_stands_behind_the_block_before_it() -> None:
     layout = layout_of("resnet20", 16)
     expected = {name for name, _ in layout.model.named_parameters() if name.startswith(("layer3.2", "fc"))}
-    parameters, modules = layout.part("last_block")
+    parameters, modules = layout.find_part_names("last_block")
     assert set(parameters) == expected
     assert {f"layer3.2.{name}" for name in ("conv1", "bn1", "conv2", "bn2")} < set(modules)
     assert not any(module.startswith("layer3.1") for module in modules)
     # taps that are named elsewhere do not move it
     elsewhere = tapped("resnet20", 16, penultimate="layer1.0", last="layer2.0")
-    assert elsewhere.part("last_block") == (parameters, modules)
+    assert elsewhere.find_part_names("last_block") == (parameters, modules)
 
 
 # as models/parts.py found them: tensors that train, modules that hold them, and modules in training mode
@@ -98,9 +98,9 @@ def test_the_last_block_is_what_stands_behind_the_block_before_it() -> None:
 )
 def test_parts_by_architecture(arch: str, size: int, head, last_block, features: set[str]) -> None:
     layout = layout_of(arch, size)
-    places = [layout.place("penultimate"), layout.place("last")]
+    places = [layout.find_place("penultimate"), layout.find_place("last")]
     parts: dict[Part, tuple[list[str], list[str]]] = {
-        train: layout.part(train, places) for train in ("features", "head", "last_block", "all")
+        train: layout.find_part_names(train, places) for train in ("features", "head", "last_block", "all")
     }
     found = {
         train: (len(names), {name.partition(".")[0] for name in names}) for train, (names, _) in parts.items()
@@ -114,7 +114,7 @@ def test_parts_by_architecture(arch: str, size: int, head, last_block, features:
 
 
 def test_layers_between_the_last_block_and_the_head_belong_to_it() -> None:
-    names, modules = layout_of("mobilenet_v3_small", 64).part("last_block")
+    names, modules = layout_of("mobilenet_v3_small", 64).find_part_names("last_block")
     places = {".".join(name.split(".")[:2]) for name in names}
     assert places == {"features.11", "features.12", "classifier.0", "classifier.3"}
     assert "classifier.2" in modules  # its dropout
@@ -122,15 +122,18 @@ def test_layers_between_the_last_block_and_the_head_belong_to_it() -> None:
 
 def test_features_are_what_the_taps_depend_on() -> None:
     layout = layout_of("resnet8", 16)
-    shallow, modules = layout.part("features", ["layer1.0"])
+    shallow, modules = layout.find_part_names("features", ["layer1.0"])
     assert {name.partition(".")[0] for name in shallow} == {"conv1", "bn1", "layer1"} and modules == [""]
-    assert layout.part("features", ["layer1.0", "layer2.0"])[0] == layout.part("features", ["layer2.0"])[0]
+    assert (
+        layout.find_part_names("features", ["layer1.0", "layer2.0"])[0]
+        == layout.find_part_names("features", ["layer2.0"])[0]
+    )
 
 
 def test_a_part_is_found_in_every_instance() -> None:
     layout, model = layout_of("resnet8", 16), network("resnet8", 16)
     part = layout.find_part(model, "head")
-    head = classifier(model)[1]
+    head = find_classifier(model)[1]
     assert part.modules == [head] and [id(one) for one in part.parameters] == [id(head.weight), id(head.bias)]
     everything = layout.find_part(model, "all")
     assert len(everything.parameters) == len(list(model.parameters())) and everything.modules == [model]
@@ -140,8 +143,8 @@ def test_a_last_block_of_nothing_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.ReLU(), nn.Linear(5, 2))
     layout = infer_layout(copy.deepcopy(model), 4, {"penultimate": "2"})
     with pytest.raises(UserError, match="nothing stands between 2 and the head, use train: head"):
-        layout.part("last_block")
-    assert len(infer_layout(model, 4, {"penultimate": "0"}).part("last_block")[0]) == 4
+        layout.find_part_names("last_block")
+    assert len(infer_layout(model, 4, {"penultimate": "0"}).find_part_names("last_block")[0]) == 4
 
 
 @pytest.mark.parametrize(
@@ -160,22 +163,22 @@ def test_taps_by_stage_number(arch: str, size: int, stages: list[str]) -> None:
     layout = layout_of(arch, size)
     found = {name: place for name, place in layout.taps.items() if name.startswith("stage")}
     assert found == {f"stage{number}": place for number, place in enumerate(stages, start=1)}
-    assert layout.place("stage1") == stages[0]
+    assert layout.find_place("stage1") == stages[0]
     with pytest.raises(
         UserError, match=rf"no tap stage{len(stages) + 1}, did you mean 'stage\d+'\?: there are last"
     ):
-        layout.place(f"stage{len(stages) + 1}")
+        layout.find_place(f"stage{len(stages) + 1}")
 
 
 def test_each_stage_has_maps_of_its_own_size() -> None:
     layout = layout_of("resnet18", 32)
-    shapes = [layout.shape(layout.place(f"stage{number}", as_map=True)) for number in (1, 2, 3, 4)]
+    shapes = [layout.find_shape(layout.find_place(f"stage{number}", as_map=True)) for number in (1, 2, 3, 4)]
     assert shapes == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
-    assert [layout.shape(layout.place(tap)) for tap in ("stage2", "features")] == [(128,), (512,)]
+    assert [layout.find_shape(layout.find_place(tap)) for tap in ("stage2", "features")] == [(128,), (512,)]
     first = layout_of("convnext_tiny", 32)  # channels last where it runs, channels first in a map
-    assert first.shape(first.place("penultimate", as_map=True)) == (768, 1, 1)
+    assert first.find_shape(first.find_place("penultimate", as_map=True)) == (768, 1, 1)
     swin = infer_layout(weightless("swin_t", 64), 64)
-    assert swin.shape(swin.place("stage1", as_map=True)) == (96, 16, 16)
+    assert swin.find_shape(swin.find_place("stage1", as_map=True)) == (96, 16, 16)
 
 
 def weightless(arch: str, size: int) -> nn.Module:
@@ -185,8 +188,12 @@ def weightless(arch: str, size: int) -> nn.Module:
 
 def test_taps_of_the_config_come_before_those_that_are_found() -> None:
     layout = tapped("resnet8", 16, penultimate="layer1", mine="layer2.0.conv1:input")
-    assert (layout.place("penultimate"), layout.place("last")) == ("layer1", "fc:input")
-    assert layout.shape(layout.place("mine")) == (16,) and layout.shape("layer1:map") == (16, 16, 16)
+    assert (layout.find_place("penultimate"), layout.find_place("last")) == ("layer1", "fc:input")
+    assert layout.find_shape(layout.find_place("mine")) == (16,) and layout.find_shape("layer1:map") == (
+        16,
+        16,
+        16,
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,16 +231,16 @@ def test_a_network_without_blocks_asks_for_taps() -> None:
     with pytest.raises(
         UserError, match=r"Flat has no blocks or stages: name a module with taps: {penultimate: NAME}"
     ):
-        layout.place("penultimate")
+        layout.find_place("penultimate")
     with pytest.raises(UserError, match=r"Flat has no tap lst, did you mean 'last'"):
-        layout.place("lst")
+        layout.find_place("lst")
 
 
 def test_what_is_asked_twice_is_found_once() -> None:
     layout, runs = tapped("resnet8", 16), []
     layout.model.register_forward_hook(lambda *_: runs.append(1))
     for _ in range(3):
-        assert layout.shape("layer1") == (16,) and "fc.bias" in layout.reached([])
+        assert layout.find_shape("layer1") == (16,) and "fc.bias" in layout.find_reached([])
     assert len(runs) == 2
 
 
@@ -243,11 +250,11 @@ def test_asking_leaves_no_trace() -> None:
     layout = infer_layout(model, 16)
     flags = [parameter.requires_grad for parameter in model.parameters()]
     assert not all(flags)
-    layout.reached(["layer1.0"])
-    layout.part("last_block")
-    layout.shape("layer1.0:map")
+    layout.find_reached(["layer1.0"])
+    layout.find_part_names("last_block")
+    layout.find_shape("layer1.0:map")
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert all(parameter.is_meta for parameter in model.parameters())
-    assert TappedModel(network("resnet8", 16), ["layer1.0"]).tap_shapes(16) == [layout.shape("layer1.0")]
+    assert TappedModel(network("resnet8", 16), ["layer1.0"]).find_tap_shapes(16) == [layout.find_shape("layer1.0")]

@@ -5,7 +5,7 @@ import torch
 
 from errors import UserError, note, warn
 from models import machine as machine_module
-from models.machine import Machine, choose_device, multiplies_bfloat16, open_machine
+from models.machine import Machine, choose_device, open_machine, supports_bfloat16
 from models.zoo import build_model
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def test_devices_by_name():
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_what_the_hardware_multiplies_and_a_name_is_taken_at_its_word(monkeypatch, capsys, native):
-    monkeypatch.setattr(machine_module, "multiplies_bfloat16", lambda device: native)
+    monkeypatch.setattr(machine_module, "supports_bfloat16", lambda device: native)
     warn.cache_clear()
     assert open_machine("auto", CPU).bfloat16 is native
     assert open_machine("float32", CPU).dtype == open_machine("auto", CPU).dtype or native
@@ -41,11 +41,11 @@ def test_auto_is_what_the_hardware_multiplies_and_a_name_is_taken_at_its_word(mo
 def test_instructions_count_only_up_to_the_limit_that_torch_was_given(monkeypatch, limit, instructions, native):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: limit)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
-    assert multiplies_bfloat16(CPU) is native
+    assert supports_bfloat16(CPU) is native
 
 
 def test_float16_is_for_those_who_ask_and_told_where_it_is_slow(monkeypatch, capsys):
-    monkeypatch.setattr(machine_module, "multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(machine_module, "supports_bfloat16", lambda device: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
     warn.cache_clear()
     note.cache_clear()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.files.decode import to_array
-from models.resizing import resized
+from models.resizing import resize_pixels
 
 EDGES = st.integers(1, 120)
 
@@ -24,7 +24,7 @@ def picture(height: int, width: int) -> torch.Tensor:
 def test_it_is_the_decoders_up_to_one_level_a_pass(resize, height, width, side):
     pixels = picture(height, width)
     wanted = to_array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()), side, resize=resize)
-    difference = np.abs(resized(pixels, side, resize)[0].numpy() - wanted)
+    difference = np.abs(resize_pixels(pixels, side, resize)[0].numpy() - wanted)
     assert difference.max() <= 2  # one a pass, at ties in fixed point
 
 
@@ -32,10 +32,10 @@ def test_it_is_the_decoders_up_to_one_level_a_pass(resize, height, width, side):
 def test_away_from_ties_it_is_the_decoders(resize):
     pixels = picture(211, 157)
     wanted = to_array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()), 32, resize=resize)
-    assert (resized(pixels, 32, resize)[0].numpy() != wanted).mean() < 0.002
+    assert (resize_pixels(pixels, 32, resize)[0].numpy() != wanted).mean() < 0.002
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 def test_pixels_of_the_right_size_stay(resize):
     pixels = torch.cat([picture(9, 9), picture(9, 9).flip(2)])
-    assert torch.equal(resized(pixels, 9, resize), pixels.float())
+    assert torch.equal(resize_pixels(pixels, 9, resize), pixels.float())

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torchvision.models import list_models
 
 from errors import UserError
-from models.heads import classifier, name_classifier, outputs_of, replace_classifier
+from models.heads import count_outputs, find_classifier, name_classifier, replace_classifier
 from models.layout import infer_layout
-from models.sizes import Weightless, build_for, smallest_size
-from models.structure import find_last_layer, find_structure, watch
+from models.sizes import Weightless, build_for, find_smallest_size
+from models.structure import find_last_layer, find_structure, trace_network
 from models.zoo import build_model
 from tests.models.table import MODES, examine, network
 
@@ -63,7 +63,7 @@ def test_default_taps_come_from_the_structure(arch: str, size: int, taps: list[s
 
 def default_taps(model: nn.Module, size: int) -> list[str]:
     layout = infer_layout(copy.deepcopy(model).to("meta"), size)
-    return [layout.place("penultimate"), layout.place("last")]
+    return [layout.find_place("penultimate"), layout.find_place("last")]
 
 
 def test_eighty_classifiers_are_known() -> None:
@@ -107,16 +107,16 @@ class Inside(nn.Module):
 
 def test_what_a_path_goes_around_is_not_on_the_trunk() -> None:
     model = Inside()
-    trunk = watch(model, 8).trunk()
+    trunk = trace_network(model, 8).find_trunk()
     assert trunk == {"stem", "encoder", "encoder.0", "encoder.1", "encoder.2", "fc"}
     assert find_structure(model, 8).blocks == ["encoder.0", "encoder.1", "encoder.2"]
 
 
 def test_the_classifier_is_the_last_layer_that_runs() -> None:
     model = Inside()
-    assert classifier(model)[0] == "gate" and find_last_layer(model, 8) == "fc"
+    assert find_classifier(model)[0] == "gate" and find_last_layer(model, 8) == "fc"
     name_classifier(model, "fc")
-    assert classifier(model) == ("fc", model.fc)
+    assert find_classifier(model) == ("fc", model.fc)
     assert default_taps(model, 8) == ["encoder.1", "fc:input"]
     found = find_structure(model, 8)
     assert (found.head, found.before_last, found.stages) == ("fc", "encoder.1", ["encoder"])
@@ -143,7 +143,7 @@ def test_a_network_is_left_as_it_was() -> None:
     model.encoder.eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    watch(model, 8)
+    trace_network(model, 8)
     find_structure(model, 8)
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -152,12 +152,12 @@ def test_a_network_is_left_as_it_was() -> None:
 
 def test_a_classifier_is_replaced_in_its_own_form() -> None:
     model = build_model("squeezenet1_1", 5)
-    head = classifier(model)[1]
-    assert isinstance(head, nn.Conv2d) and (head.in_channels, outputs_of(head)) == (512, 5)
+    head = find_classifier(model)[1]
+    assert isinstance(head, nn.Conv2d) and (head.in_channels, count_outputs(head)) == (512, 5)
     replace_classifier(model, 5)
-    assert classifier(model)[1] is head
+    assert find_classifier(model)[1] is head
     with pytest.raises(UserError, match="no linear layer and no convolution"):
-        classifier(nn.Sequential(nn.Flatten()))
+        find_classifier(nn.Sequential(nn.Flatten()))
 
 
 @pytest.mark.parametrize(("arch", "smallest"), [("alexnet", 63), ("vit_b_32", 32), ("resnet8", 1)])
@@ -165,7 +165,7 @@ def test_the_smallest_size_is_named(arch: str, smallest: int) -> None:
     def build(size: int) -> nn.Module:
         return build_model(arch, 4, image_size=size)
 
-    assert smallest_size(build, 0) == smallest
+    assert find_smallest_size(build, 0) == smallest
     if smallest > 1:
         with pytest.raises(UserError, match=f"the smallest image_size that works is {smallest}$"):
             build_for(build, smallest - 2)

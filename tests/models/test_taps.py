@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from models.heads import classifier
+from models.heads import find_classifier
 from models.layout import Layout, infer_layout
 from models.taps import TappedModel, pool
 from models.zoo import build_model
@@ -23,7 +23,7 @@ def images(seed: int = 0) -> Tensor:
 def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
     """What a hook sees enter the classifier."""
     seen: list[Tensor] = []
-    handle = classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    handle = find_classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(images)
     handle.remove()
     return seen[0]
@@ -35,7 +35,7 @@ def resnet8(seed: int = 0) -> nn.Module:
 
 
 def default_taps(layout: Layout) -> list[str]:
-    return [layout.place("penultimate"), layout.place("last")]
+    return [layout.find_place("penultimate"), layout.find_place("last")]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_default_taps_are_the_block_before_the_last_and_what_the_head_reads(
     layout = infer_layout(copy.deepcopy(model), SIDE)
     assert default_taps(layout) == taps and layout.structure.blocks[-2] == taps[0]
     tapped = TappedModel(model, taps)
-    assert tapped.tap_shapes(SIDE) == [(dim,) for dim in dims]
+    assert tapped.find_tap_shapes(SIDE) == [(dim,) for dim in dims]
     seen: list[Tensor] = []
     hook = model.get_submodule(taps[0]).register_forward_hook(lambda *of: seen.append(of[2]))
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_default_taps_are_the_block_before_the_last_and_what_the_head_reads(
 def test_any_module_can_be_tapped_at_either_end() -> None:
     model = resnet8().eval()
     tapped = TappedModel(model, ["layer1.0.conv1", "layer1.0.conv1:input", "layer3"])
-    assert tapped.tap_shapes(SIDE) == [(16,), (16,), (64,)]
+    assert tapped.find_tap_shapes(SIDE) == [(16,), (16,), (64,)]
     stem = model.bn1(model.conv1(images())).relu()
     out = tapped(images())
     assert torch.equal(out.taps[0], model.layer1[0].conv1(stem).mean(dim=(2, 3)))
@@ -137,7 +137,7 @@ def test_tap_shapes_leave_mode_and_statistics_alone() -> None:
     model = resnet8()
     tapped = TappedModel(model, TAPS).train()
     before = copy.deepcopy(model.state_dict())
-    tapped.tap_shapes(SIDE)
+    tapped.find_tap_shapes(SIDE)
     assert tapped.training and model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -182,11 +182,11 @@ class First(nn.Module):
 
 def test_modules_without_features_of_their_own_are_refused() -> None:
     with pytest.raises(UserError, match=r"attention\.out_proj.*never run"):
-        TappedModel(Attentive(), ["attention.out_proj", "fc"]).tap_shapes(4)
+        TappedModel(Attentive(), ["attention.out_proj", "fc"]).find_tap_shapes(4)
 
 
 def test_first_tensor_of_a_tuple_is_read() -> None:
-    assert TappedModel(Attentive(), ["attention", "fc:input"]).tap_shapes(4) == [(3,), (3,)]
+    assert TappedModel(Attentive(), ["attention", "fc:input"]).find_tap_shapes(4) == [(3,), (3,)]
     block = nn.Sequential(nn.Conv2d(3, 4, 1), Doubled(), First(), nn.Flatten(), nn.Linear(4 * SIDE**2, 2))
     out = TappedModel(block, ["1", "2:input:map"])(images())
     assert torch.equal(out.taps[0], out.taps[1].mean(dim=(2, 3))) and (out.taps[0] >= 0).all()
@@ -195,7 +195,7 @@ def test_first_tensor_of_a_tuple_is_read() -> None:
 def test_shapes_are_those_of_one_image_pooled_or_not() -> None:
     tapped = TappedModel(resnet8(), ["layer2.0", "layer2.0:map", "layer2.0.conv1:input:map", "fc:input"])
     side = SIDE // 2
-    assert tapped.tap_shapes(SIDE) == [(32,), (32, side, side), (16, SIDE, SIDE), (64,)]
+    assert tapped.find_tap_shapes(SIDE) == [(32,), (32, side, side), (16, SIDE, SIDE), (64,)]
 
 
 @pytest.mark.parametrize("arch", ["resnet8", "convnext_tiny", "swin_t"])

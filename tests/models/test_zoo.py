@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from errors import UserError
-from models.heads import classifier
+from models.heads import find_classifier
 from models.networks.resnet import CifarResNet
 from models.zoo import build_model, count_parameters
 
@@ -64,7 +64,7 @@ def test_stems_of_torchvisions_resnets() -> None:
 )
 def test_the_classifier_is_the_new_last_layer(arch: str, head: str) -> None:
     model = build_model(arch, 7)
-    name, layer = classifier(model)
+    name, layer = find_classifier(model)
     assert (name, layer.out_features) == (head, 7)
     assert layer is model.get_submodule(head)
 

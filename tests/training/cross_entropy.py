@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dataset.prepare import TrainingData
 from losses.ce import CE
-from models.layout import Trained
+from models.layout import TrainedPart
 from models.machine import Machine
 from settings.stages import Stage
 from training.reading import Reading
@@ -21,7 +21,7 @@ class CrossEntropy(StageObjective):
     def __init__(
         self, model: nn.Module, data: TrainingData, machine: Machine, weights: Tensor | None = None
     ) -> None:
-        student = StageStudent(model, Trained(list(model.parameters()), [model]), Reading({}, {}))
+        student = StageStudent(model, TrainedPart(list(model.parameters()), [model]), Reading({}, {}))
         super().__init__(student, None, {"ce": CE()}, Stage(), data, machine, weights)
 
 

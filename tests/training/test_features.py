@@ -7,9 +7,9 @@ import torch
 
 from dataset.loader import imageless_batches, training_batches
 from models.checkpoint import load
-from models.heads import classifier
+from models.heads import find_classifier
 from models.machine import Machine
-from models.taps import head_inputs
+from models.taps import read_head_inputs
 from settings.networks import Network
 from tests.training.batches import cut_batch
 from tests.training.untrained import finish_needed, prepare_job
@@ -37,7 +37,7 @@ def after_stage1(make_experiment):
 
 def freeze(experiment, views=2):
     model = experiment.trained(experiment.config.student, experiment.folder.job(STAGE1))
-    cache = ViewCache(partial(head_inputs, model, machine=experiment.machine), experiment.data, views)
+    cache = ViewCache(partial(read_head_inputs, model, machine=experiment.machine), experiment.data, views)
     return model, FrozenFeatures(model, experiment.data, experiment.machine, cache)
 
 
@@ -47,10 +47,10 @@ def test_the_head_on_its_inputs_gives_the_logits(make_experiment, arch, bfloat16
     experiment, machine = make_experiment(), Machine(torch.device("cpu"), bfloat16)
     model = experiment.build(Network(arch=arch)).eval()
     images = next(experiment.data.train.batches(8)).images
-    read = head_inputs(model, images, machine)
+    read = read_head_inputs(model, images, machine)
     assert read.dtype == (torch.bfloat16 if bfloat16 else torch.float32)
     with torch.no_grad(), machine.autocast():
-        assert torch.equal(classifier(model)[1](read), model(images))
+        assert torch.equal(find_classifier(model)[1](read), model(images))
 
 
 def test_cached_features_are_those_of_the_view(after_stage1):
@@ -59,7 +59,7 @@ def test_cached_features_are_those_of_the_view(after_stage1):
     for view in (3, 5, 3):
         batch, imageless = (cut_batch(experiment, view, has_images=has) for has in (True, False))
         assert torch.equal(batch.indices, imageless.indices) and torch.equal(batch.labels, imageless.labels)
-        expected = head_inputs(model, batch.images, experiment.machine)
+        expected = read_head_inputs(model, batch.images, experiment.machine)
         torch.testing.assert_close(features(imageless), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_the_oldest_view_goes(make_experiment):
 def test_frozen_features_give_the_same_evaluation(after_stage1):
     experiment = after_stage1("data.val_fraction=0.25")
     model, features = freeze(experiment)
-    ours = features.evaluate(classifier(model)[1])
+    ours = features.evaluate(find_classifier(model)[1])
     reference = evaluate_splits(model, experiment.data, experiment.machine)
     assert ours == pytest.approx(reference, rel=1e-6) and set(ours) == set(reference)
 

@@ -10,7 +10,7 @@ import torch
 
 from errors import UserError, warn
 from files import locked
-from models.heads import classifier
+from models.heads import find_classifier
 from models.taps import TappedModel
 from tests.training.batches import cut_batch
 from training import teacher_cache, teacher_outputs
@@ -176,7 +176,7 @@ def test_views_that_others_fill_come_last(make_teacher, monkeypatch):
 
 def test_outputs_beyond_float16_are_refused(make_teacher):
     experiment, teacher = make_teacher()
-    classifier(teacher)[1].bias.fill_(1e5)
+    find_classifier(teacher)[1].bias.fill_(1e5)
     with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.cached_views=0"):
         fill(experiment, teacher)
     assert list_files(experiment) == []

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.checkpoint import load
-from models.heads import classifier
+from models.heads import find_classifier
 from models.taps import TappedModel
 from tests.training.batches import cut_batch
 from tests.training.untrained import finish_needed, prepare_job
@@ -124,7 +124,9 @@ def test_the_teachers_features_are_not_computed_twice(make, monkeypatch):
     finish_needed(OWN, experiment)
     objective = prepare(experiment, OWN).objective
     for module in ("features", "prepared"):
-        monkeypatch.setattr(f"training.{module}.head_inputs", lambda *_, **__: pytest.fail("a network was run"))
+        monkeypatch.setattr(
+            f"training.{module}.read_head_inputs", lambda *_, **__: pytest.fail("a network was run")
+        )
     batch = cut_batch(experiment, 1, has_images=False)
     assert torch.equal(objective.student.features(batch), objective.teacher(batch).taps["features"])
     assert objective.model.fc is not objective.teacher.network.fc  # a copy of it trains
@@ -142,7 +144,7 @@ def test_a_stage_may_name_the_teachers_classifier(make):
     teacher = prepare(experiment, OWN).objective.teacher
     view = teacher(cut_batch(experiment, has_images=False))
     with torch.no_grad():
-        torch.testing.assert_close(view.logits, classifier(network)[1](view.taps["features"]))
+        torch.testing.assert_close(view.logits, find_classifier(network)[1](view.taps["features"]))
     assert torch.equal(teacher.classifier.weight, network.fc.weight) and view.classifier is teacher.classifier
     own = prepare_job(CRD, experiment).objective.teacher
     assert torch.equal(own.classifier.weight, load(experiment.folder.teacher.model)["fc.weight"])

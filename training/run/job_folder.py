@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from errors import UserError
 from files import in_one_line, write_text
-from models.checkpoint import copy_of, load_newest, previous_of, save, save_and_keep
-from models.whole import file_hash
+from models.checkpoint import copy_weights, get_previous_path, load_newest, save, save_and_keep
+from models.whole import hash_file
 from training import distributed
 from training.evaluation import show_measures
 from training.pace import show_duration
@@ -108,7 +108,7 @@ class JobFolder:
         self.refuse_lacking()
         result = self.result()
         for name, digest in {self.model.name: result["model_sha256"], **result.get("files", {})}.items():
-            if file_hash(self.path / name) != digest:
+            if hash_file(self.path / name) != digest:
                 raise UserError(f"{self.path / name} is not the file that training left: {self._mend}")
         return self.model
 
@@ -168,7 +168,7 @@ class JobFolder:
     def restore(self, training: Training) -> bool:
         """Have a training go on from the checkpoint, where there is one; whether there was."""
         self.refuse_lacking()
-        if not self.checkpoint.exists() and not previous_of(self.checkpoint).exists():
+        if not self.checkpoint.exists() and not get_previous_path(self.checkpoint).exists():
             return False
         state, found = load_newest(self.checkpoint)
         try:
@@ -205,16 +205,16 @@ class JobFolder:
     def finish(self, model: nn.Module, result: Mapping[str, Any]) -> None:
         """Write the weights, then the result, and drop the checkpoint."""
         self.path.mkdir(parents=True, exist_ok=True)
-        save(self.model, copy_of(model))
+        save(self.model, copy_weights(model))
         others = [self.path / name for name in (METRICS, PROJECTIONS) if (self.path / name).exists()]
-        digests = {path.name: file_hash(path) for path in others}
-        complete = {**result, "model_sha256": file_hash(self.model), "files": digests}
+        digests = {path.name: hash_file(path) for path in others}
+        complete = {**result, "model_sha256": hash_file(self.model), "files": digests}
         write_record(self.path / "result.json", complete)
         self.drop_checkpoints()
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a job that is done; a kill may have come before that."""
-        for path in (self.checkpoint, previous_of(self.checkpoint)):
+        for path in (self.checkpoint, get_previous_path(self.checkpoint)):
             path.unlink(missing_ok=True)
 
     @contextmanager

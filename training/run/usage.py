@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from models.peak import forget_peak, gpu_peak, process_peak
+from models.peak import read_gpu_peak, read_process_peak, reset_peak
 
 MemoryOf = Literal["device", "process", "process and what it ran before"]
 
@@ -59,12 +59,12 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        forgotten = forget_peak(device)
+        forgotten = reset_peak(device)
         of_process: MemoryOf = "process" if forgotten else "process and what it ran before"
         self.of: MemoryOf = "device" if device.type == "cuda" else of_process
 
     def bytes(self) -> int:
-        return gpu_peak(self.device) if self.of == "device" else process_peak()
+        return read_gpu_peak(self.device) if self.of == "device" else read_process_peak()
 
 
 def read_usage(timing: Path, epochs: int) -> Usage:

@@ -29,7 +29,7 @@ from diagnostics.export.pack import evenly, export_subject, refuse_export
 from diagnostics.export.quantize import QUANTIZED, Deployed, Quantized
 from diagnostics.export.source_files import bit_depth_of, files_of
 from errors import MachineError, UserError
-from models.checkpoint import weights_hash
+from models.checkpoint import hash_weights
 from models.export import NEEDED_FOR_ONNX, ONNX, PROGRAM, SAFETENSORS, WEIGHTS, missing
 from settings.images import Data
 
@@ -61,7 +61,7 @@ def test_a_folder_has_all_that_a_person_needs(subject, tmp_path):
             assert "pip install -r requirements-export.txt" in one.note and one.bytes is None
     assert made.files is not None and (made.files.count, made.files.agreement) == (32, 1.0)
     told = json.loads((folder / "metadata.json").read_text())
-    assert told["state_dict"] == weights_hash(student.build()) and told["config"]["name"] == "tiny"
+    assert told["state_dict"] == hash_weights(student.build()) and told["config"]["name"] == "tiny"
     assert told["taps"] == ["layer2.0", "fc:input"] and told["teacher"] is None
     right = torch.cat([student.build()(batch.images) for batch in experiment.data.test.batches(100)])
     assert told["accuracy"]["top1"] == (right.argmax(1) == experiment.data.test.labels).double().mean().item()
