@@ -25,7 +25,7 @@ from benchmarks import epoch, reference
 from benchmarks.crd_step import CLASSES, FASTER, B, D, K, N, compute_loss, make_crd
 from benchmarks.timing import Claim, Timing, matrix_rate, measure_in_turn, table
 from models.machine import compute_reproducibly
-from models.peak import measure_memory_growth
+from models.peak import read_gpu_peak, reset_peak
 
 REPEATS = 30
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -69,9 +69,17 @@ def steps(device: torch.device) -> list[Timing]:
     for name, dtype in PRECISIONS.items():
         calls[name] = our_step(device, dtype)
         floors.append(floor / matrix_rate(dtype, device=device))
-    memory = [measure_memory_growth(call, device) / 2**20 for call in calls.values()]
+    memory = [measure_added_memory(call, device) for call in calls.values()]
     timings = measure_in_turn(calls, REPEATS, floors)
     return [replace(timing, peak_mb=added) for timing, added in zip(timings, memory, strict=True)]
+
+
+def measure_added_memory(call: Callable[[], object], device: torch.device) -> float:
+    """Return the MiB by which a call raises the memory of a GPU, 0 without one."""
+    reset_peak(device)
+    before = read_gpu_peak(device)
+    call()
+    return (read_gpu_peak(device) - before) / 2**20
 
 
 def epochs(device: torch.device, capture: bool) -> dict[str, Timing]:

@@ -1,4 +1,4 @@
-"""Files of weights: written whole or not at all, read without unpickling objects."""
+"""Files of weights: written atomically, read without unpickling objects."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from errors import UserError, note, warn
 from files import write_atomically
 from models.whole import find_damaged_entry
 
-COUNTERS = ("total_ops", "total_params")  # which profilers register as buffers
-NAMED = 3  # missing and unknown names that a message holds
+COUNTERS = ("total_ops", "total_params")  # buffers that profilers register
+NAMED = 3  # missing and unknown names in a message
 SIDES = ("student", "teacher")  # of a distiller that was saved whole
 SCALAR = import_module("numpy._core.multiarray").scalar
 NUMBERS = ("float64", "float32", "int64", "int32", "bool_")
@@ -37,7 +37,7 @@ HARMLESS: list[Any] = [
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Atomically write a dict of tensors and plain values; a state dict of torch's keeps its metadata."""
+    """Write a dict of tensors and plain values atomically; a state dict keeps its metadata."""
     plain = content if isinstance(content, OrderedDict) else dict(content)
     write_atomically(path, lambda file: torch.save(plain, file))
 
@@ -46,19 +46,22 @@ def load(path: Path) -> dict[str, Any]:
     """Read a dict of tensors and plain values onto the CPU.
 
     Raises:
-        UserError: no such file, one that is no such dict, or one that is not as it was written.
+        UserError: no such file, a damaged one, or one that holds anything else.
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file: name a file of weights")
-    _check_sums(path)
+    damaged = find_damaged_entry(path)
+    if damaged is not None:
+        raise UserError(
+            f"{path} is damaged ({damaged} is not as it was written): take another copy, or start over"
+        )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals(HARMLESS):
             warnings.simplefilter("ignore", UserWarning)  # of a foreign pickle protocol; the error says enough
-            with safe_globals(HARMLESS):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # bytes that are no weights make the unpickler fail in any way at all
+    except Exception as error:  # bytes that are no weights may raise anything in the unpickler
         found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         cause = f" (it holds an object of {found[1]}, which could run code)" if found else ""
         raise UserError(
@@ -69,21 +72,13 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_sums(path: Path) -> None:
-    damaged = find_damaged_entry(path)
-    if damaged is not None:
-        raise UserError(
-            f"{path} is damaged ({damaged} is not as it was written): take another copy, or start over"
-        )
-
-
 def get_previous_path(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is kept."""
+    """Return where the checkpoint before the one at `path` is kept."""
     return path.with_suffix(f".previous{path.suffix}")
 
 
 def save_and_keep(path: Path, content: Mapping[str, Any]) -> None:
-    """`save`, keeping what was there as `get_previous_path(path)`; one of the two is whole at any moment."""
+    """Save and keep the file before at `get_previous_path(path)`; one of the two is whole at any moment."""
     if path.exists():
         previous = get_previous_path(path)
         previous.unlink(missing_ok=True)
@@ -95,7 +90,7 @@ def save_and_keep(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_newest(path: Path) -> tuple[dict[str, Any], Path]:
-    """What `save_and_keep` wrote last and where it was: where that is damaged, the one before it, with a word.
+    """Load what `save_and_keep` wrote last, or with a warning the file before if that is damaged; return its path.
 
     Raises:
         UserError: neither can be read.
@@ -114,37 +109,41 @@ def load_newest(path: Path) -> tuple[dict[str, Any], Path]:
 def load_weights(model: nn.Module, path: Path, arch: str) -> None:
     """Fill `model` from a state dict, plain or under the key `state_dict`, `model` or `model_state_dict`.
 
-    A prefix that all names share and the counters that profilers leave are dropped with a word.
+    A prefix that all names share and the counters that profilers leave are dropped with a message.
 
     Raises:
-        UserError: a file that cannot be read, whose names or shapes are not those of the model, or whose values no
-            network works with.
+        UserError: a file that cannot be read, names or shapes that are not the model's, or values that no network
+            works with.
     """
     content = load(path)
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content.get(key), dict):
             content = content[key]
+    wanted = model.state_dict()
     pairs = [(str(name), part) for name, part in content.items() if isinstance(part, Tensor)]
-    tensors = _choose_side(_without_counters(dict(pairs), model, path), model, path)
-    weights = _without_prefix(tensors, model, path)
-    problem = _odd(pairs) or _misfit(model.state_dict(), weights)
+    weights = _drop_prefix(_choose_side(_drop_counters(dict(pairs), wanted, path), wanted, path), wanted, path)
+    problem = _find_odd_tensor(pairs) or _find_misfit(wanted, weights)
     if problem:
         raise UserError(f"{path} does not fit {arch}: {problem}; give the architecture it was made with")
-    unsound = _unsound(model.state_dict(), weights)
+    unsound = _find_unsound_values(wanted, weights)
     if unsound:
         raise UserError(f"{path}: {unsound}; no network works with these weights")
-    model.load_state_dict(_with_metadata(weights, content, model))
+    loaded: Any = OrderedDict(weights)
+    # modules read weights by the version in the metadata: the file's, or the network's own where the file has none
+    is_state_dict = isinstance(content, OrderedDict) and list(content) == list(weights)
+    own: Any = wanted
+    loaded._metadata = getattr(content, "_metadata", own._metadata) if is_state_dict else own._metadata
+    model.load_state_dict(loaded)
 
 
-def _without_counters(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
-    wanted = model.state_dict()
+def _drop_counters(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     counters = [name for name in tensors if name.rpartition(".")[2] in COUNTERS and name not in wanted]
     if counters:
         note(f"{path}: left out a profiler's counters ({len(counters)} of {', '.join(COUNTERS)})")
     return {name: value for name, value in tensors.items() if name not in counters}
 
 
-def _choose_side(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+def _choose_side(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the student's or the teacher's tensors of a distiller saved whole: the first that fit the network."""
     found = {}
     for side in SIDES:
@@ -154,62 +153,43 @@ def _choose_side(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> di
             found[side] = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
     if len(found) < len(SIDES):
         return tensors
-    fitting = [side for side, part in found.items() if not _misfit(model.state_dict(), part)]
+    fitting = [side for side, part in found.items() if not _find_misfit(wanted, part)]
     side = fitting[0] if fitting else SIDES[0]
     note(f"{path}: holds a student and a teacher, took the {side}")
     return found[side]
 
 
-def _without_prefix(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The same under the names that follow what all of them start with, where the network's own do not."""
-    own, dropped, names = set(model.state_dict()), "", list(tensors)
-    while names and not own & set(names):
+def _drop_prefix(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Drop what all names start with, unless the network's own names do too."""
+    dropped, names = "", list(tensors)
+    while names and not wanted.keys() & set(names):
         first = f"{names[0].partition('.')[0]}."
-        if not all(name.startswith(first) for name in names) or any(name.startswith(first) for name in own):
+        if not all(name.startswith(first) for name in names) or any(name.startswith(first) for name in wanted):
             break
         dropped, names = dropped + first, [name.removeprefix(first) for name in names]
-    if not own & set(names):
+    if not wanted.keys() & set(names):
         return tensors
     if dropped:
         note(f"{path}: left out {dropped!r}, with which all its names begin")
     return dict(zip(names, tensors.values(), strict=True))
 
 
-def _with_metadata(weights: dict[str, Tensor], given: object, model: nn.Module) -> OrderedDict[str, Tensor]:
-    """Weights whose names and shapes are the network's, so that its modules read them as of a version that has
-    those: the file's, or the network's own where whoever wrote the file left it out."""
-    loaded: Any = OrderedDict(weights)
-    own = model.state_dict()
-    same_names = isinstance(given, OrderedDict) and list(given) == list(weights)
-    loaded._metadata = getattr(given if same_names else own, "_metadata", getattr(own, "_metadata", None))
-    complete: OrderedDict[str, Tensor] = loaded
-    return complete
-
-
-def copy_weights(model: nn.Module) -> OrderedDict[str, Tensor]:
-    """A network's state dict on the CPU, contiguous, sharing no memory, with its metadata."""
-    state: Any = model.state_dict()
-    copied: Any = OrderedDict(
-        (name, tensor.detach().to("cpu", copy=True).contiguous()) for name, tensor in state.items()
-    )
-    copied._metadata = state._metadata
-    complete: OrderedDict[str, Tensor] = copied
-    return complete
-
-
-def _odd(tensors: Sequence[tuple[str, Tensor]]) -> str:
-    """What of a file's tensors no network takes: a name that stands twice, a sparse, nested or quantised one."""
+def _find_odd_tensor(tensors: Sequence[tuple[str, Tensor]]) -> str:
+    """Return what no network takes: a name that stands twice, a sparse, nested or quantised tensor."""
     names = [name for name, _ in tensors]
     for name, tensor in tensors:
         if names.count(name) > 1:
             return f"{name} stands twice"
-        plain = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized or tensor.is_meta)
-        if not plain:
+        is_plain = tensor.layout == torch.strided and not (
+            tensor.is_nested or tensor.is_quantized or tensor.is_meta
+        )
+        if not is_plain:
             return f"{name} is no plain tensor of numbers"
     return ""
 
 
-def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+def _find_misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return the names or the shape that are not the network's."""
     missing = [name for name in wanted if name not in given]
     strange = [name for name in given if name not in wanted]
     if missing or strange:
@@ -222,8 +202,8 @@ def _misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def _unsound(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What is wrong with weights that fit: no such numbers, not finite where the network is, variance below 0."""
+def _find_unsound_values(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Return what is wrong with weights that fit: their type, NaN or infinity, a negative variance."""
     for name, tensor in given.items():
         dtype = wanted[name].dtype
         if dtype.is_floating_point != tensor.is_floating_point() or tensor.is_complex():
@@ -236,8 +216,19 @@ def _unsound(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     return ""
 
 
+def copy_weights(model: nn.Module) -> OrderedDict[str, Tensor]:
+    """Return a network's state dict on the CPU, contiguous, sharing no memory, with its metadata."""
+    state: Any = model.state_dict()
+    copied: Any = OrderedDict(
+        (name, tensor.detach().to("cpu", copy=True).contiguous()) for name, tensor in state.items()
+    )
+    copied._metadata = state._metadata
+    complete: OrderedDict[str, Tensor] = copied
+    return complete
+
+
 def hash_weights(model: nn.Module) -> str:
-    """SHA-256 of a model's names, shapes and values, the first 16 hex digits."""
+    """Return the first 16 hex digits of the SHA-256 of a model's names, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

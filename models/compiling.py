@@ -1,9 +1,7 @@
-"""torch.compile for parts of a network that nothing looks into: what is tapped stays as it is.
+"""torch.compile for the blocks of a network that hold neither a tap nor the classifier.
 
-A part that is compiled runs as one, so a hook within it would not be called, or called with another step's
-closure. So blocks that hold no tap and no classifier are compiled, each on its own; what lies around them is not.
-Parameters keep their names: `nn.Module.compile` changes how a module is called, nothing else, and a copy of it is
-not compiled.
+A compiled part runs as one, so a hook inside it would not be called, or with another step's closure. Parameters
+keep their names: `nn.Module.compile` changes only how a module is called, and a copy of it is not compiled.
 """
 
 from __future__ import annotations
@@ -20,10 +18,8 @@ from errors import UserError, warn
 from models.heads import find_classifier
 from models.taps import INPUT, MAP
 
-COMPILERS = ("c++", "g++", "clang++")  # one of which torch needs on a CPU
-MOST_VERSIONS = (
-    64  # of one block's code: by size of map and batch, in training and evaluation, with gradient or not
-)
+COMPILERS = ("c++", "g++", "clang++")  # torch needs one on a CPU
+MAX_VERSIONS = 64  # of one block's code: by size of map and batch, training or evaluation, with gradient or not
 
 
 def check_compiler(device: torch.device) -> None:
@@ -38,14 +34,14 @@ def check_compiler(device: torch.device) -> None:
 
 
 def compile_blocks(model: nn.Module, taps: Iterable[str], backend: str = "inductor") -> list[str]:
-    """Compile the blocks of a network that hold neither taps nor the classifier; gives their names.
+    """Compile the blocks of a network that hold neither taps nor the classifier, and return their names.
 
-    Compiling itself happens when a block is run first, and again for other sizes and modes. A network without such
-    a block is left as it is, with a word.
+    Compilation happens when a block first runs, and again for other sizes and modes. A network without such blocks
+    is left as it is, with a warning.
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VERSIONS)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_VERSIONS)
     read = {find_classifier(model)[0], *(tap.removesuffix(MAP).removesuffix(INPUT) for tap in taps)}
-    found = dict(_blocks(model, read))
+    found = dict(_iter_blocks(model, read))
     for block in found.values():
         block.compile(backend=backend)
     if not found:
@@ -53,12 +49,12 @@ def compile_blocks(model: nn.Module, taps: Iterable[str], backend: str = "induct
     return list(found)
 
 
-def _blocks(module: nn.Module, read: set[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The largest modules of several layers that hold nothing of what is read."""
+def _iter_blocks(module: nn.Module, read: set[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yield the largest modules of several layers that hold none of the names that are read."""
     for name, child in module.named_children():
         path = f"{prefix}{name}"
-        holds = any(one == path or one.startswith(f"{path}.") for one in read)
-        if holds or isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from _blocks(child, read, f"{path}.")
+        is_read = any(one == path or one.startswith(f"{path}.") for one in read)
+        if is_read or isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _iter_blocks(child, read, f"{path}.")
         elif any(True for _ in child.children()):
             yield path, child

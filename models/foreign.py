@@ -1,4 +1,4 @@
-"""Networks from elsewhere: timm's by `timm/NAME`, and a class or function of one's own by `module:callable`."""
+"""Networks from elsewhere: timm's by `timm/NAME`, and the user's own class or function by `module:callable`."""
 
 from __future__ import annotations
 
@@ -16,52 +16,40 @@ from settings.own_code import load_own
 TIMM = "timm/"
 
 
-def strip_timm(arch: str) -> str:
-    return arch.removeprefix(TIMM)
-
-
-def import_timm(arch: str) -> Any:
-    """timm itself.
+def import_timm(arch: str) -> tuple[Any, str]:
+    """Return the package timm, and the name in it of a network.
 
     Raises:
         UserError: it is not installed, or has no network of this name.
     """
     if importlib.util.find_spec("timm") is None:
         raise UserError(f"arch {arch}: timm is not installed: pip install -r requirements-timm.txt")
-    timm: Any = importlib.import_module("timm")
-    name = strip_timm(arch)
+    timm, name = importlib.import_module("timm"), arch.removeprefix(TIMM)
     if not timm.is_model(name.partition(".")[0]):
         raise UserError(f"arch {arch}: timm has no such network{nearest(name, timm.list_models())}")
-    return timm
+    return timm, name
 
 
 def build_timm_model(
     arch: str, num_classes: int, pretrained: bool, image_size: int, options: Mapping[str, Any]
 ) -> nn.Module:
-    """timm's network of this name, for images of `image_size` where it must be told.
+    """Build timm's network of this name, for images of `image_size` where it takes a size.
 
     Raises:
         UserError: no such network, options or tag; weights that could not be downloaded.
     """
-    timm = import_timm(arch)
-    name = strip_timm(arch)
-    refuse_reserved_options(arch, options)
-
-    def make(**sized: int) -> nn.Module:
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, **{**sized, **options}
-        )
-        return model
-
+    timm, name = import_timm(arch)
+    given = {"pretrained": pretrained, "num_classes": num_classes, **options}
     try:
         try:
-            return make(img_size=image_size)
-        except TypeError as error:  # networks that take any size have no such argument
+            model: nn.Module = timm.create_model(name, **({"img_size": image_size} | given))
+        except TypeError as error:  # networks that accept any size have no such argument
             if "img_size" not in str(error):
                 raise
-            return make()
-    except Exception as error:  # whatever a constructor or a download makes of its arguments
-        raise UserError(_why_not(arch, error, options)) from None
+            model = timm.create_model(name, **given)
+    except Exception as error:  # a constructor or a download may raise anything
+        raise UserError(_describe_failure(arch, error, options)) from None
+    return model
 
 
 def build_own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
@@ -71,20 +59,19 @@ def build_own_model(arch: str, num_classes: int, image_size: int, options: Mappi
         UserError: it cannot be imported or called, or gives no network.
     """
     make = load_own("arch", arch)
-    refuse_reserved_options(arch, options)
     known = {"num_classes": num_classes, "image_size": image_size}
     taken, takes_any = _list_parameters(make)
     strange = [name for name in options if name not in taken and not takes_any]
     if strange:
         names = [name for name in taken if name not in known]
         raise UserError(f"arch_options: {arch} takes no {strange[0]}{nearest(strange[0], names)}")
-    # **kwargs are mostly handed on to a class that takes num_classes and knows nothing of image_size
+    # **kwargs are mostly handed on to a class that takes num_classes but no image_size
     wanted = taken | {"num_classes"} if takes_any else taken
     given = {name: value for name, value in known.items() if name in wanted}
     try:
         model = make(**given, **options)
-    except Exception as error:  # code of one's own may raise anything
-        raise UserError(_why_not(arch, error, options)) from error
+    except Exception as error:  # a user's code may raise anything
+        raise UserError(_describe_failure(arch, error, options)) from error
     if not isinstance(model, nn.Module):
         raise UserError(f"arch {arch} gives a {type(model).__name__}, not a torch.nn.Module")
     if not any(True for _ in model.parameters()):
@@ -96,34 +83,23 @@ def _list_parameters(make: Callable[..., object]) -> tuple[set[str], bool]:
     """Return the names that a callable takes, and whether it takes any others."""
     try:
         parameters = inspect.signature(make).parameters
-    except (ValueError, TypeError):  # some that are written in C have none
+    except (ValueError, TypeError):  # some written in C have no signature
         return set(), True
     named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.POSITIONAL_ONLY}
     return named, any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-def refuse_reserved_options(arch: str, options: Mapping[str, Any]) -> None:
-    """Raise `UserError` for options that the data or other keys decide."""
-    taken = sorted({"num_classes", "image_size", "img_size", "pretrained", "weights"} & set(options))
-    if taken:
-        raise UserError(f"arch_options of {arch}: {taken[0]} follows from the data and other keys, leave it out")
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _why_not(arch: str, error: Exception, options: Mapping[str, Any]) -> str:
+def _describe_failure(arch: str, error: Exception, options: Mapping[str, Any]) -> str:
     given = f" with arch_options {dict(options)}" if options else ""
-    return f"arch {arch}{given} cannot be built: {_told(error)}"
+    return f"arch {arch}{given} cannot be built: {type(error).__name__}: {error}"
 
 
 def extract_logits(model: nn.Module) -> nn.Module:
-    """Have a network whose output has `.logits` (auxiliary ones beside them, Hugging Face's) give those alone."""
-    model.register_forward_hook(_logits_of)
+    """Have a network return only the `.logits` of its output, where it has them."""
+
+    def replace_output(network: nn.Module, inputs: object, output: Any) -> Tensor | None:
+        logits = getattr(output, "logits", None)
+        return logits if isinstance(logits, Tensor) else None
+
+    model.register_forward_hook(replace_output)
     return model
-
-
-def _logits_of(model: nn.Module, inputs: object, output: Any) -> Any:
-    logits = getattr(output, "logits", None)
-    return logits if isinstance(logits, Tensor) else None

@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
 from errors import UserError
 
 Head = nn.Linear | nn.Conv2d
-NAMED = "classifier_name"  # attribute of a network whose classifier is not its last linear layer by definition
+NAMED = "classifier_name"  # attribute of a network whose classifier is not the last linear layer it defines
 
 
 def find_classifier(model: nn.Module) -> tuple[str, Head]:
-    """The classifier and its dotted name: what stage 2 calls the head.
+    """Return the dotted name and the layer of the classifier, which a stage trains as its head.
 
-    The last linear layer as modules are defined, or the last convolution where there is none, unless the network
-    was found to use another one last (`name_classifier`).
+    It is the layer given to `name_classifier`, otherwise the last linear layer that the network defines, otherwise
+    its last convolution.
 
     Raises:
         UserError: the network has neither.
     """
-    named = getattr(model, NAMED, None)
-    if isinstance(named, str):
-        module = model.get_submodule(named)
-        assert isinstance(module, Head)
-        return named, module
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Head)]
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Head)}
     if not layers:
         raise UserError(f"{type(model).__name__} has no linear layer and no convolution, choose another arch")
-    return next((one for one in reversed(layers) if isinstance(one[1], nn.Linear)), layers[-1])
+    linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
+    name = getattr(model, NAMED, None) or (linear or list(layers))[-1]
+    return name, layers[name]
 
 
 def name_classifier(model: nn.Module, name: str) -> None:
-    """Have `classifier` find the layer of this name."""
+    """Have `find_classifier` return the layer of this name."""
     setattr(model, NAMED, name)
 
 
 def count_outputs(head: Head) -> int:
-    """Classes of a classifier."""
+    """Return the number of classes of a classifier."""
     return head.out_features if isinstance(head, nn.Linear) else head.out_channels
 
 
 def replace_classifier(model: nn.Module, num_classes: int) -> None:
-    """Put a new classifier of that many classes in the place of one that has another number."""
+    """Replace the classifier by a new one unless it has `num_classes` outputs already."""
     name, head = find_classifier(model)
     if count_outputs(head) == num_classes:
         return
@@ -51,6 +48,8 @@ def replace_classifier(model: nn.Module, num_classes: int) -> None:
     if isinstance(head, nn.Linear):
         new = nn.Linear(head.in_features, num_classes)
     else:
-        rest: dict[str, Any] = {"stride": head.stride, "padding": head.padding}
-        new = nn.Conv2d(head.in_channels, num_classes, cast("tuple[int, int]", head.kernel_size), **rest)
-    setattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], new)
+        kernel, stride = cast("tuple[int, int]", head.kernel_size), cast("tuple[int, int]", head.stride)
+        new = nn.Conv2d(
+            head.in_channels, num_classes, kernel, stride, padding=cast("tuple[int, int]", head.padding)
+        )
+    model.set_submodule(name, new)

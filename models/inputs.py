@@ -1,4 +1,4 @@
-"""What a network is shown of an image: at another size and normalisation than the data's, where it was made so.
+"""Adapts images to the size and normalisation that a network was trained on.
 
 Letters: B batch, S side of the data's images, R side of the network's.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +25,11 @@ class InputFormat:
 
 
 class InputAdapter(nn.Module):
-    """From images as the data have them, (B, 3, S, S) normalised, to (B, 3, R, R) as a network reads them.
+    """From the data's images, (B, 3, S, S) normalised, to (B, 3, R, R) as a network reads them.
 
-    x = d · s + m is a pixel in 0..1 of a value d that was normalised by the data's m and s, and (x − m') / s' what
-    the network reads: one multiplication and one addition. Resizing is bilinear, with a wider filter where images
-    shrink. Its two buffers are in no state dict.
+    A value d that the data's mean m and std s normalised is the pixel x = d · s + m; the network reads
+    (x − m') / s'. Both together are one multiplication and one addition. Resizing is bilinear, with antialiasing
+    where images shrink. The two buffers are in no state dict.
     """
 
     scale: Tensor
@@ -39,42 +38,32 @@ class InputAdapter(nn.Module):
     def __init__(self, data: InputFormat, own: InputFormat) -> None:
         super().__init__()
         self.data, self.own = data, own
-        mean, std, m, s = (
+        mean, std, own_mean, own_std = (
             torch.tensor(part, dtype=torch.float64) for part in (data.mean, data.std, own.mean, own.std)
         )
-        self.register_buffer("scale", (std / s).float()[:, None, None], persistent=False)
-        self.register_buffer("shift", ((mean - m) / s).float()[:, None, None], persistent=False)
+        self.register_buffer("scale", (std / own_std).float()[:, None, None], persistent=False)
+        self.register_buffer("shift", ((mean - own_mean) / own_std).float()[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, S, S) -> (B, 3, R, R)
         if images.shape[-1] != self.own.size:
-            smaller = images.shape[-1] > self.own.size
-            images = F.interpolate(images, [self.own.size] * 2, mode="bilinear", antialias=smaller)
+            is_smaller = images.shape[-1] > self.own.size
+            images = F.interpolate(images, [self.own.size] * 2, mode="bilinear", antialias=is_smaller)
         if (self.data.mean, self.data.std) != (self.own.mean, self.own.std):
             images = images * self.scale + self.shift
         return images
 
 
 def add_input_adapter(model: nn.Module, data: InputFormat, own: InputFormat) -> nn.Module:
-    """Have a network read images of `data` as `own` says; nothing is done where the two are the same.
-
-    Names of modules and of weights stay as they are.
-    """
+    """Have a network read the data's images in its own format, unless the two are the same."""
     if data != own:
         model.add_module(INPUT_ADAPTER, InputAdapter(data, own))
-        model.register_forward_pre_hook(_read_adapted)
+        # the hook finds the adapter by name, so that a copy of the network uses its own
+        model.register_forward_pre_hook(
+            lambda network, inputs: (network.get_submodule(INPUT_ADAPTER)(inputs[0]), *inputs[1:])
+        )
     return model
 
 
-def _read_adapted(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (model.get_submodule(INPUT_ADAPTER)(inputs[0]), *inputs[1:])
-
-
-def find_input_adapter(model: nn.Module) -> InputAdapter | None:
-    """What a network's images go through first, None where it reads them as they are."""
-    found = dict(model.named_children()).get(INPUT_ADAPTER)
-    return found if isinstance(found, InputAdapter) else None
-
-
 def round_to_float32(values: Sequence[float]) -> tuple[float, ...]:
-    """Numbers as float32 holds them, so that equal ones compare equal."""
+    """Return numbers as float32 holds them, so that equal ones compare equal."""
     return tuple(torch.tensor(list(values), dtype=torch.float32).tolist())

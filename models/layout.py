@@ -1,27 +1,28 @@
-"""What a network is made of, inferred once and asked by everyone: classifier, blocks, taps, parts that train.
+"""The layout of a network, inferred once: its taps, and the parameters that a stage trains.
 
-Everything is a name, so it holds for every instance of the network. Names are found on a copy on torch's meta
-device, on which sizes are followed and nothing is computed; what depends on what is asked of autograd.
+Everything is a name, so it holds for every instance of the network. Names are found on a copy on the meta device,
+where nothing is computed; autograd says which parameters a tensor depends on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from errors import UserError, nearest
 from models.structure import Structure, find_structure
-from models.taps import INPUT, MAP, TappedModel, hook_tap
+from models.taps import INPUT, MAP, TappedModel, hook_tap, make_black_image
 from settings.stages import Part
 
 
 @dataclass(frozen=True)
 class TrainedPart:
-    """What a stage trains of a network: parameters, and modules that are in training mode with them."""
+    """The parameters that a stage trains, and the modules in training mode with them."""
 
     parameters: list[nn.Parameter]
     modules: list[nn.Module]
@@ -33,9 +34,9 @@ class Layout:
 
     Args:
         model: on the meta device, in evaluation mode.
-        image_size: side in pixels of the images it is given.
-        structure: what it is made of.
-        own_taps: places by name, of the config.
+        image_size: side of its images in pixels.
+        structure: its classifier, blocks and stages.
+        own_taps: places by name, from the config.
     """
 
     model: nn.Module
@@ -52,7 +53,7 @@ class Layout:
 
     @cached_property
     def taps(self) -> dict[str, str]:
-        """Places by name; the config's come before those that are found."""
+        """Places by name; the config's override those that are found."""
         found = {"last": f"{self.structure.head}{INPUT}", "features": f"{self.structure.head}{INPUT}"}
         if self.structure.before_last is not None:
             found["penultimate"] = self.structure.before_last
@@ -65,102 +66,94 @@ class Layout:
         Raises:
             UserError: the network has no tap of this name.
         """
+        if tap not in self.taps and tap == "penultimate":
+            raise UserError(f"{self.name} has no blocks or stages: name a module with taps: {{penultimate: NAME}}")
         if tap not in self.taps:
-            if tap == "penultimate":
-                raise UserError(
-                    f"{self.name} has no blocks or stages: name a module with taps: {{penultimate: NAME}}"
-                )
             known = ", ".join(self.taps)
-            raise UserError(
-                f"{self.name} has no tap {tap}{nearest(tap, self.taps)}: there are {known}; taps names more"
-            )
+            hint = nearest(tap, self.taps)
+            raise UserError(f"{self.name} has no tap {tap}{hint}: there are {known}; taps names more")
         return f"{self.taps[tap]}{MAP if as_map else ''}"
 
     def find_shape(self, place: str) -> tuple[int, ...]:
-        """Return the shape that a place has for one image: (C,), or (C, H, W) for a map."""
+        """Return the shape at a place for one image: (C,), or (C, H, W) for a map."""
         if place not in self._shapes:
             self._shapes[place] = TappedModel(self.model, [place]).find_tap_shapes(self.image_size)[0]
         return self._shapes[place]
 
     def check_taps(self) -> None:
-        """Raise `UserError` for a tap of the config that is no module, is never run, or is the classifier."""
+        """Raise `UserError` for a tap of the config that is no module, never runs, or is the classifier."""
         for name, place in self.own_taps.items():
             if place == self.structure.head:
                 raise UserError(f"taps.{name}: {place} is the classifier, name what it reads: {place}{INPUT}")
             self.find_shape(place)
 
     def find_reached(self, places: Sequence[str]) -> frozenset[str]:
-        """Return names of the parameters that some of `places` depends on, or the logits where there are none."""
+        """Return the parameters that any of `places` depends on; without places, those of the logits."""
         key = tuple(places)
         if key not in self._reached:
-            self._reached[key] = _find_reached(self.model, places, self.image_size)
+            self._reached[key] = _find_dependencies(self.model, places, self.image_size)
         return self._reached[key]
 
     def find_part_names(self, train: Part, places: Sequence[str] = ()) -> tuple[list[str], list[str]]:
         """Return names of the parameters that a stage trains, and of the modules in training mode with them.
 
-        The last block is all that stands behind the block before the last: the last block itself, and layers
-        between it and the head, as mobilenets have them.
+        The last block is everything behind the block before it: the block itself, and layers between it and the
+        head, as mobilenets have them.
 
         Args:
-            train: what of the network.
-            places: of the losses' taps, which "features" means all parameters of.
+            train: which part of the network.
+            places: of the losses' taps; "features" are all parameters that these depend on.
 
         Raises:
-            UserError: `last_block` where nothing stands between the block before the last and the head.
+            UserError: `last_block` where nothing stands between the block before it and the head.
         """
-        head, everything = self.structure.head, [name for name, _ in self.model.named_parameters()]
+        head, names = f"{self.structure.head}.", [name for name, _ in self.model.named_parameters()]
         if train == "all":
-            return everything, [""]
+            return names, [""]
         if train == "features":
             reached = self.find_reached(places)
-            return [name for name in everything if name in reached], [""]
+            return [name for name in names if name in reached], [""]
         if train == "head":
-            return [name for name in everything if name.startswith(f"{head}.")], [head]
+            return [name for name in names if name.startswith(head)], [self.structure.head]
         blocks = self.structure.blocks
         start = blocks[-2] if len(blocks) > 1 else self.find_place("penultimate")
-        before, needed = self.find_reached([start]), self.find_reached([])
-        behind = [name for name in everything if name in needed and name not in before]
-        if all(name.startswith(f"{head}.") for name in behind):
+        behind = self.find_reached([]) - self.find_reached([start])
+        if all(name.startswith(head) for name in behind):
             raise UserError(f"train: last_block: nothing stands between {start} and the head, use train: head")
-        return behind, self._modules_after(start)
+        return [name for name in names if name in behind], self._find_modules_after(start)
 
     def find_part(self, model: nn.Module, train: Part, places: Sequence[str] = ()) -> TrainedPart:
-        """Return the part of one instance of the network, as `part`."""
+        """Return the part of one instance of the network, as `find_part_names` does."""
         parameters, modules = self.find_part_names(train, places)
         by_name = dict(model.named_parameters())
         return TrainedPart([by_name[name] for name in parameters], [model.get_submodule(name) for name in modules])
 
     def count_values(self, names: Iterable[str]) -> int:
-        """Return the number of values of some parameters."""
+        """Return the number of values in some parameters."""
         by_name = dict(self.model.named_parameters())
         return sum(by_name[name].numel() for name in names)
 
     @torch.no_grad()
-    def _modules_after(self, place: str) -> list[str]:
-        """Return modules without modules of their own that run after a place was read, in order."""
-        order: list[str | None] = []  # None is the place
-        leaves = [(name, module) for name, module in self.model.named_modules() if not list(module.children())]
-        hooks = [leaf.register_forward_hook(lambda *_, name=name: order.append(name)) for name, leaf in leaves]
-        hooks.append(hook_tap(self.model, place, lambda features: order.append(None)))
-        self.model.eval()(make_image(self.model, self.image_size))
-        for hook in hooks:
-            hook.remove()
-        last = len(order) - 1 - order[::-1].index(None)
+    def _find_modules_after(self, place: str) -> list[str]:
+        """Return the modules without children that run only after a place was read, in order."""
+        order: list[str] = []  # "" is the place
+        with ExitStack() as hooks:
+            for name, module in self.model.named_modules():
+                if not list(module.children()):
+                    hook = module.register_forward_hook(lambda *_, name=name: order.append(name))
+                    hooks.enter_context(hook)
+            hooks.enter_context(hook_tap(self.model, place, lambda features: order.append("")))
+            self.model.eval()(make_black_image(self.model, self.image_size))
+        last = len(order) - 1 - order[::-1].index("")
         before = set(order[:last])
-        return list(dict.fromkeys(name for name in order[last + 1 :] if name is not None and name not in before))
+        return list(dict.fromkeys(name for name in order[last + 1 :] if name not in before))
 
 
 def infer_layout(model: nn.Module, image_size: int, own_taps: dict[str, str] | None = None) -> Layout:
-    """Find what a network is made of. `model` is moved to the meta device afterwards.
-
-    Args:
-        model: one instance, of which nothing else is needed.
-        image_size: side in pixels of the images it is given.
-        own_taps: places by name, of the config.
+    """Find the structure of a network; `model` is moved to the meta device afterwards.
 
     Raises:
-        UserError: images that do not go through it, or no classifier.
+        UserError: images do not go through it, it has no classifier, or a tap of the config cannot be read.
     """
     structure = find_structure(model, image_size)
     layout = Layout(model.to("meta").eval(), image_size, structure, own_taps or {})
@@ -168,22 +161,14 @@ def infer_layout(model: nn.Module, image_size: int, own_taps: dict[str, str] | N
     return layout
 
 
-def make_image(model: nn.Module, image_size: int) -> Tensor:
-    """Return one black image (1, 3, image_size, image_size) where the network is, in its precision."""
-    like = next(model.parameters())
-    return torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype)
-
-
-def _find_reached(model: nn.Module, places: Sequence[str], image_size: int) -> frozenset[str]:
+def _find_dependencies(model: nn.Module, places: Sequence[str], image_size: int) -> frozenset[str]:
     named = dict(model.named_parameters())
-    wanted = [parameter.requires_grad for parameter in named.values()]
+    flags = [parameter.requires_grad for parameter in named.values()]
     model.requires_grad_(True)
     with torch.enable_grad():
-        out = TappedModel(model, places)(make_image(model, image_size))
+        out = TappedModel(model, places)(make_black_image(model, image_size))
         total = torch.stack([features.sum() for features in out.taps or (out.logits,)]).sum()
-        reached = (
-            torch.autograd.grad(total, list(named.values()), allow_unused=True) if total.requires_grad else ()
-        )
-    for parameter, flag in zip(named.values(), wanted, strict=True):
+        found = torch.autograd.grad(total, list(named.values()), allow_unused=True) if total.requires_grad else ()
+    for parameter, flag in zip(named.values(), flags, strict=True):
         parameter.requires_grad_(flag)
-    return frozenset(name for name, gradient in zip(named, reached, strict=False) if gradient is not None)
+    return frozenset(name for name, gradient in zip(named, found, strict=False) if gradient is not None)

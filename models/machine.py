@@ -20,7 +20,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how numbers are computed, and whether progress is shown."""
+    """The device and the precision, and whether progress is shown."""
 
     device: torch.device
     bfloat16: bool
@@ -32,16 +32,16 @@ class Machine:
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which networks multiply."""
+        """The type in which networks multiply."""
         return torch.bfloat16 if self.bfloat16 else torch.float16 if self.float16 else torch.float32
 
     @property
     def precision(self) -> str:
-        """Its name."""
+        """The name of `dtype`."""
         return str(self.dtype).removeprefix("torch.")
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context in which networks and losses run."""
+        """Return the context in which networks and losses run."""
         lower = torch.float16 if self.float16 else torch.bfloat16
         return torch.autocast(self.device.type, lower, enabled=self.dtype != torch.float32)
 
@@ -52,7 +52,7 @@ class Machine:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is a GPU, otherwise the CPU.
+    """Return a device by name; `auto` is CUDA where there is a GPU, otherwise the CPU.
 
     Raises:
         UserError: a name that is no device, or a GPU that is not there.
@@ -77,27 +77,20 @@ def choose_device(name: str) -> torch.device:
 def compute_reproducibly(device: torch.device) -> None:
     """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway.
 
-    Attention is computed step by step: the gradients of its fused forms are sums in no fixed order. What has no
-    deterministic form and cannot be avoided gets torch's warning (docs/scaling.md lists it). New memory is not
-    filled, as torch otherwise has it filled then: that is a call of the GPU for every tensor.
+    Operations without a deterministic form get torch's warning (docs/scaling.md lists them).
     """
-    if device.type == "cuda":
-        if device.index is not None:  # what torch gives no device, such as a graph, is on the current one
-            torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        for fused in (enable_flash_sdp, enable_mem_efficient_sdp, enable_cudnn_sdp):
-            fused(False)
-        _fix_workspace(device)
-
-
-def _fix_workspace(device: torch.device) -> None:
-    """Have products take the memory of fixed size that torch asks for, where a person has not chosen one.
-
-    torch looks for the variable once, before the first product; up to 2.11 every further product parses it again,
-    which takes a CPU longer than asking for the product.
-    """
+    if device.type != "cuda":
+        return
+    if device.index is not None:  # a CUDA graph is on the current device
+        torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # torch would otherwise fill new memory, a call of the GPU for every tensor
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    for enable_fused in (enable_flash_sdp, enable_mem_efficient_sdp, enable_cudnn_sdp):
+        enable_fused(False)  # their gradients are sums in no fixed order
+    # torch requires the variable before the first product alone, but up to 2.11 parses it before every one, which
+    # takes a CPU longer than to launch the product
     if WORKSPACE not in os.environ:
         os.environ[WORKSPACE] = ":4096:8"
         some = torch.ones(2, 2, device=device)
@@ -106,17 +99,16 @@ def _fix_workspace(device: torch.device) -> None:
 
 
 def open_machine(precision: str, device: torch.device, quiet: bool = False) -> Machine:
-    """The machine that a config's precision asks for on a device.
+    """Return the machine for a config's precision on a device; from now on a GPU computes reproducibly.
 
-    `auto` is bfloat16 where the hardware multiplies it, otherwise float32; by name any is taken, with a warning
-    for one that the hardware only emulates. `auto` is never float16, in which some steps are left out: another
-    training with other results, which a person should have asked for. From then on a GPU computes reproducibly.
+    `auto` is bfloat16 where the hardware multiplies it, otherwise float32. It is never float16, which skips steps
+    and so trains differently. A precision that the hardware only emulates gets a warning.
     """
     compute_reproducibly(device)
     native = supports_bfloat16(device)
     if precision == "bfloat16" and not native:
         warn("precision=bfloat16 is not native to this processor and far slower than float32: use precision=auto")
-    if precision == "float16" and not _multiplies_float16(device):
+    if precision == "float16" and not _supports_float16(device):
         warn("precision=float16 is not native to this processor and slower than float32: it is for GPUs")
     if precision == "auto" and device.type == "cuda" and not native:
         note("precision=auto is float32 on this GPU, which has no bfloat16: precision=float16 is faster")
@@ -125,20 +117,20 @@ def open_machine(precision: str, device: torch.device, quiet: bool = False) -> M
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions that multiply bfloat16; without them it is tens of times slower.
+    """Return whether a device multiplies bfloat16 natively; without that it is tens of times slower.
 
     torch's own limit on a CPU's instructions (ATEN_CPU_CAPABILITY) is respected.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return _cpu_has("avx512_bf16", "amx_bf16")
+    return _has_instructions("avx512_bf16", "amx_bf16")
 
 
-def _multiplies_float16(device: torch.device) -> bool:
-    return device.type == "cuda" or _cpu_has("avx512_fp16", "amx_fp16")
+def _supports_float16(device: torch.device) -> bool:
+    return device.type == "cuda" or _has_instructions("avx512_fp16", "amx_fp16")
 
 
-def _cpu_has(*instructions: str) -> bool:
+def _has_instructions(*instructions: str) -> bool:
     wide = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")
     if not wide or not hasattr(torch.cpu, "get_capabilities"):
         return False

@@ -1,6 +1,6 @@
-"""Pillow's bilinear resizing as two products of matrices, which every graph format has and any size goes through.
+"""Pillow's bilinear resizing as two matrix products, which every graph format has, for any size.
 
-Letters: B batch, H x W height and width of a picture, S side of the result, L length of an edge.
+Letters: B batch, H x W height and width of an image, S side of the result, L length of an edge.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import torch
 from torch import Tensor
 
 Resize = Literal["squash", "crop"]
-TIE = 2e-4  # halves go up in every runtime, though its sums are off by some 1e-5
+TIE = 2e-4  # added before rounding: halves go up in every runtime, though sums differ by some 1e-5
 
 
 def resize_pixels(pixels: Tensor, side: int, resize: Resize) -> Tensor:
-    """(B, 3, H, W) of 0..255 as whole numbers, (B, 3, S, S) float32.
+    """Resize (B, 3, H, W) of whole numbers in 0..255 to (B, 3, S, S) float32.
 
-    squash: to the square. crop: the short edge to S, then the centre. Rounded between its two passes, across
-    first, as Pillow does; pixels that have the size already stay as they are.
+    squash: to the square. crop: the short edge to S, then the centre. As in Pillow, width comes first and each
+    pass is rounded; images that have the size already stay as they are.
     """
     height, width = pixels.shape[2:]
     short: int | None = torch.sym_min(height, width) if resize == "crop" else None  # type: ignore[assignment]  # an int
     device = pixels.device
-    across = _whole(pixels.float() @ _weights(width, side, short, device).T)  # (B, 3, H, S)
-    return _whole(_weights(height, side, short, device) @ across)
+    across = _round(pixels.float() @ _make_weights(width, side, short, device).T)  # (B, 3, H, S)
+    return _round(_make_weights(height, side, short, device) @ across)
 
 
-def _weights(length: int, side: int, short: int | None, device: torch.device) -> Tensor:
-    """What each pixel along an edge counts for each of the result, (S, L): a triangle around its centre.
+def _make_weights(length: int, side: int, short: int | None, device: torch.device) -> Tensor:
+    """Return the weight of each pixel of an edge in each of the result, (S, L): a triangle around its centre.
 
-    short: length of the shorter edge, of which a part of this edge as long is kept; None keeps all of it.
+    short: length of the shorter edge, to whose central part this edge is cropped; None keeps all of it.
     """
     wanted = side if short is None else side * length // short  # L after resizing
-    left = 0 if short is None else _half(wanted - side)
+    left = 0 if short is None else _halve(wanted - side)
     scale = torch.full((1,), length, dtype=torch.float32, device=device) / wanted
     centres = (torch.arange(side, device=device) + (left + 0.5)) * scale
     places = torch.arange(length, device=device) + 0.5
@@ -41,11 +41,11 @@ def _weights(length: int, side: int, short: int | None, device: torch.device) ->
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def _half(number: int) -> int:
-    """Half of a number of pixels as Python rounds it, a half to the even side."""
+def _halve(number: int) -> int:
+    """Return half of a number rounded as Python rounds it, to even; `round` is in no exported graph."""
     low = number // 2
     return low + number % 2 * (low % 2)
 
 
-def _whole(values: Tensor) -> Tensor:
+def _round(values: Tensor) -> Tensor:
     return (values + (0.5 + TIE)).floor().clamp(0, 255)

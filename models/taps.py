@@ -1,8 +1,8 @@
-"""Taps: places in a network that are read beside its logits.
+"""Taps: places in a network whose features are read beside the logits.
 
-A place is a module's name, and then what the module gives, before anything that follows changes it in place; with
-`:input` behind the name it is what the module reads. Features are pooled to (B, C), with `:map` at the end they
-are maps (B, C, H, W).
+A place is a module's name and means its output, as it is before a later layer changes it in place; with `:input`
+behind the name it means the module's input. Features are pooled to (B, C); with `:map` at the end they are maps
+(B, C, H, W).
 
 Letters: B batch, C channels, H x W map, T tokens.
 """
@@ -26,7 +26,7 @@ INPUT, MAP = ":input", ":map"
 
 
 class Outputs(NamedTuple):
-    """What a network gives for a batch."""
+    """Output of a network for a batch."""
 
     logits: Tensor  # (B, classes)
     taps: tuple[Tensor, ...]  # one per place: (B, C), or (B, C, H, W) for a map
@@ -34,10 +34,6 @@ class Outputs(NamedTuple):
 
 class TappedModel(nn.Module):
     """A network that returns its logits and its taps in one pass; weights are shared with `model`.
-
-    Args:
-        model: any network.
-        taps: places, as this file's head says.
 
     Raises:
         UserError: a tap that names no module of the network.
@@ -55,7 +51,7 @@ class TappedModel(nn.Module):
         """Return logits and taps.
 
         Raises:
-            UserError: a tap whose module was not run, or whose tensor cannot be pooled.
+            UserError: a tap whose module does not run, or whose tensor cannot be pooled.
         """
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks:
@@ -71,11 +67,15 @@ class TappedModel(nn.Module):
     def find_tap_shapes(self, image_size: int) -> list[tuple[int, ...]]:
         """Return the shape of each tap for one image, found by one image through the network."""
         was_training = self.training
-        parameter = next(self.parameters())
-        image = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
-        shapes = [tuple(tap.shape[1:]) for tap in self.eval()(image).taps]
+        shapes = [tuple(tap.shape[1:]) for tap in self.eval()(make_black_image(self, image_size)).taps]
         self.train(was_training)
         return shapes
+
+
+def make_black_image(model: nn.Module, image_size: int) -> Tensor:
+    """Return (1, 3, image_size, image_size) on the device of a network, in its precision."""
+    like = next(model.parameters())
+    return torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype)
 
 
 def find_module(model: nn.Module, tap: str) -> nn.Module:
@@ -84,13 +84,11 @@ def find_module(model: nn.Module, tap: str) -> nn.Module:
     Raises:
         UserError: there is none; the message has the nearest name.
     """
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
     name = tap.removesuffix(MAP).removesuffix(INPUT)
-    if not name or name not in modules:
-        known = [known for known in modules if known]
-        raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{nearest(name, known)}")
-    module: nn.Module = modules[name]
-    return module
+    if name not in modules:
+        raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{nearest(name, modules)}")
+    return modules[name]
 
 
 def hook_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> RemovableHandle:
@@ -102,19 +100,16 @@ def hook_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> Re
 
 
 def get_tensor(output: Any) -> Any:
-    """Return the first tensor of a tuple or list, as blocks that also give what precedes their ReLU return it."""
+    """Return the first tensor of a tuple or list, for blocks that also return their output before ReLU."""
     is_several = isinstance(output, tuple | list) and output and isinstance(output[0], Tensor)
     return output[0] if is_several else output
 
 
 def pool(features: Any) -> Tensor:
-    """Average a map (B, C, H, W) or (B, H, W, C) over space or tokens (B, T, C) over tokens; (B, C) is copied.
-
-    Images are square and so are their maps: channels come last where the sides in front of them are equal and the
-    last two numbers are not. The result stays as it is when the network goes on and changes `features` in place.
+    """Average a map over space or tokens (B, T, C) over tokens; copy (B, C), which may change in place later.
 
     Raises:
-        UserError: features of any other rank, or what is no tensor.
+        UserError: features of any other rank, or no tensor.
     """
     if not isinstance(features, Tensor):
         raise UserError(f"a tap gave a {type(features).__name__}, choose a module that gives one tensor")
@@ -131,7 +126,7 @@ def to_map(features: Any) -> Tensor:
     """Return a copy of a map as (B, C, H, W), wherever its channels are.
 
     Raises:
-        UserError: anything else than a map.
+        UserError: anything but a map.
     """
     if not isinstance(features, Tensor) or features.dim() != 4:
         given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -140,14 +135,14 @@ def to_map(features: Any) -> Tensor:
 
 
 def has_channels_last(features: Tensor) -> bool:
-    """Return whether a map has the shape (B, H, W, C)."""
+    """Return whether a map is (B, H, W, C); images are square, so two equal sides before the last tell it."""
     first, second, third = features.shape[1:]
     return bool(first == second != third)
 
 
 @torch.no_grad()
 def read_head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
-    """Return what the classifier of a network reads of `images`, (B, D), in the precision in which it reads it."""
+    """Return the input of a network's classifier for `images`, (B, D), in the precision in which it reads it."""
     seen: list[Tensor] = []
     with (
         find_classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),

@@ -1,4 +1,4 @@
-"""Whether a file is as it was written: the checksums of an archive, and a file's digest. No torch is needed."""
+"""Checks of files: the checksums of an archive, and a file's digest. No torch is needed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from files import ARCHIVE_ERRORS
 
 
 def find_damaged_entry(path: Path) -> str | None:
-    """What of a zip archive (.pt, .npz) is not as it was written by its checksums, None where all is.
+    """Return an entry of a zip archive (.pt, .npz) that its checksum does not fit, None where all do.
 
-    torch does not look at them, numpy not at all of them. A file that is no archive is none of this function's.
+    torch reads archives without their checksums, numpy large entries too. Other files give None.
     """
-    if path.exists() and not path.is_file():  # a pipe in its place would be waited for
+    if path.exists() and not path.is_file():  # reading a pipe in its place would block
         return "the file itself, which is none"
     try:
         if not zipfile.is_zipfile(path):
@@ -26,7 +26,7 @@ def find_damaged_entry(path: Path) -> str | None:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, the first 16 hex digits."""
+    """Return the first 16 hex digits of a file's SHA-256."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

@@ -1,32 +1,57 @@
-"""Networks by name: `build_model` makes one, ready to be read at its taps and trained by parts."""
+"""Networks by name, the published weights of each, and the image sizes that it accepts."""
 
 from __future__ import annotations
 
 import urllib.error
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torchvision.models
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models
+from torch.overrides import TorchFunctionMode
+from torchvision.models import get_model, get_model_weights, list_models
 
-from errors import UserError, warn
-from models.foreign import TIMM, build_own_model, build_timm_model, extract_logits, refuse_reserved_options
+from errors import UserError, nearest, warn
+from models.foreign import TIMM, build_own_model, build_timm_model, extract_logits, import_timm
 from models.heads import count_outputs, find_classifier, name_classifier, replace_classifier
 from models.networks import SMALL_NETWORKS
 from models.networks.resnet import torchvision_resnet
-from models.published import describe_unknown_arch, find_published
-from models.sizes import Weightless
 from models.structure import describe_error, find_last_layer, forward_black_images
 from settings.own_code import is_own
 
-STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # those that `stem` applies to
-SIZED = {"vit_": "image_size", "maxvit_": "input_size"}  # torchvision's that must know the side of their input
-AUXILIARY = (
-    "googlenet",
-    "inception_v3",
-)  # torchvision's with auxiliary classifiers, which nothing here trains
+STEMMED = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # torchvision's that `stem` applies to
+SIZED = {"vit_": "image_size", "maxvit_": "input_size"}  # torchvision's that take the side of their input
+AUXILIARY = ("googlenet", "inception_v3")  # torchvision's with auxiliary classifiers, which are left out
+RESERVED = {"num_classes", "image_size", "img_size", "pretrained", "weights"}  # options decided elsewhere
 NO_OPTIONS: Mapping[str, Any] = {}
+STEP, LARGEST = 32, 640  # pixels a side: multiples of STEP are tried first, up to LARGEST
+
+Build = Callable[[int], nn.Module]  # makes a network for images of that many pixels a side
+
+
+class Weightless(TorchFunctionMode):
+    """Context in which new layers have weights on the meta device: no memory, no values."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is torch.empty and given.get("device") is None:
+            given = {**given, "device": "meta"}
+        return func(*args, **given)
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Classes and images that published weights were trained on."""
+
+    classes: int
+    size: int  # pixels a side
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def build_model(
@@ -38,16 +63,15 @@ def build_model(
     image_size: int = 32,
     options: Mapping[str, Any] = NO_OPTIONS,
 ) -> nn.Module:
-    """Make a classifier whose input is (B, 3, image_size, image_size) and whose output is (B, num_classes).
+    """Build a classifier from (B, 3, image_size, image_size) to (B, num_classes).
 
     Args:
-        arch: a network of `models/networks`, any torchvision classifier's name, timm/NAME, or
-            package.module:callable.
+        arch: a network of `models/networks`, a torchvision classifier, timm/NAME, or package.module:callable.
         num_classes: outputs; the classifier of a torchvision model is replaced where it has another number.
         stem: "cifar" or "imagenet", for torchvision's resnets and vgg11 to vgg19, which have a form for small
             images each.
         weights: published weights by name such as "DEFAULT", or None for random weights.
-        image_size: side of the input, handed to models that must know it (vision transformers).
+        image_size: side of the input, which vision transformers must know.
         options: further arguments of the network's class or function.
 
     Raises:
@@ -55,38 +79,37 @@ def build_model(
     """
     if weights is not None:
         find_published(arch, weights)
-    if is_small(arch, stem, weights):
+    theirs = arch in list_models(module=torchvision.models)
+    if arch in SMALL_NETWORKS and (not theirs or (stem == "cifar" and weights is None)):
         if options:
-            theirs = arch in list_models(module=torchvision.models)
             hint = "use stem: imagenet for torchvision's, which does" if theirs else "remove the key"
             raise UserError(f"arch_options: {arch} takes none, {hint}")
         return SMALL_NETWORKS[arch](num_classes)
+    reserved = sorted(RESERVED & set(options))
+    if reserved:
+        raise UserError(
+            f"arch_options of {arch}: {reserved[0]} follows from the data and other keys, leave it out"
+        )
     if arch.startswith(TIMM):
         model = build_timm_model(arch, num_classes, weights is not None, image_size, options)
-        return _foreign(model, arch, num_classes, image_size)
+        return _check_foreign(model, arch, num_classes, image_size)
     if is_own(arch):
         model = build_own_model(arch, num_classes, image_size, options)
-        return _foreign(model, arch, num_classes, image_size)
-    if arch not in list_models(module=torchvision.models):
-        raise UserError(describe_unknown_arch(arch))
-    model = _torchvision_model(arch, stem, weights, image_size, options)
+        return _check_foreign(model, arch, num_classes, image_size)
+    if not theirs:
+        raise UserError(_describe_unknown_arch(arch))
+    model = _build_torchvision_model(arch, stem, weights, image_size, options)
     replace_classifier(model, num_classes)
     return model
 
 
-def is_small(arch: str, stem: str, weights: str | None) -> bool:
-    """Return whether a name means a network of `models/networks`, not torchvision's of the same name."""
-    ambiguous = arch in list_models(module=torchvision.models)
-    return arch in SMALL_NETWORKS and (not ambiguous or (stem == "cifar" and weights is None))
-
-
 def count_parameters(model: nn.Module) -> int:
-    """Number of parameters, trainable or not."""
+    """Return the number of parameters, trainable or not."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> nn.Module:
-    """A network from elsewhere that gives logits (B, num_classes), its classifier known.
+def _check_foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> nn.Module:
+    """Check that a network gives logits (B, num_classes), and find its classifier.
 
     Raises:
         UserError: it gives something else.
@@ -94,7 +117,7 @@ def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> 
     extract_logits(model)
     try:
         given = forward_black_images(model, 2, image_size)[1]
-    except Exception as error:  # code of one's own may raise anything
+    except Exception as error:  # a user's code may raise anything
         raise UserError(
             f"arch {arch}: images of {image_size} pixels do not go through it: {describe_error(error)} (a large "
             "network is followed on torch's meta device: its tensors must be parameters or buffers)"
@@ -109,7 +132,7 @@ def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> 
             "class: take num_classes as an argument, or set the number with arch_options"
         )
     last = find_last_layer(model, image_size)
-    if last is not None and last != find_classifier(model)[0]:
+    if last is not None:
         name_classifier(model, last)
     name, head = find_classifier(model)
     if count_outputs(head) != num_classes:
@@ -120,10 +143,9 @@ def _foreign(model: nn.Module, arch: str, num_classes: int, image_size: int) -> 
     return model
 
 
-def _torchvision_model(
+def _build_torchvision_model(
     arch: str, stem: str, weights: str | None, image_size: int, options: Mapping[str, Any]
 ) -> nn.Module:
-    refuse_reserved_options(arch, options)
     given = dict(options)
     for prefix, name in SIZED.items():
         if arch.startswith(prefix):
@@ -145,15 +167,102 @@ def _torchvision_model(
     except (ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{arch} with weights {weights!r} at image_size {image_size}: {error}") from None
     if arch not in STEMMED:
-        _warn_of_idle(arch, given, options, model)
+        _warn_of_unused_options(arch, given, options, model)
     return extract_logits(model) if arch in AUXILIARY else model
 
 
-def _warn_of_idle(arch: str, given: Mapping[str, Any], options: Mapping[str, Any], model: nn.Module) -> None:
-    """Some of torchvision's networks take any name and leave what they do not know alone."""
+def _warn_of_unused_options(
+    arch: str, given: Mapping[str, Any], options: Mapping[str, Any], model: nn.Module
+) -> None:
+    """Warn of options without effect: some of torchvision's networks accept and ignore any name."""
     for name in options:
         rest = {key: value for key, value in given.items() if key != name}
         with Weightless():
             without = get_model(arch, weights=None, **rest)
         if repr(without) == repr(model):
             warn(f"arch_options: {name}={options[name]!r} changes nothing of {arch}: is the name right?")
+
+
+def find_published(arch: str, weights: str) -> PublishedWeights:
+    """Look up published weights by name, without a download.
+
+    Raises:
+        UserError: weights that are not published for `arch`.
+    """
+    theirs = list_models(module=torchvision.models)
+    if (arch in SMALL_NETWORKS and arch not in theirs) or is_own(arch):
+        raise UserError(f"weights {weights}: {arch} has no published weights, remove the key")
+    if arch.startswith(TIMM):
+        return _find_timm_weights(arch, weights)
+    try:
+        known = get_model_weights(arch)
+    except ValueError:
+        raise UserError(_describe_unknown_arch(arch)) from None
+    entry = known.__members__.get(weights.rpartition(".")[2])
+    if entry is None:
+        raise UserError(f"weights {weights}: {arch} has {', '.join(known.__members__)}")
+    images = entry.transforms()
+    classes = len(entry.meta["categories"])
+    return PublishedWeights(classes, images.crop_size[0], tuple(images.mean), tuple(images.std))
+
+
+def _find_timm_weights(arch: str, weights: str) -> PublishedWeights:
+    timm, name = import_timm(arch)
+    if weights != "DEFAULT":
+        named = f"{TIMM}{name.partition('.')[0]}.{weights}"
+        raise UserError(f"weights {weights}: timm names weights in arch: use arch: {named} with weights: DEFAULT")
+    config = timm.models.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise UserError(f"weights {weights}: timm has none for {name}, remove the key")
+    return PublishedWeights(config.num_classes, config.input_size[-1], tuple(config.mean), tuple(config.std))
+
+
+def _describe_unknown_arch(arch: str) -> str:
+    known = [*SMALL_NETWORKS, *list_models(module=torchvision.models)]
+    return f"unknown arch {arch!r}{nearest(arch, known)} (timm/NAME and package.module:callable are taken too)"
+
+
+def build_for(build: Build, image_size: int) -> nn.Module:
+    """Build a network and check that it accepts images of `image_size` pixels a side.
+
+    Raises:
+        UserError: it does not, or cannot be built; the message names the smallest size that works, if any does.
+    """
+    try:
+        model = build(image_size)
+        _check_forward(model, image_size)
+    except UserError as error:
+        found = find_smallest_size(build, image_size)
+        hint = f": the smallest image_size that works is {found}" if found else ""
+        raise UserError(f"{error}{hint}") from error
+    return model
+
+
+def find_smallest_size(build: Build, above: int) -> int | None:
+    """Return the smallest side above `above` that a network accepts, None where none up to `LARGEST` works.
+
+    Sizes between two multiples of `STEP` are bisected, so the answer may be too large where they work in no order.
+    """
+
+    def has_forward(image_size: int) -> bool:
+        try:
+            with Weightless():
+                model = build(image_size)
+            _check_forward(model.to("meta"), image_size)
+        except UserError:
+            return False
+        return True
+
+    high = next((size for size in range((above // STEP + 1) * STEP, LARGEST + 1, STEP) if has_forward(size)), None)
+    if high is None:
+        return None
+    low = max(above, high - STEP) + 1
+    return low + bisect_left(range(low, high), True, key=has_forward)
+
+
+def _check_forward(model: nn.Module, image_size: int) -> None:
+    try:
+        forward_black_images(model, 1, image_size)
+    except Exception as error:  # a user's network may raise anything
+        message = f"images of {image_size} x {image_size} pixels do not go through it ({describe_error(error)})"
+        raise UserError(message) from error

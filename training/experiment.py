@@ -15,9 +15,7 @@ from models.inputs import InputFormat, add_input_adapter, round_to_float32
 from models.layout import Layout, infer_layout
 from models.machine import Machine
 from models.norms import set_momentum
-from models.published import find_published
-from models.sizes import build_for
-from models.zoo import build_model
+from models.zoo import build_for, build_model, find_published
 from settings.networks import Network
 from settings.own_code import digest_code
 from settings.schema import Config

@@ -10,9 +10,8 @@ from torch import nn
 from errors import UserError, warn
 from models.checkpoint import load_weights
 from models.foreign import TIMM
-from models.published import find_published
 from models.whole import hash_file
-from models.zoo import STEMMED
+from models.zoo import STEMMED, find_published
 from training import distributed
 from training.evaluation import evaluate_splits, show_measures
 from training.experiment import Experiment

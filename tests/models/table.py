@@ -1,7 +1,7 @@
 """All of torchvision's classifiers as students: `python -m tests.models.table [NAME ...]` prints a line for each.
 
-A network of up to 8 million parameters is trained for a step of each kind; a larger one is followed on the meta
-device, where autograd says what depends on what, and no value is computed.
+A network of up to 8 million parameters is trained for a step of each kind. A larger one is followed on the meta
+device, where autograd says what depends on what and no value is computed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from torchvision.models import list_models
 
 from models.heads import find_classifier
 from models.layout import Layout, infer_layout
-from models.sizes import Weightless, build_for
 from models.taps import TappedModel
-from models.zoo import build_model, count_parameters
+from models.zoo import Weightless, build_for, build_model, count_parameters
 from settings.stages import Part
 
 CLASSES = 5
@@ -32,7 +31,7 @@ SIZES = {"maxvit_t": 224, "inception_v3": 96, "vit_h_14": 56}  # pixels a side o
 
 @dataclass(frozen=True)
 class Row:
-    """What was found of one network."""
+    """The findings on one network."""
 
     arch: str
     size: int
@@ -58,23 +57,27 @@ def choose_stem(arch: str) -> str:
     return "imagenet" if arch.startswith("vgg") else "cifar"  # torchvision's vgg
 
 
-def network(arch: str, size: int) -> nn.Module:
-    """A network with weights, or on the meta device where it is large."""
+def build_network(arch: str, size: int) -> nn.Module:
+    """Build a network with weights, or on the meta device where it is large."""
+
+    def build(side: int) -> nn.Module:
+        return build_model(arch, CLASSES, stem=choose_stem(arch), image_size=side)
+
     with Weightless():
-        model = build_model(arch, CLASSES, stem=choose_stem(arch), image_size=size)
+        model = build(size)
     if count_parameters(model) > LARGE:
         return model.to("meta")
     torch.manual_seed(0)
-    return build_for(lambda side: build_model(arch, CLASSES, stem=choose_stem(arch), image_size=side), size)
+    return build_for(build, size)
 
 
-def share(layout: Layout, names: Iterable[str]) -> float:
-    """Share of a network's parameters that some make up, in 0..1."""
+def compute_share(layout: Layout, names: Iterable[str]) -> float:
+    """Return the share of a network's values in some parameters, in 0..1."""
     return layout.count_values(names) / count_parameters(layout.model)
 
 
-def leave_untrained(layout: Layout, train: Part, taps: Iterable[str] = ("penultimate", "last")) -> set[str]:
-    """Parameters that the logits depend on and that neither features up to `taps` nor a second stage trains."""
+def find_untrained(layout: Layout, train: Part, taps: Iterable[str] = ("penultimate", "last")) -> set[str]:
+    """Return what the logits depend on and neither features up to `taps` nor a second stage trains."""
     places = [layout.find_place(tap) for tap in taps]
     trained = {name for part in ("features", train) for name in layout.find_part_names(part, places)[0]}
     return set(layout.find_reached([])) - trained
@@ -82,7 +85,7 @@ def leave_untrained(layout: Layout, train: Part, taps: Iterable[str] = ("penulti
 
 def examine(arch: str) -> Row:
     size = SIZES.get(arch, 64)
-    model = network(arch, size)
+    model = build_network(arch, size)
     layout = infer_layout(copy.deepcopy(model), size)
     places = [layout.find_place(tap) for tap in ("penultimate", "last")]
     parameter = next(model.parameters())
@@ -97,35 +100,36 @@ def examine(arch: str) -> Row:
         places,
         [layout.find_shape(place) for place in places],
         layout.structure.stages,
-        without_gradient(model, TappedModel(model, places), images),
-        {mode: share(layout, part) for mode, part in parts.items()},
-        {mode: moved_wrongly(model, part, images) for mode, part in parts.items() if mode != "features"},
-        share(layout, leave_untrained(layout, "head")),
+        find_without_gradient(model, TappedModel(model, places), images),
+        {mode: compute_share(layout, part) for mode, part in parts.items()},
+        {mode: find_wrongly_moved(model, part, images) for mode, part in parts.items() if mode != "features"},
+        compute_share(layout, find_untrained(layout, "head")),
         layout.structure.reads_vector,
     )
 
 
-def without_gradient(model: nn.Module, tapped: TappedModel, images: Tensor) -> list[str]:
-    """Feature parameters that a loss at both taps gives no gradient, or one of zeros."""
+def find_without_gradient(model: nn.Module, tapped: TappedModel, images: Tensor) -> list[str]:
+    """Return feature parameters that a loss at both taps gives no gradient, or one of zeros."""
     model.zero_grad()
     tapped.eval()
-    for module in model.modules():  # by their first statistics what a deep network passes on shrinks to nothing
+    for module in model.modules():  # by initial statistics the signal in a deep network shrinks to nothing
         module.train(isinstance(module, nn.modules.batchnorm._BatchNorm))
     taps = tapped(images).taps
     torch.stack([(tap * torch.randn_like(tap)).square().sum() for tap in taps]).sum().backward()
-    head = {id(parameter) for parameter in find_classifier(model)[1].parameters()}
-    assert all(parameter.grad is None for parameter in find_classifier(model)[1].parameters())
-    return [name for name, p in model.named_parameters() if id(p) not in head and not reached(p)]
+    head = list(find_classifier(model)[1].parameters())
+    assert all(parameter.grad is None for parameter in head)
+    is_head = {id(parameter) for parameter in head}
+    return [name for name, p in model.named_parameters() if id(p) not in is_head and not has_gradient(p)]
 
 
-def reached(parameter: nn.Parameter) -> bool:
+def has_gradient(parameter: nn.Parameter) -> bool:
     grad = parameter.grad
     return grad is not None and (grad.is_meta or bool(grad.any()))
 
 
-def moved_wrongly(model: nn.Module, part: Iterable[str], images: Tensor) -> list[str]:
-    """Names of parameters that a step on the logits moves, not being in `part`, or leaves, being there."""
-    find_classifier(model)[1].reset_parameters()  # some begin at zero, which lets nothing through
+def find_wrongly_moved(model: nn.Module, part: Iterable[str], images: Tensor) -> list[str]:
+    """Return parameters that a step on the logits moves outside `part`, or leaves inside it."""
+    find_classifier(model)[1].reset_parameters()  # some start at zero, which lets no gradient through
     wanted = set(part)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in wanted)
@@ -134,7 +138,7 @@ def moved_wrongly(model: nn.Module, part: Iterable[str], images: Tensor) -> list
     assert logits.shape == (len(images), CLASSES)
     logits.square().sum().backward()
     model.requires_grad_(True)
-    return [name for name, p in model.named_parameters() if reached(p) != (name in wanted)]
+    return [name for name, p in model.named_parameters() if has_gradient(p) != (name in wanted)]
 
 
 def main(names: list[str]) -> int:

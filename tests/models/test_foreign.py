@@ -1,5 +1,3 @@
-"""Of models/foreign.py and models/published.py."""
-
 from __future__ import annotations
 
 import importlib.util
@@ -11,8 +9,7 @@ import torch
 
 from errors import UserError
 from models.heads import find_classifier
-from models.published import find_published
-from models.zoo import build_model
+from models.zoo import build_model, find_published
 
 CODE = """
 from types import SimpleNamespace
@@ -56,7 +53,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_class_of_ones_own_by_its_place(own: str, wrapped: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_class_is_built_by_its_place(own: str, wrapped: bool, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"width": 6, "wrapped": wrapped}
     model = build_model(f"{own}:Net", 4, image_size=16, options=options)
     assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
@@ -67,7 +64,7 @@ def test_a_class_of_ones_own_by_its_place(own: str, wrapped: bool, capsys: pytes
     assert told.count("which is code of your own") == 1 and f"{own}.py" in told
 
 
-def test_a_function_gets_what_it_takes(own: str) -> None:
+def test_own_function_gets_what_it_takes(own: str) -> None:
     assert build_model(f"{own}:sized", 4, image_size=8)(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
 
 
@@ -86,34 +83,27 @@ def test_a_function_gets_what_it_takes(own: str) -> None:
         ("Net", {"num_classes": 6}, "num_classes follows from the data"),
     ],
 )
-def test_what_is_wrong_with_it_is_said(own: str, name: str, options: dict[str, object], message: str) -> None:
+def test_faults_of_an_own_network_are_named(own: str, name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build_model(f"{own}:{name}", 4, image_size=16, options=options)
     assert "\n" not in str(caught.value)
 
 
-def test_its_module_is_looked_for_and_it_has_no_published_weights(own: str) -> None:
+def test_unknown_module_and_published_weights_are_refused(own: str) -> None:
     with pytest.raises(UserError, match="no module no_such_module, neither installed nor in"):
         build_model("no_such_module:Net", 4)
     with pytest.raises(UserError, match="has no published weights"):
         build_model(f"{own}:Net", 4, weights="DEFAULT")
 
 
-def test_published_weights_say_what_they_were_made_for() -> None:
-    found = find_published("resnet18", "DEFAULT")
-    assert (found.classes, found.size) == (1000, 224)
-    assert found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
-    assert find_published("vit_b_16", "IMAGENET1K_SWAG_E2E_V1").size == 384
-
-
-def test_without_timm_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_timm_is_named_with_its_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"timm is not installed: pip install -r requirements-timm\.txt"):
         build_model("timm/vit_tiny_patch16_224", 4)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
-def test_a_network_of_timms() -> None:
+def test_timm_networks_are_built() -> None:
     model = build_model("timm/vit_tiny_patch16_224", 4, image_size=32)
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
     assert find_classifier(model)[0] == "head"

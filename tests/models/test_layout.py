@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 from functools import cache
 
 import pytest
@@ -10,33 +9,62 @@ from torch import nn
 from errors import UserError
 from models.heads import find_classifier
 from models.layout import Layout, infer_layout
-from models.sizes import Weightless
 from models.taps import TappedModel
-from models.zoo import build_model
+from models.zoo import Weightless, build_model
 from settings.stages import Part
-from tests.models.table import leave_untrained, share
-
-LARGE = ("vgg11", "vit_b_32", "convnext_tiny")
-STEMS = {"vgg11": "imagenet"}  # torchvision's
-VGG_TAPS = {"penultimate": "features.10", "last": "features.20"}
+from tests.models.table import choose_stem, compute_share, find_untrained
 
 
-def network(arch: str, size: int) -> nn.Module:
-    """A large one has no values: nothing here asks for them, and drawing them takes longer than all else."""
-    torch.manual_seed(0)
-    if arch in LARGE:
-        with Weightless():
-            return build_model(arch, 10, stem=STEMS.get(arch, "cifar"), image_size=size).to("meta")
-    return build_model(arch, 10, stem=STEMS.get(arch, "cifar"), image_size=size)
+def build_layout(arch: str, size: int, **taps: str) -> Layout:
+    """Infer a layout on the meta device: no values are needed, and drawing them would take most of the time."""
+    with Weightless():
+        model = build_model(arch, 10, stem=choose_stem(arch), image_size=size)
+    return infer_layout(model.to("meta"), size, taps)
 
 
 @cache
-def layout_of(arch: str, size: int) -> Layout:
-    return infer_layout(network(arch, size), size)
+def get_layout(arch: str, size: int) -> Layout:
+    return build_layout(arch, size)
 
 
-def tapped(arch: str, size: int, **taps: str) -> Layout:
-    return infer_layout(network(arch, size), size, taps)
+@pytest.mark.parametrize(
+    ("arch", "size", "taps", "stages"),
+    [
+        ("resnet8", 16, ["layer2.0", "fc:input"], ["layer1", "layer2", "layer3"]),
+        ("resnet20", 16, ["layer3.1", "fc:input"], ["layer1", "layer2", "layer3"]),
+        ("resnet18", 32, ["layer4.0", "fc:input"], ["layer1", "layer2", "layer3", "layer4"]),
+        (
+            "mobilenet_v3_small",
+            64,
+            ["features.10", "classifier.3:input"],
+            ["features.1", "features.3", "features.8", "features"],
+        ),
+        ("shufflenet_v2_x0_5", 64, ["stage4.2", "fc:input"], ["stage2", "stage3", "conv5"]),
+        ("vgg11", 32, ["features", "classifier.6:input"], [f"features.{number}" for number in (1, 4, 9, 14, 19)]),
+        (
+            "vit_b_32",
+            32,
+            ["encoder.layers.encoder_layer_10", "heads.head:input"],
+            [f"encoder.layers.encoder_layer_{number}" for number in range(12)],
+        ),
+        ("swin_t", 64, ["features.7.0", "head:input"], None),
+        ("swin_v2_t", 64, ["features.7.0", "head:input"], None),
+        ("maxvit_t", 224, ["blocks.2", "classifier.5:input"], None),
+        ("googlenet", 64, ["inception5a", "fc:input"], None),
+        ("inception_v3", 96, ["Mixed_7b", "fc:input"], None),
+        ("densenet121", 64, ["features.transition3", "classifier:input"], None),
+        ("regnet_x_400mf", 64, ["trunk_output.block4.block4-10", "fc:input"], None),
+        ("convnext_tiny", 64, ["features.7.1", "classifier.2:input"], None),
+        ("efficientnet_b0", 64, ["features.6.3", "classifier.1:input"], None),
+    ],
+)
+def test_taps_of_each_family(arch: str, size: int, taps: list[str], stages: list[str] | None) -> None:
+    layout = get_layout(arch, size)
+    assert [layout.find_place("penultimate"), layout.find_place("last")] == taps
+    if stages is not None:
+        assert layout.structure.stages == stages
+    for number, place in enumerate(layout.structure.stages, start=1):
+        assert layout.find_place(f"stage{number}") == place
 
 
 @pytest.mark.parametrize(
@@ -47,41 +75,40 @@ def tapped(arch: str, size: int, **taps: str) -> Layout:
         ("shufflenet_v2_x0_5", 64),
         ("mobilenet_v3_small", 64),
         ("efficientnet_b0", 64),
-        ("convnext_tiny", 32),
+        ("convnext_tiny", 64),
         ("vit_b_32", 32),
     ],
 )
 def test_features_and_a_second_stage_reach_every_parameter(arch: str, size: int) -> None:
     # With the last block's end as the deeper tap 56 % of shufflenet_v2_x0_5 and 42 % of mobilenet_v3_small stayed
     # at their initial values.
-    layout = layout_of(arch, size)
+    layout = get_layout(arch, size)
     for train in ("head", "last_block"):
-        assert leave_untrained(layout, train) == set()
+        assert find_untrained(layout, train) == set()
 
 
-def test_a_named_tap_that_leaves_parameters_out_is_measured() -> None:
-    layout = tapped("vgg11", 32, **VGG_TAPS)
-    left = leave_untrained(layout, "head")
+def test_parameters_that_no_named_tap_reaches_are_found() -> None:
+    layout = build_layout("vgg11", 32, penultimate="features.10", last="features.20")
+    left = find_untrained(layout, "head")
     assert left == {f"classifier.{n}.{kind}" for n in (0, 3) for kind in ("weight", "bias")}
-    assert share(layout, left) == pytest.approx(0.928, abs=0.001)
-    assert leave_untrained(layout, "last_block") == set()
-    deeper = tapped("vgg11", 32, penultimate="features.10")
-    assert deeper.find_place("last") == "classifier.6:input" and leave_untrained(deeper, "head") == set()
+    assert compute_share(layout, left) == pytest.approx(0.928, abs=0.001)
+    assert find_untrained(layout, "last_block") == set()
+    assert find_untrained(build_layout("vgg11", 32, penultimate="features.10"), "head") == set()
 
 
-def test_the_last_block_is_what_stands_behind_the_block_before_it() -> None:
-    layout = layout_of("resnet20", 16)
+def test_last_block_is_everything_behind_the_block_before() -> None:
+    layout = get_layout("resnet20", 16)
     expected = {name for name, _ in layout.model.named_parameters() if name.startswith(("layer3.2", "fc"))}
     parameters, modules = layout.find_part_names("last_block")
     assert set(parameters) == expected
     assert {f"layer3.2.{name}" for name in ("conv1", "bn1", "conv2", "bn2")} < set(modules)
     assert not any(module.startswith("layer3.1") for module in modules)
-    # taps that are named elsewhere do not move it
-    elsewhere = tapped("resnet20", 16, penultimate="layer1.0", last="layer2.0")
+    # taps named elsewhere do not move it
+    elsewhere = build_layout("resnet20", 16, penultimate="layer1.0", last="layer2.0")
     assert elsewhere.find_part_names("last_block") == (parameters, modules)
 
 
-# as models/parts.py found them: tensors that train, modules that hold them, and modules in training mode
+# tensors that train and the modules that hold them; for the last block modules in training mode too
 @pytest.mark.parametrize(
     ("arch", "size", "head", "last_block", "features"),
     [
@@ -96,12 +123,11 @@ def test_the_last_block_is_what_stands_behind_the_block_before_it() -> None:
         ("vit_b_32", 32, (2, {"heads"}), (16, {"encoder", "heads"}, 10), {"class_token", "conv_proj", "encoder"}),
     ],
 )
-def test_parts_by_architecture(arch: str, size: int, head, last_block, features: set[str]) -> None:
-    layout = layout_of(arch, size)
+def test_parts_of_each_family(arch: str, size: int, head, last_block, features: set[str]) -> None:
+    layout = get_layout(arch, size)
     places = [layout.find_place("penultimate"), layout.find_place("last")]
-    parts: dict[Part, tuple[list[str], list[str]]] = {
-        train: layout.find_part_names(train, places) for train in ("features", "head", "last_block", "all")
-    }
+    modes: tuple[Part, ...] = ("features", "head", "last_block", "all")
+    parts = {train: layout.find_part_names(train, places) for train in modes}
     found = {
         train: (len(names), {name.partition(".")[0] for name in names}) for train, (names, _) in parts.items()
     }
@@ -113,25 +139,23 @@ def test_parts_by_architecture(arch: str, size: int, head, last_block, features:
     assert parts["features"][1] == parts["all"][1] == [""]
 
 
-def test_layers_between_the_last_block_and_the_head_belong_to_it() -> None:
-    names, modules = layout_of("mobilenet_v3_small", 64).find_part_names("last_block")
+def test_layers_between_last_block_and_head_belong_to_it() -> None:
+    names, modules = get_layout("mobilenet_v3_small", 64).find_part_names("last_block")
     places = {".".join(name.split(".")[:2]) for name in names}
     assert places == {"features.11", "features.12", "classifier.0", "classifier.3"}
     assert "classifier.2" in modules  # its dropout
 
 
 def test_features_are_what_the_taps_depend_on() -> None:
-    layout = layout_of("resnet8", 16)
+    layout = get_layout("resnet8", 16)
     shallow, modules = layout.find_part_names("features", ["layer1.0"])
     assert {name.partition(".")[0] for name in shallow} == {"conv1", "bn1", "layer1"} and modules == [""]
-    assert (
-        layout.find_part_names("features", ["layer1.0", "layer2.0"])[0]
-        == layout.find_part_names("features", ["layer2.0"])[0]
-    )
+    both = layout.find_part_names("features", ["layer1.0", "layer2.0"])
+    assert both == layout.find_part_names("features", ["layer2.0"])
 
 
 def test_a_part_is_found_in_every_instance() -> None:
-    layout, model = layout_of("resnet8", 16), network("resnet8", 16)
+    layout, model = get_layout("resnet8", 16), build_model("resnet8", 10)
     part = layout.find_part(model, "head")
     head = find_classifier(model)[1]
     assert part.modules == [head] and [id(one) for one in part.parameters] == [id(head.weight), id(head.bias)]
@@ -139,61 +163,28 @@ def test_a_part_is_found_in_every_instance() -> None:
     assert len(everything.parameters) == len(list(model.parameters())) and everything.modules == [model]
 
 
-def test_a_last_block_of_nothing_is_refused() -> None:
+def test_an_empty_last_block_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.ReLU(), nn.Linear(5, 2))
-    layout = infer_layout(copy.deepcopy(model), 4, {"penultimate": "2"})
+    layout = infer_layout(model, 4, {"penultimate": "2"})
     with pytest.raises(UserError, match="nothing stands between 2 and the head, use train: head"):
         layout.find_part_names("last_block")
     assert len(infer_layout(model, 4, {"penultimate": "0"}).find_part_names("last_block")[0]) == 4
 
 
-@pytest.mark.parametrize(
-    ("arch", "size", "stages"),
-    [
-        ("resnet8", 16, ["layer1", "layer2", "layer3"]),
-        ("resnet110", 32, ["layer1", "layer2", "layer3"]),
-        ("resnet18", 32, ["layer1", "layer2", "layer3", "layer4"]),
-        ("mobilenet_v3_small", 64, ["features.1", "features.3", "features.8", "features"]),
-        ("shufflenet_v2_x0_5", 64, ["stage2", "stage3", "conv5"]),
-        ("vgg11", 32, [f"features.{number}" for number in (1, 4, 9, 14, 19)]),
-        ("vit_b_32", 32, [f"encoder.layers.encoder_layer_{number}" for number in range(12)]),
-    ],
-)
-def test_taps_by_stage_number(arch: str, size: int, stages: list[str]) -> None:
-    layout = layout_of(arch, size)
-    found = {name: place for name, place in layout.taps.items() if name.startswith("stage")}
-    assert found == {f"stage{number}": place for number, place in enumerate(stages, start=1)}
-    assert layout.find_place("stage1") == stages[0]
-    with pytest.raises(
-        UserError, match=rf"no tap stage{len(stages) + 1}, did you mean 'stage\d+'\?: there are last"
-    ):
-        layout.find_place(f"stage{len(stages) + 1}")
-
-
 def test_each_stage_has_maps_of_its_own_size() -> None:
-    layout = layout_of("resnet18", 32)
+    layout = get_layout("resnet18", 32)
     shapes = [layout.find_shape(layout.find_place(f"stage{number}", as_map=True)) for number in (1, 2, 3, 4)]
     assert shapes == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
     assert [layout.find_shape(layout.find_place(tap)) for tap in ("stage2", "features")] == [(128,), (512,)]
-    first = layout_of("convnext_tiny", 32)  # channels last where it runs, channels first in a map
-    assert first.find_shape(first.find_place("penultimate", as_map=True)) == (768, 1, 1)
-    swin = infer_layout(weightless("swin_t", 64), 64)
+    swin = get_layout("swin_t", 64)  # channels last where it runs, channels first in a map
     assert swin.find_shape(swin.find_place("stage1", as_map=True)) == (96, 16, 16)
 
 
-def weightless(arch: str, size: int) -> nn.Module:
-    with Weightless():
-        return build_model(arch, 10, image_size=size).to("meta")
-
-
-def test_taps_of_the_config_come_before_those_that_are_found() -> None:
-    layout = tapped("resnet8", 16, penultimate="layer1", mine="layer2.0.conv1:input")
+def test_taps_of_the_config_override_found_ones() -> None:
+    layout = build_layout("resnet8", 16, penultimate="layer1", mine="layer2.0.conv1:input")
     assert (layout.find_place("penultimate"), layout.find_place("last")) == ("layer1", "fc:input")
-    assert layout.find_shape(layout.find_place("mine")) == (16,) and layout.find_shape("layer1:map") == (
-        16,
-        16,
-        16,
-    )
+    assert layout.find_shape(layout.find_place("mine")) == (16,)
+    assert layout.find_shape("layer1:map") == (16, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +195,9 @@ def test_taps_of_the_config_come_before_those_that_are_found() -> None:
         ({"mine": "layer9"}, "no module of .*, did you mean 'layer"),
     ],
 )
-def test_taps_of_the_config_that_cannot_be_read_are_refused(taps: dict[str, str], message: str) -> None:
+def test_unreadable_taps_of_the_config_are_refused(taps: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        infer_layout(network("resnet8", 16), 16, taps)
+        build_layout("resnet8", 16, **taps)
 
 
 def test_too_small_images_are_refused() -> None:
@@ -215,7 +206,7 @@ def test_too_small_images_are_refused() -> None:
 
 
 class Flat(nn.Module):
-    """A network of one layer behind another: no blocks, no stages."""
+    """One layer: no blocks, no stages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,27 +216,27 @@ class Flat(nn.Module):
         return self.fc(images.flatten(1))
 
 
-def test_a_network_without_blocks_asks_for_taps() -> None:
+def test_unknown_taps_are_named_with_the_nearest() -> None:
     layout = infer_layout(Flat(), 4)
     assert layout.taps == {"last": "fc:input", "features": "fc:input"}
-    with pytest.raises(
-        UserError, match=r"Flat has no blocks or stages: name a module with taps: {penultimate: NAME}"
-    ):
+    with pytest.raises(UserError, match=r"Flat has no blocks or stages: name a module with taps: {penultimate:"):
         layout.find_place("penultimate")
     with pytest.raises(UserError, match=r"Flat has no tap lst, did you mean 'last'"):
         layout.find_place("lst")
+    with pytest.raises(UserError, match=r"no tap stage4, did you mean 'stage\d'\?: there are last"):
+        get_layout("resnet8", 16).find_place("stage4")
 
 
-def test_what_is_asked_twice_is_found_once() -> None:
-    layout, runs = tapped("resnet8", 16), []
+def test_repeated_questions_run_the_network_once() -> None:
+    layout, runs = build_layout("resnet8", 16), []
     layout.model.register_forward_hook(lambda *_: runs.append(1))
     for _ in range(3):
         assert layout.find_shape("layer1") == (16,) and "fc.bias" in layout.find_reached([])
     assert len(runs) == 2
 
 
-def test_asking_leaves_no_trace() -> None:
-    model = network("resnet8", 16).train()
+def test_questions_leave_the_network_unchanged() -> None:
+    model = build_model("resnet8", 10).train()
     model.fc.requires_grad_(False)
     layout = infer_layout(model, 16)
     flags = [parameter.requires_grad for parameter in model.parameters()]
@@ -257,4 +248,4 @@ def test_asking_leaves_no_trace() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert all(parameter.is_meta for parameter in model.parameters())
-    assert TappedModel(network("resnet8", 16), ["layer1.0"]).find_tap_shapes(16) == [layout.find_shape("layer1.0")]
+    assert TappedModel(build_model("resnet8", 10), ["layer1.0"]).find_tap_shapes(16) == [(16,)]

@@ -1,47 +1,35 @@
-"""Networks by name: CIFAR resnets, torchvision's, and what is refused."""
-
 from __future__ import annotations
 
 import urllib.error
 
 import pytest
 import torch
-import torchvision
+import torchvision.models
 from torch import nn
+from torchvision.models import list_models
 
 from errors import UserError
 from models.heads import find_classifier
 from models.networks.resnet import CifarResNet
-from models.zoo import build_model, count_parameters
+from models.zoo import build_for, build_model, count_parameters, find_published, find_smallest_size
 
 
-@pytest.mark.parametrize(
-    ("arch", "num_classes", "expected"),
-    [
-        ("resnet8", 10, 78_042),
-        ("resnet20", 10, 272_474),
-        ("resnet8", 100, 83_892),
-        ("resnet20", 100, 278_324),
-        ("resnet110", 100, 1_736_564),
-        ("resnet8x4", 100, 1_233_540),
-        ("resnet32x4", 100, 7_433_860),
-    ],
-)
-def test_parameters_of_the_cifar_family(arch: str, num_classes: int, expected: int) -> None:
-    model = build_model(arch, num_classes)
+@pytest.mark.parametrize(("arch", "expected"), [("resnet8", 78_042), ("resnet20", 272_474)])
+def test_parameters_of_the_cifar_family(arch: str, expected: int) -> None:
+    model = build_model(arch, 10)
     assert count_parameters(model) == expected
-    assert model.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, num_classes)
+    assert model.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("depth", [8, 14, 20, 32, 44, 56, 110])
-def test_depth_counts_the_convolutions_and_the_head(depth: int) -> None:
+def test_depth_counts_convolutions_and_head(depth: int) -> None:
     model = build_model(f"resnet{depth}", 10)
     on_the_path = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert len(on_the_path) + 1 == depth
 
 
 @pytest.mark.parametrize("depth", [2, 9, 21])
-def test_a_depth_that_is_not_6n_plus_2_is_refused(depth: int) -> None:
+def test_wrong_depth_is_refused(depth: int) -> None:
     with pytest.raises(ValueError, match="6n \\+ 2"):
         CifarResNet(depth, (16, 16, 32, 64), 10)
 
@@ -62,11 +50,29 @@ def test_stems_of_torchvisions_resnets() -> None:
 @pytest.mark.parametrize(
     ("arch", "head"), [("resnet8", "fc"), ("resnet18", "fc"), ("mobilenet_v3_small", "classifier.3")]
 )
-def test_the_classifier_is_the_new_last_layer(arch: str, head: str) -> None:
+def test_classifier_has_the_wanted_outputs(arch: str, head: str) -> None:
     model = build_model(arch, 7)
     name, layer = find_classifier(model)
     assert (name, layer.out_features) == (head, 7)
     assert layer is model.get_submodule(head)
+
+
+def test_head_of_the_right_size_is_kept() -> None:
+    torch.manual_seed(0)
+    wanted = torchvision.models.resnet18(weights=None)
+    torch.manual_seed(0)
+    kept = build_model("resnet18", 1000, stem="imagenet")
+    assert torch.equal(kept.fc.weight, wanted.fc.weight)  # published weights need their own head
+
+
+def test_auxiliary_outputs_are_left_out_in_training_too() -> None:
+    model = build_model("googlenet", 5).train()
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 5)
+    assert not [name for name, _ in model.named_parameters() if name.startswith("aux")]
+
+
+def test_eighty_classifiers_are_known() -> None:
+    assert len(list_models(module=torchvision.models)) == 80
 
 
 @pytest.mark.parametrize(
@@ -88,19 +94,34 @@ def test_what_cannot_be_built_is_named(arch: str, options: dict[str, object], me
         build_model(arch, 10, **options)
 
 
-def test_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*args: object, **kwargs: object) -> None:
+def test_published_weights_without_a_network_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_offline(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(UserError, match="DEFAULT.*could not be downloaded.*no route to host.*local file"):
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", raise_offline)
+    with pytest.raises(UserError, match=r"DEFAULT.*could not be downloaded.*no route to host.*local file"):
         build_model("resnet18", 10, weights="DEFAULT")
 
 
-def test_a_head_of_the_right_size_is_kept():
-    torch.manual_seed(0)
-    wanted = torchvision.models.resnet18(weights=None)
-    torch.manual_seed(0)
-    kept = build_model("resnet18", 1000, stem="imagenet")
-    assert torch.equal(kept.fc.weight, wanted.fc.weight)  # as it must be for pretrained weights to mean anything
-    assert build_model("resnet18", 7, stem="imagenet").fc.out_features == 7
+def test_published_weights_have_classes_size_and_normalisation() -> None:
+    found = find_published("resnet18", "DEFAULT")
+    assert (found.classes, found.size) == (1000, 224)
+    assert found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
+    assert find_published("vit_b_16", "IMAGENET1K_SWAG_E2E_V1").size == 384
+
+
+@pytest.mark.parametrize(("arch", "smallest"), [("alexnet", 63), ("vit_b_32", 32), ("resnet8", 1)])
+def test_smallest_image_size_is_named(arch: str, smallest: int) -> None:
+    def build(size: int) -> nn.Module:
+        return build_model(arch, 4, image_size=size)
+
+    assert find_smallest_size(build, 0) == smallest
+    if smallest > 1:
+        with pytest.raises(UserError, match=f"the smallest image_size that works is {smallest}$"):
+            build_for(build, smallest - 2)
+    assert isinstance(build_for(build, smallest), nn.Module)
+
+
+def test_no_size_is_named_where_none_helps() -> None:
+    with pytest.raises(UserError, match=r"unknown arch 'nope'[^:]*:callable are taken too\)$"):
+        build_for(lambda size: build_model("nope", 4), 32)

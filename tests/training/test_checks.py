@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from errors import UserError, warn
-from models.sizes import Weightless
+from models.zoo import Weightless
 from settings.stages import Stage
 from tests.training.untrained import finish_needed
 from training.checks import check, check_lengths

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from errors import UserError
-from models.inputs import find_input_adapter
+from models.inputs import INPUT_ADAPTER
 from models.taps import TappedModel
 from training.teacher_cache import name_cache
 
@@ -30,14 +30,12 @@ MEAN, STD = "[0.485,0.456,0.406]", "[0.229,0.224,0.225]"
 
 def test_size_and_normalisation_are_part_of_a_network(make_experiment):
     plain = make_experiment()
-    assert (
-        find_input_adapter(plain.build(plain.config.teacher)) is None
-        and plain.made_with(plain.config.teacher) == {}
-    )
+    assert not hasattr(plain.build(plain.config.teacher), INPUT_ADAPTER)
+    assert plain.made_with(plain.config.teacher) == {}
     other = make_experiment("teacher.image_size=24", f"teacher.mean={MEAN}", f"teacher.std={STD}")
     network = other.config.teacher
-    adapter = find_input_adapter(other.build(network))
-    assert adapter is not None and adapter.own.size == 24
+    adapter = other.build(network).get_submodule(INPUT_ADAPTER)
+    assert adapter.own.size == 24
     assert adapter.own.mean == pytest.approx((0.485, 0.456, 0.406)) and other.made_with(network)["input"][0] == 24
     teachers = [TappedModel(plain.build(plain.config.teacher), ["fc:input"]) for _ in range(2)]
     teachers[1].load_state_dict(teachers[0].state_dict())
