@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from CKA import linear_cka, rbf_cka, rbf_cka_with_each
+from CKA import compute_rbf_cka, compute_rbf_cka_with_each, linear_cka
 
-BOTH = pytest.mark.parametrize("cka", [linear_cka, rbf_cka])
+BOTH = pytest.mark.parametrize("cka", [linear_cka, compute_rbf_cka])
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_linear_keeps_its_digits_far_from_the_origin() -> None:
 def test_rbf_equals_gram_matrices_for_any_block(fraction: float, block: int) -> None:
     X, Y = related(50, 3, 6)
     expected = cka_of_grams(rbf_gram(X.numpy(), fraction), rbf_gram(Y.numpy(), fraction))
-    assert rbf_cka(X, Y, bandwidth=fraction, block=block).value == pytest.approx(expected, rel=1e-9)
+    assert compute_rbf_cka(X, Y, bandwidth=fraction, block=block).value == pytest.approx(expected, rel=1e-9)
 
 
 @BOTH
@@ -132,15 +132,15 @@ def test_wrong_shapes_are_refused(cka) -> None:
 
 def test_rbf_refuses_a_bandwidth_of_zero() -> None:
     with pytest.raises(ValueError, match="positive"):
-        rbf_cka(normal(8, 3), normal(8, 3), bandwidth=0)
+        compute_rbf_cka(normal(8, 3), normal(8, 3), bandwidth=0)
 
 
 def test_several_at_once_are_the_same_numbers_as_one_by_one() -> None:
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(40, 5, generator=generator)
     others = [X[:, :2], torch.zeros(40, 3), torch.randn(40, 7, generator=generator)]  # the second has no scale
-    together = rbf_cka_with_each(X, others, block=16)
-    assert together == [rbf_cka(X, Y, block=16) for Y in others]
+    together = compute_rbf_cka_with_each(X, others, block=16)
+    assert together == [compute_rbf_cka(X, Y, block=16) for Y in others]
     assert together[1].value is None and "of Y is 0" in together[1].notes["value"]
-    assert rbf_cka_with_each(torch.zeros(40, 5), others, block=16)[0].value is None
-    assert rbf_cka_with_each(X, []) == []
+    assert compute_rbf_cka_with_each(torch.zeros(40, 5), others, block=16)[0].value is None
+    assert compute_rbf_cka_with_each(X, []) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diagnostics.confusion import Confusion, by_class, most_confused
+from diagnostics.confusion import Confusion, find_confusions, measure_classes
 from diagnostics.differing import Classifier
 from diagnostics.tables.looks import classes, confusions, predictions
 from diagnostics.tables.table import to_csv
@@ -22,7 +22,7 @@ MODELS = [answering("teacher", [0, 0, 1, 1, 1, 2]), answering("two_stage", [1, 1
 
 
 def test_accuracy_by_class_is_none_without_an_image_of_it():
-    rows = by_class(MODELS, LABELS_3, NAMES)
+    rows = measure_classes(MODELS, LABELS_3, NAMES)
     assert [(row.name, row.images) for row in rows] == [("猫", 3), ("dog", 3), ("bird", 0)]
     assert rows[0].accuracy == {"teacher": 2 / 3, "two_stage": 0.0} and rows[2].accuracy["teacher"] is None
     table = classes(rows)
@@ -31,15 +31,15 @@ def test_accuracy_by_class_is_none_without_an_image_of_it():
 
 
 def test_the_student_in_question_says_which_pairs_come_first():
-    rows = most_confused(MODELS, LABELS_3, NAMES)
+    rows = find_confusions(MODELS, LABELS_3, NAMES)
     assert rows == [
         Confusion("猫", "dog", 3, {"teacher": 1, "two_stage": 2}),
         Confusion("猫", "bird", 3, {"teacher": 0, "two_stage": 1}),
         Confusion("dog", "bird", 3, {"teacher": 1, "two_stage": 0}),
     ]
-    assert most_confused(MODELS, LABELS_3, NAMES, most=1) == rows[:1]
+    assert find_confusions(MODELS, LABELS_3, NAMES, most=1) == rows[:1]
     assert confusions(rows, 20).row_headers == 2
-    assert most_confused([], LABELS_3, NAMES) == [] and confusions([], 20).rows == []
+    assert find_confusions([], LABELS_3, NAMES) == [] and confusions([], 20).rows == []
 
 
 def test_every_answer_to_every_image_with_its_probability():

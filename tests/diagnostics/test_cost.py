@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diagnostics.cost import Cost, Latency, model_costs, ratio_to
+from diagnostics.cost import Cost, Latency, compute_cost_ratio, model_costs
 
 
 def model_cost(model: nn.Module, shape: tuple[int, int, int], **options: Any) -> Cost:
@@ -88,14 +88,14 @@ def fixed(parameters: int, median_ms: float, device: str = "cpu", batch: int = 1
 
 
 def test_ratio_by_hand() -> None:
-    ratio = ratio_to(fixed(10, 2.0), fixed(40, 8.0))
+    ratio = compute_cost_ratio(fixed(10, 2.0), fixed(40, 8.0))
     assert (ratio.parameters, ratio.flops, ratio.state_bytes, ratio.latency) == (0.25, 1.0, 1.0, {"1": 0.25})
     assert ratio.notes == {}
-    assert ratio_to(fixed(10, 2.0), fixed(40, 8.0, batch=128)).latency == {}
+    assert compute_cost_ratio(fixed(10, 2.0), fixed(40, 8.0, batch=128)).latency == {}
 
 
 def test_ratios_that_are_not_defined() -> None:
-    ratio = ratio_to(fixed(10, 2.0, "cuda"), fixed(0, 8.0))
+    ratio = compute_cost_ratio(fixed(10, 2.0, "cuda"), fixed(0, 8.0))
     assert (ratio.parameters, ratio.latency) == (None, {"1": None})
     assert set(ratio.notes) == {"parameters", "latency"}
 

@@ -14,10 +14,10 @@ from diagnostics.differing import (
     ONLY_B,
     SHOWN_SIDE,
     Classifier,
-    differing,
-    pairs_to_show,
+    choose_pairs,
+    copy_pixels,
+    find_differing,
     positions_to_show,
-    show,
 )
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.recording import Recording
@@ -39,7 +39,7 @@ STUDENT = answering("two_stage", [1, 2, 0, 0, 1, 1], [0.6, 0.8, 0.9, 0.7, 0.5, 0
 
 
 def test_images_by_how_models_differ_the_surest_wrong_answer_first():
-    (found,) = differing([TEACHER, STUDENT], LABELS, ["a", "b", "猫"], NAMES)
+    (found,) = find_differing([TEACHER, STUDENT], LABELS, ["a", "b", "猫"], NAMES)
     assert (found.a, found.b) == ("teacher", "two_stage")
     kinds = {kind.what: kind for kind in found.kinds}
     assert {what: kind.count for what, kind in kinds.items()} == {ONLY_A: 3, ONLY_B: 1, BOTH_WRONG: 1}
@@ -53,10 +53,10 @@ def test_images_by_how_models_differ_the_surest_wrong_answer_first():
 
 def test_the_student_in_question_meets_the_teacher_and_the_best_of_the_others():
     kd, good = answering("kd", [1] * 6, [0.9] * 6), answering("crd", LABELS.tolist(), [0.9] * 6)
-    pairs = pairs_to_show([TEACHER, kd, good, STUDENT], LABELS)
+    pairs = choose_pairs([TEACHER, kd, good, STUDENT], LABELS)
     assert [(a.name, b.name) for a, b in pairs] == [("teacher", "two_stage"), ("crd", "two_stage")]
-    assert pairs_to_show([TEACHER], LABELS) == pairs_to_show([STUDENT], LABELS) == pairs_to_show([], LABELS) == []
-    (alone,) = differing([kd, STUDENT], LABELS, ["a", "b", "c"], None)
+    assert choose_pairs([TEACHER], LABELS) == choose_pairs([STUDENT], LABELS) == choose_pairs([], LABELS) == []
+    (alone,) = find_differing([kd, STUDENT], LABELS, ["a", "b", "c"], None)
     assert alone.a == "kd" and {image.file for kind in alone.kinds for image in kind.images} == {""}
 
 
@@ -68,9 +68,11 @@ def test_large_images_are_made_smaller_and_small_ones_kept():
         return ImageTensors(Images(pixels, np.zeros(2, np.int64)), zero, zero + 1, torch.device("cpu"))
 
     small = tensors(8)
-    assert np.array_equal(show(small, [1]).pixels, small.pixels[1:].numpy()) and show(small, [1]).indices == [1]
-    assert show(tensors(2 * SHOWN_SIDE), [0, 1]).pixels.shape == (2, 3, SHOWN_SIDE, SHOWN_SIDE)
-    assert show(small, []).pixels.shape == (0, 3, 8, 8)
+    assert np.array_equal(copy_pixels(small, [1]).pixels, small.pixels[1:].numpy()) and copy_pixels(
+        small, [1]
+    ).indices == [1]
+    assert copy_pixels(tensors(2 * SHOWN_SIDE), [0, 1]).pixels.shape == (2, 3, SHOWN_SIDE, SHOWN_SIDE)
+    assert copy_pixels(small, []).pixels.shape == (0, 3, 8, 8)
 
 
 def test_a_recording_keeps_names_and_images_and_refuses_what_is_none(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from diagnostics import variance
-from diagnostics.variance import compare_variances, power_of, seeds_needed
+from diagnostics.variance import compare_variances, count_seeds_needed, simulate_power
 
 
 def test_the_test_is_an_analysis_of_variance_of_distances_from_the_median():
@@ -21,15 +21,15 @@ def test_power_is_the_share_of_scipys_tests_that_find_the_ratio():
     """By scipy's test on draws of another seed; two shares of 600 and 4,000 draws differ by chance alone."""
     rng = np.random.default_rng(1)
     p = [stats.levene(rng.normal(size=15), 2 * rng.normal(size=15), center="median").pvalue for _ in range(600)]
-    own, other = power_of(15, 2.0), np.mean(np.array(p) < 0.05)
+    own, other = simulate_power(15, 2.0), np.mean(np.array(p) < 0.05)
     assert abs(own - other) < 4 * np.sqrt(own * (1 - own) * (1 / 600 + 1 / 4000))
-    assert power_of(15, 1.0) == pytest.approx(0.05, abs=0.02)  # no difference: the level of the test
+    assert simulate_power(15, 1.0) == pytest.approx(0.05, abs=0.02)  # no difference: the level of the test
 
 
 @pytest.mark.parametrize("ratio", [1.6, 2.0, 4.0])
 def test_the_number_of_seeds_is_the_smallest_and_more_than_the_f_test_needs(ratio):
-    found = seeds_needed(ratio)
-    assert power_of(found, ratio) >= variance.POWER > power_of(found - 1, ratio)
+    found = count_seeds_needed(ratio)
+    assert simulate_power(found, ratio) >= variance.POWER > simulate_power(found - 1, ratio)
 
     def power_of_f(seeds):  # of the two-sided F-test of normal values, which is the most powerful
         low, high = stats.f.ppf([0.025, 0.975], seeds - 1, seeds - 1)
@@ -42,10 +42,10 @@ def test_the_number_of_seeds_is_the_smallest_and_more_than_the_f_test_needs(rati
 
 
 def test_a_ratio_and_its_inverse_take_the_same_and_equal_ones_take_too_many():
-    assert seeds_needed(0.5) == seeds_needed(2.0)
-    assert seeds_needed(1.05) is None
+    assert count_seeds_needed(0.5) == count_seeds_needed(2.0)
+    assert count_seeds_needed(1.05) is None
     with pytest.raises(ValueError, match="above 0"):
-        seeds_needed(0.0)
+        count_seeds_needed(0.0)
 
 
 def test_what_is_not_tested_says_why():

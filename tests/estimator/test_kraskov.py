@@ -92,18 +92,12 @@ def test_repeated_values_are_fine_and_repeatable(variant: int) -> None:
     assert abs(ksg(np.full(300, 0.1), Y, variant=variant)) < 0.1  # a constant tells nothing
 
 
-def test_bits_are_nats_over_log_two() -> None:
-    X, Y = gaussians(0.8, 1, 200)
-    assert ksg(X, Y, unit="bits") == pytest.approx(ksg(X, Y) / math.log(2), rel=1e-14)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"k": 0}, "k must be 1"),
         ({"k": 20}, "more than k"),
         ({"variant": 3}, "variant"),
-        ({"unit": "shannon"}, "unit"),
     ]
     + [
         ({"Y": np.zeros(19)}, "same number"),

@@ -124,7 +124,7 @@ def test_a_damaged_recording_is_made_again_with_a_word(copied, make_experiment, 
     damage(copied / "eval" / "predictions.npz", "cut", random.Random(1))
     again = record(experiment, subjects, copied / "eval")
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "predictions.npz" in said and "recorded anew" in said
+    assert said.count("\n") == 1 and "predictions.npz" in said and "recorded again" in said
     assert np.array_equal(first.models[0].logits, again.models[0].logits)
     assert recording_file.read(copied / "eval" / "predictions.npz").labels.tolist() == first.labels.tolist()
 

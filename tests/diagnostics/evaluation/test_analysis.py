@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 from diagnostics.evaluation import analysis
-from diagnostics.evaluation.analysis import contrastive_bound, similarities
+from diagnostics.evaluation.analysis import compute_contrastive_bound, similarities
 from diagnostics.evaluation.recording import Context, Meta, RecordedModel, Recording
 
 
@@ -47,15 +47,18 @@ def test_the_contrastive_bound_is_that_of_other_images_as_negatives():
         return Recording(context, np.zeros(600, np.int64), nothing, nothing, nothing, nothing, [])
 
     recording = staged(crd=crd)
-    bound = contrastive_bound(teacher, stage1, recording)
+    bound = compute_contrastive_bound(teacher, stage1, recording)
     unit = features.astype(float) / np.linalg.norm(features.astype(float), axis=1, keepdims=True)
     losses = []
-    for rows in analysis._minibatches(600)[:2]:
+    for rows in analysis._draw_minibatches(600)[:2]:
         scores = unit[rows] @ unit[rows].T / 0.1
         losses.append(np.mean(logsumexp(scores, axis=1) - np.diag(scores)))
     # before, K was the config's number of negatives and L the training loss, whatever the images and the mode
     assert bound.negatives == 255 and bound.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert bound.value == pytest.approx(np.log(255) - np.mean(losses), rel=1e-5)
-    assert contrastive_bound(teacher, replace(stage1, meta=replace(stage1.meta, method="kd")), recording) is None
-    assert contrastive_bound(teacher, recorded(features), recording) is None
-    assert contrastive_bound(teacher, stage1, staged(regression={"ridge": 0.01})) is None
+    assert (
+        compute_contrastive_bound(teacher, replace(stage1, meta=replace(stage1.meta, method="kd")), recording)
+        is None
+    )
+    assert compute_contrastive_bound(teacher, recorded(features), recording) is None
+    assert compute_contrastive_bound(teacher, stage1, staged(regression={"ridge": 0.01})) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from diagnostics.budget import Training
-from diagnostics.evaluation.budget_parity import NO_PAIR, NOT_RECORDED, sentences
+from diagnostics.evaluation.budget_parity import NO_PAIR, NOT_RECORDED, describe_parity
 from diagnostics.evaluation.results import Given
 from diagnostics.tables.given import given
 from diagnostics.tables.table import to_csv
@@ -50,7 +50,7 @@ MODELS = {
 
 
 def told(models: dict[str, list[Training] | None]) -> list[str]:
-    return sentences(models, "two_stage")
+    return describe_parity(models, "two_stage")
 
 
 def test_an_even_comparison_is_one_sentence_about_what_was_even() -> None:
@@ -117,7 +117,7 @@ def test_other_batches_and_other_weights() -> None:
 
 
 def test_single_stage_methods_are_compared_with_each_other_where_none_has_stages() -> None:
-    lines = sentences({"scratch": MODELS["scratch"], "kd": MODELS["kd"]}, "kd")
+    lines = describe_parity({"scratch": MODELS["scratch"], "kd": MODELS["kd"]}, "kd")
     assert lines[0].startswith("Even between kd and the single-stage methods (scratch): epochs (24)")
 
 
@@ -132,8 +132,8 @@ def test_other_methods_on_other_images_and_epochs() -> None:
 
 
 def test_without_a_pair_or_a_record_it_says_so() -> None:
-    assert sentences({"teacher": MODELS["teacher"], "kd": MODELS["kd"]}, "kd") == [NO_PAIR]
-    assert sentences({"teacher": MODELS["teacher"]}, None) == [NO_PAIR]
+    assert describe_parity({"teacher": MODELS["teacher"], "kd": MODELS["kd"]}, "kd") == [NO_PAIR]
+    assert describe_parity({"teacher": MODELS["teacher"]}, None) == [NO_PAIR]
     assert told({"kd": None, "two_stage": None}) == [NOT_RECORDED]
 
 

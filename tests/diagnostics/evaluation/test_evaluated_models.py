@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diagnostics.evaluation.evaluated import finished_models
-from diagnostics.evaluation.evaluated_models import find_subject, network_of, subjects_of_run
+from diagnostics.evaluation.evaluated import find_finished
+from diagnostics.evaluation.evaluated_models import find_network, find_subject, subjects_of_run
 from errors import UserError
 from models.checkpoint import save
 from settings.reading import load_config
@@ -43,7 +43,7 @@ def test_single_stages_come_first_and_the_staged_method_in_question_last(experim
     first = ["teacher", "kd", "llr", "on_own", "align", "own", "stage1", "three"]
     assert names == [*first, "kd/1", "llr/1", "on_own/1", "align/1", "own/1"]  # three/1 is not finished
     write_config(experiment.folder.path / "config.yaml", experiment.config)
-    assert set(finished_models(experiment.folder)) == set(names) - {"stage1", "align", "align/1"}
+    assert set(find_finished(experiment.folder)) == set(names) - {"stage1", "align", "align/1"}
 
 
 def test_each_goes_back_to_the_first_stage_of_its_chain(experiment):
@@ -71,10 +71,10 @@ def test_each_goes_back_to_the_first_stage_of_its_chain(experiment):
 
 def test_networks_and_taps_are_those_of_the_training(experiment):
     found = {subject.name: subject for subject in subjects_of_run(experiment)}
-    assert network_of(experiment, found["llr"]) == experiment.config.teacher
+    assert find_network(experiment, found["llr"]) == experiment.config.teacher
     assert (
-        network_of(experiment, found["three"])
-        == network_of(experiment, found["stage1"])
+        find_network(experiment, found["three"])
+        == find_network(experiment, found["stage1"])
         == experiment.config.student
     )
     assert all(subject.taps == ["layer2.0", "fc:input"] for subject in found.values())

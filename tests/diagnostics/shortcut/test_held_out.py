@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diagnostics.shortcut.cued import HeldOut
-from diagnostics.shortcut.held_out import HeldOutLogits, held_out
+from diagnostics.shortcut.held_out import HeldOutLogits, measure_held_out
 
 LABELS = torch.tensor([0, 0, 1, 1])
 CLASSES_CUE = torch.tensor([0, 1])
@@ -24,7 +24,7 @@ def distance(teacher, student, temperature):
     """The KL of logits on as many images as there are, which have no balanced twins."""
     images = data(labels=torch.zeros(len(student), dtype=torch.long), cues=[0] * len(student), cued=False)
     sides = HeldOutLogits(student, None), HeldOutLogits(teacher, None)
-    return held_out(*sides, images, temperature).held_out_kl
+    return measure_held_out(*sides, images, temperature).held_out_kl
 
 
 def test_the_distance_is_the_kl_by_hand():
@@ -41,13 +41,13 @@ def test_accuracy_as_drawn_and_over_cells():
     answers = torch.tensor([0, 1, 1, 1])
     logits = torch.nn.functional.one_hot(answers, 2).float()
     own = HeldOutLogits(logits, logits)
-    found = held_out(own, HeldOutLogits(logits, None), data(), 4.0)
+    found = measure_held_out(own, HeldOutLogits(logits, None), data(), 4.0)
     assert found == HeldOut(0.0, 0.75, pytest.approx((0.5 + 1 + 1) / 3))  # cells (0, 0), (1, 0), (1, 1)
     swapped = HeldOutLogits(logits, 1 - logits)
-    assert held_out(swapped, None, data(), 4.0) == HeldOut(None, 0.75, pytest.approx((0.5 + 0 + 0) / 3))
+    assert measure_held_out(swapped, None, data(), 4.0) == HeldOut(None, 0.75, pytest.approx((0.5 + 0 + 0) / 3))
 
 
 def test_without_a_cue_no_cells():
     logits = torch.eye(2)[LABELS]
     own = HeldOutLogits(logits, None)
-    assert held_out(own, own, data(cued=False), 4.0) == HeldOut(0.0, 1.0, None)
+    assert measure_held_out(own, own, data(cued=False), 4.0) == HeldOut(0.0, 1.0, None)

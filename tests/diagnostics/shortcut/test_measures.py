@@ -15,8 +15,8 @@ from diagnostics.shortcut.measures import (
     Shown,
     Shows,
     accuracy_gap,
+    compute_fieller_interval,
     excess_following,
-    fieller,
     following_per_image,
     inheritance,
     measures,
@@ -137,10 +137,10 @@ def test_wrong_input_is_refused():
         "classes_cue": CLASSES_CUE,
     }
     wrong = {
-        "cues": [(ALL_CUES * 0, "differ within"), (ALL_CUES - 1, "0 or more"), (ALL_CUES[:5], "cues must have")],
-        "predictions": [(ALL_CUES[:, :3], "shape"), (ALL_CUES + 1, "lie in"), (ALL_CUES / 2, "integers")],
+        "cues": [(ALL_CUES * 0, "differ within"), (ALL_CUES - 1, "outside 0"), (LABELS, "cues must have")],
+        "predictions": [(ALL_CUES[:, :3], "not"), (ALL_CUES + 1, "outside 0"), (ALL_CUES / 2, "integers")],
         "clean": [(LABELS[:3], "clean")],
-        "labels": [(LABELS[:0], "n >= 1")],
+        "labels": [(LABELS[:0], "images")],
     }
     for name, cases in wrong.items():
         for value, message in cases:
@@ -202,11 +202,11 @@ def test_fieller_is_the_set_that_the_paired_t_test_does_not_reject():
     rng = np.random.default_rng(0)
     theirs = 0.5 + 0.1 * rng.standard_normal(6)
     own = 0.7 * theirs + 0.05 * rng.standard_normal(6)
-    low, high = fieller(own, theirs)
+    low, high = compute_fieller_interval(own, theirs)
     assert low < own.mean() / theirs.mean() < high
     for bound in (low, high):
         assert stats.ttest_1samp(own - bound * theirs, 0).pvalue == pytest.approx(0.05, abs=1e-9)
-    assert fieller(own, theirs - theirs.mean()) is None
+    assert compute_fieller_interval(own, theirs - theirs.mean()) is None
 
 
 def test_measures_are_plain_numbers():

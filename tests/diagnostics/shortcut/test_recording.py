@@ -21,8 +21,8 @@ from dataset.sources import Source
 from diagnostics.evaluation.recording import Subject
 from diagnostics.shortcut.cued import About
 from diagnostics.shortcut.measures import measures
-from diagnostics.shortcut.probe import cue_read
-from diagnostics.shortcut.recording import record_cues, shown_cues
+from diagnostics.shortcut.probe import read_cue
+from diagnostics.shortcut.recording import draw_shown_cues, record_cues
 from diagnostics.shortcut.recording_file import read, up_to_date, write
 from errors import UserError
 from losses.kl import softened_kl
@@ -78,14 +78,14 @@ def recorded():
 
 def test_each_image_is_shown_under_its_own_cue_and_different_others():
     labels, own = torch.arange(2000) % 8, torch.tensor([3, 1, 0, 2, 4, 5, 6, 7])
-    every = shown_cues(labels, own, 8, most=10, seed=1)
+    every = draw_shown_cues(labels, own, 8, most=10, seed=1)
     assert every.shape == (2000, 8) and (every[:, 0] == own[labels]).all()
     assert (every.sort(dim=1).values == torch.arange(8)).all()
-    some = shown_cues(labels, own, 8, most=3, seed=1)
-    assert torch.equal(some, every[:, :3]) and not torch.equal(some, shown_cues(labels, own, 8, 3, seed=2))
+    some = draw_shown_cues(labels, own, 8, most=3, seed=1)
+    assert torch.equal(some, every[:, :3]) and not torch.equal(some, draw_shown_cues(labels, own, 8, 3, seed=2))
     counts = Counter(some[labels == 0][:, 1].tolist())
     assert own[0].item() not in counts and min(counts.values()) > 15  # 250 / 7 are expected of each
-    assert shown_cues(labels, own, 8, most=1, seed=1).shape == (2000, 2)
+    assert draw_shown_cues(labels, own, 8, most=1, seed=1).shape == (2000, 2)
 
 
 def test_predictions_are_those_of_the_network_on_stamped_images(recorded):
@@ -142,7 +142,7 @@ def test_probes_read_the_cue_and_not_the_label(recorded):
 
 @pytest.mark.parametrize("cue", ["patch", "background", "tint", "frame"])
 def test_a_probe_reads_the_cue_after_augmentation(cue):
-    assert cue_read(made(cue)) > 0.9
+    assert read_cue(made(cue)) > 0.9
 
 
 def test_no_cue_leaves_accuracy_and_cues_of_ones_own_are_shown_once(recorded):
