@@ -1,4 +1,4 @@
-"""Linear and RBF centered kernel alignment (Kornblith et al. 2019) on all samples at once.
+"""Linear and RBF centered kernel alignment (Kornblith et al. 2019), exact.
 
 CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), with the unbiased estimator HSIC_1 of Song et al. (2012) in
 each place. K and L are the Gram matrices with a zeroed diagonal:
@@ -49,7 +49,7 @@ class _KernelSums:
 
 
 def linear_cka(X: Tensor, Y: Tensor) -> Similarity:
-    """Compute linear CKA of features X (N, D1) and Y (N, D2), exact, in O(N D1 D2) time.
+    """Compute exact linear CKA of X (N, D1) and Y (N, D2) in O(N D1 D2) time.
 
     Any dtype, computed in float64 on the tensors' device (a device without float64 needs `.cpu()` first). The
     value does not change under rotation, shift, or one common scaling of X or of Y. Undefined (`value` None)
@@ -59,7 +59,7 @@ def linear_cka(X: Tensor, Y: Tensor) -> Similarity:
     check_shapes(X, Y)
     if len(X) < MIN_SAMPLES:
         return _refuse_few(len(X))
-    X, Y = centre(X), centre(Y)
+    X, Y = remove_mean(X), remove_mean(Y)
     # With K = XX' - diag(a) and L = YY' - diag(b), where a_i = |x_i|^2 and b_i = |y_i|^2:
     #   tr(KL)         = ||X'Y||_F^2 - a'b                 products in feature space, D1 x D2
     #   1'K1 and 1'L1  = -sum(a) and -sum(b)               X'1 = 0 after centring, so K1 = X(X'1) - a = -a
@@ -73,16 +73,17 @@ def linear_cka(X: Tensor, Y: Tensor) -> Similarity:
         k_rows=-a,
         l_rows=-b,
     )
-    return _divide_hsic(sums)
+    return _compute_similarity(sums)
 
 
 def compute_rbf_cka(X: Tensor, Y: Tensor, bandwidth: float = 0.8, block: int = 512, seed: int = 0) -> Similarity:
-    """Compute CKA with Gaussian kernels exp(-|x_i - x_j|^2 / (2 sigma^2)) of X (N, D1) and Y (N, D2), exact.
+    """Compute exact CKA of X (N, D1) and Y (N, D2) with Gaussian kernels.
 
-    Memory is O(block N), time O(N^2 (D1 + D2)). `bandwidth` > 0 is sigma as a fraction of the median distance
-    between two samples, taken for X and Y apart, from all pairs of at most 2,000 samples drawn with `seed`
-    (the kernels themselves are over all samples). `block` is the number of rows of the kernels held at a
-    time. Besides the cases of `linear_cka`, undefined if half of all pairs coincide.
+    The kernels are exp(-|x_i - x_j|^2 / (2 sigma^2)). Memory is O(block N), time O(N^2 (D1 + D2)). `bandwidth` >
+    0 is sigma as a fraction of the median distance between two samples, taken for X and Y apart, from all pairs
+    of at most 2,000 samples drawn with `seed` (the kernels themselves are over all samples). `block` is the
+    number of rows of the kernels held at a time. Besides the cases of `linear_cka`, undefined if half of all
+    pairs coincide.
     """
     return compute_rbf_cka_with_each(X, [Y], bandwidth, block, seed)[0]
 
@@ -90,20 +91,20 @@ def compute_rbf_cka(X: Tensor, Y: Tensor, bandwidth: float = 0.8, block: int = 5
 def compute_rbf_cka_with_each(
     X: Tensor, others: Sequence[Tensor], bandwidth: float = 0.8, block: int = 512, seed: int = 0
 ) -> list[Similarity]:
-    """Compute `compute_rbf_cka` of X with each of several Y, the kernel of X (often a wide one) made once."""
+    """Compute `compute_rbf_cka` of X with each Y, the kernel of X made once."""
     for Y in others:
         check_shapes(X, Y)
     if not (bandwidth > 0 and math.isfinite(bandwidth)) or block < 1:
         raise ValueError(f"bandwidth and block must be positive, got {bandwidth} and {block}")
     if len(X) < MIN_SAMPLES:
         return [_refuse_few(len(X)) for _ in others]
-    X, *others = (centre(features) for features in (X, *others))
+    X, *others = (remove_mean(features) for features in (X, *others))
     sigma_x, *sigmas = (bandwidth * _compute_median_distance(features, seed) for features in (X, *others))
     refused = [_refuse_coinciding(len(X), sigma_x, sigma) for sigma in sigmas]
     # The RBF of the scaled features has sigma 1.
     scaled = [Y / sigma for Y, sigma, none in zip(others, sigmas, refused, strict=True) if none is None]
     sums = iter(_sum_rbf(X / sigma_x, scaled, block) if scaled else ())
-    return [none or _divide_hsic(next(sums)) for none in refused]
+    return [none or _compute_similarity(next(sums)) for none in refused]
 
 
 def check_shapes(X: Tensor, Y: Tensor) -> None:
@@ -128,15 +129,15 @@ def _refuse_coinciding(n: int, sigma_x: float, sigma_y: float) -> Similarity | N
     return Similarity(None, n, {"value": f"The median distance between samples of {which} is 0."})
 
 
-def centre(X: Tensor) -> Tensor:
-    """Return X (N, D) in float64 with column means 0; features without spread become exactly 0."""
+def remove_mean(X: Tensor) -> Tensor:
+    """Return X (N, D) in float64 with column means 0, exactly 0 without spread."""
     X = X.detach().to(torch.float64)
     X = X - X[0]
     return X - X.mean(0)
 
 
 def _compute_product_norm(X: Tensor, Y: Tensor, columns: int = 1024) -> Tensor:
-    """Return ||X'Y||_F^2, some columns of X at a time, so that wide features need no D1 x D2 matrix."""
+    """Return ||X'Y||_F^2, some columns of X at a time, never D1 x D2."""
     return torch.stack([(part.T @ Y).square().sum() for part in X.split(columns, dim=1)]).sum()
 
 
@@ -148,7 +149,7 @@ def _compute_median_distance(X: Tensor, seed: int) -> float:
 
 
 def _sum_rbf(X: Tensor, others: Sequence[Tensor], block: int) -> list[_KernelSums]:
-    """Sum over kernels of X and each Y, a block of rows at a time, by symmetry from the diagonal on only."""
+    """Sum over kernels of X and each Y by blocks of rows, from the diagonal on."""
     n = len(X)
     rows = X.new_zeros(1 + len(others), n)  # of K, and of each L
     own = X.new_zeros(1 + len(others))  # tr(KK), and tr(LL) of each
@@ -170,7 +171,7 @@ def _sum_rbf(X: Tensor, others: Sequence[Tensor], block: int) -> list[_KernelSum
 
 
 def _compute_rbf_rows(X: Tensor, start: int, block: int) -> Tensor:
-    """Return rows start to start + block of the kernel, from column `start` on, with a zero diagonal."""
+    """Return a block of kernel rows from column `start` on, with a zero diagonal."""
     rows, columns = X[start : start + block], X[start:]
     norms = columns.square().sum(1)
     squared = torch.addmm(norms, rows, columns.T, alpha=-2) + norms[: len(rows), None]  # (b, n - start)
@@ -178,7 +179,7 @@ def _compute_rbf_rows(X: Tensor, start: int, block: int) -> Tensor:
 
 
 def _sum_trace(K: Tensor, L: Tensor) -> Tensor:
-    """Return the part of tr(KL) in these rows (b, n - start) and, by symmetry, in the columns below them."""
+    """Return the part of tr(KL) in rows (b, n - start) and, by symmetry, columns."""
     b = len(K)
     twice: Tensor = 2 * torch.tensordot(K, L) - torch.tensordot(K[:, :b], L[:, :b])
     return twice
@@ -191,7 +192,7 @@ def _compute_hsic(trace: Tensor, k_rows: Tensor, l_rows: Tensor) -> float:
     return float((trace + product_of_sums - 2 / (n - 2) * (k_rows @ l_rows)) / (n * (n - 3)))
 
 
-def _divide_hsic(sums: _KernelSums) -> Similarity:
+def _compute_similarity(sums: _KernelSums) -> Similarity:
     n = len(sums.k_rows)
     xy = _compute_hsic(sums.tr_kl, sums.k_rows, sums.l_rows)
     xx = _compute_hsic(sums.tr_kk, sums.k_rows, sums.k_rows)

@@ -1,4 +1,4 @@
-"""Verdict on stage 1: did it align the student's features on images that it did not train on?
+"""Verdict on stage 1: did it align the student's features?
 
 A two-stage result from features that were never aligned says nothing of the method.
 """
@@ -45,7 +45,7 @@ class AlignmentVerdict:
 def judge_stage1(
     curves: Mapping[str, Sequence[Mapping[str, float]]], config: Mapping[str, Any], main: str | None
 ) -> AlignmentVerdict | None:
-    """Judge the stage 1 of a report; None where it is not on record, or not that of `main`.
+    """Evaluate a report's stage 1; None if it is not on record, or not `main`'s.
 
     Args:
         curves: measures of each epoch, by model.
@@ -56,7 +56,7 @@ def judge_stage1(
 
 
 def alignment_verdict(history: Sequence[Mapping[str, float]]) -> AlignmentVerdict | None:
-    """Judge a stage 1 by the last tap in its measures of each epoch; None where neither measure is on record."""
+    """Evaluate a stage 1 by its last tap; None where no measure is on record."""
     names = list(dict.fromkeys(name for epoch in history for name in epoch))
     by_kind = [[name for name in names if name.startswith(kind)] for kind in MEASURES]
     taps = next((found for found in by_kind if found), None)

@@ -143,7 +143,7 @@ def _count_passes(
 
 
 def _count_trained(experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss]) -> int:
-    """Count the parameters of the network that train; a loss that replaces its classifier trains its own."""
+    """Count the parameters that train, those of a loss instead of its classifier."""
     layout = experiment.layout(experiment.network_of(job))
     names = layout.part(stage.train, find_reading(layout, losses).places)[0]
     answering = [loss for loss in losses if loss.replaces_classifier]

@@ -1,4 +1,4 @@
-"""Calibration of a model's confidence: calibration errors, proper scores, and temperature scaling.
+"""Calibration of a model's confidence: errors, scores, temperature scaling.
 
 Letters: N samples, C classes, T temperature. Probabilities are float64 softmax of the logits.
 """
@@ -95,7 +95,7 @@ def measure_calibration(logits: np.ndarray, labels: np.ndarray, seed: int = 0, b
 
 
 def compute_reliability(p: np.ndarray, labels: np.ndarray, bins: int) -> list[ReliabilityBin]:
-    """Return the bars of a reliability diagram from probabilities p (N, C) and labels (N,)."""
+    """Return a reliability diagram of probabilities p (N, C) and labels (N,)."""
     confidence, right = p.max(axis=1), p.argmax(axis=1) == labels  # (N,)
     places = _find_bins(confidence, bins)
     counts = np.bincount(places, minlength=bins).tolist()
@@ -110,7 +110,7 @@ def compute_reliability(p: np.ndarray, labels: np.ndarray, bins: int) -> list[Re
 
 
 def compute_ece(p: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """Return the ECE in [0, 1] of probabilities p (N, C) against labels (N,), Guo et al. 2017, equation 3."""
+    """Return the ECE in [0, 1] of probabilities p (N, C) against labels (N,)."""
     gaps = [
         b.count * abs(b.accuracy - b.confidence)
         for b in compute_reliability(p, labels, bins)
@@ -120,7 +120,7 @@ def compute_ece(p: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
 
 
 def _find_bins(values: np.ndarray, bins: int) -> np.ndarray:
-    """Return the bin (i/bins, (i+1)/bins] of each value in [0, 1]; 0 itself goes to the first."""
+    """Return the bin (i/bins, (i+1)/bins] of each value; 0 goes to the first."""
     return np.searchsorted(np.arange(1, bins) / bins, values, side="left")
 
 

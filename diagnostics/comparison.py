@@ -1,4 +1,4 @@
-"""Intervals of paired comparisons, a correction for many tests, and the difference that n images can show.
+"""Intervals, correction for many tests, and power of paired comparisons.
 
 Shares, differences and rates are fractions in [0, 1] or [-1, 1], not percent; n is a number of images.
 """
@@ -35,7 +35,7 @@ class DetectableDifference:
 
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Compute Wilson's (1927) score interval of a share such as an accuracy, within [0, 1], for n >= 1."""
+    """Compute Wilson's (1927) score interval of a share, for n >= 1."""
     _check_fractions(level=level)
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes must lie between 0 and n, and n be 1 or more: got {successes} of {n}")
@@ -48,7 +48,7 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 def bootstrap_difference(
     correct_a: ArrayLike, correct_b: ArrayLike, seed: int, resamples: int = 10_000, level: float = 0.95
 ) -> DifferenceInterval:
-    """Bootstrap accuracy_b - accuracy_a: percentile interval over draws of the n images (Efron 1979).
+    """Compute the bootstrap interval of accuracy_b - accuracy_a (Efron 1979).
 
     correct_a, correct_b: bool (n,), as for `count_pairs`. Drawing n images with replacement makes the counts
     multinomial with the observed shares, so the counts are drawn, not the images. There is no interval where
@@ -69,10 +69,11 @@ def bootstrap_difference(
 
 
 def holm(p_values: Sequence[float | None], log10: bool = False) -> list[float | None]:
-    """Adjust p-values by Holm (1979), in the order given: p_(i) times (m - i + 1), made monotone, at most 1.
+    """Apply Holm's (1979) correction to p-values, in the order given.
 
-    With `log10`, takes and gives log10 p, so that p-values too small for a float keep their order. A test
-    that is not defined (None) stays None and does not count in m.
+    That is p_(i) times (m - i + 1), made monotone, at most 1. With `log10`, takes and gives log10 p, so that
+    p-values too small for a float keep their order. A test that is not defined (None) stays None and does not
+    count in m.
     """
     defined = [i for i, p in enumerate(p_values) if p is not None]
     values = np.array([p_values[i] for i in defined], dtype=np.float64)
@@ -91,7 +92,7 @@ def holm(p_values: Sequence[float | None], log10: bool = False) -> list[float | 
 def smallest_detectable_difference(
     n: int, disagreement: float, alpha: float = 0.05, power: float = 0.8
 ) -> DetectableDifference:
-    """Find the smallest |accuracy difference| that McNemar's two-sided test at level alpha finds with this power.
+    """Find the smallest |accuracy difference| that McNemar's test would find.
 
     disagreement psi in [0, 1]: the share of images right for exactly one model, (b + c) / n. Connor (1987)
     asks n = ((z_alpha sqrt(psi) + z_power sqrt(psi - delta^2)) / delta)^2 images for a difference delta and

@@ -57,7 +57,7 @@ def measure_classes(
 def find_confusions(
     models: Sequence[Classifier], labels: NDArray[np.int64], classes: Sequence[str], most: int = MOST_CONFUSED
 ) -> list[Confusion]:
-    """Return pairs (class, answer) that differ, those that the main student confuses most first.
+    """Return confused pairs (class, answer), the main student's most first.
 
     Ties are broken by all models together; a pair that no model confuses is left out.
     """

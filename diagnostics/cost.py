@@ -63,7 +63,7 @@ def model_costs(
     batches: Sequence[int] = (1, 128),
     seconds: float = 1.5,
 ) -> list[Cost]:
-    """Measure copies of models in evaluation mode on random images of `input_shape` (3, H, W).
+    """Measure copies of models on random images of `input_shape` (3, H, W).
 
     FLOPs are those of convolutions and matrix products (papers that count a multiply-add as 1 show half). A batch
     size takes about `seconds` a model, or 5 passes after a warm-up where these are slower. Models take turns pass
@@ -101,7 +101,7 @@ def _measure_cost(model: nn.Module, image: torch.Tensor, latencies: list[Latency
 
 
 def compute_cost_ratio(cost: Cost, reference: Cost) -> CostRatio:
-    """Divide each number of `cost` by the reference's; latencies for the batch sizes that both have.
+    """Compute each number of `cost` as a multiple of the reference's.
 
     Latencies from different devices, or different numbers of CPU threads, are not compared.
     """
@@ -121,16 +121,16 @@ def compute_cost_ratio(cost: Cost, reference: Cost) -> CostRatio:
 
 
 def measure_latencies(models: Sequence[ForwardPass], images: torch.Tensor, seconds: float) -> list[Latency]:
-    """Time passes of all `images` (B, ...) through each model, in turn, for about `seconds` a model."""
-    _time_passes(models, images, budget=seconds / 5, at_least=1)  # warm-up
+    """Measure passes of `images` (B, ...) in turn, about `seconds` a model."""
+    _measure_passes(models, images, budget=seconds / 5, at_least=1)  # warm-up
     found = []
-    for times in _time_passes(models, images, budget=seconds * 4 / 5, at_least=MIN_REPEATS):
+    for times in _measure_passes(models, images, budget=seconds * 4 / 5, at_least=MIN_REPEATS):
         low, median, high = (float(q) for q in np.percentile(times, [25, 50, 75]))
         found.append(Latency(len(images), len(times), 1000 * median, 1000 * (high - low), len(images) / median))
     return found
 
 
-def _time_passes(
+def _measure_passes(
     models: Sequence[ForwardPass], images: torch.Tensor, budget: float, at_least: int
 ) -> list[list[float]]:
     """Return seconds of passes by model, for about `budget` seconds a model."""

@@ -87,7 +87,7 @@ def choose_main(models: Sequence[Classifier]) -> str:
 
 
 def choose_pairs(models: Sequence[Classifier], labels: NDArray[np.int64]) -> list[tuple[Classifier, Classifier]]:
-    """Return the pairs to compare: the teacher and the best other student, each with the main student."""
+    """Return teacher and best other student, each paired with the main one."""
     if not models:
         return []
     main = next(model for model in models if model.name == choose_main(models))
@@ -100,7 +100,7 @@ def choose_pairs(models: Sequence[Classifier], labels: NDArray[np.int64]) -> lis
 def _find_kinds(
     a: Classifier, b: Classifier, labels: NDArray[np.int64], most: int = EACH
 ) -> dict[str, tuple[int, list[int]]]:
-    """Return the number of images of each kind, and at most `most` of them, the surest wrong answer first."""
+    """Return images of each kind: their number, and the surest wrong answers."""
     right_a, right_b = a.answers == labels, b.answers == labels
     kinds = {
         ONLY_A: (right_a & ~right_b, b.sure),

@@ -1,4 +1,4 @@
-"""Networks that answer together: the mean of their probabilities, and a majority vote (Hansen & Salamon 1990).
+"""Ensembles of networks: mean probabilities and majority vote.
 
 Letters: K members, N images, C classes.
 """
@@ -29,7 +29,7 @@ def average_probabilities(members: Sequence[Logits]) -> NDArray[np.float64]:
 
 
 def take_majority_vote(members: Sequence[Logits]) -> NDArray[np.int64]:
-    """Return the class of most members, (N,); of tied classes the one of the highest mean probability.
+    """Return the class of most members, (N,), ties by mean probability.
 
     Raises ValueError with fewer than three members, or where these have different shapes.
     """

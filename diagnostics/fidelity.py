@@ -1,4 +1,4 @@
-"""Fidelity of a student to its teacher, image by image (Stanton et al. 2021, section 3).
+"""Fidelity of a student to its teacher (Stanton et al. 2021, section 3).
 
 Two models of equal accuracy can still disagree. Letters: N samples, C classes.
 """
@@ -24,7 +24,7 @@ class Fidelity:
     notes: dict[str, str]
 
     def list_lost_most(self, k: int) -> list[int]:
-        """Return at most k classes whose accuracy fell, the largest fall first, then the smaller index."""
+        """Return at most k classes whose accuracy fell, the largest fall first."""
         if k < 1:
             raise ValueError(f"k must be 1 or more, got {k}")
         lost = [(change, c) for c, change in enumerate(self.accuracy_change) if change and change < 0]
@@ -32,7 +32,7 @@ class Fidelity:
 
 
 def check_predictions(logits: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ValueError unless logits are finite and (N, C), N >= 1, and labels N integers in [0, C)."""
+    """Raise ValueError unless logits are finite (N, C) and labels N in [0, C)."""
     if logits.ndim != 2 or len(logits) == 0:
         raise ValueError(f"logits must have shape (N, C) with N >= 1, got {logits.shape}")
     if labels.shape != (len(logits),) or labels.dtype.kind not in "iu":
@@ -44,7 +44,7 @@ def check_predictions(logits: np.ndarray, labels: np.ndarray) -> None:
 
 
 def measure_fidelity(teacher_logits: np.ndarray, student_logits: np.ndarray, labels: np.ndarray) -> Fidelity:
-    """Compare the logits (N, C) of teacher and student on the same images with labels (N,).
+    """Compare logits (N, C) of teacher and student on images with labels (N,).
 
     Raises:
         ValueError: shapes that do not agree, no image, labels out of range, logits that are not finite.

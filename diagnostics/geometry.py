@@ -1,4 +1,4 @@
-"""Shape of a feature space: how tight the classes are, how far apart, and how many dimensions are in use.
+"""Shape of a feature space: spread of classes, separation, dimensions.
 
 Letters: N samples, D dimensions, C classes present; X features (N, D), y labels (N,); m_c the mean of class c
 and m of all samples; Sw and Sb the within- and between-class scatter per sample, which add to the covariance:
@@ -61,7 +61,7 @@ class _ClassScatter:
 
 
 def measure_geometry(X: np.ndarray, y: np.ndarray, seed: int = 0, silhouette_samples: int = 2000) -> Geometry:
-    """Measure features X (N, D) with integer labels y (N,); `seed` draws the silhouette's samples.
+    """Measure features X (N, D) with labels y (N,); `seed` is the silhouette's.
 
     Raises:
         ValueError: shapes that do not agree, no sample, features not finite, silhouette_samples below 2.
@@ -92,14 +92,14 @@ def measure_geometry(X: np.ndarray, y: np.ndarray, seed: int = 0, silhouette_sam
 
 
 def compute_scatter(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Return the traces of Sw and Sb: mean squared distance of x_i to m_yi, and of m_yi to m."""
+    """Return the traces of Sw and Sb."""
     scatter = _split_scatter(X, y)
     within = float((scatter.residuals**2).sum(axis=1).mean())
     return within, float(scatter.shares @ (scatter.offsets**2).sum(axis=1))
 
 
 def _compute_fisher(scatter: _ClassScatter) -> float:
-    """Compute the multi-class Fisher criterion tr(Sw^+ Sb) (Fukunaga 1990, chapter 10).
+    """Compute Fisher's criterion tr(Sw^+ Sb) (Fukunaga 1990, chapter 10).
 
     The only regularisation is that of the pseudo-inverse Sw^+: directions in which Sw has at most 1e-6 of its
     largest eigenvalue are left out, such as dead units and, where N - C < D, those that no sample spans.
@@ -111,7 +111,7 @@ def _compute_fisher(scatter: _ClassScatter) -> float:
 
 
 def _compute_silhouette(X: np.ndarray, y: np.ndarray, samples: int, seed: int) -> float | None:
-    """Compute the mean silhouette in [-1, 1] (Rousseeuw 1987) of at most `samples` samples drawn at random."""
+    """Compute the mean silhouette (Rousseeuw 1987) of at most `samples` samples."""
     from sklearn.metrics import silhouette_score  # a second to import, for those who need it
 
     if samples < 2:
@@ -136,7 +136,7 @@ def _measure_unit_sphere(X: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarra
 
 
 def compute_effective_rank(X: np.ndarray) -> float | None:
-    """Return exp of the entropy of the singular values over their sum (Roy & Vetterli 2007).
+    """Return exp of the singular values' entropy (Roy & Vetterli 2007).
 
     In [1, min(N - 1, D)]. X is centred first: a mean that all samples share would else count as one dominant
     dimension. None if X is constant.
@@ -148,7 +148,7 @@ def compute_effective_rank(X: np.ndarray) -> float | None:
 
 
 def count_collapsed(X: np.ndarray) -> int:
-    """Count dimensions whose deviation is at most 1 % of the root mean square one; D if X is constant."""
+    """Count dimensions of at most 1 % of the root mean square deviation."""
     if _is_constant(X):
         return int(X.shape[1])
     variances = X.var(axis=0, dtype=np.float64)
@@ -200,7 +200,7 @@ def fit_linear_probe(
 
 
 def map_by_tsne(X: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
-    """Map features (N, D >= 2) to points (N, 2) for a figure, by t-SNE (van der Maaten & Hinton 2008).
+    """Map features (N, D >= 2) to points (N, 2) by t-SNE.
 
     PCA to 50 dimensions first, and as the start. For few samples the perplexity is lowered to (N - 1) / 3;
     features that are all the same stay on one point. One thread, so that a seed gives the same map whatever

@@ -1,4 +1,4 @@
-"""One number, or one difference, over runs that differ in their seed alone, and the sentence it allows.
+"""One number, or one difference, over seeds, and the sentence it allows.
 
 S is the number of seeds. Values keep the unit they come in; only `describe_difference` asks for percent points.
 A seed is the unit of replication here: the interval speaks of training again, not of other test images.
@@ -80,7 +80,7 @@ def summarise_shares(shares: Sequence[float]) -> SeedSummary:
 
 
 def compare_over_seeds(values_a: Sequence[float], values_b: Sequence[float]) -> SeedComparison:
-    """Compute paired t-test and t-interval of B - A, values (S,) each, with the same seed at each place.
+    """Compute paired t-test and t-interval of B - A, (S,) each, same seeds.
 
     The Wilcoxon signed-rank p is exact, ties included, and given from 6 seeds on.
     Raises ValueError when the lengths differ or `summarise` would.
@@ -125,7 +125,7 @@ def describe_difference(
     basis: tuple[int, Literal["seeds", "images"]],
     p: float | None = None,
 ) -> str:
-    """Return one sentence on B - A, in percent points, with its 95 % interval, over (5, "seeds") or the like.
+    """Describe B - A in percent points, over (5, "seeds") or the like.
 
     B is better or worse only where the interval leaves 0 out and the test's p, where one is given, is below 0.05:
     where few images decide, a bootstrap interval is too narrow.
@@ -162,7 +162,7 @@ def _check_values(values: Sequence[float], name: str) -> np.ndarray:
 
 
 def _summarise_array(values: np.ndarray, scale: float) -> SeedSummary:
-    """Summarise values (S,); a spread that is rounding error of numbers as large as scale counts as 0."""
+    """Summarise values (S,), without spread that is rounding error of `scale`."""
     n, mean = len(values), float(values.mean())
     if n == 1:
         return SeedSummary(1, mean, None, None, None, dict.fromkeys(("sd", "low", "high"), ONE_SEED))
@@ -174,7 +174,7 @@ def _summarise_array(values: np.ndarray, scale: float) -> SeedSummary:
 
 
 def _compute_signed_rank_p(differences: np.ndarray, scale: float) -> float:
-    """Compute the exact two-sided p of Wilcoxon's (1945) signed-rank test; zeros dropped, ties share a rank.
+    """Compute the exact two-sided p of Wilcoxon's (1945) signed-rank test.
 
     Under the hypothesis each rank counts as positive with probability 1/2, so the distribution of their sum
     is built up one rank at a time; ranks are doubled to make mean ranks whole. (scipy.stats.wilcoxon is
@@ -200,5 +200,5 @@ def plain_number(value: float, places: int, sign: str = "") -> str:
 
 
 def typographic(number: str) -> str:
-    """Replace the hyphen of a number by a minus as wide as its plus; files for programs keep theirs."""
+    """Replace the hyphen of a number by a minus as wide as its plus."""
     return number.replace("-", "−")

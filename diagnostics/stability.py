@@ -1,4 +1,4 @@
-"""Stability of a training: changes of test accuracy from epoch to epoch in the last half of its epochs.
+"""Stability of a training: changes of test accuracy between late epochs.
 
 Letters: E epochs that were measured.
 """
@@ -32,7 +32,7 @@ class Stability:
 
 
 def measure_stability(history: Sequence[Mapping[str, float]]) -> Stability:
-    """Measure a history with `test_top1`, one entry an epoch; the last half is the last (E + 1) // 2 epochs."""
+    """Measure the last (E + 1) // 2 epochs of a history with `test_top1`."""
     values = [epoch[MEASURE] for epoch in history if MEASURE in epoch]
     half = np.array(values[len(values) // 2 :], dtype=np.float64)
     changes = np.diff(half)

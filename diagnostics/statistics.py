@@ -1,4 +1,4 @@
-"""Paired statistics of two models: is their difference real, and do they fail on the same images?
+"""Paired statistics of two models on the same images.
 
 All follow from four counts over the n images that both models have seen:
     a both right, b only A right, c only B right, d both wrong; n = a + b + c + d.
@@ -140,7 +140,7 @@ def count_pairs(correct_a: ArrayLike, correct_b: ArrayLike) -> Counts:
 
 
 def compute_mcnemar(counts: Counts, corrected: bool = True) -> Test:
-    """Test that both models are equally accurate; chi-square with 1 degree of freedom.
+    """Compute McNemar's test of equal accuracy, chi-square with 1 d.o.f.
 
     (|b - c| - 1)^2 / (b + c), the 1 left out when not `corrected` (McNemar 1947; Edwards 1948). The
     correction never passes 0: with b = c the statistic is 0 and p is 1, as in R's mcnemar.test.
@@ -153,7 +153,7 @@ def compute_mcnemar(counts: Counts, corrected: bool = True) -> Test:
 
 
 def compute_exact_mcnemar(counts: Counts) -> Test:
-    """Test min(b, c) against Binomial(b + c, 1/2), both tails; p is 1 when b + c is 0."""
+    """Compute the exact test of min(b, c) against Binomial(b + c, 1/2)."""
     fewer, discordant = min(counts.b, counts.c), counts.b + counts.c
     if 2 * fewer + 1 >= discordant:  # the tails meet or overlap
         return Test(float(fewer), 1.0, 0.0)
@@ -164,7 +164,7 @@ def compute_exact_mcnemar(counts: Counts) -> Test:
 
 
 def compute_chi_square(counts: Counts, yates: bool = True) -> Test:
-    """Test Pearson's independence of the models' errors; chi-square with 1 degree of freedom.
+    """Compute Pearson's test of independent errors, chi-square with 1 d.o.f.
 
     n (|ad - bc| - n/2)^2 / ((a+b)(c+d)(a+c)(b+d)); n/2 is Yates' (1934) correction, which never passes 0
     and is left out when not `yates`. Not defined when a model is right on every image or on none.
@@ -177,9 +177,10 @@ def compute_chi_square(counts: Counts, yates: bool = True) -> Test:
 
 
 def compute_odds_ratio(counts: Counts) -> OddsRatio:
-    """Return ad / (bc) with Woolf's (1955) 95 % interval, log ratio +- 1.96 sqrt(1/a + 1/b + 1/c + 1/d).
+    """Return ad / (bc) with Woolf's (1955) 95 % interval.
 
-    When a cell is empty, 0.5 is added to all four (Haldane 1955; Anscombe 1956).
+    Its log is within 1.96 sqrt(1/a + 1/b + 1/c + 1/d). When a cell is empty, 0.5 is added to all four (Haldane
+    1955; Anscombe 1956).
     """
     cells = (counts.a, counts.b, counts.c, counts.d)
     shift = 0.5 if min(cells) == 0 else 0.0
@@ -190,7 +191,7 @@ def compute_odds_ratio(counts: Counts) -> OddsRatio:
 
 
 def paired_statistics(counts: Counts) -> PairedStatistics:
-    """Compute every statistic of two models on the same images; notes say which are not defined, and why."""
+    """Compute every statistic; notes explain those that are not defined."""
     a, b, c, d = counts.a, counts.b, counts.c, counts.d
     statistics = PairedStatistics(
         counts=counts,
@@ -204,12 +205,12 @@ def paired_statistics(counts: Counts) -> PairedStatistics:
         mcnemar_exact=compute_exact_mcnemar(counts),
         chi_square_yates=compute_chi_square(counts),
         chi_square=compute_chi_square(counts, yates=False),
-        phi=_divide(counts.determinant, math.sqrt(counts.margins)),
-        error_separation_index=_divide(abs(b - c), b + c),
-        error_dissimilarity=_divide(b + c, b + c + 2 * d),
+        phi=_compute_ratio(counts.determinant, math.sqrt(counts.margins)),
+        error_separation_index=_compute_ratio(abs(b - c), b + c),
+        error_dissimilarity=_compute_ratio(b + c, b + c + 2 * d),
         odds_ratio=compute_odds_ratio(counts),
-        kappa=_divide(2 * counts.determinant, (a + b) * (b + d) + (a + c) * (c + d)),
-        yules_q=_divide(counts.determinant, a * d + b * c),
+        kappa=_compute_ratio(2 * counts.determinant, (a + b) * (b + d) + (a + c) * (c + d)),
+        yules_q=_compute_ratio(counts.determinant, a * d + b * c),
         disagreement=(b + c) / counts.n,
         double_fault=d / counts.n,
         notes={},
@@ -231,7 +232,7 @@ def _explain_defined(counts: Counts) -> dict[str, str]:
     return notes
 
 
-def _divide(numerator: float, denominator: float) -> float | None:
+def _compute_ratio(numerator: float, denominator: float) -> float | None:
     return numerator / denominator if denominator else None
 
 

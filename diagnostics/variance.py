@@ -1,4 +1,4 @@
-"""Spread of two methods over seeds: Brown and Forsythe's (1974) test, and the number of seeds it takes.
+"""Spread over seeds: Brown and Forsythe's (1974) test and its power.
 
 S is the number of seeds of a method. The test is an analysis of variance of the absolute distances from each
 method's median: W = (2S - 2) * sum of squares between / sum of squares within, F(1, 2S - 2) under no difference.
@@ -48,7 +48,7 @@ class VarianceTest:
 
 
 def compare_variances(values_a: Sequence[float], values_b: Sequence[float]) -> VarianceTest:
-    """Compare values, one a seed, of two methods; seeds need not be shared. Raises ValueError without any."""
+    """Compare the spread of two methods' values, one a seed, one or more each."""
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if not a.size or not b.size:
         raise ValueError("both methods need a value of one seed or more")
@@ -72,7 +72,7 @@ def compare_variances(values_a: Sequence[float], values_b: Sequence[float]) -> V
 
 @cache
 def count_seeds_needed(ratio: float) -> int | None:
-    """Return the smallest S, of each method, with which the test finds deviations of this ratio with `POWER`.
+    """Return the fewest seeds a method that find deviations of this ratio.
 
     By simulation of normal values from a fixed seed, bisected: the test has no closed form of its power. None
     where `MAX_SEEDS` are too few. Raises ValueError unless the ratio is above 0 and finite.
@@ -91,7 +91,7 @@ def count_seeds_needed(ratio: float) -> int | None:
 
 
 def simulate_power(seeds: int, ratio: float) -> float:
-    """Return the share in 0..1 of simulated pairs of methods, `seeds` each, that the test tells apart."""
+    """Return the share in 0..1 of simulated pairs that the test tells apart."""
     draws = np.random.default_rng(seeds).standard_normal((DRAWS, 2, seeds))
     draws[:, 1] *= ratio
     critical = stats.f.ppf(1 - SIGNIFICANCE, 1, 2 * seeds - 2)

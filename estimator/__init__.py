@@ -1,4 +1,4 @@
-"""Mutual information from samples: Kraskov 2004, Ross 2014, and the contrastive lower bound.
+"""Mutual information: Kraskov 2004, Ross 2014, contrastive lower bound.
 
 `estimate_mutual_information` and `estimate_label_information` give an estimate with its interval. They are made of
 `ksg`, `estimate_ross` and `compute_subsample_interval`. All numbers are in nats.

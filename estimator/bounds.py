@@ -6,7 +6,7 @@ import math
 
 
 def compute_nce_bound(loss: float, num_negatives: int) -> float:
-    """Return log K - L <= I in nats, with L the mean contrastive loss in nats and K negatives a positive.
+    """Return log K - L <= I, L the contrastive loss in nats with K negatives.
 
     Holds for the InfoNCE loss (van den Oord et al. 2018) and for the NCE loss of Contrastive Representation
     Distillation (Tian et al. 2020, I(T; S) >= log N - L with N negatives). Give the loss of one direction and

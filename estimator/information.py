@@ -50,7 +50,7 @@ def estimate_mutual_information(
     level: float = 0.95,
     seed: int = 0,
 ) -> MutualInformation:
-    """Estimate I(X; Y) of features X (N, Dx) and Y (N, Dy) by `ksg`, each reduced by PCA to `max_dims`.
+    """Estimate I(X; Y) of X (N, Dx) and Y (N, Dy) by `ksg` after PCA.
 
     The information in what PCA dropped is missing from the value, and nearest neighbours lose accuracy with every
     dimension: compare values at equal N, k and dimensions, and do not read them as absolutes. The interval asks
@@ -92,7 +92,7 @@ def estimate_label_information(
     level: float = 0.95,
     seed: int = 0,
 ) -> MutualInformation:
-    """Estimate I(X; label) of features X (N, D) and labels (N,) by Ross, with X reduced by PCA.
+    """Estimate I(X; label) of X (N, D) and labels (N,) by Ross after PCA.
 
     `n` counts the samples used: classes with one sample are left out, which `notes["n"]` says. The interval
     asks for 200 samples and 10 (k + 1) of each class on average. Samples that repeat in features and label count
@@ -144,7 +144,7 @@ def _note_repeats(given: int, kept: int, notes: dict[str, str]) -> None:
 
 
 def reduce_dimensions(X: ArrayLike, max_dims: int) -> tuple[NDArray[np.float64], float | None]:
-    """Return X (N, D) on its first `max_dims` principal components, and the fraction of its variance kept.
+    """Return X (N, D) on its first principal components, and variance kept.
 
     X with no more than `max_dims` columns comes back as it is, with 1. The fraction is None if X does not
     vary. Scores are of the raw columns (not standardised), by a full, deterministic SVD; the estimators then

@@ -16,12 +16,12 @@ NOISE = 1e-10  # of a column's standard deviation, only where values repeat
 
 
 def ksg(X: ArrayLike, Y: ArrayLike, *, k: int = 3, variant: int = 1, seed: int = 0) -> float:
-    """Estimate I(X; Y) in nats of X (N, Dx) and Y (N, Dy), or (N,), by Eq. 8 (`variant` 1) or Eq. 9 (2).
+    """Estimate I(X; Y) in nats of X (N, Dx) and Y (N, Dy), or (N,).
 
-    Distances are max-norms. Each column is first scaled to mean 0 and standard deviation 1, which leaves I as
-    it is and gives every column a say in the neighbourhoods. Columns in which a value repeats get noise of
-    1e-10 standard deviations from `seed`, because the formulas assume that ties do not happen; variables that
-    are largely discrete stay out of the estimator's reach.
+    `variant` 1 is Eq. 8, 2 is Eq. 9. Distances are max-norms. Each column is first scaled to mean 0 and standard
+    deviation 1, which leaves I as it is and gives every column a say in the neighbourhoods. Columns in which a
+    value repeats get noise of 1e-10 standard deviations from `seed`, because the formulas assume that ties do
+    not happen; variables that are largely discrete stay out of the estimator's reach.
 
     Small k has less bias and more variance; 2 to 4 is the authors' advice. Variant 1 varies less, variant 2
     has less bias in many dimensions. Both fall short where I is large (none exceeds psi(N) - psi(k),
@@ -51,20 +51,20 @@ def ksg(X: ArrayLike, Y: ArrayLike, *, k: int = 3, variant: int = 1, seed: int =
 
 
 def count_closer(X: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Count samples of X (N, D) strictly within radius (N,) of each, itself included: n_x + 1 of Eq. 8."""
+    """Count n_x + 1 of Eq. 8: samples of X (N, D) strictly within radius (N,)."""
     inside = np.nextafter(radius, 0)
     return np.asarray(cKDTree(X).query_ball_point(X, inside, p=np.inf, return_length=True, workers=-1))
 
 
 def _count_in_rectangle(X: NDArray[np.float64], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count n_x of Eq. 9: samples no farther in X (N, D) than any of the k joint neighbours (N, k + 1)."""
+    """Count n_x of Eq. 9: samples within the k joint neighbours (N, k + 1)."""
     half_side = np.abs(X[neighbours] - X[:, None]).max(axis=(1, 2))  # (N,)
     counts = cKDTree(X).query_ball_point(X, half_side, p=np.inf, return_length=True, workers=-1)
     return np.asarray(counts - 1)
 
 
 def make_matrix(X: ArrayLike) -> NDArray[np.float64]:
-    """Return X, (N, D) or (N,), as float64 (N, D); ValueError for other shapes, NaN or infinite numbers."""
+    """Make float64 (N, D) of (N, D) or (N,); ValueError for others or NaN."""
     X = np.asarray(X, dtype=np.float64)
     if X.ndim == 1:
         X = X[:, None]
@@ -76,7 +76,7 @@ def make_matrix(X: ArrayLike) -> NDArray[np.float64]:
 
 
 def standardise(X: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return X (N, D) with mean 0 and deviation 1 (0 if constant), and noise on columns that repeat a value."""
+    """Standardise X (N, D), with noise on columns that repeat a value."""
     X = X - X[0]  # constant columns become exactly 0
     X -= X.mean(axis=0)
     deviation = X.std(axis=0)

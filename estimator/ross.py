@@ -1,4 +1,4 @@
-"""Mutual information of a continuous variable and a class label from nearest neighbours (Ross 2014).
+"""Mutual information of a variable and a class label (Ross 2014).
 
 Letters: N samples, D dimension, k the neighbour that sets the scale.
 """
@@ -14,7 +14,7 @@ from estimator.kraskov import check_neighbours, count_closer, make_matrix, stand
 
 
 def estimate_ross(X: ArrayLike, labels: ArrayLike, *, k: int = 3, seed: int = 0) -> float:
-    """Estimate I(X; label) in nats of X (N, D), or (N,), and labels (N,) of any type that sorts.
+    """Estimate I(X; label) in nats of X (N, D), or (N,), and labels (N,).
 
     For each sample, the distance to its k-th neighbour of the same class, and how many samples m of all
     classes are that close: I = psi(N) + psi(k) - <psi(N_class)> - <psi(m)> (Ross 2014). As

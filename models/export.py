@@ -1,4 +1,4 @@
-"""A trained network as files for deployment: torch.export and ONNX graphs with the preprocessing inside.
+"""Graphs for deployment, torch.export and ONNX, with preprocessing inside.
 
 Letters: B batch, H x W height and width of a picture, S side of the network's input in pixels, C classes.
 """
@@ -71,7 +71,7 @@ def find_missing(*packages: str) -> list[str]:
 
 
 def prepare_network(network: nn.Module) -> nn.Module:
-    """Return a network as it is exported: float32 on the CPU, evaluation mode, channels first."""
+    """Prepare a network for export: float32, CPU, evaluation, channels first."""
     return network.cpu().float().to(memory_format=torch.contiguous_format).eval()
 
 
@@ -83,7 +83,7 @@ def load_weights(path: Path, network: nn.Module, preprocessing: Preprocessing) -
 
 
 def write_program(model: FromPixels, metadata: Mapping[str, Any], path: Path) -> None:
-    """Write a torch.export program for any batch, height and width, with a metadata.json inside."""
+    """Write a torch.export program for any batch and size, with metadata.json."""
     program = torch.export.export(model, (_make_example(model),), dynamic_shapes=_make_dynamic_shapes())
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
@@ -133,12 +133,12 @@ def load_onnx(path: Path) -> Runner:
 
 
 def format_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return metadata for formats that know only text: text as it is, all else as JSON."""
+    """Format metadata for files that know only text: all else as JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
 
 
 def _make_example(model: FromPixels) -> Tensor:
-    """Make two pictures of a size unlike the network's, so that none is taken for fixed."""
+    """Make two pictures of a size that the graph must not take for fixed."""
     side = model.preprocessing.image_size
     return torch.zeros(2, 3, side + 3, side + 5, dtype=torch.uint8)
 

@@ -1,4 +1,4 @@
-"""From a recording to every number of the report: one function a section, no network and no image needed.
+"""From a recording to every number of the report: one function a section.
 
 Letters: N test images, M images of the layer sample, C classes, D channels.
 """
@@ -23,7 +23,7 @@ from diagnostics.cost import compute_cost_ratio
 from diagnostics.differing import find_differing
 from diagnostics.evaluation.budget_parity import compare_budgets
 from diagnostics.evaluation.claims import measure_claims
-from diagnostics.evaluation.pairs import adjust_pairs, compare_seeds, compare_two, measure_accuracy, right
+from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two, measure_accuracy, right
 from diagnostics.evaluation.recording import RecordedModel, Recording, first_classifiers
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
@@ -113,11 +113,11 @@ def paired(classifiers: Sequence[RecordedModel], correct: dict[str, NDArray[np.b
     for first, second in itertools.combinations(classifiers, 2):
         if len({first.meta.seed, second.meta.seed} - {None}) < 2:
             rows.append(compare_two(first.name, correct[first.name], second.name, correct[second.name]))
-    return adjust_pairs(rows)
+    return apply_holm(rows)
 
 
 def _compare_over_seeds(models: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> OverSeeds:
-    """Summarise each student method over its seeds, and compare the main one with each other one."""
+    """Summarise each student method over seeds, and compare the main one."""
     top1: dict[str, dict[int, float]] = {}
     for model in models:
         if model.meta.seed is not None and model.name in correct:
@@ -144,7 +144,7 @@ def _compare_with_teacher(teacher: RecordedModel, student: RecordedModel, record
 
 
 def similarities(teacher: RecordedModel, students: Sequence[RecordedModel]) -> dict[str, Representation]:
-    """Compare the features of each student with the teacher's: both taps, and all layers."""
+    """Compare each student's features with the teacher's: taps and layers."""
     penultimate, last = (_compare_taps(teacher, students, tap) for tap in ("penultimate", "last"))
     return {
         student.name: Representation(first, second, _compare_layers(teacher, student))
@@ -160,7 +160,7 @@ def _compare_taps(teacher: RecordedModel, students: Sequence[RecordedModel], tap
             matrix.update([X[rows]], [Y[rows]])
     rbf = compute_rbf_cka_with_each(X, others)
     linear = [linear_cka(X, Y) for Y in others]
-    batched = [matrix.value().values[0][0] for matrix in minibatches]
+    batched = [matrix.compute().values[0][0] for matrix in minibatches]
     cosines = []
     for student in students:
         pair = _project(teacher, student, tap)
@@ -169,23 +169,23 @@ def _compare_taps(teacher: RecordedModel, students: Sequence[RecordedModel], tap
 
 
 def _compare_layers(teacher: RecordedModel, student: RecordedModel) -> LayerMatrix:
-    """Compute minibatch linear CKA of every teacher layer (rows) with every student layer (columns)."""
+    """Compute minibatch CKA of teacher layers (rows) and student layers."""
     matrix = MinibatchCKA()
     rows = [torch.from_numpy(layer) for layer in teacher.layer_features()]  # (M, D) each
     columns = [torch.from_numpy(layer) for layer in student.layer_features()]
     for chosen in _draw_minibatches(len(rows[0])):
         matrix.update([layer[chosen] for layer in rows], [layer[chosen] for layer in columns])
-    return LayerMatrix(teacher.meta.layers, student.meta.layers, matrix.value())
+    return LayerMatrix(teacher.meta.layers, student.meta.layers, matrix.compute())
 
 
 def _draw_minibatches(count: int) -> tuple[torch.Tensor, ...]:
-    """Draw positions in random batches: test images often stand by class, and a batch of few is no sample."""
+    """Draw positions in random batches, since test images often stand by class."""
     batches: tuple[torch.Tensor, ...] = torch.randperm(count, generator=generator(0)).split(MINIBATCH)
     return batches
 
 
 def _project(teacher: RecordedModel, student: RecordedModel, tap: Tap) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return a tap of student and teacher behind stage 1's projections, (N, D) each; None without these."""
+    """Return a projected tap of student and teacher, (N, D) each, or None."""
     sides = []
     for side, model in (("student", student), ("teacher", teacher)):
         weight = student.projections.get(f"{tap}.{side}.weight")
@@ -214,7 +214,7 @@ def embeddings(recording: Recording, main: str | None) -> dict[str, NDArray[np.f
 def _measure_information(
     models: Sequence[RecordedModel], teacher: RecordedModel | None, recording: Recording
 ) -> Information:
-    """Estimate the mutual information of last taps with the label and with the teacher's."""
+    """Estimate information of last taps on the label and on the teacher's."""
     labels = {model.name: information_on_labels(model, recording) for model in models}
     if teacher is None:
         return Information(labels, None, None)
@@ -225,7 +225,7 @@ def _measure_information(
 
 
 def information_on_labels(model: RecordedModel, recording: Recording) -> MutualInformation:
-    """Estimate the mutual information of the last tap with the label, on the layer sample."""
+    """Estimate information of the last tap on the label, on the layer sample."""
     rows = recording.layer_indices
     return estimate_label_information(model.last[rows].astype(np.float64), recording.labels[rows])
 
@@ -233,7 +233,7 @@ def information_on_labels(model: RecordedModel, recording: Recording) -> MutualI
 def information_on_teacher(
     teacher: RecordedModel, student: RecordedModel, recording: Recording
 ) -> MutualInformation:
-    """Estimate the mutual information of the two networks' last taps, on the layer sample."""
+    """Estimate information of two last taps, on the layer sample."""
     rows = recording.layer_indices
     return estimate_mutual_information(
         teacher.last[rows].astype(np.float64), student.last[rows].astype(np.float64)
@@ -243,7 +243,7 @@ def information_on_teacher(
 def compute_contrastive_bound(
     teacher: RecordedModel, student: RecordedModel, recording: Recording
 ) -> ContrastiveBound | None:
-    """Compute log K − L of stage 1's projections of the last tap, on test images, over both directions.
+    """Compute log K − L of stage 1's projections on test images, both ways.
 
     Negatives are all other images of a random batch, so it is a lower bound whatever stage 1 was trained with.
     None for another model than stage 1's, one that was trained without crd, or without a whole batch of images.
@@ -268,7 +268,7 @@ def compute_contrastive_bound(
 def _measure_robustness(
     models: Sequence[RecordedModel], teacher: RecordedModel | None, recording: Recording
 ) -> Robustness:
-    """Measure errors under each corruption and severity, and the mean corruption error beside the teacher."""
+    """Measure errors by corruption and severity, and relative to the teacher."""
     labels = recording.labels[recording.corrupted_indices]
     rates = {
         model.name: {
@@ -296,7 +296,7 @@ def _compare_costs(models: Sequence[RecordedModel], teacher: RecordedModel | Non
 def _choose_sentences(
     pairs: Sequence[Pair], seeds: OverSeeds, main: str | None, aligned: AlignmentVerdict | None
 ) -> list[str]:
-    """Return the answers in words: over seeds where there are several, otherwise `main` on these images.
+    """Return the answers in words: over seeds where there are several.
 
     Each adds a remark where stage 1 did not align.
     """

@@ -1,4 +1,4 @@
-"""Arrays in .npz files: written without pickled objects, and read as from a stranger. Needs no torch."""
+"""Arrays in .npz files, without pickled objects and without torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 def pack_arrays(arrays: Mapping[str, Array]) -> memoryview:
-    """Return a compressed .npz file in memory: zip files seek, which a plain stream need not allow."""
+    """Return a compressed .npz file in memory: a plain stream may not seek."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getbuffer()
@@ -50,7 +50,7 @@ def _format_error(error: Exception) -> str:
 
 
 def check_integers(name: str, array: Array, shape: tuple[int, ...], below: int | None = None) -> None:
-    """Raise ValueError for another shape, another type, or values outside 0 .. below - 1."""
+    """Raise ValueError for another shape or type, or values not in 0..below - 1."""
     if array.shape != shape or array.dtype.kind not in "iu":
         raise ValueError(f"{name} is {array.shape} {array.dtype}, not {shape} of integers")
     if array.size and (array.min() < 0 or (below is not None and array.max() >= below)):
@@ -58,7 +58,7 @@ def check_integers(name: str, array: Array, shape: tuple[int, ...], below: int |
 
 
 def check_reals(name: str, array: Array, shape: tuple[int | None, ...], finite: bool = False) -> None:
-    """Raise ValueError for another type, another shape (None: any number of 1 or more), or NaN and infinity."""
+    """Raise ValueError for another type or shape (None: 1 or more), or NaN."""
     fits = array.ndim == len(shape) and all(
         have >= 1 if want is None else have == want for have, want in zip(array.shape, shape, strict=True)
     )

@@ -15,7 +15,7 @@ Trainings = Sequence[Training]
 
 
 def compare_budgets(models: Sequence[Meta], main: str | None) -> Given | None:
-    """Return the budget of each model and the differences; None for two files of weights."""
+    """Return the budget of each model; None for two files of weights."""
     if any(model.method == "student" and not model.history for model in models):  # a method may be called so
         return None
     found = {model.name: model.trainings for model in models}
@@ -23,7 +23,7 @@ def compare_budgets(models: Sequence[Meta], main: str | None) -> Given | None:
 
 
 def describe_parity(models: Mapping[str, Trainings | None], main: str | None) -> list[str]:
-    """Say where the budgets of `main` and the single-stage students differ, and where they are equal.
+    """Describe the budgets of `main` beside those of single-stage students.
 
     Args:
         models: by name, the trainings that each went through; teacher and models without a classifier of their own
@@ -71,7 +71,7 @@ def _describe_early_stops(
 
 
 def _describe_others(others: Mapping[str, Trainings], main: str, own: Trainings) -> list[str]:
-    """Say where other methods differ from `main` in images and epochs."""
+    """Describe other methods that differ from `main` in images or epochs."""
     lines = []
     balanced = {name: one[-1].images for name, one in others.items() if one[-1].balanced}
     if balanced:
@@ -88,7 +88,7 @@ def _describe_others(others: Mapping[str, Trainings], main: str, own: Trainings)
 
 
 def _format_weights(trainings: Trainings, own: Trainings) -> str:
-    """Return the weights of the losses in `own`'s last stage; empty for a method that lacks one of them."""
+    """Return the weights of `own`'s losses; empty if one of them is missing."""
     last, wanted = trainings[-1], own[-1]
     if not wanted.losses.keys() <= last.losses.keys():
         return ""

@@ -1,4 +1,4 @@
-"""The paper's claims, from a recording: ensembles, gaps, spread over seeds, steadiness, depth.
+"""The paper's claims: ensembles, gaps, spread over seeds, steadiness, depth.
 
 Letters: N test images, C classes.
 """
@@ -68,7 +68,7 @@ def _measure_ensembles(
 
 
 def _group_members(classifiers: Sequence[RecordedModel]) -> Iterator[list[RecordedModel]]:
-    """Yield teacher with each student, the seeds of each method, and the methods of the first seed."""
+    """Yield teacher with each student, seeds of a method, methods of a seed."""
     teacher = next((model for model in classifiers if model.meta.method == "teacher"), None)
     students = [model for model in classifiers if model is not teacher]
     first = [model for model in students if model.meta.detailed]
@@ -92,7 +92,7 @@ def _measure_ensemble(names: Sequence[str], rule: Rule, right: NDArray[np.bool_]
 
 
 def measure_model_gap(model: RecordedModel, recording: Recording) -> Gap:
-    """Compare a model on training images, without augmentation, with the same on the test images."""
+    """Compare a model on training images with the same on test images."""
     found = measure_gap(model.train_logits, recording.probe_labels, model.logits, recording.labels)
     trainings = model.meta.trainings
     cue = section(recording.context.config, "shortcut").get("cue", "none")
@@ -105,7 +105,7 @@ def measure_model_gap(model: RecordedModel, recording: Recording) -> Gap:
 
 
 def _compare_all_variances(classifiers: Sequence[RecordedModel], correct: Correct) -> list[VariancesCompared]:
-    """Compare the spread over seeds of the main method with each other's, where both have two or more."""
+    """Compare the main method's spread over seeds with each other's."""
     top1: dict[str, list[float]] = {}
     for model in classifiers:
         if model.meta.seed is not None:
@@ -124,7 +124,7 @@ def _compare_all_variances(classifiers: Sequence[RecordedModel], correct: Correc
 
 
 def _describe_spread(a: str, b: str, result: VarianceTest) -> str:
-    """Return one sentence on two spreads over seeds; the test's own p decides, without Holm's correction."""
+    """Describe two spreads over seeds by the test's p, without correction."""
     shown = [f"{plain_number(100 * sd, 2)} points" if sd else "no spread" for sd in (result.sd_a, result.sd_b)]
     if result.ratio is None:
         return f"spread over seeds of {b} and {a} not compared: {result.notes['ratio']}"
@@ -143,7 +143,7 @@ def _describe_spread(a: str, b: str, result: VarianceTest) -> str:
 
 
 def describe_depth(recording: Recording, pairs: Sequence[Pair], seeds: OverSeeds) -> list[str]:
-    """Compare frozen with fine-tuned features: methods that differ in what their last stage trains alone."""
+    """Compare methods that differ in what their last stage trains alone."""
     methods = section(recording.context.config, "methods")
     main, lines = find_staged(methods), []
     if main is None:

@@ -68,7 +68,7 @@ def outdated(reported: dict[str, str], finished: dict[str, str]) -> list[str]:
 
 
 def find_finished(folder: RunFolder) -> dict[str, str]:
-    """Return digests of the weights of each finished model that classifies, by its name in a report.
+    """Return weight digests of finished models that classify, by report name.
 
     Raises:
         UserError: result.json of one is damaged.

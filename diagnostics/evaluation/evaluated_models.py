@@ -42,7 +42,7 @@ def open_run(folder: RunFolder, machine: Machine) -> Experiment:
 
 
 def subjects_of_run(experiment: Experiment) -> list[Subject]:
-    """List the finished teacher and students of a run; those of its first seed are `detailed`.
+    """List the finished models of a run, those of its first seed `detailed`.
 
     Raises:
         UserError: nothing is finished.
@@ -62,7 +62,7 @@ def subjects_of_run(experiment: Experiment) -> list[Subject]:
 
 
 def _list_students(config: Config, seed: int, is_first: bool) -> list[tuple[str, JobName]]:
-    """List the methods of a seed with their last job: those of one stage first, the main staged one last.
+    """List the methods of a seed with their last job, the main one last.
 
     Of the first seed, a first stage of the main one that trains features comes before it.
     """
@@ -106,7 +106,7 @@ def _make_subject(experiment: Experiment, method: str, job: JobName, detailed: C
 
 
 def list_taps(experiment: Experiment, network: Network) -> list[str]:
-    """List the places of the taps penultimate and last; a network of one block has the last for both."""
+    """List the places of penultimate and last tap, equal with one block."""
     taps = experiment.layout(network).taps
     return [taps.get("penultimate", taps["last"]), taps["last"]]
 
@@ -145,7 +145,7 @@ def teacher_of(experiment: Experiment) -> Subject | None:
 
 
 def find_network(experiment: Experiment, subject: Subject) -> Network:
-    """Find the config's section of a network: that of its training, or of the side of a file."""
+    """Find the config's section of a model's network."""
     if subject.job is not None:
         return experiment.network_of(subject.job)
     return experiment.config.teacher if subject.method == TEACHER.method else experiment.config.student
@@ -179,7 +179,7 @@ def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> l
 
 
 def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Recording:
-    """Record the subjects into `folder`/predictions.npz, reusing what an earlier one has of the same."""
+    """Record into `folder`/predictions.npz, reusing an earlier recording."""
     path = folder / "predictions.npz"
     try:
         old = recording_file.read(path) if path.exists() else None
@@ -210,7 +210,7 @@ def _describe_context(experiment: Experiment) -> Context:
 
 
 def _compute_data_digest(experiment: Experiment) -> str:
-    """Return a digest of what outputs depend on beside the network: images, normalisation, precision, device."""
+    """Return a digest of images, normalisation, precision and device."""
     data, machine = experiment.data, experiment.machine
     parts = [data.fingerprint, data.mean.tolist(), data.std.tolist(), machine.bfloat16, machine.device.type]
     parts += ["float16"] if machine.float16 else []

@@ -40,7 +40,7 @@ def measure_accuracy(model: RecordedModel, correct: NDArray[np.bool_]) -> ModelA
 
 
 def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Pair:
-    """Compute every paired statistic of two models, right or wrong on the same images (N,)."""
+    """Compute every paired statistic of two models on the same images (N,)."""
     statistics = paired_statistics(count_pairs(a, b))
     interval = bootstrap_difference(a, b, seed=0)
     return Pair(
@@ -55,7 +55,7 @@ def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bo
     )
 
 
-def adjust_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+def apply_holm(pairs: Sequence[Pair]) -> list[Pair]:
     """Add Holm's correction over all pairs."""
     adjusted = holm([pair.quoted_log10_p for pair in pairs], log10=True)
     return [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]

@@ -1,4 +1,4 @@
-"""Recordings: the outputs of each network on the test images, kept so that reports need no network.
+"""Recordings of networks on the test images, so that reports need none.
 
 Letters: N test images, C classes, D channels, M images of the layer sample, P training images of the probe.
 """
@@ -83,7 +83,7 @@ class Meta:
 
 @dataclass(frozen=True)
 class Context:
-    """What all models of a recording have in common."""
+    """Facts that all models of a recording share."""
 
     run: str  # name of the run's folder
     config: dict[str, Any]  # the resolved config as JSON
@@ -149,7 +149,7 @@ def record_models(
     context: Context,
     old: Recording | None,
 ) -> Recording:
-    """Run every subject over the test images, or take it from `old` where weights and data are unchanged."""
+    """Run the subjects over the test images, or take unchanged ones from `old`."""
     num_images = len(data.test)
     shared = {
         "labels": data.test.labels.cpu().numpy(),
@@ -190,7 +190,7 @@ def _get_cost_key(subject: Subject) -> tuple[str, ...] | None:
 def _measure_costs(
     subjects: Sequence[Subject], known: Known, image_size: int, machine: Machine
 ) -> dict[tuple[str, ...] | None, Cost]:
-    """Return one cost an architecture, as measured before or now, all that are new in turn."""
+    """Return one cost an architecture, measured before or now."""
     costs: dict[tuple[str, ...] | None, Cost] = {}
     new: dict[tuple[str, ...], Subject] = {}
     for subject in subjects:
@@ -211,7 +211,7 @@ def _sample(total: int, most: int) -> NDArray[np.int64]:
 
 
 def compute_model_fingerprint(subject: Subject) -> str:
-    """Return a digest of all that the outputs of a network depend on beside the images."""
+    """Return a digest of all that a network's outputs depend on."""
     taps = list(subject.taps) if subject.taps else None
     parts: list[object] = [
         subject.weights_hash,
@@ -285,7 +285,7 @@ def _run_network(
 def _predict_corrupted(
     model: nn.Module, images: ImageTensors, degraded: Degraded, machine: Machine
 ) -> NDArray[np.int32]:
-    """Return predicted classes under every corruption and severity, (corruptions, severities, images)."""
+    """Return predicted classes, (corruptions, severities, images)."""
     predicted = np.empty((len(DEGRADATIONS), len(SEVERITIES), len(degraded.clean)), dtype=np.int32)
     for row, name in enumerate(DEGRADATIONS):
         for column, severity in enumerate(SEVERITIES):

@@ -103,7 +103,7 @@ def read_answers(path: Path) -> Answers:
 
 
 def _check(found: Recording) -> None:
-    """Raise ValueError where arrays do not fit together, or hold what is no class or no image."""
+    """Raise ValueError where arrays do not fit together."""
     images, classes = len(np.atleast_1d(found.labels)), len(found.context.classes)
     if not images or not found.models:
         raise ValueError("it holds no images or no models")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from diagnostics.cost import CostRatio
 from diagnostics.evaluation.evaluated import TEACHER, Evaluation, list_missing
-from diagnostics.evaluation.pairs import adjust_pairs, compare_seeds, compare_two
+from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     Ensemble,
@@ -96,7 +96,7 @@ def compare_runs(runs: Sequence[Evaluation]) -> RunsCompared:
             notes.append(f"{first.run} and {second.run} have other test images: not tested")
     missing = [line for run in runs for line in list_missing(run)]
     summaries = [_summarise_run(run) for run in runs]
-    return RunsCompared(SCHEMA_VERSION, summaries, rows, adjust_pairs(pairs), seeds, notes, missing)
+    return RunsCompared(SCHEMA_VERSION, summaries, rows, apply_holm(pairs), seeds, notes, missing)
 
 
 def _summarise_run(run: Evaluation) -> RunSummary:

@@ -77,7 +77,7 @@ def _format_script(script: CheckedScript) -> str:
 
 
 def _compare_int8(quantized: Quantized) -> Iterator[str]:
-    """Say what int8 costs and gains beside the float file in the same runtime."""
+    """Compare int8 with the float file in the same runtime."""
     _, float32, int8 = quantized.rows
     assert int8.bytes is not None and float32.bytes is not None  # both are files
     points = plain_number(100 * (int8.top1 - float32.top1), 2, "+")

@@ -78,7 +78,7 @@ def check_file(path: Path, run: Runner, reference: Reference) -> CheckedFile:
 def check_script(
     script: Path, graph: str, files: Sequence[Path], model: FromPixels, reference: Reference
 ) -> CheckedScript:
-    """Classify image files by the exported predict.py and compare with the model.
+    """Compare the exported predict.py, on image files, with the model.
 
     Args:
         script: predict.py in the folder of the export.
@@ -115,7 +115,7 @@ def _measure_difference(first: Tensor, second: Tensor) -> float:
 
 
 def find_files(data: Data, positions: Sequence[int]) -> tuple[Source, list[Path]] | None:
-    """Return source and files of the test images at `positions`; None for images that are not files."""
+    """Return source and files of test images; None if they are no files."""
     if data.source not in FILES or data.root is None:
         return None
     source = load_source(data)  # decoded before: read from the cache
@@ -126,7 +126,7 @@ def find_files(data: Data, positions: Sequence[int]) -> tuple[Source, list[Path]
 
 
 def find_bit_depth(data: Data, source: Source, sample: Sequence[Path]) -> int | None:
-    """Return the bits in use of 16-bit grey files: the config's, or as the decoder finds them; None without any.
+    """Return the bits in use of 16-bit grey files, as the decoder finds them.
 
     sample: files to look at first, so that a folder without such files is not read whole.
     """

@@ -1,4 +1,4 @@
-"""The folder of an export: written whole or not at all, and never over files of somebody else."""
+"""The folder of an export: whole or absent, never over foreign files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = {METADATA, PREPROCESSING, CARD, SCRIPT, WEIGHTS, PROGRAM, ONNX, f"{ONNX}
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise `UserError` where a new export would remove files that no export has written."""
+    """Raise `UserError` where an export would remove foreign files."""
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     foreign = [name for name in names if name not in FILES]
     if names and (foreign or not _is_export(folder / METADATA)):
@@ -37,7 +37,7 @@ def _is_export(metadata: Path) -> bool:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder to fill, which then takes the place of `folder`, an earlier export's too.
+    """Yield a temporary folder, which then takes the place of `folder`.
 
     Raises:
         UserError: as `refuse_foreign`, before and after.

@@ -1,4 +1,4 @@
-"""One model of a run as a folder to take away: weights, graphs, metadata, a card and a script, all checked.
+"""Export one model of a run: weights, graphs, card and script, all checked.
 
 Letters: B images, S side of the network's input in pixels.
 """
@@ -109,7 +109,7 @@ def _prepare(experiment: Experiment, subject: Subject, teacher: Subject | None) 
     mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
     preprocessing = export.Preprocessing(data.test.side, mean, std, data.settings.resize)
     model = FromPixels(export.prepare_network(built), preprocessing).eval()
-    positions = spread_evenly(len(data.test), COMPARED_IMAGES)
+    positions = choose_evenly(len(data.test), COMPARED_IMAGES)
     images = data.test.normalised(positions.to(data.test.device)).cpu()
     with torch.no_grad():
         reference = Reference(
@@ -191,9 +191,9 @@ def _write_checked(
 
 
 def _write_script(prepared: _Prepared, folder: Path, graphs: list[str]) -> CheckedScript | None:
-    """Write predict.py and its settings; compare it with the decoder where the run's images are files."""
+    """Write predict.py and its settings, and compare it with the decoder."""
     data, reference = prepared.experiment.config.data, prepared.reference
-    chosen = spread_evenly(len(prepared.positions), COMPARED_FILES)
+    chosen = choose_evenly(len(prepared.positions), COMPARED_FILES)
     found = find_files(data, prepared.positions[chosen].tolist())
     settings = prepared.metadata["preprocessing"] | {
         "bit_depth": data.bit_depth if found is None else find_bit_depth(data, *found),
@@ -211,10 +211,10 @@ def _write_script(prepared: _Prepared, folder: Path, graphs: list[str]) -> Check
 def _quantize(prepared: _Prepared, folder: Path) -> Quantized:
     """Write the int8 file and measure it."""
     experiment, data = prepared.experiment, prepared.experiment.data
-    calibration = data.train.raw(spread_evenly(len(data.train), CALIBRATION_IMAGES)).cpu()
+    calibration = data.train.raw(choose_evenly(len(data.train), CALIBRATION_IMAGES)).cpu()
     onnx, int8 = folder / ONNX, folder / QUANTIZED
     method = write_quantized(onnx, int8, prepared.model.network, calibration, prepared.metadata)
-    positions = spread_evenly(len(data.test), MEASURED_IMAGES)
+    positions = choose_evenly(len(data.test), MEASURED_IMAGES)
     rows = compare_deployments(
         prepared.model,
         {"onnxruntime float32": onnx, "onnxruntime int8": int8},
@@ -226,8 +226,8 @@ def _quantize(prepared: _Prepared, folder: Path) -> Quantized:
     return Quantized(method, calibrated, len(positions), threads, processor, rows)
 
 
-def spread_evenly(count: int, wanted: int) -> Tensor:
-    """Return at most `wanted` positions spread over 0..count - 1: sorted images come by class."""
+def choose_evenly(count: int, wanted: int) -> Tensor:
+    """Choose at most `wanted` positions spread over 0..count - 1."""
     return torch.linspace(0, count - 1, min(count, wanted)).round().long()
 
 

@@ -18,7 +18,7 @@ torch for .pt2. The model files lie beside this script; README.md describes them
 
 
 def read_image(path: str) -> Any:
-    """Read a picture as (1, 3, height, width) uint8: upright, transparency over white."""
+    """Read a picture as (1, 3, height, width) uint8, upright, over white."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -34,7 +34,7 @@ def read_image(path: str) -> Any:
 
 
 def load_model(name: str) -> Any:
-    """Load a graph as a function from the result of `read_image` to logits (1, classes)."""
+    """Load a graph: a function from `read_image`'s result to logits."""
     if name.endswith(".onnx"):
         session = __import__("onnxruntime").InferenceSession(HERE / name, providers=["CPUExecutionProvider"])
         return lambda pixels: session.run(None, {SETTINGS["input"]: pixels})[0]

@@ -1,4 +1,4 @@
-"""An exported network in int8 by onnxruntime's tool, and its accuracy and latency beside the float one.
+"""Int8 by onnxruntime's tool, and its accuracy and latency.
 
 Convolutional networks are quantised statically: training images calibrate the ranges of activations. Networks with
 layer normalisation (transformers) are quantised dynamically, as onnxruntime's manual advises.
@@ -73,7 +73,7 @@ def write_quantized(
     is_dynamic = any(isinstance(module, nn.LayerNorm) for module in network.modules())
     # 7 bits: a processor without VNNI adds products of 8 bits in 16, which saturate
     common: dict[str, Any] = {"per_channel": True, "reduce_range": True}
-    with tempfile.TemporaryDirectory() as folder, _silence_advice():
+    with tempfile.TemporaryDirectory() as folder, _ignore_advice():
         prepared = Path(folder) / source.name
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         if is_dynamic:
@@ -108,8 +108,8 @@ class _CalibrationReader:
 
 
 @contextmanager
-def _silence_advice() -> Iterator[None]:
-    """Silence the root logger, which onnxruntime's tool gives advice on."""
+def _ignore_advice() -> Iterator[None]:
+    """Ignore the advice that onnxruntime's tool gives on the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -119,7 +119,7 @@ def _silence_advice() -> Iterator[None]:
 
 
 def _list_preprocessing_nodes(model: Any) -> list[str]:
-    """Return names of the nodes before the first parameter of the network; the exporter keeps their order."""
+    """Return names of the nodes before the first parameter of the network."""
     parameters = {tensor.name for tensor in model.graph.initializer if tensor.name.startswith("network.")}
     names: list[str] = []
     for node in model.graph.node:
@@ -133,7 +133,7 @@ def _list_preprocessing_nodes(model: Any) -> list[str]:
 def compare_deployments(
     model: FromPixels, files: dict[str, Path], pixels: Tensor, labels: Tensor
 ) -> list[Deployment]:
-    """Compare the float model in torch with ONNX files on the same images, timed in turn.
+    """Compare the float model with ONNX files on the same images, in turn.
 
     Args:
         model: the float one.

@@ -1,4 +1,4 @@
-"""A recording under planted cues: the answers of the networks of a run, of which all measures are made.
+"""A recording under planted cues: the answers of a run's networks.
 
 Nothing here needs torch, so that a study's report does without it. Letters: n test images, J shows an image,
 C classes.

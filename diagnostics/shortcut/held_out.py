@@ -1,4 +1,4 @@
-"""Answers on the held-out training images: numbers to choose by, without any test image.
+"""Answers on held-out training images, to choose by without test images.
 
 Letters: n images, C classes.
 """

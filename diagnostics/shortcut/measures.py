@@ -1,4 +1,4 @@
-"""Measures of shortcut learning: does a model follow the planted cue, and has a student that from its teacher?
+"""Measures of shortcut learning: does a model follow the planted cue?
 
 Each test image is shown under several cues and once without, so that it is its own control. A show of an image of
 class y under cue g is aligned where g is the cue of y, conflicting otherwise; a prediction p follows the cue where
@@ -128,7 +128,7 @@ class Measures:
 
 
 def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
-    """Compute every measure of one model, and its fidelity to a teacher that saw the same shows.
+    """Compute every measure of one model, and its fidelity to a teacher.
 
     Raises ValueError where the teacher's shows are others.
     """
@@ -137,7 +137,7 @@ def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
     notes: dict[str, str] = {}
 
     def share(name: str, hits: NDArray[np.bool_], among: NDArray[np.bool_], reason: str) -> float | None:
-        """Return the share of the shows in `among` that are hits; None and a note where there are none."""
+        """Return the share of hits in `among`; None and a note where it is empty."""
         count = np.count_nonzero(among)
         if count:
             return float(np.count_nonzero(hits & among) / count)
@@ -213,7 +213,7 @@ def _compute_flip_rate(predictions: NDArray[np.integer]) -> float:
 
 
 def following_per_image(shown: Shown) -> NDArray[np.float64]:
-    """Compute the share of each image's conflicting shows that follow the cue, (n,); NaN where it has none."""
+    """Compute each image's share of conflicting shows that follow, (n,), or NaN."""
     shows = shown.shows.misleading.sum(axis=1)
     shares = np.full(len(shows), np.nan)
     np.divide(shown.fooled.sum(axis=1), shows, out=shares, where=shows > 0)
@@ -221,7 +221,7 @@ def following_per_image(shown: Shown) -> NDArray[np.float64]:
 
 
 def excess_following(own: Measures, reference: Measures) -> float | None:
-    """Subtract the following of a model trained without the cue, in [-1, 1]; None where one of them has none.
+    """Subtract the following of a model trained without the cue, in [-1, 1].
 
     A model that never reads the cue still "follows" it whenever it confuses two classes.
     """
@@ -231,7 +231,7 @@ def excess_following(own: Measures, reference: Measures) -> float | None:
 
 
 def accuracy_gap(own: Measures) -> float | None:
-    """Subtract conflicting from aligned accuracy, in [-1, 1]: about 0 for a model that does not read the cue."""
+    """Subtract conflicting from aligned accuracy: about 0 without the cue."""
     return None if own.aligned is None or own.conflicting is None else own.aligned - own.conflicting
 
 
@@ -252,8 +252,9 @@ def inheritance(
     biased_teacher: NDArray[np.floating],
     unbiased_teacher: NDArray[np.floating],
 ) -> Inheritance:
-    """Compute [student of biased - student of unbiased teacher] / [biased - unbiased teacher] of the following.
+    """Compute the students' difference in following over their teachers'.
 
+    (student of biased - student of unbiased teacher) / (biased - unbiased teacher): 0 nothing is inherited, 1 all.
     Each argument is (S, n): for each seed `following_per_image` on the same shows; images with a NaN are left out.
     Following of a seed is the mean over its images, and the ratio is that of the sums over seeds, with Fieller's
     interval. No value where the teachers differ by less than SMALLEST_GAP; no interval with one seed, or where the
@@ -285,7 +286,7 @@ def inheritance(
 def compute_fieller_interval(
     numerators: NDArray[np.float64], denominators: NDArray[np.float64]
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of a ratio of the means of (S,) pairs (Fieller 1954); None without bounds.
+    """Return Fieller's (1954) 95 % interval of a ratio of means of (S,) pairs.
 
     All ratios r for which the paired t-test does not reject mean(numerators - r denominators) = 0.
     """

@@ -1,4 +1,4 @@
-"""Linear probes that read a cue or a label off frozen features, or off the images themselves.
+"""Linear probes that read a cue or a label off features or images.
 
 Letters: N samples, D dimensions, S side in pixels.
 """
@@ -33,7 +33,7 @@ def fit_balanced_probe(
     test_y: NDArray[np.integer],
     seed: int = 0,
 ) -> float | None:
-    """Return the balanced test accuracy (mean recall) of a logistic probe on standardised features (N, D).
+    """Fit a logistic probe on features (N, D) and return its mean recall.
 
     Give it images whose cue and label are independent, or one is read off the other. Classes weigh alike in
     training, unlike in `geometry.fit_linear_probe`. The seed draws MAX_SAMPLES of the training features where
@@ -57,7 +57,7 @@ def fit_balanced_probe(
     return float(recall_score(test_y, predictions, labels=np.unique(test_y), average="macro"))
 
 
-def plant_uniform_cues(data: TrainingData) -> ImageTensors:
+def assign_uniform_cues(data: TrainingData) -> ImageTensors:
     """Return the training images under cues that do not depend on their class."""
     cue, seed = data.shortcut.cue, data.shortcut.seed
     assert data.classes_cue is not None
@@ -67,14 +67,14 @@ def plant_uniform_cues(data: TrainingData) -> ImageTensors:
 
 
 def read_cue(data: TrainingData) -> float | None:
-    """Return the balanced accuracy of a probe that reads the cue off augmented training images.
+    """Return the mean recall of a probe of the cue on augmented images.
 
     Cues are random. It sees coarse maps of colour, saturation and contrast, so no class; learns from one half of
     the images and is tested on the other. None where no cue is planted.
     """
     if data.shortcut.cue in ("none", "file"):
         return None
-    images, settings = plant_uniform_cues(data), data.settings
+    images, settings = assign_uniform_cues(data), data.settings
     assert images.cues is not None
     chosen = torch.randperm(len(images), generator=generator(0))[: 2 * PROBE_IMAGES].to(images.device)
     view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
@@ -85,7 +85,7 @@ def read_cue(data: TrainingData) -> float | None:
 
 
 def _map_coarsely(pixels: Tensor) -> Tensor:
-    """Return (B, D) of uint8 (B, 3, S, S): mean colour, saturation and contrast of 8 x 8 places."""
+    """Return (B, D) of uint8 (B, 3, S, S): colour, saturation, contrast."""
     colour = pixels.float() / 255
     saturation = colour.amax(dim=1, keepdim=True) - colour.amin(dim=1, keepdim=True)
     smooth = F.avg_pool2d(colour, 3, stride=1, padding=1, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""Record the answers of a run's networks under planted cues, so that measures need no network.
+"""Record the answers of a run's networks under planted cues.
 
 Letters: n test images, J shows an image, C classes, K cues, D features, S side in pixels.
 """
@@ -21,7 +21,7 @@ from dataset.views.augment import generator, normalise
 from diagnostics.evaluation.recording import History, Subject
 from diagnostics.shortcut.cued import About, Array, CuedModel, CueRecording, Decoding
 from diagnostics.shortcut.held_out import HeldOutLogits, measure_held_out
-from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, fit_balanced_probe, plant_uniform_cues, read_cue
+from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, assign_uniform_cues, fit_balanced_probe, read_cue
 from models.heads import classifier
 from models.machine import Machine
 from models.structure import find_structure
@@ -29,7 +29,7 @@ from models.taps import head_inputs
 
 
 def draw_shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
-    """Draw the cues of each test image, (n, J): its class's own, then others in random order.
+    """Draw each test image's cues, (n, J): its class's, then random others.
 
     Args:
         labels: (n,).
@@ -45,11 +45,11 @@ def draw_shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, 
 
 @torch.no_grad()
 def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machine, about: About) -> CueRecording:
-    """Run every subject over the test images, without a cue and under cues, and probe its features.
+    """Run every subject over the test images under cues; probe its features.
 
     Networks that differ in their classifier alone are run once.
     """
-    shows = _ShownImages(data)
+    shows = _CueViews(data)
     answers: dict[str, _NetworkAnswers] = {}
     models, predictions, clean = [], [], []
     logits: dict[str, HeldOutLogits | None] = {}
@@ -98,7 +98,7 @@ def _add_held_out(
     return replace(model, held_out=measure_held_out(own, logits.get("teacher"), data, temperature))
 
 
-class _ShownImages:
+class _CueViews:
     """The images that every model is shown: of the test set, and to train probes on."""
 
     def __init__(self, data: TrainingData) -> None:
@@ -113,7 +113,7 @@ class _ShownImages:
         if data.classes_cue is None:
             return
         self.classes_cue = data.classes_cue.cpu().numpy()
-        self.learned = data.balanced or (plant_uniform_cues(data) if self.planted else data.train)
+        self.learned = data.balanced or (assign_uniform_cues(data) if self.planted else data.train)
         if self.own:
             assert data.test.cues is not None
             self.cues = data.test.cues.of_image.cpu()[:, None]
@@ -124,7 +124,7 @@ class _ShownImages:
         self.probed = (draws >= 1 / data.cue_count).long()  # its own, or the first other: uniform over all K
 
     def iter_images(self, column: int | None) -> Iterator[Tensor]:
-        """Yield the test images, uint8 (B, 3, S, S) at a time, under the cues of a column, None for none."""
+        """Yield test images, uint8 (B, 3, S, S), under the cues of a column or none."""
         for indices in torch.arange(len(self.labels)).split(BATCH):
             pixels = self.data.test.raw(indices)
             if column is not None and self.planted:
@@ -138,7 +138,7 @@ class _NetworkAnswers:
     vectors: the classifier reads vectors. Of other networks the logits are kept, and nothing is probed.
     """
 
-    def __init__(self, shows: _ShownImages, model: nn.Module, machine: Machine, vectors: bool) -> None:
+    def __init__(self, shows: _CueViews, model: nn.Module, machine: Machine, vectors: bool) -> None:
         self.shows, self.machine = shows, machine
         self.read = partial(head_inputs if vectors else _compute_logits, model, machine=machine)
         test, rest = shows.data.test, range(shows.cues.shape[1])
@@ -176,7 +176,7 @@ class _NetworkAnswers:
         return predicted.cpu().numpy().astype(np.int16)
 
     def _measure_decoding(self) -> Decoding | None:
-        """Measure how well cue and label are read off the features, on images where the two are independent."""
+        """Measure probes of cue and label on images where these are independent."""
         shows, images = self.shows, self.shows.learned
         if images is None or images.cues is None:
             return None

@@ -36,7 +36,7 @@ def write(recording: CueRecording, folder: Path) -> None:
 
 
 def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
-    """Return whether `folder` has a recording of just these models: method -> hash of its weights."""
+    """Return whether `folder` has a recording of these models, by weights hash."""
     if not (folder / "cues.json").exists():
         return False
     try:

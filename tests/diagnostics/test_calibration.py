@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from diagnostics.calibration import measure_calibration
 
 
-def sampled(seed: int, samples: int, classes: int, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def draw_samples(seed: int, samples: int, classes: int, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Logits, and labels drawn from their softmax: calibrated at sharpness 1, overconfident above."""
     generator = np.random.default_rng(seed)
     logits = 2 * generator.normal(size=(samples, classes))
@@ -22,7 +22,7 @@ def sampled(seed: int, samples: int, classes: int, sharpness: float = 1.0) -> tu
     return (sharpness * logits).astype(np.float32), labels
 
 
-def naive_ece(scores: np.ndarray, hits: np.ndarray, bins: int) -> float:
+def compute_naive_ece(scores: np.ndarray, hits: np.ndarray, bins: int) -> float:
     total = 0.0
     for i in range(bins):
         inside = [n for n, s in enumerate(scores) if i / bins < s <= (i + 1) / bins or (i == 0 and s == 0)]
@@ -35,18 +35,20 @@ def naive_ece(scores: np.ndarray, hits: np.ndarray, bins: int) -> float:
 @settings(deadline=None, max_examples=25, derandomize=True)
 @given(seed=st.integers(0, 9999), samples=st.integers(1, 80), classes=st.integers(2, 6), bins=st.integers(1, 20))
 def test_errors_match_a_naive_loop(seed: int, samples: int, classes: int, bins: int) -> None:
-    logits, labels = sampled(seed, samples, classes, 1.5)
+    logits, labels = draw_samples(seed, samples, classes, 1.5)
     p = softmax(logits.astype(np.float64), axis=1)
     result = measure_calibration(logits, labels, bins=bins)
-    assert result.ece == pytest.approx(naive_ece(p.max(axis=1), p.argmax(axis=1) == labels, bins), abs=1e-12)
-    classwise = [naive_ece(p[:, c], labels == c, bins) for c in range(classes)]
+    assert result.ece == pytest.approx(
+        compute_naive_ece(p.max(axis=1), p.argmax(axis=1) == labels, bins), abs=1e-12
+    )
+    classwise = [compute_naive_ece(p[:, c], labels == c, bins) for c in range(classes)]
     assert result.classwise_ece == pytest.approx(np.mean(classwise), abs=1e-12)
     assert sum(b.count for b in result.reliability) == samples
     json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
 def test_scores_match_scikit_learn() -> None:
-    logits, labels = sampled(0, 300, 4)
+    logits, labels = draw_samples(0, 300, 4)
     p = softmax(logits.astype(np.float64), axis=1)
     result = measure_calibration(logits, labels)
     one_vs_rest = sum(brier_score_loss(labels == c, p[:, c]) for c in range(4))
@@ -68,7 +70,7 @@ def test_reliability_by_hand() -> None:
     assert "reliability" in result.notes
 
 
-def test_a_value_on_an_edge_belongs_to_the_bin_below() -> None:
+def test_edge_value_belongs_to_the_bin_below() -> None:
     result = measure_calibration(np.zeros((4, 2)), np.array([0, 1, 0, 1]), bins=4)  # confidence 0.5 exactly
     assert [b.count for b in result.reliability] == [0, 4, 0, 0]
     assert (result.ece, result.brier, result.nll) == (0.0, 0.5, pytest.approx(math.log(2)))
@@ -76,7 +78,7 @@ def test_a_value_on_an_edge_belongs_to_the_bin_below() -> None:
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
 def test_temperature_recovers_the_sharpness(sharpness: float) -> None:
-    result = measure_calibration(*sampled(1, 4000, 5, sharpness), seed=3)
+    result = measure_calibration(*draw_samples(1, 4000, 5, sharpness), seed=3)
     assert result.scaling is not None
     assert result.scaling.temperature == pytest.approx(sharpness, rel=0.1)
     assert (result.scaling.fitted_images, result.scaling.reported_images) == (2000, 2000)
@@ -85,8 +87,8 @@ def test_temperature_recovers_the_sharpness(sharpness: float) -> None:
         assert result.scaling.ece_after < result.scaling.ece_before / 2
 
 
-def test_temperature_is_a_minimum_of_the_nll_when_both_halves_are_alike() -> None:
-    logits, labels = sampled(2, 200, 3, 2.0)
+def test_temperature_minimises_the_nll() -> None:
+    logits, labels = draw_samples(2, 200, 3, 2.0)
     result = measure_calibration(np.repeat(logits, 2, axis=0), np.repeat(labels, 2), seed=0)
     assert result.scaling is not None
     t = result.scaling.temperature
@@ -104,7 +106,7 @@ def test_each_class_is_split_in_half() -> None:
 
 
 def test_the_split_follows_the_seed_alone() -> None:
-    logits, labels = sampled(5, 101, 3, 2.0)
+    logits, labels = draw_samples(5, 101, 3, 2.0)
     first, again, other = (measure_calibration(logits, labels, seed=s) for s in (0, 0, 1))
     assert first == again
     assert first.scaling != other.scaling
@@ -127,7 +129,7 @@ def test_no_best_temperature(logits: np.ndarray, labels: np.ndarray) -> None:
     assert "scaling" in result.notes
 
 
-def test_a_perfect_certain_model_with_a_class_missing_scores_zero() -> None:
+def test_perfect_certain_model_scores_zero() -> None:
     result = measure_calibration(1000 * np.eye(4)[[0, 1, 2]], np.array([0, 1, 2]))
     assert (result.ece, result.classwise_ece, result.brier, result.nll) == (0.0, 0.0, 0.0, 0.0)
 

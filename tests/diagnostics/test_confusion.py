@@ -14,14 +14,14 @@ LABELS_3 = np.array([0, 0, 0, 1, 1, 1])
 NAMES = ["猫", "dog", "bird"]
 
 
-def answering(name: str, answers: list[int]) -> Classifier:
+def make_model(name: str, answers: list[int]) -> Classifier:
     return Classifier(name, name, 5 * np.eye(3, dtype=np.float32)[answers])
 
 
-MODELS = [answering("teacher", [0, 0, 1, 1, 1, 2]), answering("two_stage", [1, 1, 2, 1, 1, 1])]
+MODELS = [make_model("teacher", [0, 0, 1, 1, 1, 2]), make_model("two_stage", [1, 1, 2, 1, 1, 1])]
 
 
-def test_accuracy_by_class_is_none_without_an_image_of_it():
+def test_class_without_images_has_no_accuracy():
     rows = measure_classes(MODELS, LABELS_3, NAMES)
     assert [(row.name, row.images) for row in rows] == [("猫", 3), ("dog", 3), ("bird", 0)]
     assert rows[0].accuracy == {"teacher": 2 / 3, "two_stage": 0.0} and rows[2].accuracy["teacher"] is None
@@ -30,7 +30,7 @@ def test_accuracy_by_class_is_none_without_an_image_of_it():
     assert "No test image of this class." in table.notes
 
 
-def test_the_student_in_question_says_which_pairs_come_first():
+def test_main_student_orders_the_confusions():
     rows = find_confusions(MODELS, LABELS_3, NAMES)
     assert rows == [
         Confusion("猫", "dog", 3, {"teacher": 1, "two_stage": 2}),

@@ -6,7 +6,7 @@ import pytest
 from diagnostics.ensembles import average_probabilities, take_majority_vote
 
 
-def naive_vote(members, image):
+def compute_naive_vote(members, image):
     answers = [int(np.argmax(member[image])) for member in members]
     counts = {answer: answers.count(answer) for answer in answers}
     tied = [answer for answer, count in counts.items() if count == max(counts.values())]
@@ -14,10 +14,10 @@ def naive_vote(members, image):
     return max(tied, key=lambda answer: sum(share[answer] for share in shares))
 
 
-def test_votes_and_means_agree_with_a_loop_over_images():
+def test_votes_and_means_agree_with_loops():
     rng = np.random.default_rng(0)
     members = [rng.normal(size=(300, 4)).astype(np.float32) for _ in range(4)]  # four voters tie often
-    assert take_majority_vote(members).tolist() == [naive_vote(members, image) for image in range(300)]
+    assert take_majority_vote(members).tolist() == [compute_naive_vote(members, image) for image in range(300)]
     expected = sum(np.exp(m.astype(float)) / np.exp(m.astype(float)).sum(1, keepdims=True) for m in members) / 4
     assert average_probabilities(members) == pytest.approx(expected, abs=1e-12)
 

@@ -17,7 +17,7 @@ STUDENT = np.array([[2, 0, 0], [2, 0, 0], [2, 0, 0], [0, 0, 2], [0, 2, 0]], dtyp
 LABELS = np.array([0, 1, 1, 0, 0])
 
 
-def random_logits(seed: int, samples: int = 40, classes: int = 5) -> np.ndarray:
+def draw_logits(seed: int, samples: int = 40, classes: int = 5) -> np.ndarray:
     return (4 * np.random.default_rng(seed).normal(size=(samples, classes))).astype(np.float32)
 
 
@@ -31,7 +31,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_kl_is_the_mean_of_scipys_relative_entropy() -> None:
-    teacher, student = random_logits(0), random_logits(1)
+    teacher, student = draw_logits(0), draw_logits(1)
     p, q = softmax(teacher.astype(np.float64), axis=1), softmax(student.astype(np.float64), axis=1)
     kl = measure_fidelity(teacher, student, np.zeros(40, dtype=np.int64)).kl
     assert kl == pytest.approx(entropy(p, q, axis=1).mean(), rel=1e-12)
@@ -45,7 +45,7 @@ def test_kl_does_not_underflow() -> None:
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(seed=st.integers(0, 10_000), samples=st.integers(1, 30), classes=st.integers(1, 6))
 def test_a_student_identical_to_its_teacher(seed: int, samples: int, classes: int) -> None:
-    logits = random_logits(seed, samples, classes)
+    logits = draw_logits(seed, samples, classes)
     labels = np.random.default_rng(seed).integers(0, classes, samples)
     result = measure_fidelity(logits, logits, labels)
     assert (result.agreement, result.kl) == (1.0, 0.0)
@@ -61,7 +61,7 @@ def test_a_perfect_teacher_has_no_errors_to_repeat() -> None:
     assert "agreement_on_errors" in result.notes
 
 
-def test_classes_that_lost_most_are_sorted_and_only_those_that_lost() -> None:
+def test_lost_most_lists_only_losing_classes() -> None:
     labels = np.repeat([0, 1, 2, 3], 2)
     right = np.eye(5, dtype=np.float32)[labels]
     student = right.copy()

@@ -24,14 +24,14 @@ SQUARE = np.array([[4.0, 1], [4, -1], [0, 3], [0, 5]])  # two classes with means
 PAIRS = np.array([0, 0, 1, 1])
 
 
-def clusters(seed: int, samples: int = 120, dims: int = 6, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def draw_clusters(seed: int, samples: int = 120, dims: int = 6, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     y = generator.integers(0, classes, samples)
     means = 2 * generator.normal(size=(classes, dims))
     return means[y] + generator.normal(size=(samples, dims)), y
 
 
-def scatter_matrices(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compute_matrices(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Sw, Sb = (np.zeros((X.shape[1], X.shape[1])) for _ in range(2))
     for c in set(y.tolist()):
         mean = X[y == c].mean(axis=0)
@@ -53,7 +53,7 @@ def test_by_hand() -> None:
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(seed=st.integers(0, 9999), samples=st.integers(1, 50), dims=st.integers(1, 8), classes=st.integers(1, 6))
 def test_scatters_add_up_to_the_variance(seed: int, samples: int, dims: int, classes: int) -> None:
-    X, y = clusters(seed, samples, dims, classes)
+    X, y = draw_clusters(seed, samples, dims, classes)
     within, between = compute_scatter(X, y)
     assert within + between == pytest.approx(X.var(axis=0).sum(), rel=1e-10, abs=1e-12)
     result = measure_geometry(X, y)
@@ -63,8 +63,8 @@ def test_scatters_add_up_to_the_variance(seed: int, samples: int, dims: int, cla
 
 
 def test_scatter_and_fisher_match_the_matrices() -> None:
-    X, y = clusters(0)
-    Sw, Sb = scatter_matrices(X, y)
+    X, y = draw_clusters(0)
+    Sw, Sb = compute_matrices(X, y)
     result = measure_geometry(X.astype(np.float64), y)
     assert (result.within_scatter, result.between_scatter) == (
         pytest.approx(np.trace(Sw)),
@@ -74,13 +74,13 @@ def test_scatter_and_fisher_match_the_matrices() -> None:
 
 
 def test_fisher_ignores_units_and_dead_dimensions() -> None:
-    X, y = clusters(1)
+    X, y = draw_clusters(1)
     padded = np.hstack([1000 * X, np.full((len(X), 3), 0.1)])
     assert measure_geometry(padded, y).fisher == pytest.approx(measure_geometry(X, y).fisher, rel=1e-8)
 
 
-def test_silhouette_is_scikit_learns_and_its_sample_follows_the_seed() -> None:
-    X, y = clusters(2, samples=300)
+def test_silhouette_equals_scikit_learns() -> None:
+    X, y = draw_clusters(2, samples=300)
     assert measure_geometry(X, y).silhouette == pytest.approx(silhouette_score(X, y), abs=1e-12)
     first, again, other = (measure_geometry(X, y, seed=s, silhouette_samples=50).silhouette for s in (0, 0, 1))
     assert first == again != other
@@ -88,12 +88,12 @@ def test_silhouette_is_scikit_learns_and_its_sample_follows_the_seed() -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3, 8])
-def test_effective_rank_of_equal_singular_values_is_their_number(dims: int) -> None:
+def test_equal_singular_values_give_their_number(dims: int) -> None:
     X = np.vstack([np.eye(dims), -np.eye(dims)]) @ ortho_group.rvs(dims, random_state=0)
     assert compute_effective_rank(5 * X + 7) == pytest.approx(dims, rel=1e-9)
 
 
-def test_effective_rank_of_rank_one_and_of_known_singular_values() -> None:
+def test_effective_rank_of_known_singular_values() -> None:
     line = np.outer(np.arange(10.0), [1, 2, 3])
     assert compute_effective_rank(line) == pytest.approx(1.0, rel=1e-6)
     X = np.array([[3.0, 0], [-3, 0], [0, 1], [0, -1]])  # singular values in ratio 3 to 1
@@ -121,7 +121,7 @@ def test_one_sample_and_collapse_onto_class_means() -> None:
 
 
 def test_linear_probe_separates_clusters_and_reports_convergence() -> None:
-    X, y = clusters(3, samples=400)
+    X, y = draw_clusters(3, samples=400)
     probe = fit_linear_probe(X[:200], y[:200], X[200:], y[200:])
     assert probe.accuracy is not None
     assert probe.accuracy > 0.85
@@ -131,7 +131,7 @@ def test_linear_probe_separates_clusters_and_reports_convergence() -> None:
 
 
 def test_linear_probe_on_unseen_and_single_classes() -> None:
-    X, y = clusters(3, samples=400)
+    X, y = draw_clusters(3, samples=400)
     unseen = fit_linear_probe(X[:200], y[:200], X[200:], np.full(200, 9))
     assert unseen.accuracy == 0.0
     single = fit_linear_probe(X[:9], np.zeros(9, dtype=np.int64), X, y)

@@ -21,7 +21,7 @@ def test_summary_literal():
     assert result.notes == {}
 
 
-def test_an_interval_of_shares_is_that_of_the_logit():
+def test_interval_of_shares_is_the_logits():
     shares = [0.90, 0.95, 0.99]
     mean, error = np.mean(shares), np.std(shares, ddof=1) / 3**0.5
     margin = 4.302653 * error / (mean * (1 - mean))
@@ -103,7 +103,7 @@ def test_wrong_input_is_refused():
         describe_difference("a", "b", 1.0, None, 1.5, (5, "seeds"))
 
 
-def test_an_interval_without_zero_does_not_overrule_the_test():
+def test_interval_does_not_overrule_the_test():
     told = describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
     assert told.startswith("no difference shown between scratch and teacher: −1.1 points")
     assert told.endswith("95 % −2.2 to −0.2 but p = 0.07 by the test, on 540 images")

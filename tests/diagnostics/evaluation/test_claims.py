@@ -22,7 +22,7 @@ def several() -> Recording:
     return recordings(models)
 
 
-def test_ensembles_are_of_teacher_and_student_of_seeds_and_of_methods():
+def test_ensembles_join_teacher_student_seeds_and_methods():
     found = analyse(several()).claims.ensembles
     assert [(row.members, row.rule) for row in found] == [
         (["teacher", "two_stage"], "mean of probabilities"),
@@ -42,7 +42,7 @@ def test_ensembles_are_of_teacher_and_student_of_seeds_and_of_methods():
     assert "kd of 3 seeds" in shown and "teacher + kd" in shown
 
 
-def test_spread_over_seeds_is_tested_and_the_number_of_seeds_told():
+def test_spread_is_tested_with_seeds_needed():
     report = analyse(several())
     (row,) = report.claims.variances
     assert (row.a, row.b, row.result.n_a, row.result.n_b) == ("kd", "two_stage", 3, 3)
@@ -52,7 +52,7 @@ def test_spread_over_seeds_is_tested_and_the_number_of_seeds_told():
     assert variances([]).empty.startswith("Two methods need")
 
 
-def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
+def test_gap_notes_what_its_training_images_are():
     recording, model = recordings([network("kd")]), network("kd")
     known = replace(model, train_logits=np.eye(CLASSES, dtype=np.float32)[TRAINED])
     found = measure_model_gap(known, recording)
@@ -66,7 +66,7 @@ def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
     assert "Its classifier" in BALANCED and measure_model_gap(model, recording).top1_gap is None
 
 
-def test_frozen_against_fine_tuned_is_a_line_where_a_method_differs_in_that_alone():
+def test_frozen_and_fine_tuned_features_are_compared():
     recording = recordings([network("frozen", right=0.9), network("two_stage", right=0.4)])
     first, last = {"train": "features"}, {"losses": {"kl": {"weight": 1.0}}}
     methods = {

@@ -38,7 +38,7 @@ def experiment(make_experiment):
     return made
 
 
-def test_single_stages_come_first_and_the_staged_method_in_question_last(experiment):
+def test_single_stages_come_first_main_method_last(experiment):
     names = [subject.name for subject in subjects_of_run(experiment)]
     first = ["teacher", "kd", "llr", "on_own", "align", "own", "stage1", "three"]
     assert names == [*first, "kd/1", "llr/1", "on_own/1", "align/1", "own/1"]  # three/1 is not finished
@@ -46,7 +46,7 @@ def test_single_stages_come_first_and_the_staged_method_in_question_last(experim
     assert set(find_finished(experiment.folder)) == set(names) - {"stage1", "align", "align/1"}
 
 
-def test_each_goes_back_to_the_first_stage_of_its_chain(experiment):
+def test_each_model_knows_its_first_stage(experiment):
     folder = experiment.folder
     for method in ("own", "three"):
         save(folder.job(JobName(method, 0, 1)).path / PROJECTIONS, {f"{method}.weight": torch.zeros(1)})
@@ -80,7 +80,7 @@ def test_networks_and_taps_are_those_of_the_training(experiment):
     assert all(subject.taps == ["layer2.0", "fc:input"] for subject in found.values())
 
 
-def test_the_model_in_question_is_found_without_its_name(experiment, make_experiment):
+def test_main_model_is_found_without_its_name(experiment, make_experiment):
     assert find_subject(experiment, None, None).name == "three" and find_subject(experiment, None, 0).seed == 0
     with pytest.raises(UserError, match="align does not classify"):
         find_subject(experiment, "align", None)

@@ -21,7 +21,7 @@ from diagnostics.export import pack
 from diagnostics.export.card import format_card, lines
 from diagnostics.export.checks import Reference, check_file, find_bit_depth, find_files
 from diagnostics.export.folder import refuse_foreign
-from diagnostics.export.pack import export_subject, refuse_export, spread_evenly
+from diagnostics.export.pack import choose_evenly, export_subject, refuse_export
 from diagnostics.export.quantize import QUANTIZED, Deployment, Quantized
 from errors import MachineError, UserError
 from models.checkpoint import weights_hash
@@ -216,6 +216,6 @@ def test_slower_int8_is_reported_as_slower(export):
 
 
 def test_positions_are_spread_over_all_images() -> None:
-    assert spread_evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
-    assert spread_evenly(101, 3).tolist() == [0, 50, 100]
-    assert len(set(spread_evenly(1000, 256).tolist())) == 256
+    assert choose_evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert choose_evenly(101, 3).tolist() == [0, 50, 100]
+    assert len(set(choose_evenly(1000, 256).tolist())) == 256
