@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dataset.files.cache_folder import see_that_it_can_be_written
-from dataset.memory import machine_memory, see_that_it_fits
+from dataset.memory import machine_memory, see_that_it_can_be_written, see_that_it_fits
 from losses.loss import Loss, MemoryNeed, Sizes
 from models.layout import Layout
 from models.machine import Machine

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, compute_rbf_cka_with_each, linear_cka
+from dataset.corruptions import DEGRADATIONS
 from dataset.views.augment import generator
 from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import measure_calibration
@@ -46,7 +47,7 @@ from diagnostics.fidelity import measure_fidelity
 from diagnostics.geometry import fit_linear_probe, map_by_tsne, measure_geometry
 from diagnostics.names import find_staged, focus
 from diagnostics.plain import section
-from diagnostics.robustness import DEGRADATIONS, mean_corruption_error
+from diagnostics.robustness import mean_corruption_error
 from diagnostics.seeds import summarise_shares
 from estimator import (
     MutualInformation,

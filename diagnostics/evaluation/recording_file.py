@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from dataset.corruptions import DEGRADATIONS, SEVERITIES
 from diagnostics.differing import SHOWN_SIDE, Shown
 from diagnostics.evaluation.archive import check_integers, check_reals, open_arrays, pack_arrays
 from diagnostics.evaluation.recording import ARRAYS, SHARED, Context, Meta, RecordedModel, Recording
 from diagnostics.plain import to_plain, typed_json
-from diagnostics.robustness import DEGRADATIONS, SEVERITIES
 
 META, CONTEXT = TypeAdapter(Meta), TypeAdapter(Context)
 REPORTED = {  # of a config, by key, what every report shows

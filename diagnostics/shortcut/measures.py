@@ -187,9 +187,7 @@ def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
 def _check_same(shows: Shows, others: Shows) -> None:
     for name in ("labels", "cues", "classes_cue"):
         if shows is not others and not np.array_equal(getattr(shows, name), getattr(others, name)):
-            raise ValueError(
-                f"teacher and student must be shown the same images under the same cues: {name} differ"
-            )
+            raise ValueError(f"teacher and student must see the same images under the same cues: {name} differ")
 
 
 def _measure_groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:

@@ -187,7 +187,7 @@ class Places:
             return self.place.train("--phase", "crd", "--fresh")
 
         def decoded(content: bytes) -> Said:
-            path = next(self.place.cache.glob("folder-*/train_pixels.npy"))
+            path = next(self.place.cache.glob("folder-*/pixels.npy"))
             path.write_bytes(content)
             meta = json.loads((path.parent / "meta.json").read_text(encoding="utf-8"))
             meta["digests"]["train_pixels"] = array_digest(np.array([1]))

@@ -53,7 +53,7 @@ KINDS = [
     Kind("identity.json", r"identity\.json", "identity.json"),
     Kind("config.yaml", r"small/\.?config\.yaml", "config.yaml"),
     Kind("environment.json", r"environment\.json", "environment.json"),
-    Kind("decoded images", r"cache/folder-.*/train_pixels\.npy", "train_pixels.npy", named="cache/folder-"),
+    Kind("decoded images", r"cache/folder-.*/pixels\.npy", "pixels.npy", named="cache/folder-"),
     Kind("decoded images, meta", r"cache/folder-.*/meta\.json", "meta.json", named="cache/folder-"),
     Kind("checkpoint.pt", r"checkpoint\.pt", "model.pt"),
     Kind("metrics.jsonl", r"metrics\.jsonl", "metrics.jsonl"),

@@ -18,7 +18,7 @@ from dataset.files.decode import decode_files
 from dataset.files.decoded_cache import read_cache, write_cache
 from diagnostics.report.parts import facts
 from files import locked
-from tests.dataset.files.test_decoded_cache import undecoded
+from tests.dataset.files.test_decoded_cache import make_undecoded
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, altered, changed, same
 from tests.faults.small_place import Place, cache_outputs
@@ -33,7 +33,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 RESULT = {"model_sha256": "0123456789abcdef", "test_top1": 0.5, "files": {"metrics.jsonl": "0123456789abcdef"}}
 LINES = [{"epoch": 1, "loss": 0.5, "test_top1": 0.25}, {"epoch": 2, "loss": 0.25, "test_top1": 0.5}]
 HOLDER = {"host": "node", "process": 3, "boot": "0123", "since": "2026-01-01"}
-CACHED = ("train_pixels.npy", "train_labels.npy", "test_pixels.npy", "test_labels.npy", "meta.json")
+CACHED = ("pixels.npy", "labels.npy", "meta.json")
 VIEW = ("view0.npy", "view0.sha256", "view1.partial", "view1.done")
 
 
@@ -73,14 +73,14 @@ def _image(folder: Path, given: tuple[str, list[Change]]) -> Result:
     Image.fromarray(PIXELS).save(file, kind.replace("tga", "TGA"))
     path = folder / f"image.{kind}"
     path.write_bytes(changed(file.getvalue(), changes))
-    pixels = decode_files([path], 8)
+    (pixels,) = decode_files([path], 8)
     assert pixels.shape == (1, 3, 8, 8) and pixels.dtype == np.uint8
     return "right"
 
 
 def _cache(folder: Path) -> Path:
     pixels = np.arange(7 * 3 * 4 * 4, dtype=np.uint8).reshape(7, 3, 4, 4)
-    write_cache(folder, undecoded(pixels, 4, ("ash", "birch")))
+    write_cache(folder, make_undecoded(pixels, 4, ("ash", "birch")))
     return folder
 
 
@@ -94,11 +94,6 @@ def _decoded(folder: Path, given: tuple[str, list[Change]]) -> Result:
 def _meta(folder: Path, meta: Any) -> Result:
     cache = _cache(folder / "decoded")
     (cache / "meta.json").write_bytes(_as_json(meta))
-    digests = meta.get("digests") if isinstance(meta, dict) else None
-    if isinstance(digests, dict) and "classes" not in digests:  # as earlier versions wrote it
-        found = read_cache(cache)
-        assert found is None or found[2] == meta["classes"]
-        return "right" if found else "made anew"
     return _as_it_was(cache)
 
 

@@ -24,7 +24,7 @@ from errors import MachineError, UserError
 from models.checkpoint import load, save
 from study import run as study
 from tests.conftest import ROOT
-from tests.dataset.files.test_decoded_cache import undecoded
+from tests.dataset.files.test_decoded_cache import make_undecoded
 from tests.faults.small_place import cache_outputs
 from tests.study.small_study import SHORT
 from training.run.run_lock import writing_in
@@ -57,7 +57,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_decoded_images_that_do_not_fit_leave_nothing(tmp_path, size):
-    images = undecoded(np.zeros((80, 3, 10, 10), dtype=np.uint8), 40)
+    images = make_undecoded(np.zeros((80, 3, 10, 10), dtype=np.uint8), 40)
     with (
         full_beyond(size),
         pytest.raises(MachineError, match=r"a.* cannot be written \(0\.0.* MB needed"),

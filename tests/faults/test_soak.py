@@ -21,7 +21,7 @@ def test_kills_leave_nothing_behind_and_change_nothing(tmp_path, capsys):
         Place(tmp_path / f"run-{name}", tmp_path / "images", short=True) for name in ("whole", "killed0")
     )
     files = whole.files()
-    assert len([name for name in files if name.startswith("cache")]) == 5 + 2 * 2  # decoded images, views
+    assert len([name for name in files if name.startswith("cache")]) == 3 + 2 * 2  # decoded images, views
     assert len([name for name in files if name.endswith(("model.pt", "metrics.jsonl", "result.json"))]) == 3 * 4
     next(killed.root.rglob("model.pt")).write_bytes(b"other")
     next((killed.folder / "cache").rglob("view0.npy")).write_bytes(b"other")

@@ -158,7 +158,7 @@ def test_script_runs_alone_and_explains_itself(export, tmp_path):
 
     done = run(PROGRAM, str(picture))
     assert done.returncode == 0, done.stderr
-    pixels = torch.from_numpy(decode_files([picture], 16))
+    pixels = torch.from_numpy(next(decode_files([picture], 16)))
     mean, std = export.experiment.data.mean[:, None, None], export.experiment.data.std[:, None, None]
     shares = export.student.build()((pixels / 255 - mean) / std)[0].softmax(0)
     best = int(shares.argmax())
