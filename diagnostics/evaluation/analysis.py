@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, compute_rbf_cka_with_each, linear_cka
+from CKA.biased import compute_biased_linear_cka
 from dataset.corruptions import DEGRADATIONS
 from dataset.views.augment import generator
-from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import measure_calibration
 from diagnostics.confusion import find_confusions, measure_classes
 from diagnostics.cost import compute_cost_ratio
@@ -73,7 +73,7 @@ def analyse(recording: Recording) -> Report:
     first = first_classifiers(models)
     candidates = [one.name for one in first if one.method != "teacher"]
     main = focus(candidates) if candidates else None
-    pairs, seeds = paired(classifiers, correct), _compare_over_seeds(models, correct)
+    pairs, seeds = paired(classifiers, correct), compare_methods(models, correct)
     curves = {model.name: model.meta.history for model in models}
     for model in models:
         curves |= model.meta.earlier
@@ -101,7 +101,7 @@ def analyse(recording: Recording) -> Report:
         representation=None if teacher is None else similarities(teacher, students),
         robustness=_measure_robustness(models, teacher, recording),
         claims=measure_claims(recording, correct, pairs, seeds),
-        sentences=_choose_sentences(pairs, seeds, main, judge_stage1(curves, recording.context.config, main)),
+        sentences=_choose_sentences(pairs, seeds, main),
         classes=measure_classes(first, labels, classes),
         confusions=find_confusions(first, labels, classes),
         differing=find_differing(first, labels, classes, recording.names),
@@ -117,7 +117,7 @@ def paired(classifiers: Sequence[RecordedModel], correct: dict[str, NDArray[np.b
     return apply_holm(rows)
 
 
-def _compare_over_seeds(models: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> OverSeeds:
+def compare_methods(models: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> OverSeeds:
     """Summarise each student method over seeds, and compare the main one."""
     top1: dict[str, dict[int, float]] = {}
     for model in models:
@@ -166,7 +166,8 @@ def _compare_taps(teacher: RecordedModel, students: Sequence[RecordedModel], tap
     for student in students:
         pair = _project(teacher, student, tap)
         cosines.append(None if pair is None else F.cosine_similarity(*pair).mean().item())
-    return [TapSimilarity(*row) for row in zip(linear, rbf, batched, cosines, strict=True)]
+    biased = [compute_biased_linear_cka(X, Y) for Y in others]
+    return [TapSimilarity(*row) for row in zip(linear, rbf, batched, cosines, biased, strict=True)]
 
 
 def _compare_layers(teacher: RecordedModel, student: RecordedModel) -> LayerMatrix:
@@ -294,15 +295,9 @@ def _compare_costs(models: Sequence[RecordedModel], teacher: RecordedModel | Non
     }
 
 
-def _choose_sentences(
-    pairs: Sequence[Pair], seeds: OverSeeds, main: str | None, aligned: AlignmentVerdict | None
-) -> list[str]:
-    """Return the answers in words: over seeds where there are several.
-
-    Each adds a remark where stage 1 did not align.
-    """
-    remark = "" if aligned is None or aligned.word == "aligned" else f" (stage 1: {aligned.sentence})"
+def _choose_sentences(pairs: Sequence[Pair], seeds: OverSeeds, main: str | None) -> list[str]:
+    """Return the answers in words: over seeds where there are several."""
     if seeds.comparisons:
-        return [f"{row.sentence}{remark}" for row in seeds.comparisons]
-    own = [f"{pair.sentence}{remark}" for pair in pairs if main in (pair.a, pair.b)]
+        return [row.sentence for row in seeds.comparisons]
+    own = [pair.sentence for pair in pairs if main in (pair.a, pair.b)]
     return own or [pair.sentence for pair in pairs]

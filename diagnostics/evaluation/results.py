@@ -71,6 +71,10 @@ class Pair:
     sentence: str
     holm_log10_p: float | None = None  # set when all pairs are known
 
+    @property
+    def holm_p(self) -> float | None:
+        return None if self.holm_log10_p is None else 10**self.holm_log10_p
+
 
 @dataclass(frozen=True)
 class MethodOverSeeds:
@@ -123,6 +127,7 @@ class TapSimilarity:
     rbf: Similarity
     linear_minibatch: float | None
     cosine: float | None
+    linear_biased: float | None
 
 
 @dataclass(frozen=True)
