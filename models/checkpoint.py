@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
 from errors import UserError, note, warn
 from files import write_atomically
@@ -19,6 +24,16 @@ from models.whole import damaged_entry
 
 COUNTERS = ("total_ops", "total_params")  # which profilers register as buffers
 NAMED = 3  # missing and unknown names that a message holds
+SIDES = ("student", "teacher")  # of a distiller that was saved whole
+SCALAR = import_module("numpy._core.multiarray").scalar
+NUMBERS = ("float64", "float32", "int64", "int32", "bool_")
+# what trainers write beside the weights: options as a namespace, an accuracy as numpy's scalar; none runs code
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(getattr(np, name))) for name in NUMBERS),
+    *((SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # by numpy 1 and 2
+]
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
@@ -39,11 +54,16 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a foreign pickle protocol; the error says enough
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with safe_globals(HARMLESS):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception:  # bytes that are no weights make the unpickler fail in any way at all
-        raise UserError(f"{path} is no file of weights that can be read safely: save a state dict") from None
+    except Exception as error:  # bytes that are no weights make the unpickler fail in any way at all
+        found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        cause = f" (it holds an object of {found[1]}, which could run code)" if found else ""
+        raise UserError(
+            f"{path} is no file of weights that can be read safely{cause}: save a state dict alone"
+        ) from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
@@ -105,7 +125,8 @@ def load_weights(model: nn.Module, path: Path, arch: str) -> None:
         if isinstance(content.get(key), dict):
             content = content[key]
     pairs = [(str(name), part) for name, part in content.items() if isinstance(part, Tensor)]
-    weights = _without_prefix(_without_counters(dict(pairs), model, path), model, path)
+    tensors = _choose_side(_without_counters(dict(pairs), model, path), model, path)
+    weights = _without_prefix(tensors, model, path)
     problem = _odd(pairs) or _misfit(model.state_dict(), weights)
     if problem:
         raise UserError(f"{path} does not fit {arch}: {problem}; give the architecture it was made with")
@@ -121,6 +142,22 @@ def _without_counters(tensors: dict[str, Tensor], model: nn.Module, path: Path) 
     if counters:
         note(f"{path}: left out a profiler's counters ({len(counters)} of {', '.join(COUNTERS)})")
     return {name: value for name, value in tensors.items() if name not in counters}
+
+
+def _choose_side(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Return the student's or the teacher's tensors of a distiller saved whole: the first that fit the network."""
+    found = {}
+    for side in SIDES:
+        prefixes = {match[0] for name in tensors if (match := re.match(rf"(?:\w+\.)?{side}\.", name))}
+        if len(prefixes) == 1:
+            prefix = prefixes.pop()
+            found[side] = {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+    if len(found) < len(SIDES):
+        return tensors
+    fitting = [side for side, part in found.items() if not _misfit(model.state_dict(), part)]
+    side = fitting[0] if fitting else SIDES[0]
+    note(f"{path}: holds a student and a teacher, took the {side}")
+    return found[side]
 
 
 def _without_prefix(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:

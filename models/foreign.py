@@ -65,7 +65,7 @@ def timm_model(
 
 
 def own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
-    """What a callable of one's own gives for `options`, with `num_classes` and `image_size` where it takes them.
+    """Build a network of the user's own by `options`, with `num_classes` and `image_size` where it takes them.
 
     Raises:
         UserError: it cannot be imported or called, or gives no network.
@@ -73,12 +73,14 @@ def own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str
     make = load_own("arch", arch)
     refuse_taken(arch, options)
     known = {"num_classes": num_classes, "image_size": image_size}
-    taken = _parameters(make)
-    strange = [name for name in options if taken is not None and name not in taken]
+    taken, takes_any = _list_parameters(make)
+    strange = [name for name in options if name not in taken and not takes_any]
     if strange:
-        names = [name for name in taken or () if name not in known]
+        names = [name for name in taken if name not in known]
         raise UserError(f"arch_options: {arch} takes no {strange[0]}{nearest(strange[0], names)}")
-    given = {name: value for name, value in known.items() if taken is None or name in taken}
+    # **kwargs are mostly handed on to a class that takes num_classes and knows nothing of image_size
+    wanted = taken | {"num_classes"} if takes_any else taken
+    given = {name: value for name, value in known.items() if name in wanted}
     try:
         model = make(**given, **options)
     except Exception as error:  # code of one's own may raise anything
@@ -90,15 +92,14 @@ def own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str
     return model
 
 
-def _parameters(make: Callable[..., object]) -> set[str] | None:
-    """Names that a callable takes, None where it takes any."""
+def _list_parameters(make: Callable[..., object]) -> tuple[set[str], bool]:
+    """Return the names that a callable takes, and whether it takes any others."""
     try:
         parameters = inspect.signature(make).parameters
     except (ValueError, TypeError):  # some that are written in C have none
-        return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return None
-    return {name for name, parameter in parameters.items() if parameter.kind is not parameter.POSITIONAL_ONLY}
+        return set(), True
+    named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.POSITIONAL_ONLY}
+    return named, any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def refuse_taken(arch: str, options: Mapping[str, Any]) -> None:

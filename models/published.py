@@ -9,7 +9,7 @@ from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from errors import UserError, nearest
 from models.foreign import TIMM, timm_name, timm_package
-from models.resnet import CIFAR_RESNETS
+from models.networks import SMALL_NETWORKS
 from settings.own_code import is_own
 
 
@@ -29,7 +29,8 @@ def published(arch: str, weights: str) -> Published:
     Raises:
         UserError: weights that are not published for `arch`.
     """
-    if arch in CIFAR_RESNETS or is_own(arch):
+    theirs = list_models(module=torchvision.models)
+    if (arch in SMALL_NETWORKS and arch not in theirs) or is_own(arch):
         raise UserError(f"weights {weights}: {arch} has no published weights, remove the key")
     if arch.startswith(TIMM):
         return _of_timm(arch, weights)
@@ -51,7 +52,7 @@ def _entry(arch: str, weights: str) -> WeightsEnum:
 
 def unknown(arch: str) -> str:
     """What to say of a name that is no network's."""
-    known = [*CIFAR_RESNETS, *list_models(module=torchvision.models)]
+    known = [*SMALL_NETWORKS, *list_models(module=torchvision.models)]
     return f"unknown arch {arch!r}{nearest(arch, known)} (timm/NAME and package.module:callable are taken too)"
 
 

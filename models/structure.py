@@ -22,6 +22,7 @@ from torch.autograd.graph import Node
 from errors import UserError
 from models.heads import Head, classifier
 from models.inputs import INPUT_ADAPTER
+from models.taps import get_tensor
 
 MOST_WORK = 2e10  # parameters x pixels up to which a network is run where it is
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -118,8 +119,9 @@ def watch(model: nn.Module, image_size: int) -> Passed:
 
     def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
         outputs.pop(name, None)
-        if isinstance(output, Tensor) and output.grad_fn is not None:
-            outputs[name] = output.grad_fn, output.shape
+        tensor = get_tensor(output)
+        if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+            outputs[name] = tensor.grad_fn, tensor.shape
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():

@@ -97,8 +97,14 @@ def on_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> Remo
     """Have `read` called with the features of a tap whenever the network runs."""
     module, form = find_module(model, tap), as_map if tap.endswith(MAP) else pool
     if tap.removesuffix(MAP).endswith(INPUT):
-        return module.register_forward_pre_hook(lambda _, inputs: read(form(inputs[0])) and None)
-    return module.register_forward_hook(lambda _, inputs, output: read(form(output)) and None)
+        return module.register_forward_pre_hook(lambda _, inputs: read(form(get_tensor(inputs[0]))) and None)
+    return module.register_forward_hook(lambda _, inputs, output: read(form(get_tensor(output))) and None)
+
+
+def get_tensor(output: Any) -> Any:
+    """Return the first tensor of a tuple or list, as blocks that also give what precedes their ReLU return it."""
+    is_several = isinstance(output, tuple | list) and output and isinstance(output[0], Tensor)
+    return output[0] if is_several else output
 
 
 def pool(features: Any) -> Tensor:
@@ -108,7 +114,7 @@ def pool(features: Any) -> Tensor:
     last two numbers are not. The result stays as it is when the network goes on and changes `features` in place.
 
     Raises:
-        UserError: features of any other rank, or what is no tensor (an attention's pair of outputs).
+        UserError: features of any other rank, or what is no tensor.
     """
     if not isinstance(features, Tensor):
         raise UserError(f"a tap gave a {type(features).__name__}, choose a module that gives one tensor")

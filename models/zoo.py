@@ -13,8 +13,9 @@ from torchvision.models import get_model, list_models
 from errors import UserError, warn
 from models.foreign import TIMM, logits_alone, own_model, refuse_taken, timm_model
 from models.heads import classifier, name_classifier, outputs_of, replace_classifier
+from models.networks import SMALL_NETWORKS
+from models.networks.resnet import torchvision_resnet
 from models.published import published, unknown
-from models.resnet import CIFAR_RESNETS, CifarResNet, torchvision_resnet
 from models.sizes import Weightless
 from models.structure import find_last_layer, reason, send
 from settings.own_code import is_own
@@ -40,10 +41,11 @@ def build_model(
     """Make a classifier whose input is (B, 3, image_size, image_size) and whose output is (B, num_classes).
 
     Args:
-        arch: a CIFAR resnet of `models/resnet.py`, any torchvision classifier's name, timm/NAME, or
+        arch: a network of `models/networks`, any torchvision classifier's name, timm/NAME, or
             package.module:callable.
         num_classes: outputs; the classifier of a torchvision model is replaced where it has another number.
-        stem: "cifar" or "imagenet", for torchvision's resnets only.
+        stem: "cifar" or "imagenet", for torchvision's resnets and vgg11 to vgg19, which have a form for small
+            images each.
         weights: published weights by name such as "DEFAULT", or None for random weights.
         image_size: side of the input, handed to models that must know it (vision transformers).
         options: further arguments of the network's class or function.
@@ -53,11 +55,12 @@ def build_model(
     """
     if weights is not None:
         published(arch, weights)
-    if arch in CIFAR_RESNETS:
+    if is_small(arch, stem, weights):
         if options:
-            raise UserError(f"arch_options: {arch} takes none, remove the key")
-        depth, channels = CIFAR_RESNETS[arch]
-        return CifarResNet(depth, channels, num_classes)
+            theirs = arch in list_models(module=torchvision.models)
+            hint = "use stem: imagenet for torchvision's, which does" if theirs else "remove the key"
+            raise UserError(f"arch_options: {arch} takes none, {hint}")
+        return SMALL_NETWORKS[arch](num_classes)
     if arch.startswith(TIMM):
         model = timm_model(arch, num_classes, weights is not None, image_size, options)
         return _foreign(model, arch, num_classes, image_size)
@@ -69,6 +72,12 @@ def build_model(
     model = _torchvision_model(arch, stem, weights, image_size, options)
     replace_classifier(model, num_classes)
     return model
+
+
+def is_small(arch: str, stem: str, weights: str | None) -> bool:
+    """Return whether a name means a network of `models/networks`, not torchvision's of the same name."""
+    ambiguous = arch in list_models(module=torchvision.models)
+    return arch in SMALL_NETWORKS and (not ambiguous or (stem == "cifar" and weights is None))
 
 
 def count_parameters(model: nn.Module) -> int:

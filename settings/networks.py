@@ -19,12 +19,12 @@ Deviations = Annotated[list[Deviation], Field(min_length=3, max_length=3)]
 class Network(Section):
     arch: str = about(
         "resnet8",
-        "resnet8..110, resnet8x4, resnet32x4, a torchvision classifier's name, timm/NAME, or "
+        "resnet8..110, wrn_16_2, vgg8, ShuffleV1 (see docs/models.md), one of torchvision, timm/NAME, or "
         "package.module:callable for a class or function of your own",
     )
     arch_options: dict[str, Any] = about({}, "further arguments of the network's class or function, by name")
     stem: Literal["cifar", "imagenet"] = about(
-        "cifar", "first layers of torchvision's resnets: 3x3 stride 1 without pooling, or the original"
+        "cifar", "form of torchvision's resnets and vggs: for small images, or the original"
     )
     weights: str | None = about(None, "torchvision's or timm's weights to start from, for example DEFAULT")
     image_size: Count | Literal["weights"] | None = about(

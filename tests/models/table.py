@@ -54,14 +54,18 @@ class Row:
         return [*found, f"{100 * self.untrained:.1f} % untrained"] if self.untrained else found
 
 
+def choose_stem(arch: str) -> str:
+    return "imagenet" if arch.startswith("vgg") else "cifar"  # torchvision's vgg
+
+
 def network(arch: str, size: int) -> nn.Module:
     """A network with weights, or on the meta device where it is large."""
     with Weightless():
-        model = build_model(arch, CLASSES, image_size=size)
+        model = build_model(arch, CLASSES, stem=choose_stem(arch), image_size=size)
     if count_parameters(model) > LARGE:
         return model.to("meta")
     torch.manual_seed(0)
-    return build_for(lambda side: build_model(arch, CLASSES, image_size=side), size)
+    return build_for(lambda side: build_model(arch, CLASSES, stem=choose_stem(arch), image_size=side), size)
 
 
 def share(layout: Layout, names: Iterable[str]) -> float:

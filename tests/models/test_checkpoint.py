@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import argparse
 import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -173,3 +176,42 @@ def test_a_hash_is_of_all_values():
     assert weights_hash(model) == before
     model[1].num_batches_tracked += 1
     assert weights_hash(model) != before
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_options_and_numpy_scalars_beside_weights_load(tmp_path, legacy):
+    model, wanted = build_model("resnet8", 10), build_model("resnet8", 10)
+    options = argparse.Namespace(model="resnet8", learning_rate=np.float64(0.05), lr_decay_epochs=[150, 180])
+    content = {"opt": options, "best_acc": np.float32(72.5), "epoch": np.int64(240), "model": wanted.state_dict()}
+    torch.save(content, tmp_path / "resnet8_last.pth", _use_new_zipfile_serialization=not legacy)
+    load_weights(model, tmp_path / "resnet8_last.pth", "resnet8")
+    assert weights_hash(model) == weights_hash(wanted)
+
+
+def test_scalars_written_by_numpy_1_load(tmp_path):
+    content = pickle.dumps({"best_acc": np.float64(1.5), "w": 1}, protocol=2)
+    assert b"numpy._core.multiarray" in content
+    with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
+        archive.writestr("b/data.pkl", content.replace(b"numpy._core", b"numpy.core"))
+        archive.writestr("b/version", "3")
+        archive.writestr("b/byteorder", "little")
+    assert load(tmp_path / "b.pth") == {"best_acc": 1.5, "w": 1}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(("classes", "side"), [(10, "student"), (7, "teacher")])
+def test_a_distiller_saved_whole_gives_the_side_that_fits(tmp_path, prefix, classes, side, capsys):
+    sides = {"student": build_model("resnet8", 10), "teacher": build_model("resnet8", 7)}
+    parts = [(name, model.state_dict()) for name, model in sides.items()]
+    weights = {f"{prefix}{name}.{key}": value for name, part in parts for key, value in part.items()}
+    torch.save({"epoch": 240, "model": weights, "best_acc": 72.5}, tmp_path / "latest")
+    model = build_model("resnet8", classes)
+    load_weights(model, tmp_path / "latest", "resnet8")
+    assert weights_hash(model) == weights_hash(sides[side])
+    assert f"took the {side}" in capsys.readouterr().err
+
+
+def test_an_unknown_class_is_named(tmp_path):
+    torch.save({"model": {}, "cfg": Harmful}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"object of .*Harmful, which could run code\): save a state dict"):
+        load(tmp_path / "a.pth")

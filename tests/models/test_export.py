@@ -28,8 +28,8 @@ from models.export import (
     write_safetensors,
     write_weights,
 )
+from models.networks.resnet import CifarResNet
 from models.resizing import Resize
-from models.resnet import CifarResNet
 
 SIDE = 8
 PREPROCESSING = Preprocessing(SIDE, (0.4, 0.5, 0.45), (0.2, 0.25, 0.3))

@@ -17,6 +17,7 @@ from settings.stages import Part
 from tests.models.table import leave_untrained, share
 
 LARGE = ("vgg11", "vit_b_32", "convnext_tiny")
+STEMS = {"vgg11": "imagenet"}  # torchvision's
 VGG_TAPS = {"penultimate": "features.10", "last": "features.20"}
 
 
@@ -25,8 +26,8 @@ def network(arch: str, size: int) -> nn.Module:
     torch.manual_seed(0)
     if arch in LARGE:
         with Weightless():
-            return build_model(arch, 10, image_size=size).to("meta")
-    return build_model(arch, 10, image_size=size)
+            return build_model(arch, 10, stem=STEMS.get(arch, "cifar"), image_size=size).to("meta")
+    return build_model(arch, 10, stem=STEMS.get(arch, "cifar"), image_size=size)
 
 
 @cache

@@ -15,7 +15,7 @@ from models.layout import infer_layout
 from models.sizes import Weightless, build_for, smallest_size
 from models.structure import find_last_layer, find_structure, watch
 from models.zoo import build_model
-from tests.models.table import MODES, examine
+from tests.models.table import MODES, examine, network
 
 
 # one of each family that is quick; `python -m tests.models.table` does all 80
@@ -37,7 +37,7 @@ def test_stages_train_what_they_say_with_default_taps(arch: str, taps: list[str]
     assert 0 < row.trained["head"] < row.trained["last_block"] < row.trained["all"] == 1
     assert row.trained["features"] == pytest.approx(1 - row.trained["head"])
     assert {"features", *row.wrong} == set(MODES)
-    assert row.stages and set(row.stages) <= {name for name, _ in build_model(arch, 5).named_modules()}
+    assert row.stages and set(row.stages) <= {name for name, _ in network(arch, row.size).named_modules()}
 
 
 @pytest.mark.parametrize(

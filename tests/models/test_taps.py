@@ -82,7 +82,7 @@ def test_any_module_can_be_tapped_at_either_end() -> None:
     ("arch", "tap"), [("vgg11", "features.0"), ("densenet121", "features.norm5"), ("resnet18", "layer4.1.bn1")]
 )
 def test_a_tap_is_the_modules_own_output_not_what_an_in_place_operation_left_there(arch: str, tap: str) -> None:
-    model = build_model(arch, 10).eval()
+    model = build_model(arch, 10, stem="imagenet").eval()
     seen: list[Tensor] = []
     hook = model.get_submodule(tap).register_forward_hook(lambda *of: seen.append(of[2].detach().clone()))
     out = TappedModel(model, [tap])(images())
@@ -170,11 +170,26 @@ class Attentive(nn.Module):
         return self.fc(self.attention(x, x, x)[0].mean(dim=1))
 
 
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.relu(), x
+
+
+class First(nn.Module):
+    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
+        return both[0]
+
+
 def test_modules_without_features_of_their_own_are_refused() -> None:
     with pytest.raises(UserError, match=r"attention\.out_proj.*never run"):
         TappedModel(Attentive(), ["attention.out_proj", "fc"]).tap_shapes(4)
-    with pytest.raises(UserError, match="a tap gave a tuple"):
-        TappedModel(Attentive(), ["attention", "fc"]).tap_shapes(4)
+
+
+def test_first_tensor_of_a_tuple_is_read() -> None:
+    assert TappedModel(Attentive(), ["attention", "fc:input"]).tap_shapes(4) == [(3,), (3,)]
+    block = nn.Sequential(nn.Conv2d(3, 4, 1), Doubled(), First(), nn.Flatten(), nn.Linear(4 * SIDE**2, 2))
+    out = TappedModel(block, ["1", "2:input:map"])(images())
+    assert torch.equal(out.taps[0], out.taps[1].mean(dim=(2, 3))) and (out.taps[0] >= 0).all()
 
 
 def test_shapes_are_those_of_one_image_pooled_or_not() -> None:
@@ -209,8 +224,8 @@ def test_a_map_stays_as_it_was_when_the_network_goes_on_in_place() -> None:
 def test_what_is_no_map_is_refused() -> None:
     with pytest.raises(UserError, match=r"a loss needs maps, and a tap gave \(3, 64\)"):
         TappedModel(resnet8(), ["fc:input:map"])(images())
-    with pytest.raises(UserError, match="a loss needs maps, and a tap gave tuple"):
-        TappedModel(Attentive(), ["attention:map"])(images())
+    with pytest.raises(UserError, match=r"a loss needs maps, and a tap gave \(3, 16, 3\)"):
+        TappedModel(Attentive(), ["attention:map"])(images()[..., :4, :4])
 
 
 def test_pool_by_hand() -> None:

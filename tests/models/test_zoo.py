@@ -1,4 +1,4 @@
-"""Of models/zoo.py, and models/resnet.py."""
+"""Networks by name: CIFAR resnets, torchvision's, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from errors import UserError
 from models.heads import classifier
-from models.resnet import CifarResNet
+from models.networks.resnet import CifarResNet
 from models.zoo import build_model, count_parameters
 
 

@@ -199,7 +199,7 @@ def test_a_student_larger_than_its_teacher_gets_a_word(look, capsys):
     assert "warning: the student resnet20 has" in capsys.readouterr().err
 
 
-VGG = ("student.arch=vgg11", "data.image_size=32", "methods=[two_stage]")
+VGG = ("student.arch=vgg11", "student.stem=imagenet", "data.image_size=32", "methods=[two_stage]")
 SHALLOW = "student.taps={penultimate: features.10, last: features.20}"
 HEAD = "methods.two_stage.stage2.train=head"
 
