@@ -193,7 +193,7 @@ def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:
         array = getattr(model, name)
         if array.shape != shape or 0 in shape[1:] or array.dtype.kind != "f":
             raise ValueError(f"{name} of {model.name} is {array.shape} {array.dtype}, not {shape} of reals")
-    for name in ("logits", "train_logits"):
+    for name in ("logits", "train_logits", *(("last", "probe") if model.meta.detailed else ())):
         array = getattr(model, name)
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(f"{name} of {model.name} hold NaN or infinity, or no reals")
@@ -201,8 +201,8 @@ def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:
         shape = (len(DEGRADATIONS), len(SEVERITIES), len(found.corrupted_indices))
         _see_integers(f"corrupted of {model.name}", model.corrupted, shape, classes)
     for name, array in model.projections.items():
-        if array.dtype.kind != "f":
-            raise ValueError(f"{name} of {model.name} holds no reals")
+        if array.dtype != np.float32:
+            raise ValueError(f"{name} of {model.name} is {array.dtype}, not float32")
 
 
 def _see_integers(name: str, array: NDArray[Any], shape: tuple[int, ...], below: int | None) -> None:
