@@ -38,7 +38,7 @@ IMAGES, JPEGS, VIEW = 12_800, 2_000, 512  # in memory, in files, of a teacher's 
 BATCH, SIDE, TURNS = 64, 64, 3
 
 
-def exhaust(batches: Iterable[object]) -> None:
+def iterate(batches: Iterable[object]) -> None:
     for _ in batches:
         pass
 
@@ -49,7 +49,7 @@ def make_epochs(data: TrainingData) -> Callable[[], None]:
 
     def make_epoch() -> None:
         number = next(numbers)
-        exhaust(training_batches(data, BATCH, 0, number, number))
+        iterate(training_batches(data, BATCH, 0, number, number))
 
     return make_epoch
 
@@ -59,7 +59,7 @@ def compare_pipelines(device: torch.device) -> Timings:
     with tempfile.TemporaryDirectory() as name:
         experiment = open_random_experiment(load_cifar_config(Path(name)), Path(name), IMAGES, device)
     loader = reference.make_loader(reference.PillowImages(draw_images(IMAGES)), BATCH, CPU)
-    calls: dict[str, Callable[[], object]] = {"torchvision": partial(exhaust, loader)}
+    calls: dict[str, Callable[[], object]] = {"torchvision": partial(iterate, loader)}
     return measure_in_turn({**calls, "ours": make_epochs(experiment.data)}, TURNS, device)
 
 
@@ -98,7 +98,7 @@ def compare_folders(device: torch.device) -> Timings:
             return prepare(load_source(settings), settings, device)
 
         calls: dict[str, Callable[[], object]] = {
-            "ImageFolder": partial(exhaust, loader),
+            "ImageFolder": partial(iterate, loader),
             "decoding once": open_images,
             "from decoded pixels": make_epochs(open_images()),
         }
