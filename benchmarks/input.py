@@ -30,9 +30,8 @@ from dataset.sources import load_source
 from models.taps import TappedModel
 from settings.images import Data
 from training.evaluation import EVALUATION_BATCH
-from training.teacher_outputs import open_outputs
+from training.teacher_outputs import list_cached_places, open_outputs
 from training.teacher_outputs import run as run_teacher
-from training.teacher_side import list_cached_places
 
 IMAGES, JPEGS, VIEW = 12_800, 2_000, 512  # in memory, in files, of a teacher's view
 BATCH, SIDE, TURNS = 64, 64, 3

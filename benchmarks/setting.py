@@ -27,7 +27,7 @@ from training.prepared import Prepared, prepare
 from training.progress import Part
 from training.run.run_folder import RunFolder
 from training.stepping import make_stepper
-from training.teacher_side import list_cached_places
+from training.teacher_outputs import list_cached_places
 
 TRAIN, CLASSES, SIDE = 50_000, 100, 32
 

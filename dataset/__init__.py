@@ -1,1 +1,1 @@
-"""Images: where they come from (sources), how views are made (augment), how batches are drawn (loader)."""
+"""Images: sources, views, cues and batches."""

@@ -16,7 +16,7 @@ from dataset.cues.shortcut import Cues
 from dataset.files.decoded_cache import Images
 from dataset.files.stored_pixels import Pixels, StoredPixels
 from dataset.transfer import to_device
-from dataset.views.augment import View, apply_view, normalise
+from dataset.views.augment import Augmentation, apply_view, normalise
 from errors import note
 
 
@@ -34,48 +34,48 @@ class Batch:
 
     @property
     def targets(self) -> Tensor:
-        """What a cross-entropy takes: the labels (B,), or shares of classes (B, C)."""
+        """Targets of a cross-entropy: the labels (B,), or shares of classes (B, C)."""
         return self.labels if self.shares is None else self.shares
 
     @property
     def rows(self) -> Tensor:
-        """`indices` (B,) on the CPU, where caches are. Without `places` this waits for the device."""
+        """`indices` (B,) on the CPU; without `places` this waits for the device."""
         return self.indices.cpu() if self.places is None else self.places
 
-    def seen_through(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same with all images, the teacher's too, after a change of (B, 3, S, S)."""
+    def apply(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with all images (B, 3, S, S), the teacher's too, changed."""
         theirs = None if self.counterfactual is None else change(self.counterfactual)
         return replace(self, images=change(self.images), counterfactual=theirs)
 
     @property
     def for_teacher(self) -> Tensor:
-        """Images (B, 3, S, S) that the teacher sees: the student's, or the same under other cues."""
+        """Images (B, 3, S, S) that the teacher sees, perhaps under other cues."""
         return self.images if self.counterfactual is None else self.counterfactual
 
 
-def _held(pixels: Pixels | StoredPixels, device: torch.device) -> Tensor | StoredPixels:
-    """Pixels where batches are cut from them: on the device, in memory or in files."""
+def _place(pixels: Pixels | StoredPixels, device: torch.device) -> Tensor | StoredPixels:
+    """Place pixels on the device, or leave them in memory or in a file."""
     if isinstance(pixels, StoredPixels):
         if device.type == "cuda":
-            note("pixels stay in files, so none are kept on the GPU: data.workers=4 or more has batches ready")
+            note("pixels stay in a file, so none are kept on the GPU: data.workers=4 prepares batches in advance")
         return pixels
     held = torch.from_numpy(pixels).contiguous()  # decoded ones may have the channels last
     fits = device.type == "cuda" and held.nbytes < torch.cuda.mem_get_info(device)[0] / 4
     return held.to(device) if fits else held
 
 
-def at(pixels: Tensor | StoredPixels, indices: Tensor) -> Tensor:
-    """uint8 pixels (B, 3, S, S) at `indices` (B,), where they are or read from files into memory."""
+def select_pixels(pixels: Tensor | StoredPixels, indices: Tensor) -> Tensor:
+    """Select uint8 pixels (B, 3, S, S) at `indices` (B,), read where in a file."""
     if isinstance(pixels, StoredPixels):
         return torch.from_numpy(pixels[indices.cpu().numpy()])
     return pixels.index_select(0, to_device(indices, pixels.device))
 
 
 class ImageTensors:
-    """Labelled uint8 images as tensors, with the normalisation of their data set and perhaps a cue each.
+    """Labelled uint8 images as tensors, with a normalisation and perhaps cues.
 
     Pixels move to the model's device once where they fit into a quarter of its free memory; otherwise each
-    batch does, and those that stay in files are read for it.
+    batch does, and those that stay in a file are read for it.
     """
 
     pixels: Tensor | StoredPixels  # (N, 3, S, S)
@@ -84,7 +84,7 @@ class ImageTensors:
         self, images: Images, mean: Tensor, std: Tensor, device: torch.device, cues: Cues | None = None
     ) -> None:
         self.device = device
-        self.pixels = _held(images.pixels, device)
+        self.pixels = _place(images.pixels, device)
         self.labels = torch.from_numpy(images.labels).to(device)
         self.mean, self.std = mean.to(device), std.to(device)
         self.cues = cues
@@ -95,47 +95,43 @@ class ImageTensors:
         return self.pixels.shape[-1]
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether all pixels are there."""
+    def is_on_gpu(self) -> bool:
+        """Whether all pixels are on a GPU."""
         return isinstance(self.pixels, Tensor) and self.pixels.device.type != "cpu"
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def under(self, cues: Cues) -> ImageTensors:
-        """The same images, sharing their memory, under these cues."""
+        """Return the same images, sharing their memory, under these cues."""
         images = copy(self)
-        images.cues = replace(
-            cues, classes_cue=cues.classes_cue.to(self.device), of_image=cues.of_image.to(self.device)
-        )
+        classes_cue, of_image = cues.classes_cue.to(self.device), cues.of_image.to(self.device)
+        images.cues = replace(cues, classes_cue=classes_cue, of_image=of_image)
         return images
 
     def raw(self, indices: Tensor) -> Tensor:
-        """uint8 pixels (B, 3, S, S) of `indices` (B,) on the model's device, without a cue."""
-        return to_device(at(self.pixels, indices), self.device)
+        """Return uint8 pixels (B, 3, S, S) of `indices` on the device, without a cue."""
+        return to_device(select_pixels(self.pixels, indices), self.device)
 
     def normalised(self, indices: Tensor) -> Tensor:
-        """Images (B, 3, S, S) float32 of `indices` (B,) under their cues, not augmented."""
-        return self.finished(self.raw(indices), indices)
+        """Return normalised images (B, 3, S, S) of `indices` (B,) under their cues."""
+        return self.finish(self.raw(indices), indices)
 
-    def augmented(self, indices: Tensor, view: View, cues: Cues | None = None) -> Tensor:
-        """Images (B, 3, S, S) float32 of `indices` (B,): cropped and mirrored first, so that cues stay whole.
+    def load_augmented(self, indices: Tensor, view: Augmentation, cues: Cues | None = None) -> Tensor:
+        """Return normalised images of `indices` under a view and their cues, or `cues`."""
+        return self.finish(self.load_view(indices, view), indices, cues)
 
-        cues: in place of their own.
-        """
-        return self.finished(self.viewed(indices, view), indices, cues)
-
-    def viewed(self, indices: Tensor, view: View) -> Tensor:
-        """uint8 pixels (B, 3, S, S) of `indices` (B,) under a view, on the model's device, without a cue."""
+    def load_view(self, indices: Tensor, view: Augmentation) -> Tensor:
+        """Return `raw` pixels (B, 3, S, S) of `indices` (B,) under a view."""
         return apply_view(self.raw(indices), indices, view)
 
-    def finished(self, pixels: Tensor, indices: Tensor, cues: Cues | None = None) -> Tensor:
-        """uint8 pixels (B, 3, S, S) of `indices` (B,) under their cues, or `cues`, normalised to float32."""
+    def finish(self, pixels: Tensor, indices: Tensor, cues: Cues | None = None) -> Tensor:
+        """Normalise uint8 pixels (B, 3, S, S) of `indices` under their cues, or `cues`."""
         cues = cues or self.cues
         stamped = pixels if cues is None else cues.stamp(pixels, indices)
         return normalise(stamped, self.mean, self.std)
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """All images in order, not augmented; the last batch may be smaller."""
+        """Yield all images in order, not augmented; the last batch may be smaller."""
         for indices in torch.arange(len(self), device=self.device).split(batch_size):
             yield Batch(self.normalised(indices), self.labels[indices], indices, -1)

@@ -1,4 +1,4 @@
-"""From the CPU to the device without waiting for it."""
+"""Transfers from the CPU to the device that do not wait for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. A GPU fetches it from pinned memory while the CPU goes on; nothing waits."""
+    """Copy a tensor to the device, to a GPU from pinned memory without waiting."""
     if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

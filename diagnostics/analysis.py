@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
+from dataset.corruptions import DEGRADATIONS
 from dataset.views.augment import generator
 from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import calibration
@@ -46,7 +47,7 @@ from diagnostics.results import (
     Shape,
     TapSimilarity,
 )
-from diagnostics.robustness import DEGRADATIONS, mean_corruption_error
+from diagnostics.robustness import mean_corruption_error
 from diagnostics.seeds import summarise_shares
 from estimator import MutualInformation, label_information, mutual_information, nce_lower_bound
 

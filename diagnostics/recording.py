@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dataset.corruptions import DEGRADATIONS, SEVERITIES
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.views.augment import generator, normalise
 from diagnostics.budget import Training
 from diagnostics.cost import Cost, model_costs
 from diagnostics.differing import Classifier, Shown, positions_to_show, show
-from diagnostics.robustness import DEGRADATIONS, SEVERITIES, Degraded
+from diagnostics.robustness import Degraded
 from models.machine import Machine
 from models.structure import find_structure
 from models.taps import INPUT, TappedModel

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from dataset.corruptions import DEGRADATIONS, SEVERITIES
 from diagnostics.differing import SHOWN_SIDE, Shown
 from diagnostics.plain import to_plain, typed_json
 from diagnostics.recording import ARRAYS, LATER, SHARED, Context, Meta, RecordedModel, Recording
-from diagnostics.robustness import DEGRADATIONS, SEVERITIES
 from files import ARCHIVE_ERRORS
 from models.whole import damaged_entry
 

@@ -121,7 +121,7 @@ def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, stepper
     for name, tensor in objective.state_dict().items():
         if not _is_finite(tensor):
             raise DivergedError(f"{name.removeprefix('model.')} is no longer finite")
-    averaged = {} if stepper.average is None else stepper.average.by_name()
+    averaged = {} if stepper.average is None else stepper.average.averaged
     for name, tensor in averaged.items():
         if not _is_finite(tensor):
             raise DivergedError(f"the average of {name.removeprefix('model.')} is no longer finite")

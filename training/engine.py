@@ -25,7 +25,7 @@ from models.machine import Machine
 from settings import stages
 from training import distributed
 from training.divergence import Place, refuse_divergence, refuse_infinite, refuse_lost_scale, told_where
-from training.evaluation import Measures
+from training.evaluation import Measures, show_measures
 from training.pace import Pace
 from training.progress import Part, Training, set_generators
 from training.run.job_folder import JobFolder
@@ -132,7 +132,7 @@ def train_one_epoch(
         if part.steps % LOOK_EVERY == 0:
             look()
             means = {name: total.item() / part.steps for name, total in part.sums.items()}
-            progress.set_postfix(means, refresh=False)
+            progress.set_postfix_str(show_measures(means), refresh=False)
         progress.update()
     look()
     return {name: distributed.mean(total).item() / part.steps for name, total in part.sums.items()}

@@ -1,4 +1,4 @@
-"""A contact sheet: what training images with planted cues look like, to be looked at before anything is trained.
+"""Contact sheets: training images with planted cues on one picture.
 
 Letters: C classes, K cues, S side in pixels, H and W of the sheet.
 """
@@ -14,7 +14,6 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from dataset.cues.shortcut import stamp
-from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.views.augment import apply_view, draw_view
 from files import write_atomically
@@ -25,29 +24,30 @@ COLUMNS = CUES + 1
 SIDE = 64  # smaller images are enlarged to about this many pixels
 
 
-def contact_sheet(data: TrainingData) -> Tensor:
-    """Examples on one uint8 picture (3, H, W).
+def draw_contact_sheet(data: TrainingData) -> Tensor:
+    """Draw examples on one uint8 picture (3, H, W).
 
     A row for each class, up to 10: its first training images as they are trained on: cropped, mirrored, stamped.
     The last row: a test image without a cue, then under each cue, up to 10. Where the images have cues of their
     own it holds a test image of each cue instead.
     """
-    rows = [_training_row(data, label) for label in range(min(CLASSES, data.num_classes))]
-    rows.append(_test_row(data))
+    rows = [_list_training_images(data, label) for label in range(min(CLASSES, data.num_classes))]
+    rows.append(_list_test_images(data))
     scale = max(1, SIDE // rows[0].shape[-1])
-    tiles = torch.cat([_filled(row) for row in rows]).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    filled = torch.cat([F.pad(row, [0, 0, 0, 0, 0, 0, 0, COLUMNS - len(row)]) for row in rows])  # black at the end
+    tiles = filled.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid: Tensor = make_grid(tiles, nrow=COLUMNS, padding=max(2, scale), pad_value=96)
     return grid
 
 
 def write_contact_sheet(data: TrainingData, path: Path) -> None:
     """Write the contact sheet as a PNG file."""
-    image = Image.fromarray(contact_sheet(data).permute(1, 2, 0).numpy())
+    image = Image.fromarray(draw_contact_sheet(data).permute(1, 2, 0).numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: image.save(file, format="PNG"))
 
 
-def _training_row(data: TrainingData, label: int) -> Tensor:
+def _list_training_images(data: TrainingData, label: int) -> Tensor:
     images, settings = data.train, data.settings
     indices = (images.labels == label).nonzero()[:COLUMNS, 0].cpu()
     view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
@@ -55,22 +55,13 @@ def _training_row(data: TrainingData, label: int) -> Tensor:
     return (pixels if images.cues is None else images.cues.stamp(pixels, indices)).cpu()
 
 
-def _test_row(data: TrainingData) -> Tensor:
+def _list_test_images(data: TrainingData) -> Tensor:
     images = data.test
     cues = torch.linspace(0, data.cue_count - 1, min(CUES, data.cue_count)).round().long()
     if images.cues is not None:
-        return _one_of_each(images, images.cues.of_image, cues)
+        found = [(images.cues.of_image == cue).nonzero()[:1, 0] for cue in cues.tolist()]
+        return images.raw(torch.cat(found)).cpu()
     first = torch.zeros(1 + len(cues), dtype=torch.int64)
     pixels = images.raw(first).cpu()
     shown = torch.cat([torch.tensor([-1]), cues])
     return pixels if data.shortcut.cue == "none" else stamp(data.shortcut.cue, pixels, shown, first)
-
-
-def _one_of_each(images: ImageTensors, of_image: Tensor, cues: Tensor) -> Tensor:
-    found = [(of_image == cue).nonzero()[:1, 0] for cue in cues.tolist()]
-    return images.raw(torch.cat(found)).cpu()
-
-
-def _filled(row: Tensor) -> Tensor:
-    """A row (n, 3, S, S) with black images after its last."""
-    return F.pad(row, [0, 0, 0, 0, 0, 0, 0, COLUMNS - len(row)])

@@ -1,4 +1,4 @@
-"""Planted cues: something visible in an image that tells its class without showing it.
+"""Planted cues: something visible that tells an image's class.
 
 A kind has K cues, numbered from 0; a map gives each class its cue. An image is aligned when it shows the cue of
 its class and conflicting when it shows another; cue -1 is none. Colours follow Colored MNIST and corruptions
@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from dataset.cues.corruptions import CORRUPTIONS, corrupt, gray
+from dataset.corruptions import CORRUPTIONS, apply_corruption, convert_to_gray
 from dataset.transfer import to_device
 from dataset.views.augment import generator
 from errors import UserError
@@ -40,8 +40,8 @@ SUPERCLASSES = Path(__file__).with_name("cifar100_superclasses.yaml")
 STREAM = 0x5C07  # keeps the draws below apart from those of views and batches
 
 
-def number_of_cues(kind: str, num_classes: int) -> int:
-    """K: one cue a class, except for gray (2) and the corruptions of CIFAR-100's superclasses (20).
+def count_cues(kind: str, num_classes: int) -> int:
+    """Return K: a cue a class, but 2 for gray, 20 for corruptions of CIFAR-100.
 
     Raises:
         UserError: a kind that cannot serve that many classes.
@@ -50,43 +50,44 @@ def number_of_cues(kind: str, num_classes: int) -> int:
         raise UserError("shortcut.cue: a cue needs two classes to tell apart, these images have one")
     if kind == "gray":
         return 2
-    if kind == "patch" and num_classes > 100:
-        raise UserError(f"shortcut.cue: patch serves up to 100 classes, not {num_classes}: use gray")
-    if kind == "corruption" and num_classes > len(CORRUPTIONS):
-        if num_classes != 100:
-            raise UserError(
-                f"shortcut.cue: corruption serves up to 20 classes or CIFAR-100's, not {num_classes}: use patch"
-            )
-        return 20
-    if kind in ("background", "tint", "frame") and num_classes > len(COLOURS):
-        raise UserError(f"shortcut.cue: {kind} serves up to 10 classes, not {num_classes}: use patch")
+    if kind == "corruption" and num_classes == 100:
+        return len(CORRUPTIONS)
+    most, instead = {
+        "patch": (100, "gray"),
+        "corruption": (len(CORRUPTIONS), "patch"),
+    }.get(kind, (len(COLOURS), "patch"))
+    if num_classes > most:
+        or_more = " or CIFAR-100's" if kind == "corruption" else ""
+        raise UserError(
+            f"shortcut.cue: {kind} serves up to {most} classes{or_more}, not {num_classes}: use {instead}"
+        )
     return num_classes
 
 
-def cue_of_class(kind: str, classes: Sequence[str], seed: int) -> Tensor:
-    """The cue of each class, (C,) int64, permuted by the seed; K groups of classes of the same size share one.
+def draw_class_cues(kind: str, classes: Sequence[str], seed: int) -> Tensor:
+    """Draw the cue of each class, (C,); K equal groups of classes share one.
 
     Raises:
         UserError: a kind that cannot serve these classes.
     """
-    count = number_of_cues(kind, len(classes))
+    count = count_cues(kind, len(classes))
     source = generator(STREAM, seed, 1)
     if kind == "corruption" and len(classes) > count:
-        return torch.randperm(count, generator=source)[_superclasses(classes)]
+        return torch.randperm(count, generator=source)[_find_superclasses(classes)]
     return torch.randperm(len(classes), generator=source) % count
 
 
-def _superclasses(classes: Sequence[str]) -> Tensor:
-    """The superclass of each class of CIFAR-100, (100,) int64 in 0..19."""
+def _find_superclasses(classes: Sequence[str]) -> Tensor:
+    """Return the superclass of each class of CIFAR-100, (100,) int64 in 0..19."""
     table: dict[str, list[str]] = yaml.safe_load(SUPERCLASSES.read_text(encoding="utf-8"))
-    superclass_of = {fine: number for number, members in enumerate(table.values()) for fine in members}
+    numbers = {fine: number for number, members in enumerate(table.values()) for fine in members}
     names = [name.strip().lower().replace(" ", "_") for name in classes]
-    strange = [name for name in names if name not in superclass_of]
-    if strange:
-        raise UserError(
-            f"shortcut.cue: corruption serves 100 classes if they are CIFAR-100's, not '{strange[0]}': use patch"
-        )
-    return torch.tensor([superclass_of[name] for name in names])
+    for name in names:
+        if name not in numbers:
+            raise UserError(
+                f"shortcut.cue: corruption serves 100 classes if they are CIFAR-100's, not '{name}': use patch"
+            )
+    return torch.tensor([numbers[name] for name in names])
 
 
 def assign(
@@ -97,7 +98,7 @@ def assign(
     seed: int,
     held_out: bool = False,
 ) -> Tensor:
-    """A cue for each training image, (N,) int64, once and for all.
+    """Draw a cue for each training image, (N,) int64.
 
     It is the cue of its class with probability 1 - `conflicting`, otherwise one of the others uniformly; `uniform`
     is K - 1 of K conflicting. An image's draws do not depend on `conflicting`: one that conflicts at 2 % does so,
@@ -106,7 +107,7 @@ def assign(
     Args:
         labels: (N,) in 0..C-1.
         cue_of_class: (C,) in 0..K-1.
-        held_out: for held-out images, whose draws are others.
+        held_out: for held-out images, which have draws of their own.
     """
     source = generator(STREAM, seed, 6 if held_out else 2)
     own = cue_of_class[labels.cpu()]
@@ -116,8 +117,8 @@ def assign(
     return torch.where(draws < share, others, own)
 
 
-def counterfactual(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor:
-    """Another cue for each image than its own of `cues` (N,), uniformly one of the K - 1 others, (N,) int64.
+def draw_other_cues(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor:
+    """Draw for each image one of the K - 1 cues that are not its own, (N,) int64.
 
     A function of seed, view and the image's place alone.
     """
@@ -125,8 +126,8 @@ def counterfactual(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor:
     return (cues + to_device(shifts, cues.device)) % num_cues
 
 
-def balance(labels: Tensor, num_cues: int, seed: int) -> Tensor:
-    """Cues (N,) int64 such that each class has each cue equally often, within one, in a random order."""
+def assign_evenly(labels: Tensor, num_cues: int, seed: int) -> Tensor:
+    """Assign each cue to as many images of each class, within one, (N,) int64."""
     source = generator(STREAM, seed, 3)
     order = torch.randperm(len(labels), generator=source)
     order = order[labels.cpu()[order].argsort(stable=True)]  # class by class, shuffled within
@@ -135,74 +136,71 @@ def balance(labels: Tensor, num_cues: int, seed: int) -> Tensor:
     return cues
 
 
-def _background(pixels: Tensor, cues: Tensor) -> Tensor:
-    """What is dark takes the colour, in proportion to its darkness; white stays white."""
-    colours = _palette(pixels)[cues][:, :, None, None]
+def _draw_background(pixels: Tensor, colours: Tensor) -> Tensor:
+    """Give what is dark the colour, in proportion to its darkness; white stays white."""
     return pixels + (255 - pixels) * (colours / 255)
 
 
-def _tint(pixels: Tensor, cues: Tensor) -> Tensor:
-    return (1 - TINT) * pixels + TINT * _palette(pixels)[cues][:, :, None, None]
+def _draw_tint(pixels: Tensor, colours: Tensor) -> Tensor:
+    return (1 - TINT) * pixels + TINT * colours
 
 
-def _frame(pixels: Tensor, cues: Tensor) -> Tensor:
-    side = pixels.shape[-1]
-    width = max(1, round(side / 8))
-    framed = _palette(pixels)[cues][:, :, None, None].repeat(1, 1, side, side)
+def _draw_frame(pixels: Tensor, colours: Tensor) -> Tensor:
+    width = max(1, round(pixels.shape[-1] / 8))
+    framed = colours.expand_as(pixels).clone()
     framed[..., width:-width, width:-width] = pixels[..., width:-width, width:-width]
     return framed
 
 
-def _patch(pixels: Tensor, cues: Tensor) -> Tensor:
-    """The units are the colour at the top left, the tens that at the bottom right, where 0 is no second patch."""
-    palette, size = _palette(pixels), max(2, round(pixels.shape[-1] / 5))
-    patched = pixels.clone()
-    patched[..., :size, :size] = palette[cues % 10][:, :, None, None]
-    corner = patched[..., -size:, -size:]
-    second = palette[cues // 10][:, :, None, None]
-    patched[..., -size:, -size:] = torch.where((cues >= 10)[:, None, None, None], second, corner)
+def _draw_patches(pixels: Tensor, units: Tensor, tens: Tensor, has_tens: Tensor) -> Tensor:
+    """Draw the units at the top left, the tens at the bottom right unless 0."""
+    size, patched = max(2, round(pixels.shape[-1] / 5)), pixels.clone()
+    patched[..., :size, :size] = units
+    patched[..., -size:, -size:] = torch.where(has_tens, tens, patched[..., -size:, -size:])
     return patched
 
 
-def _gray(pixels: Tensor, cues: Tensor) -> Tensor:
-    return torch.where((cues == 1)[:, None, None, None], gray(pixels), pixels)
+def _draw(kind: str, pixels: Tensor, cues: Tensor) -> Tensor:
+    """Return float images (B, 3, S, S) under cues (B,), none of them -1."""
+    colours = to_device(torch.tensor(COLOURS, dtype=torch.float32), pixels.device)
+    palette = colours[..., None, None]  # (10, 3, 1, 1)
+    column = cues[:, None, None, None]
+    if kind == "gray":
+        return torch.where(column == 1, convert_to_gray(pixels), pixels)
+    if kind == "patch":
+        return _draw_patches(pixels, palette[cues % 10], palette[cues // 10], column >= 10)
+    return DRAWINGS[kind](pixels, palette[cues])
 
 
-def _palette(pixels: Tensor) -> Tensor:
-    return to_device(torch.tensor(COLOURS, dtype=torch.float32), pixels.device)  # (10, 3)
-
-
-PAINTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "background": _background,
-    "tint": _tint,
-    "frame": _frame,
-    "patch": _patch,
-    "gray": _gray,
+DRAWINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "background": _draw_background,
+    "tint": _draw_tint,
+    "frame": _draw_frame,
 }
 
 
 def stamp(kind: str, pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
-    """Images with their cues, uint8 (B, 3, S, S) on the device of `pixels`; those of cue -1 are left as they are.
+    """Draw cues in images, uint8 (B, 3, S, S); those of cue -1 stay.
 
     Args:
-        kind: a key of `PAINTED`, or "corruption".
+        kind: background, tint, frame, patch, gray or corruption.
         pixels: uint8 (B, 3, S, S), S at least 8.
         cues: (B,) in -1..K-1.
         indices: (B,) positions in the data set, on which the noise of corruptions depends.
     """
     cues = cues.to(pixels.device)
     if kind == "corruption":
-        return _corrupted(pixels, cues, indices.to(pixels.device))
-    stamped = PAINTED[kind](pixels.float(), cues.clamp(min=0)).round_().to(torch.uint8)
+        return _apply_corruptions(pixels, cues, indices.to(pixels.device))
+    stamped = _draw(kind, pixels.float(), cues.clamp(min=0)).round_().to(torch.uint8)
     return torch.where((cues >= 0)[:, None, None, None], stamped, pixels)
 
 
-def _corrupted(pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
+def _apply_corruptions(pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
     stamped = pixels.clone()
     for cue, name in enumerate(CORRUPTIONS):
         rows = (cues == cue).nonzero()[:, 0]
         if len(rows):
-            stamped[rows] = corrupt(name, pixels[rows], indices[rows])
+            stamped[rows] = apply_corruption(name, pixels[rows], indices[rows])
     return stamped
 
 
@@ -210,13 +208,13 @@ def _corrupted(pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
 class Cues:
     """The cues of a set of images."""
 
-    kind: str  # a key of PAINTED, "corruption", or "file" where the images have them already
+    kind: str  # as of `stamp`, or "file" where the images have them already
     classes_cue: Tensor  # (C,)
     count: int  # K
     of_image: Tensor  # (N,)
 
     def stamp(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        """The images at `indices` (B,), uint8 (B, 3, S, S), under their own cues."""
+        """Return the images at `indices` (B,), uint8 (B, 3, S, S), under their own cues."""
         if self.kind == "file":
             return pixels
         return stamp(self.kind, pixels, self.of_image[to_device(indices, self.of_image.device)], indices)

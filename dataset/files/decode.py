@@ -1,4 +1,4 @@
-"""From an image file to uint8 RGB: orientation applied, alpha over white, bit depth scaled by its true range.
+"""Decoding: upright, alpha over white, bit depth scaled by its true range.
 
 Letters: N images, S side in pixels, n some consecutive ones.
 """
@@ -9,117 +9,86 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from dataset.files.stored_pixels import PIECE, Pixels, Target
+from dataset.files.stored_pixels import PIECE, Pixels
 from errors import UserError, warn
 
 VERSION = 2  # part of every cache's key and every fingerprint: raise it when a pixel changes
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use of the 16 which a file stores
-WHITE = (255, 255, 255, 255)
+JPEG_SUFFIXES = {".jpg", ".jpeg", ".jfif"}  # have 8 bits, so they are not opened twice
 Resize = Literal["squash", "crop"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What was in a file, and the brightest value where it was stored with 16 bits."""
-
-    pixels: Pixels  # (3, S, S); black of 16-bit grey values, whose range all images decide
-    grey: int | None = None  # 0..65535
-    colour: int | None = None  # the upper byte, which is what Pillow keeps
-
-
 def decode_files(
-    paths: Sequence[Path],
-    image_size: int,
-    bit_depth: int | None = None,
-    resize: Resize = "squash",
-    into: Target | None = None,
-) -> Any:
-    """Images as RGB, resized to squares as `resize` says: (N, 3, S, S), a few of them in memory at a time.
+    paths: Sequence[Path], image_size: int, bit_depth: int | None = None, resize: Resize = "squash"
+) -> Iterator[Pixels]:
+    """Yield images as uint8 RGB squares (n, 3, S, S) in order, 8 MB at a time.
 
-    Grey values stored with 16 bits are scaled by the depth in use: `bit_depth`, or the smallest of 8, 10, 12, 14
-    and 16 that holds the brightest value of all these images, which a warning names where it is not 16. They are
-    therefore opened twice.
-
-    Args:
-        into: where the images go, an array in memory unless it is given.
-
-    Returns:
-        `into`, or that array.
+    Grey values stored with 16 bits are scaled by `bit_depth`, or by the smallest of `DEPTHS` that holds the
+    brightest value of all these images; a warning names it where it is not 16.
 
     Raises:
         UserError: a file that cannot be read as an image, or whose range is not known.
     """
-    target = np.empty((len(paths), 3, image_size, image_size), dtype=np.uint8) if into is None else into
-    greys: dict[int, int] = {}  # brightest values of images with 16-bit grey values, by position
-    colours: dict[int, int] = {}
-    see = partial(_see, image_size=image_size, resize=resize)
-    with _pool() as pool:
-        for start, seen in _in_pieces(pool, see, paths, image_size):
-            target[start : start + len(seen)] = np.stack([one.pixels for one in seen])
-            greys |= {start + number: one.grey for number, one in enumerate(seen) if one.grey is not None}
-            colours |= {start + number: one.colour for number, one in enumerate(seen) if one.colour is not None}
-        _refuse_dark(colours, bit_depth, paths)
-        deep, depth = list(greys), _depth_of(greys, bit_depth)
-        again = partial(_decode, image_size=image_size, depth=depth, resize=resize)
-        for start, found in _in_pieces(pool, again, [paths[position] for position in deep], image_size):
-            for position, pixels in zip(deep[start:], found, strict=False):
-                target[position : position + 1] = pixels[None]
-    return target
-
-
-@contextmanager
-def _pool() -> Iterator[Executor]:
-    """A thread for each processor: Pillow decodes and resizes without Python's lock."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with warnings.catch_warnings(), ThreadPoolExecutor(count) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # here, since it holds for all threads
-        yield pool
-
-
-def _in_pieces(
-    pool: Executor, do: Callable[[Path], T], paths: Sequence[Path], image_size: int
-) -> Iterator[tuple[int, list[T]]]:
-    """The results of some consecutive files and the number of the first, so that few wait in memory."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     step = max(1, PIECE // (3 * image_size**2))
+    with warnings.catch_warnings(), ThreadPoolExecutor(processors) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # here, since it holds for all threads
+        others = [path for path in paths if path.suffix.lower() not in JPEG_SUFFIXES]
+        brightest = [value for values in _map_pieces(pool, _find_brightest, others, step) for value in values]
+        depth = _choose_depth([value for value in brightest if value is not None], bit_depth)
+        decode = partial(_decode, image_size=image_size, depth=depth, resize=resize)
+        for images in _map_pieces(pool, decode, paths, step):
+            yield np.stack(images)
+
+
+def _map_pieces(pool: Executor, do: Callable[[Path], T], paths: Sequence[Path], step: int) -> Iterator[list[T]]:
+    """Yield results `step` at a time, so that few of them wait in memory."""
     for start in range(0, len(paths), step):
-        yield start, list(pool.map(do, paths[start : start + step]))
+        yield list(pool.map(do, paths[start : start + step]))
 
 
-def _see(path: Path, image_size: int, resize: Resize) -> _Seen:
-    image = _open(path)
-    if image.mode.startswith("I;16"):
-        return _Seen(np.zeros((3, image_size, image_size), dtype=np.uint8), grey=int(np.asarray(image).max()))
-    colour = int(np.asarray(image).max()) if image.info.get("sixteen_bits") else None
-    return _Seen(to_array(image, image_size, resize=resize), colour=colour)
+def _find_brightest(path: Path) -> int | None:
+    """Return the brightest value of a grey image with 16 bits, None of others."""
+    return _read(path, lambda image: int(np.asarray(image).max()) if image.mode.startswith("I;16") else None)
 
 
 def _decode(path: Path, image_size: int, depth: int, resize: Resize) -> Pixels:
-    return to_array(_open(path), image_size, depth, resize)
+    return _read(path, partial(_to_upright_array, image_size=image_size, depth=depth, resize=resize))
 
 
-def _refuse_dark(colours: dict[int, int], bit_depth: int | None, paths: Sequence[Path]) -> None:
-    """Raise `UserError` for 16-bit colours whose upper bytes hold next to nothing."""
-    brightest = max(colours.values(), default=0)
-    if colours and brightest < 2**6 and not bit_depth == 16:
+def _read(path: Path, do: Callable[[ImageFile.ImageFile], T]) -> T:
+    try:
+        with Image.open(path) as image:
+            return do(image)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(
-            f"{paths[min(colours)]}: 16-bit colours with {8 + brightest.bit_length()} bits in use, "
-            "of which Pillow keeps the upper byte: save with 8 bits, or say data.bit_depth=16 if dark is right"
-        )
+            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, which may fill the memory: make it smaller "
+            "or remove it"
+        ) from None
+    except Exception as error:  # bytes that are no image make its readers fail in any way at all
+        raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from None
 
 
-def _depth_of(greys: dict[int, int], bit_depth: int | None) -> int:
-    """The bits in use of 16-bit grey values, of which the brightest of each image are given."""
-    brightest = max(greys.values(), default=0)
+def _to_upright_array(image: ImageFile.ImageFile, image_size: int, depth: int, resize: Resize) -> Pixels:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no fixed range, save it with 8 or 16 bits")
+    if upright.mode.startswith("I;16") and Path(str(image.filename)).suffix.lower() in JPEG_SUFFIXES:
+        raise ValueError(f"a 16-bit {image.format} with the suffix of a JPEG, rename it")
+    return to_array(upright, image_size, depth, resize)
+
+
+def _choose_depth(greys: Sequence[int], bit_depth: int | None) -> int:
+    """Return the bits in use, given the brightest value of each 16-bit image."""
+    brightest = max(greys, default=0)
     depth = bit_depth or next(bits for bits in DEPTHS if brightest < 2**bits)
     if greys and brightest >= 2**depth:
         raise UserError(f"data.bit_depth {depth}: an image has the value {brightest}, which needs more bits")
@@ -128,32 +97,8 @@ def _depth_of(greys: dict[int, int], bit_depth: int | None) -> int:
     return depth
 
 
-def _open(path: Path) -> Image.Image:
-    """An image in memory, upright; its info says `sixteen_bits` where Pillow has dropped half of them."""
-    try:
-        return _upright(path)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UserError(
-            f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, as files have that are to fill the memory: "
-            "make it smaller or remove it"
-        ) from None
-    except Exception as error:  # bytes that are no image make its readers fail in any way at all
-        raise UserError(f"{path} cannot be read as an image ({error}): mend or remove it") from None
-
-
-def _upright(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        dropped = any("16" in str(tile[3]) for tile in image.tile) and not image.mode.startswith("I")
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {image.mode} have no fixed range, save it with 8 or 16 bits")
-        upright.info["sixteen_bits"] = dropped
-        return upright
-
-
 def to_array(image: Image.Image, image_size: int, depth: int = 16, resize: Resize = "squash") -> Pixels:
-    """An upright image as RGB, resized to a square: (3, S, S).
+    """Return an upright image as RGB, resized to a square: (3, S, S).
 
     Args:
         depth: bits in use of 16-bit grey values; the brightest possible becomes 255.
@@ -164,20 +109,20 @@ def to_array(image: Image.Image, image_size: int, depth: int = 16, resize: Resiz
         image = Image.fromarray((values >> (depth - 8)).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
     if image.size != (image_size, image_size):
-        image = _cropped(image, image_size) if resize == "crop" else _resized(image, image_size, image_size)
+        image = _crop(image, image_size) if resize == "crop" else _resize(image, image_size, image_size)
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
+def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _cropped(image: Image.Image, side: int) -> Image.Image:
-    """The centre of an image whose short side is brought to `side`, rounded as torchvision's transforms do."""
+def _crop(image: Image.Image, side: int) -> Image.Image:
+    """Cut the centre after resizing the short side, rounded as torchvision does."""
     short = min(image.size)
     width, height = (side * length // short for length in image.size)
     left, top = round((width - side) / 2), round((height - side) / 2)
-    return _resized(image, width, height).crop((left, top, left + side, top + side))
+    return _resize(image, width, height).crop((left, top, left + side, top + side))

@@ -1,4 +1,4 @@
-"""Views: augmented versions of training images, made a batch at a time on the images' device.
+"""Views: augmented versions of training images, made a batch at a time.
 
 A view is a function of (seed, image index, view number) alone.
 Letters: N images of the data set, B batch, S side in pixels, P padding.
@@ -18,8 +18,8 @@ from dataset.transfer import to_device
 
 
 @dataclass(frozen=True)
-class View:
-    """What one view number does to every image: offsets of its crop, whether it is mirrored, what else changes."""
+class Augmentation:
+    """Changes of one view to every image: crop offsets, mirroring, and others."""
 
     rows: Tensor  # (N,) in 0..2P
     columns: Tensor  # (N,) in 0..2P
@@ -29,21 +29,21 @@ class View:
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator seeded by a tuple of non-negative integers, so that streams of different keys differ."""
+    """Return a CPU generator that is seeded by a tuple of integers."""
     state = np.random.SeedSequence([part % 2**64 for part in key]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
 
 
-def draw_view(seed: int, view: int, num_images: int, padding: int, flip: bool) -> View:
-    """Draw view number `view` of all images: crop offsets uniform over 2P + 1, mirrored with probability 1/2."""
+def draw_view(seed: int, view: int, num_images: int, padding: int, flip: bool) -> Augmentation:
+    """Draw a view of all images: offsets uniform over 2P + 1, mirrored by chance."""
     source = generator(seed, view)
     rows, columns = torch.randint(0, 2 * padding + 1, (2, num_images), generator=source)
     mirrored = torch.rand(num_images, generator=source) < 0.5
-    return View(rows, columns, mirrored & flip, padding)
+    return Augmentation(rows, columns, mirrored & flip, padding)
 
 
-def apply_view(pixels: Tensor, indices: Tensor, view: View) -> Tensor:
-    """Crop, mirror and change: `pixels` (B, 3, S, S) are the images at `indices` (B,), on the same device.
+def apply_view(pixels: Tensor, indices: Tensor, view: Augmentation) -> Tensor:
+    """Crop, mirror and change `pixels` (B, 3, S, S), the images at `indices` (B,).
 
     Each row of a window is S bytes on end in the padded image, wherever it begins, so one selection of rows from
     all places at which one could begin crops the batch. Mirrored windows come from mirrored copies.
@@ -65,6 +65,6 @@ def apply_view(pixels: Tensor, indices: Tensor, view: View) -> Tensor:
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S) to float32 with channel means and deviations (3,) in 0..1."""
+    """Normalise uint8 (B, 3, S, S) by means and deviations (3,) in 0..1."""
     scale = 1 / (255 * std)
     return pixels.float().mul_(scale[:, None, None]).sub_((mean / std)[:, None, None])

@@ -1,4 +1,4 @@
-"""Regularisation by chance of what is seen in a training step: two images mixed, or a square of each erased.
+"""Mixing within a batch: two images mixed, or a square of each erased.
 
 Mixup is that of Zhang et al. (ICLR 2018), one share for a batch, CutMix that of Yun et al. (ICCV 2019), one box
 for a batch; erasing is after DeVries & Taylor (2017) and Zhong et al. (AAAI 2020). What is drawn is a function of
@@ -23,7 +23,7 @@ STREAM = 0x313  # keeps the draws below apart from those of views, batches and c
 
 @dataclass(frozen=True)
 class Mix:
-    """Which image is mixed into which, and how much of an image is its own: everywhere alike, or outside a box."""
+    """A mix of pairs of images, everywhere alike or within a box."""
 
     partners: Tensor  # (B,) positions in the step's batch
     share: float  # in 0..1, of an image itself
@@ -32,25 +32,25 @@ class Mix:
     def __call__(self, own: Tensor, others: Tensor) -> Tensor:
         """Mix images (B, 3, S, S)."""
         if self.box is None:
-            return self.labels(own, others)
+            return self.mix_labels(own, others)
         mixed, (rows, columns) = own.clone(), self.box
         mixed[:, :, rows, columns] = others[:, :, rows, columns]
         return mixed
 
-    def labels(self, own: Tensor, others: Tensor) -> Tensor:
+    def mix_labels(self, own: Tensor, others: Tensor) -> Tensor:
         """Mix shares of classes (B, C)."""
         return self.share * own + (1 - self.share) * others
 
 
 def draw_mixup(count: int, strength: float, seed: int, epoch: int, step: int) -> Mix:
-    """A share from Beta(strength, strength) and a permutation of `count` images."""
+    """Draw a share from Beta(strength, strength) and a permutation of `count` images."""
     source = generator(STREAM, seed, epoch, step)
     share = float(np.random.default_rng(source.initial_seed()).beta(strength, strength))
     return Mix(torch.randperm(count, generator=source), share)
 
 
 def draw_cutmix(count: int, side: int, strength: float, seed: int, epoch: int, step: int) -> Mix:
-    """As `draw_mixup`, with a box of the other share of the area, its centre anywhere and cut at the edges.
+    """Draw as `draw_mixup`, with a box of the other share, cut at the edges.
 
     The share is then what the box leaves of an image of `side` x `side` pixels.
     """
@@ -58,14 +58,14 @@ def draw_cutmix(count: int, side: int, strength: float, seed: int, epoch: int, s
     draw = np.random.default_rng(source.initial_seed())
     half = side * (1 - float(draw.beta(strength, strength))) ** 0.5 / 2
     centre = draw.uniform(0, side, 2)
-    begin, end = ((centre + shift).clip(0, side).round().astype(int).tolist() for shift in (-half, half))
-    area = (end[0] - begin[0]) * (end[1] - begin[1])
-    box = slice(begin[0], end[0]), slice(begin[1], end[1])
-    return Mix(torch.randperm(count, generator=source), 1 - area / side**2, box)
+    top, left = (centre - half).clip(0, side).round().astype(int).tolist()
+    bottom, right = (centre + half).clip(0, side).round().astype(int).tolist()
+    share = 1 - (bottom - top) * (right - left) / side**2
+    return Mix(torch.randperm(count, generator=source), share, (slice(top, bottom), slice(left, right)))
 
 
 def draw_squares(count: int, image_side: int, share: float, seed: int, epoch: int, step: int) -> Tensor:
-    """A square of `share` of an image's area, anywhere within it, for each: bool (count, S, S), True inside."""
+    """Draw a square of `share` of the area for each image, bool (count, S, S)."""
     side = min(image_side, max(1, round(image_side * share**0.5)))
     source = generator(STREAM, seed, epoch, step)
     corners = torch.randint(0, image_side - side + 1, (count, 2, 1), generator=source)  # row and column
@@ -75,6 +75,6 @@ def draw_squares(count: int, image_side: int, share: float, seed: int, epoch: in
     return squares
 
 
-def erase(images: Tensor, squares: Tensor) -> Tensor:
-    """Normalised images (B, 3, S, S), at their data set's mean where `squares` (B, S, S) says so."""
+def mask_squares(images: Tensor, squares: Tensor) -> Tensor:
+    """Set normalised images (B, 3, S, S) to the mean within `squares` (B, S, S)."""
     return images.masked_fill(to_device(squares, images.device)[:, None], 0.0)

@@ -1,8 +1,6 @@
-"""Views of training images that other processes make while the model trains: read, cropped, mirrored and changed.
+"""Prefetching of views by worker processes while the model trains.
 
-A view is a function of seed, image and view number, so it does not matter who makes it. What is cheap, cues and
-normalisation, is left to the model's device.
-
+Workers read, crop, mirror and transform. Cues and normalisation are cheap and left to the model's device.
 Letters: B batch, S side in pixels.
 """
 
@@ -20,31 +18,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dataset.files.stored_pixels import StoredPixels
-from dataset.images import at
-from dataset.views.augment import View, apply_view
+from dataset.images import select_pixels
+from dataset.views.augment import Augmentation, apply_view
 from errors import SIGNALS, MachineError, is_of_worker, worker_ended
 
 DESCRIPTORS = Path("/proc/self/fd")  # Linux
 
 
 class _Views(Dataset[Tensor | MachineError]):
-    """uint8 pixels (B, 3, S, S) under a view, by the indices (B,) of a whole batch, or why there are none."""
+    """Pixels (B, 3, S, S) under a view by indices (B,), or an error of reading."""
 
-    def __init__(self, pixels: Tensor | StoredPixels, view: View) -> None:
+    def __init__(self, pixels: Tensor | StoredPixels, view: Augmentation) -> None:
         self.pixels, self.view = pixels, view
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> Tensor | MachineError:
         indices = torch.from_numpy(chosen)
         try:
-            return apply_view(at(self.pixels, indices), indices, self.view)
+            return apply_view(select_pixels(self.pixels, indices), indices, self.view)
         except MachineError as error:  # raised, it would come as a traceback of two processes
             return error
 
 
-def made_ahead(
-    pixels: Tensor | StoredPixels, view: View, wanted: Iterable[Tensor], workers: int, pinned: bool
+def prefetch_views(
+    pixels: Tensor | StoredPixels, view: Augmentation, wanted: Iterable[Tensor], workers: int, pinned: bool
 ) -> Iterator[Tensor]:
-    """uint8 pixels (B, 3, S, S) under a view at each of some `wanted` indices (B,), in that order.
+    """Yield uint8 pixels (B, 3, S, S) under a view at each of `wanted` indices (B,).
 
     Args:
         pixels: of all images, on the CPU.
@@ -60,24 +58,24 @@ def made_ahead(
         sampler=(indices.numpy() for indices in wanted),  # tensors would go through shared memory
         num_workers=workers,
         pin_memory=pinned,
-        worker_init_fn=_begin,
+        worker_init_fn=_prepare_worker,
         generator=torch.Generator(),  # it draws a seed, and the global one is the model's
     )
     try:
-        for made in loader:
-            if isinstance(made, MachineError):
-                raise made
-            yield made
+        for found in loader:
+            if isinstance(found, MachineError):
+                raise found
+            yield found
     except (RuntimeError, EOFError, OSError) as error:  # the last two: it ended as it handed over a batch
         if isinstance(error, RuntimeError) and not is_of_worker(error):
             raise
         raise worker_ended(error) from error
 
 
-def _begin(worker: int) -> None:
-    """Leave signals and locks to the process that started this one, which ends its workers and lets locks go."""
-    for number in set(SIGNALS) - {signal.SIGTERM}:
-        signal.signal(number, signal.SIG_IGN)
+def _prepare_worker(number: int) -> None:
+    """Ignore signals and close locks, which the parent process handles."""
+    for ignored in set(SIGNALS) - {signal.SIGTERM}:
+        signal.signal(ignored, signal.SIG_IGN)
     for entry in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
         if entry.is_symlink() and os.readlink(entry).endswith(".lock"):
             os.close(int(entry.name))

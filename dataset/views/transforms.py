@@ -1,15 +1,14 @@
-"""torchvision's augmentations by name, an image at a time: each a function of (seed, view, image) alone.
+"""torchvision's augmentations, each a function of (seed, view, image) alone.
 
-torchvision draws from torch's global generator, which is seeded for every image and left as it was. That costs a
-call an image; crop and flip, which need none, are `dataset.views.augment`. torchvision takes seconds to import,
-and most configs name none of these: functions import it.
+torchvision draws from torch's global generator, which is seeded for every image and restored. That costs a call an
+image; crop and flip, which need none, are in `dataset.views.augment`. Functions import torchvision, since it takes
+seconds and most configs name none of these.
 
 Letters: B batch, S side in pixels.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,27 +22,13 @@ from errors import UserError, nearest
 
 STREAM = 0x2A1  # keeps the draws below apart from those of crops, batches, mixes and cues
 NAMES = (
-    "AugMix",
-    "AutoAugment",
-    "ColorJitter",
-    "GaussianBlur",
-    "RandAugment",
-    "RandomAdjustSharpness",
-    "RandomAffine",
-    "RandomAutocontrast",
-    "RandomEqualize",
-    "RandomErasing",
-    "RandomGrayscale",
-    "RandomPerspective",
-    "RandomPosterize",
-    "RandomResizedCrop",
-    "RandomRotation",
-    "RandomSolarize",
-    "RandomVerticalFlip",
-    "TrivialAugmentWide",
+    *("AugMix", "AutoAugment", "ColorJitter", "GaussianBlur", "RandAugment", "RandomAdjustSharpness"),
+    *("RandomAffine", "RandomAutocontrast", "RandomEqualize", "RandomErasing", "RandomGrayscale"),
+    *("RandomPerspective", "RandomPosterize", "RandomResizedCrop", "RandomRotation", "RandomSolarize"),
+    *("RandomVerticalFlip", "TrivialAugmentWide"),
 )
 TRIALS = 20  # since some do something to some images alone
-OURS = {"RandomResizedCrop": ("size", "antialias")}  # options that follow from the config
+Named = Sequence[Mapping[str, Mapping[str, Any]]]  # one name with options an entry
 
 
 @dataclass(frozen=True)
@@ -55,63 +40,46 @@ class Transforms:
     view: int
 
     def __call__(self, pixels: Tensor, indices: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S), the images at `indices` (B,) of the data set, each changed by draws of its own."""
+        """Transform uint8 (B, 3, S, S), the images at `indices` (B,), one by one."""
+        changed = []
         with torch.random.fork_rng(devices=[]):
-            return torch.stack([self._one(*pair) for pair in zip(pixels, indices.tolist(), strict=True)])
+            for image, index in zip(pixels, indices.tolist(), strict=True):
+                torch.default_generator.manual_seed(generator(STREAM, self.seed, self.view, index).initial_seed())
+                for step in self.steps:
+                    image = step(image)
+                changed.append(image)
+        return torch.stack(changed)
 
-    def _one(self, image: Tensor, index: int) -> Tensor:
-        torch.default_generator.manual_seed(generator(STREAM, self.seed, self.view, index).initial_seed())
-        for step in self.steps:
-            image = step(image)
-        return image
 
-
-def build_transforms(named: Sequence[Mapping[str, Mapping[str, Any]]], side: int) -> tuple[nn.Module, ...]:
-    """The transforms that the config's data.augment names, after `check_transforms`.
-
-    Args:
-        named: one name with options an entry.
-        side: S of the images, which they keep.
-    """
+def build_transforms(named: Named, side: int) -> tuple[nn.Module, ...]:
+    """Build the transforms of data.augment for images of side S."""
     return tuple(_build(name, options, side) for entry in named for name, options in entry.items())
 
 
-def check_transforms(named: Sequence[Mapping[str, Mapping[str, Any]]], side: int) -> None:
-    """Raise `UserError` for a name that is none of `NAMES`, an option that it has not, or a value it refuses."""
+def check_transforms(named: Named, side: int) -> None:
+    """Raise `UserError` for an unknown name, or an option that it refuses."""
     for entry in named:
         for name, options in entry.items():
             _check(name, options, side)
 
 
-def _of_torchvision(name: str) -> Any:
-    return getattr(import_module("torchvision.transforms.v2"), name)
-
-
 def _build(name: str, options: Mapping[str, Any], side: int) -> nn.Module:
     ours = {"size": side, "antialias": True} if name == "RandomResizedCrop" else {}
-    step: nn.Module = _of_torchvision(name)(**options, **ours)
+    step: nn.Module = getattr(import_module("torchvision.transforms.v2"), name)(**options, **ours)
     return step
 
 
 def _check(name: str, options: Mapping[str, Any], side: int) -> None:
     if name not in NAMES:
         raise UserError(f"data.augment: unknown transform {name!r}{nearest(name, NAMES)} ({', '.join(NAMES)})")
-    taken = inspect.signature(_of_torchvision(name)).parameters
-    known = [option for option in taken if option not in OURS.get(name, ())]
-    for option in options:
-        if option not in known:
-            raise UserError(f"data.augment: {name} has no option {option!r}{nearest(option, known)}")
+    tried = []
     try:
         step = _build(name, options, side)
         with torch.random.fork_rng(devices=[]):
-            tried = [_tried(step, side, seed) for seed in range(TRIALS)]
+            for seed in range(TRIALS):
+                torch.default_generator.manual_seed(seed)
+                tried.append(step(torch.zeros(3, side, side, dtype=torch.uint8)))
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         raise UserError(f"data.augment: {name} refuses {dict(options)}: {error}") from None
     if any(image.shape != (3, side, side) or image.dtype != torch.uint8 for image in tried):
         raise UserError(f"data.augment: {name} with {dict(options)} changes the size or kind of images")
-
-
-def _tried(step: nn.Module, side: int, seed: int) -> Tensor:
-    torch.default_generator.manual_seed(seed)
-    image: Tensor = step(torch.zeros(3, side, side, dtype=torch.uint8))
-    return image

@@ -2,180 +2,126 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from dataset.cues.shortcut import COLOURS, stamp
 from dataset.files import stored_pixels
-from dataset.files.decoded_cache import Images
-from dataset.loader import steps_per_epoch, training_batches, view_batches
-from dataset.prepare import TrainingData, channel_statistics, prepare
-from dataset.sources import Source
+from dataset.loader import imageless_batches, steps_per_epoch, training_batches, view_batches
+from dataset.prepare import compute_channel_statistics
 from dataset.views.augment import apply_view, draw_view, normalise
 from errors import UserError
-from settings.images import Data, Shortcut
+from settings.images import Shortcut
+from tests.dataset.small_data import make_data, make_images
 
-CPU = torch.device("cpu")
-
-
-def some(count: int, seed: int) -> Images:
-    source = np.random.default_rng(seed)
-    pixels = source.integers(0, 256, (count, 3, 6, 6)).astype(np.uint8)
-    return Images(pixels, source.integers(0, 3, count))
+PALETTE = torch.tensor(COLOURS, dtype=torch.uint8)
 
 
-def make(train: int = 22, val: int = 0, **options: object) -> TrainingData:
-    source = Source(some(train, 0), some(val, 1), some(7, 2), ["a", "b", "c"])
-    return prepare(source, Data(crop=2, **options), CPU)
+def make_planted(cue="background", val=0, **options):
+    """Return 60 training and 9 test images of three classes under a cue."""
+    return make_data(val=val, crop=3, shortcut=Shortcut(cue=cue, **({"conflicting": 0.2} | options)))
 
 
-def planted(cue: str = "background", val: int = 0, **options: object) -> TrainingData:
-    """60 training and 9 test images of three classes under a cue."""
-
-    def part(count: int, seed: int) -> Images:
-        source = np.random.default_rng(seed)
-        return Images(source.integers(0, 256, (count, 3, 12, 12)).astype(np.uint8), np.arange(count) % 3)
-
-    source = Source(part(60, 0), part(val, 1), part(9, 2), ["a", "b", "c"])
-    return prepare(source, Data(crop=3), CPU, Shortcut(cue=cue, **({"conflicting": 0.2} | options)))
+def list_orders(data, *args, **ranks):
+    orders = [batch.indices.tolist() for batch in training_batches(data, *args, **ranks)]
+    assert orders == [batch.indices.tolist() for batch in imageless_batches(data, *args, **ranks)]
+    return orders
 
 
-def orders(data: TrainingData, *args: int, **ranks: int) -> list[list[int]]:
-    return [batch.indices.tolist() for batch in training_batches(data, *args, **ranks)]
+def restore_pixels(images, data):
+    scaled = images * data.std[:, None, None] + data.mean[:, None, None]
+    return (scaled * 255).round().to(torch.uint8)
 
 
-def test_order_is_a_function_of_seed_and_epoch() -> None:
-    data = make()
-    first = orders(data, 5, 3, 1, 0)
-    assert first == orders(data, 5, 3, 1, 9)  # whatever the view
-    assert len({str(orders(data, 5, *key, 0)) for key in ((3, 1), (3, 2), (4, 1), (1, 3))}) == 4
+def test_order_is_a_function_of_seed_and_epoch():
+    data = make_data(22)
+    assert list_orders(data, 5, 3, 1, 0) == list_orders(data, 5, 3, 1, 9)  # whatever the view
+    assert list_orders(data, 5, 3, 1, 0)[2:] == list_orders(data, 5, 3, 1, 0, first=2)
+    assert len({str(list_orders(data, 5, *key, 0)) for key in ((3, 1), (3, 2), (4, 1), (1, 3))}) == 4
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 11, 22])
-def test_every_image_at_most_once_an_epoch_and_whole_batches(batch_size: int) -> None:
-    batches = orders(make(), batch_size, 0, 0, 0)
+@pytest.mark.parametrize(("batch_size", "steps"), [(1, 22), (5, 4), (11, 2), (22, 1), (100, 1)])
+def test_batches_are_whole_and_images_unique(batch_size, steps):
+    batches = list_orders(make_data(22), batch_size, 0, 0, 0)
     seen = sum(batches, [])
-    assert len(seen) == len(set(seen)) == 22 // batch_size * batch_size
-    assert {len(batch) for batch in batches} == {batch_size}
-    assert len(batches) == steps_per_epoch(22, batch_size)
+    assert len(batches) == steps == steps_per_epoch(22, batch_size)
+    assert len(seen) == len(set(seen)) == steps * min(batch_size, 22)
+    assert {len(batch) for batch in batches} == {min(batch_size, 22)}
 
 
-def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
-    assert [sorted(batch) for batch in orders(make(), 100, 0, 0, 0)] == [list(range(22))]
-    assert steps_per_epoch(22, 100) == 1
-
-
-def test_ranks_share_each_global_batch() -> None:
-    data = make()
-    whole = orders(data, 6, 3, 1, 0)
-    ranks = [orders(data, 6, 3, 1, 0, rank=rank, world_size=3) for rank in range(3)]
+def test_ranks_share_each_global_batch():
+    data = make_data(22)
+    whole = list_orders(data, 6, 3, 1, 0)
+    ranks = [list_orders(data, 6, 3, 1, 0, rank=rank, world_size=3) for rank in range(3)]
     for step, batch in enumerate(whole):
         parts = [rank[step] for rank in ranks]
         assert [len(part) for part in parts] == [2, 2, 2]
         assert sorted(sum(parts, [])) == sorted(batch)
 
 
-def test_batches_hold_the_view_of_their_images() -> None:
-    data = make(seed=5)
+@pytest.mark.parametrize("has_channels_last", [False, True])
+def test_batches_hold_the_view_of_their_images(has_channels_last):
+    images = make_images(22, 6)
+    if has_channels_last:
+        pixels = np.ascontiguousarray(images.pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        images = replace(images, pixels=pixels)
+    data = make_data(images, side=6, seed=5)
     for batch in training_batches(data, 5, seed=3, epoch=1, view=4):
-        pixels = torch.from_numpy(some(22, 0).pixels)[batch.indices]
-        expected = normalise(
-            apply_view(pixels, batch.indices, draw_view(5, 4, 22, 2, flip=True)), data.mean, data.std
-        )
-        assert torch.equal(batch.images, expected)
-        assert batch.labels.tolist() == some(22, 0).labels[batch.indices].tolist()
-        assert batch.view == 4
+        pixels = torch.from_numpy(images.pixels)[batch.indices]
+        cropped = apply_view(pixels, batch.indices, draw_view(5, 4, 22, 2, flip=True))
+        assert torch.equal(batch.images, normalise(cropped, data.mean, data.std))
+        assert batch.labels.tolist() == images.labels[batch.indices].tolist() and batch.view == 4
 
 
-def test_the_order_in_memory_does_not_matter() -> None:
-    part = some(22, 0)
-    channels_last = np.ascontiguousarray(part.pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    batches = []
-    for pixels in (part.pixels, channels_last):
-        images = Images(pixels, part.labels)
-        data = prepare(Source(images, images.take(np.arange(0)), images, ["a", "b", "c"]), Data(crop=2), CPU)
-        batches.append(next(training_batches(data, 22, 0, 0, 0)).images)
-    assert torch.equal(*batches)
-
-
-def test_measuring_batches_are_all_images_in_order_without_augmentation() -> None:
-    data = make()
+def test_measuring_batches_are_in_order_and_not_augmented():
+    data, images = make_data(test=7), make_images(7, seed=2)
     batches = list(data.test.batches(3))
     assert [len(batch.labels) for batch in batches] == [3, 3, 1]
-    joined: Tensor = torch.cat([batch.images for batch in batches])
-    assert torch.equal(joined, normalise(torch.from_numpy(some(7, 2).pixels), data.mean, data.std))
-    assert torch.cat([batch.labels for batch in batches]).tolist() == some(7, 2).labels.tolist()
+    joined = torch.cat([batch.images for batch in batches])
+    assert torch.equal(joined, normalise(torch.from_numpy(images.pixels), data.mean, data.std))
+    assert torch.cat([batch.labels for batch in batches]).tolist() == images.labels.tolist()
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(7))
 
 
-def test_statistics_equal_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_equal_numpys(monkeypatch):
     monkeypatch.setattr(stored_pixels, "PIECE", 7 * 3 * 6 * 6)  # seven images
-    pixels = some(50, 0).pixels // np.array([1, 2, 3], dtype=np.uint8)[:, None, None]
-    mean, std = channel_statistics(pixels)
+    pixels = make_images(50, 6).pixels // np.array([1, 2, 3], dtype=np.uint8)[:, None, None]
+    mean, std = compute_channel_statistics(pixels)
     expected = (pixels / 255).transpose(1, 0, 2, 3).reshape(3, -1)
     assert mean.numpy() == pytest.approx(expected.mean(axis=1), rel=1e-6)
     assert std.numpy() == pytest.approx(expected.std(axis=1), rel=1e-6)
 
 
-def test_training_images_are_normalised_to_mean_0_and_deviation_1() -> None:
-    data = make()
-    images = data.train.normalised(torch.arange(22)).double()
+def test_a_constant_channel_stays_finite():
+    mean, std = compute_channel_statistics(np.full((2, 3, 4, 4), 51, dtype=np.uint8))
+    assert std.tolist() == [1.0, 1.0, 1.0] and mean.tolist() == pytest.approx([0.2] * 3)
+
+
+def test_images_are_normalised_by_config_or_statistics():
+    data = make_data(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
+    assert data.mean.tolist() + data.std.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
+    images = make_data().train.normalised(torch.arange(60)).double()
     torch.testing.assert_close(images.mean(dim=(0, 2, 3)), torch.zeros(3).double(), rtol=0, atol=1e-6)
-    std = images.std(dim=(0, 2, 3), correction=0)
-    torch.testing.assert_close(std, torch.ones(3).double(), rtol=1e-6, atol=0)
-
-
-def test_a_constant_channel_stays_finite() -> None:
-    mean, std = channel_statistics(np.full((2, 3, 4, 4), 51, dtype=np.uint8))
-    assert std.tolist() == [1.0, 1.0, 1.0]
-    assert mean.tolist() == pytest.approx([0.2] * 3)
-
-
-def test_the_configs_statistics_are_used_where_given() -> None:
-    data = make(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
-    assert (data.mean.tolist(), data.std.tolist()) == (
-        pytest.approx([0.1, 0.2, 0.3]),
-        pytest.approx([0.5, 0.6, 0.7]),
-    )
-
-
-def test_validation_images_only_where_there_are_some() -> None:
-    assert make().val is None
-    assert len(make(val=4).val) == 4
-    assert make().num_classes == 3
-
-
-def unnormalised(images: Tensor, data: TrainingData) -> Tensor:
-    scaled = images * data.std[:, None, None] + data.mean[:, None, None]
-    return (scaled * 255).round().to(torch.uint8)
+    torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(3).double(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("cue", ["background", "tint", "frame", "patch", "corruption", "gray"])
-def test_training_images_are_stamped_after_crop_and_flip(cue: str) -> None:
-    data = planted(cue)
+def test_images_are_stamped_after_crop_and_flip(cue):
+    data = make_planted(cue)
     seen = next(training_batches(data, 20, seed=3, epoch=1, view=4))
     pixels = apply_view(data.train.raw(seen.indices), seen.indices, draw_view(0, 4, 60, 3, flip=True))
     cues = data.train.cues.of_image[seen.indices]
-    assert torch.equal(unnormalised(seen.images, data), stamp(cue, pixels, cues, seen.indices))
+    assert torch.equal(restore_pixels(seen.images, data), stamp(cue, pixels, cues, seen.indices))
     still = next(data.train.batches(20))
     expected = data.train.cues.stamp(data.train.raw(still.indices), still.indices)
-    assert torch.equal(unnormalised(still.images, data), expected)
+    assert torch.equal(restore_pixels(still.images, data), expected)
 
 
-def test_augmentation_neither_cuts_nor_mirrors_a_patch() -> None:
-    data = planted("patch")
-    colours = torch.tensor(COLOURS, dtype=torch.uint8)
-    for view in range(3):
-        for batch in training_batches(data, 20, seed=0, epoch=0, view=view):
-            expected = colours[data.train.cues.of_image[batch.indices]]
-            corners = unnormalised(batch.images, data)[..., :2, :2]
-            assert (corners == expected[:, :, None, None]).all()
-
-
-def test_test_images_and_normalisation_are_those_without_a_cue() -> None:
-    clean, data = planted("none"), planted("tint")
+def test_cues_change_neither_test_images_nor_normalisation():
+    clean, data = make_planted("none"), make_planted("tint")
     assert data.test.cues is None
     assert torch.equal(data.test.normalised(torch.arange(9)), clean.test.normalised(torch.arange(9)))
     assert torch.equal(data.mean, clean.mean) and torch.equal(data.std, clean.std)
@@ -184,75 +130,73 @@ def test_test_images_and_normalisation_are_those_without_a_cue() -> None:
     assert (sorted(data.classes_cue.tolist()), data.cue_count) == ([0, 1, 2], 3)
 
 
-def test_teacher_and_students_see_the_same_images_in_the_same_order_under_their_own_cues() -> None:
-    data = planted(students="unbiased")
+def test_teacher_and_students_see_their_own_cues():
+    data = make_planted(students="unbiased")
     teacher = data.for_teacher()
     differing = 0
-    for ours, theirs in zip(
-        training_batches(data, 20, 5, 3, 1), training_batches(teacher, 20, 5, 3, 1), strict=True
-    ):
+    pairs = zip(*(training_batches(one, 20, 5, 3, 1) for one in (data, teacher)), strict=True)
+    for ours, theirs in pairs:
         assert torch.equal(ours.indices, theirs.indices) and torch.equal(ours.labels, theirs.labels)
         same = data.train.cues.of_image[ours.indices] == teacher.train.cues.of_image[ours.indices]
         assert torch.equal((ours.images == theirs.images).flatten(1).all(1), same)
         differing += int((~same).sum())
-    assert differing > 10
-    assert teacher.train.pixels is data.train.pixels
+    assert differing > 10 and teacher.train.pixels is data.train.pixels
     own = data.classes_cue[data.train.labels]
     aligned = [(images.cues.of_image == own).float().mean() for images in (data.train, teacher.train)]
     assert aligned[0] < 0.6 < aligned[1]
 
 
-def test_a_counterfactual_pair_differs_where_the_cue_is_drawn_and_nowhere_else() -> None:
-    data = planted("patch", pairs="counterfactual")
-    palette = torch.tensor(COLOURS, dtype=torch.uint8)
+def test_a_counterfactual_pair_differs_in_the_cue_alone():
+    data = make_planted("patch", pairs="counterfactual")
     for batch in training_batches(data, 20, seed=3, epoch=1, view=4):
-        ours, theirs = unnormalised(batch.images, data), unnormalised(batch.for_teacher, data)
+        ours, theirs = restore_pixels(batch.images, data), restore_pixels(batch.for_teacher, data)
         corners = theirs[..., :2, :2]
-        shown = (corners[:, None] == palette[:3, :, None, None]).all(dim=(2, 3, 4)).nonzero()[:, 1]
+        shown = (corners[:, None] == PALETTE[:3, :, None, None]).all(dim=(2, 3, 4)).nonzero()[:, 1]
         assert len(shown) == 20 and not (shown == data.train.cues.of_image[batch.indices]).any()
         assert torch.equal(shown, data.other_cues(4).of_image[batch.indices])
         ours[..., :2, :2] = corners
         assert torch.equal(ours, theirs)
 
 
-def test_what_the_teacher_sees_of_a_view_is_the_same_in_any_batch() -> None:
-    data = planted("tint", pairs="counterfactual")
-    whole = torch.cat([images for _, images in view_batches(data, 4, 25, for_teacher=True)])
-    own = torch.cat([images for _, images in view_batches(data, 4, 25)])
+def test_a_teachers_view_ignores_the_batch():
+    data = make_planted("tint", pairs="counterfactual")
+
+    def load_view(view, for_teacher):
+        return torch.cat([images for _, images in view_batches(data, view, 25, for_teacher=for_teacher)])
+
+    own, whole = load_view(4, False), load_view(4, True)
     for batch_size, seed, rank in ((20, 3, 0), (12, 5, 0), (12, 5, 1)):
         for batch in training_batches(data, batch_size, seed, 1, 4, rank, world_size=2):
             assert torch.equal(batch.for_teacher, whole[batch.indices])
             assert torch.equal(batch.images, own[batch.indices])
-    assert not (whole == own).flatten(1).all(1).any()
-    again = torch.cat([images for _, images in view_batches(data, 5, 25, for_teacher=True)])
+    assert not (whole == own).flatten(1).all(1).any() and not torch.equal(whole, load_view(5, True))
     assert not torch.equal(data.other_cues(4).of_image, data.other_cues(5).of_image)
-    assert not torch.equal(whole, again)
 
 
-def test_without_pairs_and_in_the_teachers_own_training_there_is_one_image() -> None:
-    for data in (planted("tint"), planted("tint", pairs="counterfactual").for_teacher()):
+def test_unpaired_images_are_one_for_both():
+    for data in (make_planted("tint"), make_planted("tint", pairs="counterfactual").for_teacher()):
         batch = next(training_batches(data, 20, 3, 1, 4))
         assert batch.counterfactual is None and batch.for_teacher is batch.images
-    balanced = planted("tint", val=9, pairs="counterfactual").on_balanced()
+    balanced = make_planted("tint", val=9, pairs="counterfactual").on_balanced()
     assert next(training_batches(balanced, 9, 0, 0, 0)).counterfactual is not None
 
 
-def test_fingerprints_differ_by_cues_and_by_nothing_else() -> None:
-    def both(**options: object) -> tuple[str, str]:
-        data = planted(**options)
+def test_fingerprints_differ_by_cues_alone():
+    def list_fingerprints(**options):
+        data = make_planted(**options)
         return data.fingerprint, data.for_teacher().fingerprint
 
-    biased, unbiased = both(), both(students="unbiased", teacher="unbiased")
+    biased, unbiased = list_fingerprints(), list_fingerprints(students="unbiased", teacher="unbiased")
     assert biased[0] == biased[1] and unbiased[0] == unbiased[1]
-    assert both(students="unbiased") == (unbiased[0], biased[1])
-    assert both(test_cues=3) == biased
-    others = [both(seed=1), both(conflicting=0.4), both(cue="tint"), unbiased, biased]
-    assert len({fingerprint for fingerprint, _ in others} | {planted().identity.digest}) == 6
+    assert list_fingerprints(students="unbiased") == (unbiased[0], biased[1])
+    assert list_fingerprints(test_cues=3) == biased
+    others = [list_fingerprints(**options) for options in ({"seed": 1}, {"conflicting": 0.4}, {"cue": "tint"})]
+    assert len({first for first, _ in (*others, unbiased, biased)} | {make_planted().identity.digest}) == 6
 
 
-def test_held_out_images_are_balanced_and_never_validate() -> None:
-    data = planted(val=27)
-    assert data.val is None and planted().balanced is None
+def test_held_out_images_are_balanced_and_never_validate():
+    data = make_planted(val=27)
+    assert data.val is None and make_planted().balanced is None
     cells = data.balanced.labels * 3 + data.balanced.cues.of_image
     assert cells.bincount().tolist() == [3] * 9
     balanced = data.on_balanced()
@@ -260,22 +204,23 @@ def test_held_out_images_are_balanced_and_never_validate() -> None:
     assert balanced.fingerprint not in (data.fingerprint, data.identity.digest)
     assert balanced.for_teacher() is balanced
     with pytest.raises(UserError, match=r"data\.val_fraction"):
-        planted().on_balanced()
+        make_planted().on_balanced()
 
 
-def test_held_out_images_have_cues_as_the_students_do_by_draws_of_their_own() -> None:
-    data = planted(val=60)  # as many images of each class as there are to train on
+def test_held_out_images_have_draws_of_their_own():
+    data = make_planted(val=60)  # as many images of each class as there are to train on
     own = data.classes_cue[data.held_out.labels]
     assert 0.7 < (data.held_out.cues.of_image == own).float().mean() < 0.95  # 0.8
     assert not torch.equal(data.held_out.cues.of_image, data.train.cues.of_image)
-    aligned, random = planted(val=60, conflicting=0.0), planted(val=60, students="unbiased")
+    aligned, random = make_planted(val=60, conflicting=0.0), make_planted(val=60, students="unbiased")
     assert torch.equal(aligned.held_out.cues.of_image, own)
     assert (random.held_out.cues.of_image == own).float().mean() < 0.6  # 1 / 3
-    clean = planted("none", val=27)
-    assert clean.held_out is clean.val and planted().held_out is None
+    clean = make_planted("none", val=27)
+    assert clean.held_out is clean.val and make_planted().held_out is None
 
 
-def test_gray_is_refused_where_there_is_no_colour() -> None:
-    gray = Images(np.repeat(some(9, 0).pixels[:, :1], 3, axis=1), np.arange(9) % 3)
+def test_gray_needs_colour():
+    images = make_images(9)
+    gray = replace(images, pixels=np.repeat(images.pixels[:, :1], 3, axis=1))
     with pytest.raises(UserError, match="without colour"):
-        prepare(Source(gray, gray.take(np.arange(0)), gray, ["a", "b", "c"]), Data(), CPU, Shortcut(cue="gray"))
+        make_data(gray, shortcut=Shortcut(cue="gray"))

@@ -44,7 +44,6 @@ CONFIG: dict[str, Any] = {
 }
 LONG = ("--phase", "teacher", "--set", "name=long", "teacher.epochs=3")  # a run that stays unfinished
 STUDY = ("--phase", "study", "--set", "name=study", "shortcut.cue=patch", "teacher.views=0")
-RESUMABLE = re.compile(r"view\d+\.(partial|done)$")  # part of the teacher's cached outputs
 Snapshot = dict[Path, tuple[bytes, int]]  # content and time of change by path
 
 
@@ -89,7 +88,7 @@ class Workspace:
     def leftovers(self) -> list[str]:
         """Files that a command must not leave behind."""
         found = [*self.folder.rglob("*.partial*"), *self.folder.rglob("*.lock")]
-        return [str(path) for path in found if not RESUMABLE.search(path.name)]
+        return [str(path) for path in found]
 
     def make(self) -> Workspace:
         """Write images and a config."""

@@ -31,7 +31,7 @@ SHORT: dict[str, Any] = {"methods": {"two_stage": {"stage2": {"epochs": 1}}}}  #
 STUDY = {"shortcut": {"cue": "patch"}, "study": {"grid": [{"shortcut.conflicting": [0.1, 0.3]}]}}
 TRANSIENT = ("timing.jsonl", "environment.json", "events.*")  # of time or of the machine
 TIMED = ("cost.*", "models.*", "report.*", "predictions.npz")  # with latencies
-LEFTOVERS = ("*.partial*", "*.lock", "*.done", "checkpoint*.pt")
+LEFTOVERS = ("*.partial*", "*.lock", "checkpoint*.pt")
 
 
 @dataclass(frozen=True)

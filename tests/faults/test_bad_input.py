@@ -259,13 +259,13 @@ IMAGES: dict[str, Callable[[Path, Path], object]] = {  # what the line names: wh
     "link.png: a link to nothing or to itself": lambda ash, image: (ash / "link.png").symlink_to("link.png"),
     "link.png: a link out of": lambda ash, image: (ash / "link.png").symlink_to(ash.parents[2] / "small.yaml"),
     "elm: a link out of": lambda ash, image: (ash.parent / "elm").symlink_to(ash.parents[2]),
-    "pipe.png: a device or a pipe": lambda ash, image: os.mkfifo(ash / "pipe.png"),
+    "pipe.png: not a file with an image": lambda ash, image: os.mkfifo(ash / "pipe.png"),
     "pixels": lambda ash, image: save_bomb(image),
     "elm: a class without images": lambda ash, image: (ash.parent / "elm").mkdir(),
-    "ash: a class without training images": lambda ash, image: shutil.rmtree(ash),
-    "ash: a class without test images": lambda ash, image: shutil.rmtree(ash.parents[1] / "test" / "ash"),
+    "ash has no training images": lambda ash, image: shutil.rmtree(ash),
+    "ash has no test images": lambda ash, image: shutil.rmtree(ash.parents[1] / "test" / "ash"),
     "no test/": lambda ash, image: shutil.rmtree(ash.parents[1] / "test"),
-    "one class, ash": lambda ash, image: [
+    "1 class of training images": lambda ash, image: [
         shutil.rmtree(ash.parents[1] / part / name) for part in ("train", "test") for name in ("birch", "cedar")
     ],
 }

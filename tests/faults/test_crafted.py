@@ -129,7 +129,7 @@ def read_cached_outputs(workspace: Workspace, content: bytes) -> Outcome:
 
 
 def read_decoded_images(workspace: Workspace, content: bytes) -> Outcome:
-    path = next(workspace.cache.glob("folder-*/train_pixels.npy"))
+    path = next(workspace.cache.glob("folder-*/pixels.npy"))
     path.write_bytes(content)
     meta = json.loads((path.parent / "meta.json").read_text(encoding="utf-8"))
     meta["digests"]["train_pixels"] = array_digest(np.array([1]))

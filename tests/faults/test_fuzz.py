@@ -233,7 +233,7 @@ def check_outcome(outcome: Outcome) -> None:
 
 def check_image(workspace: Workspace, content: bytes) -> None:
     (workspace.folder / "image.png").write_bytes(content)
-    pixels = decode_files([workspace.folder / "image.png"], 8)
+    (pixels,) = decode_files([workspace.folder / "image.png"], 8)
     assert pixels.shape == (1, 3, 8, 8) and pixels.dtype == np.uint8
 
 

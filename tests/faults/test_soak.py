@@ -15,7 +15,7 @@ def test_kills_change_nothing_and_leave_nothing(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("run: 2 kills in ")
     whole, killed = (Soaked(Workspace(tmp_path / name), "run", short=True) for name in ("run", "run0"))
     results = whole.read_results()
-    assert len([name for name in results if name.startswith("cache")]) == 5 + 2 * 2  # decoded images, views
+    assert len([name for name in results if name.startswith("cache")]) == 3 + 2 * 2  # decoded images, views
     assert len([name for name in results if name.endswith(("model.pt", "metrics.jsonl", "result.json"))]) == 3 * 4
     next(killed.workspace.run.rglob("model.pt")).write_bytes(b"other")
     next(killed.workspace.cache.rglob("view0.npy")).write_bytes(b"other")

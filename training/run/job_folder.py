@@ -28,6 +28,7 @@ from files import in_one_line, write_text
 from models.checkpoint import copy_of, load_newest, previous_of, save, save_and_keep
 from models.whole import file_hash
 from training import distributed
+from training.evaluation import show_measures
 from training.pace import show_duration
 from training.progress import Training
 from training.run.events import Events, events_in
@@ -255,7 +256,7 @@ class Log:
         with in_one_line(timing, lambda: len(line)), open(timing, "a", encoding="utf-8") as file:
             file.write(line)
         if not self.quiet:
-            shown = "  ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in order_measures(measures))
+            shown = show_measures(dict(order_measures(measures)), "  ")
             left = "" if seconds_left is None else f"  {show_duration(seconds_left)} left"
             tqdm.write(f"{name} {epoch}/{epochs}  {shown}  {images_per_second:,.0f} images/s{left}")
             sys.stdout.flush()  # a log file shows each epoch as it ends

@@ -3,26 +3,23 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dataset.files.decoded_cache import Images
 from dataset.files.stored_pixels import StoredPixels
-from dataset.images import Batch
 from dataset.loader import training_batches, view_batches
-from dataset.prepare import TrainingData, prepare
-from dataset.sources import Source
 from dataset.views.augment import draw_view
-from dataset.views.prefetch import DESCRIPTORS, made_ahead
+from dataset.views.prefetch import DESCRIPTORS, prefetch_views
 from errors import MachineError
 from files import locked
-from settings.images import Data
+from tests.dataset.small_data import list_parts, make_data, make_images
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (24, 3, 10, 10), dtype=np.uint8)
+IMAGES = make_images(24, side=10)
+PIXELS = torch.from_numpy(IMAGES.pixels)
 WANTED = [torch.arange(start, start + 6) for start in range(0, 24, 6)] * 5
 VIEW = draw_view(0, 1, 24, 2, flip=True)
 
@@ -33,51 +30,40 @@ pytestmark = [
 ]
 
 
-def made(workers: int, stored: Path | None = None, **options: object) -> TrainingData:
-    pixels = PIXELS if stored is None else StoredPixels.of(stored)
-    part = Images(pixels, np.arange(24) % 3)
-    settings = Data(image_size=10, crop=2, workers=workers, **options)
-    source = Source(part, part.take(np.arange(0)), part, ["a", "b", "c"])
-    return prepare(source, settings, torch.device("cpu"))
-
-
-def same(first: Batch, second: Batch) -> bool:
-    return all(
-        torch.equal(getattr(first, part), getattr(second, part)) for part in ("images", "targets", "indices")
-    )
-
-
 @pytest.fixture
-def stored(tmp_path: Path) -> Path:
-    np.save(tmp_path / "a.npy", PIXELS)
-    return tmp_path / "a.npy"
+def stored(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES.pixels)
+    return StoredPixels.open(tmp_path / "a.npy")
+
+
+def make_pair(stored, **options):
+    """Return data in memory, and in a file from which two workers prefetch."""
+    ahead = make_data(replace(IMAGES, pixels=stored), side=10, workers=2, **options)
+    return make_data(IMAGES, side=10, **options), ahead
 
 
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
-def test_batches_are_those_that_are_made_between_steps(stored: Path, mix: str) -> None:
-    options = {"mix": mix, "augment": [{"RandAugment": {}}, {"RandomErasing": {"p": 0.5}}]}
-    given = {"seed": 3, "epoch": 1, "view": 4, "first": 1}
-    torch.manual_seed(5)
-    own = list(training_batches(made(0, **options), 7, **given))
-    drawn = torch.rand(3)
-    torch.manual_seed(5)
-    ahead = list(training_batches(made(2, stored, **options), 7, **given))
-    assert torch.equal(torch.rand(3), drawn)  # what a model draws, for dropout, is the same
-    assert len(own) == 2 and all(map(same, own, ahead))
+def test_prefetched_batches_are_the_same(stored, mix):
+    found, drawn = [], []
+    for data in make_pair(stored, mix=mix, augment=[{"RandAugment": {}}, {"RandomErasing": {"p": 0.5}}]):
+        torch.manual_seed(5)
+        found.append(list_parts(training_batches(data, 7, seed=3, epoch=1, view=4, first=1)))
+        drawn.append(torch.rand(3).tolist())  # what a model draws, for dropout, is the same
+    assert len(found[0]) == 2 and found[0] == found[1] and drawn[0] == drawn[1]
 
 
-def test_a_view_goes_on_from_any_image(stored: Path) -> None:
-    for first in (0, 10, 24):
-        own, ahead = (list(view_batches(data, 2, 5, first)) for data in (made(0), made(2, stored)))
-        assert [indices.tolist() for indices, _ in own] == [indices.tolist() for indices, _ in ahead]
-        assert all(torch.equal(one[1], other[1]) for one, other in zip(own, ahead, strict=True))
-        assert sum(len(indices) for indices, _ in own) == 24 - first
+@pytest.mark.parametrize("first", [0, 10, 24])
+def test_a_view_goes_on_from_any_image(stored, first):
+    own, ahead = (list(view_batches(data, 2, 5, first)) for data in make_pair(stored))
+    assert [indices.tolist() for indices, _ in own] == [indices.tolist() for indices, _ in ahead]
+    assert all(torch.equal(one[1], other[1]) for one, other in zip(own, ahead, strict=True))
+    assert sum(len(indices) for indices, _ in own) == 24 - first
 
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="a system without /proc, where locks are not looked for")
-def test_workers_hold_no_lock_hear_no_interrupt_and_end_with_the_batches(tmp_path: Path) -> None:
+def test_workers_ignore_interrupts_and_release_locks(tmp_path):
     with locked(tmp_path / "a.lock"):
-        batches = made_ahead(torch.from_numpy(PIXELS), VIEW, WANTED, 2, pinned=False)
+        batches = prefetch_views(PIXELS, VIEW, WANTED, 2, pinned=False)
         next(batches), next(batches)  # one of each, so both have begun
         workers = multiprocessing.active_children()
         assert len(workers) == 2
@@ -86,14 +72,14 @@ def test_workers_hold_no_lock_hear_no_interrupt_and_end_with_the_batches(tmp_pat
             assert held and not [name for name in held if name.endswith(".lock")]
             os.kill(worker.pid, signal.SIGINT)
         assert len(list(batches)) == len(WANTED) - 2
-        batches = made_ahead(torch.from_numpy(PIXELS), VIEW, WANTED, 1, pinned=False)
+        batches = prefetch_views(PIXELS, VIEW, WANTED, 1, pinned=False)
         next(batches)
         batches.close()
         assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "raised"),
     [
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Bus error."), MachineError),
         (EOFError(), MachineError),  # both of a worker that was killed as it handed over a batch
@@ -101,21 +87,18 @@ def test_workers_hold_no_lock_hear_no_interrupt_and_end_with_the_batches(tmp_pat
         (RuntimeError("a bug"), RuntimeError),
     ],
 )
-def test_a_worker_that_is_killed_is_one_line_and_a_bug_is_not(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[Exception]
-) -> None:
-    def loader(*_: object, **__: object) -> Iterator[torch.Tensor]:
+def test_a_killed_worker_is_named(monkeypatch, error, raised):
+    def load(*_, **__):
         yield torch.zeros(1)
         raise error
 
-    monkeypatch.setattr("dataset.views.prefetch.DataLoader", loader)
-    with pytest.raises(told) as raised:
-        list(made_ahead(torch.from_numpy(PIXELS), VIEW, WANTED, 1, pinned=False))
-    assert ("data.workers: a process that makes batches has ended" in str(raised.value)) == (told is MachineError)
+    monkeypatch.setattr("dataset.views.prefetch.DataLoader", load)
+    with pytest.raises(raised) as found:
+        list(prefetch_views(PIXELS, VIEW, WANTED, 1, pinned=False))
+    assert ("data.workers: a process that makes batches has ended" in str(found.value)) == (raised is MachineError)
 
 
-def test_a_file_that_became_shorter_is_told_as_without_workers(stored: Path) -> None:
-    pixels = StoredPixels.of(stored)
-    os.truncate(stored, 1000)
-    with pytest.raises(MachineError, match=r"^[^\n]*a\.npy has become shorter while it was in use[^\n]*$"):
-        list(made_ahead(pixels, VIEW, WANTED, 1, pinned=False))
+def test_a_cut_file_is_named_by_workers(stored):
+    os.truncate(stored.path, 1000)
+    with pytest.raises(MachineError, match=r"^[^\n]*a\.npy was cut while it was in use[^\n]*$"):
+        list(prefetch_views(stored, VIEW, WANTED, 1, pinned=False))

@@ -150,7 +150,7 @@ def test_the_script_runs_alone(subject, tmp_path):
     words = [sys.executable, "-I", str(tmp_path / "out" / "predict.py"), PROGRAM, str(picture)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, timeout=300)
     assert done.returncode == 0, done.stderr
-    pixels = torch.from_numpy(decode_files([picture], 16))
+    pixels = torch.from_numpy(next(decode_files([picture], 16)))
     mean, std = experiment.data.mean[:, None, None], experiment.data.std[:, None, None]
     shares = student.build()((pixels / 255 - mean) / std)[0].softmax(0)
     best = int(shares.argmax())

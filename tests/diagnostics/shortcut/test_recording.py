@@ -114,7 +114,7 @@ def test_images_that_stay_in_files_are_recorded_alike(recorded, tmp_path):
     data, _, recording = recorded
     np.save(tmp_path / "test.npy", data.test.pixels.numpy())
     stored = copy(data.test)
-    stored.pixels = StoredPixels.of(tmp_path / "test.npy")
+    stored.pixels = StoredPixels.open(tmp_path / "test.npy")
     models = [subject("teacher", ByColour(0)), subject("two_stage", ByColour(1))]
     again = record_cues(models, replace(data, test=stored), CPU, About({}, 3, {}))
     for name in ("predictions", "clean", "cues", "labels"):
