@@ -162,14 +162,14 @@ def capture_warnings() -> Iterator[io.StringIO]:
 
 
 def damage_file(path: Path, kind: str, draw: random.Random) -> None:
-    """Flip one bit of a file, cut it short, empty it, or remove it."""
+    """Flip one bit of a file, cut it short, or remove it."""
     content = bytearray(path.read_bytes())
     if kind == "gone":
         path.unlink()
         return
     if kind == "flip":
         content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-    path.write_bytes(content[: {"flip": len(content), "cut": draw.randrange(len(content)), "empty": 0}[kind]])
+    path.write_bytes(content[: {"flip": len(content), "cut": draw.randrange(len(content))}[kind]])
 
 
 def take_snapshot(folder: Path) -> Snapshot:

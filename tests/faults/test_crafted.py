@@ -183,8 +183,8 @@ WEIGHTS: dict[str, Use] = {
     "projections.pt": evaluate_signed("seed0/two_stage/stage1", "projections.pt"),
 }
 USES: dict[tuple[str, ...], dict[str, Use]] = {
-    ("weights", "pickle"): WEIGHTS,
-    ("old weights",): {"teacher.checkpoint": WEIGHTS["teacher.checkpoint"]},
+    ("weights",): WEIGHTS,
+    ("old weights", "pickle"): {"teacher.checkpoint": WEIGHTS["teacher.checkpoint"]},
     ("array",): {"cached outputs": read_cached_outputs, "decoded images": read_decoded_images},
     ("archive",): {"a recording": report_recording, "a run's recording": evaluate_run, "a study's": report_study},
     ("YAML value",): {"base": train_base, "a run's config": evaluate_config, "--set": train_override},

@@ -41,7 +41,7 @@ from tests.faults.harness import (
 )
 from training.run.record_file import read_record, write_record
 
-TRIALS = int(os.environ.get("FUZZ", "8"))
+TRIALS = int(os.environ.get("FUZZ", "5"))
 TEXT = st.text(max_size=8) | st.sampled_from(
     ["", "..", "/", "a\nb", "nan", "1e999", "\x1b[2J", "ß", "crd", "teacher", "0x1p3"]
 )
