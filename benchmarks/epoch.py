@@ -75,7 +75,7 @@ def compare_epochs(device: torch.device, capture: bool = False) -> Timings:
             f"methods.form{number}={{base: two_stage, stage1: {{losses: {losses}}}}}"
             for number, losses in enumerate(FORMS.values())
         ]
-        config = load_cifar_config(Path(name), "teacher.views=1", *forms)
+        config = load_cifar_config(Path(name), "teacher.cached_views=1", *forms)
         experiment = open_random_experiment(config, Path(name), TRAIN, device, capture)
         jobs = {"plain training": JobName("scratch", 0)}
         jobs |= {f"stage 1 {form}": JobName(f"form{number}", 0, 1) for number, form in enumerate(FORMS)}

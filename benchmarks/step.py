@@ -103,7 +103,7 @@ def compare_losses(device: torch.device) -> Timings:
     """Time training steps by each method: resnet20 from resnet18 on images of CIFAR-100's size."""
     with tempfile.TemporaryDirectory() as name:
         methods = "methods={" + ", ".join(f"{method}: " for method in METHODS) + "}"
-        config = load_cifar_config(Path(name), methods, "teacher.views=1")
+        config = load_cifar_config(Path(name), methods, "teacher.cached_views=1")
         experiment = open_random_experiment(config, Path(name), TRAIN, device)
         calls = {}
         for method in METHODS:

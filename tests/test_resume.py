@@ -36,7 +36,7 @@ def wait_for_epochs(running, folder, epochs=3):
 def test_a_run_killed_in_each_phase_ends_as_if_nothing_had_happened(
     call_main, tiny_config, tmp_path, views, killed
 ):
-    options = ("--phase", "all", *LONG, f"teacher.views={views}")
+    options = ("--phase", "all", *LONG, f"teacher.cached_views={views}")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()

@@ -36,14 +36,14 @@ JOBS = ("teacher", "seed0/two_stage/stage1", "seed0/two_stage/stage2", "seed0/sc
 CONFIG: dict[str, Any] = {
     "name": "small",
     "precision": "float32",
-    "teacher": {"arch": "resnet8", "epochs": 1, "batch_size": 12, "views": 2},
+    "teacher": {"arch": "resnet8", "epochs": 1, "batch_size": 12, "cached_views": 2},
     "student": {"arch": "resnet8"},
     "losses": {"crd": {"num_negatives": 8, "dim": 4}},
     "training": {"epochs": 2, "batch_size": 12},
     "methods": {"two_stage": {"stage2": {"epochs": 1}}, "scratch": {"epochs": 1}},
 }
 LONG = ("--phase", "teacher", "--set", "name=long", "teacher.epochs=3")  # a run that stays unfinished
-STUDY = ("--phase", "study", "--set", "name=study", "shortcut.cue=patch", "teacher.views=0")
+STUDY = ("--phase", "study", "--set", "name=study", "shortcut.cue=patch", "teacher.cached_views=0")
 Snapshot = dict[Path, tuple[bytes, int]]  # content and time of change by path
 
 
@@ -138,7 +138,7 @@ def write_images(root: Path, per_class: int) -> None:
 def evaluate(*words: str) -> Outcome:
     """Run `main_eval.py` in this process, with little time for latencies and an empty picture for each figure."""
     with (
-        mock.patch("diagnostics.recording.COST_SECONDS", 0.001),
+        mock.patch("diagnostics.evaluation.recording.COST_SECONDS", 0.001),
         mock.patch("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24)),
     ):
         return call_command(main_eval.run, "main_eval.py", *words, "--quiet")

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 import main_eval
-from diagnostics import recording
+from diagnostics.evaluation import recording
 from errors import UserError, exit_code, warn
 from models.checkpoint import load
 from settings.reading import load_config
@@ -82,7 +82,7 @@ def run(trained, tmp_path):
 @pytest.fixture
 def evaluate(monkeypatch, capfd):
     """`main_eval.py` in this process, with next to no time for latencies and an empty picture for each figure."""
-    monkeypatch.setattr("diagnostics.recording.COST_SECONDS", 0.001)
+    monkeypatch.setattr("diagnostics.evaluation.recording.COST_SECONDS", 0.001)
     monkeypatch.setattr("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24))
 
     def call(*words):
