@@ -25,8 +25,7 @@ def ksg(X: ArrayLike, Y: ArrayLike, *, k: int = 3, variant: int = 1, seed: int =
 
     Small k has less bias and more variance; 2 to 4 is the authors' advice. Variant 1 varies less, variant 2
     has less bias in many dimensions. Both fall short where I is large (none exceeds psi(N) - psi(k),
-    about log(N / k)) or dimensions are many: `python -m benchmarks.ksg_gaussians` shows by how much. The result
-    may be below 0 near independence and is not clipped.
+    about log(N / k)) or dimensions are many. The result may be below 0 near independence and is not clipped.
 
     Raises ValueError for shapes that do not fit, NaN or infinite numbers, k not in 1..N-1, or another variant.
     """

@@ -149,14 +149,14 @@ def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:
         raise ValueError(f"{name}: layers and their widths do not agree")
     check_reals(f"logits of {name}", model.logits, (images, classes), finite=True)
     check_reals(f"penultimate of {name}", model.penultimate, (images, None))
-    check_reals(f"last of {name}", model.last, (images, None))
+    check_reals(f"last of {name}", model.last, (images, None), finite=model.meta.detailed)
     check_reals(f"layers of {name}", model.layers, (len(found.layer_indices), sum(widths)))
-    check_reals(f"probe of {name}", model.probe, (probes, model.last.shape[1]))
+    check_reals(f"probe of {name}", model.probe, (probes, model.last.shape[1]), finite=model.meta.detailed)
     if model.train_logits.size or model.train_logits.dtype.kind != "f":
         check_reals(f"train_logits of {name}", model.train_logits, (probes, classes), finite=True)
     if model.corrupted.size:
         shape = (len(DEGRADATIONS), len(SEVERITIES), len(found.corrupted_indices))
         check_integers(f"corrupted of {name}", model.corrupted, shape, classes)
     for part, array in model.projections.items():
-        if array.dtype.kind != "f":
-            raise ValueError(f"{part} of {name} holds no reals")
+        if array.dtype != np.float32:
+            raise ValueError(f"{part} of {name} is {array.dtype}, not float32")

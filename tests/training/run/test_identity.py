@@ -18,7 +18,7 @@ from diagnostics.evaluation import recording
 from errors import UserError, exit_code, warn
 from models.checkpoint import load
 from settings.reading import load_config
-from tests.faults import small_place
+from tests.faults import harness
 from training.run.identity import changes_since, check_identity, identity_of, write_identity
 from training.run.run_folder import write_config
 
@@ -44,7 +44,7 @@ def trained(train, image_root, tmp_path_factory):
 def evaluated(trained, tmp_path_factory):
     """A copy of both, evaluated."""
     place = copied(trained, tmp_path_factory.mktemp("evaluated"))
-    assert small_place.evaluate(str(place / "tiny")).code == 0
+    assert harness.evaluate(str(place / "tiny")).code == 0
     return place
 
 
@@ -55,7 +55,7 @@ def two_files(trained, tiny_config, tmp_path_factory):
 
     def numbers(out, *words):
         given = (*files, "--config", tiny_config, "--output-dir", out, *words)
-        assert small_place.evaluate(*map(str, given)).code == 0
+        assert harness.evaluate(*map(str, given)).code == 0
         (folder,) = out.iterdir()
         report = json.loads((folder / "report.json").read_text())
         return [report["calibration"], report["representation"]]
