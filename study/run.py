@@ -81,7 +81,7 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
         try:
             counts = do_run(study, run)
         except (UserError, MachineError, OSError) as error:
-            told = in_words(error) if isinstance(error, OSError) else error
+            told = in_words(error)
             if told is None:
                 raise
             failed[run.name] = told
