@@ -59,6 +59,7 @@ from training.experiment import Experiment
 from training.job_name import JobName, stage_of
 from training.prepared import Prepared
 from training.progress import Training
+from training.run.checkpointer import JobCheckpointer
 from training.stage import StageObjective
 from training.stepping import make_stepper
 from training.teacher_outputs import CachedTeacher
@@ -138,7 +139,7 @@ def whole(folder: Path) -> list[Timing]:
     groups, job = objective.parameter_groups(plan.optimizer.lr), experiment.folder.job(STAGE1)
     job.path.mkdir(parents=True)
     stepper = make_stepper(objective, groups, plan.optimizer, 1, 1, machine)
-    job.save(Training(objective, stepper, machine.device))
+    JobCheckpointer(job).save(Training(objective, stepper, machine.device))
     seconds = time.perf_counter() - start
     return [Timing("beginning and end of a run", seconds, seconds, 1, peak_mb())]
 

@@ -23,6 +23,7 @@ from settings.loss_options import make_loss, title_of
 from settings.stages import Stage
 from training import distributed
 from training.alignment import AlignmentEvaluator, average_alignment
+from training.checkpointing import Checkpointer
 from training.engine import Objective, Plan, fit, seed_everything
 from training.evaluation import Measures, evaluate_splits
 from training.experiment import Experiment
@@ -30,7 +31,8 @@ from training.features import FrozenFeatures, ViewCache
 from training.job_name import TEACHER, JobName, first_epoch, stage_of, starts_from
 from training.pace import Pace
 from training.reading import find_reading, find_shapes
-from training.run.job_folder import PROJECTIONS, JobFolder
+from training.run.checkpointer import JobCheckpointer
+from training.run.job_folder import PROJECTIONS
 from training.stage import StageObjective, Student
 from training.stopping import make_stopping, summarise_stop
 from training.teacher import ensure_teacher
@@ -70,7 +72,7 @@ class Prepared:
         tapped = (module for module in self.objective.modules() if isinstance(module, TappedModel))
         return next(tapped, self.objective.model)
 
-    def fit(self, machine: Machine, folder: JobFolder, pace: Pace | None = None) -> list[Measures]:
+    def fit(self, machine: Machine, checkpointer: Checkpointer, pace: Pace | None = None) -> list[Measures]:
         """Train as `training.engine.fit` does, as quick as the machine can.
 
         Raises:
@@ -79,7 +81,7 @@ class Prepared:
         """
         self.quicken(machine)
         try:
-            return fit(self.objective, self.data, self.plan, machine, folder, pace)
+            return fit(self.objective, self.data, self.plan, machine, checkpointer, pace)
         except RuntimeError as error:
             if machine.compile and type(error).__module__.startswith(COMPILING):
                 what = str(error).strip().partition("\n")[0]
@@ -92,7 +94,8 @@ class Prepared:
 def train(experiment: Experiment, job: JobName, pace: Pace | None = None) -> None:
     """Train one job to its end and write what it leaves. `pace`: of the command that it is part of."""
     folder, prepared = experiment.folder.job(job), prepare(experiment, job)
-    history = prepared.fit(experiment.machine, folder, pace)
+    checkpointer = JobCheckpointer(folder, experiment.config.checkpoint_minutes)
+    history = prepared.fit(experiment.machine, checkpointer, pace)
     objective = prepared.objective
     assert isinstance(objective, StageObjective)
     result: dict[str, Any] = {"source": "trained"} if job == TEACHER else {}
@@ -229,7 +232,6 @@ def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, al
         views=0 if job == TEACHER else config.teacher.views,
         candidates=0 if plateau else stage.selection_epochs or 0,
         ended=make_stopping(stage.early_stopping, average_alignment if aligns else None),
-        checkpoint_minutes=config.checkpoint_minutes,
         rate_key=f"{job.key}.optimizer.lr",
         name=job.short,
     )

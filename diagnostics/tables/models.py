@@ -18,7 +18,7 @@ from diagnostics.tables.table import (
     percent,
     together,
 )
-from training.run.usage import MemoryOf
+from training.usage import MemoryOf
 
 NOT_TIMED = "Not on record: another seed than the first, taken over, or trained before this was kept."
 MEMORY_OF: dict[MemoryOf, str] = {

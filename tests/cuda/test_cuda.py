@@ -207,7 +207,7 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
         prepare_job(job, experiment)  # finishes what comes before
         if kind == "stopped":
             with monkeypatch.context() as patch, pytest.raises(StoppedError):
-                patch.setattr("training.run.keeping.Keeper.write", _stops_at_the_second())
+                patch.setattr("training.run.checkpointer.JobCheckpointer.save", _stops_at_the_second())
                 train(experiment, job)
         train(experiment, job)
         ends.append(load(experiment.folder.job(job).model))
@@ -215,14 +215,14 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
 
 
 def _stops_at_the_second():
-    from training.run.keeping import Keeper
+    from training.run.checkpointer import JobCheckpointer
 
-    write, written = Keeper.write, []
+    save, saved = JobCheckpointer.save, []
 
-    def once(keeper):
-        if written:
+    def once(checkpointer, state):
+        if saved:
             raise StoppedError
-        written.append(write(keeper))
+        saved.append(save(checkpointer, state))
 
     return once
 

@@ -17,6 +17,7 @@ from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, changed
 from tests.faults.small_place import Place
 from training.progress import Part, Training
+from training.run.checkpointer import JobCheckpointer
 from training.run.job_folder import JobFolder
 from training.stepping import Stepper
 
@@ -183,7 +184,7 @@ def _restore(path: Path, given: tuple[str, Any]) -> Result:
         state[part] = value
     save(folder.checkpoint, state)
     assert load(folder.checkpoint).keys() == state.keys()
-    assert folder.restore(training)
+    assert JobCheckpointer(folder).load(training)
     assert all(isinstance(line["epoch"], int) for line in training.history)
     assert training.best is None or isinstance(training.best, dict)
     assert training.part is None or 0 < training.part.steps <= 5

@@ -27,7 +27,7 @@ from diagnostics.report.folder import write_report
 from diagnostics.report.verdict import verdict
 from diagnostics.results import Report
 from diagnostics.tables.catalogue import all_tables
-from training.run.usage import Usage
+from training.usage import Usage
 
 CLASSES, WIDTH, TRAINED = 4, 6, np.tile(np.arange(4), 5)
 LABELS = np.tile(np.arange(CLASSES), 12)
