@@ -43,7 +43,7 @@ def open_writer(folder: Path, next_epoch: int) -> Iterator[SummaryWriter]:
         threading.excepthook = excepthook
 
 
-def _in_one_line(writer: SummaryWriter) -> AbstractContextManager[None]:
+def _wrap_errors(writer: SummaryWriter) -> AbstractContextManager[None]:
     return in_one_line(Path(writer.log_dir) / EVENTS, lambda: 0, "what was written of it")
 
 
@@ -53,7 +53,7 @@ def write_scalars(writer: SummaryWriter, values: Mapping[str, float], epoch: int
     Raises:
         UserError, MachineError: as `files.in_one_line`.
     """
-    with _in_one_line(writer):
+    with _wrap_errors(writer):
         for name, value in values.items():
             writer.add_scalar(name, value, epoch)
         writer.flush()
@@ -70,7 +70,7 @@ def write_hparams(config: Config, name: JobName, folder: JobFolder) -> None:
     if distributed.rank() != 0:
         return
     results = {f"result/{key}": float(one) for key, one in folder.result().items() if type(one) in (int, float)}
-    with open_writer(folder.path, int(results.get("result/epochs", 0)) + 1) as writer, _in_one_line(writer):
+    with open_writer(folder.path, int(results.get("result/epochs", 0)) + 1) as writer, _wrap_errors(writer):
         for summary in hparams(list_settings(config, name), results):
             writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # torch gives it no type
         for key, value in results.items():
