@@ -143,10 +143,10 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train what a phase consists of, or say what it would be."""
     from training.checks import check
-    from training.distributed import restarted
+    from training.distributed import restarted, say
     from training.experiment import open_experiment
-    from training.phases import jobs_of, run_jobs, say
-    from training.plan import show_plan
+    from training.phases import jobs_of, run_jobs
+    from training.plan import describe_command, describe_weak_teacher, show_plan
     from training.run.claim import claim
     from training.run.run_folder import RunFolder
     from training.run.run_lock import writing_in
@@ -163,7 +163,11 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
         fresh, resume = arguments.fresh and not again, arguments.resume or again
         names = [job.name for job in jobs]
         claim(experiment.folder, config, experiment.data, fresh=fresh, resume=resume, jobs=names)
+        if not machine.quiet:
+            say("\n".join(describe_command(jobs, experiment)))
         run_jobs(jobs, experiment)
+    if weak := describe_weak_teacher(experiment):
+        say(weak)
     say(next_command(arguments, experiment))
 
 

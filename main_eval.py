@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functio
     from training.experiment import Experiment
 
 # what takes seconds to import, with all that stands below it; a study's report runs no network
-HEAVY = {"run": ("diagnostics.subjects", "diagnostics.report.folder"), "study": ("study.report", "study.examples")}
+HEAVY = {"run": ("diagnostics.subjects", "diagnostics.report.folder"), "study": ("study.report",)}
 PLANTED = "Trained with a planted cue: these are the test images without it, --phase study shows them under it."
 
 DEFAULT_OUTPUT = Path("runs")
@@ -197,19 +197,18 @@ def report_on(found: Recording, folder: Path, arguments: argparse.Namespace) -> 
 
 def evaluate_study(folder: Path, as_json: bool) -> None:
     """Report what was recorded of a study."""
-    from study.answer import study_text
-    from study.examples import choose_examples
+    from study.answer import format_study
     from study.measurements import load_measurements
     from study.report import write_study
 
     measured, context = load_measurements(folder)
     if not measured:
         raise UserError(f"{folder} holds no recorded run yet: run python main.py --phase study")
-    report = write_study(measured, context, folder / "eval", choose_examples(context))
+    report = write_study(measured, context, folder / "eval")
     if as_json:
         print(json.dumps(to_plain(report)))
         return
-    print(study_text(report))
+    print(format_study(report))
     print(f"files: {folder}/eval/report.html, report.json, tables/, figures/")
 
 

@@ -30,7 +30,7 @@ from training.prepared import Prepared, prepare
 from training.progress import Part
 from training.run.run_folder import RunFolder
 from training.stepping import make_stepper
-from training.teacher_side import list_cached_places
+from training.teacher_outputs import list_cached_places
 
 TRAIN, TEST, CLASSES, SIDE = 50_000, 10_000, 100, 32
 PLAIN, STAGE1, STAGE2 = JobName("scratch", 0), JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)

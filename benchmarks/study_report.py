@@ -2,7 +2,7 @@
 
     python -m benchmarks.study_report [STUDY_DIR]
 
-`configs/shortcut/digits_heads.yaml`: 24 points, 10 seeds, 16 models a run, 497 test images under all cues, each
+`experiments/digits_bank/study.yaml`: 24 points, 10 seeds, 16 models a run, 497 test images under all cues, each
 model right or following a cue as chance has it. Timed is `main_eval.py` on the study, as a process with its start.
 With a folder the study is left there, for example to see where the time goes.
 
@@ -31,7 +31,7 @@ from study.methods import find_recording, list_students
 from training.run.run_folder import RunFolder, write_config
 
 SEEDS, IMAGES, CLASSES = 10, 497, 10
-CONFIG = ROOT / "configs" / "shortcut" / "digits_heads.yaml"
+CONFIG = ROOT / "experiments" / "digits_bank" / "study.yaml"
 
 
 def made_up(run: StudyRun) -> CueRecording:

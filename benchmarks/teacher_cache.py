@@ -29,9 +29,8 @@ from benchmarks.timing import (
 from models.taps import TappedModel
 from training.evaluation import EVALUATION_BATCH
 from training.experiment import Experiment
-from training.teacher_outputs import open_outputs
+from training.teacher_outputs import list_cached_places, open_outputs
 from training.teacher_outputs import run as forward
-from training.teacher_side import list_cached_places
 
 IMAGES, REPEATS = 512, 3
 CASES = ("both",)

@@ -1,11 +1,9 @@
-"""Whether a study was fit to answer: what each of its models must show, judged by the worst of them.
-
-Values are (place, value): a point and seed in words, and a number, None where it was not recorded.
-"""
+"""Self-checks of a study: limits on its models, judged by the worst of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,17 +11,46 @@ import numpy as np
 
 from diagnostics.aligned import LEAST, MOST_GAIN
 from diagnostics.seeds import plain_number
+from diagnostics.shortcut.measures import accuracy_gap
+from study.measurements import TEACHER, Measurement
 
-Values = Sequence[tuple[str, float | None]]
-LEAST_GAP = 0.20  # aligned less conflicting accuracy, from which on a teacher counts as biased
-MOST_GAP = 0.05  # and up to which, either way, as unbiased
-LEAST_CUE_READ = 0.90  # accuracy of the cue-only probe
-MOST_FALL = 0.05  # relative fall of the training KL from the last quarter of the epochs but one to the last
+Values = Sequence[tuple[str, float | None]]  # place in words, and a number, None where it was not recorded
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A limit on a number of every model."""
+
+    text: str
+    bound: Literal["at least", "at most"]
+    limit: float
+    unit: str
+
+
+RULES = {
+    "teacher_biased": Rule(
+        "aligned minus conflicting accuracy of the biased teacher", "at least", 0.20, " points"
+    ),
+    "teacher_unbiased": Rule(
+        "the unbiased teacher's aligned minus conflicting accuracy, either way", "at most", 0.05, " points"
+    ),
+    "cue_readable": Rule("accuracy of a cue-only probe after augmentation", "at least", 0.90, " %"),
+    "stage1_aligned": Rule(
+        "stage 1's cosine, or share of variance explained, on held-out images", "at least", LEAST, " %"
+    ),
+    "stage1_at_rest": Rule("gain of the same over the last quarter of stage 1", "at most", MOST_GAIN, " points"),
+    "converged": Rule(
+        "fall of the last stage's training KL from the last quarter of epochs but one to the last",
+        "at most",
+        0.05,
+        " %",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check with its worst value; passed and value are None where there was nothing to check."""
+    """One check with its worst value; passed and value are None without a value."""
 
     name: str
     passed: bool | None
@@ -33,63 +60,44 @@ class Check:
     failed: list[str]  # the places that fail
 
 
-def biased_teachers(gaps: Values) -> Check:
-    """Check that biased teachers are biased.
-
-    gaps: aligned less conflicting test accuracy of each teacher trained on biased cues.
-    """
-    what = "aligned less conflicting accuracy of the biased teacher"
-    return _check("teacher_biased", gaps, LEAST_GAP, "at least", what, " points")
-
-
-def unbiased_teachers(gaps: Values) -> Check:
-    """Check that unbiased teachers are not biased.
-
-    gaps: aligned less conflicting test accuracy of each teacher trained on random cues.
-    """
-    sizes = [(place, None if gap is None else abs(gap)) for place, gap in gaps]
-    what = "size of aligned less conflicting accuracy of the unbiased teacher"
-    return _check("teacher_unbiased", sizes, MOST_GAP, "at most", what, " points")
-
-
-def cue_readable(accuracies: Values) -> Check:
-    """Check that the cue can be read.
-
-    accuracies: of a probe that reads the cue alone off augmented images.
-    """
-    what = "accuracy of a cue-only probe after augmentation"
-    return _check("cue_readable", accuracies, LEAST_CUE_READ, "at least", what, " %")
+def run_checks(records: Sequence[Measurement]) -> list[Check]:
+    """Return every check of a study in the order of `RULES`."""
+    values: dict[str, list[tuple[str, float | None]]] = {name: [] for name in RULES}
+    for record in records:
+        place = f"{record.place}, seed {record.seed}"
+        model = f"{record.method}, {place}"
+        if record.method == TEACHER and record.measures:
+            gap = accuracy_gap(record.measures)
+            if record.teacher_arm == "biased":
+                values["teacher_biased"].append((place, gap))
+            else:
+                values["teacher_unbiased"].append((place, None if gap is None else abs(gap)))
+        values["cue_readable"].append((place, record.numbers.get("cue_read")))
+        values["converged"].append((model, compute_final_fall(record.kl)))
+        if record.alignment is not None:
+            values["stage1_aligned"].append((model, record.alignment.value))
+            values["stage1_at_rest"].append((model, record.alignment.gain))
+    return [check_worst(name, found) for name, found in values.items()]
 
 
-def converged(falls: Values) -> Check:
-    """Check that the training KL has come to rest.
-
-    falls: `final_fall` of each last stage of a staged method.
-    """
-    what = "fall of the last stage's training KL from the last quarter of epochs but one to the last"
-    return _check("converged", falls, MOST_FALL, "at most", what, " %")
-
-
-def stage1_aligned(values: Values) -> Check:
-    """Check that each stage 1 has aligned.
-
-    values: its last cosine, or explained variance, on held-out images.
-    """
-    what = "stage 1's cosine, or share of variance explained, on held-out images"
-    return _check("stage1_aligned", values, LEAST, "at least", what, " %")
+def check_worst(name: str, values: Values) -> Check:
+    """Return a check by the worst value of all places, and name the places that fail."""
+    rule = RULES[name]
+    sign = 1 if rule.bound == "at least" else -1
+    found = [(value, place) for place, value in values if value is not None]
+    if not found:
+        return Check(name, None, None, rule.limit, f"not recorded: {rule.text}", [])
+    worst, where = min(found, key=lambda pair: sign * pair[0])
+    failed = [place for value, place in found if sign * (value - rule.limit) < 0]
+    result = f"{len(failed)} of {len(found)} fail" if failed else f"passed by all {len(found)}"
+    value = f"{plain_number(100 * worst, 1)}{rule.unit} ({where})"
+    limit = f"{rule.bound} {100 * rule.limit:g}{rule.unit}"
+    sentence = f"{rule.text} must be {limit}: {result}, at worst {value}"
+    return Check(name, not failed, float(worst), rule.limit, sentence, failed)
 
 
-def stage1_at_rest(gains: Values) -> Check:
-    """Check that the alignment of each stage 1 has come to rest.
-
-    gains: what the last quarter of the epochs added to it.
-    """
-    what = "gain of the same over the last quarter of stage 1"
-    return _check("stage1_at_rest", gains, MOST_GAIN, "at most", what, " points")
-
-
-def final_fall(history: Sequence[float]) -> float | None:
-    """Return the relative fall of the mean from the last quarter of epochs but one to the last.
+def compute_final_fall(history: Sequence[float]) -> float | None:
+    """Return the relative fall of the mean between the last two quarters of epochs.
 
     None with fewer than two epochs. Means, since every epoch shows other views, whose KL differs by itself.
     """
@@ -100,16 +108,11 @@ def final_fall(history: Sequence[float]) -> float | None:
     return float(1 - last / before) if before > 0 else 0.0
 
 
-def _check(
-    name: str, values: Values, limit: float, bound: Literal["at least", "at most"], what: str, unit: str
-) -> Check:
-    sign = 1 if bound == "at least" else -1
-    found = [(value, place) for place, value in values if value is not None]
-    if not found:
-        return Check(name, None, None, limit, f"recorded for no model: {what}", [])
-    worst, where = min(found, key=lambda pair: sign * pair[0])
-    failed = [place for value, place in found if sign * (value - limit) < 0]
-    result = f"{len(failed)} of {len(found)} fail" if failed else f"passed by all {len(found)}"
-    value = f"{plain_number(100 * worst, 1)}{unit} ({where})"
-    sentence = f"{what} must be {bound} {100 * limit:g}{unit}: {result}, at worst {value}"
-    return Check(name, not failed, float(worst), limit, sentence, failed)
+def describe_unaligned(method: str, records: Iterable[Measurement]) -> str:
+    """Return a remark on a method whose stage 1 had not aligned, or nothing."""
+    verdicts = [record.alignment for record in records if record.alignment is not None]
+    words = Counter(verdict.word for verdict in verdicts if verdict.word != "aligned")
+    if not words:
+        return ""
+    counted = ", ".join(f"{word} in {count} of {len(verdicts)} seeds" for word, count in words.items())
+    return f" (stage 1 of {method}: {counted})"

@@ -1,4 +1,4 @@
-"""Two methods of a study on the same seeds, and the sentences that the comparison allows.
+"""Comparison of two methods on the same seeds, and its sentences.
 
 Numbers are shares in [0, 1]; differences are first - second; sentences speak of percent points.
 """
@@ -26,7 +26,10 @@ WORDS |= {name: f"{name} accuracy" for name in (UNBIASED, "clean", "aligned", "c
 
 @dataclass(frozen=True)
 class Difference:
-    """first - second over the seeds that both have, with 95 % t-interval and paired tests; None without any."""
+    """first - second over their common seeds, with 95 % t-interval and paired tests.
+
+    Numbers are None without a common seed.
+    """
 
     seeds: list[int]
     mean_first: float | None
@@ -43,9 +46,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two methods at one point of the grid in one measure, with the accuracies that stand beside it.
+    """Two methods at one point in one measure, with accuracies beside it.
 
-    With `exceeds`, t and p of the result are those of `above`.
+    With `exceeds`, t and p of the result are those of `compute_above`.
     """
 
     point: Mapping[str, Any]
@@ -56,7 +59,7 @@ class Contrast:
     result: Difference = field(metadata=FLAT)
     beside: Mapping[str, Difference]
     caution: str | None
-    remark: str = ""  # what its sentence adds on methods whose stage 1 did not align
+    remark: str = ""  # on methods whose stage 1 did not align, at the end of its sentence
     name: str | None = field(default=None, metadata=WHERE_GIVEN)  # of a stated hypothesis, as the next three
     margin: float | None = field(default=None, metadata=WHERE_GIVEN)
     exceeds: float | None = field(default=None, metadata=WHERE_GIVEN)
@@ -65,8 +68,8 @@ class Contrast:
     holm_p: float | None = None
 
 
-def compare(first: BySeed, second: BySeed) -> Difference:
-    """Compare by paired t-test and 95 % t-interval of first - second over the seeds that both have."""
+def compare_paired(first: BySeed, second: BySeed) -> Difference:
+    """Compare two methods by paired t-test and 95 % t-interval over common seeds."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return Difference([], None, None, None, None, None, None, None, None, None, {"difference": NO_SEED})
@@ -86,16 +89,16 @@ def compare(first: BySeed, second: BySeed) -> Difference:
     )
 
 
-def with_holm(rows: Sequence[Contrast]) -> list[Contrast]:
+def apply_holm(rows: Sequence[Contrast]) -> list[Contrast]:
     """Return the same rows with Holm's correction of their p over all of them."""
     adjusted = holm([row.result.p for row in rows])
     return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def above(result: Difference, threshold: float) -> Difference:
-    """Return the same with t and p of the one-sided paired test that the difference is above a threshold.
+def compute_above(result: Difference, threshold: float) -> Difference:
+    """Return the difference with t and p of the one-sided test above a threshold.
 
-    Both stay None where seeds show no spread, and the signed-rank test, which is two-sided, is left out.
+    Both stay None where seeds show no spread. The signed-rank test, which is two-sided, is left out.
     """
     notes = {**result.notes, "wilcoxon_p": "The stated test is one-sided."}
     if result.difference is None or not result.sd:
@@ -105,8 +108,8 @@ def above(result: Difference, threshold: float) -> Difference:
     return replace(result, t=t, p=float(special.stdtr(n - 1, -t)), wilcoxon_p=None, notes=notes)
 
 
-def decide(row: Contrast) -> str:
-    """Return what the test of a stated hypothesis shows, of a row with Holm's p and its margin or what it exceeds.
+def make_decision(row: Contrast) -> str:
+    """Return the decision on a stated hypothesis, of a row with Holm's p.
 
     exceeds: "shown" where Holm's p is below 0.05, "contradicted" where the 95 % interval lies wholly below the
     threshold, else "not shown". margin: by the 95 % interval alone. "equivalent": it lies within +- margin (two
@@ -127,45 +130,36 @@ def decide(row: Contrast) -> str:
     return f"{side}, by less than the margin" if small else side
 
 
-def primary_sentence(row: Contrast) -> str:
-    """Return the answer to a hypothesis, of a row with its name, threshold and decision."""
-    found = _above(row) if row.exceeds is not None else _within(row, row.margin or 0.0)
-    of = "" if row.exceeds is not None else " for a difference"
-    p = "" if row.holm_p is None else f", {_p(row.holm_p)} by Holm{of}"
-    return f"{row.name}, {row.decision}: {found}{p}"
+def describe_stated(row: Contrast) -> str:
+    """Return the answer to a hypothesis, of a row with its decision."""
+    if row.exceeds is not None:
+        claim = f"above {typographic(f'{100 * row.exceeds:g}')} points"
+    else:
+        claim = f"equivalent within ±{100 * (row.margin or 0):g} points"
+    return f"{row.name} ({claim}), {row.decision}: {describe_difference(row)}"
 
 
-def _above(row: Contrast) -> str:
-    bound = typographic(f"{100 * (row.exceeds or 0):g} points")
-    return f"that {_word(row)} of {row.first} minus that of {row.second} is above {bound}; {_minus(row)}"
+def describe_difference(row: Contrast) -> str:
+    """Return the difference in words, with interval, seeds and Holm's p."""
+    result = row.result
+    text = f"{WORDS.get(row.measure, row.measure.replace('_', ' '))} of {row.first} minus that of {row.second}"
+    if result.difference is None:
+        return f"{text} is not known: no seed has a value of both{row.remark}"
+    seeds = "1 seed" if len(result.seeds) == 1 else f"{len(result.seeds)} seeds"
+    facts = [seeds]
+    if result.low is not None and result.high is not None:
+        facts = [f"95 % {format_points(result.low)} to {format_points(result.high)}", seeds]
+    if row.holm_p is not None:
+        p = "p < 0.001" if row.holm_p < 0.001 else f"p = {row.holm_p:.3f}"
+        facts.append(f"{p} by Holm")
+    return f"{text} is {format_points(result.difference)} points ({', '.join(facts)}){row.remark}"
 
 
-def _within(row: Contrast, margin: float) -> str:
-    word, decision, shown = _word(row), row.decision or "undecided", f"{100 * margin:g} points"
-    if decision == "equivalent":
-        return f"{word} of {row.first} and {row.second} is equivalent within ±{shown}: {_minus(row)}"
-    if decision == "undecided":
-        return f"neither a difference nor equivalence within ±{shown} is shown in {word}: {_minus(row)}"
-    text = _one_side(row)
-    if decision.endswith("margin"):
-        return f"{text}: a difference, but within ±{shown}"
-    nearest = min(abs(bound) for bound in (row.result.low, row.result.high) if bound is not None)
-    return text if nearest >= margin else f"{text}; whether by more than {shown} is open"
+def describe_caution(row: Contrast, unbiased: Difference) -> str | None:
+    """Return a warning where lower cue following comes with lower accuracy.
 
-
-def rest_sentence(row: Contrast) -> str:
-    """Return one test among many, of a row with Holm's p."""
-    p = row.holm_p
-    shown = "which has no p" if p is None else _p(p)
-    if p is None or p >= SIGNIFICANCE:
-        return f"no difference in {_word(row)} shown between {row.first} and {row.second}: {_minus(row)}, {shown}"
-    return f"{_one_side(row)}, {shown} by Holm"
-
-
-def caution(row: Contrast, unbiased: Difference) -> str | None:
-    """Return a warning where a lower cue following, its interval without 0, comes with a lower unbiased accuracy.
-
-    A model that is bad at everything follows no cue either.
+    A model that is bad at everything follows no cue either. Following counts as lower where its interval leaves 0
+    out.
     """
     low, high, difference = row.result.low, row.result.high, unbiased.difference
     if row.measure != "following" or difference is None or low is None or high is None or low <= 0 <= high:
@@ -174,46 +168,12 @@ def caution(row: Contrast, unbiased: Difference) -> str | None:
     if sign * difference >= 0:
         return None
     lower = row.first if sign > 0 else row.second
-    bounds = sorted(-sign * bound for bound in (unbiased.low, unbiased.high) if bound is not None)
-    interval = f", 95 % {points(bounds[0])} to {points(bounds[1])}" if bounds else ""
-    loss = f"its unbiased accuracy is lower too, by {points(abs(difference))} points{interval}"
-    return f"{lower} follows the cue less, but {loss}: lower following through lower accuracy is not mitigation"
+    return (
+        f"{lower} follows the cue less, but its unbiased accuracy is lower too, by "
+        f"{format_points(abs(difference))} points: lower following through lower accuracy is not mitigation"
+    )
 
 
-def points(share: float) -> str:
+def format_points(share: float) -> str:
     """Return a share or a difference of shares in percent points, for a sentence."""
     return plain_number(100 * share, 1)
-
-
-def _one_side(row: Contrast) -> str:
-    """Return the sentence of a difference whose test shows it: it has an interval."""
-    result = row.result
-    assert result.difference is not None and result.low is not None and result.high is not None
-    sign = 1 if result.difference > 0 else -1
-    low, high = sorted((sign * result.low, sign * result.high))
-    size, side = points(sign * result.difference), "higher" if sign > 0 else "lower"
-    interval = f"95 % {points(low)} to {points(high)}, {_seeds(row)}"
-    return f"{_word(row)} is {size} points {side} with {row.first} than with {row.second}, {interval}"
-
-
-def _minus(row: Contrast) -> str:
-    result = row.result
-    if result.difference is None:
-        return "no seed has a value of both"
-    text = f"{row.first} minus {row.second} is {points(result.difference)} points"
-    if result.low is None or result.high is None:
-        return f"{text} {_seeds(row)}, which gives no interval"
-    return f"{text}, 95 % {points(result.low)} to {points(result.high)}, {_seeds(row)}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _seeds(row: Contrast) -> str:
-    number = len(row.result.seeds)
-    return "over one seed" if number == 1 else f"over {number} seeds"
-
-
-def _word(row: Contrast) -> str:
-    return WORDS.get(row.measure, row.measure.replace("_", " "))

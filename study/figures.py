@@ -1,13 +1,9 @@
-"""Figures of a study: following and accuracy of each method, inheritance, and images on which a cue is followed.
-
-A place is a group of points that differ in the teacher's arm alone. Letters: E examples, S side in pixels.
-"""
+"""Figures of a study: cue following against accuracy, and accuracy by point."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,176 +11,142 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from diagnostics.figures.fonts import can_draw, families
-from diagnostics.figures.style import GREY, LIGHT, NARROW, POINTS, beyond, describe, label, panels, window
-from diagnostics.seeds import SeedSummary
-from diagnostics.shortcut.measures import Shown
-from study.fitness import TEACHER
-from study.results import InheritanceRow, SummaryRow
+from diagnostics.figures.style import (
+    GREY,
+    LIGHT,
+    NARROW,
+    POINTS,
+    colour,
+    describe,
+    label,
+    marker,
+    panels,
+    window,
+)
+from diagnostics.seeds import SeedSummary, plain_number
+from study.grid import trim_labels
+from study.measurements import TEACHER
+from study.reported import StudyReport
 
-ARMS = {  # colour, marker and filling: told apart without colours too
-    "biased": ("#D55E00", "o", "#D55E00"),
-    "unbiased": ("#0072B2", "s", "white"),
-    "": ("#000000", "D", "#000000"),
+FIGURES = {
+    "frontier": "Cue following against unbiased accuracy, a panel a point. Better is up and to the left.",
+    "accuracy": "Test top-1 of each method at every point of the grid.",
 }
-TITLES = {"following": "cue following", "unbiased": "unbiased accuracy", "top1": "test top-1"}
-BAR, STATED_BAR = "#B5CDE0", "#0072B2"
-MOST_EXAMPLES = 8
-SHORT = 14  # characters of a class above an example
+Places = dict[str, tuple[SeedSummary, SeedSummary]]  # following and unbiased accuracy by method
+HEIGHT = 3.2  # inches a panel
+MOST_PANELS = 6  # of the frontier; the tables have all points
 
 
-def dots(arms: Mapping[str, Sequence[SummaryRow]], names: Sequence[str]) -> Figure | None:
-    """Draw each method's numbers with their intervals over seeds, a panel a number, the teacher's arm as colour.
+def draw_figures(report: StudyReport) -> dict[str, Figure]:
+    """Draw figures by name; one without numbers is left out."""
+    drawn = {"frontier": plot_frontier(report), "accuracy": None if report.planted else plot_accuracy(report)}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
-    A teacher so far from the students that it would squeeze them stands at the edge, in words.
 
-    arms: rows of the study's summary by the teacher's arm, "" where the grid has none. names: keys of TITLES.
-    """
-    methods = list(dict.fromkeys(row.method for rows in arms.values() for row in rows))
-    if not methods:
+def plot_frontier(report: StudyReport) -> Figure | None:
+    """Draw unbiased accuracy against cue following, a panel a point, twins joined."""
+    places = {point: _find_places(report, point) for point in report.points}
+    shown = [(point, found) for point, found in places.items() if found][:MOST_PANELS]
+    if not shown:
         return None
-    height = 1.15 + 0.24 * len(methods)
-    figure, grid = panels(len(names), 2, height, width=NARROW)
-    for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
-        if name == "following":
-            axes.axvline(0, color=GREY, linewidth=0.8)
-        ends = _window([row for rows in arms.values() for row in rows], name)
-        for place, (arm, rows) in enumerate(arms.items()):
-            shift = 0.3 * ((place + 0.5) / len(arms) - 0.5)
-            shown = {}
-            for row in rows:
-                height, summary = methods.index(row.method) + shift, row.values.get(name)
-                if ends and row.method == TEACHER and summary is not None:
-                    beyond(axes, 100 * summary.mean, height, ends)
-                else:
-                    shown[height] = summary
-            _dots(axes, shown, arm)
-        _method_rows(axes, methods, named=number == 0)
-        left, right = ends or axes.get_xlim()
-        axes.set_xlim(max(left, -3), min(right, 103))  # intervals over few seeds may leave 0 to 100
-        axes.grid(axis="x", color=LIGHT)
-        axes.locator_params(axis="x", nbins=5)
-        describe(axes, x="%", title=TITLES[name])
-    if list(arms) != [""]:
-        handles = [_handle(arm) for arm in arms]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=POINTS, frameon=False)
+    headings = trim_labels([point for point, _ in shown])
+    figure, grid = panels(len(shown), 2, HEIGHT)
+    for axes, (point, found) in zip(grid, shown, strict=True):
+        _plot_places(axes, found, report)
+        title = textwrap.fill(headings[point], 40) if len(report.points) > 1 else ""
+        parts = [title, _set_limits(axes, found)]
+        describe(axes, "cue following, %", "unbiased accuracy, %", "\n".join(filter(None, parts)))
+    methods = list(dict.fromkeys(method for _, found in shown for method in found))
+    _add_legend(figure, methods, report.end_to_end)
     return figure
 
 
-def _window(rows: Sequence[SummaryRow], name: str) -> tuple[float, float] | None:
-    """Return ends of an axis in percent for the students alone, None where it holds the teachers too."""
-    students, teachers = [], []
-    for row in rows:
-        summary = row.values.get(name)
-        if summary is not None and row.method == TEACHER:
-            teachers.append(100 * summary.mean)
-        elif summary is not None:
-            given = (summary.low, summary.mean, summary.high)
-            students.append([100 * value for value in given if value is not None])
-    return window(students, teachers)
+def _plot_places(axes: Axes, found: Places, report: StudyReport) -> None:
+    for method, (following, unbiased) in found.items():
+        axes.errorbar(
+            100 * following.mean,
+            100 * unbiased.mean,
+            xerr=_get_error(following),
+            yerr=_get_error(unbiased),
+            fmt=marker(method),
+            color=colour(method),
+            markerfacecolor="none" if method in report.end_to_end else colour(method),
+            markersize=5,
+            elinewidth=0.8,
+        )
+    for pair in report.twins.items():
+        if set(pair) <= found.keys():
+            x, y = ([100 * found[method][number].mean for method in pair] for number in range(2))
+            axes.add_line(Line2D(x, y, color=GREY, linewidth=0.8, zorder=1))
+    axes.grid(color=LIGHT)
 
 
-def inheritance(rows: Sequence[InheritanceRow], stated: Sequence[str]) -> Figure | None:
-    """Draw bars from 0, none of the teachers' difference inherited, with intervals; `stated` are darker."""
-    if not rows:
-        return None
-    methods = [row.method for row in rows]
-    figure, (axes,) = panels(1, 1, 0.95 + 0.24 * len(rows), width=NARROW)
-    for number, row in enumerate(rows):
-        if row.value is None:
-            axes.annotate(" not defined", (0, number), va="center", fontsize=POINTS, color=GREY)
-            continue
-        axes.barh(number, row.value, 0.62, color=STATED_BAR if row.method in stated else BAR)
-        if row.low is not None and row.high is not None:
-            axes.plot([row.low, row.high], [number, number], color="black", linewidth=1.3)
-    for value in (0, 1):
-        axes.axvline(value, color=GREY, linewidth=0.8, linestyle="-" if value == 0 else ":")
-    _method_rows(axes, methods, named=True)
-    describe(axes, x="0: nothing, 1: all of the teachers' difference", title="inheritance")
+def _set_limits(axes: Axes, found: Places) -> str:
+    """Limit axes to the students if the teacher is far off; return its place."""
+    text = ""
+    for number, axis in enumerate("xy"):
+        students = [_get_ends(pair[number]) for method, pair in found.items() if method != TEACHER]
+        teachers = [100 * pair[number].mean for method, pair in found.items() if method == TEACHER]
+        ends = window(students, teachers)
+        if ends is not None:
+            axes.set(**{f"{axis}lim": ends})
+            x, y = (plain_number(100 * one.mean, 1) for one in found[TEACHER])
+            text = f"teacher outside, at {x} and {y} %"
+    return text
+
+
+def plot_accuracy(report: StudyReport) -> Figure | None:
+    """Draw the test top-1 of each method at every point, with intervals over seeds."""
+    figure, (axes,) = panels(1, 1, HEIGHT, width=NARROW)
+    for method in report.methods:
+        rows = [row for row in report.summary if row.method == method and row.values.get("top1")]
+        summaries = [row.values["top1"] for row in rows]
+        known = [(report.points.index(row.label), one) for row, one in zip(rows, summaries, strict=True) if one]
+        if known:
+            axes.errorbar(
+                [x for x, _ in known],
+                [100 * one.mean for _, one in known],
+                yerr=np.hstack([_get_error(one) for _, one in known]),
+                color=colour(method),
+                fmt=f"{marker(method)}-",
+                markersize=5,
+            )
+    axes.set_xticks(range(len(report.points)), [label(point) for point in report.points])
+    axes.grid(color=LIGHT)
+    describe(axes, y="test top-1, %")
+    _add_legend(figure, report.methods)
     return figure
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Test images under another class's cue, with the label and each model's answer.
-
-    pixels (E, 3, S, S) uint8, labels E names of classes, answers: E names of classes by model, place: in words.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: Sequence[str]
-    answers: Mapping[str, Sequence[str]]
-    place: str
-
-
-def followed(teacher: Shown, student: Shown, most: int = MOST_EXAMPLES) -> tuple[list[int], list[int]]:
-    """Return images and columns of at most `most` conflicting shows on which both follow the cue, an image once.
-
-    Images lie evenly apart in the test set; from one to the next the choice among an image's shows moves on.
-    """
-    both = teacher.fooled & student.follows  # (n, J)
-    images = np.flatnonzero(both.any(axis=1))
-    chosen = images[np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)].tolist()
-    shows = [np.flatnonzero(both[image]) for image in chosen]
-    return chosen, [int(columns[number % len(columns)]) for number, columns in enumerate(shows)]
-
-
-def examples(shown: Examples) -> Figure | None:
-    """Draw the images of `followed`; above each its label and the answers."""
-    if not len(shown.labels):
-        return None
-    lines = 1 + len(shown.answers)
-    figure, grid = panels(len(shown.labels), 4, 1.25 + 0.17 * lines)
-    for number, axes in enumerate(grid):
-        axes.imshow(shown.pixels[number].transpose(1, 2, 0), interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-        answers = [f"{name}: {_short(given[number])}" for name, given in shown.answers.items()]
-        describe(axes, title="\n".join([f"is {_short(shown.labels[number])}", *answers]))
-        axes.set_title(axes.get_title(loc="left"), fontsize=POINTS, loc="left", fontfamily=list(families()))
-    return figure
-
-
-def _dots(axes: Axes, shown: Mapping[float, SeedSummary | None], arm: str) -> None:
-    """Draw marks and intervals at their heights: one line for all of either, as each artist costs time."""
-    colour, marker, face = ARMS[arm]
-    found = [(height, summary) for height, summary in shown.items() if summary is not None]
-    bounded = [
-        (height, one.low, one.high) for height, one in found if one.low is not None and one.high is not None
+def _add_legend(figure: Figure, methods: Sequence[str], hollow: Sequence[str] = ()) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour(method),
+            marker=marker(method),
+            markerfacecolor="none" if method in hollow else colour(method),
+            markersize=5,
+            label=label(method),
+        )
+        for method in methods
     ]
-    axes.plot(
-        [100 * end for _, low, high in bounded for end in (low, high, math.nan)],
-        [end for height, _, _ in bounded for end in (height, height, math.nan)],
-        color=colour,
-        linewidth=1.3,
-    )
-    axes.plot(
-        [100 * summary.mean for _, summary in found],
-        [height for height, _ in found],
-        marker,
-        color=colour,
-        markerfacecolor=face,
-        markersize=5,
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=POINTS, frameon=False)
 
 
-def _method_rows(axes: Axes, methods: Sequence[str], named: bool) -> None:
-    if named:
-        axes.set_yticks(range(len(methods)), [label(method) for method in methods])
-    else:
-        axes.set_yticks([])
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.set_axisbelow(True)
+def _find_places(report: StudyReport, point: str) -> Places:
+    """Return the methods of a point that have both numbers."""
+    rows = [row for row in report.summary if row.label == point]
+    pairs = {row.method: (row.values.get("following"), row.values.get("unbiased")) for row in rows}
+    return {method: (a, b) for method, (a, b) in pairs.items() if a is not None and b is not None}
 
 
-def _handle(arm: str) -> Line2D:
-    colour, marker, face = ARMS[arm]
-    return Line2D([], [], color=colour, marker=marker, markerfacecolor=face, markersize=5, label=f"{arm} teacher")
+def _get_error(summary: SeedSummary) -> NDArray[np.float64]:
+    """Return an interval's lengths below and above its mean in points, (2, 1)."""
+    low, high = (summary.mean if end is None else end for end in (summary.low, summary.high))
+    return 100 * np.array([[summary.mean - low], [high - summary.mean]])
 
 
-def _short(name: str) -> str:
-    if not can_draw(name):
-        return "(see the page)"
-    return label(name if len(name) <= SHORT else name[: SHORT - 1] + "…")
+def _get_ends(summary: SeedSummary) -> list[float]:
+    bounds = (summary.low, summary.mean, summary.high)
+    return [100 * bound for bound in bounds if bound is not None]

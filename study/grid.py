@@ -1,4 +1,4 @@
-"""From a config's grid to runs: points, the config and folder name of each run, and which machine does which.
+"""The grid of a study: points, the config and name of each run, and shards.
 
 A point is one combination of the grid's values; a run is a point with one seed, a run folder of its own.
 """
@@ -9,7 +9,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from errors import UserError
@@ -21,7 +21,7 @@ from settings.study import NAME, Study
 Point = Mapping[str, Any]  # dotted config keys and their values, and the name of its entry where that has one
 MOST_POINTS = 10_000  # of a grid, whose combinations soon outgrow any machine
 LONGEST_POINT = LONGEST - 28  # bytes of a point's name, behind which come a number and a seed
-OF_RUN = ("seeds", "study", "teacher.seed", "shortcut.seed")  # keys that each run has its own value of
+FIXED = ("seeds", "study", "teacher.seed", "shortcut.seed")  # keys that each run has its own value of
 ONLY_POINT = "the only point"
 
 
@@ -49,7 +49,9 @@ class StudyRun:
 
 
 def list_points(grid: Sequence[Mapping[str, Any]]) -> list[GridPoint]:
-    """Return the combinations of each entry's values, equal ones once; an empty grid is one point without values.
+    """Return the combinations of each entry's values, equal ones once.
+
+    An empty grid is one point without values.
 
     Raises:
         UserError: a key without values, a named point that another entry has too, or more combinations than
@@ -63,8 +65,8 @@ def list_points(grid: Sequence[Mapping[str, Any]]) -> list[GridPoint]:
     shown: list[list[str]] = []  # keys whose values tell a point from the others, behind the name of its entry
     for entry, given in zip(entries, grid, strict=True):
         before = list(found)
-        for point in _combine(entry):
-            same = next((other for other in before if _without_name(other) == point), None)
+        for point in _combine_values(entry):
+            same = next((other for other in before if _drop_name(other) == point), None)
             if same is not None and NAME in {**given, **same}:
                 raise UserError(f"study.grid: {describe_point(point)} is in two entries, one of them with a name")
             named = {NAME: given[NAME], **point} if NAME in given else point
@@ -74,7 +76,7 @@ def list_points(grid: Sequence[Mapping[str, Any]]) -> list[GridPoint]:
     return _name_points(found, shown) if grid else [GridPoint({})]
 
 
-def _combine(entry: Mapping[str, list[Any]]) -> list[Point]:
+def _combine_values(entry: Mapping[str, list[Any]]) -> list[Point]:
     for key, values in entry.items():
         if not values:
             raise UserError(f"study.grid: {key} has no values")
@@ -83,12 +85,12 @@ def _combine(entry: Mapping[str, list[Any]]) -> list[Point]:
     return [{key: values[sorted_keys.index(key)] for key in entry} for values in combinations]
 
 
-def _without_name(point: Point) -> Point:
+def _drop_name(point: Point) -> Point:
     return {key: value for key, value in point.items() if key != NAME}
 
 
 def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> list[GridPoint]:
-    """Return points with a short name, all different and fit for a folder, and a label of each.
+    """Return points with unique names, fit for a folder, and labels.
 
     In a name a word stands alone where only one key takes it, otherwise after its key.
 
@@ -96,48 +98,45 @@ def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> lis
         points: of the grid.
         shown: keys whose values name and label have of each, behind the name of its entry.
     """
-    plain = [_without_name(point) for point in points]
-    keys_of: dict[str, set[str]] = {}
+    plain = [_drop_name(point) for point in points]
+    keys_by_value: dict[str, set[str]] = {}
     for point in plain:
         for key, value in point.items():
-            keys_of.setdefault(str(value), set()).add(key)
-    short = shorten_keys({key for point in plain for key in point})
+            keys_by_value.setdefault(str(value), set()).add(key)
+    short = name_keys({key for point in plain for key in point})
 
-    def part(key: str, value: Any) -> str:
+    def format_part(key: str, value: Any) -> str:
         text = re.sub(r"[^\w.]+", "_", str(value)).strip("_") or "none"
-        alone = isinstance(value, str) and len(keys_of[value]) == 1 and not value.replace(".", "").isdigit()
+        alone = isinstance(value, str) and len(keys_by_value[value]) == 1 and not value.replace(".", "").isdigit()
         return text if alone else f"{short[key]}_{text}"
 
-    heads = [[point[NAME]] if NAME in point else [] for point in points]
-    parts = [[(key, point[key]) for key in keys] for point, keys in zip(points, shown, strict=True)]
-    full = ["-".join([*head, *(part(*one) for one in own)]) for head, own in zip(heads, parts, strict=True)]
-    labels = [
-        ", ".join([*head, *(f"{short[key]} {value}" for key, value in own)])
-        for head, own in zip(heads, parts, strict=True)
-    ]
-    names = [name.encode()[:LONGEST_POINT].decode(errors="ignore") for name in full]
+    found = []
+    names: list[str] = []
+    for point, keys in zip(points, shown, strict=True):
+        head = [point[NAME]] if NAME in point else []
+        full = "-".join([*head, *(format_part(key, point[key]) for key in keys)])
+        names.append(full.encode()[:LONGEST_POINT].decode(errors="ignore"))
+        label = ", ".join([*head, *(f"{short[key]} {point[key]}" for key in keys)])
+        found.append(GridPoint(point, names[-1], label or ONLY_POINT))
     numbered = [name if names.count(name) == 1 else f"{name}-{at}" for at, name in enumerate(names)]
-    return [
-        GridPoint(point, name.lstrip("."), label or ONLY_POINT)
-        for point, name, label in zip(points, numbered, labels, strict=True)
-    ]
+    return [replace(point, name=name.lstrip(".")) for point, name in zip(found, numbered, strict=True)]
 
 
-def shorten_keys(keys: Iterable[str]) -> dict[str, str]:
+def name_keys(keys: Iterable[str]) -> dict[str, str]:
     """Return the last part of each key, or as many parts as tell it from the others."""
     known = set(keys)
 
-    def shorten(key: str) -> str:
+    def find_suffix(key: str) -> str:
         parts = key.split(".")
         ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
         return next(end for end in ends if sum(f".{one}".endswith(f".{end}") for one in known) == 1 or end == key)
 
-    return {key: shorten(key) for key in known}
+    return {key: find_suffix(key) for key in known}
 
 
 def describe_point(point: Point) -> str:
     """Return a point's label where its grid is not at hand: all of its values."""
-    short = shorten_keys(key for key in point if key != NAME)
+    short = name_keys(key for key in point if key != NAME)
     parts = [str(value) if key == NAME else f"{short[key]} {value}" for key, value in point.items()]
     return ", ".join(parts) or ONLY_POINT
 
@@ -147,6 +146,13 @@ def drop_key(label: str, key: str) -> str:
     parts = [part.partition(" ") for part in label.split(", ")]
     kept = ["".join(part) for part in parts if not (part[1] and f".{key}".endswith(f".{part[0]}"))]
     return ", ".join(kept) or ONLY_POINT
+
+
+def trim_labels(points: Sequence[str]) -> dict[str, str]:
+    """Return the parts of each label that not all points share."""
+    parts = {label: label.split(", ") for label in points}
+    common = set.intersection(*map(set, parts.values())) if len(points) > 1 else set()
+    return {label: ", ".join(part for part in parts[label] if part not in common) or label for label in points}
 
 
 def list_runs(config: Config) -> list[StudyRun]:
@@ -162,24 +168,27 @@ def list_runs(config: Config) -> list[StudyRun]:
         for seed in config.seeds
     ]
     for name, stated in config.study.hypotheses.items():
-        if not any(agrees(point.values, stated.where) for point in points):
+        if not any(has_values(point.values, stated.where) for point in points):
             raise UserError(f"study.hypotheses.{name}.where: no point of study.grid has these values")
     return runs
 
 
-def agrees(point: Point, where: Point) -> bool:
-    """Return whether a point has all the values of `where`."""
+def has_values(point: Point, where: Point) -> bool:
+    """Return True where a point has all the values of `where`."""
     return all(key in point and point[key] == value for key, value in where.items())
 
 
 def _make_config(config: Config, point: GridPoint, seed: int) -> Config:
-    """Return the config of a run: that of the study with the point's values, checked but for options of losses."""
+    """Return the config of a run: the study's with the point's values.
+
+    Options of losses are not checked yet.
+    """
     values = config.model_dump()
-    given = _without_name(point.values)
+    given = _drop_name(point.values)
     for key in sorted(
         given, key=lambda key: isinstance(given[key], list) and key == "methods"
     ):  # choices come last
-        if key in OF_RUN or key.startswith("study."):
+        if key in FIXED or key.startswith("study."):
             raise UserError(f"study.grid: {key} cannot be varied, a run has its own")
         values = set_key(values, key, given[key], "study.grid:")
     for key in ("teacher.seed", "shortcut.seed"):
@@ -197,7 +206,7 @@ class Shard:
     count: int = 1
 
     def take(self, runs: Sequence[StudyRun], group: Callable[[StudyRun], Hashable]) -> list[StudyRun]:
-        """Return the runs of this part: groups are dealt out in turn, so that all parts are all runs once."""
+        """Return the runs of this part; groups are dealt out in turn."""
         groups = {key: number for number, key in enumerate(dict.fromkeys(map(group, runs)))}
         return [run for run in runs if groups[group(run)] % self.count == self.number - 1]
 

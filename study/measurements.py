@@ -1,4 +1,4 @@
-"""What the recordings of a study's runs say of each model: the measurements that all its numbers are made from."""
+"""Measurements of each model of a study, read from the recordings of its runs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from study.grid import Point, StudyRun, describe_point, list_points, list_runs
 from study.methods import find_recording, is_end_to_end
 from training.run.run_folder import RunFolder
 
+TEACHER = "teacher"  # the method name of the teachers' own records
 MEASURED = tuple(part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes"))
-PLAIN = ("top1", "clean")  # of test images as they are: one number where no cue is planted
+PLAIN = ("top1", "clean")  # on test images as they are: one number where no cue is planted
 PROBED = ("cue_decoding", "label_decoding")
-OF_HELD_OUT = ("held_out_top1", "held_out_unbiased")
-MEASURES = tuple(dict.fromkeys([*PLAIN, *MEASURED, "excess_following", *PROBED, *OF_HELD_OUT]))  # all shares
+HELD_OUT = ("held_out_top1", "held_out_unbiased")
+MEASURES = tuple(dict.fromkeys([*PLAIN, *MEASURED, "excess_following", *PROBED, *HELD_OUT]))  # all shares
 
 
 def list_measures(config: Config) -> list[str]:
     """Return the measures that the models of a run have, and hypotheses may compare."""
     cue, held_out = config.shortcut.cue, config.data.val_fraction > 0
-    lacking = set() if held_out else set(OF_HELD_OUT)
+    lacking = set() if held_out else set(HELD_OUT)
     if cue == "none":
         lacking |= {*MEASURES} - {*PLAIN, "held_out_top1"}
     if cue == "file":  # images that are shown under their own cue alone
@@ -73,18 +74,11 @@ class RecordedRun:
     point: Point
     seed: int
     run: Path  # its folder
-    recording: Path  # the folder of cues.npz and cues.json
-    label: str = ""  # the point in words, where it is not all of its values
-
-    @property
-    def place(self) -> str:
-        """Point and seed in words."""
-        return f"{self.label or describe_point(self.point)}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What a report says of a study beside its measurements."""
+    """Facts of a study: its config, grid, claims and recorded runs."""
 
     name: str
     config: dict[str, Any]  # as JSON
@@ -99,7 +93,10 @@ class StudyContext:
 
 
 def is_study(folder: Path) -> bool:
-    """Return whether a folder is one of a study: runs below it were recorded, or it is no run and has a grid."""
+    """Return True for the folder of a study.
+
+    Runs below it were recorded, or it has a grid and no run of its own.
+    """
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         return False
@@ -123,7 +120,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         files = find_recording(run, place)
         if (files / "cues.json").exists():
             measured += _measure(run, _read(run, files))
-            found.append(RecordedRun(run.point, run.seed, place.path, files, run.label))
+            found.append(RecordedRun(run.point, run.seed, place.path))
     return measured, StudyContext(
         name=config.name,
         config=config.model_dump(mode="json"),
@@ -141,7 +138,11 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
 
 
 def _read(run: StudyRun, files: Path) -> CueRecording:
-    """Return the recording of a run; `UserError` for one that another run's folder was mistaken for."""
+    """Return the recording of a run.
+
+    Raises:
+        UserError: it is that of another run.
+    """
     found = recording_file.read(files)
     if (found.about.point, found.about.seed) != (to_plain(dict(run.point)), run.seed):
         raise UserError(f"{files}: cues.json is the recording of another run: put back that of {run.name}")
@@ -156,19 +157,15 @@ def list_numbers(record: Measurement) -> dict[str, float | None]:
 
 def find_number(record: Measurement, name: str) -> float | None:
     """Return one of `list_numbers`; None where the model has none of that name."""
-    if name in record.numbers or record.measures is None or name not in MEASURED:
-        return record.numbers.get(name)
-    value: float | None = getattr(record.measures, name)
-    return value
+    return list_numbers(record).get(name)
 
 
 def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
     shown = [recording.shown(number) for number in range(len(recording.models))]
-    teacher = next(
-        (s for s, model in zip(shown, recording.models, strict=True) if model.method == "teacher"), None
-    )
+    teachers = [own for own, model in zip(shown, recording.models, strict=True) if model.method == TEACHER]
+    teacher = teachers[0] if teachers else None
     for own, model in zip(shown, recording.models, strict=True):
-        is_teacher = model.method == "teacher"
+        is_teacher = model.method == TEACHER
         numbers: dict[str, float | None] = {"top1": model.test_top1}
         if model.decoding is not None:
             numbers["cue_decoding"] = model.decoding.cue_decoding
@@ -179,19 +176,16 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
         if is_teacher:
             numbers["cue_read"] = recording.about.cue_read
         staged = model.method in run.config.methods and not is_end_to_end(run.config, model.method)
-        measured = measures(own, None if is_teacher else teacher) if own else None
-        following = following_per_image(own) if own else None
+        stage1 = [{name: value} for name, values in model.stage1.items() for value in values]
         yield Measurement(
             point=run.point,
             seed=run.seed,
             method=model.method,
-            measures=measured,
-            per_image_following=following,
+            measures=measures(own, None if is_teacher else teacher) if own else None,
+            per_image_following=following_per_image(own) if own else None,
             numbers=numbers,
             kl=model.history.get("kl", ()) if staged else (),
             teacher_arm=run.config.shortcut.teacher,
-            alignment=alignment_verdict(
-                [{name: value} for name, values in model.stage1.items() for value in values]
-            ),
+            alignment=alignment_verdict(stage1),
             label=run.label,
         )

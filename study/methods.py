@@ -1,4 +1,4 @@
-"""The students of a run that a study compares, and where they are recorded."""
+"""The students of a run that a study compares, and the folder of their recording."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def find_recording(run: StudyRun, folder: RunFolder) -> Path:
 
 
 def list_students(config: Config, seed: int) -> dict[str, JobName]:
-    """Return the methods that are compared, each with the job whose weights are its result.
+    """Return the methods that are compared, each with the job of its final weights.
 
     A method that ends with features alone has no classifier to compare.
     """
@@ -28,6 +28,6 @@ def list_students(config: Config, seed: int) -> dict[str, JobName]:
 
 
 def is_end_to_end(config: Config, method: str) -> bool:
-    """Return whether a method trains a new student at once, in one stage."""
+    """Return True where a method trains a new student in one stage."""
     stages = config.stages[method]
     return len(stages) == 1 and stages[0].starts_from is None

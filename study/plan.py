@@ -1,4 +1,4 @@
-"""What a study consists of, what of it is done, and what a start would do (`--dry-run`)."""
+"""The runs of a study, its checks before a start, and its dry run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.machine import Machine
 from settings.loss_options import complete_losses
 from settings.schema import Config
 from settings.study import Hypothesis
-from study.grid import Shard, StudyRun, agrees, list_runs
+from study.grid import Shard, StudyRun, has_values, list_runs
 from study.measurements import MEASURES, list_measures
 from study.methods import find_recording, list_students
 from study.sharing import Fingerprints, fingerprint
@@ -33,7 +33,7 @@ from training.run.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """A study to run: all of its runs, those of this shard, and where they go."""
+    """A study to run: all of its runs, those of this shard, and their folders."""
 
     config: Config
     folder: Path
@@ -45,33 +45,34 @@ class StudyRuns:
     @cached_property
     def runs(self) -> list[StudyRun]:
         """All runs, with every option of their losses checked and written out."""
-        return [_complete(run) for run in list_runs(self.config)]
+        return [_fill_losses(run) for run in list_runs(self.config)]
 
     @cached_property
     def mine(self) -> list[StudyRun]:
         """The runs of this shard; those that share a teacher are in the same."""
-        return self.shard.take(self.runs, lambda run: self.fingerprint(run, TEACHER))
+        return self.shard.take(self.runs, lambda run: self.compute_fingerprint(run, TEACHER))
 
     @cached_property
-    def same(self) -> dict[str, list[JobFolder]]:
-        """Jobs of all runs by what they are made from."""
+    def jobs_by_fingerprint(self) -> dict[str, list[JobFolder]]:
+        """Jobs of all runs that train the same."""
         found: dict[str, list[JobFolder]] = {}
         for run in self.runs:
-            for job in self.jobs(run):
-                found.setdefault(self.fingerprint(run, job.name), []).append(job.folder)
+            for job in self.list_jobs(run):
+                found.setdefault(self.compute_fingerprint(run, job.name), []).append(job.folder)
         return found
 
-    def fingerprint(self, run: StudyRun, job: JobName) -> str:
-        """Return what stands for all that a job of a run is made from."""
+    def compute_fingerprint(self, run: StudyRun, job: JobName) -> str:
+        """Return a digest of everything that a job's weights depend on."""
         return fingerprint(run.config, job, self.fingerprints.setdefault(run.name, {}))
 
     def run_folder(self, run: StudyRun) -> RunFolder:
         return RunFolder(self.folder / run.name)
 
-    def jobs(self, run: StudyRun) -> list[Job]:
+    def list_jobs(self, run: StudyRun) -> list[Job]:
         return jobs_of("all", run.config, self.run_folder(run))
 
     def open(self, run: StudyRun) -> Experiment:
+        """Return a run with its images, which runs with the same data section share."""
         data = run.config.data
         key = data.model_dump_json()
         if key not in self.sources:
@@ -79,12 +80,12 @@ class StudyRuns:
         return open_experiment(run.config, self.run_folder(run), self.machine, self.sources[key])
 
     def find_copy(self, run: StudyRun, job: Job) -> JobFolder | None:
-        """Return a finished job of another run that is made from the same."""
-        found = self.same[self.fingerprint(run, job.name)]
+        """Return a finished job of another run with the same fingerprint."""
+        found = self.jobs_by_fingerprint[self.compute_fingerprint(run, job.name)]
         return next((other for other in found if other != job.folder and other.finished), None)
 
 
-def _complete(run: StudyRun) -> StudyRun:
+def _fill_losses(run: StudyRun) -> StudyRun:
     try:
         return replace(run, config=complete_losses(run.config))
     except UserError as error:
@@ -92,17 +93,17 @@ def _complete(run: StudyRun) -> StudyRun:
 
 
 def check_study(study: StudyRuns) -> None:
-    """Check that what is named exists, that nothing is stated twice, and that each point can be trained.
+    """Check names, claims and measures, and that each point can be trained.
 
     Raises:
-        UserError: the first that is not so.
+        UserError: the first mistake.
     """
     firsts = [run for run in study.runs if run.seed == study.config.seeds[0]]
     _check_effects(firsts)
     for run in firsts:
         methods = list_students(run.config, run.seed)
         for name, stated in study.config.study.hypotheses.items():
-            if agrees(run.point, stated.where):
+            if has_values(run.point, stated.where):
                 _check_known(f"study.hypotheses.{name}", (stated.first, stated.second), methods)
                 _check_measure(f"study.hypotheses.{name}.measure", stated.measure, run)
     _check_stated_once(study.config.study.hypotheses)
@@ -114,7 +115,7 @@ def check_study(study: StudyRuns) -> None:
         for run in firsts:
             _check_choosable(run, f"study.tries.{family}", tries)
     for run in firsts:
-        check("all", study.open(run), study.jobs(run))
+        check("all", study.open(run), study.list_jobs(run))
 
 
 def _check_effects(runs: Iterable[StudyRun]) -> None:
@@ -124,14 +125,14 @@ def _check_effects(runs: Iterable[StudyRun]) -> None:
         settings = json.dumps({**run.config.resolved(), "name": ""})
         same = found.setdefault(settings, run.label)
         if same != run.label:
-            raise UserError(f"study.grid: {same} and {run.label} train the same: no method has what differs")
+            raise UserError(f"study.grid: {same} and {run.label} train the same: no method uses what differs")
 
 
 def _check_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
     for one, other in combinations(hypotheses, 2):
         if hypotheses[one].says(hypotheses[other]):
             raise UserError(
-                f"study.hypotheses.{other} claims what {one} does (one may come from the config's base): "
+                f"study.hypotheses.{other} claims the same as {one} (one may come from the config's base): "
                 "remove one of them, since Holm's correction counts both"
             )
 
@@ -157,18 +158,18 @@ def _check_choosable(run: StudyRun, key: str, tries: Iterable[str]) -> None:
     if not config.data.val_fraction:
         raise UserError(f"{key}: choosing needs held-out images (data.val_fraction > 0)")
     for name in tries:
-        if name in jobs and _sees_held_out(config, jobs[name]):
-            raise UserError(f"{key}: {name} trains on the held-out images, which then cannot choose it")
+        if name in jobs and _uses_held_out(config, jobs[name]):
+            raise UserError(f"{key}: {name} trains on the held-out images, which therefore cannot choose it")
 
 
-def _sees_held_out(config: Config, job: JobName) -> bool:
-    """Return whether a job trains on the held-out images, or takes something of one that does."""
+def _uses_held_out(config: Config, job: JobName) -> bool:
+    """Return True where a job, or one it depends on, trains on held-out images."""
     balanced = stage_of(config, job).images == "balanced"
-    return balanced or any(_sees_held_out(config, source) for source in needs(config, job))
+    return balanced or any(_uses_held_out(config, source) for source in needs(config, job))
 
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
-    """Return whether all models of a run are finished, and recorded as they are."""
+    """Return True where all models of a run are finished and recorded."""
     lasts = [last_job(run.config, method, run.seed) for method in run.config.methods]
     if not all(folder.job(job).finished for job in (TEACHER, *lasts)):
         return False
@@ -178,23 +179,22 @@ def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
 
 
 def describe_study(study: StudyRuns) -> str:
-    """Return what a start would do, for `--dry-run`; with planted cues it writes a contact sheet of each kind."""
+    """Return what a start would train, and write a contact sheet of each cue."""
     check_study(study)
-    runs, mine = study.runs, study.mine
     points: dict[str, Counter[str]] = {}
     made: set[str] = set()
-    for run in mine:
+    for run in study.mine:
         counts = points.setdefault(run.name.removesuffix(f"seed{run.seed}").rstrip("-") or "one point", Counter())
         counts["runs"] += 1
         counts["recorded"] += is_recorded(run, study.run_folder(run))
-        for job in study.jobs(run):
-            key = study.fingerprint(run, job.name)
-            copied = key in made or study.find_copy(run, job) is not None
-            counts["finished" if job.folder.finished else "to copy" if copied else "to train"] += 1
+        for job in study.list_jobs(run):
+            key = study.compute_fingerprint(run, job.name)
+            shared = key in made or study.find_copy(run, job) is not None
+            counts["finished" if job.folder.finished else "shared" if shared else "to run"] += 1
             made.add(key)
     lines = [f"{point}: {_describe_counts(counts)}" for point, counts in points.items()]
-    total = sum(points.values(), Counter[str]())
-    lines.append(f"{'this shard' if len(mine) < len(runs) else 'in all'}: {_describe_counts(total)}")
+    whole = "this shard" if len(study.mine) < len(study.runs) else "in all"
+    lines.append(f"{whole}: {_describe_counts(sum(points.values(), Counter[str]()))}")
     lines += [f"contact sheet: {path}" for path in _write_sheets(study)]
     stated = study.config.study.hypotheses
     lines += [_describe_hypothesis(*one) for one in stated.items()]
@@ -202,8 +202,10 @@ def describe_study(study: StudyRuns) -> str:
 
 
 def _describe_counts(counts: Counter[str]) -> str:
-    jobs = ", ".join(f"{counts[key]} {key}" for key in ("to train", "to copy", "finished"))
-    return f"{counts['runs']} runs, {counts['recorded']} of them recorded; jobs: {jobs}"
+    trainings = (
+        f"{counts['to run']} to run, {counts['shared']} shared with another run, {counts['finished']} finished"
+    )
+    return f"{counts['runs']} runs, {counts['recorded']} of them finished; trainings: {trainings}"
 
 
 def _describe_hypothesis(name: str, stated: Hypothesis) -> str:

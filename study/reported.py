@@ -1,4 +1,4 @@
-"""What the report of a study knows: report.json, tables, figures and the page are made from it."""
+"""The numbers of a study's report, from which its files are made."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from study.comparison import Contrast
 from study.results import InheritanceRow, SummaryRow
 from study.selection import SelectionRow
 
-STUDY_VERSION = 2  # of report.json, rises where a field goes, is renamed or means something else
+STUDY_VERSION = 2  # of report.json: raise it when a field goes, is renamed or changes its meaning
 
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What the report of a study knows, the point that answers first."""
+    """All numbers of a study's report; the point that answers comes first."""
 
     schema_version: int  # of its report.json, `STUDY_VERSION`
     study: str

@@ -1,8 +1,7 @@
-"""From the records of many runs to what a study says: means over seeds, the stated hypotheses, all other tests by
-Holm, inheritance from teacher to student, and whether the study was fit to answer.
+"""Results of a study: means over seeds, tests, inheritance, choices and checks.
 
 A point is one combination of the grid's values. Models of one point and seed share images, order and initial
-weights, so they are compared in pairs by seed. Numbers are shares in [0, 1]; sentences speak of percent points.
+weights, so they are compared in pairs by seed. Numbers are shares in [0, 1].
 """
 
 from __future__ import annotations
@@ -20,29 +19,27 @@ from numpy.typing import NDArray
 from diagnostics.seeds import SeedSummary, summarise, summarise_shares
 from diagnostics.shortcut.measures import excess_following, inheritance
 from settings.study import NAME, Hypothesis
-from study.checks import Check
+from study.checks import Check, describe_unaligned, run_checks
 from study.comparison import (
     UNBIASED,
     Contrast,
     Difference,
-    above,
-    caution,
-    compare,
-    decide,
-    primary_sentence,
-    rest_sentence,
-    with_holm,
+    apply_holm,
+    compare_paired,
+    compute_above,
+    describe_caution,
+    describe_difference,
+    describe_stated,
+    make_decision,
 )
-from study.fitness import TEACHER, checks, unaligned
-from study.grid import Point, agrees, drop_key
-from study.measurements import MEASURES, Measurement, find_number, list_numbers
-from study.selection import SelectionRow, select
+from study.grid import Point, drop_key, has_values
+from study.measurements import MEASURES, TEACHER, Measurement, find_number, list_numbers
+from study.selection import SelectionRow, select_tries
 
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
 SHARES = {*MEASURES} - {"excess_following"}  # in 0..1
 BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
 NO_TRIES: Mapping[str, Sequence[str]] = MappingProxyType({})
-
 
 Following = NDArray[np.float64] | None  # (n,) of each test image
 Group = dict[int, Measurement]  # the models of one point and method, by seed
@@ -77,7 +74,7 @@ class InheritanceRow:
 
 @dataclass(frozen=True)
 class Results:
-    """What the measurements of a study say together; `notes` has a word on each part that is empty."""
+    """All results of a study; `notes` gives the reason of each part that is empty."""
 
     summary: list[SummaryRow]
     hypotheses: list[Contrast]
@@ -88,39 +85,41 @@ class Results:
     notes: Mapping[str, str]
 
 
-def conclude(
+def compute_results(
     records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
 ) -> Results:
     """Return all results of a study.
 
-    stated: hypotheses by name. tries: methods by family, of which one is chosen.
+    Args:
+        records: of every model.
+        stated: hypotheses by name.
+        tries: methods by family, of which one is chosen.
 
-    Raises ValueError for two records of one point, method and seed.
+    Raises:
+        ValueError: two records of one point, method and seed.
     """
-    groups = _groups(_with_excess(records))
+    groups = _group_records(_add_excess(records))
     planted = any(record.measures for record in records)
-    hypotheses = primary(groups, stated)
-    inherited = inheritances(groups)
+    hypotheses = compare_stated(groups, stated)
+    inherited = compute_inheritances(groups)
     notes = {}
     if not hypotheses:
-        notes["hypotheses"] = (
-            "No model is at a point that a hypothesis speaks of." if stated else "None was stated."
-        )
+        notes["hypotheses"] = "No model is at a point of a hypothesis." if stated else "None was stated."
     if not inherited:
         notes["inheritance"] = f"No teacher and student were recorded in both arms of {TEACHER_ARM}."
     return Results(
-        summary(groups),
+        summarise_groups(groups),
         hypotheses,
-        rest(groups, stated),
+        compare_rest(groups, stated),
         inherited,
-        [check for check in checks(records) if planted or check.passed is not None],
-        select(groups, tries),
+        [check for check in run_checks(records) if planted or check.passed is not None],
+        select_tries(groups, tries),
         notes,
     )
 
 
-def summary(groups: Groups) -> list[SummaryRow]:
-    """Return every number of each point and method over its seeds; None where no seed has it, with the reason."""
+def summarise_groups(groups: Groups) -> list[SummaryRow]:
+    """Return every number of each point and method over its seeds."""
     rows = []
     for (_, method), group in groups.items():
         per_seed = [list_numbers(record) for record in group.values()]
@@ -137,24 +136,24 @@ def summary(groups: Groups) -> list[SummaryRow]:
                 notes[name] = f"{missing}: {remark or 'not recorded.'}"
             elif remark:
                 notes[name] = remark
-        rows.append(SummaryRow(*_place(group), method, sorted(group), values, notes))
+        rows.append(SummaryRow(*_place_group(group), method, sorted(group), values, notes))
     return rows
 
 
-def primary(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
-    """Return every stated test at each of its points, with Holm's p over all of them, and what it decides."""
-    rows, points = [], _points(groups)
+def compare_stated(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
+    """Return every stated test at each of its points, with Holm's p over all."""
+    rows, points = [], _list_points(groups)
     for name, one in stated.items():
         for key, point in points.items():
-            if agrees(point, one.where):
+            if has_values(point, one.where):
                 row = _compare(groups, key, one.first, one.second, one.measure)
-                result = row.result if one.exceeds is None else above(row.result, one.exceeds)
+                result = row.result if one.exceeds is None else compute_above(row.result, one.exceeds)
                 rows.append(replace(row, result=result, name=name, margin=one.margin, exceeds=one.exceeds))
-    decided = [replace(row, decision=decide(row)) for row in with_holm(rows)]
-    return [replace(row, sentence=primary_sentence(row) + row.remark) for row in decided]
+    decided = [replace(row, decision=make_decision(row)) for row in apply_holm(rows)]
+    return [replace(row, sentence=describe_stated(row)) for row in decided]
 
 
-def rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
+def compare_rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
     """Return all other tests, by paired t with Holm's correction over all of them.
 
     With hypotheses: in the measure of each, every other method against its two, and its two where not stated.
@@ -162,33 +161,36 @@ def rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
     compared, teachers are not among them.
     """
     rows = []
-    for key, point in _points(groups).items():
+    for key, point in _list_points(groups).items():
         here = {method: group for (other, method), group in groups.items() if other == key}
         methods = [method for method in here if method != TEACHER]
         planted = any(record.measures for group in here.values() for record in group.values())
         measure = "following" if planted else "top1"
-        tests = _tests(methods, list(stated.values()), point) or [
+        tests = _suggest_tests(methods, list(stated.values()), point) or [
             (first, second, measure) for first, second in itertools.combinations(methods, 2) if not stated
         ]
         rows += [_compare(groups, key, *test) for test in tests]
-    return [replace(row, sentence=rest_sentence(row) + row.remark) for row in with_holm(rows)]
+    return [replace(row, sentence=describe_difference(row)) for row in apply_holm(rows)]
 
 
-def inheritances(groups: Groups) -> list[InheritanceRow]:
-    """Return inheritance of each method, from points that differ in the teacher's arm alone."""
-    rows, points = [], _points(groups)
+def compute_inheritances(groups: Groups) -> list[InheritanceRow]:
+    """Return inheritance from points that differ in the teacher's arm alone."""
+    rows, points = [], _list_points(groups)
     for key, method in groups:
         point = points[key]
-        other = _key({**point, TEACHER_ARM: "unbiased"})
+        other = _make_key({**point, TEACHER_ARM: "unbiased"})
         names = [(key, method), (other, method), (key, TEACHER), (other, TEACHER)]
         if method == TEACHER or point.get(TEACHER_ARM) != "biased" or not all(name in groups for name in names):
             continue
         four = [{s: r.per_image_following for s, r in groups[name].items()} for name in names]
-        rows.append(_inheritance(*_place(groups[key, method], without=TEACHER_ARM), method, four))
+        place = _place_group(groups[key, method], without=TEACHER_ARM)
+        rows.append(_compute_inheritance(*place, method, four))
     return rows
 
 
-def _inheritance(point: Point, label: str, method: str, four: Sequence[Mapping[int, Following]]) -> InheritanceRow:
+def _compute_inheritance(
+    point: Point, label: str, method: str, four: Sequence[Mapping[int, Following]]
+) -> InheritanceRow:
     """Return the inheritance of one method.
 
     four: following per image by seed, of the students and of the teachers, biased and unbiased.
@@ -206,57 +208,52 @@ def _inheritance(point: Point, label: str, method: str, four: Sequence[Mapping[i
     return InheritanceRow(point, label, method, seeds, found.value, found.low, found.high, found.notes)
 
 
-def _key(point: Mapping[str, Any]) -> str:
-    """Return what stands for a point's values; its name has no part in it, as arms may have names of their own."""
+def _make_key(point: Mapping[str, Any]) -> str:
+    """Return a point's values as JSON, without its name."""
     return json.dumps({key: value for key, value in point.items() if key != NAME}, sort_keys=True)
 
 
-def _points(groups: Groups) -> dict[str, Point]:
-    """Return each point once, by what stands for its values."""
+def _list_points(groups: Groups) -> dict[str, Point]:
+    """Return each point once, by its key."""
     return {key: next(iter(group.values())).point for (key, _), group in groups.items()}
 
 
-def _groups(records: Sequence[Measurement]) -> dict[tuple[str, str], Group]:
+def _group_records(records: Sequence[Measurement]) -> dict[tuple[str, str], Group]:
     groups: dict[tuple[str, str], Group] = {}
     for record in records:
-        group = groups.setdefault((_key(record.point), record.method), {})
+        group = groups.setdefault((_make_key(record.point), record.method), {})
         if record.seed in group:
             raise ValueError(f"two records of {record.method}, seed {record.seed}, at {record.place}")
         group[record.seed] = record
     return groups
 
 
-def _with_excess(records: Sequence[Measurement]) -> list[Measurement]:
-    """Return the records, each with its excess where it has a counterpart whose cues were random throughout."""
-    measured = {(_key(r.point), r.method, r.seed): r.measures for r in records if r.measures}
+def _add_excess(records: Sequence[Measurement]) -> list[Measurement]:
+    """Return the records, with excess where a counterpart trained on random cues."""
+    measured = {(_make_key(r.point), r.method, r.seed): r.measures for r in records if r.measures}
     result = []
     for record in records:
         fair = {**record.point, TEACHER_ARM: "unbiased", STUDENT_ARM: "unbiased"}
-        reference = measured.get((_key(fair), record.method, record.seed))
-        if record.measures and reference and _key(fair) != _key(record.point):
+        reference = measured.get((_make_key(fair), record.method, record.seed))
+        if record.measures and reference and _make_key(fair) != _make_key(record.point):
             excess = excess_following(record.measures, reference)
             record = replace(record, numbers={**record.numbers, "excess_following": excess})
         result.append(record)
     return result
 
 
-def _number(record: Measurement | None, name: str) -> float | None:
-    if record is None:
-        return None
-    if name == "clean" and record.measures is None and name not in record.numbers:
-        name = "top1"  # the same by another name, where no cue is planted
-    return find_number(record, name)
-
-
-def _place(group: Group, without: str = "") -> tuple[Point, str]:
+def _place_group(group: Group, without: str = "") -> tuple[Point, str]:
+    """Return the point of a group and its label, both without one key."""
     record = next(iter(group.values()))
     point = {key: value for key, value in record.point.items() if key != without}
     return point, drop_key(record.place, without) if without else record.place
 
 
-def _tests(methods: Sequence[str], stated: Sequence[Hypothesis], point: Point) -> list[tuple[str, str, str]]:
-    """Return first, second and measure of the tests at a point that hypotheses suggest and none of them states."""
-    known = {(frozenset((one.first, one.second)), one.measure) for one in stated if agrees(point, one.where)}
+def _suggest_tests(
+    methods: Sequence[str], stated: Sequence[Hypothesis], point: Point
+) -> list[tuple[str, str, str]]:
+    """Return first, second and measure of unstated tests at a point."""
+    known = {(frozenset((one.first, one.second)), one.measure) for one in stated if has_values(point, one.where)}
     found: list[tuple[str, str, str]] = []
     for one in stated:
         two = [name for name in (one.first, one.second) if name in methods]
@@ -270,18 +267,26 @@ def _tests(methods: Sequence[str], stated: Sequence[Hypothesis], point: Point) -
 
 
 def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:
-    """Compare two methods at one point, with the accuracies that stand beside and a caution where it needs one."""
+    """Compare two methods at one point, with accuracies and a caution."""
     pair = [groups.get((key, method), {}) for method in (first, second)]
+    point, label = _place_group(next(group for (other, _), group in groups.items() if other == key))
+    result = _compare_groups(pair, measure)
+    beside = {name: _compare_groups(pair, name) for name in BESIDE}
+    remarks = zip((first, second), pair, strict=True)
+    remark = "".join(describe_unaligned(name, group.values()) for name, group in remarks)
+    row = Contrast(point, label, first, second, measure, result, beside, None, remark)
+    return replace(row, caution=describe_caution(row, beside[UNBIASED]))
 
-    def in_measure(name: str) -> Difference:
-        values = [{seed: _number(record, name) for seed, record in group.items()} for group in pair]
-        return compare(*({s: value for s, value in one.items() if value is not None} for one in values))
 
-    point, label = _place(next(group for (other, _), group in groups.items() if other == key))
-    beside = {name: in_measure(name) for name in BESIDE}
-    remark = "".join(unaligned(name, group.values()) for name, group in zip((first, second), pair, strict=True))
-    row = Contrast(point, label, first, second, measure, in_measure(measure), beside, None, remark)
-    return replace(row, caution=caution(row, beside[UNBIASED]))
+def _compare_groups(pair: Sequence[Group], measure: str) -> Difference:
+    values = [{seed: _find_value(record, measure) for seed, record in group.items()} for group in pair]
+    return compare_paired(*({s: value for s, value in one.items() if value is not None} for one in values))
+
+
+def _find_value(record: Measurement, name: str) -> float | None:
+    if name == "clean" and record.measures is None and name not in record.numbers:
+        name = "top1"  # the same by another name, where no cue is planted
+    return find_number(record, name)
 
 
 def _has_following(array: Following) -> TypeGuard[NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""A study: every point of a grid with every seed, each a run, and what was recorded of them.
+"""A study: every point of a grid with every seed as a run, trained and recorded.
 
 runs/STUDY/config.yaml           the config with the grid and the hypotheses; it may gain seeds and methods later
 runs/STUDY/POINT-seedS/          a run like any other, with its own teacher
@@ -28,10 +28,11 @@ from study.methods import find_recording
 from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
+from training.distributed import say
 from training.experiment import Experiment
 from training.job_name import TEACHER
 from training.pace import show_duration
-from training.phases import say, train_job
+from training.phases import train_job
 from training.run.claim import keep_methods
 from training.run.environment import environment
 from training.run.identity import check_identity, write_identity
@@ -42,16 +43,16 @@ from training.teacher import ensure_teacher, is_given
 
 
 def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str | None, dry_run: bool) -> None:
-    """Run the study, or describe it, for `--phase study`; `machine.quiet` leaves out the line of each run.
+    """Run or describe a study; `machine.quiet` leaves out the line of each run.
 
     Raises:
-        UserError: a shard that is none, several processes, or what `run_study` raises.
+        UserError: a malformed shard, several processes, or an error of `run_study`.
     """
     if distributed.world_size() > 1:
         raise UserError("--phase study runs in one process: split it with --shard")
     study = StudyRuns(config, output_dir / config.name, replace(machine, quiet=True), read_shard(shard or "1/1"))
     if dry_run:
-        refuse_other(study)
+        _read_seeds(study)
         say(describe_study(study))
         say("dry run: nothing was trained, no run folder was written")
         return
@@ -60,49 +61,57 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
 
 
 def run_study(study: StudyRuns, quiet: bool) -> None:
-    """Train and record what is missing of a shard's runs, going on where an earlier start was stopped.
+    """Train and record the missing runs of a shard, resuming a stopped start.
 
-    A run that fails is named and left as it is, the others go on.
+    A run that fails is named and left as it is; the others go on.
 
     Raises:
         UserError: before anything is written, a grid that does not fit or a folder of another study; at the end,
             runs that failed.
-        MachineError: at the end, runs of which the machine could not write one.
+        MachineError: at the end, a run that the machine could not write.
     """
     check_study(study)
-    _claim(study)
+    _write_study_config(study)
     waiting = [run for run in study.mine if not is_recorded(run, study.run_folder(run))]
     kept, started = len(study.mine) - len(waiting), time.perf_counter()
     failed: dict[str, UserError | MachineError] = {}
     where = "" if study.shard.count == 1 else f" of shard {study.shard.number}/{study.shard.count}"
-    say(f"{len(study.mine)} runs{where}, {kept} finished before")
+    say(f"{len(study.mine)} runs{where}, {kept} already finished")
     for number, run in enumerate(waiting, start=1):
         begun = time.perf_counter()
         try:
             counts = do_run(study, run)
         except (UserError, MachineError, OSError) as error:
-            told = in_words(error)
-            if told is None:
+            known = in_words(error)
+            if known is None:
                 raise
-            failed[run.name] = told
-            say(f"{run.name} failed: {told}")
+            failed[run.name] = known
+            say(f"{run.name} failed: {known}")
             continue
         if not quiet:
             now = time.perf_counter()
             left = show_duration((now - started) / number * (len(waiting) - number))
-            done = f"{counts['trained']} jobs trained, {counts['copied']} copied, {show_duration(now - begun)}"
+            done = f"{_describe_trainings(counts)} in {show_duration(now - begun)}"
             say(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
     if failed:
         by_machine = any(isinstance(error, MachineError) for error in failed.values())
         kind = MachineError if by_machine else UserError
-        raise kind(f"{len(failed)} runs failed, the first {next(iter(failed))}: see above, the others are done")
+        runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
+        raise kind(f"{runs} failed, the first {next(iter(failed))}: see above; the others are done")
 
 
-def refuse_other(study: StudyRuns) -> list[int]:
-    """Check that a study's folder is free, or of the same study; return the seeds that it has.
+def _describe_trainings(counts: Counter[str]) -> str:
+    trained, copied = counts["trained"], counts["copied"]
+    parts = [f"trained {trained} model{'s' * (trained != 1)}"] if trained else []
+    parts += [f"copied {copied} from another run"] if copied else []
+    return ", ".join(parts) or "recorded"
+
+
+def _read_seeds(study: StudyRuns) -> list[int]:
+    """Return the seeds of the study in this folder; none where the folder is free.
 
     Raises:
-        UserError: it is not.
+        UserError: it holds something else, or another study.
     """
     path = study.folder / "config.yaml"
     if not path.exists():
@@ -119,28 +128,28 @@ def refuse_other(study: StudyRuns) -> list[int]:
     return list(old.seeds)
 
 
-def _claim(study: StudyRuns) -> None:
-    """Write the study's config, or see that it is the one that is there; seeds may be added."""
+def _write_study_config(study: StudyRuns) -> None:
+    """Write the study's config, with its new seeds added to those that are there."""
     path = study.folder / "config.yaml"
-    refuse_other(study)
+    _read_seeds(study)
     study.folder.mkdir(parents=True, exist_ok=True)
     with locked(study.folder / ".lock", wait=True):  # shards start together
-        seeds = list(dict.fromkeys([*refuse_other(study), *study.config.seeds]))
+        seeds = list(dict.fromkeys([*_read_seeds(study), *study.config.seeds]))
         write_config(path, study.config.model_copy(update={"seeds": seeds}))
         write_record(study.folder / "environment.json", environment())
 
 
 def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
-    """Return train, or copy from another run, each job that is missing, and record; counts the jobs of either way.
+    """Train each missing job or copy it, then record; return the counts of both.
 
     Raises:
-        UserError: another process is at this run, or it was made otherwise, or what training it raises.
+        UserError: another process works on this run, it was made with other settings, or training fails.
     """
     with writing_in(study.run_folder(run).path):
-        return _do_run(study, run)
+        return _train_missing(study, run)
 
 
-def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
+def _train_missing(study: StudyRuns, run: StudyRun) -> Counter[str]:
     experiment, folder, counts = study.open(run), study.run_folder(run), Counter[str]()
     if (folder.path / "config.yaml").exists():
         keys = differing_keys(folder.config(), run.config)
@@ -152,7 +161,7 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
         write_identity(folder.path, experiment.data)
     trained = [job.method for job in folder.present()]
     write_config(folder.path / "config.yaml", keep_methods(folder, run.config, trained))  # it may have gained some
-    for job in study.jobs(run):
+    for job in study.list_jobs(run):
         if job.folder.finished:
             job.folder.drop_checkpoints()
             continue
@@ -163,7 +172,7 @@ def _do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
         if source is not None:
             copy_job(source, job.folder)
         else:
-            with redirect_stdout(io.StringIO()):  # a run is one line
+            with redirect_stdout(io.StringIO()):  # one line a run
                 train_job(job, experiment)
         counts["trained" if source is None else "copied"] += 1
     _record(experiment, run)

@@ -1,4 +1,4 @@
-"""The JSON schemas of what is printed and written beside a run's report: of a comparison and of a study.
+"""The JSON schemas of report.json of a comparison and of a study.
 
     python -m study.schemas comparison > docs/comparison.schema.json
     python -m study.schemas study > docs/study.schema.json
@@ -23,8 +23,8 @@ KINDS: dict[str, tuple[type, int]] = {
 }
 
 
-def schema(name: str) -> dict[str, Any]:
-    """Return the schema of report.json of a comparison or a study, which `main_eval.py` prints with --json."""
+def make_schema(name: str) -> dict[str, Any]:
+    """Return the schema of report.json of a comparison or a study."""
     kind, version = KINDS[name]
     return schema_of(kind, version, f"report.json of a {name}")
 
@@ -32,4 +32,4 @@ def schema(name: str) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=KINDS)
-    print(json.dumps(schema(parser.parse_args().name), indent=1, ensure_ascii=False))
+    print(json.dumps(make_schema(parser.parse_args().name), indent=1, ensure_ascii=False))

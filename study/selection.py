@@ -1,4 +1,4 @@
-"""Which of several tries of a method to take, chosen on held-out training images; test images have no part in it.
+"""A choice among tries of a method on held-out training images.
 
 The blind criterion needs no label of the cue: the smallest KL from the teacher, under cues as in training. The
 oracle criterion knows the cue: the largest unbiased accuracy.
@@ -16,13 +16,13 @@ from study.grid import Point
 from study.measurements import Measurement, find_number
 
 BLIND, ORACLE = "held_out_kl", "held_out_unbiased"
-TESTED = ("following", "unbiased", "top1")  # what is told of a pick
+TESTED = ("following", "unbiased", "top1")  # measures of a pick on test images
 NO_VALUE = "No seed has this number of every try."
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The try that a criterion chooses, its value, and what it does on test images; None without a choice."""
+    """The try of a criterion, its value and test measures; None without a choice."""
 
     method: str | None
     value: float | None  # mean over the seeds that all tries have
@@ -42,7 +42,7 @@ class SelectionRow:
     notes: Mapping[str, str]
 
 
-def select(
+def select_tries(
     groups: Mapping[tuple[str, str], Mapping[int, Measurement]], tries: Mapping[str, Sequence[str]]
 ) -> list[SelectionRow]:
     """Return both choices of each family at each point.
@@ -55,13 +55,13 @@ def select(
             found = {method: groups[key, method] for method in methods if (key, method) in groups}
             absent = [method for method in methods if method not in found]
             notes = {"tries": f"Not recorded: {', '.join(absent)}."} if absent else {}
-            picks = _pick(found, BLIND, smallest=True), _pick(found, ORACLE, smallest=False)
+            picks = _pick_best(found, BLIND, smallest=True), _pick_best(found, ORACLE, smallest=False)
             rows.append(SelectionRow(record.point, record.place, family, list(found), *picks, notes))
     return rows
 
 
-def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
-    """Return the try with the best mean over the seeds that all tries have; of equal ones the first."""
+def _pick_best(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
+    """Return the try with the best mean over common seeds; of equal ones the first."""
     values = {
         method: {s: value for s, record in group.items() if (value := find_number(record, name)) is not None}
         for method, group in found.items()
@@ -71,9 +71,9 @@ def _pick(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: b
         return Pick(None, None, {})
     means = {method: float(np.mean([own[seed] for seed in sorted(seeds)])) for method, own in values.items()}
     best = min(means, key=lambda method: means[method] if smallest else -means[method])
-    return Pick(best, means[best], {measure: _tested(found[best], measure) for measure in TESTED})
+    return Pick(best, means[best], {measure: _summarise_tested(found[best], measure) for measure in TESTED})
 
 
-def _tested(group: Mapping[int, Measurement], name: str) -> SeedSummary | None:
+def _summarise_tested(group: Mapping[int, Measurement], name: str) -> SeedSummary | None:
     given = [value for record in group.values() if (value := find_number(record, name)) is not None]
     return summarise_shares(given) if given else None

@@ -1,4 +1,4 @@
-"""Trainings that several runs of a study have in common: what each depends on, and copying it where it is done."""
+"""Trainings that several runs of a study share: fingerprints and copies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from training.job_name import TEACHER, JobName, first_epoch, last_job, stage_of,
 from training.run.job_folder import JobFolder
 
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
-LOADING = ("cache_dir", "in_memory", "workers")  # of data: where images are kept and who reads them, none changes
-NAMED = {"starts_from", "upweight_errors_of", "teacher"}  # of a stage: methods, whose weights count and not names
+LOADING = ("cache_dir", "in_memory", "workers")  # of data: storage and readers, which change no weight
+NAMED = {"starts_from", "upweight_errors_of", "teacher"}  # of a stage: methods, which count by their weights
 Fingerprints = dict[JobName, str]
 
 
 def fingerprint(config: Config, job: JobName, known: Fingerprints | None = None) -> str:
-    """Return a digest of all that a job's weights depend on: jobs with the same one have the same weights.
+    """Return a digest of all that a job's weights depend on.
 
     Args:
         config: of a run, with its one seed.
@@ -36,7 +36,7 @@ def fingerprint(config: Config, job: JobName, known: Fingerprints | None = None)
 
 
 def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[str, Any]:
-    """Return all that a job's weights depend on: only those parts of a run's config, and of jobs it takes from."""
+    """Return all parts of a run's config that a job's weights depend on."""
     stage = stage_of(config, job)
     data = config.data.model_dump(mode="json", exclude={*LOADING, *MIXING})
     common: dict[str, Any] = {"data": data, "precision": config.precision}
@@ -62,30 +62,30 @@ def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[
 
 
 def _list_sources(config: Config, job: JobName, stage: Stage, known: Fingerprints) -> dict[str, Any]:
-    """Return fingerprints of the jobs that a job takes weights, errors, a classifier or a teacher's answers of."""
+    """Return fingerprints of the jobs whose weights or answers a job uses."""
     seed = job.seed or 0
     found: dict[str, Any] = {"starts_from": [fingerprint(config, one, known) for one in starts_from(config, job)]}
     for option in ("upweight_errors_of", "teacher"):
         method = getattr(stage, option)
         found[option] = method and fingerprint(config, last_job(config, method, seed), known)
     losses = [make_loss(job.key, name, use.options, config.losses) for name, use in stage.losses.items()]
-    asks = any(loss.needs_teacher for loss in losses)
-    if asks or stage.starts_from == TEACHER.method:
+    needs_teacher = any(loss.needs_teacher for loss in losses)
+    if needs_teacher or stage.starts_from == TEACHER.method:
         found["taught_by"] = fingerprint(config, TEACHER, known)
-    if asks:
+    if needs_teacher:
         found["pairs"] = config.shortcut.pairs
     return found
 
 
 def _describe_stage(config: Config, job: JobName, stage: Stage) -> dict[str, Any]:
-    """Return a stage with every option of its losses said, and without names of methods."""
+    """Return a stage with every option of its losses, and without names of methods."""
     digests = digest_own_losses(config, stage)
     losses = []
     for name, use in stage.losses.items():
         given = {option: value for option, value in use.options.items() if option != CLASS}
         options = read_options(f"{job.key}.losses.{name}", find_loss(name, config.losses), given)
-        of_code = [config.losses.get(name, {}).get(CLASS, ""), digests.get(name, "")]
-        losses.append([name, use.weight, use.ramp_up, use.fade, options, *of_code])
+        code = [config.losses.get(name, {}).get(CLASS, ""), digests.get(name, "")]
+        losses.append([name, use.weight, use.ramp_up, use.fade, options, *code])
     return {**stage.model_dump(mode="json", exclude={"losses", *NAMED}), "losses": losses}
 
 
@@ -95,7 +95,7 @@ def _describe_network(network: Network) -> dict[str, Any]:
 
 
 def _describe_cues(config: Config, images: str) -> dict[str, Any] | None:
-    """Return what decides the cues of some images: what "teacher" or "students" train on, or "balanced" ones."""
+    """Return the settings of cues of "teacher", "students" or "balanced" images."""
     shortcut = config.shortcut
     if shortcut.cue == "none":
         return None
@@ -107,7 +107,7 @@ def _describe_cues(config: Config, images: str) -> dict[str, Any] | None:
 
 
 def copy_job(source: JobFolder, target: JobFolder) -> None:
-    """Copy a finished job to where another run has it; an interrupted copy leaves nothing that looks finished."""
+    """Copy a finished job to another run; an interrupted copy is not finished."""
     partial = target.path.with_name(f".{target.name}.partial")
     JobFolder(partial).clear()
     shutil.copytree(source.path, partial)

@@ -1,23 +1,34 @@
-"""The tables of a study's report: measures, fidelity, inheritance, comparisons and self-checks.
-
-Each is made for all points, with a column for each key of the grid; `at` cuts out one point.
-"""
+"""Tables of a study's report: a paper's table of each main measure, and details."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from diagnostics.seeds import ONE_SEED
-from diagnostics.tables.table import Cell, Column, Table, decimals, grouped, percent, signed
-from study.checks import Check
+from diagnostics.seeds import ONE_SEED, SeedSummary, plain_number
+from diagnostics.tables.table import Cell, Column, Show, Table, decimals, grouped, percent, signed
 from study.comparison import Contrast, Difference
-from study.grid import shorten_keys
+from study.grid import name_keys, trim_labels
+from study.measurements import TEACHER
 from study.reported import StudyReport
-from study.results import STUDENT_ARM, TEACHER_ARM, InheritanceRow, SummaryRow
+from study.results import TEACHER_ARM, InheritanceRow, SummaryRow
 from study.selection import BLIND, NO_VALUE, ORACLE, Pick, SelectionRow
 
-MEASURES = {
+MAIN = {
+    "following": "cue following",
+    "unbiased": "unbiased accuracy",
+    "clean": "clean accuracy",
+    "top1": "test top-1",
+}
+TABLES = (
+    *(f"results_{name}" for name in MAIN),
+    "hypothesis",
+    "measures",
+    "inheritance",
+    "comparisons",
+    "selection",
+)
+LOWER_IS_BETTER = ("following",)
+PLANTED = {
     "following": "cue following, %",
     "excess_following": "excess following, points",
     "unbiased": "unbiased, %",
@@ -29,295 +40,232 @@ MEASURES = {
     "flip_rate": "flip rate, %",
     "cue_decoding": "cue decodable, %",
     "label_decoding": "label decodable, %",
+    "fidelity_aligned": "same answer as teacher, aligned, %",
+    "fidelity_conflicting": "same answer as teacher, conflicting, %",
+    "fidelity_followed": "same answer, teacher followed, %",
+    "also_followed": "follows, teacher followed, %",
 }
-HELD_OUT = {  # on held-out training images, where there are some
+PLAIN = {"top1": "test top-1, %"}
+HELD_OUT = {
     "held_out_kl": "held-out KL, nats",
     "held_out_top1": "held-out top-1, %",
     "held_out_unbiased": "held-out unbiased, %",
 }
-BRIEF = ("following", "excess_following", "unbiased", "clean", "worst_group")  # for a terminal
-PLAIN = {"top1": "test top-1, %"}  # of a study without a cue
-FIDELITY = {
-    "fidelity_aligned": "same answer, aligned, %",
-    "fidelity_conflicting": "same answer, conflicting, %",
-    "fidelity_followed": "same answer, teacher followed, %",
-    "also_followed": "follows, teacher followed, %",
-}
-SHOWN = {"excess_following": signed(), "held_out_kl": decimals(3)}  # all others in percent
-RESULTS = {True: "passed", False: "FAILED", None: "not checked"}
-FAIR = "Teacher and students of this point trained on random cues: the excess of others is taken against it."
-NO_FAIR = "Not recorded with random cues for teacher and students, so there is nothing to take it against."
+HEADINGS = {**PLANTED, **PLAIN, **HELD_OUT}
+SHOWN: dict[str, Show] = {"excess_following": signed(), "held_out_kl": decimals(3)}  # all others in percent
 CAUTION = "Followed less, but unbiased accuracy is lower too: lower following by lower accuracy is not mitigation."
-NO_MODEL = "No finished model is on record."
+
+Row = SummaryRow | InheritanceRow | Contrast | SelectionRow
 
 
-def all_tables(report: StudyReport) -> dict[str, Table]:
-    """Return every table of all points by name, in the order of the report."""
-    summary, planted = report.summary, report.planted
-    held_out = {name: text for name, text in HELD_OUT.items() if any(row.values.get(name) for row in summary)}
-    unplanted = any("unbiased" not in row.values for row in summary)
-    shown = {**(MEASURES if planted else {}), **(PLAIN if unplanted else {}), **held_out}
-    tables = [measures(summary, shown, keys(report))]
-    if planted:
-        students = [row for row in summary if row.method != "teacher"]
-        tables.append(fidelity(students, keys(report)))
-        tables.append(inheritance(report.inheritance, report.notes, keys(report)))
-    tables.append(comparisons(report.rest, keys(report), planted))
-    tables.append(hypothesis(report.hypotheses, report.notes, keys(report)))
-    if report.selection:
-        tables.append(selection(report.selection, keys(report), planted))
-    if report.checks:
-        tables.append(checks(report.checks))
-    return {table.name: table for table in tables}
+def make_tables(report: StudyReport) -> dict[str, Table]:
+    """Return every table that has rows by name, in the order of the report."""
+    keys = list_keys(report)
+    tables = [make_main_table(report, name) for name in list_main(report)]
+    tables.append(make_hypotheses(report, keys))
+    tables.append(make_measures(report, keys))
+    tables.append(make_inheritance(report.inheritance, keys))
+    tables.append(make_comparisons(report, keys))
+    tables.append(make_selection(report, keys))
+    return {table.name: table for table in tables if table.rows}
 
 
-def keys(report: StudyReport) -> list[str]:
+def list_keys(report: StudyReport) -> list[str]:
     """Return the keys of the grid, in the order in which the points have them."""
     return list(dict.fromkeys(key for row in report.summary for key in row.point))
 
 
-def at(table: Table, row: SummaryRow, names: Sequence[str]) -> Table:
-    """Return the part of a table that is about the point of a row, without the columns that name it."""
-    point = {column.key: str(row.point.get(column.key, "")) for column in table.columns if column.key in names}
-    kept = [number for number, column in enumerate(table.columns) if column.key not in point]
-    width = len(point)  # the keys come first
-    rows = [cells for cells in table.rows if [cell.value for cell in cells[:width]] == list(point.values())]
-    return replace(
-        table,
-        caption=f"{row.label[:1].upper()}{row.label[1:]}. {table.caption}",
-        columns=[table.columns[number] for number in kept],
-        rows=[[cells[number] for number in kept] for cells in rows],
-    )
+def list_main(report: StudyReport) -> list[str]:
+    """Return the measures that have a table of their own."""
+    plain = [row for row in report.summary if row.values.get("unbiased") is None]
+    names = [name for name in MAIN if name != "top1" and report.planted] + (["top1"] if plain else [])
+    return [name for name in names if any(row.values.get(name) for row in report.summary)]
 
 
-def measures(rows: Sequence[SummaryRow], shown: Mapping[str, str], names: Sequence[str]) -> Table:
-    """Return means over seeds of each point and method."""
-    caption = "Mean over seeds with its 95 % interval, by t on the logit where it is a share."
-    return _over_seeds("measures", caption, rows, shown, names)
+def make_main_table(report: StudyReport, measure: str, most: int | None = None) -> Table:
+    """Return a paper's table: a row a method, a column a point, the best marked.
+
+    most: points that it has at most, the first ones.
+    """
+    found = {(row.label, row.method): row.values.get(measure) for row in report.summary}
+    points = [label for label in report.points if any(found.get((label, name)) for name in report.methods)][:most]
+    headings = trim_labels(points)
+    best = {label: _find_best(report, found, label, measure) for label in points}
+    columns = [Column("method", "method"), *(Column(label, headings[label], percent()) for label in points)]
+    rows = [
+        [Cell(method), *(_show_main(method, found.get((label, method)), best[label]) for label in points)]
+        for method in report.methods
+        if any(found.get((label, method)) for label in points)
+    ]
+    side = "lowest" if measure in LOWER_IS_BETTER else "highest"
+    caption = f"{MAIN[measure].capitalize()} in percent, mean over seeds ± half of the 95 % interval; *: {side}."
+    return Table(f"results_{measure}", caption, columns, rows)
 
 
-def fidelity(rows: Sequence[SummaryRow], names: Sequence[str]) -> Table:
-    """Return how often a student answers as its teacher does, and where."""
-    caption = "Share of shown test images on which a student answers as its teacher, mean over seeds."
-    return _over_seeds("fidelity", caption, rows, FIDELITY, names)
+def _find_best(
+    report: StudyReport, found: Mapping[tuple[str, str], SeedSummary | None], label: str, measure: str
+) -> float | None:
+    students = [found.get((label, method)) for method in report.methods if method != TEACHER]
+    means = [one.mean for one in students if one is not None]
+    if len(means) < 2:
+        return None
+    return min(means) if measure in LOWER_IS_BETTER else max(means)
 
 
-def inheritance(rows: Sequence[InheritanceRow], notes: Mapping[str, str], names: Sequence[str]) -> Table:
-    """Return what students of a biased teacher have of its following, less what those of an unbiased one have."""
-    names = [name for name in names if name != TEACHER_ARM]
+def _show_main(method: str, summary: SeedSummary | None, best: float | None) -> Cell:
+    if summary is None:
+        return Cell(None, note="Not recorded.")
+    text = plain_number(100 * summary.mean, 1)
+    if summary.low is not None and summary.high is not None:
+        text += f" ± {plain_number(50 * (summary.high - summary.low), 1)}"
+    if summary.mean == best and method != TEACHER:
+        text += "*"
+    return Cell(summary.mean, show=lambda _: text)
+
+
+def make_measures(report: StudyReport, keys: Sequence[str]) -> Table:
+    """Return the mean over seeds of every number of each point and method."""
+    shown = {name: text for name, text in HEADINGS.items() if any(row.values.get(name) for row in report.summary)}
     columns = [
-        *_keys(names),
+        *_make_key_columns(keys),
+        Column("method", "method"),
+        Column("seeds", "seeds", grouped),
+        *(Column(name, heading, SHOWN.get(name, percent()), True) for name, heading in shown.items()),
+    ]
+    cells = [
+        [
+            *_make_point_cells(row, keys),
+            Cell(row.method),
+            _make_seed_cell(row.seeds),
+            *(_make_summary_cell(row.values.get(name), row.notes.get(name, "")) for name in shown),
+        ]
+        for row in report.summary
+    ]
+    return Table("measures", "Mean over seeds [95 % interval].", columns, cells)
+
+
+def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
+    """Return the stated hypotheses, each at all of its points."""
+    columns = [
+        Column("name", "hypothesis"),
+        *_make_contrast_columns(keys),
+        Column("claim", "claim on A − B"),
+        Column("threshold", "threshold, points", percent()),
+        Column("decision", "decision"),
+    ]
+    cells = []
+    for row in report.hypotheses:
+        claim, threshold = ("equivalent", row.margin) if row.exceeds is None else ("exceeds", row.exceeds)
+        cells.append(
+            [Cell(row.name), *_make_contrast_cells(row, keys), Cell(claim), Cell(threshold), Cell(row.decision)]
+        )
+    caption = (
+        f"Stated before the run. Holm's p corrects for all {len(cells):,} stated tests. "
+        "p is two-sided for a claim of equivalence, one-sided above the threshold for one that exceeds it."
+    )
+    return Table("hypothesis", caption, columns, cells)
+
+
+def make_comparisons(report: StudyReport, keys: Sequence[str]) -> Table:
+    """Return all exploratory comparisons, with the accuracies that belong to them."""
+    beside = [name for name in ("unbiased", "clean") if report.planted]
+    columns = [*_make_contrast_columns(keys), *(Column(n, f"{n}, A − B", signed(), interval=True) for n in beside)]
+    cells = [
+        [*_make_contrast_cells(row, keys), *(_make_difference_cell(row.beside[name]) for name in beside)]
+        for row in report.rest
+    ]
+    caption = f"Exploratory. Paired by seed; Holm's p corrects for all {len(cells):,} comparisons of the study."
+    return Table("comparisons", caption, columns, cells)
+
+
+def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Table:
+    """Return inheritance of each method."""
+    keys = [key for key in keys if key != TEACHER_ARM]
+    columns = [
+        *_make_key_columns(keys),
         Column("method", "method"),
         Column("seeds", "seeds", grouped),
         Column("value", "inheritance [95 % Fieller]", decimals(2), interval=True),
     ]
-    cells = [[*_point(row, names), Cell(row.method), Cell(len(row.seeds)), _inherited(row)] for row in rows]
-    caption = "Inheritance: 0 none of the teachers' difference in following, 1 all of it."
-    return Table("inheritance", caption, columns, cells, notes.get("inheritance", ""))
+    cells = []
+    for row in rows:
+        value = Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", ""))
+        cells.append([*_make_point_cells(row, keys), Cell(row.method), Cell(len(row.seeds)), value])
+    return Table("inheritance", "0: none of the teachers' difference in following, 1: all of it.", columns, cells)
 
 
-def comparisons(rows: Sequence[Contrast], names: Sequence[str], planted: bool) -> Table:
-    """Return all comparisons beside the primary one, with the accuracies that belong to them."""
-    beside = [name for name in ("unbiased", "clean") if planted]
-    columns = [
-        *_keys(names),
+def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
+    """Return the tries that each criterion picks, with their test measures."""
+    tested = ("following", "unbiased") if report.planted else ("top1",)
+    criteria = {"blind": (BLIND, decimals(3)), "oracle": (ORACLE, percent())}
+    shown = {name: criteria[name] for name in criteria if report.planted or name == "blind"}
+    columns = [*_make_key_columns(keys), Column("family", "family"), Column("tries", "tries")]
+    for name, (measure, show) in shown.items():
+        columns += [Column(name, f"pick, {name}"), Column(measure, HELD_OUT[measure], show)]
+        columns += [Column(f"{name}_{one}", f"its {HEADINGS[one]}", percent(), True) for one in tested]
+    cells = []
+    for row in report.selection:
+        tries = Cell(", ".join(row.tries), note=row.notes.get("tries", ""))
+        picks = {"blind": row.blind, "oracle": row.oracle}
+        own = [cell for name in shown for cell in _make_pick_cells(picks[name], tested)]
+        cells.append([*_make_point_cells(row, keys), Cell(row.family), tries, *own])
+    caption = (
+        "Chosen among tries on held-out training images, never on test images. Blind: the smallest KL from the "
+        "teacher, which needs no label of the cue."
+    )
+    oracle = " Oracle: the largest unbiased accuracy, which knows the cue." if report.planted else ""
+    return Table("selection", caption + oracle, columns, cells)
+
+
+def _make_pick_cells(pick: Pick, tested: Sequence[str]) -> list[Cell]:
+    """Return the method, its value and its measures on test images."""
+    if pick.method is None:
+        return [Cell(None, note=NO_VALUE) for _ in range(2 + len(tested))]
+    return [Cell(pick.method), Cell(pick.value), *(_make_summary_cell(pick.tested.get(name)) for name in tested)]
+
+
+def _make_contrast_columns(keys: Sequence[str]) -> list[Column]:
+    return [
+        *_make_key_columns(keys),
         Column("first", "A"),
         Column("second", "B"),
         Column("measure", "measure", lambda value: str(value).replace("_", " ")),
         Column("seeds", "seeds", grouped),
         Column("difference", "A − B, points [95 % t]", signed(), interval=True),
-        *(Column(name, f"{name}, A − B", signed(), interval=True) for name in beside),
         Column("p", "p", decimals(4)),
         Column("holm_p", "Holm p", decimals(4)),
     ]
-    cells = [
-        [
-            *_point(row, names),
-            *_compared(row),
-            _difference(row.result, CAUTION if row.caution else ""),
-            *(_difference(row.beside[name]) for name in beside),
-            *_p_values(row),
-        ]
-        for row in rows
+
+
+def _make_contrast_cells(row: Contrast, keys: Sequence[str]) -> list[Cell]:
+    return [
+        *_make_point_cells(row, keys),
+        *(Cell(text) for text in (row.first, row.second, row.measure)),
+        _make_seed_cell(row.result.seeds),
+        _make_difference_cell(row.result, CAUTION if row.caution else ""),
+        Cell(row.result.p, note="" if row.result.p is not None else row.result.notes.get("p", "")),
+        Cell(row.holm_p),
     ]
-    caption = f"Paired by seed; Holm's p allows for all {len(rows):,} comparisons of the study together."
-    return Table("comparisons", caption, columns, cells, "Comparing needs two methods at one point.")
 
 
-def hypothesis(rows: Sequence[Contrast], notes: Mapping[str, str], names: Sequence[str]) -> Table:
-    """Return the stated hypotheses, each at all of its points."""
-    columns = [
-        Column("name", "hypothesis"),
-        *_keys(names),
-        Column("first", "A"),
-        Column("second", "B"),
-        Column("measure", "measure"),
-        Column("seeds", "seeds", grouped),
-        Column("difference", "A − B, points [95 % t]", signed(), interval=True),
-        Column("p", "p", decimals(4)),
-        Column("holm_p", "Holm p", decimals(4)),
-        Column("claim", "claim on A − B"),
-        Column("threshold", "threshold, points", percent()),
-        Column("decision", "decision"),
-    ]
-    cells = [
-        [
-            Cell(row.name),
-            *_point(row, names),
-            *_compared(row),
-            _difference(row.result),
-            *_p_values(row),
-            Cell("equivalent" if row.exceeds is None else "exceeds"),
-            Cell(row.margin if row.exceeds is None else row.exceeds),
-            Cell(row.decision),
-        ]
-        for row in rows
-    ]
-    caption = (
-        f"Stated before running; Holm's p allows for all {len(rows):,} stated tests. "
-        "p: two-sided for a claim of equivalence, one-sided above the threshold for one that exceeds it."
-    )
-    return Table("hypothesis", caption, columns, cells, notes.get("hypotheses", ""))
-
-
-def selection(rows: Sequence[SelectionRow], names: Sequence[str], planted: bool) -> Table:
-    """Return which try of each family either criterion takes, and what that one does on test images."""
-    tested = ("following", "unbiased") if planted else ("top1",)
-    shown = {**MEASURES, **PLAIN}
-    columns = [
-        *_keys(names),
-        Column("family", "family"),
-        Column("tries", "tries"),
-        Column("blind", "pick, blind"),
-        Column(BLIND, HELD_OUT[BLIND], decimals(3)),
-        *(Column(f"blind_{name}", f"its {shown[name]}", percent(), True) for name in tested),
-    ]
-    if planted:
-        columns += [
-            Column("oracle", "pick, oracle"),
-            Column(ORACLE, HELD_OUT[ORACLE], percent()),
-            *(Column(f"oracle_{name}", f"its {shown[name]}", percent(), True) for name in tested),
-        ]
-    cells = [
-        [
-            *_point(row, names),
-            Cell(row.family),
-            Cell(", ".join(row.tries), note=row.notes.get("tries", "")),
-            *_picked(row.blind, tested),
-            *(_picked(row.oracle, tested) if planted else []),
-        ]
-        for row in rows
-    ]
-    caption = (
-        "Choosing among tries, on held-out training images: no test image has a part in it. Blind: the smallest "
-        "KL from the teacher, which needs no label of the cue."
-    )
-    oracle = " Oracle: the largest unbiased accuracy, which knows the cue." if planted else ""
-    return Table("selection", caption + oracle, columns, cells)
-
-
-def _picked(pick: Pick, tested: Sequence[str]) -> list[Cell]:
-    """Return the method, its value and what it does on test images."""
-    if pick.method is None:
-        return [Cell(None, note=NO_VALUE) for _ in range(2 + len(tested))]
-    found = {name: pick.tested.get(name) for name in tested}
-    cells = [
-        Cell(one.mean, one.low, one.high) if one else Cell(None, note="Not recorded.") for one in found.values()
-    ]
-    return [Cell(pick.method), Cell(pick.value), *cells]
-
-
-def checks(rows: Sequence[Check]) -> Table:
-    """Return what the study checks of itself."""
-    columns = [
-        Column("check", "check", lambda value: str(value).replace("_", " ")),
-        Column("result", "result"),
-        Column("value", "worst, %", percent()),
-        Column("limit", "limit, %", percent()),
-    ]
-    cells = [
-        [
-            Cell(row.name),
-            Cell(RESULTS[row.passed]),
-            Cell(row.value, note="" if row.passed is not None else f"{row.sentence}."),
-            Cell(row.limit),
-        ]
-        for row in rows
-    ]
-    return Table("checks", "What the study checks of itself.", columns, cells, "Nothing was checked.")
-
-
-def _over_seeds(
-    name: str, caption: str, rows: Sequence[SummaryRow], shown: Mapping[str, str], names: Sequence[str]
-) -> Table:
-    columns = [
-        *_keys(names),
-        Column("method", "method"),
-        Column("seeds", "seeds", grouped),
-        *(Column(key, heading, SHOWN.get(key, percent()), True) for key, heading in shown.items()),
-    ]
-    cells = [
-        [
-            *_point(row, names),
-            Cell(row.method),
-            _seeds(len(row.seeds)),
-            *(_summary(row, key) for key in shown),
-        ]
-        for row in rows
-    ]
-    return Table(name, caption, columns, cells, NO_MODEL)
-
-
-def _summary(row: SummaryRow, name: str) -> Cell:
-    """Return a mean over seeds; with one seed the column of seeds says why there is no interval."""
-    result, note = row.values.get(name), row.notes.get(name, "")
+def _make_summary_cell(result: SeedSummary | None, note: str = "") -> Cell:
     if result is None:
-        return Cell(None, note=note or _why(row, name))
-    note = note or (result.notes.get("low", "") if result.n > 1 else "")
+        return Cell(None, note=note or "Not recorded.")
     return Cell(result.mean, result.low, result.high, note)
 
 
-def _why(row: SummaryRow, name: str) -> str:
-    if name != "excess_following":
-        return "Not recorded."
-    arms = {row.point.get(key, "unbiased") for key in (TEACHER_ARM, STUDENT_ARM)}
-    return FAIR if TEACHER_ARM in row.point and arms == {"unbiased"} else NO_FAIR
+def _make_difference_cell(result: Difference, note: str = "") -> Cell:
+    return Cell(result.difference, result.low, result.high, note or result.notes.get("difference", ""))
 
 
-def _inherited(row: InheritanceRow) -> Cell:
-    return Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", ""))
+def _make_seed_cell(seeds: Sequence[int]) -> Cell:
+    return Cell(len(seeds), note=ONE_SEED if len(seeds) == 1 else "")
 
 
-def _compared(row: Contrast) -> list[Cell]:
-    return [Cell(row.first), Cell(row.second), Cell(row.measure), _seeds(len(row.result.seeds))]
+def _make_key_columns(keys: Sequence[str]) -> list[Column]:
+    short = name_keys(keys)
+    return [Column(key, short[key]) for key in keys]
 
 
-def _difference(result: Difference, note: str = "") -> Cell:
-    """Return a difference with its interval; with one seed the column of seeds says why there is none."""
-    if not note and len(result.seeds) != 1:
-        note = result.notes.get("low", "") if result.difference is not None else _missing(result, "difference")
-    return Cell(result.difference, result.low, result.high, note)
-
-
-def _p_values(row: Contrast) -> list[Cell]:
-    values = {"p": row.result.p, "holm_p": row.holm_p}
-    return [Cell(p, note="" if p is not None else _missing(row.result, name)) for name, p in values.items()]
-
-
-def _missing(result: Difference, name: str) -> str:
-    """Return why a number of a comparison is not there."""
-    notes = result.notes
-    return notes.get(name) or notes.get("p") or notes.get("difference", "")
-
-
-def _seeds(count: int) -> Cell:
-    return Cell(count, note=ONE_SEED if count == 1 else "")
-
-
-def _keys(names: Sequence[str]) -> list[Column]:
-    short = shorten_keys(names)
-    return [Column(name, short[name]) for name in names]
-
-
-def _point(row: SummaryRow | InheritanceRow | Contrast | SelectionRow, names: Sequence[str]) -> list[Cell]:
-    return [Cell(str(row.point.get(name, ""))) for name in names]
+def _make_point_cells(row: Row, keys: Sequence[str]) -> list[Cell]:
+    return [Cell(str(row.point.get(key, ""))) for key in keys]

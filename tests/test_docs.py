@@ -1,4 +1,4 @@
-"""Of README.md, CONTRIBUTING.md and docs/*.md: the example of a loss, configs, commands, keys and paths."""
+"""Of README.md, CONTRIBUTING.md, docs and experiments: the loss of one's own, configs, commands, keys, paths."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from settings.reading import DEFAULT_CONFIG, list_fields, load_config
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "experiments").rglob("*.md"))
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 PLACEHOLDER = re.compile(r"[A-Z]{3}|\.\.\.|[\[|]")  # NAME, [options], one|other
 OWN_CODE = re.compile(r"class: \w+:")  # a loss of the reader's own, which the run of it reads

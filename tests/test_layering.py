@@ -179,7 +179,7 @@ def imported_with(module: str, root: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("module", ["study.report", "study.examples", "study.measurements"])
+@pytest.mark.parametrize("module", ["study.report", "study.measurements"])
 def test_a_studys_report_waits_for_no_import_of_torch(module: str) -> None:
     slow = {"torch", "torchvision", "sklearn", "scipy.stats", "tqdm"}
     brought = imported_with(module, ROOT)

@@ -59,8 +59,14 @@ def test_all_trains_and_writes_everything(whole_run, tiny_config):
         assert result["model_sha256"] == file_hash(folder / job / "model.pt")
         assert f"files in {folder / job}" in done.stdout
         if not job.endswith("stage1"):
-            assert f"test top1 {result['test_top1']:.4f}" in done.stdout
+            assert f"test top-1 {100 * result['test_top1']:.1f} %" in done.stdout
             assert result["test_top1"] == lines[-1]["test_top1"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[:5]] == [
+        *("data", "teacher", "student", "machine", "plan")
+    ]
+    top1 = [json.loads((folder / job / "result.json").read_text())["test_top1"] for job in JOBS[:2]]
+    gap = 100 * (top1[1] - top1[0])  # of scratch and the teacher
+    assert (f"teacher is {gap:.1f} points below scratch on test images" in done.stdout) is (round(gap, 1) > 0)
     assert done.stdout.splitlines()[-1] == f"next: python main_eval.py {folder}"
     assert load_config(folder / "config.yaml") == complete_losses(load_config(tiny_config))
     environment = json.loads((folder / "environment.json").read_text())
@@ -74,7 +80,8 @@ def test_phases_one_by_one_end_with_the_same_weights(whole_run, call_main, tmp_p
         assert done.returncode == 0
         assert done.stdout.splitlines()[-1].startswith(f"next: python main.py --phase {following} --config ")
     done = call_main(tmp_path, "--phase", "baselines", "--quiet")
-    assert done.stdout.count("\n") == 5 and done.stderr == ""  # one line a method, and the next command
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("teacher is ")]
+    assert len(lines) == 5 and done.stderr == ""  # one line a method, and the next command
     assert_same_weights(whole_run[0] / "tiny", tmp_path / "tiny")
 
 
@@ -134,12 +141,12 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
     assert list(tmp_path.iterdir()) == [] and files(tiny_config.parent) == before
     for text in (
         "weight: 0.75",
-        "images: 64 train, 0 val, 32 test, 4 classes",
+        "64 train, 0 val, 32 test images, 4 classes",
         "student: resnet8, 77,652 parameters",
         "machine: cpu, float32",
         "teacher's outputs on disk: 0.00 MB",
-        "scratch seed 1: 4 epochs x 4 steps, all by ce 1 (from labels) -> "
-        f"{tmp_path / 'tiny' / 'seed1' / 'scratch'}",
+        "plan: teacher, crd, crd_kd, kd, scratch, two_stage; seeds 0, 1; 13 of 13 jobs to train, 42 epochs",
+        f"scratch seed 1: 4 epochs x 4 steps, all by ce 1 -> {tmp_path / 'tiny' / 'seed1' / 'scratch'}",
         "dry run: nothing was trained, no run folder was written",
     ):
         assert text in done.stdout

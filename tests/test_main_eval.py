@@ -332,11 +332,9 @@ def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypa
     shutil.copytree(study, alone, ignore=shutil.ignore_patterns("*.pt", "result.json", "metrics.jsonl"))
     code, out, err = call(monkeypatch, capfd, alone)
     assert (code, err) == (0, "")
-    for text in ("over one seed, which gives no interval", "Beside H1: unbiased accuracy", "at least 20 points"):
+    for text in ("points (1 seed)", "students biased: unbiased accuracy", "at least 20 points"):
         assert text in out
     assert out.splitlines()[-1] == f"files: {alone}/eval/report.html, report.json, tables/, figures/"
-    page = (alone / "eval" / "report.html").read_text(encoding="utf-8")
-    assert "teacher biased, students biased, seed 0" in page or "on which both follow" in page  # the examples
     code, out, _ = call(monkeypatch, capfd, alone, "--json")
     told = json.loads(out)
     assert code == 0 and told == json.loads((alone / "eval" / "report.json").read_text())
@@ -378,7 +376,6 @@ def test_a_study_without_its_images_or_with_a_run_missing(study, tmp_path, monke
     code, _, err = call(monkeypatch, capfd, cut)
     assert (code, err) == (0, "")
     page = (cut / "eval" / "report.html").read_text(encoding="utf-8")
-    assert (code, err) == (0, "") and "Not drawn: The images could not be loaded" in page
     assert "teacher unbiased, students biased: seed 0 was not recorded" in page
     shutil.rmtree(next(path for path in cut.glob("*-seed0")))
     code, _, err = call(monkeypatch, capfd, cut)

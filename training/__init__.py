@@ -1,1 +1,1 @@
-"""Training: one loop (engine), one objective a phase, and the files a run leaves behind."""
+"""Training: one loop, one objective for every stage, and the files of a run."""

@@ -1,4 +1,4 @@
-"""How well a student's features agree with its teacher's on images that a stage does not train on."""
+"""Agreement of a student's features with its teacher's on held-out images."""
 
 from __future__ import annotations
 
@@ -24,39 +24,30 @@ HELD_OUT = 1000  # images on which alignment is reported
 
 
 class AlignmentEvaluator:
-    """A fixed set of images, with the teacher's features of them.
-
-    They are held-out images where there are some, under cues as the training images have; otherwise test images,
-    on which nothing is decided.
+    """A fixed choice of held-out images, with the teacher's features of them.
 
     Args:
-        images: to take them from.
+        images: to choose from.
         teacher: frozen, with the places of `theirs`.
-        readings: what is compared of student and teacher.
+        own, theirs: what is compared of student and teacher.
         seed: of the choice.
     """
 
     def __init__(
-        self,
-        images: ImageTensors,
-        teacher: nn.Module,
-        readings: tuple[Reading, Reading],
-        machine: Machine,
-        seed: int,
+        self, images: ImageTensors, teacher: nn.Module, own: Reading, theirs: Reading, machine: Machine, seed: int
     ) -> None:
-        self.images, self.machine = images, machine
-        self.own, theirs = readings
+        self.images, self.own, self.machine = images, own, machine
         self.indices = torch.randperm(len(images), generator=generator(seed))[:HELD_OUT].to(images.device)
-        self.teacher = self._view(teacher, theirs)
+        self.teacher = self._compute_view(teacher, theirs)
 
-    def _view(self, model: nn.Module, reading: Reading) -> View:
+    def _compute_view(self, model: nn.Module, reading: Reading) -> View:
         tapped = TappedModel(model, reading.places).eval()
         parts = [
             run(tapped, self.images.normalised(indices), self.machine)
             for indices in self.indices.split(EVALUATION_BATCH)
         ]
         taps = tuple(torch.cat(columns) for columns in zip(*(part.taps for part in parts), strict=True))
-        return reading.view(Outputs(torch.cat([part.logits for part in parts]), taps), reading.places)
+        return reading.make_view(Outputs(torch.cat([part.logits for part in parts]), taps), reading.places)
 
     @torch.no_grad()
     def measure(self, student: nn.Module, losses: Mapping[str, Loss]) -> Measures:
@@ -66,10 +57,10 @@ class AlignmentEvaluator:
         """
         modules = [student, *losses.values()]
         training = [module.training for module in modules]
-        own = self._view(student.eval(), self.own)
+        own = self._compute_view(student.eval(), self.own)
         measures: Measures = {}
         for name, loss in losses.items():
-            measures |= prefix_repeated(name, loss.eval().compare(own, self.teacher), measures)
+            measures |= rename_repeated(name, loss.eval().compare(own, self.teacher), measures)
         for tap, features in own.taps.items():
             similarity = linear_cka(features.cpu(), self.teacher.taps[tap].cpu()).value
             if similarity is not None:
@@ -79,12 +70,12 @@ class AlignmentEvaluator:
         return measures
 
 
-def prefix_repeated(name: str, new: Mapping[str, T], known: Collection[str]) -> dict[str, T]:
-    """Return values of a loss by key, behind its name where the key is known already."""
+def rename_repeated(name: str, new: Mapping[str, T], known: Collection[str]) -> dict[str, T]:
+    """Return values by key, with the loss's name before a key that is known."""
     return {f"{name}_{key}" if key in known else key: value for key, value in new.items()}
 
 
 def average_alignment(epoch: Measures) -> float:
-    """Return the mean over taps of the cosine on held-out images, or of CKA where no loss measures a cosine."""
+    """Return the mean cosine over taps, or CKA where no loss measures a cosine."""
     cosines = [value for name, value in epoch.items() if name.startswith("cosine_")]
     return fmean(cosines or [value for name, value in epoch.items() if name.startswith("cka_")])

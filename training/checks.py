@@ -1,76 +1,70 @@
-"""What is looked at before a phase writes anything: networks, taps, sizes, and what its jobs need."""
+"""Checks of a phase's jobs before anything is written."""
 
 from __future__ import annotations
+
+import torch
+from torch import nn
 
 from errors import UserError, warn
 from losses.loss import Loss
 from models.layout import Layout
+from models.norms import LEFT, USUAL, share_left
 from models.taps import INPUT
 from models.zoo import count_parameters
 from settings.loss_options import make_loss, title_of
-from settings.stages import Part
-from training.batch_statistics import check_batch_statistics, tell_of_first_statistics
+from settings.stages import Part, Stage
+from training import distributed
 from training.experiment import Experiment
-from training.job_name import TEACHER, needs, phase_of, trains_teacher
-from training.lengths import check_lengths
-from training.memory import check_batch, check_losses, check_views
+from training.job_name import TEACHER, find_phase, needs, trains_teacher
+from training.memory import check_activations, check_cache_space, check_loss_memory
 from training.phases import Job
 from training.reading import find_reading, find_shapes
-from training.teacher import check_teacher, check_training, is_given
+from training.stepping import steps_of
+from training.teacher import check_init, check_teacher, is_given
 
-MEASURES = (
-    "loss",
-    "top1",
-    "val",
-    "test",
-    "epoch",
-    "learning",
-    "cosine",
-    "cka",
-    "explained",
-)  # how names of measures begin
+# how names of measures begin
+MEASURES = ("loss", "top1", "val", "test", "epoch", "learning", "cosine", "cka", "explained")
+FALL_TO_THE_END = ("cosine", "onecycle", "multistep")  # schedules that are stretched over all epochs
 
 
 def check(phase: str, experiment: Experiment, jobs: list[Job], fresh: bool = False) -> None:
-    """Raise `UserError`, before anything is written, if what a phase needs is not there or does not fit."""
+    """Raise `UserError` if something that a phase needs is missing or does not fit."""
     config = experiment.config
-    _check_phase(phase, experiment, jobs)
+    if phase != "teacher" and not config.methods:
+        raise UserError("methods: none is named; name some, for example --set methods=[kd,two_stage]")
+    if not jobs:
+        kind = "one stage" if phase == "baselines" else "more than one stage"
+        raise UserError(f"--phase {phase}: no method of this run has {kind}")
     _check_networks(experiment)
     for job in jobs:
-        _check_losses(experiment, job)
-        _check_sizes(experiment, job)
+        losses = make_losses(experiment, job)
+        _check_losses(experiment, job, losses)
+        _check_sizes(experiment, job, losses)
     if any(job.name != TEACHER for job in jobs):
-        check_views(experiment)
-    if config.teacher.checkpoint is not None and config.teacher.init is not None:
-        raise UserError("teacher.checkpoint is a trained teacher and teacher.init starts one: give one of them")
-    if phase == "teacher" and config.teacher.checkpoint is not None:
-        raise UserError(
-            "teacher.checkpoint names a trained teacher: remove it to train one, or go on with --phase crd"
-        )
-    if phase in ("teacher", "all"):
-        check_training(experiment)
-    if phase in ("crd", "kd", "baselines") or (phase == "all" and is_given(experiment)):
-        check_teacher(experiment, renewed=fresh and phase == "all")
+        check_cache_space(experiment)
+    _check_teacher(phase, experiment, fresh)
     for method in dict.fromkeys(job.name.method for job in jobs if job.name != TEACHER):
         _check_trained(experiment, method)
     if phase != "teacher":
         _check_sources(experiment, jobs)
 
 
-def _check_phase(phase: str, experiment: Experiment, jobs: list[Job]) -> None:
-    if phase != "teacher" and not experiment.config.methods:
-        raise UserError("methods: none is named; name some, for example --set methods=[kd,two_stage]")
-    if not jobs:
-        kinds = {"crd": "more than one stage", "kd": "more than one stage", "baselines": "one stage"}
-        raise UserError(f"--phase {phase}: no method of this run has {kinds[phase]}")
+def _check_teacher(phase: str, experiment: Experiment, fresh: bool) -> None:
+    settings = experiment.config.teacher
+    if settings.checkpoint is not None and settings.init is not None:
+        raise UserError("teacher.checkpoint is a trained teacher and teacher.init starts one: give one of them")
+    if phase == "teacher" and settings.checkpoint is not None:
+        raise UserError(
+            "teacher.checkpoint names a trained teacher: remove it to train one, or go on with --phase crd"
+        )
+    if phase in ("teacher", "all"):
+        check_init(experiment)
+    if phase in ("crd", "kd", "baselines") or (phase == "all" and is_given(experiment)):
+        check_teacher(experiment, renewed=fresh and phase == "all")
 
 
 def _check_networks(experiment: Experiment) -> None:
-    """Look at teacher and student on the meta device; a student larger than its teacher gets a warning.
-
-    Raises:
-        UserError: networks or taps that do not work.
-    """
+    """Check both networks on the meta device; warn of a student that is larger."""
     config, sizes = experiment.config, []
     for title, network in (("teacher", config.teacher), ("student", config.student)):
         try:
@@ -85,59 +79,57 @@ def _check_networks(experiment: Experiment) -> None:
 
 
 def make_losses(experiment: Experiment, job: Job) -> dict[str, Loss]:
-    """Return the losses of a job by the key of each."""
-    return {
-        f"{job.name.key}.losses.{name}": make_loss(
-            f"{job.name.key}.losses.{name}", name, use.options, experiment.config.losses
-        )
-        for name, use in job.stage.losses.items()
-    }
+    """Return the losses of a job by the config key of each."""
+    losses, shared = {f"{job.name.key}.losses.{name}": name for name in job.stage.losses}, experiment.config.losses
+    return {key: make_loss(key, name, job.stage.losses[name].options, shared) for key, name in losses.items()}
 
 
-def _check_losses(experiment: Experiment, job: Job) -> None:
-    """Raise `UserError` where a loss needs what the stage, the networks or the images do not give."""
-    config, losses = experiment.config, make_losses(experiment, job)
-    titles = [title_of(name) for name in job.stage.losses]
+def _check_losses(experiment: Experiment, job: Job, losses: dict[str, Loss]) -> None:
+    """Check that every loss gets what it needs."""
+    key, stage = job.name.key, job.stage
+    titles = [title_of(name) for name in stage.losses]
     if len(set(titles)) < len(titles):
-        raise UserError(
-            f"{job.name.key}.losses: two losses would be called {', '.join(titles)}: name one by `class`"
-        )
+        raise UserError(f"{key}.losses: two losses would be called {', '.join(titles)}: name one by `class`")
     taken = [title for title in titles if title.partition("_")[0] in MEASURES]
     if taken:
         raise UserError(
-            f"{job.name.key}.losses: {taken[0]} is the name of a measure, give the loss another one: "
+            f"{key}.losses: {taken[0]} is the name of a measure, give the loss another one: "
             f"losses: {{NAME: {{class: package.module:Class}}}}"
         )
+    for loss_key, loss in losses.items():
+        _check_loss(experiment, job, loss_key, loss)
+    pairs = zip(losses.values(), stage.losses.values(), strict=True)
+    _check_gradients(key, stage.train, [loss for loss, use in pairs if use.weight])
+    if stage.images == "balanced" and experiment.data.balanced is None:
+        raise UserError(f"{key}.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0")
+
+
+def _check_loss(experiment: Experiment, job: Job, key: str, loss: Loss) -> None:
+    config, stage = experiment.config, job.stage
     own, teacher = experiment.layout(experiment.network_of(job.name)), experiment.layout(config.teacher)
-    for key, loss in losses.items():
-        if job.name == TEACHER and loss.needs_teacher:
-            raise UserError(f"{key}: the teacher has no teacher, use losses of labels alone")
-        if job.stage.train == "features" and (loss.needs_logits or loss.replaces_classifier):
-            raise UserError(
-                f"{key}: train: features leaves the classifier alone, and this loss needs its logits: "
-                "give the loss to the stage that trains the classifier, such as stage2: {losses: ...}"
-            )
-        if job.stage.upweight_errors_of is not None and not loss.takes_weights:
-            raise UserError(
-                f"{key}: upweight_errors_of weights no losses from a bank: use negatives: batch, or regression"
-            )
-        if loss.needs_classifier:
-            _check_vectors(key, own, teacher)
-        if loss.needs_maps and job.stage.train == "head":
-            raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
-        _check_taps(f"{key}: {'teacher' if trains_teacher(config, job.name) else 'student'}", own, loss)
-        if loss.needs_teacher:
-            _check_taps(f"{key}: teacher", teacher, loss)
-    weighted = [loss for loss, use in zip(losses.values(), job.stage.losses.values(), strict=True) if use.weight]
-    _check_gradients(job.name.key, job.stage.train, weighted)
-    if job.stage.images == "balanced" and experiment.data.balanced is None:
+    if job.name == TEACHER and loss.needs_teacher:
+        raise UserError(f"{key}: the teacher has no teacher, use losses of labels alone")
+    if stage.train == "features" and (loss.needs_logits or loss.replaces_classifier):
         raise UserError(
-            f"{job.name.key}.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0"
+            f"{key}: train: features leaves the classifier alone, and this loss needs its logits: "
+            "give the loss to the stage that trains the classifier, such as stage2: {losses: ...}"
         )
+    if stage.upweight_errors_of is not None and not loss.takes_weights:
+        raise UserError(
+            f"{key}: upweight_errors_of weights no losses from a bank: use negatives: batch, or regression"
+        )
+    for layout in (own, teacher) if loss.needs_classifier else ():
+        if not layout.structure.reads_vector:
+            raise UserError(f"{key}: it needs linear classifiers of vectors, which {layout.name} has not")
+    if loss.needs_maps and stage.train == "head":
+        raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
+    _check_taps(f"{key}: {'teacher' if trains_teacher(config, job.name) else 'student'}", own, loss)
+    if loss.needs_teacher:
+        _check_taps(f"{key}: teacher", teacher, loss)
 
 
 def _check_gradients(key: str, train: Part, losses: list[Loss]) -> None:
-    """Raise `UserError` where no loss of a stage gives what it trains a gradient."""
+    """Check that some loss gives what the stage trains a gradient."""
     if train == "features" and not any(loss.used_taps for loss in losses):
         raise UserError(f"{key}: train: features needs a loss that reads taps, such as crd or regression")
     if train != "features" and not any(loss.needs_logits or loss.replaces_classifier for loss in losses):
@@ -154,31 +146,84 @@ def _check_taps(where: str, layout: Layout, loss: Loss) -> None:
         raise UserError(f"{where}: {error}") from None
 
 
-def _check_vectors(key: str, *layouts: Layout) -> None:
-    for layout in layouts:
-        if not layout.structure.reads_vector:
-            raise UserError(f"{key}: it needs linear classifiers of vectors, which {layout.name} has not")
-
-
-def _check_sizes(experiment: Experiment, job: Job) -> None:
-    """Raise `UserError` where a job needs more of memory or disk than there is."""
-    config, stage, data = experiment.config, job.stage, experiment.data
-    key, batches = f"{job.name.key}.batch_size", job.batches(data)
+def _check_sizes(experiment: Experiment, job: Job, losses: dict[str, Loss]) -> None:
+    """Check a job's batches, its number of steps and its memory."""
+    stage, count = job.stage, len(experiment.data.train)
+    section, batches = job.name.key, job.batches(experiment.data)
+    key, size = f"{section}.batch_size", stage.batch_size
     layout = experiment.layout(experiment.network_of(job.name))
-    check_lengths(job.name.key, stage, batches)
-    if stage.batch_size > len(data.train) and stage.images != "balanced":
-        count = len(data.train)
-        raise UserError(f"{key}={stage.batch_size}: there are {count} training images, use at most {count}")
+    check_lengths(section, stage, batches)
+    if size > count and stage.images != "balanced":
+        raise UserError(f"{key}={size}: there are {count} training images, use at most {count}")
     if stage.train != "head":
-        check_batch_statistics(layout.model, key, stage.batch_size, config.data.image_size)
-        check_batch(experiment, layout, key, stage.batch_size)
+        _check_batch_norm(layout.model, key, size, experiment.config.data.image_size)
+        check_activations(experiment, layout, key, size)
         if _has_random_weights(job, experiment):
             side = "teacher" if job.name == TEACHER else "student"
-            tell_of_first_statistics(layout.model, side, job.name.key, stage.epochs * batches)
-    check_losses(experiment, make_losses(experiment, job), layout, stage.batch_size)
+            _warn_slow_batch_norm(layout.model, side, section, stage.epochs * batches)
+    check_loss_memory(experiment, losses, layout, size)
+
+
+def check_lengths(key: str, stage: Stage, batches: int) -> None:
+    """Check options that count steps; warn of a length that does not suit them.
+
+    Args:
+        key: of the config's section on the stage.
+        batches: an epoch.
+
+    Raises:
+        UserError: steps of more batches than an epoch has.
+    """
+    optimizer, epochs = stage.optimizer, stage.epochs
+    if optimizer.accumulate > batches:
+        raise UserError(
+            f"{key}.optimizer.accumulate={optimizer.accumulate}: an epoch has {batches} batches, use no more"
+        )
+    steps = epochs * steps_of(batches, optimizer.accumulate)
+    if optimizer.ema is not None and 1 / (1 - optimizer.ema) > steps:
+        warn(
+            f"{key}.optimizer.ema={optimizer.ema:g} averages over about {1 / (1 - optimizer.ema):,.0f} steps, but "
+            f"there are {steps:,}: the first steps dominate the average, use a smaller value"
+        )
+    if stage.early_stopping is not None and optimizer.schedule in FALL_TO_THE_END:
+        warn(
+            f"{key}.early_stopping with schedule: {optimizer.schedule}, which falls over all {epochs} epochs: "
+            "training that stops earlier ends at a high rate (use constant or exponential)"
+        )
+
+
+@torch.no_grad()
+def _check_batch_norm(model: nn.Module, key: str, batch_size: int, image_size: int) -> None:
+    """Check that batch norm gets more than one value a channel."""
+    processes = distributed.world_size()
+    if batch_size // processes > 1:
+        return
+    try:
+        if batch_size >= processes:
+            model.train()(torch.empty(1, 3, image_size, image_size, device="meta"))
+            return
+    except ValueError:  # batch norm of one value a channel
+        pass
+    finally:
+        model.eval()
+    enough = 2 * processes
+    raise UserError(
+        f"{key}={batch_size}: batch statistics need more than one value a channel, use {enough} or more"
+    )
+
+
+def _warn_slow_batch_norm(model: nn.Module, side: str, section: str, batches: int) -> None:
+    """Warn where training is too short for batch norm's running statistics."""
+    left = share_left(model, batches)
+    if left > LEFT:
+        warn(
+            f"{side}.arch: its batch norm follows slowly, {left:.1%} of what tests normalise by are its first "
+            f"values still after {batches:,} batches ({section}): set {side}.norm_momentum={USUAL:g}"
+        )
 
 
 def _has_random_weights(job: Job, experiment: Experiment) -> bool:
+    """Return whether an unfinished job begins from random weights."""
     teacher, student = experiment.config.teacher, experiment.config.student
     if job.folder.finished or job.name.number > 1 or job.stage.starts_from is not None:
         return False
@@ -188,32 +233,31 @@ def _has_random_weights(job: Job, experiment: Experiment) -> bool:
 
 
 def _check_trained(experiment: Experiment, method: str) -> None:
-    """Raise `UserError` where a method leaves parameters of a new student at their initial values."""
+    """Check that a method's stages train every parameter of a new student."""
     config = experiment.config
-    stages = config.stages[method]
-    if config.student.allow_untrained or stages[0].starts_from is not None or stages[0].train != "features":
+    stages, student = config.stages[method], config.student
+    if len(stages) == 1 or student.allow_untrained or stages[0].starts_from or stages[0].train != "features":
         return
-    layout = experiment.layout(config.student)
+    layout = experiment.layout(student)
     trained: set[str] = set()
     taps: list[str] = []
     for number, stage in enumerate(stages, start=1):
-        key = f"methods.{method}.stage{number}"
-        used = {name: use.options for name, use in stage.losses.items() if use.weight}
-        losses = [make_loss(key, name, options, config.losses) for name, options in used.items()]
+        key, uses = f"methods.{method}.stage{number}", stage.losses.items()
+        losses = [make_loss(key, name, use.options, config.losses) for name, use in uses if use.weight]
         places = find_reading(layout, losses, pooled=True).places
         taps += places
         trained |= set(layout.part(stage.train, places)[0])
-    left = layout.reached([]) - trained
-    if left and len(stages) > 1:
+    if left := layout.reached([]) - trained:
         share = 100 * layout.count(left) / count_parameters(layout.model)
         raise UserError(
             f"student.taps {', '.join(dict.fromkeys(taps))}: no stage of {method} trains {share:.0f} % of "
-            f"{config.student.arch}'s parameters: name a deeper tap, such as {layout.structure.head}{INPUT}, "
+            f"{student.arch}'s parameters: name a deeper tap, such as {layout.structure.head}{INPUT}, "
             "or say student.allow_untrained=true"
         )
 
 
 def _check_sources(experiment: Experiment, jobs: list[Job]) -> None:
+    """Check that the jobs that others need are finished or come first."""
     folder, coming = experiment.folder, [job.name for job in jobs]
     for job in jobs:
         for source in needs(experiment.config, job.name):
@@ -221,5 +265,5 @@ def _check_sources(experiment: Experiment, jobs: list[Job]) -> None:
                 folder.job(source).refuse_lacking()
                 raise UserError(
                     f"{job.name.title} needs {source.short}, which is not finished in {folder.path}: "
-                    f"run --phase {phase_of(source)} first, or all"
+                    f"run --phase {find_phase(source)} first, or all"
                 )

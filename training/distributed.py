@@ -1,4 +1,6 @@
-"""Several processes under torchrun: who is who, sharing work, and joining tensors.
+"""Several processes under torchrun: ranks, shared work and joined tensors.
+
+Losses get this module as their `Processes`.
 
 Letters: R processes, B images of a process's batch, N rows.
 """
@@ -9,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,10 +27,10 @@ T = TypeVar("T")
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Join torchrun's group where there is one (NCCL on GPUs, Gloo on CPUs); gives this process's device.
+    """Join torchrun's group where there is one; yield this process's device.
 
     Raises:
-        UserError: one GPU is named for several processes, or a part of torchrun's variables alone is set.
+        UserError: one GPU is named for several processes, or only some of torchrun's variables are set.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield device
@@ -45,37 +47,37 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     try:
         store, own, count = next(rendezvous("env://", timeout=wait))
     except ValueError as error:  # variables that are missing, or no numbers
-        raise UserError(f"WORLD_SIZE is set as torchrun sets it, but not the rest ({error}): unset it") from None
+        raise UserError(f"WORLD_SIZE is set, but not torchrun's other variables ({error}): unset it") from None
     # torchrun keeps its store over a restart, with addresses of processes that are gone: each start has own names
-    store = PrefixStore(f"start{_starts()}", store)
+    store = PrefixStore(f"start{_count_restarts()}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=own, world_size=count, timeout=wait)
     try:
         yield device
     except RuntimeError as error:
-        if not _is_of_connection(error):
+        if not _is_connection_error(error):
             raise
         raise MachineError(
-            "the connection to another process was lost, it may have been killed: see what it said; what was "
-            "finished is kept, run again with --resume (or start torchrun with --max-restarts)"
+            "another process is gone, it may have been killed: see its messages; finished work is kept, run again "
+            "with --resume (or start torchrun with --max-restarts)"
         ) from error
     finally:
         dist.destroy_process_group()
 
 
-def _is_of_connection(error: RuntimeError) -> bool:
-    """Return whether an error says that another process is gone; gloo's have no class of their own."""
+def _is_connection_error(error: RuntimeError) -> bool:
+    """Return whether another process is gone; gloo's errors have no class."""
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
-def _starts() -> int:
-    """Count how often torchrun has started these processes again after a failure (--max-restarts)."""
+def _count_restarts() -> int:
+    """Return how often torchrun has restarted these processes (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def restarted() -> bool:
-    """Return whether torchrun has started this process again after a failure, its own or another's."""
-    return _starts() > 0
+    """Return whether torchrun has restarted this process after a failure."""
+    return _count_restarts() > 0
 
 
 def rank() -> int:
@@ -88,6 +90,12 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def say(text: str) -> None:
+    """Print in the first process alone."""
+    if rank() == 0:
+        print(text, flush=True)
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     if dist.is_initialized():
@@ -95,7 +103,7 @@ def barrier() -> None:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Join the tensors of all processes along the first dimension, in rank order, without gradient."""
+    """Join the rows of all processes in rank order, without gradient."""
     if world_size() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
@@ -103,83 +111,46 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-class _WithGradient(torch.autograd.Function):
-    """`gather` whose gradient goes to the process that a row came from.
-
-    All processes compute the same loss of the whole, and their gradients are averaged afterwards: so a process's
-    own rows get theirs R times.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return gather(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0].chunk(world_size())[rank()] * world_size()
-
-
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Join tensors as `gather` does, for a loss of the whole batch whose gradients DDP averages."""
+    """Join rows as `gather`, for a loss of the whole batch under DDP.
+
+    All processes compute the same loss, so each keeps the gradient of its own rows, times R.
+    """
     if world_size() == 1:
         return tensor
-    joined: Tensor = _WithGradient.apply(tensor)
+    parts = list(gather(tensor.detach()).chunk(world_size()))
+    parts[rank()] = tensor
+    joined = torch.cat(parts)
+    if joined.requires_grad:
+        joined.register_hook(lambda gradient: gradient * world_size())
     return joined
 
 
 def whole_batch(tensor: Tensor) -> Tensor:
-    """Return the rows (R B, ...) of a batch in order; each process has every R-th one (B, ...)."""
+    """Join every R-th rows (B, ...) of each process to the batch (R B, ...)."""
     if world_size() == 1:
         return tensor
     by_process: Tensor = gather(tensor).unflatten(0, (world_size(), -1))  # (R, B, ...)
     return by_process.transpose(0, 1).flatten(0, 1)
 
 
-class AllProcesses:
-    """The processes that train together, as losses ask for them."""
+def over_processes(parts: Sequence[Tensor], compute: Callable[[Tensor], Tensor]) -> Tensor:
+    """Compute the rows (N, ...) of all parts in order, each process its share.
 
-    def rank(self) -> int:
-        return rank()
-
-    def world_size(self) -> int:
-        return world_size()
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        return gather(tensor)
-
-    def gather_with_gradient(self, tensor: Tensor) -> Tensor:
-        return gather_with_gradient(tensor)
-
-    def whole_batch(self, tensor: Tensor) -> Tensor:
-        return whole_batch(tensor)
-
-
-def over_processes(parts: Sequence[T], compute: Callable[[T], Tensor]) -> Tensor:
-    """Return rows that `compute` gives for all parts in order, (N, ...), each process its share.
-
-    All parts but the last have as many rows as the first.
+    parts: `compute` gives a row for each number in a part; all parts but the last have the same length.
     """
     if world_size() == 1:
         return torch.cat([compute(part) for part in parts])
     share = -(-len(parts) // world_size())
-    own = [compute(part) for part in parts[rank() * share : (rank() + 1) * share]]
-    shape, kind = from_first((tuple(own[0].shape), own[0].dtype) if rank() == 0 else ((), torch.float32))
-    like = own[0] if own else torch.empty(0, dtype=kind, device=_device())
-    rows = like.new_zeros((share * shape[0], *shape[1:]), dtype=kind)
-    if own:
-        rows[: sum(len(part) for part in own)] = torch.cat(own)
-    last = gather(torch.tensor([sum(len(part) for part in own)], device=rows.device))
-    return gather(rows)[: int(last.sum())]  # only the end is filled up
-
-
-def _device() -> torch.device:
-    return (
-        torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-    )
+    filled = [*parts, *[parts[0]] * (share * world_size() - len(parts))]  # the rows of the last ones are cut off
+    own = torch.cat([compute(part) for part in filled[rank() * share : (rank() + 1) * share]])
+    rows = own.new_zeros((share * len(parts[0]), *own.shape[1:]))
+    rows[: len(own)] = own
+    return gather(rows)[: sum(len(part) for part in parts)]
 
 
 def averaging(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
-    """Return a module whose gradients are averaged over processes, its batch statistics shared if asked."""
+    """Wrap a module in DDP, with shared batch statistics where they are wanted."""
     if sync_batch_norm:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if world_size() == 1:
@@ -189,16 +160,16 @@ def averaging(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
     return parallel
 
 
-def averaged_at(module: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Enter a batch of what `averaging` gave: gradients add up, those of the last are averaged."""
-    if last or not isinstance(module, DistributedDataParallel):
+def sync_gradients(module: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """Add up gradients in each process, and average them at the last batch."""
+    if is_last or not isinstance(module, DistributedDataParallel):
         return nullcontext()
-    apart: AbstractContextManager[None] = module.no_sync()
-    return apart
+    no_sync: AbstractContextManager[None] = module.no_sync()
+    return no_sync
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Take the first process's batch statistics, and whatever else a module keeps beside its parameters."""
+    """Copy the buffers of the first process, such as batch statistics."""
     if world_size() == 1:
         return
     for buffer in module.buffers():

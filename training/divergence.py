@@ -117,7 +117,7 @@ def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, stepper
         if not math.isfinite(value):
             raise DivergedError(f"{name} became {value}")
     states = stepper.optimizer.state.values()
-    averages = {} if stepper.average is None else stepper.average.by_name()
+    averages = {} if stepper.average is None else stepper.average.averaged
     tensors = chain(
         ((_shorten(name), value) for name, value in objective.state_dict().items()),
         ((f"the average of {_shorten(name)}", value) for name, value in averages.items()),

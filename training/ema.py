@@ -1,87 +1,86 @@
-"""The moving average of what trains, torch's own: theta' <- decay * theta' + (1 - decay) * theta after each step.
+"""The exponential moving average (EMA) of the weights.
 
-Polyak & Juditsky (1992) average all steps alike, this one the last 1 / (1 - decay) or so; the first step's weights
-are where it begins.
+After each step theta' <- decay * theta' + (1 - decay) * theta, beginning with the first step's weights. Polyak &
+Juditsky (1992) average all steps alike; this average covers about the last 1 / (1 - decay).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-
-class Averaged(nn.Module):
-    """What of an objective is averaged, the same tensors under flat names.
-
-    Those are all parameters that train, and the floating-point buffers of the network and of batch norms beside
-    it. Banks are no weights but memories of features, and stay as they are.
-    """
-
-    def __init__(self, objective: nn.Module) -> None:
-        super().__init__()
-        for name, parameter in objective.named_parameters():
-            if parameter.requires_grad:
-                self.register_parameter(_flat(name), parameter)
-        for place, module in objective.named_modules():
-            if f"{place}.".startswith("model.") or isinstance(module, _NormBase):
-                for name, buffer in module.named_buffers(place, recurse=False):
-                    if buffer.is_floating_point():
-                        self.register_buffer(_flat(name), buffer)
-
-
-def _flat(name: str) -> str:
-    return name.replace(".", "/")  # torch takes no dots
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
-    """The average of an objective's weights, beside those that train."""
+    """The average of an objective's weights, beside those that train.
+
+    It covers the parameters that train, and the floating-point buffers of the network and of batch norms beside
+    it. Memory banks are no weights and stay as they are.
+    """
 
     def __init__(self, objective: nn.Module, decay: float) -> None:
-        self.trained = Averaged(objective)
+        self.trained = _find_averaged(objective)  # the objective's own tensors, by name
+        self.averaged = {name: tensor.detach().clone() for name, tensor in self.trained.items()}
         self.blend = get_ema_multi_avg_fn(decay)
-        self.model = AveragedModel(self.trained, multi_avg_fn=self.blend, use_buffers=True)
+        self.steps = 0
 
-    def by_name(self) -> dict[str, Tensor]:
-        """Return what is averaged, by its names in the objective."""
-        return {name.replace("/", "."): tensor for name, tensor in self.model.module.state_dict().items()}
-
+    @torch.no_grad()
     def update(self) -> None:
         """Count a step that was made."""
-        if self.model.n_averaged == 0:  # a number on the CPU
-            self.model.update_parameters(self.trained)
-            return
-        # as that would do, which has the device wait for this number
-        trained, averaged = zip(*self._pairs(), strict=True)
-        self.blend(averaged, trained, self.model.n_averaged)
-        self.model.n_averaged += 1
+        if self.steps == 0:
+            _copy(self.trained, self.averaged)
+        else:
+            self.blend(list(self.averaged.values()), list(self.trained.values()), self.steps)
+        self.steps += 1
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Have the objective hold the average inside, and what trains again afterwards, bit for bit."""
-        self._exchange()
+    def hold(self) -> Iterator[None]:
+        """Have the objective hold the average inside the context."""
+        kept = {name: tensor.detach().clone() for name, tensor in self.trained.items()}
+        self.keep()
         try:
             yield
         finally:
-            self._exchange()
+            _copy(self.trained, self.averaged)  # the objective may have changed it meanwhile
+            _copy(kept, self.trained)
 
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for trained, averaged in self._pairs():
-            kept = trained.detach().clone()
-            trained.copy_(averaged)
-            averaged.copy_(kept)
-
-    @torch.no_grad()
     def keep(self) -> None:
         """Have the objective hold the average from now on."""
-        for trained, averaged in self._pairs():
-            trained.copy_(averaged)
+        _copy(self.averaged, self.trained)
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        own, others = self.trained.state_dict(keep_vars=True), self.model.module.state_dict(keep_vars=True)
-        return ((tensor, others[name]) for name, tensor in own.items())
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.averaged, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises:
+            KeyError, ValueError, TypeError, AttributeError: it does not fit.
+        """
+        weights, shapes = state["weights"], {name: tensor.shape for name, tensor in self.averaged.items()}
+        if {name: tensor.shape for name, tensor in weights.items()} != shapes:
+            raise ValueError("an average of other weights")
+        _copy(weights, self.averaged)
+        self.steps = int(state["steps"])
+
+
+def _find_averaged(objective: nn.Module) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {
+        name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad
+    }
+    for place, module in objective.named_modules():
+        if f"{place}.".startswith("model.") or isinstance(module, _NormBase):
+            buffers = module.named_buffers(place, recurse=False)
+            found |= {name: buffer for name, buffer in buffers if buffer.is_floating_point()}
+    return found
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])

@@ -25,7 +25,7 @@ from settings import stages
 from training import distributed
 from training.checkpointing import Checkpointer
 from training.divergence import Place, refuse_divergence, refuse_infinite, refuse_lost_scale, told_where
-from training.evaluation import Measures
+from training.evaluation import Measures, show_measures
 from training.pace import Pace, show_duration
 from training.progress import Part, Training, set_rng_states
 from training.stepping import Stepper, make_stepper, train_step
@@ -127,7 +127,7 @@ def train_one_epoch(
         if part.steps % LOG_EVERY == 0:
             check()
             means = {name: total.item() / part.steps for name, total in part.sums.items()}
-            progress.set_postfix(means, refresh=False)
+            progress.set_postfix_str(show_measures(means), refresh=False)
         progress.update()
     check()
     return {name: distributed.mean(total).item() / part.steps for name, total in part.sums.items()}
@@ -253,9 +253,8 @@ def _predict_left(pace: Pace | None, images: int, seconds: float, epochs: int) -
 
 
 def _print_epoch(title: str, measures: Measures, images_per_second: float, seconds_left: float | None) -> None:
-    shown = [(name, value) for name, value in measures.items() if name not in HIDDEN]
-    parts = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in shown]
-    parts += [f"lr {measures['learning_rate']:.4g}", f"{images_per_second:,.0f} images/s"]
+    shown = {name: value for name, value in measures.items() if name not in HIDDEN}
+    parts = [show_measures({**shown, "lr": measures["learning_rate"]}, "  "), f"{images_per_second:,.0f} images/s"]
     parts += [] if seconds_left is None else [f"{show_duration(seconds_left)} left"]
     tqdm.write("  ".join([title, *parts]))
     sys.stdout.flush()  # so that a log file shows each epoch as it ends

@@ -5,6 +5,8 @@ Letters: N images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,9 @@ Measures = dict[str, float]
 
 @torch.no_grad()
 def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
-    """Return a network's logits in evaluation mode for images in order, (N, classes) float32, by all processes."""
+    """Return a network's logits for images in order, (N, classes) float32.
+
+    All processes share the work."""
     was_training = model.training
     model.eval()
     parts = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
@@ -32,17 +36,17 @@ def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
 
 
 def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: str) -> Measures:
-    """Return top-1 accuracy in 0..1 and mean cross-entropy in nats of a network on `images`."""
+    """Return `score` of a network on images."""
     return score(predict(model, images, machine), images.labels, prefix)
 
 
 def compute_top1(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share in 0..1 of logits (N, classes) that are largest at their labels (N,), a float64 scalar."""
+    """Return the accuracy of logits (N, classes), a float64 scalar in 0..1."""
     return (logits.argmax(dim=1) == labels).double().mean()
 
 
 def score(logits: Tensor, labels: Tensor, prefix: str) -> Measures:
-    """Return top-1 accuracy in 0..1 and mean cross-entropy in nats of logits (N, classes) for labels (N,)."""
+    """Return top-1 accuracy in 0..1 and mean cross-entropy in nats of logits."""
     return {
         f"{prefix}_top1": compute_top1(logits, labels).item(),
         f"{prefix}_loss": F.cross_entropy(logits, labels).item(),
@@ -50,6 +54,17 @@ def score(logits: Tensor, labels: Tensor, prefix: str) -> Measures:
 
 
 def evaluate_splits(model: nn.Module, data: TrainingData, machine: Machine) -> Measures:
-    """Return `evaluate` on the validation images, where there are some, and on the test images."""
+    """Return `evaluate` on validation images, where there are some, and test images."""
     measures = {} if data.val is None else evaluate(model, data.val, machine, "val")
     return measures | evaluate(model, data.test, machine, "test")
+
+
+def show_measures(measures: Mapping[str, float], separator: str = ", ") -> str:
+    """Return measures as printed lines have them: "loss 1.234, test top-1 56.25 %"."""
+    return separator.join(_show_measure(name.replace("_", " "), value) for name, value in measures.items())
+
+
+def _show_measure(title: str, value: float) -> str:
+    if title.split()[-1] == "top1":
+        return f"{title.removesuffix('top1')}top-1 {100 * value:.1f} %"
+    return f"{title} {value:.4g}"

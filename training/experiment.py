@@ -1,4 +1,4 @@
-"""An experiment: its config, data, machine and run folder, and the networks that its phases share."""
+"""An experiment: config, data, machine, run folder, and its networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from training.run.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Experiment:
-    """All that a phase needs to know."""
+    """The inputs of a phase."""
 
     config: Config
     data: TrainingData
@@ -42,37 +42,32 @@ class Experiment:
         return self.config.teacher if trains_teacher(self.config, job) else self.config.student
 
     def layout(self, network: Network) -> Layout:
-        """Return what a network is made of, found once.
+        """Return the layout of a network, inferred once.
 
         Raises:
-            UserError: images that do not go through it, or taps that it does not have.
+            UserError: images that are too small for it, or taps that it does not have.
         """
         key = network.model_dump_json(include={*Network.model_fields})
         if key not in self.layouts:
-            model = self.build_checked(network)
+            seen = self.input_of(network)
+            model = build_for(lambda size: self._build(network, None, replace(seen, size=size), size), seen.size)
             self.layouts[key] = infer_layout(model, self.config.data.image_size, network.taps)
         return self.layouts[key]
 
     def build(self, network: Network, pretrained: bool = True) -> nn.Module:
-        """Return a network for this data set on the CPU, with random weights or the published ones that are named.
+        """Return a network for this data set on the CPU, with any published weights.
 
-        pretrained: whether `network.weights` count; not where other weights are loaded over them.
+        pretrained: load `network.weights`; not needed where other weights replace them.
         """
         seen = self.input_of(network)
         return self._build(network, network.weights if pretrained else None, seen, seen.size)
 
-    def build_checked(self, network: Network) -> nn.Module:
-        """Return the same with random weights, after a look whether images of its size go through it.
-
-        Raises:
-            UserError: they do not; the message names the smallest size that works.
-        """
-        seen = self.input_of(network)
-        return build_for(lambda size: self._build(network, None, replace(seen, size=size), size), seen.size)
-
     def input_of(self, network: Network) -> InputFormat:
-        """Return size and normalisation of a network's images: its own, its weights', or the data's."""
-        data = self._data_input()
+        """Return the size and normalisation of a network's images.
+
+        They are its own, those of its published weights, or the data's.
+        """
+        data = self._data_input
         made_for = None if network.weights is None else published(network.arch, network.weights)
         mean, std, size = data.mean, data.std, data.size
         if isinstance(network.mean, list) and isinstance(network.std, list):
@@ -86,9 +81,9 @@ class Experiment:
         return InputFormat(size, mean, std)
 
     def made_with(self, network: Network) -> dict[str, Any]:
-        """Return what a network's outputs depend on beside its arch, its weights and the images.
+        """Return plain values that outputs depend on beside arch, weights and images.
 
-        Plain values for an identity: empty for a network by name alone that reads images as the data have them.
+        They are empty for a network by name that reads images as the data have them.
         """
         parts: dict[str, Any] = {}
         if network.arch_options:
@@ -96,10 +91,11 @@ class Experiment:
         if code := digest_code("arch", network.arch):
             parts["code"] = code
         seen = self.input_of(network)
-        if seen != self._data_input():
+        if seen != self._data_input:
             parts["input"] = [seen.size, list(seen.mean), list(seen.std)]
         return parts
 
+    @property
     def _data_input(self) -> InputFormat:
         data = self.data
         mean, std = as_values(data.mean.tolist()), as_values(data.std.tolist())
@@ -114,7 +110,7 @@ class Experiment:
             image_size=size,
             options=network.arch_options,
         )
-        return adapt(set_momentum(model, network.norm_momentum), self._data_input(), seen)
+        return adapt(set_momentum(model, network.norm_momentum), self._data_input, seen)
 
     def new_student(self, seed: int) -> nn.Module:
         """Return the student that every method with this seed starts from, on the device."""
@@ -139,7 +135,9 @@ class Experiment:
 def open_experiment(
     config: Config, folder: RunFolder, machine: Machine, source: Source | None = None
 ) -> Experiment:
-    """Return an experiment on the images that its config names, decoded here unless `source` has them already.
+    """Return an experiment on the images of its config.
+
+    source: the decoded images, where they are known already.
 
     Raises:
         UserError: images that are missing or do not fit the config.

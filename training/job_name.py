@@ -1,4 +1,4 @@
-"""Names of trainings: where a job's files are, which stage of which method it is, and what it needs first."""
+"""Names of trainings: folder, method and stage of a job, and its sources."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ TEACHER = JobName(TEACHER_NAME)
 
 
 def read_path(path: Path, seed: int) -> JobName | None:
-    """Return the job of a folder below a seed's, None for a folder that is none."""
+    """Return the job of a folder below a seed's, None for other folders."""
     parts = path.parts
     match = STAGE_FOLDER.fullmatch(parts[-1])
     if len(parts) == 2 and match:
@@ -65,8 +65,8 @@ def read_path(path: Path, seed: int) -> JobName | None:
     return JobName(parts[0], seed) if len(parts) == 1 else None
 
 
-def job_of(config: Config, method: str, number: int, seed: int) -> JobName:
-    """Return the job of a method's stage: that of the first method with the same stages up to it."""
+def find_job(config: Config, method: str, number: int, seed: int) -> JobName:
+    """Return the job of a stage: the first method's with the same stages up to it."""
     wanted = config.stages[method][:number]
     owner = next(name for name, stages in config.stages.items() if stages[:number] == wanted)
     return JobName(owner, seed, number if len(config.stages[owner]) > 1 else 0)
@@ -74,7 +74,7 @@ def job_of(config: Config, method: str, number: int, seed: int) -> JobName:
 
 def jobs_of_method(config: Config, method: str, seed: int) -> list[JobName]:
     """Return the jobs of a method's stages, in order."""
-    return [job_of(config, method, number, seed) for number in range(1, len(config.stages[method]) + 1)]
+    return [find_job(config, method, number, seed) for number in range(1, len(config.stages[method]) + 1)]
 
 
 def last_job(config: Config, method: str, seed: int) -> JobName:
@@ -83,7 +83,7 @@ def last_job(config: Config, method: str, seed: int) -> JobName:
 
 
 def is_known(config: Config, job: JobName) -> bool:
-    """Return whether the config has what a folder's name says."""
+    """Return whether the config has the job of a folder."""
     return job == TEACHER or len(config.stages.get(job.method, ())) >= job.number
 
 
@@ -93,23 +93,23 @@ def stage_of(config: Config, job: JobName) -> Stage:
 
 
 def first_epoch(config: Config, job: JobName) -> int:
-    """Return the epochs of the stages before a job, which decide order and views of its images."""
+    """Return the epochs before a job, from which order and views of images follow."""
     if job == TEACHER:
         return 0
     return sum(stage.epochs for stage in config.stages[job.method][: job.number - 1])
 
 
 def trains_teacher(config: Config, job: JobName) -> bool:
-    """Return whether the network of a job is the teacher's: its own, or one that starts from it."""
+    """Return whether a job trains the teacher's network."""
     return job == TEACHER or (is_known(config, job) and config.stages[job.method][0].starts_from == TEACHER_NAME)
 
 
 def starts_from(config: Config, job: JobName) -> list[JobName]:
-    """Return the job of the same seed whose weights a job goes on from, if it is one."""
+    """Return the job whose weights a job goes on from, or none."""
     if job == TEACHER or job.seed is None or not is_known(config, job):
         return []
     if job.number > 1:
-        return [job_of(config, job.method, job.number - 1, job.seed)]
+        return [find_job(config, job.method, job.number - 1, job.seed)]
     source = stage_of(config, job).starts_from
     return [] if source in (None, TEACHER_NAME) else [last_job(config, str(source), job.seed)]
 
@@ -121,7 +121,7 @@ def list_chain(config: Config, job: JobName) -> list[JobName]:
 
 
 def needs(config: Config, job: JobName) -> list[JobName]:
-    """Return the jobs of the same seed that come before a job: whose weights, classifier or errors it takes."""
+    """Return the jobs whose weights, classifier or errors a job takes."""
     if job == TEACHER or job.seed is None or not is_known(config, job):
         return []
     named = [last_job(config, method, job.seed) for method in waited_for(stage_of(config, job))]
@@ -129,9 +129,9 @@ def needs(config: Config, job: JobName) -> list[JobName]:
 
 
 def list_jobs(config: Config, phase: str, seed: int, methods: list[str]) -> list[JobName]:
-    """Return the jobs of a phase for one seed: crd the first stages, kd the later ones, baselines methods of one.
+    """Return the jobs of a phase for one seed, with those that they need.
 
-    Jobs of other methods that these need are among them where the phase trains such.
+    crd has the first stages, kd the later ones, baselines the methods of one stage.
     """
     waiting = [job for method in methods for job in jobs_of_method(config, method, seed)]
     found: list[JobName] = []
@@ -144,10 +144,10 @@ def list_jobs(config: Config, phase: str, seed: int, methods: list[str]) -> list
             waiting = [*lacking, job, *waiting]
         else:
             found.append(job)
-    return [job for job in found if phase in ("all", phase_of(job))]
+    return [job for job in found if phase in ("all", find_phase(job))]
 
 
-def phase_of(job: JobName) -> str:
+def find_phase(job: JobName) -> str:
     """Return the phase that trains a job."""
     if job == TEACHER:
         return "teacher"

@@ -1,10 +1,9 @@
-"""What a run's jobs need at least of memory and disk, from sizes alone: refused before anything is written."""
+"""Memory and disk space that jobs need at least, from sizes alone."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,10 @@ from models.machine import Machine
 from training import distributed
 from training.experiment import Experiment
 from training.reading import find_shapes
-from training.teacher_side import list_cached_places
+from training.teacher_outputs import list_cached_places
 
 
-def memory_of(machine: Machine) -> int | None:
+def get_memory(machine: Machine) -> int | None:
     """Return the bytes of memory on the device, None where that is not known."""
     if machine.device.type == "cuda":
         return int(torch.cuda.get_device_properties(machine.device).total_memory)
@@ -27,8 +26,8 @@ def memory_of(machine: Machine) -> int | None:
 
 
 @torch.no_grad()
-def activations(model: nn.Module, image_size: int) -> int:
-    """Count the values that modules of a network on the meta device give for one image, which training keeps."""
+def count_activations(model: nn.Module, image_size: int) -> int:
+    """Count the activations of one image in a network on the meta device."""
     sizes: list[int] = []
 
     def count(module: nn.Module, inputs: object, output: object) -> None:
@@ -43,66 +42,56 @@ def activations(model: nn.Module, image_size: int) -> int:
     return sum(sizes)
 
 
-def check_batch(experiment: Experiment, layout: Layout, key: str, batch: int) -> None:
-    """Raise `UserError` for a batch whose activations do not fit into memory.
-
-    Args:
-        layout: of the network that is trained.
-        key: of the config, which the message names.
-        batch: images a step.
-    """
+def check_activations(experiment: Experiment, layout: Layout, key: str, batch: int) -> None:
+    """Raise `UserError` for a batch whose activations do not fit into memory."""
     size, machine = experiment.config.data.image_size, experiment.machine
-    one, has = activations(layout.model, size) * machine.dtype.itemsize, memory_of(machine)
+    one, has = count_activations(layout.model, size) * machine.dtype.itemsize, get_memory(machine)
     see_that_it_fits(f"data.image_size={size}", "the activations of one image", one, has)
-    mine = -(-min(batch, len(experiment.data.train)) // distributed.world_size())
-    see_that_it_fits(f"{key}={batch}", f"the activations of {mine:,} images", one * mine, has)
+    own = _share_batch(batch, len(experiment.data.train))
+    see_that_it_fits(f"{key}={batch}", f"the activations of {own:,} images", one * own, has)
+
+
+def _share_batch(batch: int, count: int) -> int:
+    """Return the images of a batch in one process. `count`: training images."""
+    return -(-min(batch, count) // distributed.world_size())
 
 
 def list_needs(
     experiment: Experiment, losses: Mapping[str, Loss], layout: Layout, batch: int
 ) -> list[tuple[str, MemoryNeed]]:
-    """Return what losses keep in memory, each with the key of its loss.
-
-    Args:
-        losses: by key of the config, with their options.
-        layout: of the network that is trained.
-        batch: images a step.
-    """
+    """Return the memory of losses by config key. `layout`: of the trained network."""
     teacher, labels = experiment.layout(experiment.config.teacher), experiment.data.train.labels
-    own = -(-min(batch, len(labels)) // distributed.world_size())
+    own, device = _share_batch(batch, len(labels)), experiment.machine.device.type
     found = []
     for key, loss in losses.items():
         if loss.needs_teacher:
             sizes = Sizes(find_shapes(layout, [loss]), find_shapes(teacher, [loss]), labels)
-            found += [(key, need) for need in loss.memory(sizes, own, experiment.machine.device.type)]
+            found += [(key, need) for need in loss.memory(sizes, own, device)]
     return found
 
 
-def check_losses(experiment: Experiment, losses: Mapping[str, Loss], layout: Layout, batch: int) -> None:
-    """Raise `UserError` for banks, projections or negatives that do not fit into memory; arguments as above."""
-    has = memory_of(experiment.machine)
+def check_loss_memory(experiment: Experiment, losses: Mapping[str, Loss], layout: Layout, batch: int) -> None:
+    """Raise `UserError` for losses that do not fit into memory; see `list_needs`."""
+    has = get_memory(experiment.machine)
     for key, need in list_needs(experiment, losses, layout, batch):
         value = getattr(losses[key], need.option)
         see_that_it_fits(f"{key}.{need.option}={value}", need.what, need.bytes, has)
 
 
-def cache_bytes(experiment: Experiment) -> int:
+def count_cache_bytes(experiment: Experiment) -> int:
     """Count the bytes of the teacher's cached outputs, in float16."""
     layout = experiment.layout(experiment.config.teacher)
     width = experiment.data.num_classes + sum(layout.shape(place)[0] for place in list_cached_places(experiment))
     return experiment.config.teacher.views * len(experiment.data.train) * width * 2
 
 
-def check_views(experiment: Experiment) -> None:
-    """Raise `UserError` for a cache of the teacher's outputs that the disk cannot hold, old caches aside."""
-    views, data = experiment.config.teacher.views, experiment.config.data
+def check_cache_space(experiment: Experiment) -> None:
+    """Raise `UserError` for a teacher's cache that the disk cannot hold."""
+    views, folder = experiment.config.teacher.views, experiment.config.data.cache_dir
     if views:
-        see_that_it_can_be_written(data.cache_dir)
-        kept = sum(path.stat().st_size for path in data.cache_dir.glob("teacher-*/view*.npy"))
-        free = shutil.disk_usage(_existing(data.cache_dir)).free
-        where = f"disk in data.cache_dir {data.cache_dir}"
-        see_that_it_fits(f"teacher.views={views}", "cached outputs", cache_bytes(experiment), free + kept, where)
-
-
-def _existing(path: Path) -> Path:
-    return next(part for part in (path.absolute(), *path.absolute().parents) if part.is_dir())
+        see_that_it_can_be_written(folder)
+        kept = sum(path.stat().st_size for path in folder.glob("teacher-*/view*.npy"))
+        there = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.is_dir())
+        free, needed = shutil.disk_usage(there).free, count_cache_bytes(experiment)
+        where = f"disk in data.cache_dir {folder}"
+        see_that_it_fits(f"teacher.views={views}", "cached outputs", needed, free + kept, where)

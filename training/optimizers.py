@@ -1,4 +1,4 @@
-"""The optimizer and the schedule of its learning rate that a config names, both torch's own."""
+"""The optimizer and learning-rate schedule of a config, both torch's own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from settings import stages
 
 
 def make_optimizer(groups: Sequence[dict[str, Any]], settings: stages.Optimizer) -> Optimizer:
-    """Return SGD, Adam or AdamW over parameter groups, each with its `lr`; a step clips gradients if asked to."""
-    optimizer = _optimizer(list(groups) if settings.decay_norms else _apart(groups), settings)
+    """Return SGD, Adam or AdamW over parameter groups, each with its `lr`.
+
+    With `clip_norm` every step clips gradients first."""
+    optimizer = _build_optimizer(list(groups) if settings.decay_norms else _split_decay(groups), settings)
     if settings.clip_norm is not None:
         limit = settings.clip_norm
 
@@ -25,7 +27,7 @@ def make_optimizer(groups: Sequence[dict[str, Any]], settings: stages.Optimizer)
     return optimizer
 
 
-def _optimizer(groups: list[dict[str, Any]], settings: stages.Optimizer) -> Optimizer:
+def _build_optimizer(groups: list[dict[str, Any]], settings: stages.Optimizer) -> Optimizer:
     match settings.name:
         case "adam":
             return torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay)
@@ -40,33 +42,33 @@ def _optimizer(groups: list[dict[str, Any]], settings: stages.Optimizer) -> Opti
     )
 
 
-def _apart(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return groups with parameters of one dimension, of biases and norms, in groups without weight decay."""
-    found = []
+def _split_decay(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Split off biases and parameters of norms, without weight decay."""
+    split = []
     for group in groups:
         flat = [parameter for parameter in group["params"] if parameter.ndim <= 1]
         others = [parameter for parameter in group["params"] if parameter.ndim > 1]
-        found += [{**group, "params": others}] if others else []
-        found += [{**group, "params": flat, "weight_decay": 0.0}] if flat else []
-    return found
+        split += [{**group, "params": others}] if others else []
+        split += [{**group, "params": flat, "weight_decay": 0.0}] if flat else []
+    return split
 
 
 def make_schedule(
     optimizer: Optimizer, settings: stages.Optimizer, epochs: int, steps: int
 ) -> lr_scheduler.LRScheduler:
-    """Return the learning-rate schedule, moved on after every one of `epochs` x `steps` training steps.
+    """Return the learning-rate schedule for `epochs` x `steps` training steps.
 
     A warm-up of w steps trains step i at (i + 1) / (w + 1) of the rate; the schedule takes what is left.
     """
     warm = round(settings.warmup * steps)
     if warm == 0:
-        return _schedule(optimizer, settings, epochs * steps, steps)
+        return _build_schedule(optimizer, settings, epochs * steps, steps)
     rising = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), total_iters=warm)
-    rest = _schedule(optimizer, settings, epochs * steps - warm, steps)
+    rest = _build_schedule(optimizer, settings, epochs * steps - warm, steps)
     return lr_scheduler.SequentialLR(optimizer, [rising, rest], [warm])
 
 
-def _schedule(
+def _build_schedule(
     optimizer: Optimizer, settings: stages.Optimizer, total: int, steps: int
 ) -> lr_scheduler.LRScheduler:
     match settings.schedule:

@@ -1,4 +1,4 @@
-"""How fast a command trains, and how long the rest of it takes."""
+"""The speed of a command, and the time that is left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Pace:
-    """Images that a command has trained on, and those that wait in later jobs, each as often as it comes."""
+    """Images that a command has shown in training, and those of later jobs."""
 
     waiting: int = 0
     images: int = 0
@@ -19,7 +19,7 @@ class Pace:
         self.seconds += seconds
 
     def predict_left(self, images: int, seconds: float) -> float:
-        """Return the seconds that are left: of this job by its last epoch, of later ones by all epochs so far.
+        """Return the seconds left: this job by its last epoch, later ones by all epochs.
 
         Args:
             images: left in this job.
@@ -29,7 +29,7 @@ class Pace:
 
 
 def show_duration(seconds: float) -> str:
-    """Return a time in the unit that a person would take."""
+    """Return a duration in a readable unit."""
     minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
     if minutes < 2:
         return f"{seconds:.0f} s"

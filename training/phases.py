@@ -1,4 +1,4 @@
-"""What each `--phase` trains, in which order, and how it ends."""
+"""The jobs of each `--phase`, in order, and their training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataset.prepare import TrainingData
 from settings.schema import Config
 from settings.stages import Stage
 from training import distributed
+from training.distributed import say
+from training.evaluation import show_measures
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, list_jobs, stage_of
 from training.pace import Pace
@@ -19,6 +21,8 @@ from training.run.run_folder import RunFolder
 from training.run.tensorboard import write_hparams
 from training.stepping import steps_of
 from training.teacher import is_given
+
+SHOWN = ("test_top1", "cosine_", "cka_", "explained_")  # how names of measures begin that the line of a job shows
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,17 @@ class Job:
         images = data.balanced if self.stage.images == "balanced" and data.balanced else data.train
         return steps_per_epoch(len(images), self.stage.batch_size)
 
-    def images(self, data: TrainingData) -> int:
+    def count_images(self, data: TrainingData) -> int:
         """Return the images that all epochs show, each as often as it comes."""
         return self.stage.epochs * self.batches(data) * self.stage.batch_size
 
-    def steps(self, data: TrainingData) -> int:
+    def count_steps(self, data: TrainingData) -> int:
         """Return the optimizer's steps of an epoch."""
         return steps_of(self.batches(data), self.stage.optimizer.accumulate)
 
 
 def jobs_of(phase: str, config: Config, folder: RunFolder, methods: Sequence[str] = ()) -> list[Job]:
-    """Return the trainings of a phase, in the order in which they depend on each other.
+    """Return the trainings of a phase, each after those that it needs.
 
     methods: to train, with what they need; all of the config by default.
     """
@@ -55,16 +59,22 @@ def jobs_of(phase: str, config: Config, folder: RunFolder, methods: Sequence[str
     return [Job(name, folder.job(name), stage_of(config, name)) for name in names]
 
 
+def list_waiting(jobs: Sequence[Job], experiment: Experiment, removed: Sequence[JobName] = ()) -> list[Job]:
+    """Return the jobs that need training: unfinished, and no given teacher.
+
+    removed: finished jobs that have to be trained again.
+    """
+    unfinished = [job for job in jobs if not job.folder.finished or job.name in removed]
+    return [job for job in unfinished if not (job.name == TEACHER and is_given(experiment))]
+
+
 def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
-    """Train what is not finished; a teacher that the config gives is not trained."""
-    waiting = [
-        job for job in jobs if not job.folder.finished and not (job.name == TEACHER and is_given(experiment))
-    ]
-    pace = Pace()
+    """Train the jobs that are not finished, and print a line for each."""
+    waiting, pace = list_waiting(jobs, experiment), Pace()
     for job in jobs:
         if job in waiting:
             waiting.remove(job)
-            pace.waiting = sum(other.images(experiment.data) for other in waiting)
+            pace.waiting = sum(other.count_images(experiment.data) for other in waiting)
             train_job(job, experiment, pace)
             say(f"{job.name.title}: done, {_describe_result(job.folder)}, files in {job.folder.path}")
         elif job.folder.finished:
@@ -74,21 +84,13 @@ def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
 
 
 def train_job(job: Job, experiment: Experiment, pace: Pace | None = None) -> None:
-    """Train one network and tell TensorBoard what became of it. `pace`: of the command."""
+    """Train one network, and write its settings and results for TensorBoard."""
     train(experiment, job.name, pace)
     write_hparams(experiment.config, job.name, job.folder)
 
 
 def _describe_result(folder: JobFolder) -> str:
-    result = folder.result()
-    names = [name for name in result if name == "test_top1" or name.startswith(("cosine_", "cka_", "explained_"))]
-    return ", ".join(f"{name.replace('_', ' ')} {result[name]:.4f}" for name in names)
-
-
-def say(text: str) -> None:
-    """Print in the first process alone."""
-    if distributed.rank() == 0:
-        print(text, flush=True)
+    return show_measures({name: value for name, value in folder.result().items() if name.startswith(SHOWN)})
 
 
 def next_phase(phase: str, config: Config) -> str | None:

@@ -1,4 +1,4 @@
-"""From a job's name to its training: the objective of its stage, the images, the plan, and what it leaves."""
+"""The setup of a job (objective, images, plan), and its training."""
 
 from __future__ import annotations
 
@@ -18,62 +18,56 @@ from models.compiling import compile_blocks
 from models.heads import classifier
 from models.layout import Layout
 from models.machine import Machine
-from models.taps import TappedModel, head_inputs
+from models.taps import head_inputs
 from settings.loss_options import make_loss, title_of
 from settings.stages import Stage
 from training import distributed
 from training.alignment import AlignmentEvaluator, average_alignment
 from training.checkpointing import Checkpointer
-from training.engine import Objective, Plan, fit, seed_everything
+from training.early_stopping import make_stopping
+from training.engine import Plan, fit, seed_everything
 from training.evaluation import Measures, evaluate_splits
 from training.experiment import Experiment
 from training.features import FrozenFeatures, ViewCache
+from training.image_weights import weigh_images
 from training.job_name import TEACHER, JobName, first_epoch, stage_of, starts_from
 from training.pace import Pace
 from training.reading import find_reading, find_shapes
 from training.run.checkpointer import JobCheckpointer
 from training.run.job_folder import PROJECTIONS
-from training.stage import StageObjective, Student
-from training.stopping import make_stopping, summarise_stop
+from training.stage import StageObjective, StageStudent
 from training.teacher import ensure_teacher
-from training.teacher_side import FEATURES, TeacherSide, open_teacher
-from training.weights import weigh_by_errors
+from training.teacher_outputs import FEATURES, FrozenTeacher, open_teacher
 
 COMPILING = ("torch._dynamo", "torch._inductor", "triton")  # where errors of compiling come from
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that `fit` takes of a job: what it minimises, on which images, for how long."""
+    """A job's objective, the images that it trains on, and its plan."""
 
-    objective: Objective
+    objective: StageObjective
     data: TrainingData
     plan: Plan
 
     def quicken(self, machine: Machine) -> None:
-        """Compile the network's blocks, or have its passes captured, as the machine says: both when first run.
+        """Compile the network's blocks or capture its passes, as the machine says.
 
-        Gradients of several batches are added to each other, which a graph would write over, and no thread may ask
-        the GPU for anything meanwhile, as the one does that takes batches from workers: there a word says so.
+        A warning names what cannot be captured: accumulated gradients, which a graph would overwrite, and batches
+        from workers, whose thread asks the GPU for memory meanwhile.
         """
+        tapped = self.objective.tapped
         if machine.compile:
-            network = self.network
-            compile_blocks(self.objective.model, network.taps if isinstance(network, TappedModel) else ())
+            compile_blocks(tapped.model, tapped.taps)
         if machine.capture and self.plan.optimizer.accumulate > 1:
-            warn("capture=true counts for nothing with several batches a step (optimizer.accumulate)")
+            warn("capture=true is ignored with several batches a step (optimizer.accumulate)")
         elif machine.capture and self.data.uses_workers:
-            warn("capture=true counts for nothing with data.workers, whose batches a thread brings")
+            warn("capture=true is ignored with data.workers, whose batches a thread brings")
         elif machine.capture:
-            capture_passes(self.network)
-
-    @property
-    def network(self) -> nn.Module:
-        """What steps run: the trained network, with its taps where it has some."""
-        tapped = (module for module in self.objective.modules() if isinstance(module, TappedModel))
-        return next(tapped, self.objective.model)
+            capture_passes(tapped)
 
     def fit(self, machine: Machine, checkpointer: Checkpointer, pace: Pace | None = None) -> list[Measures]:
-        """Train as `training.engine.fit` does, as quick as the machine can.
+        """Train as `training.engine.fit`, compiled or captured as the machine says.
 
         Raises:
             UserError: as `fit`.
@@ -84,38 +78,43 @@ class Prepared:
             return fit(self.objective, self.data, self.plan, machine, checkpointer, pace)
         except RuntimeError as error:
             if machine.compile and type(error).__module__.startswith(COMPILING):
-                what = str(error).strip().partition("\n")[0]
-                raise MachineError(f"compile=true: torch cannot do it ({what}): use compile=false") from error
+                reason = str(error).strip().partition("\n")[0]
+                raise MachineError(f"compile=true: torch cannot do it ({reason}): use compile=false") from error
             raise
         finally:
-            release_passes(self.network)
+            release_passes(self.objective.tapped)
 
 
 def train(experiment: Experiment, job: JobName, pace: Pace | None = None) -> None:
-    """Train one job to its end and write what it leaves. `pace`: of the command that it is part of."""
+    """Train one job to its end and write its files. `pace`: of the command."""
     folder, prepared = experiment.folder.job(job), prepare(experiment, job)
     checkpointer = JobCheckpointer(folder, experiment.config.checkpoint_minutes)
-    history = prepared.fit(experiment.machine, checkpointer, pace)
-    objective = prepared.objective
-    assert isinstance(objective, StageObjective)
+    history, objective = prepared.fit(experiment.machine, checkpointer, pace), prepared.objective
     result: dict[str, Any] = {"source": "trained"} if job == TEACHER else {}
     result |= summarise_stop(history, prepared.plan)
     trains_classifier = objective.student.evaluator is None
-    measure = partial(evaluate_splits, objective.model, prepared.data, experiment.machine)
-    result |= measure() if trains_classifier else objective.measure()
+    if trains_classifier:
+        result |= evaluate_splits(objective.model, prepared.data, experiment.machine)
+    else:
+        result |= objective.measure()
     if distributed.rank() == 0:
-        projections = {} if trains_classifier else objective.projections()
+        projections = {} if trains_classifier else objective.collect_projections()
         if projections:
             save(folder.path / PROJECTIONS, projections)
         folder.finish(objective.model, result)
     distributed.barrier()
 
 
+def summarise_stop(history: Sequence[Measures], plan: Plan) -> dict[str, int | str]:
+    """Return for result.json after how many epochs a training ended, and by what."""
+    return {"epochs": len(history), "ended_by": "plateau" if len(history) < plan.epochs else "epochs"}
+
+
 def prepare(experiment: Experiment, job: JobName) -> Prepared:
-    """Return what a job minimises, on which images, and for how long.
+    """Return the setup of a job.
 
     Raises:
-        UserError: what it needs is not finished, or does not fit.
+        UserError: a job that it needs is not finished, or does not fit.
     """
     stage, config, machine = stage_of(experiment.config, job), experiment.config, experiment.machine
     experiment = replace(experiment, data=select_images(experiment, job))
@@ -126,36 +125,30 @@ def prepare(experiment: Experiment, job: JobName) -> Prepared:
     }
     own = list(losses.values())
     frozen = uses_frozen_features(stage, layout, own)
-    asks = any(loss.needs_teacher for loss in own) or stage.starts_from == TEACHER.method
-    teacher = open_teacher(experiment, job, stage, own, sees_images=not frozen) if asks else None
-    evaluator = (
-        _make_evaluator(experiment, own, layout, teacher) if stage.train == "features" and teacher else None
-    )
-    weights = weigh_by_errors(experiment, job, stage)
-    reading = find_reading(layout, own)
+    needs_teacher = any(loss.needs_teacher for loss in own) or stage.starts_from == TEACHER.method
+    teacher = open_teacher(experiment, job, stage, own, sees_images=not frozen) if needs_teacher else None
+    evaluator = None
+    if stage.train == "features" and teacher is not None:
+        evaluator = _make_evaluator(experiment, own, layout, teacher)
+    weights = weigh_images(experiment, job, stage)
     shapes = find_shapes(experiment.layout(config.teacher), own) if teacher else {}
-    sizes = Sizes(find_shapes(layout, own), shapes, experiment.data.train.labels, distributed.AllProcesses())
+    sizes = Sizes(find_shapes(layout, own), shapes, experiment.data.train.labels, distributed)
     seed = config.teacher.seed if job.seed is None else job.seed
-    model = _start(experiment, job, stage, seed)
+    model = _load_start(experiment, job, stage, seed)
     seed_everything(seed, job.number)
     for loss in own:
         loss.setup(sizes)
         loss.to(machine.device)
     features = _freeze_features(experiment, stage, model, teacher) if frozen else None
-    weighted = find_reading(layout, [losses[title_of(name)] for name, use in stage.losses.items() if use.weight])
-    part = layout.find_part(model, stage.train, weighted.places)
-    student = Student(model, part, reading, features, evaluator)
+    weighted = [loss for loss, use in zip(own, stage.losses.values(), strict=True) if use.weight]
+    part = layout.find_part(model, stage.train, find_reading(layout, weighted).places)
+    student = StageStudent(model, part, find_reading(layout, own), features, evaluator)
     objective = StageObjective(student, teacher, losses, stage, experiment.data, machine, weights)
-    plan = _make_plan(experiment, job, stage, seed, aligns=evaluator is not None)
-    return Prepared(objective, experiment.data, plan)
+    return Prepared(objective, experiment.data, _make_plan(experiment, job, stage, seed, evaluator is not None))
 
 
 def select_images(experiment: Experiment, job: JobName) -> TrainingData:
-    """Return the images that a job trains and is measured on.
-
-    Raises:
-        UserError: balanced images where there are none.
-    """
+    """Return the images that a job trains and is measured on."""
     if job == TEACHER:
         return experiment.data.for_teacher()
     balanced = stage_of(experiment.config, job).images == "balanced"
@@ -163,7 +156,7 @@ def select_images(experiment: Experiment, job: JobName) -> TrainingData:
 
 
 def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -> bool:
-    """Return whether a stage trains a classifier on features that are computed once a view."""
+    """Return whether a stage trains a classifier on features computed once a view."""
     if stage.train != "head" or not layout.structure.reads_vector:
         return False
     reading = find_reading(layout, losses)
@@ -171,20 +164,19 @@ def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -
 
 
 def _make_evaluator(
-    experiment: Experiment, losses: list[Loss], layout: Layout, teacher: TeacherSide
+    experiment: Experiment, losses: list[Loss], layout: Layout, teacher: FrozenTeacher
 ) -> AlignmentEvaluator:
     config, data = experiment.config, experiment.data
     own, theirs = (find_reading(one, losses, pooled=True) for one in (layout, experiment.layout(config.teacher)))
-    images = data.held_out or data.test
-    return AlignmentEvaluator(images, teacher.network, (own, theirs), experiment.machine, config.data.seed)
+    images = data.held_out or data.test  # nothing is decided by the latter
+    return AlignmentEvaluator(images, teacher.network, own, theirs, experiment.machine, config.data.seed)
 
 
-def _start(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> nn.Module:
+def _load_start(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> nn.Module:
     """Return the network that a job goes on from, on the device."""
-    config = experiment.config
-    before = starts_from(config, job)
+    before = starts_from(experiment.config, job)
     if job == TEACHER:
-        model = _new_teacher(experiment)
+        model = _make_teacher(experiment)
     elif before:
         model = experiment.trained(experiment.network_of(job), experiment.folder.job(before[0]))
     elif stage.starts_from == TEACHER.method:
@@ -197,7 +189,7 @@ def _start(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> nn.
     return model
 
 
-def _new_teacher(experiment: Experiment) -> nn.Module:
+def _make_teacher(experiment: Experiment) -> nn.Module:
     settings = experiment.config.teacher
     seed_everything(settings.seed)
     model = experiment.build(settings, pretrained=settings.init is None)
@@ -207,22 +199,23 @@ def _new_teacher(experiment: Experiment) -> nn.Module:
 
 
 def _freeze_features(
-    experiment: Experiment, stage: Stage, model: nn.Module, teacher: TeacherSide | None
+    experiment: Experiment, stage: Stage, model: nn.Module, teacher: FrozenTeacher | None
 ) -> FrozenFeatures:
     config, data, machine = experiment.config, experiment.data, experiment.machine
+    is_same = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"
+    if is_same and teacher is not None:  # the teacher has computed them, of the same images
+        return FrozenFeatures(model, data, machine, lambda batch: teacher(batch).taps[FEATURES])
     views = config.teacher.views
     keep = views if 0 < views < stage.epochs else 1  # all of them if they come back
-    extract = partial(head_inputs, model, machine=machine)
-    same = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"
-    if same and teacher is not None and FEATURES in teacher.reading.pooled:  # of the same images, and known
-        return FrozenFeatures(model, data, machine, lambda batch: teacher(batch).taps[FEATURES])
-    return FrozenFeatures(model, data, machine, ViewCache(extract, data, keep))
+    return FrozenFeatures(
+        model, data, machine, ViewCache(partial(head_inputs, model, machine=machine), data, keep)
+    )
 
 
 def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, aligns: bool) -> Plan:
-    """Return how long a job trains. `aligns`: whether features are measured in place of accuracy."""
+    """Return a job's plan. `aligns`: features are measured in place of accuracy."""
     config = experiment.config
-    plateau = stage.early_stopping is not None
+    stops_early = stage.early_stopping is not None
     return Plan(
         stage.epochs,
         stage.batch_size,
@@ -230,7 +223,7 @@ def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, al
         seed,
         first_epoch=first_epoch(config, job),
         views=0 if job == TEACHER else config.teacher.views,
-        candidates=0 if plateau else stage.selection_epochs or 0,
+        candidates=0 if stops_early else stage.selection_epochs or 0,
         ended=make_stopping(stage.early_stopping, average_alignment if aligns else None),
         rate_key=f"{job.key}.optimizer.lr",
         name=job.short,

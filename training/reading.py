@@ -1,4 +1,4 @@
-"""What losses read of one network: places of taps, and a batch's outputs as a `View` of them."""
+"""The taps that losses read of one network, and its outputs as a `View` of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ class Reading:
         """Each place once."""
         return list(dict.fromkeys([*self.pooled.values(), *self.maps.values()]))
 
-    def view(self, outputs: Outputs, places: Sequence[str], classifier: nn.Module | None = None) -> View:
+    def make_view(self, outputs: Outputs, places: Sequence[str], classifier: nn.Module | None = None) -> View:
         """Return outputs as losses see them. `places`: of the outputs' taps."""
-        found: dict[str, Tensor] = dict(zip(places, outputs.taps, strict=True))
-        pooled = {tap: found[place] for tap, place in self.pooled.items()}
-        maps = {tap: found[place] for tap, place in self.maps.items()}
+        by_place: dict[str, Tensor] = dict(zip(places, outputs.taps, strict=True))
+        pooled, maps = ({tap: by_place[one] for tap, one in taps.items()} for taps in (self.pooled, self.maps))
         return View(outputs.logits, pooled, maps, classifier)
 
 
@@ -46,15 +45,13 @@ def find_reading(layout: Layout, losses: Iterable[Loss], pooled: bool = False) -
     vectors: dict[str, str] = {}
     maps: dict[str, str] = {}
     for loss in losses:
+        as_map = loss.needs_maps and not pooled
         for tap in loss.used_taps:
-            if loss.needs_maps and not pooled:
-                maps[tap] = layout.place(tap, as_map=True)
-            else:
-                vectors[tap] = layout.place(tap)
+            (maps if as_map else vectors)[tap] = layout.place(tap, as_map)
     return Reading(vectors, maps)
 
 
 def find_shapes(layout: Layout, losses: Iterable[Loss]) -> dict[str, tuple[int, ...]]:
-    """Return the shape for one image of every tap that losses read: (D,), or (D, H, W) where one needs maps."""
+    """Return the shape of every tap that losses read: (D,), or (D, H, W) for maps."""
     reading = find_reading(layout, losses)
     return {tap: layout.shape(place) for tap, place in {**reading.pooled, **reading.maps}.items()}

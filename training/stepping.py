@@ -1,6 +1,6 @@
-"""One step of training: down the gradient of one batch or the mean of several, scaled where float16 needs it.
+"""Training steps: accumulation, loss scaling for float16, schedule and average.
 
-A *step* is one of the optimizer, of `accumulate` batches each; an epoch's last takes what batches are left.
+A *step* is one of the optimizer and takes `accumulate` batches; an epoch's last takes what batches are left.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from training.rates import rescale_rates
 
 @dataclass
 class Stepper:
-    """What steps are made with.
+    """Optimizer, schedule, loss scale and average of a training.
 
-    A step whose gradients overflow float16 is not made, which is usual: the loss is scaled by half as much from
-    then on. Neither the schedule nor the average moves on at it.
+    A step whose gradients overflow float16 is left out, which is usual: the loss is scaled by half as much from
+    then on, and neither the schedule nor the average moves on.
     """
 
     optimizer: Optimizer
@@ -49,8 +49,8 @@ class Stepper:
         """Return the batches of an epoch's step, counted from 0."""
         return min(self.accumulate, self.batches - step * self.accumulate)
 
-    def make(self) -> None:
-        """Step along the gradients that there are."""
+    def step(self) -> None:
+        """Step along the gradients."""
         before = self.scaler.get_scale()
         self.scaler.unscale_(self.optimizer)  # before gradients are clipped
         self.scaler.step(self.optimizer)
@@ -62,8 +62,8 @@ class Stepper:
             self.average.update()
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Have the objective hold the weights that are the result: their average where there is one."""
-        return nullcontext() if self.average is None else self.average.in_place()
+        """Have the objective hold the average of its weights, where there is one."""
+        return nullcontext() if self.average is None else self.average.hold()
 
     @property
     def rate(self) -> float:
@@ -75,11 +75,11 @@ class Stepper:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": None if self.average is None else self.average.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave, at the learning rates that this optimizer begins with.
+        """Go on from what `state` gave, at this optimizer's learning rates.
 
         Raises:
             KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError: it does not fit.
@@ -88,16 +88,15 @@ class Stepper:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         rescale_rates(self.optimizer, self.schedule, wanted)
-        if self.scaler.is_enabled():  # earlier versions wrote neither
-            self.scaler.load_state_dict(state["scaler"])
-            if not 0 < float(self.scaler.get_scale()) < math.inf:
-                raise ValueError(f"a loss scaled by {self.scaler.get_scale()}")
+        self.scaler.load_state_dict(state["scaler"])
+        if not 0 < float(self.scaler.get_scale()) < math.inf:
+            raise ValueError(f"a loss scaled by {self.scaler.get_scale()}")
         if self.average is not None:
-            self.average.model.load_state_dict(state["average"])
+            self.average.load_state_dict(state["average"])
 
 
 def steps_of(batches: int, accumulate: int) -> int:
-    """Steps of so many batches, the last of which may take fewer."""
+    """Return the number of steps of so many batches."""
     return -(-batches // accumulate)
 
 
@@ -109,10 +108,10 @@ def make_stepper(
     batches: int,
     machine: Machine,
 ) -> Stepper:
-    """Return what the config's section `optimizer` makes steps with.
+    """Return the stepper that the config's section `optimizer` describes.
 
     Args:
-        objective: whose weights are averaged if asked to.
+        objective: whose weights are averaged with `settings.ema`.
         groups: of its parameters, each with its `lr`.
         batches: an epoch.
     """
@@ -126,16 +125,19 @@ def make_stepper(
 def train_step(
     objective: nn.Module, batches: Iterable[Any], stepper: Stepper, machine: Machine, count: int = 1
 ) -> dict[str, Tensor]:
-    """Make one step down the terms' weighted sum, its mean over `count` batches; return their means."""
+    """Step down the mean over `count` batches of the terms' weighted sum.
+
+    Returns:
+        Means of the sum, called loss, and of all terms."""
     sums: dict[str, Tensor] = {}
     stepper.optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(batches, start=1):
-        with distributed.averaged_at(objective, number == count):
+        with distributed.sync_gradients(objective, is_last=number == count):
             with machine.autocast():
                 terms = objective(batch)
             loss = torch.stack([term.weight * term.value for term in terms.values() if term.weight]).sum()
             stepper.scaler.scale(loss / count).backward()
         values = {"loss": loss.detach(), **{name: term.value.detach() for name, term in terms.items()}}
         sums = {name: sums[name] + value if sums else value for name, value in values.items()}
-    stepper.make()
+    stepper.step()
     return {name: total / count for name, total in sums.items()}

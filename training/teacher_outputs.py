@@ -1,62 +1,44 @@
-"""What the teacher says of a training batch: computed live, or looked up in a cache of V views an image.
-
-A cache is a folder with one float16 file a view, (N, classes + tap channels). It belongs to one teacher, one data
-set, one set of taps and one seed of views, all part of its name, so any run that agrees in them uses it. Who fills
-a view holds its lock file; a second run or process takes another view meanwhile, or waits.
+"""The frozen teacher of a stage, run live or looked up in a cache.
 
 Letters: N training images, V views, B batch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from dataset.images import Batch
-from dataset.loader import view_batches
 from dataset.prepare import TrainingData
 from dataset.transfer import to_device
-from errors import UserError, warn
-from files import in_one_line, locked, remove_lock_left_behind, write_text
-from models.checkpoint import weights_hash
+from losses.loss import Loss, View
 from models.compiling import compile_blocks
+from models.heads import classifier
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
-from models.whole import file_hash
-from training import distributed
-from training.evaluation import EVALUATION_BATCH
+from settings.loss_options import list_stages, make_loss
+from settings.stages import Stage
 from training.experiment import Experiment
 from training.features import ViewCache
+from training.job_name import TEACHER, JobName, last_job
+from training.reading import Reading, find_reading
+from training.teacher import ensure_teacher
+from training.teacher_cache import fill_cache, name_cache
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as Digest
-
-CHUNK = 5000  # images between two marks of how far a view has come
-
-
-class TeacherOutputs(Protocol):
-    """Gives the teacher's outputs for a training batch, float32 and without gradient."""
-
-    def __call__(self, batch: Batch) -> Outputs: ...
+FEATURES = "features"  # the tap of what a classifier reads
+TeacherOutputs = Callable[[Batch], Outputs]  # float32, without gradient
 
 
 class LiveTeacher:
     """Runs the teacher on every batch."""
 
     def __init__(self, teacher: TappedModel, machine: Machine) -> None:
-        self.teacher = teacher.eval()
-        self.machine = machine
+        self.teacher, self.machine = teacher.eval(), machine
         if machine.compile:
             compile_blocks(teacher.model, teacher.taps)
 
@@ -65,36 +47,35 @@ class LiveTeacher:
 
 
 class CachedTeacher:
-    """Looks the teacher's outputs up by view and image."""
+    """Looks up the teacher's outputs by view and image in the files of a cache."""
 
     def __init__(self, folder: Path, widths: list[int], views: int, device: torch.device) -> None:
         arrays = [np.load(folder / f"view{view}.npy", mmap_mode="c") for view in range(views)]
         self.views = [torch.from_numpy(array) for array in arrays]  # V times (N, sum of widths) float16
-        self.widths = widths
-        self.device = device
+        self.widths, self.device = widths, device
 
     def __call__(self, batch: Batch) -> Outputs:
         rows = to_device(self.views[batch.view][batch.rows], self.device)
-        return _outputs(rows.float(), self.widths)
+        return _split_rows(rows.float(), self.widths)
 
 
 class ViewedTeacher:
-    """Runs the teacher on a whole view when the first batch of it comes: for batches without images."""
+    """Runs the teacher on a whole view at once, for batches without images."""
 
     def __init__(self, teacher: TappedModel, widths: list[int], data: TrainingData, machine: Machine) -> None:
-        self.rows = ViewCache(lambda images: _rows(run(teacher, images, machine)), data, keep=1, for_teacher=True)
+        self.rows = ViewCache(lambda images: _run_rows(teacher, images, machine), data, 1, for_teacher=True)
         self.widths = widths
-        teacher.eval()
 
     def __call__(self, batch: Batch) -> Outputs:
-        return _outputs(self.rows(batch), self.widths)
+        return _split_rows(self.rows(batch), self.widths)
 
 
-def _rows(outputs: Outputs) -> Tensor:
+def _run_rows(teacher: TappedModel, images: Tensor, machine: Machine) -> Tensor:
+    outputs = run(teacher, images, machine)
     return torch.cat([outputs.logits, *outputs.taps], dim=1)
 
 
-def _outputs(rows: Tensor, widths: list[int]) -> Outputs:
+def _split_rows(rows: Tensor, widths: list[int]) -> Outputs:
     logits, *taps = rows.split(widths, dim=1)
     return Outputs(logits, tuple(taps))
 
@@ -110,173 +91,80 @@ def run(teacher: TappedModel, images: Tensor, machine: Machine) -> Outputs:
 def open_outputs(
     experiment: Experiment, teacher: TappedModel, views: int, sees_images: bool = True
 ) -> TeacherOutputs:
-    """Return live outputs with 0 views, otherwise the cache of V views, which is made or completed first.
+    """Return live outputs with 0 views, otherwise the cache of V views, filled first.
 
-    Args:
-        experiment: its data are the training images.
-        teacher: frozen.
-        views: V.
-        sees_images: whether the batches will have images; live outputs cannot do without otherwise.
+    sees_images: the batches will have images.
     """
-    config, data, machine = experiment.config, experiment.data, experiment.machine
+    data, machine = experiment.data, experiment.machine
     if views == 0 and sees_images:
         return LiveTeacher(teacher, machine)
-    widths = [data.num_classes, *(shape[0] for shape in teacher.tap_shapes(config.data.image_size))]
+    shapes = teacher.eval().tap_shapes(experiment.config.data.image_size)
+    widths = [data.num_classes, *(shape[0] for shape in shapes)]
     if views == 0:
         return ViewedTeacher(teacher, widths, data, machine)
-    folder = config.data.cache_dir / f"teacher-{_key(experiment, teacher)}"
-    header = _header(len(data.train), sum(widths))
-    missing = [view for view in range(views) if not _is_whole(folder, view, header)]
-    distributed.barrier()  # every process has looked before one of them fills what is missing
-    if missing and distributed.rank() == 0:
-        size = len(missing) * len(data.train) * sum(widths) * 2 / 1e6
-        print(f"caching the teacher's outputs for {len(missing)} views, {size:,.0f} MB in {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    for wait in (False, True):  # what others are filling comes last
-        for view in missing:
-            with _claimed(folder, view, wait) as ours:
-                if ours:
-                    _write_view(folder, view, sum(widths), teacher.eval(), data, machine)
-    distributed.barrier()
-    if distributed.rank() == 0:
-        for view in range(views):  # a kill may have come between a view and the end of its lock
-            remove_lock_left_behind(folder / f"view{view}.lock")
+    folder = name_cache(experiment, teacher)
+    fill_cache(folder, data, views, sum(widths), lambda images: _run_rows(teacher, images, machine), machine.quiet)
     return CachedTeacher(folder, widths, views, machine.device)
 
 
-def _key(experiment: Experiment, teacher: TappedModel) -> str:
-    data, settings = experiment.data, experiment.config.data
-    parts: dict[str, object] = {
-        "teacher": weights_hash(teacher),
-        "taps": teacher.taps,
-        "data": data.fingerprint,
-        "views": [settings.seed, settings.crop, settings.flip, settings.image_size, *settings.augment],
-        "normalisation": [data.mean.tolist(), data.std.tolist()],
-        "bfloat16": experiment.machine.bfloat16,
-    }
-    if experiment.machine.float16:  # named apart, so that caches of before are found again
-        parts["float16"] = True
-    parts |= experiment.made_with(experiment.config.teacher)
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class FrozenTeacher:
+    """A frozen teacher's answers to training batches."""
+
+    network: nn.Module
+    outputs: TeacherOutputs  # live or cached
+    places: Sequence[str]  # of the outputs' taps
+    reading: Reading  # of all losses
+    head: nn.Module | None = None  # another classifier of its features, in place of its own
+
+    @property
+    def classifier(self) -> nn.Module:
+        """Its own classifier, or the one in place of it."""
+        return self.head or classifier(self.network)[1]
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> View:
+        view = self.reading.make_view(self.outputs(batch), self.places, self.classifier)
+        if self.head is None:
+            return view
+        return View(self.head(view.taps[FEATURES]).float(), view.taps, view.maps, self.head)
 
 
-def _is_whole(folder: Path, view: int, header: bytes) -> bool:
-    """Return whether a view is there as it was written; a damaged one is removed with a warning.
+def open_teacher(
+    experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss], sees_images: bool
+) -> FrozenTeacher:
+    """Return a stage's teacher, cached with `teacher.views` unless a loss reads maps.
 
-    header: what its file begins with; numpy would take any other at its word.
+    Raises:
+        UserError: there is no teacher, or the given one does not fit.
     """
-    path, kept = folder / f"view{view}.npy", folder / f"view{view}.sha256"
-    if not path.exists():
-        return False
-    state = path.stat()
-    known = _seen.get(path)
-    if known == (state.st_size, state.st_mtime_ns):
-        return True
-    with open(path, "rb") as file:
-        begins = file.read(len(header))
-    if begins == header and kept.exists() and kept.read_bytes().strip() == file_hash(path).encode():
-        _seen[path] = state.st_size, state.st_mtime_ns
-        return True
-    warn(f"{path} is not as it was written: filled anew")
-    if distributed.rank() == 0:
-        path.unlink(missing_ok=True)
-    return False
+    settings = experiment.config.teacher
+    layout, network, head = experiment.layout(settings), ensure_teacher(experiment), None
+    reading = find_reading(layout, [loss for loss in losses if loss.needs_teacher])
+    if _needs_features(stage):
+        reading = Reading({**reading.pooled, FEATURES: layout.place(FEATURES)}, reading.maps)
+    if stage.teacher is not None:
+        folder = experiment.folder.job(last_job(experiment.config, stage.teacher, job.seed or 0))
+        head = classifier(experiment.trained(settings, folder).requires_grad_(False))[1]
+    is_live = bool(reading.maps)
+    places = reading.places if is_live else list_cached_places(experiment)
+    tapped = experiment.machine.place(TappedModel(network, places))
+    outputs = open_outputs(experiment, tapped, 0 if is_live else settings.views, sees_images)
+    return FrozenTeacher(network, outputs, places, reading, head)
 
 
-_seen: dict[Path, tuple[int, int]] = {}  # views that this process has read whole, with size and time of change
+def list_cached_places(experiment: Experiment) -> list[str]:
+    """Return the teacher's places that any stage reads pooled, for one shared cache."""
+    config, layout = experiment.config, experiment.layout(experiment.config.teacher)
+    places: list[str] = []
+    for key, stage in list_stages(config):
+        losses = [make_loss(key, name, use.options, config.losses) for name, use in stage.losses.items()]
+        places += find_reading(layout, [loss for loss in losses if loss.needs_teacher]).pooled.values()
+        if _needs_features(stage):
+            places.append(layout.place(FEATURES))
+    return list(dict.fromkeys(places))
 
 
-@contextmanager
-def _claimed(folder: Path, view: int, wait: bool) -> Iterator[bool]:
-    """Yield whether this process is the one that fills a view; it stays so until it is done or dies.
-
-    Args:
-        wait: for another one that fills it, which then is either done or has left it to us.
-    """
-    final = folder / f"view{view}.npy"
-    if final.exists():
-        yield False
-        return
-    with locked(folder / f"view{view}.lock", wait=wait) as other:
-        yield other is None and not final.exists()  # it may have been finished between our two looks
-
-
-def _write_view(
-    folder: Path, view: int, width: int, teacher: TappedModel, data: TrainingData, machine: Machine
-) -> None:
-    """Fill one view's file, going on where an interrupted one stopped."""
-    num_images, row = len(data.train), 2 * width  # bytes of a row
-    partial, mark, kept = (folder / f"view{view}.{end}" for end in ("partial", "done", "sha256"))
-    header = _header(num_images, width)
-    done, digest = _resumed(partial, mark, header, row)
-    if not done:
-        mark.unlink(missing_ok=True)  # of a file that is gone or changed: its rows are not in this one
-    what_is_kept = "of its images those before the last mark are kept"
-    needed = num_images * row
-    with in_one_line(partial, lambda: needed, what_is_kept), open(partial, "r+b" if done else "wb") as file:
-        file.write(header)
-        file.seek(done * row, os.SEEK_CUR)
-        file.truncate()
-        for end, rows in _rows_of_view(view, done, teacher, data, machine):
-            file.write(rows)  # plainly: writing to a mapped file ends the process where the disk is full
-            digest.update(rows)
-            if end - done >= CHUNK or end == num_images:
-                file.flush()
-                os.fsync(file.fileno())
-                write_text(mark, f"{end} {digest.hexdigest()[:16]}")
-                done = end
-    write_text(kept, digest.hexdigest()[:16] + "\n")
-    mark.unlink(missing_ok=True)
-    partial.replace(folder / f"view{view}.npy")
-
-
-def _header(num_images: int, width: int) -> bytes:
-    """Return what a .npy file of float16 (num_images, width) begins with."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "<f2", "fortran_order": False, "shape": (num_images, width)}
-    )
-    return file.getvalue()
-
-
-def _resumed(partial: Path, mark: Path, header: bytes, row: int) -> tuple[int, Digest]:
-    """Return how many images an interrupted file has whole, and the digest of all bytes up to there.
-
-    A mark or rows that are not as they were written count as none.
-    """
-    new = hashlib.sha256(header)
-    if not (mark.exists() and partial.exists()):
-        return 0, new
-    count, _, written = mark.read_text(encoding="utf-8", errors="replace").partition(" ")
-    if not (count.isascii() and count.isdigit() and len(count) < 16):
-        return 0, new
-    digest, left = hashlib.sha256(), len(header) + int(count) * row
-    with open(partial, "rb") as file:
-        while left and (chunk := file.read(min(left, 1 << 20))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return (int(count), digest) if left == 0 and digest.hexdigest()[:16] == written else (0, new)
-
-
-def _rows_of_view(
-    view: int, first: int, teacher: TappedModel, data: TrainingData, machine: Machine
-) -> Iterator[tuple[int, bytes]]:
-    """Yield outputs for images from `first` on, a batch each: how many images are done, and float16 as bytes."""
-    with tqdm(
-        total=len(data.train),
-        initial=first,
-        desc=f"teacher view {view}",
-        disable=machine.quiet or None,
-        leave=False,
-        unit="image",
-    ) as progress:
-        for indices, images in view_batches(data, view, EVALUATION_BATCH, first=first):
-            yield int(indices[-1]) + 1, _as_float16(_rows(run(teacher, images, machine))).tobytes()
-            progress.update(len(indices))
-
-
-def _as_float16(values: Tensor) -> np.ndarray:
-    halves = values.half()
-    if not torch.isfinite(halves).all():
-        raise UserError("the teacher's outputs do not fit into float16: use --set teacher.views=0")
-    return halves.cpu().numpy()
+def _needs_features(stage: Stage) -> bool:
+    """Return whether a stage itself reads the inputs of the teacher's classifier."""
+    return stage.teacher is not None or stage.starts_from == TEACHER.method

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import training.teacher_outputs as teacher_outputs_module
 from dataset.sources import load_source
 from diagnostics import recording_file
 from diagnostics.plain import to_plain
@@ -28,6 +27,7 @@ from models.checkpoint import load_weights, weights_hash
 from tests.diagnostics.report.test_folder import network, recordings
 from tests.faults.fuzz_recordings import _cued
 from tests.faults.small_place import Place, cache_outputs, silent
+from training import teacher_cache
 from training.experiment import Experiment
 from training.run.environment import read_environment
 from training.run.identity import check_identity, write_identity
@@ -101,7 +101,7 @@ class Files:
     def kinds(self) -> list[Kind]:
         run, folder = self.place.run, self.place.folder
         (views,) = self.place.cache.glob("teacher-*")
-        self._halve(views)
+        self.views, self.whole = views, {path.name: path.read_bytes() for path in views.iterdir()}
         decoded = [path for path in self.place.cache.glob("folder-*/*") if path.is_file()]
         made = {name: sorted(run.rglob(name)) for name in ("model.pt", "result.json", "metrics.jsonl")}
         return [
@@ -115,25 +115,13 @@ class Files:
             *(Kind(n, [self.job / n], self._resume) for n in ("checkpoint.pt", "checkpoint.previous.pt")),
             Kind("decoded images", [path for path in decoded if path.suffix == ".npy"], self._decoded),
             Kind("decoded images, meta", [path for path in decoded if path.suffix == ".json"], self._decoded),
-            *(Kind(f"teacher's {name}", [views / name], self._views) for name in self.halved),
+            *(Kind(f"teacher's {name}", [views / name], self._views) for name in self.whole),
             Kind("predictions.npz", [folder / "recordings" / "predictions.npz"], self._predictions),
             *(Kind(name, [folder / "recordings" / name], self._cues) for name in ("cues.npz", "cues.json")),
             Kind("images", sorted((folder / "images").rglob("*.png")), self._run),
             Kind("CSV of cues", [folder / "cues.csv"], self._labelled),
             Kind(".lock", [folder / "recordings" / ".lock"], self._lock),
         ]
-
-    def _halve(self, views: Path) -> None:
-        """Leave one view half filled."""
-        self.whole = {path.name: path.read_bytes() for path in views.iterdir()}
-        half = self.whole["view1.npy"]
-        partial = views / "view1.partial"
-        partial.write_bytes(half[: 128 + (len(half) - 128) // 3])
-        (views / "view1.done").write_text(f"12 {teacher_outputs_module.file_hash(partial)}")
-        for name in ("view1.npy", "view1.sha256"):
-            (views / name).unlink()
-        self.halved = {path.name: path.read_bytes() for path in views.iterdir()}
-        self.views = views
 
     def _run(self) -> Any:
         experiment = self.place.experiment()
@@ -164,7 +152,7 @@ class Files:
         return source.identity, source.classes, sorted(p.name for p in self.place.cache.glob("folder-*/*"))
 
     def _views(self) -> Any:
-        teacher_outputs_module._seen.clear()
+        teacher_cache._has_digest.cache_clear()
         experiment = self.place.experiment()
         cache_outputs(experiment, experiment.trained(experiment.config.teacher, experiment.folder.teacher))
         return {path.name: path.read_bytes() for path in self.views.iterdir()} == self.whole

@@ -34,7 +34,6 @@ RESULTS = (
     "cues.json",
 )
 UNLIMITED = resource.RLIM_INFINITY
-KEPT = re.compile(r"view\d+\.(partial|done)$")  # of a teacher's outputs, to go on from
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ KINDS = [
     Kind("result.json", r"result\.json", "result.json"),
     Kind("projections.pt", r"projections\.pt", "projections.pt", "crd"),
     Kind("teacher's outputs", r"view0\.partial", "view0.npy", "crd"),
-    Kind("teacher's outputs, mark", r"view0\.done", "", "crd"),
     Kind("teacher's outputs, digest", r"view0\.sha256", "view0.sha256", "crd"),
     Kind("predictions.npz", r"predictions\.npz", "predictions.npz", "eval"),
     Kind("report.html", r"report\.html", "report.html", "eval"),
@@ -210,7 +208,7 @@ class Disk:
 
     def _leftovers(self) -> list[str]:
         found = [*self.work.folder.rglob("*.partial*"), *self.work.folder.rglob(".lock")]
-        return [str(path) for path in found if not KEPT.search(path.name)]
+        return [str(path) for path in found]
 
     def _remained(self, kind: Kind) -> str:
         here = [path.relative_to(self.work.folder) for path in self.work.folder.rglob("*") if path.is_file()]
@@ -218,7 +216,7 @@ class Disk:
         of_kind = [path for path in new if re.search(kind.path, str(path))]
         if not of_kind:
             return "nothing of it"
-        return "images before the last mark" if KEPT.search(str(of_kind[0])) else "what was written of it"
+        return "what was written of it"
 
     def _results(self, folder: Path) -> dict[str, bytes]:
         runs = folder / "runs"
@@ -265,7 +263,7 @@ def fill_a_tmpfs(folder: Path, kilobytes: int, whole: dict[str, bytes]) -> tuple
     place = Place(folder / f"tmpfs{kilobytes}")
     with mounted(place.folder, kilobytes) as grow:
         said = _train_in(place, folder)
-        left = [str(path) for path in place.folder.rglob("*.partial*") if not KEPT.search(path.name)]
+        left = [str(path) for path in place.folder.rglob("*.partial*")]
         problems = [f"left {path}" for path in left]
         if said.code == 0:
             return f"{kilobytes:6} kB: it fits", problems

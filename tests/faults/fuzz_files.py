@@ -12,7 +12,6 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-import training.teacher_outputs as teacher_outputs_module
 from dataset.files.decode import decode_files
 from dataset.files.decoded_cache import read_cache, write_cache
 from diagnostics.report.parts import facts
@@ -21,6 +20,7 @@ from tests.dataset.files.test_decoded_cache import make_undecoded
 from tests.faults.fuzz import Result, Target
 from tests.faults.mutations import CHANGES, VALUES, Change, altered, changed, same
 from tests.faults.small_place import Place, cache_outputs
+from training import teacher_cache
 from training.experiment import Experiment
 from training.run.environment import environment, read_environment
 from training.run.identity import check_identity, write_identity
@@ -33,7 +33,7 @@ RESULT = {"model_sha256": "0123456789abcdef", "test_top1": 0.5, "files": {"metri
 LINES = [{"epoch": 1, "loss": 0.5, "test_top1": 0.25}, {"epoch": 2, "loss": 0.25, "test_top1": 0.5}]
 HOLDER = {"host": "node", "process": 3, "boot": "0123", "since": "2026-01-01"}
 CACHED = ("pixels.npy", "labels.npy", "meta.json")
-VIEW = ("view0.npy", "view0.sha256", "view1.partial", "view1.done")
+VIEW = ("view0.npy", "view0.sha256")
 
 
 def targets(place: Place) -> list[Target]:
@@ -110,7 +110,7 @@ def _as_it_was(cache: Path) -> Result:
 
 
 class _Views:
-    """A cache of a teacher's outputs, two views of which one is half filled."""
+    """A cache of a teacher's outputs that lacks one of two views."""
 
     def __init__(self, place: Place) -> None:
         self.experiment = place.experiment(f"data.cache_dir={place.folder / 'views'}")
@@ -121,16 +121,11 @@ class _Views:
 
     def check(self, given: tuple[str, list[Change]]) -> Result:
         name, changes = given
-        teacher_outputs_module._seen.clear()
+        teacher_cache._has_digest.cache_clear()
         for path in self.folder.iterdir():
             path.unlink()
         for kept in ("view0.npy", "view0.sha256"):
             (self.folder / kept).write_bytes(self.whole[kept])
-        half = self.whole["view1.npy"]
-        rows = (len(half) - 128) // 36
-        (self.folder / "view1.partial").write_bytes(half[: 128 + 12 * rows])
-        mark = f"12 {teacher_outputs_module.file_hash(self.folder / 'view1.partial')}"
-        (self.folder / "view1.done").write_text(mark)
         path = self.folder / name
         path.write_bytes(changed(path.read_bytes(), changes))
         cache_outputs(self.experiment, self.teacher)

@@ -31,7 +31,7 @@ TIMED = (
     "eval/report.*",
     "predictions.npz",
 )  # latencies
-LEFTOVERS = ("*.partial*", "*.lock", "*.done", "checkpoint*.pt")
+LEFTOVERS = ("*.partial*", "*.lock", "checkpoint*.pt")
 LOOK = 0.01  # seconds between two looks whether a first file is there
 CONFIG: dict[str, Any] = {
     "name": "soak",

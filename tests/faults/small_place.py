@@ -26,8 +26,7 @@ from models.taps import TappedModel
 from settings.reading import load_config
 from training.experiment import Experiment
 from training.run.run_folder import RunFolder
-from training.teacher_outputs import open_outputs
-from training.teacher_side import list_cached_places
+from training.teacher_outputs import list_cached_places, open_outputs
 
 CLASSES = ("ash", "birch", "cedar")
 CONFIG = {

@@ -1,4 +1,4 @@
-"""Also of training/batch_statistics.py."""
+"""Also of training/checks.py."""
 
 from __future__ import annotations
 

@@ -1,6 +1,10 @@
-"""The overrides of a small study with two hypotheses, for the tests of this folder."""
+"""The overrides of a small study with two hypotheses, and made-up measures, for the tests of this folder."""
 
 from __future__ import annotations
+
+from dataclasses import fields
+
+from diagnostics.shortcut.measures import Measures
 
 GRID = (
     "study.grid=[{shortcut.conflicting: [0.1, 0.3], shortcut.teacher: [biased, unbiased], "
@@ -22,3 +26,10 @@ STUDY = (
     STATED,
     TRIES,
 )
+
+
+def make_measures(following: float, unbiased: float, **others: float | None) -> Measures:
+    """Return measures of which the others are None, with a note on the worst group."""
+    given = {field.name: None for field in fields(Measures)} | {"images": 40, "shows": 4}
+    notes = {"worst_group": "Too few."}
+    return Measures(**{**given, "following": following, "unbiased": unbiased, **others, "notes": notes})

@@ -10,25 +10,25 @@ from study.grid import Shard, describe_point, drop_key, list_points, list_runs
 from tests.study.small_study import STUDY
 
 
-def values_of(grid):
+def list_values(grid):
     return [point.values for point in list_points(grid)]
 
 
-def names_of(grid):
+def list_names(grid):
     return [point.name for point in list_points(grid)]
 
 
-def test_a_grid_is_a_union_of_products_without_repetition():
+def test_grid_is_a_union_of_products():
     grid = [{"b.x": [1, 2], "a.y": ["p", "q"]}, {"b.x": [2], "a.y": ["q"]}, {"a.y": ["r"]}]
-    points = values_of(grid)
+    points = list_values(grid)
     assert len(points) == 5 and {"a.y": "r"} in points and points.count({"b.x": 2, "a.y": "q"}) == 1
     assert list(points[0]) == ["b.x", "a.y"]
-    assert values_of([]) == [{}]
+    assert list_values([]) == [{}]
     with pytest.raises(UserError, match="a.y has no values"):
         list_points([{"a.y": []}])
 
 
-def test_names_say_a_word_alone_only_where_it_tells():
+def test_names_are_short_and_unique():
     grid = [
         {
             "shortcut.cue": ["patch"],
@@ -37,13 +37,13 @@ def test_names_say_a_word_alone_only_where_it_tells():
             "shortcut.students": ["biased"],
         }
     ]
-    assert names_of(grid) == ["patch-weight_0.5-teacher_biased-students_biased"]
+    assert list_names(grid) == ["patch-weight_0.5-teacher_biased-students_biased"]
     both = [{"student.arch": ["resnet8"], "teacher.arch": ["resnet8", "a/b: c"]}]
-    assert names_of(both) == ["student.arch_resnet8-teacher.arch_resnet8", "student.arch_resnet8-a_b_c"]
-    alike = names_of([{"kd.head": ["a b", "a/b"]}])
+    assert list_names(both) == ["student.arch_resnet8-teacher.arch_resnet8", "student.arch_resnet8-a_b_c"]
+    alike = list_names([{"kd.head": ["a b", "a/b"]}])
     assert len(set(alike)) == 2 and all(set(name) <= set("ab_-01") for name in alike)
     weights = [{"methods.kd.losses.kl.weight": [1], "methods.kd.losses.ce.weight": [2]}]
-    assert names_of(weights) == ["kl.weight_1-ce.weight_2"]
+    assert list_names(weights) == ["kl.weight_1-ce.weight_2"]
 
 
 def test_named_entries_name_their_points():
@@ -109,14 +109,14 @@ def test_any_key_of_the_config_can_vary(tiny_config):
         ("{name: a, shortcut.cue: [patch]}, {name: a, shortcut.cue: [tint]}", "two entries are named a"),
     ],
 )
-def test_an_entry_that_is_none_is_refused(tiny_config, grid, words):
+def test_malformed_entries_are_refused(tiny_config, grid, words):
     with pytest.raises(UserError, match=f"study.grid: {words}"):
         load_config(tiny_config, [f"study.grid=[{grid}]"])
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.lists(st.integers(0, 6), max_size=30), st.integers(1, 9))
-def test_shards_cover_everything_once_and_keep_groups_together(groups, count):
+def test_shards_cover_runs_once_and_keep_groups(groups, count):
     runs = list(enumerate(groups))
     parts = [Shard(number, count).take(runs, lambda run: run[1]) for number in range(1, count + 1)]
     assert sorted(run for part in parts for run in part) == runs

@@ -1,4 +1,4 @@
-"""From records to results: serves study/fitness.py too."""
+"""Of study/results.py, and study/checks.py."""
 
 from __future__ import annotations
 
@@ -13,32 +13,19 @@ from statsmodels.stats.multitest import multipletests
 
 from diagnostics.aligned import AlignmentVerdict
 from diagnostics.plain import to_plain
-from diagnostics.shortcut.measures import Measures
 from settings.study import Hypothesis
 from study.measurements import Measurement
-from study.results import conclude
+from study.results import compute_results
+from tests.study.small_study import make_measures
 
 BIASED = {"shortcut.teacher": "biased"}
 STATED = {"H1": Hypothesis(measure="following", first="crd_kd", second="two_stage", where=BIASED)}
-
-
 METHODS = {"crd_kd": 0.40, "two_stage": 0.38, "kd": 0.30, "scratch": 0.20}
-
-
 ALIGNED = AlignmentVerdict("cosine_last", 0.85, 0.001, "aligned")
-NAMES = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed", "worst_group")
-
-
-def measured(following: float, gap: float = 0.5) -> Measures:
-    rates = {"aligned": 0.9, "conflicting": 0.9 - gap, "unbiased": 0.9 - following / 2, "clean": 0.9}
-    rest = {"cue_bias": 0.5, "flip_rate": 0.5, **dict.fromkeys(NAMES)}
-    return Measures(images=40, shows=10, following=following, **rates, **rest, notes={"worst_group": "Too few."})
-
-
 LOW = AlignmentVerdict("cosine_last", 0.33, 0.05, "still improving")
 
 
-def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[Measurement]:
+def make_planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[Measurement]:
     """Both arms, four seeds; students of the biased teacher follow as METHODS says, all others 0.05."""
     rng = np.random.default_rng(0)
     records = []
@@ -50,14 +37,17 @@ def planted_study(unbiased_gap: float = 0.01, biased_gap: float = 0.5) -> list[M
             images = rng.binomial(9, rate, 200) / 9
             numbers = {"top1": 0.9, "cue_read": 0.99}
             kl = [3.0, 2.0, 1.01, *[1.0] * 7]
-            result = measured(float(images.mean()), gap if method == "teacher" else 0.3)
+            following = float(images.mean())
+            conflicting = 0.9 - (gap if method == "teacher" else 0.3)
+            shares = {"aligned": 0.9, "conflicting": conflicting, "clean": 0.9}
+            result = make_measures(following, 0.9 - following / 2, **shares)
             records.append(Measurement(point, seed, method, result, images, numbers, kl, teacher, ALIGNED))
     return records
 
 
 @pytest.fixture(scope="module")
 def results():
-    return conclude(planted_study(), STATED)
+    return compute_results(make_planted_study(), STATED)
 
 
 def test_the_study_is_json_and_complete(results):
@@ -70,7 +60,7 @@ def test_the_study_is_json_and_complete(results):
 
 
 def test_primary_is_the_paired_difference_by_seed(results):
-    records = {(r.method, r.seed): r.measures.following for r in planted_study()[:20]}
+    records = {(r.method, r.seed): r.measures.following for r in make_planted_study()[:20]}
     pairs = [[records[method, seed] for seed in range(4)] for method in ("crd_kd", "two_stage")]
     row, expected = results.hypotheses[0], stats.ttest_rel(*pairs)
     assert row.result.difference == pytest.approx(np.subtract(*pairs).mean())
@@ -80,13 +70,13 @@ def test_primary_is_the_paired_difference_by_seed(results):
     assert row.sentence and row.decision in ("undecided", "equivalent")
 
 
-def test_holm_goes_over_all_stated_tests_of_either_kind(results):
+def test_holm_covers_all_stated_tests(results):
     exceeding = Hypothesis(measure="following", first="two_stage", second="kd", exceeds=0.02, where=BIASED)
     unbiased = Hypothesis(measure="unbiased", first="scratch", second="kd", exceeds=-0.5)
-    found = conclude(planted_study(), {**STATED, "H2": exceeding, "H3": unbiased})
+    found = compute_results(make_planted_study(), {**STATED, "H2": exceeding, "H3": unbiased})
     rows = found.hypotheses
     assert [row.name for row in rows] == ["H1", "H1", "H2", "H2", "H3", "H3", "H3", "H3"]
-    records = {(r.method, r.seed): r.measures.following for r in planted_study()[:20]}
+    records = {(r.method, r.seed): r.measures.following for r in make_planted_study()[:20]}
     differences = [records["two_stage", seed] - records["kd", seed] for seed in range(4)]
     assert rows[2].result.p == pytest.approx(stats.ttest_1samp(differences, 0.02, alternative="greater").pvalue)
     assert rows[0].result.p == results.hypotheses[0].result.p
@@ -106,7 +96,7 @@ def test_the_rest_is_corrected_by_holm_over_all(results):
     tests = {(row.label, row.first, row.second): row for row in rest}
     scratch = tests["cue patch, teacher biased, students biased", "scratch", "crd_kd"]
     assert scratch.result.difference == pytest.approx(-0.2, abs=0.03) and scratch.caution is None
-    assert "lower with scratch than with crd_kd" in scratch.sentence
+    assert scratch.sentence.startswith("cue following of scratch minus that of crd_kd is −")
     assert not any("teacher" in (row.first, row.second) for row in rest)
 
 
@@ -125,23 +115,23 @@ def test_inheritance_and_excess(results):
 
 
 def test_models_without_answers_have_no_inheritance():
-    records = [replace(record, per_image_following=None) for record in planted_study()]
-    row = conclude(records, STATED).inheritance[0]
+    records = [replace(record, per_image_following=None) for record in make_planted_study()]
+    row = compute_results(records, STATED).inheritance[0]
     assert row.value is None and row.notes["value"] and row.seeds == []
 
 
 def test_checks_pass_and_fail_when_they_should(results):
     assert [check.passed for check in results.checks] == [True] * 6
     assert results.checks[0].value == pytest.approx(0.5)
-    records = planted_study(unbiased_gap=-0.08, biased_gap=0.02)  # as of a "biased" teacher on random cues
+    records = make_planted_study(unbiased_gap=-0.08, biased_gap=0.02)  # as of a "biased" teacher on random cues
     bad = replace(records[3], numbers={"cue_read": 0.3}, kl=[4.0, 3.0, 2.0, 1.0, 0.5], alignment=LOW)
-    checks = {check.name: check for check in conclude([*records[:3], bad, *records[4:]], STATED).checks}
+    checks = {check.name: check for check in compute_results([*records[:3], bad, *records[4:]], STATED).checks}
     assert [check.passed for check in checks.values()] == [False] * 6
     assert checks["teacher_unbiased"].value == pytest.approx(0.08)
     assert "8 of 8 fail, at worst 2.0 points" in checks["teacher_biased"].sentence
     assert checks["converged"].value == pytest.approx(0.5)
     assert checks["converged"].failed == ["kd, cue patch, teacher biased, students biased, seed 0"]
-    unseen = conclude([replace(records[1], numbers={}, kl=(), alignment=None)], {}).checks
+    unseen = compute_results([replace(records[1], numbers={}, kl=(), alignment=None)], {}).checks
     assert [check.passed for check in unseen] == [None] * 6
 
 
@@ -153,7 +143,7 @@ def test_a_study_without_a_cue():
             "ab", range(5), {"kd": 0.8, "crd": 0.9, "x": 0.8}.items()
         )
     ]
-    plain = conclude(records, {})
+    plain = compute_results(records, {})
     json.dumps(to_plain(plain), allow_nan=False)
     assert list(plain.summary[0].values) == ["top1"]
     assert [(row.first, row.second) for row in plain.rest[:3]] == [
@@ -161,27 +151,29 @@ def test_a_study_without_a_cue():
         ("kd", "x"),
         ("crd", "x"),
     ]
-    assert "points lower with kd than with crd" in plain.rest[0].sentence
+    assert plain.rest[0].sentence.startswith("test accuracy of kd minus that of crd is −")
     assert plain.checks == plain.inheritance == plain.hypotheses == []
     assert set(plain.notes) == {"hypotheses", "inheritance"}
     stated = Hypothesis(measure="clean", first="crd", second="kd", margin=0.01, where={"student.arch": "b"})
-    (row,) = conclude(records, {"H1": stated}).hypotheses
+    (row,) = compute_results(records, {"H1": stated}).hypotheses
     assert row.decision == "higher" and row.result.difference == pytest.approx(0.1, abs=0.01)
     nowhere = stated.model_copy(update={"where": {"student.arch": "c"}})
-    assert conclude(records, {"H1": nowhere}).notes["hypotheses"]
+    assert compute_results(records, {"H1": nowhere}).notes["hypotheses"]
 
 
-def test_seeds_that_one_lacks_are_left_out_and_twice_is_refused():
-    records = [r for r in planted_study() if (r.method, r.seed) != ("crd_kd", 2)]
-    assert conclude(records, STATED).hypotheses[0].result.seeds == [0, 1, 3]
+def test_missing_seeds_are_left_out_and_repeated_refused():
+    records = [r for r in make_planted_study() if (r.method, r.seed) != ("crd_kd", 2)]
+    assert compute_results(records, STATED).hypotheses[0].result.seeds == [0, 1, 3]
     with pytest.raises(ValueError, match="two records of teacher, seed 0"):
-        conclude([*records, records[0]], STATED)
+        compute_results([*records, records[0]], STATED)
 
 
-def test_a_sentence_on_a_method_says_whether_its_stage_1_aligned(results):
+def test_sentences_tell_of_unaligned_stages(results):
     assert all("stage 1" not in row.sentence for row in (*results.hypotheses, *results.rest))
-    records = [replace(r, alignment=LOW) if (r.method, r.seed) == ("two_stage", 1) else r for r in planted_study()]
+    records = [
+        replace(r, alignment=LOW) if (r.method, r.seed) == ("two_stage", 1) else r for r in make_planted_study()
+    ]
     said = "(stage 1 of two_stage: still improving in 1 of 4 seeds)"
-    found = conclude(records, STATED)
+    found = compute_results(records, STATED)
     about = [row for row in (*found.hypotheses, *found.rest) if "two_stage" in (row.first, row.second)]
     assert about and all(row.sentence.endswith(said) for row in about)

@@ -15,42 +15,42 @@ from diagnostics.plain import to_plain
 from diagnostics.runs import compare_runs
 from study import schemas
 from study.report import assemble
-from study.schemas import KINDS, schema
+from study.schemas import KINDS, make_schema
 from tests.diagnostics.report.test_folder import recordings, usual
 from tests.diagnostics.test_schema import accepts
-from tests.study.test_report import NONE, POINTS, context, records
+from tests.study.test_report import NONE, POINTS, make_context, make_records
 
 DOCS = Path(schemas.__file__).parents[1] / "docs"
 
 
-def comparison() -> object:
+def make_comparison() -> object:
     found = recordings(usual())
     answers = {model.name: right(model, found) for model in found.models if model.meta.classifies}
     return compare_runs([Evaluation(Path(name), analyse(found), answers) for name in ("a", "b")])
 
 
-def without_a_cue() -> object:
+def make_study_without_a_cue() -> object:
     bare = [
         replace(one, measures=None, per_image_following=None, numbers={"top1": 0.5 + one.seed / 100})
-        for one in records(points=POINTS[:1])
+        for one in make_records(points=POINTS[:1])
     ]
-    return assemble(bare, context(bare, NONE))
+    return assemble(bare, make_context(bare, NONE))
 
 
 WRITTEN = {
-    "comparison": [comparison],
+    "comparison": [make_comparison],
     "study": [
-        lambda: assemble(records(), context(records())),
-        lambda: assemble(records(seeds=1), context(records(seeds=1), NONE)),
-        without_a_cue,
+        lambda: assemble(make_records(), make_context(make_records())),
+        lambda: assemble(make_records(seeds=1), make_context(make_records(seeds=1), NONE)),
+        make_study_without_a_cue,
     ],
 }
 
 
 @pytest.mark.parametrize(("name", "make"), [(name, make) for name, made in WRITTEN.items() for make in made])
-def test_what_is_written_is_what_the_schema_says(name, make):
+def test_written_reports_match_their_schema(name, make):
     written = json.loads(json.dumps(to_plain(make()), allow_nan=False))
-    described = schema(name)
+    described = make_schema(name)
     assert described.pop("$schema").endswith("2020-12/schema")
     definitions = {"$defs": described.pop("$defs")}
     assert accepts(described, written, definitions)
@@ -62,8 +62,8 @@ def test_what_is_written_is_what_the_schema_says(name, make):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_schemas_in_docs_are_those_of_this_version(name):
+def test_schemas_in_docs_are_of_this_version(name):
     shipped = json.loads((DOCS / f"{name}.schema.json").read_text(encoding="utf-8"))
-    assert shipped == schema(name), f"run python -m study.schemas {name} > docs/{name}.schema.json"
+    assert shipped == make_schema(name), f"run python -m study.schemas {name} > docs/{name}.schema.json"
     assert f"[{name}.schema.json]({name}.schema.json)" in (DOCS / "report_json.md").read_text(encoding="utf-8")
     assert shipped["properties"]["schema_version"]["const"] == KINDS[name][1]

@@ -5,37 +5,34 @@ import json
 import numpy as np
 import pytest
 
-from diagnostics.shortcut.measures import Measures
 from study.measurements import Measurement
-from study.selection import select
+from study.selection import select_tries
+from tests.study.small_study import make_measures
 
 FAMILY = {"rate": ["slow", "middle", "fast"]}
 KL = {"slow": [0.30, 0.50], "middle": [0.35, 0.35], "fast": [0.60, 0.10]}  # means 0.40, 0.35, 0.35
 UNBIASED = {"slow": [0.5, 0.7], "middle": [0.5, 0.6], "fast": [0.55, 0.57]}  # means 0.60, 0.55, 0.56
-NAMES = ("worst_group", "cue_bias", "flip_rate", "clean", "aligned", "conflicting")
-FIDELITY = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
 
 
-def record(method: str, seed: int, following: float = 0.3, **numbers: float) -> Measurement:
-    absent = dict.fromkeys((*NAMES, *FIDELITY))
-    own = Measures(images=9, shows=3, following=following, unbiased=1 - following, **absent, notes={})
+def make_record(method: str, seed: int, following: float = 0.3, **numbers: float) -> Measurement:
+    own = make_measures(following, 1 - following)
     return Measurement({"losses.kl.temperature": 1}, seed, method, own, None, numbers)
 
 
-def groups(*left_out: tuple[str, int]):
+def make_groups(*left_out: tuple[str, int]):
     """By point and method, then seed; those of `left_out` have no held-out numbers."""
     found: dict[tuple[str, str], dict[int, Measurement]] = {}
     for method, kl in KL.items():
         for seed in range(2):
             numbers = {"held_out_kl": kl[seed], "held_out_unbiased": UNBIASED[method][seed]}
             following = {"slow": 0.2, "middle": 0.4, "fast": 0.6}[method] + seed / 10
-            one = record(method, seed, following, **({} if (method, seed) in left_out else numbers))
+            one = make_record(method, seed, following, **({} if (method, seed) in left_out else numbers))
             found.setdefault((json.dumps({"losses.kl.temperature": 1}), method), {})[seed] = one
     return found
 
 
 def test_either_criterion_picks_by_its_mean_over_seeds():
-    (row,) = select(groups(), FAMILY)
+    (row,) = select_tries(make_groups(), FAMILY)
     assert (row.family, row.label, row.tries, row.notes) == ("rate", "temperature 1", FAMILY["rate"], {})
     assert (row.blind.method, row.blind.value) == ("middle", pytest.approx(0.35))  # of two alike the first
     assert (row.oracle.method, row.oracle.value) == ("slow", pytest.approx(0.6))
@@ -44,25 +41,25 @@ def test_either_criterion_picks_by_its_mean_over_seeds():
 
 
 def test_only_seeds_that_all_tries_have_count():
-    (row,) = select(groups(("middle", 0)), FAMILY)  # seed 1 alone: 0.50, 0.35, 0.10 and 0.7, 0.6, 0.57
+    (row,) = select_tries(make_groups(("middle", 0)), FAMILY)  # seed 1 alone: 0.50, 0.35, 0.10 and 0.7, 0.6, 0.57
     assert (row.blind.method, row.blind.value) == ("fast", 0.10) and row.oracle.method == "slow"
-    (row,) = select(groups(("middle", 0), ("slow", 1)), FAMILY)
+    (row,) = select_tries(make_groups(("middle", 0), ("slow", 1)), FAMILY)
     assert row.blind.method is None and row.oracle.value is None
 
 
-def test_what_test_images_say_changes_no_pick():
-    rng, given = np.random.default_rng(0), groups()
-    before = select(given, FAMILY)[0]
+def test_test_images_change_no_pick():
+    rng, given = np.random.default_rng(0), make_groups()
+    before = select_tries(given, FAMILY)[0]
     for group in given.values():
         for seed, one in group.items():
-            group[seed] = record(one.method, seed, float(rng.random()), **one.numbers)
-    after = select(given, FAMILY)[0]
+            group[seed] = make_record(one.method, seed, float(rng.random()), **one.numbers)
+    after = select_tries(given, FAMILY)[0]
     assert (after.blind.method, after.oracle.method) == (before.blind.method, before.oracle.method)
     assert after.blind.tested != before.blind.tested
 
 
 def test_tries_that_were_not_recorded_are_named():
-    (row,) = select(groups(), {"rate": ["fast", "none"]})
+    (row,) = select_tries(make_groups(), {"rate": ["fast", "none"]})
     assert row.tries == ["fast"] and row.notes == {"tries": "Not recorded: none."}
-    (row,) = select(groups(), {"rate": ["none"]})
-    assert row.blind.method is None and select(groups(), {}) == []
+    (row,) = select_tries(make_groups(), {"rate": ["none"]})
+    assert row.blind.method is None and select_tries(make_groups(), {}) == []

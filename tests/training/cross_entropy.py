@@ -14,14 +14,14 @@ from models.layout import Trained
 from models.machine import Machine
 from settings.stages import Stage
 from training.reading import Reading
-from training.stage import StageObjective, Student
+from training.stage import StageObjective, StageStudent
 
 
 class CrossEntropy(StageObjective):
     def __init__(
         self, model: nn.Module, data: TrainingData, machine: Machine, weights: Tensor | None = None
     ) -> None:
-        student = Student(model, Trained(list(model.parameters()), [model]), Reading({}, {}))
+        student = StageStudent(model, Trained(list(model.parameters()), [model]), Reading({}, {}))
         super().__init__(student, None, {"ce": CE()}, Stage(), data, machine, weights)
 
 

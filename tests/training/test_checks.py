@@ -1,5 +1,3 @@
-"""What training/checks.py refuses before anything is written; sizes are in tests/training/test_memory.py."""
-
 from __future__ import annotations
 
 import sys
@@ -8,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from errors import UserError
+from errors import UserError, warn
 from models.sizes import Weightless
+from settings.stages import Stage
 from tests.training.untrained import finish_needed
-from training.checks import check
+from training.checks import check, check_lengths
 from training.job_name import TEACHER, JobName
 from training.phases import jobs_of
 
@@ -63,120 +62,87 @@ def look(make_experiment):
     return run
 
 
+ON_KD, IN_CRD = "methods=[kd]; methods.kd.losses", "methods.crd.losses.crd"
+STAGE1, STAGE2 = "methods.two_stage.stage1", "methods.two_stage.stage2"
+SMALL = "data.image_size=4; data.crop=0"
+
+
 @pytest.mark.parametrize(
-    ("settings", "phase", "message"),
+    ("settings", "message"),
     [
-        # what a phase trains
-        (["methods=[]"], "all", r"methods: none is named; name some, for example --set methods=\[kd,two_stage\]"),
-        (["methods=[kd]"], "crd", "--phase crd: no method of this run has more than one stage"),
-        (["methods=[kd]"], "kd", "--phase kd: no method of this run has more than one stage"),
-        (["methods=[two_stage]"], "baselines", "--phase baselines: no method of this run has one stage"),
+        ("methods=[]", r"methods: none is named; name some, for example --set methods=\[kd,two_stage\]"),
         # the teacher
-        (["teacher.init=absent.pt"], "all", r"absent\.pt: no such file"),
-        (["teacher.init=a.pt", "teacher.checkpoint=b.pt"], "all", "give one of them"),
-        (["teacher.checkpoint=a.pt"], "teacher", "teacher.checkpoint names a trained teacher: .*--phase crd"),
-        (["teacher.checkpoint=a.pt"], "all", r"a\.pt: no such file"),
-        ([], "crd", "there is no teacher: train one with --phase teacher"),
+        ("teacher.init=absent.pt", r"absent\.pt: no such file"),
+        ("teacher.init=a.pt; teacher.checkpoint=b.pt", "give one of them"),
+        ("teacher.checkpoint=a.pt", r"a\.pt: no such file"),
         # networks
-        (["student.arch=resnet9"], "all", "student: unknown arch 'resnet9'"),
-        (["teacher.taps.mine=layer9"], "all", "teacher: tap 'layer9' is no module of .*, did you mean 'layer"),
-        (["student.taps.last=fc"], "all", r"student: taps\.last: fc is the classifier, name what it reads"),
+        ("student.arch=resnet9", "student: unknown arch 'resnet9'"),
+        ("teacher.taps.mine=layer9", "teacher: tap 'layer9' is no module of .*, did you mean 'layer"),
+        ("student.taps.last=fc", r"student: taps\.last: fc is the classifier, name what it reads"),
         # losses
-        (["teacher.losses.kl=1"], "all", "teacher.losses.kl: the teacher has no teacher, use losses of"),
+        ("teacher.losses.kl=1", "teacher.losses.kl: the teacher has no teacher, use losses of"),
+        (f"{STAGE1}.losses.kl=1", f"{STAGE1}.losses.kl: train: features leaves the classifier alone"),
+        (f"{STAGE1}.losses.reuse=1", f"{STAGE1}.losses.reuse: train: features leaves the classifier alone"),
+        (f"{STAGE1}.losses={{crd: 0, OWN:Silent: 1}}", f"{STAGE1}: train: features needs a loss that reads taps"),
+        ("methods.crd.upweight_errors_of=kd", "crd.stage1.losses.crd: upweight_errors_of weights no losses from"),
         (
-            ["methods.two_stage.stage1.losses.kl=1"],
-            "all",
-            "methods.two_stage.stage1.losses.kl: train: features leaves the classifier alone",
+            f"{IN_CRD}.taps={{stage4: 1}}",
+            "losses.crd: student: CifarResNet has no tap stage4, did you mean 'stage",
         ),
         (
-            ["methods.two_stage.stage1.losses.reuse=1"],
-            "all",
-            "methods.two_stage.stage1.losses.reuse: train: features leaves the classifier alone",
+            f"{IN_CRD}.taps={{mine: 1}}; student.taps.mine=layer1",
+            "losses.crd: teacher: CifarResNet has no tap mine",
+        ),
+        ("methods=[crd]; student.arch=OWN:Convolved", "student: Convolved has no blocks or stages: name a module"),
+        (
+            f"{ON_KD}.OWN:Maps=1; student.taps.stage2=fc:input",
+            r"student: a loss needs maps, and a tap gave \(1, 64\)",
+        ),
+        ("methods.kd.losses.OWN:KL=1", "methods.kd.stage1.losses: two losses would be called ce, kl, kl"),
+        (
+            f"{STAGE2}={{train: head, losses: {{OWN:Maps: 1}}}}",
+            "Maps: it trains features through maps, and train: head",
         ),
         (
-            ["methods.two_stage.stage1.losses={crd: 0, OWN:Silent: 1}"],
-            "all",
-            "methods.two_stage.stage1: train: features needs a loss that reads taps, such as crd or regression",
+            f"{ON_KD}.reuse=1; student.arch=OWN:Convolved",
+            "reuse: it needs linear classifiers .* Convolved has not",
         ),
         (
-            ["methods.crd.upweight_errors_of=kd"],
-            "all",
-            "methods.crd.stage1.losses.crd: upweight_errors_of weights no losses from a bank: use negatives",
+            f"{ON_KD}.reuse=1; teacher.arch=OWN:Convolved",
+            "reuse: it needs linear classifiers .* Convolved has not",
         ),
+        ("methods.crd.losses.ce=0", "methods.crd.stage1: train: all trains the classifier, and no loss reads its"),
+        # images and batches
+        ("methods.kd.images=balanced; data.val_fraction=0.25", "kd.stage1.images: balanced needs a planted cue"),
+        (f"{STAGE2}.batch_size=65", f"{STAGE2}.batch_size=65: there are 64 training images, use at most 64"),
+        ("teacher.batch_size=65", "teacher.batch_size=65: there are 64 training images, use at most 64"),
         (
-            ["methods.crd.losses.crd.taps={stage4: 1}"],
-            "all",
-            "methods.crd.stage1.losses.crd: student: CifarResNet has no tap stage4, did you mean 'stage",
+            f"methods.kd.batch_size=1; {SMALL}",
+            "kd.stage1.batch_size=1: batch statistics need more .*, use 2 or more",
         ),
-        (
-            ["methods.crd.losses.crd.taps={mine: 1}", "student.taps.mine=layer1"],
-            "all",
-            "methods.crd.stage1.losses.crd: teacher: CifarResNet has no tap mine: there are ",
-        ),
-        (
-            ["methods=[crd]", "student.arch=OWN:Convolved"],
-            "all",
-            "losses.crd: student: Convolved has no blocks or stages: name a module with taps: {penultimate: NAME}",
-        ),
-        (
-            ["methods=[kd]", "methods.kd.losses.OWN:Maps=1", "student.taps.stage2=fc:input"],
-            "all",
-            r"losses.OWN:Maps: student: a loss needs maps, and a tap gave \(1, 64\)",
-        ),
-        (["methods.kd.losses.OWN:KL=1"], "all", "methods.kd.stage1.losses: two losses would be called ce, kl, kl"),
-        (
-            ["methods.two_stage.stage2={train: head, losses: {OWN:Maps: 1}}"],
-            "all",
-            "methods.two_stage.stage2.losses.OWN:Maps: it trains features through maps, and train: head freezes",
-        ),
-        (
-            ["methods=[kd]", "methods.kd.losses.reuse=1", "student.arch=OWN:Convolved"],
-            "all",
-            "methods.kd.stage1.losses.reuse: it needs linear classifiers of vectors, which Convolved has not",
-        ),
-        (
-            ["methods=[kd]", "methods.kd.losses.reuse=1", "teacher.arch=OWN:Convolved"],
-            "all",
-            "methods.kd.stage1.losses.reuse: it needs linear classifiers of vectors, which Convolved has not",
-        ),
-        (
-            ["methods.crd.losses.ce=0"],
-            "all",
-            "methods.crd.stage1: train: all trains the classifier, and no loss reads its logits: add one",
-        ),
-        (
-            ["methods.two_stage.stage2={train: head, losses: {kl: false, ce: false, OWN:Silent: 1}}"],
-            "all",
-            r"two_stage.stage2: train: head trains .*, or use train: features \(a loss of your own says",
-        ),
-        # images
-        (
-            ["methods.kd.images=balanced", "data.val_fraction=0.25"],
-            "all",
-            "methods.kd.stage1.images: balanced needs a planted cue",
-        ),
-        (
-            ["methods.two_stage.stage2.batch_size=65"],
-            "all",
-            "methods.two_stage.stage2.batch_size=65: there are 64 training images, use at most 64",
-        ),
-        (
-            ["methods.kd.batch_size=1", "data.image_size=4", "data.crop=0"],
-            "all",
-            "methods.kd.stage1.batch_size=1: batch statistics need more than one value a channel, use 2 or more",
-        ),
-        (
-            ["methods.kd.optimizer.accumulate=9"],
-            "all",
-            "methods.kd.stage1.optimizer.accumulate=9: an epoch has 4 batches",
-        ),
+        (f"teacher.batch_size=1; {SMALL}", "teacher.batch_size=1: batch statistics need more .*, use 2 or more"),
+        ("methods.kd.optimizer.accumulate=9", "kd.stage1.optimizer.accumulate=9: an epoch has 4 batches"),
     ],
 )
-def test_what_does_not_fit_is_named_before_anything_is_written(look, own, tmp_path, settings, phase, message):
-    cache = f"data.cache_dir={tmp_path / 'cache'}"
+def test_misfits_are_refused_before_anything_is_written(look, own, tmp_path, settings, message):
     with pytest.raises(UserError, match=message.replace("OWN", own)):
-        look(*(setting.replace("OWN", own) for setting in settings), cache, phase=phase)
+        look(*settings.replace("OWN", own).split("; "), f"data.cache_dir={tmp_path / 'cache'}")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("phase", "setting", "message"),
+    [
+        ("crd", "methods=[kd]", "--phase crd: no method of this run has more than one stage"),
+        ("kd", "methods=[kd]", "--phase kd: no method of this run has more than one stage"),
+        ("baselines", "methods=[two_stage]", "--phase baselines: no method of this run has one stage"),
+        ("teacher", "teacher.checkpoint=a.pt", "teacher.checkpoint names a trained teacher: .*--phase crd"),
+        ("crd", "name=tiny", "there is no teacher: train one with --phase teacher"),
+    ],
+)
+def test_a_phase_without_work_is_refused(look, phase, setting, message):
+    with pytest.raises(UserError, match=message):
+        look(setting, phase=phase)
 
 
 @pytest.mark.parametrize("phase", ["teacher", "all"])
@@ -192,7 +158,7 @@ def test_losses_that_fit_pass(look, own):
     look(features, crd, head, f"methods.named={{losses: {{kl: 1, '{own}:Silent': 1}}}}")
 
 
-def test_a_student_larger_than_its_teacher_gets_a_word(look, capsys):
+def test_a_larger_student_is_warned_of(look, capsys):
     look(phase="teacher")
     assert capsys.readouterr().err == ""
     look("student.arch=resnet20", phase="teacher")
@@ -202,27 +168,53 @@ def test_a_student_larger_than_its_teacher_gets_a_word(look, capsys):
 VGG = ("student.arch=vgg11", "student.stem=imagenet", "data.image_size=32", "methods=[two_stage]")
 SHALLOW = "student.taps={penultimate: features.10, last: features.20}"
 HEAD = "methods.two_stage.stage2.train=head"
+UNTRAINED = r"student\.taps features\.10, features\.20: no stage of two_stage trains 93 % of vgg11's parameters"
 
 
-def test_taps_that_leave_parameters_untrained_by_every_stage_are_refused(look, tmp_path):
-    # Before, 93 % of vgg11's parameters kept their initial values without a word.
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([SHALLOW, HEAD], UNTRAINED + r": name a deeper tap, such as classifier\.6:input"),
+        (
+            [HEAD, "student.taps.penultimate=features.20", "losses.crd.taps={penultimate: 1}"],
+            "stage .* trains 93 %",
+        ),
+        ([SHALLOW, HEAD, "student.allow_untrained=true"], None),
+        ([SHALLOW], None),
+        ([SHALLOW, HEAD, "methods.two_stage.stage3={losses: {ce: 1}, epochs: 1}"], None),
+        (["student.taps.penultimate=features.10", HEAD], None),
+    ],
+)
+def test_parameters_that_no_stage_trains_are_refused(look, settings, message):
     with Weightless():  # drawing 129 million values several times more would tell nothing
-        told = r"student\.taps features\.10, features\.20: no stage of two_stage trains 93 % of vgg11's parameters"
-        with pytest.raises(UserError, match=told + r": name a deeper tap, such as classifier\.6:input"):
-            look(*VGG, SHALLOW, HEAD)
-        assert not (tmp_path / "runs").exists()
-        look(*VGG, SHALLOW, HEAD, "student.allow_untrained=true")
-        look(*VGG, SHALLOW)
-        look(*VGG, SHALLOW, HEAD, "methods.two_stage.stage3={losses: {ce: 1}, epochs: 1}")
-        look(*VGG, "student.taps.penultimate=features.10", HEAD)
-        look(*VGG, SHALLOW, HEAD, phase="teacher")  # which trains no student
-        with pytest.raises(UserError, match="no stage of two_stage trains 93 %"):
-            look(*VGG, HEAD, "student.taps.penultimate=features.20", "losses.crd.taps={penultimate: 1}")
+        if message is None:
+            look(*VGG, *settings)
+            return
+        with pytest.raises(UserError, match=message):
+            look(*VGG, *settings)
 
 
-def finished(experiment, *jobs):
-    for job in jobs:
-        experiment.folder.job(job).finish(experiment.build(experiment.network_of(job)), {})
+def test_batches_of_one_pass_where_maps_are_larger(look):
+    look("teacher.batch_size=1", "methods.kd.batch_size=1", "methods.crd.batch_size=64")
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        ({}, None),
+        ({"early_stopping": {}, "optimizer": {"schedule": "exponential"}}, None),  # as long as it may be
+        (
+            {"optimizer": {"ema": 0.99, "accumulate": 5}},
+            "kd.optimizer.ema=0.99 averages over about 100 steps, but",
+        ),
+        ({"early_stopping": {}}, "kd.early_stopping with schedule: cosine, which falls over all 10 epochs"),
+    ],
+)
+def test_unsuitable_lengths_are_warned_of(capsys, settings, warning):
+    warn.cache_clear()
+    check_lengths("kd", Stage.model_validate({"epochs": 10, **settings}), 10)
+    err = capsys.readouterr().err
+    assert warning in err if warning else err == ""
 
 
 @pytest.mark.parametrize(
@@ -234,7 +226,7 @@ def finished(experiment, *jobs):
         ("baselines", "after", "after seed 0 needs two_stage stage 2, .*: run --phase kd first, or all"),
     ],
 )
-def test_a_phase_alone_asks_for_what_its_jobs_need(make_experiment, phase, method, message):
+def test_a_phase_names_the_jobs_that_it_needs(make_experiment, phase, method, message):
     regression = "{base: two_stage, stage1: {upweight_errors_of: kd, losses: {crd: false, regression: 1}}}"
     settings = (
         "methods={late: {base: two_stage, stage1: {losses: {crd: {mode: relax}}}}}",
@@ -242,7 +234,7 @@ def test_a_phase_alone_asks_for_what_its_jobs_need(make_experiment, phase, metho
         "methods={after: {starts_from: two_stage, losses: {ce: 1}}}",
     )
     experiment = make_experiment(*settings)
-    finished(experiment, TEACHER)
+    finish(experiment, TEACHER)
     jobs = jobs_of(phase, experiment.config, experiment.folder, [method])
     with pytest.raises(UserError, match=message):
         check(phase, experiment, jobs)
@@ -251,20 +243,25 @@ def test_a_phase_alone_asks_for_what_its_jobs_need(make_experiment, phase, metho
     check(phase, experiment, jobs)
 
 
-def test_a_source_that_has_lost_its_weights_is_named(make_experiment):
+def finish(experiment, *jobs):
+    for job in jobs:
+        experiment.folder.job(job).finish(experiment.build(experiment.network_of(job)), {})
+
+
+def test_a_source_without_its_weights_is_named(make_experiment):
     experiment = make_experiment()
     first = JobName("two_stage", 0, 1)
-    finished(experiment, TEACHER, first)
+    finish(experiment, TEACHER, first)
     experiment.folder.job(first).model.unlink()
     with pytest.raises(UserError, match=r"two_stage/stage1/model\.pt is gone"):
         check("kd", experiment, jobs_of("kd", experiment.config, experiment.folder))
-    finished(experiment, first)
+    finish(experiment, first)
     experiment.folder.teacher.model.unlink()
     with pytest.raises(UserError, match=r"teacher/model\.pt is gone"):
         check("kd", experiment, jobs_of("kd", experiment.config, experiment.folder))
 
 
-def test_a_given_teacher_must_fit_and_may_be_renewed(look, make_experiment, tmp_path):
+def test_a_given_teacher_must_fit(look, make_experiment, tmp_path):
     given = tmp_path / "teacher.pt"
     settings = f"teacher.checkpoint={given}"
     torch.save({"x": torch.ones(1)}, given)

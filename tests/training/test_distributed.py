@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import main
 from errors import UserError
@@ -55,9 +54,8 @@ from training.features import ViewCache
 from training.run.job_folder import JobFolder
 from training.run.checkpointer import JobCheckpointer
 from training.reading import Reading
-from training.stage import StageObjective, Student
-from training.teacher_outputs import LiveTeacher
-from training.teacher_side import TeacherSide
+from training.stage import StageObjective, StageStudent
+from training.teacher_outputs import FrozenTeacher, LiveTeacher
 
 
 evaluation.EVALUATION_BATCH = features.EVALUATION_BATCH = 5
@@ -85,7 +83,7 @@ FORMS = {
 def make_objective(form, model, data, machine):
     losses = FORMS[form]()
     for loss in losses.values():
-        loss.setup(Sizes(SIZES, SIZES, data.train.labels, distributed.AllProcesses()))
+        loss.setup(Sizes(SIZES, SIZES, data.train.labels, distributed))
     if form == "regression":
         for one in losses["regression"].at.values():
             one.standardise = nn.Identity()  # batch statistics differ by process
@@ -94,7 +92,7 @@ def make_objective(form, model, data, machine):
     trained = [one for name, one in model.named_parameters() if trains_classifier or not name.startswith("3.")]
     reading = Reading({} if form in ("ce", "kl") else {"penultimate": "1", "last": "3"}, {})
     counts = torch.linspace(0.5, 1.5, 24) if form == "batch" else None
-    arguments = Student(model, Trained(trained, [model]), reading), make_teacher(reading, machine), losses
+    arguments = StageStudent(model, Trained(trained, [model]), reading), make_teacher(reading, machine), losses
     return Measured(*arguments, Stage(losses=uses), data, machine, counts)
 
 
@@ -103,7 +101,7 @@ def make_teacher(reading, machine):
         torch.manual_seed(7)
         network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4)).requires_grad_(False)
     outputs = LiveTeacher(TappedModel(network, reading.places), machine)
-    return TeacherSide(network, outputs, reading.places, reading)
+    return FrozenTeacher(network, outputs, reading.places, reading)
 
 
 SEVERAL = Optimizer(lr=0.1, accumulate=2, ema=0.5, clip_norm=0.1)  # steps of two batches and of one
@@ -127,10 +125,10 @@ def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), minutes=
     history = fit(objective, data, plan, machine, checkpointer)
     state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}
     name = f"{name or form}{distributed.rank()}.pt"
-    torch.save({"state": state, "history": history, **computed(network, data, machine)}, Path(out) / name)
+    torch.save({"state": state, "history": history, **compute_together(network, data, machine)}, Path(out) / name)
 
 
-def computed(network, data, machine):  # by all processes together, 24 images in parts of 5
+def compute_together(network, data, machine):  # by all processes together, 24 images in parts of 5
     cache = ViewCache(network, data, keep=1)
     indices = torch.arange(24)
     with torch.no_grad():
@@ -138,17 +136,17 @@ def computed(network, data, machine):  # by all processes together, 24 images in
     return {"logits": evaluation.predict(network, data.test, machine), "view": rows}
 
 
-def stop(form, out, name):  # the second process alone is asked to end, in some steps; then all goes on
+def stop(form, out, name):  # the second process alone gets a signal, in some steps; then all goes on
     step, steps, stops = training.engine.train_step, [], [2, 4, 10]
     training.run.checkpointer.SYNC_SECONDS = 0.0  # processes agree after every step
 
-    def signalled(*arguments):
+    def signal_in_step(*arguments):
         steps.append(1)
         if distributed.rank() == 1 and len(steps) in stops:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*arguments)
 
-    training.engine.train_step = signalled
+    training.engine.train_step = signal_in_step
     codes = [exit_code(lambda: run(form, out, name, 0.2, minutes=1e-9)) for _ in range(4)]
     assert codes == [143, 143, 143, 0] and len(steps) == 15, (codes, steps)  # of 5 epochs, none is done twice
 
@@ -198,7 +196,7 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize(
     "form", ["ce", "kl", "nce", "relax", "shared", "batch", "regression", "unweighted", "several"]
 )
-def test_two_processes_do_what_one_does_and_agree(trained, form):
+def test_two_processes_train_like_one(trained, form):
     single = torch.load(trained.one / f"{form}0.pt", weights_only=True)
     first, second = (trained.load(f"{form}{rank}.pt") for rank in (0, 1))
     assert len(single["history"]) == 5
@@ -214,7 +212,7 @@ def test_two_processes_do_what_one_does_and_agree(trained, form):
         assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-5)
 
 
-def test_processes_that_were_stopped_within_epochs_go_on_to_the_same_bits(trained):
+def test_stopped_processes_end_with_the_same_bits(trained):
     for rank in (0, 1):
         whole, stopped = (trained.load(f"{name}{rank}.pt") for name in ("whole", "stopped"))
         assert whole["history"] == stopped["history"]
@@ -249,7 +247,7 @@ def test_torchrun_trains_everything(whole):
     assert '"processes": 2' in (folder / "environment.json").read_text()
 
 
-def test_torchrun_starts_a_killed_process_again_and_ends_with_the_same_bytes(whole, start_main, tmp_path):
+def test_torchrun_restarts_end_with_the_same_bytes(whole, start_main, tmp_path):
     launcher = (*TORCHRUN, "--max-restarts", "1")
     process = start_main(tmp_path, "--phase", "all", "--fresh", "--set", *SETTINGS, launcher=launcher)
     metrics = tmp_path / "tiny" / "seed0" / "two_stage" / "stage1" / "metrics.jsonl"
@@ -265,27 +263,19 @@ def test_torchrun_starts_a_killed_process_again_and_ends_with_the_same_bytes(who
             assert path.read_bytes() == (tmp_path / "tiny" / path.relative_to(whole[1])).read_bytes(), path
 
 
-def test_several_processes_say_a_mistake_once(run_main, tmp_path):
+def test_several_processes_report_an_error_once(run_main, tmp_path):
     done = run_main(tmp_path, "--phase", "kd", "--quiet", launcher=TORCHRUN)
     assert done.stderr.count("error: there is no") == 1 and done.returncode != 0
     assert not (tmp_path / "tiny").exists()
 
 
-def test_statistics_of_all_processes_need_gpus(monkeypatch):
+def test_shared_batch_statistics_need_gpus(monkeypatch):
     config = Config(sync_batch_norm=True)
     assert not main.shares_statistics(config, torch.device("cpu"))  # one process has them anyway
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     assert main.shares_statistics(config, torch.device("cuda"))
     with pytest.raises(UserError, match="sync_batch_norm=true: torch has it for GPUs alone"):
         main.shares_statistics(config, torch.device("cpu"))
-
-
-def test_batch_norm_is_converted_in_place_and_keeps_its_parameters():
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    before, names = list(network.parameters()), list(network.state_dict())
-    assert distributed.averaging(network, sync_batch_norm=True) is network
-    assert isinstance(network[1], nn.SyncBatchNorm) and list(network.state_dict()) == names
-    assert all(one is other for one, other in zip(before, network.parameters(), strict=True))
 
 
 def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch):

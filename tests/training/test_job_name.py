@@ -11,14 +11,14 @@ from training.job_name import (
     PHASES,
     TEACHER,
     JobName,
+    find_job,
+    find_phase,
     first_epoch,
     is_known,
-    job_of,
     jobs_of_method,
     last_job,
     list_jobs,
     needs,
-    phase_of,
     read_path,
     stage_of,
     starts_from,
@@ -47,17 +47,17 @@ CONFIG = Config.model_validate({"methods": METHODS})
 FIRST = JobName("two_stage", 1, 1)
 
 
-def job(name: str, stage: int = 0) -> JobName:
+def make_job(name: str, stage: int = 0) -> JobName:
     return JobName(name, 1, stage)
 
 
 @given(NAMES)
-def test_a_folder_is_read_back_as_the_job_that_named_it(name: JobName) -> None:
+def test_a_folder_is_read_back_as_its_job(name: JobName) -> None:
     assert name.seed is not None and read_path(Path(name.label), name.seed) == name
     assert name.path.parts == (f"seed{name.seed}", *name.label.split("/"))
 
 
-def test_names_as_they_stand_on_disk_and_are_read_by_a_person() -> None:
+def test_names_on_disk_and_for_readers() -> None:
     assert (str(TEACHER.path), TEACHER.title, TEACHER.key) == ("teacher", "teacher", "teacher")
     second = JobName("head", 3, 2)
     assert second.path.as_posix() == "seed3/head/stage2" and second.label == "head/stage2"
@@ -69,18 +69,21 @@ def test_names_as_they_stand_on_disk_and_are_read_by_a_person() -> None:
     assert read_path(Path("a/b/stage1"), 0) is None
 
 
-def test_methods_share_the_stages_that_they_begin_with() -> None:
+def test_methods_share_their_first_stages() -> None:
     for name in ("two_stage", "head", "again"):
-        assert job_of(CONFIG, name, 1, seed=1) == FIRST
-    assert job_of(CONFIG, "own", 1, seed=1) == job("own", 1)
-    assert jobs_of_method(CONFIG, "head", 1) == [FIRST, job("head", 2)]
-    assert job_of(CONFIG, "three", 1, 1) == job("three", 1)  # of other epochs
-    assert jobs_of_method(CONFIG, "kd", 1) == [job("kd")]
-    assert jobs_of_method(CONFIG, "early", 1) == [job("kd"), job("early", 2)]  # its first stage is all of kd
-    assert last_job(CONFIG, "early", 1) == job("early", 2)
+        assert find_job(CONFIG, name, 1, seed=1) == FIRST
+    assert find_job(CONFIG, "own", 1, seed=1) == make_job("own", 1)
+    assert jobs_of_method(CONFIG, "head", 1) == [FIRST, make_job("head", 2)]
+    assert find_job(CONFIG, "three", 1, 1) == make_job("three", 1)  # of other epochs
+    assert jobs_of_method(CONFIG, "kd", 1) == [make_job("kd")]
+    assert jobs_of_method(CONFIG, "early", 1) == [
+        make_job("kd"),
+        make_job("early", 2),
+    ]  # its first stage is all of kd
+    assert last_job(CONFIG, "early", 1) == make_job("early", 2)
 
 
-def test_an_equal_stage_behind_another_first_one_is_a_training_of_its_own() -> None:
+def test_equal_later_stages_are_not_shared() -> None:
     changed = Config.model_validate(
         {"methods": {"two_stage": {}, "own": {**TWO, "stage1": {"epochs": 20}, "stage2": {"epochs": 8}}}}
     )
@@ -88,42 +91,49 @@ def test_an_equal_stage_behind_another_first_one_is_a_training_of_its_own() -> N
     assert jobs_of_method(changed, "own", 0) == [JobName("own", 0, 1), JobName("own", 0, 2)]
 
 
-def test_what_each_job_starts_from() -> None:
+def test_each_job_needs_its_sources() -> None:
     found = {name: needs(CONFIG, last_job(CONFIG, name, 1)) for name in METHODS}
     assert found == {
         "kd": [],
         "two_stage": [FIRST],
-        "own": [job("own", 1)],
+        "own": [make_job("own", 1)],
         "head": [FIRST],
         "llr": [],
-        "again": [FIRST, job("llr")],
-        "of_kd": [job("kd")],
+        "again": [FIRST, make_job("llr")],
+        "of_kd": [make_job("kd")],
         "blank": [],
-        "weighted": [job("head", 2)],
-        "after": [job("two_stage", 2)],
-        "three": [job("three", 2)],
-        "early": [job("kd")],
+        "weighted": [make_job("head", 2)],
+        "after": [make_job("two_stage", 2)],
+        "three": [make_job("three", 2)],
+        "early": [make_job("kd")],
     }
-    assert needs(CONFIG, TEACHER) == needs(CONFIG, job("gone", 2)) == starts_from(CONFIG, job("gone")) == []
-    assert starts_from(CONFIG, job("weighted")) == [] and starts_from(CONFIG, job("again", 2)) == [FIRST]
-    assert not is_known(CONFIG, job("kd", 2)) and is_known(CONFIG, job("kd")) and is_known(CONFIG, TEACHER)
+    assert (
+        needs(CONFIG, TEACHER) == needs(CONFIG, make_job("gone", 2)) == starts_from(CONFIG, make_job("gone")) == []
+    )
+    assert starts_from(CONFIG, make_job("weighted")) == [] and starts_from(CONFIG, make_job("again", 2)) == [FIRST]
+    assert (
+        not is_known(CONFIG, make_job("kd", 2)) and is_known(CONFIG, make_job("kd")) and is_known(CONFIG, TEACHER)
+    )
 
 
-def test_which_network_and_which_epochs_a_job_has() -> None:
+def test_network_and_epochs_of_a_job() -> None:
     assert [name for name in METHODS if trains_teacher(CONFIG, last_job(CONFIG, name, 1))] == ["llr"]
-    assert trains_teacher(CONFIG, TEACHER) and not trains_teacher(CONFIG, job("gone"))
-    assert [first_epoch(CONFIG, job("three", number)) for number in (1, 2, 3)] == [0, 25, 28]
-    assert first_epoch(CONFIG, TEACHER) == first_epoch(CONFIG, job("kd")) == 0
-    assert stage_of(CONFIG, job("three", 2)).train == "head" and stage_of(CONFIG, TEACHER) == CONFIG.teacher_stage
+    assert trains_teacher(CONFIG, TEACHER) and not trains_teacher(CONFIG, make_job("gone"))
+    assert [first_epoch(CONFIG, make_job("three", number)) for number in (1, 2, 3)] == [0, 25, 28]
+    assert first_epoch(CONFIG, TEACHER) == first_epoch(CONFIG, make_job("kd")) == 0
+    assert (
+        stage_of(CONFIG, make_job("three", 2)).train == "head"
+        and stage_of(CONFIG, TEACHER) == CONFIG.teacher_stage
+    )
 
 
-def test_phases_by_stage() -> None:
-    jobs = (TEACHER, job("kd"), FIRST, job("head", 2), job("three", 3))
-    assert [phase_of(one) for one in jobs] == ["teacher", "baselines", "crd", "kd", "kd"]
-    assert {phase_of(one) for one in jobs} == set(PHASES) - {"all"}
+def test_phases_follow_the_stage() -> None:
+    jobs = (TEACHER, make_job("kd"), FIRST, make_job("head", 2), make_job("three", 3))
+    assert [find_phase(one) for one in jobs] == ["teacher", "baselines", "crd", "kd", "kd"]
+    assert {find_phase(one) for one in jobs} == set(PHASES) - {"all"}
 
 
-def test_jobs_come_after_what_they_need_and_once() -> None:
+def test_jobs_come_once_after_their_sources() -> None:
     everything = list_jobs(CONFIG, "all", 1, list(METHODS))
     assert len(everything) == len(set(everything))
     for position, one in enumerate(everything):
@@ -136,13 +146,13 @@ def test_jobs_come_after_what_they_need_and_once() -> None:
 @pytest.mark.parametrize(
     ("methods", "phase", "expected"),
     [
-        (["again"], "all", [FIRST, job("llr"), job("again", 2)]),
-        (["again"], "kd", [job("again", 2)]),
-        (["again"], "baselines", [job("llr")]),
-        (["weighted"], "all", [FIRST, job("head", 2), job("weighted")]),
-        (["kd", "of_kd"], "all", [job("kd"), job("of_kd")]),
+        (["again"], "all", [FIRST, make_job("llr"), make_job("again", 2)]),
+        (["again"], "kd", [make_job("again", 2)]),
+        (["again"], "baselines", [make_job("llr")]),
+        (["weighted"], "all", [FIRST, make_job("head", 2), make_job("weighted")]),
+        (["kd", "of_kd"], "all", [make_job("kd"), make_job("of_kd")]),
         (["early"], "crd", []),  # its first stage is kd's only one
     ],
 )
-def test_methods_that_are_asked_for_bring_what_they_need(methods, phase, expected) -> None:
+def test_chosen_methods_bring_what_they_need(methods, phase, expected) -> None:
     assert list_jobs(CONFIG, phase, 1, methods) == expected

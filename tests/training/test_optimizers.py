@@ -7,31 +7,26 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from errors import UserError
-from settings.networks import Teacher
-from settings.reading import load_config
 from settings.stages import Optimizer
-from training.job_name import TEACHER
 from training.optimizers import make_optimizer, make_schedule
-from training.prepared import train
 
 
-def groups_of(model, lr=0.1):
+def make_groups(model, lr=0.1):
     return [{"params": list(model.parameters()), "lr": lr}]
 
 
-def test_without_decay_of_norms_every_bias_and_norm_is_left_out():
+def test_biases_and_norms_may_go_without_decay():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     settings = Optimizer(name="adamw", decay_norms=False, weight_decay=0.1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decays = {
         names[id(parameter)]: group["weight_decay"]
-        for group in make_optimizer(groups_of(model), settings).param_groups
+        for group in make_optimizer(make_groups(model), settings).param_groups
         for parameter in group["params"]
     }
     wanted = {"0.weight": 0.1, "0.bias": 0, "1.weight": 0, "1.bias": 0, "3.weight": 0.1, "3.bias": 0}
     assert decays == wanted
-    everything = make_optimizer(groups_of(model), Optimizer(weight_decay=0.1)).param_groups
+    everything = make_optimizer(make_groups(model), Optimizer(weight_decay=0.1)).param_groups
     assert [group["weight_decay"] for group in everything] == [0.1]
 
 
@@ -58,7 +53,7 @@ def test_clipping_scales_all_gradients_together():
     assert one.item() == pytest.approx(-1.0)
 
 
-def test_a_warm_up_rises_to_the_rate_and_the_schedule_takes_the_rest():
+def test_a_warm_up_comes_before_the_schedule():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     schedule = make_schedule(optimizer, Optimizer(lr=0.1, warmup=1), epochs=3, steps=4)
     rates = []
@@ -70,36 +65,6 @@ def test_a_warm_up_rises_to_the_rate_and_the_schedule_takes_the_rest():
     assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, *cosine])
 
 
-def test_all_options_together_train_and_resume_to_the_same_bits(make_experiment, tmp_path, monkeypatch):
-    options = ["name=adamw", "lr=0.01", "warmup=1", "clip_norm=0.5", "decay_norms=false"]
-    settings = [f"teacher.optimizer.{option}" for option in options]
-    settings += ["teacher.losses.ce.label_smoothing=0.1", "teacher.epochs=3"]
-    whole, stopped = (make_experiment(*settings, runs=tmp_path / name) for name in ("whole", "stopped"))
-    train(whole, TEACHER)
-    with monkeypatch.context() as patch:
-        patch.setattr("training.run.job_folder.JobFolder.finish", lambda *_: None)  # killed before the end
-        patch.setattr("training.engine.Plan.view", _fails_in_the_third_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train(stopped, TEACHER)
-    train(stopped, TEACHER)
-    models = [experiment.folder.teacher.model.read_bytes() for experiment in (whole, stopped)]
-    assert models[0] == models[1]
-    rates = [epoch["learning_rate"] for epoch in whole.folder.teacher.history()]
-    assert rates[0] < rates[2] < rates[1] == pytest.approx(0.01)
-
-
-def _fails_in_the_third_epoch(plan, epoch):
-    if epoch == 2:
-        raise KeyboardInterrupt
-    return epoch
-
-
-def test_what_leaves_nothing_to_train_is_refused(tiny_config):
+def test_onecycle_has_its_own_warm_up():
     with pytest.raises(ValidationError, match="warm-up of its own"):
         Optimizer(schedule="onecycle", warmup=1)
-    with pytest.raises(ValidationError, match="warmup=30 leaves nothing of 30 epochs"):
-        Teacher(optimizer=Optimizer(warmup=30))
-    sections = ("teacher", "training", "methods.kd", "methods.two_stage.stage1", "methods.two_stage.stage2")
-    for section in sections:
-        with pytest.raises(UserError, match=r"warmup=9 leaves nothing of \d epochs"):
-            load_config(tiny_config, [f"{section}.optimizer.warmup=9"])

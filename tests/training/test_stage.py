@@ -6,17 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dataset.loader import training_batches
 from losses.kl import softened_kl
-from models.heads import classifier
+from losses.loss import Samples
 from settings.stages import LossUse
+from tests.training.batches import cut_batch
 from tests.training.cross_entropy import copy_tensors
 from tests.training.untrained import prepare_job
 from training.engine import seed_everything
 from training.job_name import JobName
 from training.optimizers import make_optimizer
 from training.run.checkpointer import JobCheckpointer
-from training.stage import weigh
+from training.stage import compute_weight
 from training.stepping import make_stepper, train_step
 
 OWN = JobName("m", 0)
@@ -34,11 +34,7 @@ def prepared(make_experiment):
     return make
 
 
-def a_batch(experiment, size=16):
-    return next(training_batches(experiment.data, size, seed=0, epoch=0, view=0))
-
-
-def ask(objective, batch):
+def compute_terms(objective, batch):
     """The terms of a batch, with what losses draw alike each time."""
     seed_everything(0)
     return objective.eval()(batch)
@@ -52,9 +48,6 @@ def take_step(experiment, prepared, batch):
     return train_step(objective.train(), [batch], stepper, experiment.machine)
 
 
-# ---------------------------------------------------------------------- what trains
-
-
 @pytest.mark.parametrize(
     ("train", "losses", "changes"),
     [
@@ -64,18 +57,18 @@ def take_step(experiment, prepared, batch):
         ("features", "{regression: {weight: 1, taps: {last: 1}}}", ("conv1.", "bn1.", "layer")),
     ],
 )
-def test_only_what_trains_changes_parameters_and_batch_statistics(prepared, train, losses, changes):
+def test_only_the_trained_part_changes(prepared, train, losses, changes):
     experiment, job = prepared(f"{{train: {train}, losses: {losses}}}")
     objective = job.objective
     before = copy_tensors(objective.model)
-    take_step(experiment, job, a_batch(experiment))
+    take_step(experiment, job, cut_batch(experiment))
     after = copy_tensors(objective.model)
     assert any(name.startswith("layer3.0.") and "running_mean" in name for name in before)
     for name, value in before.items():
         assert torch.equal(value, after[name]) != name.startswith(changes), name
 
 
-def test_the_head_on_frozen_features_changes_alone(prepared):
+def test_a_head_on_frozen_features_changes_alone(prepared):
     experiment, job = prepared("[{losses: {ce: 1}, epochs: 1}, {train: head, losses: {ce: 1}}]", job=SECOND)
     before = copy_tensors(job.objective.model)
     job.fit(experiment.machine, JobCheckpointer(experiment.folder.job(SECOND)))
@@ -85,43 +78,16 @@ def test_the_head_on_frozen_features_changes_alone(prepared):
     assert changed == {"fc.weight", "fc.bias"} and not job.objective.sees_images
 
 
-def test_what_no_tap_reads_stays_as_it_was(prepared):
+def test_parameters_behind_all_taps_stay(prepared):
     taps = "taps: {penultimate: 0.5, stage2: 1}"
     experiment, job = prepared(
         f"{{train: features, losses: {{crd: {{{taps}}}}}}}", "student.taps.penultimate=layer1.0"
     )
     before = copy_tensors(job.objective.model)
-    take_step(experiment, job, a_batch(experiment))
+    take_step(experiment, job, cut_batch(experiment))
     for name, value in copy_tensors(job.objective.model).items():
         if "running" not in name and "tracked" not in name:
             assert torch.equal(value, before[name]) == name.startswith(("layer3.", "fc.")), name
-
-
-@pytest.mark.parametrize("train", ["features", "head", "last_block", "all"])
-def test_modules_that_do_not_train_stay_in_evaluation_mode(prepared, train):
-    losses = "{crd: 1}" if train == "features" else "{ce: 1, crd: 1}"
-    _, job = prepared(f"{{train: {train}, losses: {losses}}}")
-    objective = job.objective.train()
-    model = objective.model
-    expected = {"features": True, "head": False, "last_block": False, "all": True}[train]
-    assert model.layer1[0].bn1.training is expected and model.training is expected
-    assert model.fc.training and model.layer3[0].bn1.training is (train != "head")
-    assert objective.losses.training and not objective.eval().losses.training
-    assert not any(module.training for module in model.modules())
-
-
-def test_no_gradient_reaches_classifier_or_teacher(prepared):
-    experiment, job = prepared("{train: features, losses: {crd: 1}}")
-    take_step(experiment, job, a_batch(experiment))
-    objective, teacher = job.objective, job.objective.teacher.network
-    head = classifier(objective.model)[1]
-    assert not head.weight.requires_grad and head.weight.grad is None and head.bias.grad is None
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
-    rest = [parameter for name, parameter in objective.named_parameters() if "fc." not in name]
-    assert len(rest) > 20 and all(parameter.grad is not None for parameter in rest)
-
-
-# ---------------------------------------------------------------------- terms and weights
 
 
 @pytest.mark.parametrize("stage", ["{train: all", "{train: last_block"])
@@ -142,8 +108,8 @@ def test_no_gradient_reaches_classifier_or_teacher(prepared):
 )
 def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
     experiment, job = prepared(f"{stage}, losses: {{{losses}}}}}")
-    objective, batch = job.objective.eval(), a_batch(experiment)
-    terms = ask(objective, batch)
+    objective, batch = job.objective.eval(), cut_batch(experiment)
+    terms = compute_terms(objective, batch)
     assert list(terms) == names  # in the order of the stage, and of the loss's taps
     total = sum(term.weight * term.value for term in terms.values())
 
@@ -155,27 +121,21 @@ def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
             expected = expected + 0.2 * F.cross_entropy(logits, batch.labels)
         if "kl" in names:
             expected = expected + 0.8 * softened_kl(logits, theirs, 3.0)
+        own, other = objective._compute_view(batch), objective.teacher(batch)
+        samples = Samples(batch.indices, batch.labels, batch.targets)
         if "crd_last" in names:
-            own, other = objective._view(batch), objective.teacher(batch)
             seed_everything(0)
-            aligned = objective.loss("crd")(own, other, batch)
+            aligned = objective.losses["crd"](own, other, samples)
             expected = expected + 0.3 * (0.5 * aligned["penultimate"] + 2 * aligned["last"])
         if "regression_stage1" in names:
-            own, other = objective._view(batch), objective.teacher(batch)
-            expected = expected + 3 * 2 * objective.loss("regression")(own, other, _samples(batch))["stage1"]
+            expected = expected + 3 * 2 * objective.losses["regression"](own, other, samples)["stage1"]
     torch.testing.assert_close(total.double(), expected.double(), rtol=1e-6, atol=0)
     assert terms["top1"].weight == 0 and terms["top1"].value == (logits.argmax(1) == batch.labels).double().mean()
 
 
-def _samples(batch):
-    from losses.loss import Samples
-
-    return Samples(batch.indices, batch.labels, batch.targets)
-
-
-def test_a_stage_that_trains_features_alone_has_no_accuracy(prepared):
+def test_a_feature_stage_has_no_accuracy(prepared):
     experiment, job = prepared("{train: features, losses: {crd: 1}}")
-    assert list(ask(job.objective, a_batch(experiment))) == ["crd_penultimate", "crd_last"]
+    assert list(compute_terms(job.objective, cut_batch(experiment))) == ["crd_penultimate", "crd_last"]
     assert set(job.objective.measure()) == {
         f"{kind}_{tap}" for kind in ("cosine", "cka") for tap in ("penultimate", "last")
     }
@@ -196,25 +156,25 @@ def test_a_stage_that_trains_features_alone_has_no_accuracy(prepared):
     ],
 )
 def test_weights_over_epochs(use, expected):
-    found = [weigh(LossUse(**use), epoch, 4) for epoch in range(4)]
+    found = [compute_weight(LossUse(**use), epoch, 4) for epoch in range(4)]
     assert found == pytest.approx(expected)
 
 
-def test_weights_follow_the_epoch_and_a_checkpoint_knows_it(prepared):
+def test_a_checkpoint_keeps_the_epoch_of_weights(prepared):
     experiment, job = prepared("{losses: {ce: 1, kl: {weight: 2, ramp_up: 4}}}")
-    objective, batch = job.objective, a_batch(experiment)
+    objective, batch = job.objective, cut_batch(experiment)
     for expected in (0.5, 1.0, 1.5):
         objective.begin_epoch()
-        assert ask(objective, batch)["kl"].weight == expected
+        assert compute_terms(objective, batch)["kl"].weight == expected
     _, again = prepared("{losses: {ce: 1, kl: {weight: 2, ramp_up: 4}}}")
     again.objective.load_state_dict(objective.state_dict())
-    assert ask(again.objective, batch)["kl"].weight == 1.5
+    assert compute_terms(again.objective, batch)["kl"].weight == 1.5
     again.objective.begin_epoch()
-    assert ask(again.objective, batch)["kl"].weight == 2.0
+    assert compute_terms(again.objective, batch)["kl"].weight == 2.0
 
 
 @pytest.mark.parametrize("loss", ["kl", "crd"])
-def test_a_loss_of_weight_0_is_measured_and_not_minimised(prepared, loss):
+def test_a_loss_of_weight_0_is_only_measured(prepared, loss):
     ends = {}
     for name, losses in {"with": f"{{ce: 1, {loss}: 0}}", "without": "{ce: 1}"}.items():
         experiment, job = prepared(f"{{losses: {losses}, epochs: 2}}", f"name={name}")
@@ -238,17 +198,14 @@ def test_a_loss_of_weight_0_trains_no_features(prepared):
     experiment, job = prepared(f"{{train: features, losses: {losses}}}", "student.taps.penultimate=layer1.0")
     trained = {name for name, one in job.objective.model.named_parameters() if one.requires_grad}
     assert {name.partition(".")[0] for name in trained} == {"conv1", "bn1", "layer1"}
-    assert "regression_last" in ask(job.objective, a_batch(experiment))
-
-
-# ---------------------------------------------------------------------- rates, first passes, projections
+    assert "regression_last" in compute_terms(job.objective, cut_batch(experiment))
 
 
 @pytest.mark.parametrize(
     ("train", "counts"),
     [("head", [2]), ("last_block", [2, 9]), ("all", [2, 27])],  # tensors a group
 )
-def test_the_head_and_the_features_have_rates_of_their_own(prepared, train, counts):
+def test_head_and_features_have_their_own_rates(prepared, train, counts):
     rates = "feature_lr: 1.0e-5, optimizer: {name: adam, lr: 1.0e-4}"
     _, job = prepared(f"{{train: {train}, losses: {{ce: 1}}, {rates}}}")
     settings = job.plan.optimizer
@@ -262,9 +219,6 @@ def test_projections_train_at_the_rate_of_the_head(prepared):
     _, job = prepared("{losses: {ce: 1, crd: 1}, feature_lr: 0.001}")
     first, rest = job.objective.parameter_groups(0.1)
     assert (len(first["params"]), first["lr"], rest["lr"]) == (2 + 2 * 4, 0.1, 0.001)  # two taps, two networks
-    _, plain = prepared("{losses: {ce: 1, crd: 1}}")
-    (group,) = plain.objective.parameter_groups(0.1)
-    assert len(group["params"]) == 29 + 2 * 4
 
 
 @pytest.mark.parametrize(
@@ -277,14 +231,14 @@ def test_projections_train_at_the_rate_of_the_head(prepared):
         ("ce: 1, kl: 1", []),
     ],
 )
-def test_only_what_a_loss_needs_is_seen_before_training(prepared, losses, seen):
+def test_a_first_pass_runs_what_losses_need(prepared, losses, seen):
     experiment, job = prepared(f"{{losses: {{{losses}}}}}")
     objective, passes = job.objective.train(), []
     objective.tapped.register_forward_hook(lambda *_: passes.append("student"))
     if objective.teacher is not None:
         objective.teacher.outputs.teacher.register_forward_hook(lambda *_: passes.append("teacher"))
     before = copy_tensors(objective.model)
-    objective.begin(iter([a_batch(experiment)]))
+    objective.begin(iter([cut_batch(experiment)]))
     assert passes == seen
     after = copy_tensors(objective.model)
     assert all(torch.equal(value, after[name]) for name, value in before.items())  # batch statistics too
@@ -293,14 +247,14 @@ def test_only_what_a_loss_needs_is_seen_before_training(prepared, losses, seen):
 
 def test_projections_are_those_of_all_losses(prepared):
     _, job = prepared("{train: features, losses: {crd: {taps: {last: 1}}, regression: {taps: {penultimate: 1}}}}")
-    assert set(job.objective.projections()) == {
+    assert set(job.objective.collect_projections()) == {
         f"{tap}.{side}.{kind}"
         for tap in ("last", "penultimate")
         for side in ("student", "teacher")
         for kind in ("weight", "bias")
     }
     _, none = prepared("{losses: {ce: 1}}")
-    assert none.objective.projections() == {} and none.objective.teacher is None
+    assert none.objective.collect_projections() == {} and none.objective.teacher is None
 
 
 def test_images_count_by_their_weights(prepared):
@@ -308,7 +262,7 @@ def test_images_count_by_their_weights(prepared):
     objective, weights = job.objective.eval(), torch.zeros(64)
     weights[37] = 6.0
     objective.image_weights = weights
-    batch = a_batch(experiment, 64)
+    batch = cut_batch(experiment, size=64)
     row = (batch.indices == 37).nonzero()[0]
     one = type(batch)(batch.images[row], batch.labels[row], batch.indices[row], batch.view)
     with torch.no_grad():
@@ -317,3 +271,19 @@ def test_images_count_by_their_weights(prepared):
         for name in ("ce", "kl"):
             expected = 6.0 * objective(one)[name].value / 64
             torch.testing.assert_close(found[name].value, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_images_reach_labels_and_teacher(make_experiment):
+    experiment = make_experiment("data.mix=mixup", "data.mix_strength=1")
+    batch = cut_batch(experiment)
+    assert ((batch.targets > 0).sum(dim=1) == 2).any()
+    for job in (JobName("scratch", 0), JobName("crd_kd", 0), JobName("two_stage", 0, 2)):
+        objective = prepare_job(job, experiment).objective.eval()
+        with torch.no_grad():
+            logits, terms = objective.model(batch.images), objective(batch)
+            expected = -(logits.log_softmax(dim=1) * batch.targets).sum(dim=1).mean()
+            torch.testing.assert_close(terms["ce"].value, expected, msg=str(job))
+            assert not torch.isclose(expected, F.cross_entropy(logits, batch.labels))
+            if "kl" in terms:
+                kl = softened_kl(logits, objective.teacher.network(batch.images), 4.0)
+                assert torch.isclose(terms["kl"].value, kl), job

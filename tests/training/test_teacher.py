@@ -11,7 +11,7 @@ from training.prepared import train
 TINY = ("teacher.epochs=1", "teacher.optimizer.lr=1.0e-9", "teacher.optimizer.weight_decay=0")
 
 
-def test_training_starts_from_the_weights_that_init_names(make_experiment, tmp_path):
+def test_training_starts_from_the_weights_of_init(make_experiment, tmp_path):
     start = make_experiment().new_student(7).state_dict()
     save(tmp_path / "start.pt", start)
     experiment = make_experiment(f"teacher.init={tmp_path / 'start.pt'}", *TINY)
@@ -25,31 +25,28 @@ def test_training_starts_from_the_weights_that_init_names(make_experiment, tmp_p
     assert not torch.allclose(load(plain.folder.teacher.model)["conv1.weight"], start["conv1.weight"])
 
 
-def test_weights_to_start_from_must_fit(make_experiment, tmp_path):
+def test_weights_of_init_must_fit(make_experiment, tmp_path):
     save(tmp_path / "start.pt", {"x": torch.ones(1)})
     with pytest.raises(UserError, match="does not fit resnet8"):
         train(make_experiment(f"teacher.init={tmp_path / 'start.pt'}"), TEACHER)
 
 
 def test_the_teacher_trains_under_its_own_cues(make_experiment):
-    def trained(*overrides):
+    def train_teacher(*overrides):
         experiment = make_experiment("shortcut.cue=tint", *overrides, *TINY, "teacher.optimizer.lr=0.01")
         train(experiment, TEACHER)
         return load(experiment.folder.teacher.model)["conv1.weight"]
 
-    first = trained("name=a", "shortcut.students=biased")
-    assert torch.equal(first, trained("name=b", "shortcut.students=unbiased"))
-    assert not torch.equal(first, trained("name=c", "shortcut.teacher=unbiased"))
+    first = train_teacher("name=a", "shortcut.students=biased")
+    assert torch.equal(first, train_teacher("name=b", "shortcut.students=unbiased"))
+    assert not torch.equal(first, train_teacher("name=c", "shortcut.teacher=unbiased"))
 
 
-def test_its_losses_are_those_of_a_stage(make_experiment):
-    smoothed, plain = (
-        make_experiment(f"name={name}", "teacher.epochs=1", *own)
-        for name, own in (("a", ["teacher.losses.ce.label_smoothing=0.3"]), ("b", []))
-    )
+def test_the_teacher_trains_by_its_own_losses(make_experiment):
     histories = []
-    for experiment in (smoothed, plain):
+    for name, settings in (("a", ["teacher.losses.ce.label_smoothing=0.3"]), ("b", [])):
+        experiment = make_experiment(f"name={name}", "teacher.epochs=1", *settings)
         train(experiment, TEACHER)
-        histories.append(experiment.folder.teacher.history())
-    assert set(histories[0][0]) == {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
-    assert histories[0][0]["ce"] != histories[1][0]["ce"]
+        histories.append(experiment.folder.teacher.history()[0])
+    assert set(histories[0]) == {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
+    assert histories[0]["ce"] != histories[1]["ce"]

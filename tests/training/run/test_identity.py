@@ -218,7 +218,7 @@ def test_a_given_teacher_is_measured(run, call_main):
     settings = (f"data.root={run / 'images'}", f"teacher.checkpoint={given}", *SHORT[2:])
     done = call_main(run, "--phase", "crd", "--set", "name=good", *settings)
     top1 = json.loads((run / "good" / "teacher" / "result.json").read_text())["test_top1"]
-    assert done.returncode == 0 and f"test top-1 {top1:.4f}" in done.stdout
+    assert done.returncode == 0 and f"test top-1 {100 * top1:.1f} %" in done.stdout
     weights["fc.weight"], weights["fc.bias"] = (
         weights["fc.weight"] * 0,
         torch.tensor([9.0, 0, 0, 0]),
