@@ -18,8 +18,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from settings.command_line import CommandLine, one_of, read_folder, read_path
-from settings.reading import DEFAULT_CONFIG, config_table, load_config
+from settings.command_line import CommandLine, match_word, read_folder, read_path
+from settings.loss_options import check_names, complete_losses
+from settings.reading import DEFAULT_CONFIG, format_options, list_unused, load_config
 from settings.schema import Config
 from training.job_name import PHASES
 
@@ -31,78 +32,61 @@ if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functio
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Return the arguments, refused where they do not go together."""
     parser = CommandLine(__doc__)
-    parser.add_argument(
-        "--phase",
-        type=one_of(*PHASES, "study"),
-        metavar=f"{{{','.join(PHASES)},study}}",
-        help="what to train; all does what is missing, in order; study runs all of a grid",
-    )
-    parser.add_argument(
-        "--config", type=read_path, default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        action="extend",
-        help="override any field, for example losses.crd.temperature=0.07",
-    )
-    parser.add_argument(
-        "--methods", nargs="+", metavar="METHOD", help="train these methods alone, with what they need"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", help="training seeds of the student side")
-    parser.add_argument("--output-dir", type=read_folder, default=Path("runs"), help="where run folders go")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add, words = parser.add_argument, (*PHASES, "study")
+    phase = "what to train; all does what is missing, in order; study runs all of a grid"
+    add("--phase", type=match_word(*words), metavar=f"{{{','.join(words)}}}", help=phase)
+    add("--config", type=read_path, default=DEFAULT_CONFIG, help="YAML file (default: configs/digits.yaml)")
+    override = "override any field, for example losses.crd.temperature=0.07"
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", action="extend", help=override)
+    add("--methods", nargs="+", default=[], metavar="METHOD", help="train these alone, with what they need")
+    add("--seeds", type=int, nargs="+", help="training seeds of the student side")
+    add("--output-dir", type=read_folder, default=Path("runs"), help="parent of run folders")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on with what was interrupted")
-    existing.add_argument("--fresh", action="store_true", help="remove what this phase left and start it over")
-    parser.add_argument("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
-    parser.add_argument("--dry-run", action="store_true", help="show config and plan, train nothing")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only what each phase reached")
-    parser.add_argument("--debug", action="store_true", help="with a refusal, show where it came from")
-    parser.add_argument("--help-config", action="store_true", help="list every config field and exit")
+    existing.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    existing.add_argument("--fresh", action="store_true", help="remove this phase's results and start over")
+    add("--shard", metavar="I/N", help="this machine's part of a study, for example 2/8")
+    add("--dry-run", action="store_true", help="show config and plan, train nothing")
+    add("--quiet", action="store_true", help="no progress, only the result of each phase")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    add("--help-config", action="store_true", help="list every config field and exit")
     arguments, _ = parser.read()
     if not arguments.phase and not arguments.help_config:
-        raise UserError(f"--phase is missing: one of {', '.join(PHASES)}, study")
+        raise UserError(f"--phase is missing: one of {', '.join(words)}")
     if arguments.shard and arguments.phase != "study":
         raise UserError("--shard is for --phase study")
-    if any("," in name for name in arguments.methods or ()):
+    if any("," in name for name in arguments.methods):
         raise UserError("--methods: separate the names with spaces, for example --methods kd two_stage")
     if arguments.methods and arguments.phase in ("study", "teacher"):
         raise UserError(f"--methods is for phases that train students, not for {arguments.phase}")
     if arguments.fresh and arguments.phase == "study":
-        raise UserError("--fresh: a study goes on with what it finds, remove its folder to start over")
+        raise UserError("--fresh: a study continues with what it finds, remove its folder to start over")
     if arguments.seeds is not None and any(word.partition("=")[0] == "seeds" for word in arguments.set):
-        raise UserError("--seeds and --set seeds give the same: keep one of them")
+        raise UserError("--seeds and --set seeds set the same option: keep one of them")
     return arguments
 
 
 def run() -> None:
     arguments = parse_arguments()
     if arguments.help_config:
-        print(config_table())
+        print(format_options())
         return
-    seeds = [] if arguments.seeds is None else [f"seeds={arguments.seeds}"]
-    methods = [
-        f"methods.{name}={{}}" for name in arguments.methods or ()
-    ]  # a shipped one may be new to the config
-    config = load_config(arguments.config, [*arguments.set, *seeds, *methods])
-    with ending_at_once():  # all that takes seconds, before anything is begun
+    overrides = list_overrides(arguments)
+    load_config(arguments.config, overrides, check_names)  # refused before the imports
+    with ending_at_once():  # slow imports, before anything is begun
+        config = load_config(arguments.config, overrides, complete_losses)
         from models.machine import choose_device, open_machine
-        from settings.loss_options import complete_losses
         from training.distributed import process_group
 
-        config = complete_losses(config)
         import_module("study.run" if arguments.phase == "study" else "training.phases")
     with process_group(choose_device(arguments.device)) as device:
-        machine = open_machine(config.precision, device, arguments.quiet)
         machine = replace(
-            machine,
-            sync_batch_norm=shares_statistics(config, device),
+            open_machine(config.precision, device, arguments.quiet),
+            sync_batch_norm=uses_shared_statistics(config, device),
             compile=config.compile,
-            capture=config.capture and can_capture(device),
+            capture=config.cuda_graphs and can_capture(device),
         )
         if config.compile:
             from models.compiling import check_compiler
@@ -111,24 +95,41 @@ def run() -> None:
         if arguments.phase == "study":
             from study.run import study_phase
 
+            warn_unused(config, arguments)
             study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
         else:
             run_phase(config, machine, arguments)
 
 
+def list_overrides(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the KEY=VALUE of each argument that sets one, by what the user wrote."""
+    overrides = {f"--set {word}": word for word in arguments.set}
+    if arguments.seeds is not None:
+        overrides["--seeds"] = f"seeds={arguments.seeds}"
+    for name in arguments.methods:  # a shipped one may be new to the config
+        overrides[f"--methods {name}"] = f"methods.{name}={{}}"
+    return overrides
+
+
+def warn_unused(config: Config, arguments: argparse.Namespace) -> None:
+    """Warn about options from the user that no training reads."""
+    for line in list_unused(config, arguments.config, list_overrides(arguments), arguments.methods):
+        warn(line)
+
+
 def can_capture(device: torch.device) -> bool:
-    """Whether passes can be captured where this process computes; if not, a word says why."""
+    """Return whether this process can use CUDA graphs; if not, warn with the reason."""
     from training.distributed import world_size
 
     if device.type != "cuda":
-        warn("capture=true counts for nothing: it is for GPUs")
+        warn("cuda_graphs=true is ignored: it needs a GPU")
     elif world_size() > 1:
-        warn("capture=true counts for nothing: gradients of several processes are averaged layer by layer")
+        warn("cuda_graphs=true is ignored: several processes average gradients layer by layer")
     return device.type == "cuda" and world_size() == 1
 
 
-def shares_statistics(config: Config, device: torch.device) -> bool:
-    """Whether batch norm takes its statistics over all processes; of one process they are those anyway.
+def uses_shared_statistics(config: Config, device: torch.device) -> bool:
+    """Return whether batch norm takes its statistics over all processes.
 
     Raises:
         UserError: several processes on CPUs, for which torch has no such batch norm.
@@ -141,7 +142,7 @@ def shares_statistics(config: Config, device: torch.device) -> bool:
 
 
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
-    """Train what a phase consists of, or say what it would be."""
+    """Train the jobs of a phase, or print them."""
     from training.checks import check
     from training.distributed import restarted, say
     from training.experiment import open_experiment
@@ -153,8 +154,9 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
 
     folder = RunFolder(arguments.output_dir / config.name)
     experiment = open_experiment(config, folder, machine)
-    jobs = jobs_of(arguments.phase, config, folder, arguments.methods or ())
+    jobs = jobs_of(arguments.phase, config, folder, arguments.methods)
     check(arguments.phase, experiment, jobs, arguments.fresh and not restarted())
+    warn_unused(config, arguments)
     if arguments.dry_run:
         show_plan(jobs, experiment, fresh=arguments.fresh, resume=arguments.resume)
         return
@@ -168,11 +170,11 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
         run_jobs(jobs, experiment)
     if weak := describe_weak_teacher(experiment):
         say(weak)
-    say(next_command(arguments, experiment))
+    say(suggest_next_command(arguments, experiment))
 
 
-def next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
-    """What to type after this phase."""
+def suggest_next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
+    """Return the command that follows this phase."""
     from training.phases import next_phase
 
     phase = next_phase(arguments.phase, experiment.config)

@@ -97,7 +97,7 @@ def in_turn(folder: Path, device: torch.device = CPU, capture: bool = False) -> 
     forms = [
         f"methods.form{n}={{base: two_stage, stage1: {{losses: {one}}}}}" for n, one in enumerate(FORMS.values())
     ]
-    config = cifar_config(folder, "teacher.views=1", *forms)
+    config = cifar_config(folder, "teacher.cached_views=1", *forms)
     experiment = random_experiment(config, folder, TRAIN, 1000, device, capture)
     machine, crd = experiment.machine, read_crd(config)
     alone, aligned = (prepare_random(experiment, job) for job in (PLAIN, STAGE1))
@@ -122,7 +122,7 @@ def in_turn(folder: Path, device: torch.device = CPU, capture: bool = False) -> 
 def whole(folder: Path) -> list[Timing]:
     """Measure the memory of all that a stage 1 process does: filling banks, steps, measuring, a checkpoint."""
     config = cifar_config(folder)
-    config = cifar_config(folder, f"teacher.views={cached_views(config)}")
+    config = cifar_config(folder, f"teacher.cached_views={cached_views(config)}")
     experiment = random_experiment(config, folder, TRAIN, TEST)
     prepared, machine = prepare_random(experiment, STAGE1), experiment.machine
     objective, plan = prepared.objective, prepared.plan

@@ -20,11 +20,11 @@ import torch
 
 from dataset.files.decoded_cache import Images
 from dataset.sources import Source
-from diagnostics import analysis
-from diagnostics.pairs import right
-from diagnostics.recording import Recording, Subject
+from diagnostics.evaluation import analysis
+from diagnostics.evaluation.evaluated_models import open_run, record, subjects_of_run
+from diagnostics.evaluation.pairs import right
+from diagnostics.evaluation.recording import Recording, Subject
 from diagnostics.report.folder import write_report
-from diagnostics.subjects import open_run, record, subjects_of_run
 from models.machine import open_machine
 from models.peak import process_peak
 from models.zoo import build_model

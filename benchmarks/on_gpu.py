@@ -4,7 +4,7 @@
 
 The step at the published setting (B 64, N 50,000, K 16,384, d 256, mode exact, one tap); the published one is
 given its negatives, which its data loader would draw. Epochs are those of `benchmarks.epoch`, layer by layer
-and with captured passes (`capture: true`); the loops to compare with read images by a process a core here.
+and with captured passes (`cuda_graphs: true`); the loops to compare with read images by a process a core here.
 Memory is what PyTorch allocated on the GPU.
 """
 

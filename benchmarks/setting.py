@@ -45,7 +45,7 @@ def cifar_config(folder: Path, *overrides: str) -> Config:
 
 def cached_views(config: Config) -> int:
     """Return the views of the config's cached teacher."""
-    return config.teacher.views or VIEWS
+    return config.teacher.cached_views or VIEWS
 
 
 def random_images(count: int, seed: int = 0) -> Images:

@@ -47,7 +47,7 @@ CASES = ("both",)
 def both(folder: Path, train_images: int, test_images: int) -> list[Timing]:
     """Time a plain epoch, and all of stage 2."""
     views = cached_views(cifar_config(folder))
-    config = cifar_config(folder, "methods.two_stage.stage2.train=head", f"teacher.views={views}")
+    config = cifar_config(folder, "methods.two_stage.stage2.train=head", f"teacher.cached_views={views}")
     experiment = random_experiment(config, folder / "run", train_images, test_images)
     machine, stage = experiment.machine, stage_of(config, STAGE2)
     prepare_random(experiment, STAGE2)  # leaves what stage 2 needs

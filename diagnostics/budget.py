@@ -144,19 +144,19 @@ def _count_passes(
     frozen = uses_frozen_features(stage, experiment.layout(experiment.network_of(job.name)), losses)
     asking = [loss.first_pass for loss in losses if loss.first_pass != "none"]  # an epoch before the first step
     filled = shown if "both" in asking else 0
-    computed = count * (min(config.teacher.views, epochs) if config.teacher.views else epochs)
+    computed = count * (min(config.teacher.cached_views, epochs) if config.teacher.cached_views else epochs)
     trained = 0 if frozen else epochs * shown
     of_teacher = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"  # its features are known
     live = computed if frozen else trained + (shown if asking else 0)
     needed = job.name != TEACHER and (
         any(loss.needs_teacher for loss in losses) or stage.starts_from == TEACHER.method
     )
-    cached = needed and config.teacher.views > 0 and not any(loss.needs_maps for loss in losses)
+    cached = needed and config.teacher.cached_views > 0 and not any(loss.needs_maps for loss in losses)
     return _Passes(
         passes=trained,
         forward_only=filled if not frozen else 0 if of_teacher else computed,
         frozen=frozen,
-        teacher_passes=0 if not needed else count * config.teacher.views if cached else live,
+        teacher_passes=0 if not needed else count * config.teacher.cached_views if cached else live,
         cached=cached,
     )
 

@@ -1,12 +1,16 @@
 """Names of models, `two_stage` of the first seed and `two_stage/1` of a further one, and of stages,
-`two_stage stage 1`.
+`two_stage stage 1`; and the labels that tables and figures may show in place of methods.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+import re
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 STAGE = " stage "
+_labels: ContextVar[Mapping[str, str] | None] = ContextVar("labels", default=None)
 
 
 def method_of(name: str) -> str:
@@ -36,3 +40,22 @@ def find_staged(methods: Mapping[str, Sized]) -> str | None:
 def listed(names: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+@contextmanager
+def use_labels(labels: Mapping[str, str]) -> Iterator[None]:
+    """Show methods by their labels within the block; files for programs keep the methods' names."""
+    token = _labels.set(labels)
+    try:
+        yield
+    finally:
+        _labels.reset(token)
+
+
+def show_name(text: str) -> str:
+    """Return a model's name, or a sentence, with labels in place of the methods that have one."""
+    labels = _labels.get()
+    if not labels:
+        return text
+    methods = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w-])({methods})(?![\w-])", lambda found: labels[found[0]], text)

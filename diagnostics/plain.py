@@ -1,5 +1,4 @@
-"""Results as JSON holds them: dataclasses become dicts at the one place where a report is written, and again
-dataclasses where a recording is read."""
+"""Conversion of dataclasses to plain JSON values, and back to dataclasses."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ WHERE_GIVEN = {"where given": True}  # metadata of a field that is left out wher
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses as dicts in the order of their fields, tuples as lists, all else as it is.
+    """Return dataclasses as dicts in the order of their fields, tuples as lists, all else as it is.
 
     Fields marked `FLAT` and `WHERE_GIVEN` are treated as said there; metadata `key` names one otherwise.
     """
     if is_dataclass(value) and not isinstance(value, type):
         plain: dict[str, Any] = {}
         for field in fields(value):
-            plain |= _field(field, getattr(value, field.name))
+            plain |= _convert_field(field, getattr(value, field.name))
         return plain
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
@@ -35,7 +34,7 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _field(field: Field[Any], value: Any) -> dict[str, Any]:
+def _convert_field(field: Field[Any], value: Any) -> dict[str, Any]:
     if value is None and field.metadata.get("where given"):
         return {}
     plain = to_plain(value)
@@ -49,7 +48,7 @@ def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def typed_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:
-    """JSON as a dataclass whose fields have the types that they say.
+    """Return JSON as a dataclass whose fields have their declared types.
 
     Raises:
         ValueError: another type, NaN or infinity, a field that is not there or that the dataclass has not.

@@ -1,133 +1,114 @@
-"""What report.json holds, as a JSON schema, and the way back from it to dataclasses.
+"""The JSON schema of report.json, and the way back from report.json to dataclasses.
 
 python -m diagnostics.schema > docs/report.schema.json
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import types
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from dataclasses import fields, is_dataclass
-from functools import cache
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
 
-from diagnostics.results import SCHEMA_VERSION, Report
+from diagnostics.evaluation.results import SCHEMA_VERSION, Report
 
 T = TypeVar("T")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
-@cache
-def plain_model(kind: Any) -> type[BaseModel]:
-    """A dataclass as `plain.to_plain` writes it: flat fields in place, keys renamed, what is left out optional."""
-    model = create_model(kind.__name__, __config__=STRICT, **_plain_fields(kind))
-    model.__doc__ = cleandoc(kind.__doc__ or "")
-    return model
+@functools.cache
+def make_adapter(kind: Hashable) -> TypeAdapter[Any]:
+    """Return the adapter between a dataclass and the JSON that `plain.to_plain` makes of it."""
+    return TypeAdapter(_replace_dataclasses(kind))
 
 
-def _plain_fields(kind: type) -> dict[str, Any]:
+@functools.cache
+def _replace_dataclasses(hint: Any) -> Any:
+    """Return a type with a model of the JSON of each dataclass in it, which builds the dataclass when read."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        build: Any = model_validator(mode="after")(lambda model: _build(hint, model))
+        own = create_model(hint.__name__, __config__=STRICT, __validators__={"build": build}, **_list_fields(hint))
+        own.__doc__ = cleandoc(hint.__doc__ or "")
+        return own
+    origin: Any = get_origin(hint)
+    parts = tuple(map(_replace_dataclasses, get_args(hint)))
+    if origin in (Union, types.UnionType):
+        return functools.reduce(operator.or_, parts)
+    return types.GenericAlias(origin, parts) if parts and isinstance(origin, type) else hint
+
+
+def _list_fields(kind: type) -> dict[str, Any]:
+    """Return the fields of a model: flat ones in place, keys renamed, those that may be left out optional."""
     hints = get_type_hints(kind)
     found: dict[str, Any] = {}
     for field in fields(kind):
         hint, metadata = hints[field.name], field.metadata
         if metadata.get("flat"):
-            found |= _plain_fields(hint)
+            found |= _list_fields(hint)
             continue
         default = None if metadata.get("where given") else ...
-        plain = _plain_type(_without_none(hint) if default is None else hint)
-        found[field.name] = (plain, Field(default, alias=metadata.get("key", field.name)))
+        if default is None:  # absent, never null
+            hint = functools.reduce(operator.or_, (part for part in get_args(hint) if part is not types.NoneType))
+        found[field.name] = (_replace_dataclasses(hint), Field(default, alias=metadata.get("key")))
     return found
 
 
-def _plain_type(hint: Any) -> Any:
-    origin, parts = get_origin(hint), get_args(hint)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return plain_model(hint)
-    if origin in (Union, types.UnionType):
-        return Union[tuple(_plain_type(part) for part in parts)]  # noqa: UP007  # of types that are known here alone
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return dict[parts[0], _plain_type(parts[1])]  # type: ignore[misc, valid-type]  # the same
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        return list[_plain_type(parts[0])]  # type: ignore[misc]  # the same
-    return hint
-
-
-def _without_none(hint: Any) -> Any:
-    kinds = [part for part in get_args(hint) if part is not types.NoneType]
-    return kinds[0] if len(kinds) == 1 else hint
+def _build(kind: type, model: Any) -> Any:
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        is_flat = field.metadata.get("flat")
+        values[field.name] = _build(hints[field.name], model) if is_flat else getattr(model, field.name)
+    return kind(**values)
 
 
 def from_plain(kind: type[T], plain: Any) -> T:
-    """What `plain.to_plain` made of a dataclass, turned back into it.
+    """Return the dataclass that `plain.to_plain` made `plain` of.
 
     Raises:
         ValueError: something else; the message is one line that names the first field that does not fit.
     """
-    model: type[BaseModel] = plain_model(cast(Hashable, kind))
     try:
-        model.model_validate_json(json.dumps(plain))
+        found: T = make_adapter(cast(Hashable, kind)).validate_json(json.dumps(plain))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise ValueError(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
-    found: T = _built(kind, plain)
     return found
 
 
-def _built(hint: Any, value: Any) -> Any:
-    origin, parts = get_origin(hint), get_args(hint)
-    if value is None:
-        return None
-    if is_dataclass(hint) and isinstance(hint, type):
-        return _built_fields(hint, value)
-    if origin in (Union, types.UnionType):
-        return _built(_without_none(hint), value) if types.NoneType in parts else value
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {key: _built(parts[1], part) for key, part in value.items()}
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        made = [_built(parts[0], part) for part in value]
-        return tuple(made) if origin is tuple else made
-    return value
-
-
-def _built_fields(kind: type, plain: Mapping[str, Any]) -> Any:
-    hints, values = get_type_hints(kind), {}
-    for field in fields(kind):
-        hint, key = hints[field.name], field.metadata.get("key", field.name)
-        values[field.name] = _built(hint, plain if field.metadata.get("flat") else plain.get(key))
-    return kind(**values)
-
-
-def schema() -> dict[str, Any]:
-    """The JSON schema of report.json, which is what `main_eval.py RUN --json` prints."""
+def make_report_schema() -> dict[str, Any]:
+    """Return the JSON schema of report.json, which is what `main_eval.py RUN --json` prints."""
     return schema_of(Report, SCHEMA_VERSION, "report.json")
 
 
 def schema_of(kind: type, version: int, title: str) -> dict[str, Any]:
-    """The JSON schema of a dataclass with a `schema_version`, as `plain.to_plain` writes it."""
-    made = _open(plain_model(kind).model_json_schema())
+    """Return the JSON schema of a dataclass with a `schema_version`, as `plain.to_plain` writes it."""
+    made = _drop_noise(make_adapter(kind).json_schema())
     made["properties"]["schema_version"] |= {"const": version}
     return {"$schema": DIALECT, "title": title, **made}
 
 
-def _open(part: Any) -> Any:
-    """Without titles that repeat names, and without closing objects: a field that comes is not a new version."""
+def _drop_noise(part: Any) -> Any:
+    """Return a schema without titles that repeat names, and open: a field that comes is not a new version."""
     if isinstance(part, list):
-        return [_open(one) for one in part]
+        return [_drop_noise(one) for one in part]
     if not isinstance(part, dict):
         return part
-    closing = {"additionalProperties": False, "default": None}
-    kept = {key: one for key, one in part.items() if not (key in closing and one == closing[key])}
-    return {key: _open(one) for key, one in kept.items() if key != "title" or not isinstance(one, str)}
+    noise = {"additionalProperties": False, "default": None}
+    kept = {key: one for key, one in part.items() if not (key in noise and one == noise[key])}
+    return {key: _drop_noise(one) for key, one in kept.items() if key != "title" or not isinstance(one, str)}
 
 
 def read_report(path: Path) -> Report:
-    """A report as it was written.
+    """Read a report as it was written.
 
     Raises:
         ValueError: none, or one of another version.
@@ -146,4 +127,4 @@ def read_report(path: Path) -> Report:
 
 
 if __name__ == "__main__":
-    print(json.dumps(schema(), indent=1, ensure_ascii=False))
+    print(json.dumps(make_report_schema(), indent=1, ensure_ascii=False))

@@ -8,16 +8,12 @@ Letters: B batch, C channels, S side of a map.
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loss import Loss, Samples, Taps, View
+from .loss import STAGES, Loss, Samples, Taps, View
 from .maps import match_sides
 from .reuse import squared_error
-
-STAGES: Taps = MappingProxyType({"stage1": 1.0, "stage2": 1.0, "stage3": 1.0})
 
 
 def compute_attention(maps: Tensor) -> Tensor:
@@ -25,7 +21,7 @@ def compute_attention(maps: Tensor) -> Tensor:
     return F.normalize(maps.square().mean(dim=1).flatten(1), dim=1)
 
 
-def at(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
+def compute_at(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean over B S² entries of the squared difference of both attentions.
 
     Args:
@@ -37,7 +33,7 @@ def at(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tenso
 
 
 class AT(Loss):
-    """Where the maps of each stage are active, as the teacher's are; the larger map is average-pooled.
+    """Attention maps of each stage against the teacher's; the larger is pooled.
 
     Published are all stages; the default is the first three, which every network with stages has. Of four name
     `stage4`, too.
@@ -54,4 +50,4 @@ class AT(Loss):
 
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
         pairs = {tap: (student.maps[tap].float(), teacher.maps[tap].float()) for tap in self.used_taps}
-        return {tap: at(*match_sides(*pair), samples.weights) for tap, pair in pairs.items()}
+        return {tap: compute_at(*match_sides(*pair), samples.weights) for tap, pair in pairs.items()}

@@ -35,8 +35,8 @@ class Block:
     left_out: Tensor  # (R, E) columns that are no negatives, counted from `MARGIN` before the first on
     mask: Tensor | None  # (R, S) where either is so: one call of a GPU in place of one a row
 
-    def scores(self, anchors: Tensor, entries: Tensor, room: Tensor) -> Tensor:
-        """Products (R, S) of its anchors (R, D) and entries (S, D), -inf where there is no negative."""
+    def compute_scores(self, anchors: Tensor, entries: Tensor, room: Tensor) -> Tensor:
+        """Return scores (R, S) of anchors and entries, -inf for no negatives."""
         rows = room[: len(anchors)]
         scores = rows[:, MARGIN : MARGIN + len(entries)]
         if entries.dtype == room.dtype:
@@ -54,16 +54,15 @@ class Block:
 class Windows:
     """The windows of a draw as blocks of consecutive entries, each with the anchors that need it.
 
-    A block lies in the windows of consecutive anchors, K/N of them and a little more. A window that runs round the
-    end of the bank goes on at its beginning, where the anchor counts as another row: rows are the anchors on each
-    turn, (T, B), in the order in which their windows begin, so that every block needs consecutive ones. Blocks
-    begin at the same positions in every step, since a processor prepares anew for each size of product.
+    A window that passes the end of the bank continues at its beginning, where the anchor counts as another row:
+    rows are the anchors on each turn, (T, B), ordered by where their windows begin, so every block needs
+    consecutive ones. Blocks begin at the same positions in every step: processors prepare for each product size.
 
     Args:
         draw: of a batch.
         num_entries: N.
         block: S, but for the last one.
-        masked: whether what is no negative is a mask, which takes more memory and fewer calls.
+        masked: mark what is no negative in a mask, which takes more memory and fewer calls.
     """
 
     def __init__(self, draw: Draw, num_entries: int, block: int, masked: bool = False) -> None:
@@ -78,25 +77,25 @@ class Windows:
         self.first_entries = torch.cat([begin - turn * num_entries for turn in turns])  # (T B, 1), as `begins`
         self.left_out = draw.left_out.repeat(self.turns, 1) + self.first_entries + MARGIN  # (T B, E)
         sizes = ((first, min(first + block, num_entries)) for first in range(0, num_entries, block))
-        self.blocks = [self._block(*size) for size in sizes if self._rows(*size)]
+        self.blocks = [self._make_block(*size) for size in sizes if self._find_rows(*size)]
 
-    def _rows(self, first: int, stop: int) -> range:
-        """Whose windows the positions from `first` to `stop` are part of."""
+    def _find_rows(self, first: int, stop: int) -> range:
+        """Return the rows whose windows contain positions from `first` to `stop`."""
         return range(bisect_right(self.begins, first - self.draw.length), bisect_left(self.begins, stop))
 
-    def _block(self, first: int, stop: int) -> Block:
-        rows, size = self._rows(first, stop), stop - first
+    def _make_block(self, first: int, stop: int) -> Block:
+        rows, size = self._find_rows(first, stop), stop - first
         own = slice(rows.start, rows.stop)
         # those of other blocks go to a column beside this one's
         left_out = (self.left_out[own] - first).clamp_(MARGIN - 1, MARGIN + size)
         if not self.masked:
-            return Block(slice(first, stop), own, self._outside(rows, first, size), left_out, None)
+            return Block(slice(first, stop), own, self._find_outside(rows, first, size), left_out, None)
         place = torch.arange(first - MARGIN, stop + MARGIN, device=left_out.device) - self.first_entries[own]
         mask = ((place < 0) | (place >= self.draw.length)).scatter_(1, left_out, True)[:, MARGIN:-MARGIN]
         return Block(slice(first, stop), own, [], left_out, mask)
 
-    def _outside(self, rows: range, first: int, size: int) -> list[tuple[int, slice]]:
-        """Which columns of a block's rows lie beyond their windows."""
+    def _find_outside(self, rows: range, first: int, size: int) -> list[tuple[int, slice]]:
+        """Return the columns of a block's rows that lie beyond their windows."""
         outside = []
         for row, number in enumerate(rows):
             begin = self.begins[number] - first
@@ -108,22 +107,23 @@ class Windows:
         return outside
 
     def apply(self, objective: Objective, anchors: Tensor, bank: Tensor) -> Tensor:
-        """Give an objective the scores of anchors (B, D) with the entries of their windows, products with (N, D).
+        """Give an objective the scores of anchors (B, D) with a bank (N, D).
 
-        Gives Σ over the window of entry times what the objective made of its score, by row: (T, B, D).
+        Returns:
+            (T, B, D), by row: Σ over the window of each entry times its weight from the objective.
         """
         by_row = anchors.to(bank.dtype).repeat(self.turns, 1)
         pulls = anchors.new_zeros(len(by_row), anchors.shape[1])
         height = max(block.rows.stop - block.rows.start for block in self.blocks)
         width = max(block.entries.stop - block.entries.start for block in self.blocks)
         room = anchors.new_empty(height, MARGIN + width + MARGIN)
-        objective.begin(len(pulls), room[:, MARGIN:-MARGIN])
+        objective.reset(len(pulls), room[:, MARGIN:-MARGIN])
         for block in self.blocks:
             entries = bank[block.entries]
             if entries.device.type == "cpu":
                 entries.sum()  # brings them into the cache in order, twice as fast as a product does in its own
-            scores = block.scores(by_row[block.rows], entries, room)
-            factor = objective.take(scores, block.rows)
+            scores = block.compute_scores(by_row[block.rows], entries, room)
+            factor = objective.update(scores, block.rows)
             if factor is not None:
                 pulls[block.rows] *= factor[:, None]
             pulls[block.rows] += scores.to(bank.dtype) @ entries
@@ -141,7 +141,7 @@ class LossAgainstBank(torch.autograd.Function):
         own = bank[windows.draw.positives].to(anchors.dtype)  # (B, D)
         with torch.autocast(bank.device.type, enabled=False):  # in the precision of the bank
             pulls = windows.apply(objective, anchors, bank)
-            found = objective.close((anchors * own).sum(dim=1))
+            found = objective.finalize((anchors * own).sum(dim=1))
             ctx.save_for_backward(found.positives[:, None] * own + (found.rows[..., None] * pulls).sum(dim=0))
         return found.loss
 
@@ -161,20 +161,20 @@ class MemoryBank(nn.Module):
         self.register_buffer("features", F.normalize(torch.randn(num_samples, dim), dim=1))
         self._lowered: tuple[Tensor, int] | None = None  # a copy in autocast's precision, of which version
 
-    def windows(self, draw: Draw) -> Windows:
-        """A draw as this bank multiplies it."""
+    def make_windows(self, draw: Draw) -> Windows:
+        """Return the windows of a draw for this bank."""
         device = self.features.device.type
         return Windows(draw, len(self.features), BLOCK[device], masked=device == "cuda")
 
-    def loss(self, anchors: Tensor, windows: Windows, objective: Objective) -> Tensor:
-        """An objective's loss of the inner products of anchors (B, D) with positives and windows of a draw."""
-        found: Tensor = LossAgainstBank.apply(anchors, self._entries(), windows, objective)
+    def compute_loss(self, anchors: Tensor, windows: Windows, objective: Objective) -> Tensor:
+        """Return an objective's loss of anchors (B, D) with a draw."""
+        found: Tensor = LossAgainstBank.apply(anchors, self._get_entries(), windows, objective)
         return found
 
-    def _entries(self) -> Tensor:
-        """The bank; under autocast to bfloat16 a copy in it, kept since casting costs as much as a product.
+    def _get_entries(self) -> Tensor:
+        """Return the bank, under autocast to bfloat16 a cached copy in it.
 
-        Not in float16: the slope of one of K negatives would vanish in its range, which no scaling helps.
+        Not in float16, in whose range the slope of one of K negatives would vanish.
         """
         device = self.features.device.type
         if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) == torch.float16:
@@ -185,12 +185,12 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, positions: Tensor, features: Tensor) -> None:
-        """Entry p becomes the normalised momentum · old + (1 − momentum) · new, for unit `features` (B, D)."""
+        """Move entries towards unit `features` (B, D), and normalise them."""
         self.set(positions, F.normalize(torch.lerp(features, self.features[positions], self.momentum), dim=1))
 
     @torch.no_grad()
     def set(self, positions: Tensor, features: Tensor) -> None:
-        """Entry p becomes its row of `features` (B, D)."""
+        """Set the entries at `positions` (B,) to `features` (B, D)."""
         lowered = self._lowered if self._lowered and self._lowered[1] == self.features._version else None
         self.features[positions] = features
         if lowered is not None:
@@ -199,5 +199,5 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def rearrange(self, old: Tensor) -> None:
-        """Entry p becomes the one that was at `old`[p], for positions `old` (N,)."""
+        """Reorder the entries: entry p becomes the one that was at `old`[p], of (N,)."""
         self.features.copy_(self.features[old])

@@ -8,18 +8,14 @@ Letters: B batch, D dimension of a projection.
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .loss import Count, Loss, Processes, Samples, Sizes, Taps, View
-
-LAST: Taps = MappingProxyType({"last": 1.0})
+from .loss import LAST, Count, Loss, Samples, Sizes, Taps, View
 
 
-def cc(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the product of neighbouring images' absolute differences, summed over D, mean over neighbours.
+def compute_cc(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean product of neighbouring images' absolute differences.
 
     Args:
         student: (B, D).
@@ -44,7 +40,7 @@ class CC(Loss):
         self.taps, self.dim = taps, dim
 
     def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
+        self.processes = sizes.processes
         self.student, self.teacher = nn.ModuleDict(), nn.ModuleDict()
         for tap in self.used_taps:
             self.student[tap] = nn.Linear(sizes.student[tap][0], self.dim)
@@ -60,7 +56,8 @@ class CC(Loss):
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
         gather = self.processes.gather_with_gradient  # the teacher's projection trains, too
         return {
-            tap: cc(gather(own), gather(other)) for tap, (own, other) in self.project(student, teacher).items()
+            tap: compute_cc(gather(own), gather(other))
+            for tap, (own, other) in self.project(student, teacher).items()
         }
 
     def compare(self, student: View, teacher: View) -> dict[str, float]:

@@ -19,7 +19,7 @@ from .objectives import BinaryNCE, InfoNCE, Objective
 Form = Literal["nce", "infonce"]
 
 
-def keep_own(tensor: Tensor) -> Tensor:
+def keep_rows(tensor: Tensor) -> Tensor:
     """Return the rows of the only process."""
     return tensor
 
@@ -31,9 +31,9 @@ class Side(NamedTuple):
     bank: MemoryBank
     windows: Windows
 
-    def loss(self, objective: Objective) -> Tensor:
+    def compute_loss(self, objective: Objective) -> Tensor:
         """Return an objective's loss of the anchors."""
-        return self.bank.loss(self.anchors, self.windows, objective)
+        return self.bank.compute_loss(self.anchors, self.windows, objective)
 
 
 class BankContrast(nn.Module):
@@ -74,9 +74,9 @@ class BankContrast(nn.Module):
         indices: Tensor,
         draw: Draw,
         objective: Form,
-        gather: Callable[[Tensor], Tensor] = keep_own,
+        gather: Callable[[Tensor], Tensor] = keep_rows,
     ) -> Tensor:
-        """Return the loss of both directions, a scalar; in training the banks are updated afterwards.
+        """Return the loss of both directions; in training, update the banks.
 
         Args:
             student: (B, D) unit vectors.
@@ -86,7 +86,7 @@ class BankContrast(nn.Module):
             objective: "nce" (binary, Tian et al.) or "infonce" (softmax).
             gather: joins a tensor's rows over processes; banks and Z then agree in all of them.
         """
-        windows = self.teacher.windows(draw)
+        windows = self.teacher.make_windows(draw)
         sides = (
             Side(student / self.temperature, self.teacher, windows),
             Side(teacher / self.temperature, self.student, windows),
@@ -94,7 +94,8 @@ class BankContrast(nn.Module):
         if objective == "nce" and not self.normalizers_set:
             self._set_normalizers(sides, gather)
         own, other = (
-            side.loss(self._objective(objective, log_z)) for side, log_z in zip(sides, self.log_z, strict=True)
+            side.compute_loss(self._make_objective(objective, log_z))
+            for side, log_z in zip(sides, self.log_z, strict=True)
         )
         if self.training:
             self.normalizers_set = True
@@ -104,7 +105,7 @@ class BankContrast(nn.Module):
         loss: Tensor = own + other
         return loss
 
-    def _objective(self, form: Form, log_z: Tensor) -> Objective:
+    def _make_objective(self, form: Form, log_z: Tensor) -> Objective:
         if form == "infonce":
             return InfoNCE()
         return BinaryNCE(log_z, self.sampler.num_negatives, self.sampler.num_samples)
@@ -114,7 +115,7 @@ class BankContrast(nn.Module):
         """Set Z to N times the mean of exp(similarity) over the first batch."""
         for number, side in enumerate(sides):
             softmax = InfoNCE()
-            side.loss(softmax)
+            side.compute_loss(softmax)
             log_sums = gather(softmax.log_sums)  # (B,)
             log_mean = log_sums.logsumexp(dim=0) - math.log(len(log_sums) * (self.sampler.num_negatives + 1))
             self.log_z[number] = log_mean + math.log(self.sampler.num_samples)
@@ -131,7 +132,7 @@ class BankContrast(nn.Module):
         self.teacher.set(places, teacher)
 
     def rearrange(self, old: Tensor) -> None:
-        """Follow a reshuffled sampler: `old` (N,) is what `NegativeSampler.reshuffle` gave."""
+        """Reorder both banks by the result of `NegativeSampler.reshuffle`."""
         self.student.rearrange(old)
         self.teacher.rearrange(old)
 

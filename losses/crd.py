@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .bank import BLOCK
 from .contrast import BankContrast
-from .loss import BOTH_TAPS, Count, Loss, MemoryNeed, Positive, Processes, Samples, Share, Sizes, Taps, View
+from .loss import BOTH_TAPS, Count, Loss, MemoryNeed, Positive, Samples, Share, Sizes, Taps, View
 from .negatives import Draw, NegativeSampler
 
 FLOAT = 4  # bytes
@@ -27,10 +27,11 @@ PER_SCORE = 13  # bytes: a score, what the binary loss keeps beside it, and whet
 KEPT = 3  # a parameter, its gradient and its momentum
 
 
-def nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
-    """Return the binary loss (Eq. 18) with the critic h = p / (p + K/N), p = exp(score) / Z (Eq. 19).
+def compute_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
+    """Return the binary loss (Eq. 18), mean over the anchors.
 
-    −log h(positive) − Σ_k log(1 − h(negative k)), mean over the anchors. Both logarithms are softplus of a logit.
+    −log h(positive) − Σ_k log(1 − h(negative k)) with the critic h = p / (p + K/N), p = exp(score) / Z (Eq. 19).
+    Both logarithms are softplus of a logit.
 
     Args:
         anchors: (B, D) unit vectors divided by tau.
@@ -45,8 +46,8 @@ def nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, nu
     return (F.softplus(-own) + F.softplus(others).sum(dim=1)).mean()
 
 
-def infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Return −log of the positive's share in the softmax over itself and its negatives, mean over the anchors.
+def compute_infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return −log of the positive's share in the softmax, mean over anchors.
 
     Args: as `nce`.
     """
@@ -56,8 +57,10 @@ def infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     return F.cross_entropy(torch.cat([own, others], dim=1), first)
 
 
-def contrast_batch(student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
-    """Return `infonce` in both directions where the negatives are the batch's other images.
+def compute_batch_contrast(
+    student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
+    """Return InfoNCE in both directions with the batch's other images.
 
     Args:
         student: (B, D) unit vectors.
@@ -124,18 +127,14 @@ class CRD(Loss):
         if negatives == "batch" and (objective, mode) != ("infonce", "instance"):
             raise ValueError("negatives: batch needs objective: infonce and mode: instance")
         self.taps, self.objective, self.negatives, self.mode = taps, objective, negatives, mode
-        self.num_negatives, self.dim, self.temperature, self.bank_momentum = (
-            num_negatives,
-            dim,
-            temperature,
-            bank_momentum,
-        )
+        self.num_negatives, self.dim = num_negatives, dim
+        self.temperature, self.bank_momentum = temperature, bank_momentum
         self.uses_bank = negatives != "batch"
         self.needs_labels, self.takes_weights = mode != "instance", not self.uses_bank
         self.first_pass = "both" if self.uses_bank and bank_init == "features" else "none"
 
     def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
+        self.processes = sizes.processes
         if self.uses_bank:
             shared = self.negatives == "shared"
             self.sampler = NegativeSampler(sizes.labels, self.num_negatives, self.mode, shared)
@@ -178,13 +177,13 @@ class CRD(Loss):
             else:
                 own, other = self.processes.gather_with_gradient(own), self.processes.gather_with_gradient(other)
                 weights = None if samples.weights is None else self.processes.gather(samples.weights)
-                terms[tap] = contrast_batch(own, other, self.temperature, weights)
+                terms[tap] = compute_batch_contrast(own, other, self.temperature, weights)
         return terms
 
     def _draw(self, indices: Tensor) -> Draw:
-        """Draw positives and negatives of this process's samples (B,), out of a draw that all processes share."""
+        """Draw for this process's samples (B,), as part of a common draw."""
         draw, count = self.sampler.draw(self.processes.whole_batch(indices)), self.processes.world_size()
-        return draw if count == 1 else draw.part(self.processes.rank(), count)
+        return draw if count == 1 else draw.select_part(self.processes.rank(), count)
 
     def compare(self, student: View, teacher: View) -> dict[str, float]:
         pairs = self.project(student, teacher)

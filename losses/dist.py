@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .kl import read_logits
-from .loss import Loss, NonNegative, Positive, Processes, Samples, Sizes, View
+from .loss import Loss, NonNegative, Positive, Samples, View
 
 
-def correlate_rows(first: Tensor, second: Tensor) -> Tensor:
-    """Return Pearson's correlation of each row of (R, S) with the other's, (R,), 0 for a constant row."""
+def compute_correlations(first: Tensor, second: Tensor) -> Tensor:
+    """Return Pearson's correlation (R,) of rows (R, S), 0 if constant."""
     own, other = (one - one.mean(dim=1, keepdim=True) for one in (first, second))
     return F.cosine_similarity(own, other, dim=1)
 
 
-def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
-    """Return τ² [β (1 − mean correlation of rows) + γ (1 − mean correlation of columns)].
+def compute_dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
+    """Return the weighted distances of rows and columns from correlation 1.
 
     Args:
         student: logits (B, C).
@@ -32,8 +32,8 @@ def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperatur
         temperature: τ.
     """
     own, other = (F.softmax(logits / temperature, dim=1) for logits in (student, teacher))
-    inter = 1 - correlate_rows(own, other).mean()
-    intra = 1 - correlate_rows(own.T, other.T).mean()
+    inter = 1 - compute_correlations(own, other).mean()
+    intra = 1 - compute_correlations(own.T, other.T).mean()
     return temperature**2 * (beta * inter + gamma * intra)
 
 
@@ -59,10 +59,7 @@ class DIST(Loss):
         super().__init__()
         self.beta, self.gamma, self.temperature, self.standardise = beta, gamma, temperature, standardise
 
-    def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
-
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
         own, other = read_logits(student, teacher, self.standardise)
         own, other = self.processes.gather_with_gradient(own), self.processes.gather(other)
-        return dist(own, other, self.beta, self.gamma, self.temperature)
+        return compute_dist(own, other, self.beta, self.gamma, self.temperature)

@@ -17,7 +17,7 @@ from .loss import Loss, NonNegative, Positive, Samples, View
 
 
 def split_at_label(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities of label and rest (B, 2), and of the other classes among themselves (B, C − 1).
+    """Return log-probabilities (B, 2) of label and rest, and (B, C − 1) of others.
 
     Args:
         logits: (B, C).
@@ -30,7 +30,7 @@ def split_at_label(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return F.log_softmax(both, dim=1), F.log_softmax(rest, dim=1)
 
 
-def dkd(
+def compute_dkd(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor,
@@ -80,4 +80,4 @@ class DKD(Loss):
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
         logits = read_logits(student, teacher, self.standardise)
-        return dkd(*logits, samples.labels, self.alpha, self.beta, self.temperature, samples.weights)
+        return compute_dkd(*logits, samples.labels, self.alpha, self.beta, self.temperature, samples.weights)

@@ -20,7 +20,7 @@ from .reuse import squared_error
 STAGE2: Taps = MappingProxyType({"stage2": 1.0})
 
 
-def fitnet(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
+def compute_fitnet(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean over all entries of the squared difference.
 
     Args:
@@ -32,7 +32,7 @@ def fitnet(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> T
 
 
 def make_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:
-    """Return a convolution, batch norm and ReLU from the student's shape (C, S, S) to the teacher's.
+    """Return a regressor from the student's shape (C, S, S) to the teacher's.
 
     Halved and doubled sides are strides, other larger sides are the convolution's. What remains smaller stays so.
     """
@@ -69,5 +69,5 @@ class FitNet(Loss):
         terms = {}
         for tap in self.used_taps:
             own = self.regressor[tap](student.maps[tap]).float()
-            terms[tap] = fitnet(*match_sides(own, teacher.maps[tap].float()), samples.weights)
+            terms[tap] = compute_fitnet(*match_sides(own, teacher.maps[tap].float()), samples.weights)
         return terms

@@ -9,15 +9,13 @@ Letters: B batch, D channels of the teacher's feature.
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .loss import Loss, NonNegative, Positive, Processes, Samples, Sizes, Taps, View
+from .loss import LAST, Loss, NonNegative, Positive, Samples, Sizes, Taps, View, compare_batch
 
-LAST: Taps = MappingProxyType({"last": 1.0})
 SMALLEST = 1e-7  # of a standard deviation: a channel that is constant in a batch has correlation 0
 
 
@@ -39,7 +37,7 @@ def measure_gram(student: Tensor, teacher: Tensor) -> Tensor:
     return ((own / own.trace()).square() - (joint / joint.trace()).square()).sum()
 
 
-def itrd(student: Tensor, teacher: Tensor, alpha: float, correlation: float, gram: float) -> Tensor:
+def compute_itrd(student: Tensor, teacher: Tensor, alpha: float, correlation: float, gram: float) -> Tensor:
     """Return λ_c times the correlations' term plus λ_g times the Gram matrices'.
 
     Args:
@@ -75,16 +73,12 @@ class ITRD(Loss):
         self.taps, self.alpha, self.correlation, self.gram = taps, alpha, correlation, gram
 
     def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
+        self.processes = sizes.processes
         self.projection = nn.ModuleDict()
         for tap in self.used_taps:
             self.projection[tap] = nn.Linear(sizes.student[tap][0], sizes.teacher[tap][0])
 
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
-        terms = {}
-        for tap in self.used_taps:
-            own = self.processes.gather_with_gradient(self.projection[tap](student.taps[tap]).float())
-            other = self.processes.gather(teacher.taps[tap].float())
-            with torch.autocast(own.device.type, enabled=False):  # bfloat16 would round similarities
-                terms[tap] = itrd(own, other, self.alpha, self.correlation, self.gram)
-        return terms
+        compute = partial(compute_itrd, alpha=self.alpha, correlation=self.correlation, gram=self.gram)
+        pairs = {tap: (self.projection[tap](student.taps[tap]), teacher.taps[tap]) for tap in self.used_taps}
+        return {tap: compare_batch(compute, *pair, self.processes) for tap, pair in pairs.items()}

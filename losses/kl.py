@@ -14,26 +14,26 @@ EPSILON = 1e-7  # beside the standard deviation of logits
 
 
 def standardise(logits: Tensor) -> Tensor:
-    """Return (z − mean(z)) / (std(z) + ε) of each row of (B, C), std unbiased (Sun et al., CVPR 2024)."""
+    """Standardise each row of (B, C), std unbiased (Sun et al., CVPR 2024)."""
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred / (logits.std(dim=1, keepdim=True) + EPSILON)
 
 
 def read_logits(student: View, teacher: View, standardised: bool) -> tuple[Tensor, Tensor]:
-    """Return the logits (B, C) of student and teacher in float32, standardised where asked."""
+    """Return both networks' logits (B, C) in float32, standardised if asked."""
     own, other = student.logits.float(), teacher.logits.float()
     return (standardise(own), standardise(other)) if standardised else (own, other)
 
 
 def compute_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return KL(teacher ‖ student) of each image in nats, (B,), from log-probabilities (B, C)."""
+    """Return KL(teacher ‖ student) (B,) in nats of log-probabilities (B, C)."""
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
 def softened_kl(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None = None
 ) -> Tensor:
-    """Return T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch, in nats.
+    """Return T² KL(softmax(teacher / T) ‖ softmax(student / T)), batch mean.
 
     The factor T² keeps the gradient's size independent of T (Hinton et al. 2015, Sec. 2.1).
 

@@ -8,10 +8,10 @@ Letters: B batch, N training images, C classes, D channels of a tap, H x W map.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ class Range:
     lt: float | None = None
     le: float | None = None
 
+    def __get_pydantic_core_schema__(self, kind: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Let pydantic check the bounds, without importing it."""
+        return handler(kind) | {name: bound for name, bound in vars(self).items() if bound is not None}
+
 
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
@@ -33,6 +37,8 @@ Share = Annotated[float, Range(ge=0, lt=1)]
 Count = Annotated[int, Range(ge=1)]
 Taps = Mapping[str, NonNegative]  # weight of the term at each tap; a tap of weight 0 is not read
 BOTH_TAPS: Taps = MappingProxyType({"penultimate": 0.5, "last": 1.0})
+LAST: Taps = MappingProxyType({"last": 1.0})
+STAGES: Taps = MappingProxyType({"stage1": 1.0, "stage2": 1.0, "stage3": 1.0})
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a loss makes its modules from."""
+    """Sizes of taps, labels and processes, for a loss's modules."""
 
     student: Mapping[str, tuple[int, ...]]  # shape of each tap for one image: (D,) or (D, H, W)
     teacher: Mapping[str, tuple[int, ...]]
@@ -124,6 +130,7 @@ class Loss(nn.Module):
     replaces_classifier: bool = False  # answers by `answer`, and trains the student's classifier by `fold_into`
     first_pass: Literal["none", "teacher", "both"] = "none"  # whose answers to one epoch `prepare` reads
     taps: Taps = MappingProxyType({})
+    processes: Processes = OneProcess()
 
     @property
     def used_taps(self) -> list[str]:
@@ -131,10 +138,11 @@ class Loss(nn.Module):
         return [tap for tap, weight in self.taps.items() if weight > 0]
 
     def setup(self, sizes: Sizes) -> None:
-        """Make projections and whatever else depends on sizes. Torch's generators are seeded."""
+        """Make projections and all that depends on sizes; torch is seeded."""
+        self.processes = sizes.processes
 
     def prepare(self, student: View, teacher: View, samples: Samples) -> None:
-        """Read one batch of the epoch that is shown before training; without "both" `student` is the teacher's."""
+        """Read a batch of the first pass; without "both" `student` is the teacher."""
 
     def finish_prepare(self) -> None:
         """End what `prepare` began."""
@@ -143,11 +151,11 @@ class Loss(nn.Module):
         """Prepare for an epoch, with torch's generators seeded for it."""
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor | dict[str, Tensor]:
-        """Return the loss, a scalar, or one scalar a tap (any name that `taps` does not have weighs 1)."""
+        """Return a scalar, or one a tap; names that `taps` lacks weigh 1."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def compare(self, student: View, teacher: View) -> dict[str, float]:
-        """Return how well held-out features agree, by name, for a stage that trains no classifier."""
+        """Return by name how well held-out features agree."""
         return {}
 
     def answer(self, student: View, teacher: View) -> Tensor:
@@ -155,12 +163,28 @@ class Loss(nn.Module):
         return student.logits
 
     def fold_into(self, classifier: nn.Module, teachers: nn.Module) -> None:
-        """Write what the loss has trained of the student's classifier into it, given the teacher's."""
+        """Write the trained classifier into the student's, given the teacher's."""
 
     def projections(self) -> dict[str, Tensor]:
-        """Return the linear maps behind which features are compared, to be kept for later comparisons."""
+        """Return the linear maps behind which features are compared."""
         return {}
 
     def memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
-        """Return what the loss keeps in memory on a device ("cpu", "cuda"), largest needs included."""
+        """Return what the loss keeps in memory on a device ("cpu", "cuda")."""
         return []
+
+
+def compare_batch(
+    compute: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor, processes: Processes
+) -> Tensor:
+    """Compare the images of a whole batch with each other, in float32.
+
+    Args:
+        compute: a scalar from features (B, D) of student and teacher.
+        student: (B / processes, D), whose gradient comes back.
+        teacher: (B / processes, D).
+        processes: whose rows are joined.
+    """
+    own, other = processes.gather_with_gradient(student.float()), processes.gather(teacher.float())
+    with torch.autocast(own.device.type, enabled=False):  # differences are smaller than bfloat16's steps
+        return compute(own, other)

@@ -8,27 +8,23 @@ Letters: B batch, D dimension of a feature, which may differ between networks.
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loss import Loss, Processes, Samples, Sizes, Taps, View
+from .loss import LAST, Loss, Samples, Taps, View, compare_batch
 
-LAST: Taps = MappingProxyType({"last": 1.0})
 EPSILON = 1e-7
 
 
 def compute_neighbours(features: Tensor) -> Tensor:
-    """Return how near the images of a batch are to each other, rows (B, B) that sum to 1, of features (B, D)."""
+    """Return nearness (B, B) of features (B, D), rows that sum to 1."""
     units = F.normalize(features, dim=1)
     near = (units @ units.T + 1) / 2
     return near / near.sum(dim=1, keepdim=True)
 
 
-def pkt(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the divergence from the student's to the teacher's neighbours, mean over all B² entries.
+def compute_pkt(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the divergence of both networks' nearness, mean over B² entries.
 
     Args:
         student: (B, D).
@@ -39,7 +35,7 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class PKT(Loss):
-    """Which images of a batch are near each other, by cosine, as the teacher has it.
+    """Nearness of a batch's images, by cosine, against the teacher's.
 
     Args:
         taps: weight of each tap's term
@@ -51,14 +47,6 @@ class PKT(Loss):
         super().__init__()
         self.taps = taps
 
-    def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
-
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
-        terms = {}
-        for tap in self.used_taps:
-            own = self.processes.gather_with_gradient(student.taps[tap].float())
-            other = self.processes.gather(teacher.taps[tap].float())
-            with torch.autocast(own.device.type, enabled=False):  # divergences are smaller than bfloat16's steps
-                terms[tap] = pkt(own, other)
-        return terms
+        pairs = {tap: (student.taps[tap], teacher.taps[tap]) for tap in self.used_taps}
+        return {tap: compare_batch(compute_pkt, *pair, self.processes) for tap, pair in pairs.items()}

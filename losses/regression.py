@@ -1,8 +1,8 @@
 """Alignment by regression: the student's projected feature against the teacher's, whitened.
 
-A cue that all images of a class share is where a biased teacher's features vary most, so a plain squared error,
-and a cosine, is mostly about it. Whitening gives every direction of the feature the same variance, but for a ridge
-below which directions count as noise (ZCA: Bell & Sejnowski, 1997).
+A biased teacher's features vary most along its cue, which so dominates a plain squared error or a cosine.
+Whitening gives every direction the same variance, but for a ridge below which directions count as noise (ZCA:
+Bell & Sejnowski, 1997).
 
 Letters: B batch, N training images, D channels of the teacher's feature.
 """
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from .loss import BOTH_TAPS, Loss, Positive, Range, Samples, Sizes, Taps, View
 
 
-def whitening(covariance: Tensor, ridge: float, power: float = -0.5) -> Tensor:
-    """The symmetric matrix (D, D) that multiplies each principal direction by (variance + ridge · largest)^power.
+def compute_whitening(covariance: Tensor, ridge: float, power: float = -0.5) -> Tensor:
+    """Return the matrix (D, D) that whitens features of a covariance.
 
-    With power −0.5 and a ridge of 0 it is ZCA whitening, and the covariance of what it is applied to the identity;
-    with power 0 it is the identity.
+    It scales each principal direction by (variance + ridge · largest)^power. Power −0.5 with a ridge of 0 is ZCA
+    whitening, power 0 the identity.
 
     Args:
         covariance: (D, D) symmetric, float64.
@@ -38,14 +38,13 @@ def whitening(covariance: Tensor, ridge: float, power: float = -0.5) -> Tensor:
 
 
 class WhitenedRegression(nn.Module):
-    """What the projected student feature leaves unexplained of the whitened teacher feature's variance.
+    """Squared error of the projected student feature to the whitened teacher feature, over its variance.
 
-    Σ over channels of the squared error, a mean over the batch, divided by the sum of the channels' variances over
-    the training images: 1 for a student that always gives the mean, whatever D and ridge are. Channels of the
-    student's feature are standardised before the projection: after a ReLU their means dwarf the rest, and the step
-    that these allow is too small for the others.
+    Summed over channels, a mean over the batch, divided by the sum of the channels' variances over the training
+    images: 1 for a student that always gives the mean. Channels of the student's feature are standardised before
+    the projection, since after a ReLU their means dwarf the rest.
 
-    `observe` and `settle` take the statistics of the teacher's feature once, in float64, before training.
+    `update_stats` and `finalize_stats` take the teacher's statistics once, in float64, before training.
 
     Args:
         student_dim: channels of the student's feature.
@@ -84,38 +83,38 @@ class WhitenedRegression(nn.Module):
         )
 
     @torch.no_grad()
-    def observe(self, teacher: Tensor) -> None:
-        """Count the features (B, D) of some training images, each at most once."""
+    def update_stats(self, teacher: Tensor) -> None:
+        """Add the features (B, D) of some training images, each at most once."""
         features = teacher.double()
         self.count += len(features)
         self.total += features.sum(dim=0)
         self.products += features.T @ features
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Fix mean and whitening from what was observed, in all processes together."""
-        count, total, products = (self.gather(part[None]).sum(dim=0) for part in self._sums())
+    def finalize_stats(self) -> None:
+        """Compute mean and whitening from all images of all processes."""
+        count, total, products = (self.gather(part[None]).sum(dim=0) for part in self._get_sums())
         mean = total / count
         covariance = products / count - torch.outer(mean, mean)
         self.mean.copy_(mean)
-        matrix = whitening(covariance, self.ridge, self.power)
+        matrix = compute_whitening(covariance, self.ridge, self.power)
         self.matrix.copy_(matrix)
         self.variance.copy_((matrix @ covariance @ matrix).trace())
-        for part in self._sums():
+        for part in self._get_sums():
             part.zero_()
 
-    def _sums(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _get_sums(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.count, self.total, self.products
 
     def project(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, student_dim) projected and (B, D) whitened, (B, D) float32 both."""
+        """Return projected and whitened features, (B, D) float32 both."""
         projected = self.project_student(self.standardise(student)).float()
         # small directions would drown in bfloat16's rounding
         with torch.autocast(teacher.device.type, enabled=False):
             return projected, (teacher.float() - self.mean) @ self.matrix
 
-    def linear_maps(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Weight and bias of what `project` does to either side, in evaluation mode."""
+    def compute_linear_maps(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return weight and bias of `project` for either side, in evaluation."""
         own, channels = self.project_student, self.standardise
         assert channels.running_mean is not None and channels.running_var is not None
         weight = own.weight / (channels.running_var + channels.eps).sqrt()
@@ -123,17 +122,14 @@ class WhitenedRegression(nn.Module):
         return {"student": ours, "teacher": (self.matrix.T, -self.mean @ self.matrix)}
 
     def forward(self, student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The loss, a scalar of 0 or more, for features (B, student_dim) and (B, D) of the same images.
-
-        weights: (B,) that multiply each image's squared error.
-        """
+        """Return the loss of features (B, .) and (B, D), weighted by (B,)."""
         projected, target = self.project(student, teacher)
         errors = (projected - target).square().sum(dim=1)  # (B,)
         return (errors if weights is None else errors * weights).mean() / self.variance
 
 
-def explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
-    """1 − Σ(predicted − target)² / Σ(target − mean)² over all entries of two (N, D): 1 at best, a scalar."""
+def compute_explained_variance(predicted: Tensor, target: Tensor) -> Tensor:
+    """Return 1 − Σ(predicted − target)² / Σ(target − mean)² of two (N, D)."""
     residual = (predicted - target).square().sum()
     return 1 - residual / (target - target.mean(dim=0)).square().sum()
 
@@ -164,7 +160,7 @@ class Regression(Loss):
             dims = sizes.student[tap][0], sizes.teacher[tap][0]
             self.at[tap] = WhitenedRegression(*dims, self.ridge, self.whitening, sizes.processes.gather)
 
-    def regression_at(self, tap: str) -> WhitenedRegression:
+    def get_regression(self, tap: str) -> WhitenedRegression:
         """Return the loss of one tap."""
         found = self.at[tap]
         assert isinstance(found, WhitenedRegression)
@@ -172,11 +168,11 @@ class Regression(Loss):
 
     def prepare(self, student: View, teacher: View, samples: Samples) -> None:
         for tap in self.used_taps:
-            self.regression_at(tap).observe(teacher.taps[tap])
+            self.get_regression(tap).update_stats(teacher.taps[tap])
 
     def finish_prepare(self) -> None:
         for tap in self.used_taps:
-            self.regression_at(tap).settle()
+            self.get_regression(tap).finalize_stats()
 
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
         return {tap: self.at[tap](student.taps[tap], teacher.taps[tap], samples.weights) for tap in self.used_taps}
@@ -184,14 +180,14 @@ class Regression(Loss):
     def compare(self, student: View, teacher: View) -> dict[str, float]:
         found = {}
         for tap in self.used_taps:
-            pair = self.regression_at(tap).project(student.taps[tap], teacher.taps[tap])
+            pair = self.get_regression(tap).project(student.taps[tap], teacher.taps[tap])
             found[f"cosine_{tap}"] = F.cosine_similarity(*pair).mean().item()
-            found[f"explained_{tap}"] = explained_variance(*pair).item()
+            found[f"explained_{tap}"] = compute_explained_variance(*pair).item()
         return found
 
     def projections(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for tap in self.used_taps:
-            for side, (weight, bias) in self.regression_at(tap).linear_maps().items():
+            for side, (weight, bias) in self.get_regression(tap).compute_linear_maps().items():
                 found |= {f"{tap}.{side}.weight": weight.detach(), f"{tap}.{side}.bias": bias.detach()}
         return found

@@ -18,7 +18,7 @@ TAP = "features"  # what a classifier reads
 
 
 def squared_error(projected: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the mean over all entries of the squared error of (B, D), each image's times its weight of (B,)."""
+    """Return the mean squared error of (B, D), images weighted by (B,)."""
     if weights is None:
         return F.mse_loss(projected, target)
     return (F.mse_loss(projected, target, reduction="none").mean(dim=1) * weights).mean()
@@ -26,7 +26,7 @@ def squared_error(projected: Tensor, target: Tensor, weights: Tensor | None) -> 
 
 @torch.no_grad()
 def fold(projector: nn.Linear, head: nn.Linear, into: nn.Linear) -> None:
-    """Make `into` the head after the projection: W = W_head W_projector, b = W_head b_projector + b_head."""
+    """Make `into` the head after the projection, W = W_head W_projector."""
     into.weight.copy_(head.weight.double() @ projector.weight.double())
     into.bias.copy_(head.weight.double() @ projector.bias.double() + head.bias.double())
 

@@ -12,26 +12,24 @@ Letters: B batch, C channels, M channels within the connectors, S side of a map.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .loss import Loss, Samples, Sizes, Taps, View
+from .loss import STAGES, Loss, Samples, Sizes, Taps, View
 from .maps import match_sides, pool_to
 from .reuse import squared_error
 
-STAGES: Taps = MappingProxyType({"stage1": 1.0, "stage2": 1.0, "stage3": 1.0})
 POOLED = "pooled"  # the level of the deepest map's average
 SIDES = (4, 2, 1)  # at which maps are compared, beside their own
 WIDEST = 512  # channels within the connectors
 
 
-def hcl(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the mean squared error of maps, and of both pooled to 4, 2 and 1, weighted 1, 1/2, 1/4, 1/8.
+def compute_hcl(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the squared error of maps at sides S, 4, 2 and 1.
 
-    Divided by the sum of the weights; sides that are not smaller than the maps' are left out.
+    Weights are 1, 1/2, 1/4, 1/8 over their sum; sides that are not smaller than the maps' are left out.
 
     Args:
         student: (B, C, S, S).
@@ -64,7 +62,7 @@ class Fusion(nn.Module):
         self.expand = nn.Sequential(nn.Conv2d(width, teacher, 3, padding=1, bias=False), nn.BatchNorm2d(teacher))
 
     def forward(self, maps: Tensor, deeper: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the fused map (B, M, S, S), for the next level, and its expansion (B, C, S, S)."""
+        """Return the fused map (B, M, S, S) and its expansion (B, C, S, S)."""
         own = self.reduce(maps)
         if self.attend is not None:
             other = F.interpolate(deeper, own.shape[2:])  # nearest
@@ -101,7 +99,7 @@ class ReviewKD(Loss):
         terms = {}
         for level in self.levels:
             fused, expanded = self.fusion[level](own[level], fused)
-            terms[level] = hcl(*match_sides(expanded.float(), other[level].float()), samples.weights)
+            terms[level] = compute_hcl(*match_sides(expanded.float(), other[level].float()), samples.weights)
         return terms
 
     def _add_pooled(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

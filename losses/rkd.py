@@ -9,19 +9,17 @@ Letters: B batch, D dimension of a feature, which may differ between networks.
 
 from __future__ import annotations
 
-from types import MappingProxyType
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loss import Loss, NonNegative, Processes, Samples, Sizes, Taps, View
-
-LAST: Taps = MappingProxyType({"last": 1.0})
+from .loss import LAST, Loss, NonNegative, Samples, Taps, View, compare_batch
 
 
-def relate(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return distances (B, B) over their mean, and cosines (B, B, B) of angles, their corners first, of (B, D)."""
+def compute_relations(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return distances (B, B) over their mean, and cosines (B, B, B) of angles."""
     count = len(features)
     differences = features[None] - features[:, None]  # (B, B, D), f_i − f_j at [j, i]
     distances = differences.norm(dim=2)
@@ -30,7 +28,7 @@ def relate(features: Tensor) -> tuple[Tensor, Tensor]:
     return distances / mean.clamp(min=torch.finfo(mean.dtype).tiny), directions @ directions.transpose(1, 2)
 
 
-def rkd(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tensor:
+def compute_rkd(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tensor:
     """Return λ_d times the distances' term plus λ_a times the angles' term.
 
     Args:
@@ -39,7 +37,7 @@ def rkd(student: Tensor, teacher: Tensor, distance: float, angle: float) -> Tens
         distance: λ_d.
         angle: λ_a.
     """
-    (distances, angles), (distances_t, angles_t) = relate(student), relate(teacher)
+    (distances, angles), (distances_t, angles_t) = compute_relations(student), compute_relations(teacher)
     return distance * F.smooth_l1_loss(distances, distances_t) + angle * F.smooth_l1_loss(angles, angles_t)
 
 
@@ -58,14 +56,7 @@ class RKD(Loss):
         super().__init__()
         self.taps, self.distance, self.angle = taps, distance, angle
 
-    def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
-
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
-        terms = {}
-        for tap in self.used_taps:
-            own = self.processes.gather_with_gradient(student.taps[tap].float())
-            other = self.processes.gather(teacher.taps[tap].float())
-            with torch.autocast(own.device.type, enabled=False):  # bfloat16 would round differences away
-                terms[tap] = rkd(own, other, self.distance, self.angle)
-        return terms
+        compute = partial(compute_rkd, distance=self.distance, angle=self.angle)
+        pairs = {tap: (student.taps[tap], teacher.taps[tap]) for tap in self.used_taps}
+        return {tap: compare_batch(compute, *pair, self.processes) for tap, pair in pairs.items()}

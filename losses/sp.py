@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loss import Loss, Processes, Samples, Sizes, Taps, View
+from .loss import Loss, Samples, Taps, View, compare_batch
 
 STAGE3: Taps = MappingProxyType({"stage3": 1.0})
 
 
 def compute_similarities(features: Tensor) -> Tensor:
-    """Return products of the images of a batch with each other, rows (B, B) of length 1, of features (B, D)."""
+    """Return inner products of features (B, D), rows (B, B) of length 1."""
     return F.normalize(features @ features.T, dim=1)
 
 
-def sp(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean over B² entries of the squared difference of both networks' similarities.
+def compute_sp(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of both networks' similarities.
 
     Args:
         student: (B, D).
@@ -48,14 +47,6 @@ class SP(Loss):
         super().__init__()
         self.taps = taps
 
-    def setup(self, sizes: Sizes) -> None:
-        self.processes: Processes = sizes.processes
-
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
-        terms = {}
-        for tap in self.used_taps:
-            own = self.processes.gather_with_gradient(student.maps[tap].float().flatten(1))
-            other = self.processes.gather(teacher.maps[tap].float().flatten(1))
-            with torch.autocast(own.device.type, enabled=False):  # differences are smaller than bfloat16's steps
-                terms[tap] = sp(own, other)
-        return terms
+        pairs = {tap: (student.maps[tap].flatten(1), teacher.maps[tap].flatten(1)) for tap in self.used_taps}
+        return {tap: compare_batch(compute_sp, *pair, self.processes) for tap, pair in pairs.items()}

@@ -15,7 +15,7 @@ from .loss import Loss, NonNegative, Samples, Sizes, View
 from .reuse import squared_error
 
 
-def srrl(
+def compute_srrl(
     student: Tensor,
     teacher: Tensor,
     student_logits: Tensor,
@@ -24,7 +24,7 @@ def srrl(
     beta: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return α times the features' squared error plus β times the logits', each a mean over all entries.
+    """Return α times the features' squared error plus β times the logits'.
 
     Args:
         student: (B, D), projected.
@@ -71,4 +71,4 @@ class SRRL(Loss):
                 f"{head.in_features}: name the last stage"
             )
         answers = head(own).float(), head(other).float()
-        return srrl(own, other, *answers, self.alpha, self.beta, samples.weights)
+        return compute_srrl(own, other, *answers, self.alpha, self.beta, samples.weights)

@@ -15,7 +15,7 @@ from .kl import compute_kl, read_logits
 from .loss import Loss, Positive, Samples, View
 
 
-def wttm(student: Tensor, teacher: Tensor, gamma: float, weights: Tensor | None = None) -> Tensor:
+def compute_wttm(student: Tensor, teacher: Tensor, gamma: float, weights: Tensor | None = None) -> Tensor:
     """Return N KL(p^γ / N ‖ q), mean over the batch, in nats.
 
     Args:
@@ -46,4 +46,4 @@ class WTTM(Loss):
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
         logits = read_logits(student, teacher, self.standardise)
-        return wttm(*logits, self.gamma, samples.weights)
+        return compute_wttm(*logits, self.gamma, samples.weights)

@@ -57,7 +57,7 @@ class Captured:
                 )
         except (RuntimeError, AssertionError, AttributeError, TypeError, UserWarning) as error:
             name, reason = _named(self.module), str(error).partition("\n")[0]
-            told = f"capture=true: a GPU cannot capture {name} ({reason}): use capture=false"
+            told = f"cuda_graphs=true: a GPU cannot capture {name} ({reason}): use cuda_graphs=false"
             raise MachineError(told) from error
         torch.cuda.set_rng_state(state, images.device)
         with torch.no_grad():

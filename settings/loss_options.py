@@ -1,29 +1,27 @@
-"""Options of losses, read from their constructors: schema, `--help-config` and messages are made from these.
+"""Options of losses: schema, `--help-config` and messages are made from the constructors' signatures.
 
 A loss's name is that of its file in `losses/`, or `package.module:Class` for one of the user's own, to which the
 section `losses` may give a shorter name: `losses: {mine: {class: my_losses:Cosine, scale: 2}}`. Importing losses
-imports torch, so nothing here is called where a config is only read.
+imports torch, which takes seconds: `check_names` does without.
 """
 
 from __future__ import annotations
 
-import difflib
+import ast
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from functools import cache, reduce
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib import import_module
-from operator import or_
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import Field, ValidationError, create_model
 
 from errors import UserError, nearest
 from settings.own_code import digest_code, is_own, load_own
 from settings.schema import Config
-from settings.section import Section
+from settings.section import Section, describe_problem, iterate_fields, suggest_keys
 from settings.stages import LossUse, Stage
 
 if TYPE_CHECKING:
@@ -31,22 +29,67 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent.parent / "losses"
 CLASS = "class"  # key of the section `losses` for a loss of the user's own
-MODELS: dict[type[Loss], type[Section]] = {}
+MODELS: dict[type[Loss], type[Section]] = {}  # made once, which takes milliseconds
 
 
 @cache
 def list_losses() -> dict[str, type[Loss]]:
-    """Return every loss in `losses/` by name: that of the file which defines it."""
+    """Return every loss in `losses/` by the name of its file."""
     from losses.loss import Loss
 
     found: dict[str, type[Loss]] = {}
     for path in sorted(FOLDER.glob("[a-z]*.py")):
         module = import_module(f"losses.{path.stem}")
         for one in vars(module).values():
-            own = isinstance(one, type) and one.__module__ == module.__name__
-            if own and issubclass(one, Loss) and one is not Loss:
+            if (
+                inspect.isclass(one)
+                and issubclass(one, Loss)
+                and one.__module__ == module.__name__
+                and one != Loss
+            ):
                 found[path.stem] = one
     return found
+
+
+@cache
+def read_signatures() -> dict[str, list[str]]:
+    """Return the options of every loss in `losses/`, read from its text."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(FOLDER.glob("[a-z]*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and "Loss" in [ast.unparse(base) for base in node.bases]:
+                made = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
+                found[path.stem] = [argument.arg for one in made for argument in one.args.args[1:]]
+    return found
+
+
+def check_names(config: Config) -> Config:
+    """Check the names of shipped losses and options without importing torch.
+
+    Raises:
+        UserError: an unknown loss or option.
+    """
+    known = read_signatures()
+    uses = [(f"losses.{name}", name, options) for name, options in config.losses.items()]
+    for key, stage in list_stages(config):
+        uses += [(f"{key}.losses.{name}", name, use.options) for name, use in stage.losses.items()]
+    for key, name, options in uses:
+        path = str(config.losses.get(name, {}).get(CLASS, name))
+        if is_own(path):
+            continue
+        if path not in known:
+            raise UserError(_describe_unknown(path, known))
+        for option in [one for one in options if one not in (CLASS, *known[path])]:
+            hint = suggest_keys(f"{key}.{option}", [f"{key}.{one}" for one in known[path]])
+            raise UserError(f"unknown key {key}.{option}{hint} (python main.py --help-config lists all)")
+    return config
+
+
+def _describe_unknown(path: str, known: Iterable[str]) -> str:
+    return (
+        f"losses: there is no {path}{nearest(path, known)} (there are {', '.join(known)}, or "
+        "package.module:Class for one of your own)"
+    )
 
 
 def find_loss(name: str, shared: Mapping[str, Any]) -> type[Loss]:
@@ -65,90 +108,52 @@ def find_loss(name: str, shared: Mapping[str, Any]) -> type[Loss]:
     if not is_own(path):
         known = list_losses()
         if path not in known:
-            raise UserError(
-                f"losses: there is no {path}{nearest(path, known)} (there are {', '.join(known)}, or "
-                "package.module:Class for one of your own)"
-            )
+            raise UserError(_describe_unknown(path, known))
         return known[path]
     found = load_own("losses", path)
-    if not (isinstance(found, type) and issubclass(found, Loss)):
+    if not (inspect.isclass(found) and issubclass(found, Loss)):
         raise UserError(f"losses {path}: it is no subclass of losses.loss.Loss")
     return found
 
 
 def title_of(name: str) -> str:
-    """Return what terms of a loss are called: its name, or its class's where that is a path."""
+    """Return the name of a loss's terms: its own, or its class's where that is a path."""
     return name.rpartition(":")[2].rpartition(".")[2].lower() if is_own(name) else name
 
 
-def find_model(loss: type[Loss]) -> type[Section]:
-    """Return what `make_model` makes of a loss, which takes milliseconds, made once."""
-    if loss not in MODELS:
-        MODELS[loss] = make_model(loss)
-    return MODELS[loss]
-
-
 def make_model(loss: type[Loss]) -> type[Section]:
-    """Return the options of a loss as a pydantic model with types, ranges, defaults and descriptions."""
+    """Return the options of a loss as a pydantic model."""
+    if loss in MODELS:
+        return MODELS[loss]
     texts, hints = read_descriptions(loss), get_type_hints(loss.__init__, include_extras=True)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(loss).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue  # of a loss without a constructor of its own
-        if parameter.default is inspect.Parameter.empty:
+        if parameter.default is parameter.empty:
             raise UserError(f"losses: {loss.__name__} needs a default for its option {name}")
         if name in LossUse.model_fields:
             raise UserError(f"losses: {loss.__name__} has an option {name}, as every use has: rename it")
-        kind, default = _with_fields(hints.get(name, Any)), parameter.default
-        default = dict(default) if isinstance(default, Mapping) else default
-        fields[name] = (kind, Field(default, description=texts.get(name, "")))
-    return create_model(loss.__name__, __base__=Section, **fields)
-
-
-def _with_fields(annotation: Any) -> Any:
-    """Return an annotation with ranges as pydantic has them, at whatever depth."""
-    from losses.loss import Range
-
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        kind = _with_fields(arguments[0])
-        for one in arguments[1:]:
-            bounds = vars(one) if isinstance(one, Range) else {}
-            given = {key: value for key, value in bounds.items() if value is not None}
-            kind = Annotated[kind, Field(**given) if isinstance(one, Range) else one]
-        return kind
-    inner = tuple(_with_fields(one) for one in arguments)
-    if inner == arguments:
-        return annotation
-    return reduce(or_, inner) if origin is UnionType else origin[inner]
+        default = dict(parameter.default) if isinstance(parameter.default, Mapping) else parameter.default
+        fields[name] = (hints.get(name, Any), Field(default, description=texts.get(name, "")))
+    return MODELS.setdefault(loss, create_model(loss.__name__, __base__=Section, **fields))
 
 
 def read_descriptions(loss: type[Loss]) -> dict[str, str]:
-    """Return what the docstring's `Args` says of each option."""
-    _, _, text = inspect.cleandoc(loss.__doc__ or "").partition("Args:\n")
-    found: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        match = re.fullmatch(r" {4}(\w+): (.*)", line)
-        if match:
-            name = match[1]
-            found[name] = match[2]
-        elif name and line.startswith(" " * 8):
-            found[name] += f" {line.strip()}"
-        else:
-            break
-    return found
+    """Return the description of each option in the docstring's `Args`."""
+    text = inspect.cleandoc(loss.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(description.split()) for name, description in found}
 
 
 def list_options() -> Iterator[tuple[str, Any, Any, str]]:
-    """Yield (dotted key, annotation, default, description) of every option of every loss."""
+    """Yield key, annotation, default and description of every option of a loss."""
     for name, loss in list_losses().items():
-        for option, field in make_model(loss).model_fields.items():
-            yield f"losses.{name}.{option}", field.annotation, field.default, field.description or ""
+        yield from iterate_fields(make_model(loss)(), f"losses.{name}.")
 
 
 def complete_losses(config: Config) -> Config:
-    """Check every loss of a config and write out the options that it leaves to their defaults.
+    """Check every loss of a config and fill in the defaults of its options.
 
     Raises:
         UserError: an unknown loss or option, or a value that does not fit; the message names the key.
@@ -168,7 +173,7 @@ def complete_losses(config: Config) -> Config:
 
 
 def list_stages(config: Config) -> Iterator[tuple[str, Stage]]:
-    """Yield every training of a config, the teacher's first, each with its key."""
+    """Yield every training of a config with its key, the teacher's first."""
     yield "teacher", config.teacher_stage
     for name, stages in config.stages.items():
         for number, stage in enumerate(stages, start=1):
@@ -181,20 +186,11 @@ def read_options(key: str, loss: type[Loss], given: Mapping[str, Any]) -> dict[s
     Raises:
         UserError: an unknown option or a value that does not fit.
     """
-    model = find_model(loss)
+    model = make_model(loss)
     try:
         return model.model_validate(dict(given)).model_dump(mode="json")
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, [key, *problem["loc"]]))
-        if problem["type"] == "extra_forbidden":
-            wanted = str(problem["loc"][-1])
-            near = difflib.get_close_matches(wanted, model.model_fields, n=1)
-            known = ", ".join(model.model_fields) or "none"
-            hint = f", did you mean '{key}.{near[0]}'?" if near else f": it has {known}"
-            raise UserError(f"unknown key {place}{hint} (python main.py --help-config lists all)") from None
-        text = problem["msg"].removeprefix("Value error, ")
-        raise UserError(f"{place}: {text}, not {problem['input']!r}") from None
+        raise UserError(describe_problem(error, model, f"{key}.")) from None
 
 
 def make_loss(key: str, name: str, options: Mapping[str, Any], shared: Mapping[str, Any]) -> Loss:
@@ -210,7 +206,7 @@ def make_loss(key: str, name: str, options: Mapping[str, Any], shared: Mapping[s
         UserError: options that do not fit.
     """
     if CLASS in options and options[CLASS] != shared.get(name, {}).get(CLASS):
-        raise UserError(f"{key}.{CLASS}: the same in all stages, say it as losses.{name}.{CLASS}")
+        raise UserError(f"{key}.{CLASS}: the same in all stages, set it as losses.{name}.{CLASS}")
     loss = find_loss(name, shared)
     given = {option: value for option, value in options.items() if option != CLASS}
     try:

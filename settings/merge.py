@@ -1,4 +1,4 @@
-"""Settings on top of settings: how a file merges into its base, `--set`, a variant and a point of a grid."""
+"""Settings on top of settings: a file on its base, `--set`, and a point of a grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WHOLE = ("taps",)  # sections that are replaced, since what they leave out is le
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with what `top` says otherwise; a section of both is merged in the same way, all else replaced."""
+    """Return `base` with the values of `top`; sections of both are merged."""
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
@@ -20,7 +20,7 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested sections by dotted keys; an empty section is a value."""
+    """Return values of nested sections by dotted keys; {} is a value."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -1,15 +1,15 @@
-"""Methods: from what a config says of them to stages with everything said.
+"""Methods: from the forms that a config may use to complete stages.
 
-A method is a list of stages. In a config it is one of
-- nothing, for the shipped method of that name (`configs/methods/NAME.yaml`) or what the base file says of it;
-  `false` leaves out one of the base file's;
+A method is a list of stages. A config gives it as one of
+- nothing, for the shipped method of that name (`configs/methods/NAME.yaml`) or that of the base file; `false`
+  removes one of the base file's;
 - a list of stages, each a section of what differs from `training`;
 - a section of what differs from the method of that name in the base file, or else from the shipped one: `stage1`,
-  `stage2`, ... for one stage, anything else for every stage;
+  `stage2`, ... for one stage, any other key for every stage;
 - `base: NAME` with what differs from another method, of the config or shipped;
 - `twin_of: NAME` for one stage that trains everything by all losses of another method's stages.
 
-A normalised method says `base`: none where its stages are complete.
+A normalised method is a section of stages with the key `base`, null where its stages are complete.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from settings.plain_yaml import parse, read_text
 
 SHIPPED = Path(__file__).parents[1] / "configs" / "methods"
 STAGE = re.compile(r"stage[1-9]")
+BUILDS_ON = ("base", "twin_of")
 Values = dict[str, Any]
 
 
@@ -46,7 +47,7 @@ def load_shipped(name: str) -> Values:
 
 
 def normalise_methods(values: Any, below: Mapping[str, Any]) -> Any:
-    """Return a file's methods on those of its base, each a section; what is not of that form stays as it is.
+    """Return a file's methods on those of its base, each normalised.
 
     Args:
         values: of the file: a list of names, which chooses, or a section, which adds and changes.
@@ -63,64 +64,62 @@ def normalise_methods(values: Any, below: Mapping[str, Any]) -> Any:
         return values
     found = dict(below)
     for name, value in values.items():
+        is_change = isinstance(value, dict) and not value.keys() & set(BUILDS_ON)
         if value is False and name in found:
             del found[name]
-        elif value is None and name in found:
-            continue
-        elif (
-            isinstance(value, dict)
-            and isinstance(found.get(name), dict)
-            and not {"base", "twin_of"} & value.keys()
-        ):
-            found[name] = _lay_over(found[name], value)
-        else:
+        elif is_change and isinstance(found.get(name), dict):
+            found[name] = _merge_method(found[name], value)
+        elif value is not None or name not in found:
             found[name] = normalise_method(name, value)
     return found
 
 
 def normalise_method(name: str, value: Any) -> Any:
-    """Return a method as a section of stages; what is not of that form stays as it is."""
+    """Return a method as a section of stages; a value of another form stays as it is."""
     if isinstance(value, list):
-        stages = {f"stage{number}": _spread(stage) for number, stage in enumerate(value, start=1)}
-        return {"base": None, **stages}
+        return {"base": None, **{f"stage{number}": _expand(stage) for number, stage in enumerate(value, start=1)}}
     value = {} if value is None else value
     if not isinstance(value, dict):
         return value
-    if {"base", "twin_of"} & value.keys():
-        return {key: _spread(one) for key, one in _spread(value).items()}
-    if re.fullmatch(r"\w+", name) and (SHIPPED / f"{name}.yaml").is_file():
-        return _lay_over(load_shipped(name), value)
-    complete = value if any(STAGE.fullmatch(key) for key in value) or not value else {"stage1": value}
-    return _lay_over({"base": None}, complete)
+    if value.keys() & set(BUILDS_ON):
+        return {key: _expand(part) for key, part in _expand(value).items()}
+    if name in list_shipped():
+        return _merge_method(load_shipped(name), value)
+    has_stages = any(STAGE.fullmatch(key) for key in value)
+    return _merge_method({"base": None}, value if has_stages or not value else {"stage1": value})
 
 
-def _lay_over(method: Values, value: Mapping[str, Any]) -> Values:
+def _merge_method(method: Values, change: Mapping[str, Any]) -> Values:
     """Return a method with what differs: for every stage first, then for single ones."""
-    own = {key: _spread(stage) for key, stage in value.items() if STAGE.fullmatch(key)}
-    common = _spread({key: one for key, one in value.items() if key not in own})
+    own, common = _split_stages({key: _expand(part) for key, part in _expand(change).items()})
     if method.get("base") is not None or "twin_of" in method:  # whose stages are not known yet
         return merge(merge(method, common), own)
-    every = {key: merge(stage, common) if STAGE.fullmatch(key) else stage for key, stage in method.items()}
-    named = {
-        key: merge(common, stage) if key not in method and isinstance(stage, dict) else stage
-        for key, stage in own.items()
-    }
-    return merge(every, named)
+    every = {key: merge(part, common) if STAGE.fullmatch(key) else part for key, part in method.items()}
+    for key, part in own.items():
+        is_new = key not in method and isinstance(part, dict)
+        every = merge(every, {key: merge(common, part) if is_new else part})
+    return every
 
 
-def _spread(stage: Any) -> Any:
+def _split_stages(method: Mapping[str, Any]) -> tuple[Values, Values]:
+    """Return the single stages of a section, and its keys for every stage."""
+    own = {key: part for key, part in method.items() if STAGE.fullmatch(key)}
+    return own, {key: part for key, part in method.items() if key not in own}
+
+
+def _expand(stage: Any) -> Any:
     """Return a stage with weights of losses written as sections."""
     losses = stage.get("losses") if isinstance(stage, dict) else None
-    return {**stage, "losses": spread_losses(losses)} if isinstance(losses, dict) else stage
+    return {**stage, "losses": expand_losses(losses)} if isinstance(losses, dict) else stage
 
 
-def spread_losses(losses: Mapping[str, Any]) -> Values:
-    """Return losses by name, each a section: a number is its weight, nothing weighs 1, false takes it back."""
+def expand_losses(losses: Mapping[str, Any]) -> Values:
+    """Return losses with sections for weights: null weighs 1, false removes."""
     named = {name: 1.0 if use is None else use for name, use in losses.items()}
     return {name: {"weight": use} if isinstance(use, int | float) else use for name, use in named.items()}
 
 
-def drop_taken_back(losses: Mapping[str, Any]) -> Values:
+def drop_removed(losses: Mapping[str, Any]) -> Values:
     """Return losses without those whose weight is false."""
     return {
         name: use for name, use in losses.items() if not (isinstance(use, dict) and use.get("weight") is False)
@@ -130,51 +129,47 @@ def drop_taken_back(losses: Mapping[str, Any]) -> Values:
 def resolve_stages(
     name: str, methods: Mapping[str, Any], training: Values, shared: Mapping[str, Any]
 ) -> list[Values]:
-    """Return the stages of a method as sections with everything said.
+    """Return the stages of a method as sections with every option.
 
     Args:
+        name: of the method.
         methods: of the config, normalised.
-        training: the section `training`, plain.
+        training: the section `training` as plain values.
         shared: the section `losses`, options by loss.
 
     Raises:
-        ValueError: a method that is not there, builds on itself, or whose stages do not fit its epochs.
+        ValueError: a method that does not exist, builds on itself, or whose stages do not fit its epochs.
     """
-    budget = training["epochs"]
     defaults = {key: value for key, value in training.items() if key != "epochs"}
-    listed = _list_stages(name, methods, ())
-    stages = [merge(defaults, {key: one for key, one in stage.items() if _is_said(key, one)}) for stage in listed]
-    for stage, epochs in zip(stages, _share_epochs(stages, budget), strict=True):
+    stages = []
+    for stage in _list_stages(name, methods, ()):
+        uses_default = "optimizer" in stage and stage["optimizer"] is None  # null goes back to `training`'s
+        stages.append(merge(defaults, {**stage, "optimizer": {}} if uses_default else stage))
+    for stage, epochs in zip(stages, _share_epochs(stages, training["epochs"]), strict=True):
         stage["epochs"] = epochs
-        losses = stage.get("losses")
-        if isinstance(losses, dict):
-            kept = drop_taken_back(losses)
+        if isinstance(stage.get("losses"), dict):
             stage["losses"] = {
                 loss: {**shared.get(loss, {}), **use} if isinstance(use, dict) else use
-                for loss, use in kept.items()
+                for loss, use in drop_removed(stage["losses"]).items()
             }
     return stages
 
 
-def _is_said(key: str, value: Any) -> bool:
-    """Return whether an option of a stage is said; null goes back to `training`'s optimizer."""
-    return not (key == "optimizer" and value is None)
-
-
 def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) -> list[Values]:
+    """Return the stages of a method; `above` are the methods that build on it."""
     if name in above:
         raise ValueError(f"it builds on itself: {' -> '.join([*above, name])}")
     method = methods[name] if name in methods else _load_named(name, methods)
     if not isinstance(method, dict):
         raise ValueError(f"{method!r} is no method: give stages, or what differs from a method")
-    own = {key: value for key, value in method.items() if STAGE.fullmatch(key)}
-    common = {key: value for key, value in method.items() if key not in own and key not in ("base", "twin_of")}
-    if "twin_of" in method:
-        if method.get("base") is not None or own:
+    own, common = _split_stages(method)
+    base, twin = common.pop("base", None), common.pop("twin_of", None)
+    if twin is not None:
+        if base is not None or own:
             raise ValueError("twin_of gives its one stage, leave out base and stage1, stage2, ...")
-        stages = [_join(_list_stages(str(method["twin_of"]), methods, (*above, name)))]
-    elif method.get("base") is not None:
-        stages = _list_stages(str(method["base"]), methods, (*above, name))
+        stages = [_join_stages(_list_stages(str(twin), methods, (*above, name)))]
+    elif base is not None:
+        stages = _list_stages(str(base), methods, (*above, name))
     elif own:
         stages = []
     else:
@@ -194,12 +189,12 @@ def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) 
 def _load_named(name: str, methods: Mapping[str, Any]) -> Values:
     if name in list_shipped():
         return load_shipped(name)
-    known = {**methods, **dict.fromkeys(list_shipped())}
+    known = dict.fromkeys([*methods, *list_shipped()])
     hint = nearest(name, known) or f": {', '.join(known)}"
     raise ValueError(f"there is no method {name}{hint}")
 
 
-def _join(stages: list[Values]) -> Values:
+def _join_stages(stages: list[Values]) -> Values:
     """Return one stage that trains everything by the losses of all."""
     losses: Values = {}
     for stage in stages:
@@ -209,23 +204,24 @@ def _join(stages: list[Values]) -> Values:
 
 
 def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
-    """Return the epochs of each stage: as given, a share of the budget, or what the others leave of it."""
-    given = [stage.get("epochs") for stage in stages]
-    shares = [epochs for epochs in given if isinstance(epochs, float) and 0 < epochs < 1]
-    counts = [max(1, round(budget * epochs)) if epochs in shares else _as_count(epochs) for epochs in given]
+    """Return the epochs of each stage: given, a share of the budget, or the rest."""
+    counts = [stage.get("epochs") for stage in stages]
+    shares = 0.0
+    for number, epochs in enumerate(counts):
+        if isinstance(epochs, float) and 0 < epochs < 1:
+            shares += epochs
+            counts[number] = max(1, round(budget * epochs))
+        elif isinstance(epochs, float) and epochs.is_integer():
+            counts[number] = int(epochs)
     left = budget - sum(count for count in counts if isinstance(count, int))
     waiting = counts.count(None)
     if waiting > 1:
-        raise ValueError("more than one stage has no epochs: say those of all but one")
-    if sum(shares) > 1:
+        raise ValueError("more than one stage has no epochs: give those of all but one")
+    if shares > 1:
         raise ValueError(f"its stages' shares of training.epochs={budget} are more than the whole: give less")
     if waiting and left < 1:
         raise ValueError(
             f"stage{counts.index(None) + 1} has no epochs, and the other stages leave none of "
-            f"training.epochs={budget}: say its epochs, or give the others fewer"
+            f"training.epochs={budget}: give its epochs, or the others fewer"
         )
     return [left if count is None else count for count in counts]
-
-
-def _as_count(epochs: Any) -> Any:
-    return int(epochs) if isinstance(epochs, float) and epochs.is_integer() else epochs

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+STOPPING = ("watch", "patience", "min_delta")
 MOVED = {
+    "capture": "cuda_graphs",
+    "teacher.views": "teacher.cached_views",
+    "teacher.label_smoothing": "teacher.losses.ce.label_smoothing",
     "crd.ridge": "losses.regression.ridge",
     "crd.whitening": "losses.regression.whitening",
     "crd.lambda_penultimate": "losses.crd.taps.penultimate (or losses.regression.taps.penultimate)",
@@ -13,9 +17,6 @@ MOVED = {
     "crd.epochs": "methods.two_stage.stage1.epochs",
     "crd.batch_size": "training.batch_size, or methods.two_stage.stage1.batch_size",
     "crd.optimizer": "training.optimizer, or methods.two_stage.stage1.optimizer",
-    "crd.until": "methods.two_stage.stage1.early_stopping",
-    "crd.patience": "methods.two_stage.stage1.early_stopping.patience",
-    "crd.min_delta": "methods.two_stage.stage1.early_stopping.min_delta",
     "crd": "losses.crd",
     "kd.temperature": "losses.kl.temperature",
     "kd.label_smoothing": "losses.ce.label_smoothing",
@@ -24,10 +25,6 @@ MOVED = {
     "kd.head": "the loss reuse: methods.NAME.stage2.losses: {reuse: 1}",
     "kd.teacher_head": "methods.NAME.stage2.teacher",
     "kd.errors_of": "methods.two_stage.stage2.upweight_errors_of",
-    "kd.until": "methods.two_stage.stage2.early_stopping",
-    "kd.watch": "methods.two_stage.stage2.early_stopping.watch",
-    "kd.patience": "methods.two_stage.stage2.early_stopping.patience",
-    "kd.min_delta": "methods.two_stage.stage2.early_stopping.min_delta",
     "kd": "methods.two_stage.stage2",
     "baselines.methods": "methods",
     "baselines.variants": "methods: NAME: {base: kd, ...}",
@@ -35,24 +32,23 @@ MOVED = {
     "baselines.temperature": "losses.kl.temperature",
     "baselines.label_smoothing": "losses.ce.label_smoothing",
     "baselines.crd_weight": "methods.crd_kd.losses.crd",
-    "baselines.until": "training.early_stopping",
-    "baselines.watch": "training.early_stopping.watch",
-    "baselines.patience": "training.early_stopping.patience",
-    "baselines.min_delta": "training.early_stopping.min_delta",
     "baselines.errors_of": "methods.NAME.upweight_errors_of",
     "baselines.error_weight": "methods.NAME.error_weight",
     "baselines": "training",
     "variants": "methods: NAME: {base: two_stage, stage1: {...}, stage2: {...}}",
-    "teacher.until": "teacher.early_stopping: {watch, patience, min_delta}",
-    "teacher.watch": "teacher.early_stopping.watch",
-    "teacher.patience": "teacher.early_stopping.patience",
-    "teacher.min_delta": "teacher.early_stopping.min_delta",
-    "teacher.label_smoothing": "teacher.losses.ce.label_smoothing",
 }
+for old, new in {
+    "teacher": "teacher",
+    "crd": "methods.two_stage.stage1",
+    "kd": "methods.two_stage.stage2",
+    "baselines": "training",
+}.items():
+    MOVED[f"{old}.until"] = f"{new}.early_stopping: {{watch, patience, min_delta}}"
+    MOVED |= {f"{old}.{key}": f"{new}.early_stopping.{key}" for key in STOPPING}
 
 
 def find_moved(key: str) -> str | None:
-    """Return where an option of earlier versions is now, None for a key that was none."""
+    """Return where an option of earlier versions is now, None for any other key."""
     parts = key.split(".")
     for count in range(len(parts), 0, -1):
         place = MOVED.get(".".join(parts[:count]))

@@ -1,7 +1,6 @@
-"""Code of the user's own, named in a config as `package.module:name`: a network, or a loss.
+"""Code of the user's own, named in a config as `package.module:name`: a network or a loss.
 
-Importing a module runs it, so it is said once. The working directory is looked in last, behind what is installed
-and behind this project.
+Importing a module runs it, so that is announced once. The working directory is searched last.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def is_own(name: str) -> bool:
 
 
 def load_own(key: str, name: str) -> Callable[..., object]:
-    """Return the class or function that `name` stands for.
+    """Return the class or function with the name `package.module:name`.
 
     Args:
         key: of the config, for messages.
@@ -35,12 +34,13 @@ def load_own(key: str, name: str) -> Callable[..., object]:
         UserError: there is none, or importing it fails.
     """
     module_name, _, wanted = name.partition(":")
-    module = _import(key, name, module_name)
+    module = _import_module(key, name, module_name)
     found: Any = module
     for part in wanted.split("."):
         if not hasattr(found, part):
             place = getattr(module, "__file__", module_name)
-            raise UserError(f"{key} {name}: {place} has no {wanted}{nearest(wanted, _list_callables(module))}")
+            callables = [known for known, value in vars(module).items() if callable(value)]
+            raise UserError(f"{key} {name}: {place} has no {wanted}{nearest(wanted, callables)}")
         found = getattr(found, part)
     if not callable(found):
         raise UserError(f"{key} {name}: {wanted} is a {type(found).__name__}, name a class or a function")
@@ -49,15 +49,15 @@ def load_own(key: str, name: str) -> Callable[..., object]:
 
 
 def digest_code(key: str, name: str) -> str:
-    """Return a digest of the file of code of the user's own, empty for any other name."""
+    """Return a digest of the file with the user's own code, empty for any other name."""
     if not is_own(name):
         return ""
-    place = getattr(_import(key, name, name.partition(":")[0]), "__file__", None)
+    place = getattr(_import_module(key, name, name.partition(":")[0]), "__file__", None)
     return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if place else ""
 
 
 @cache
-def _import(key: str, name: str, module_name: str) -> ModuleType:
+def _import_module(key: str, name: str, module_name: str) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
@@ -66,14 +66,12 @@ def _import(key: str, name: str, module_name: str) -> ModuleType:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        asked = error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
-        where = f"neither installed nor in {here}" if asked else f"which {module_name} imports, is not installed"
-        raise UserError(f"{key} {name}: no module {error.name}, {where}") from None
-    except Exception as error:  # code of one's own may raise anything
+        is_asked = error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
+        reason = (
+            f"neither installed nor in {here}" if is_asked else f"which {module_name} imports, is not installed"
+        )
+        raise UserError(f"{key} {name}: no module {error.name}, {reason}") from None
+    except Exception as error:  # code of the user's own may raise anything
         raise UserError(f"{key} {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
     note(f"{key} {name}: imported {module.__file__ or module_name}, which is code of your own")
     return module
-
-
-def _list_callables(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if callable(value)]

@@ -1,4 +1,4 @@
-"""The config's sections on trainings: what every stage takes, and what a stage of a method says of itself."""
+"""Sections on trainings: options of every stage, and those of one stage of a method."""
 
 from __future__ import annotations
 
@@ -6,41 +6,32 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from settings.names import MethodName
-from settings.section import Count, NonNegative, Positive, Section, about
+from settings.section import Count, Fraction, MethodName, NonNegative, Number, Positive, Section, Share, option
 
-Decay = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 Part = Literal["features", "head", "last_block", "all"]
 
 
 class Optimizer(Section):
-    name: Literal["sgd", "adam", "adamw"] = about("sgd", "sgd, adam, or adamw with decoupled weight decay")
-    lr: Positive = about(0.05, "learning rate (peak rate for onecycle)")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = about(0.9, "momentum, sgd only")
-    nesterov: bool = about(False, "Nesterov momentum, sgd only")
-    weight_decay: NonNegative = about(5e-4, "L2 weight decay")
-    decay_norms: bool = about(True, "whether biases and norms decay too")
-    clip_norm: Positive | None = about(None, "largest norm of all gradients together, above which they are scaled")
-    accumulate: Count = about(
-        1,
-        "batches whose gradients are averaged for one step, an epoch's last takes what is left; each is still "
-        "a batch of batch_size for batch norm, and for losses that contrast within it",
+    name: Literal["sgd", "adam", "adamw"] = option("sgd", "sgd, adam, or adamw with decoupled weight decay")
+    lr: Positive = option(0.05, "learning rate (peak rate for onecycle)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = option(0.9, "momentum, sgd only")
+    nesterov: bool = option(False, "Nesterov momentum, sgd only")
+    weight_decay: NonNegative = option(5e-4, "L2 weight decay")
+    decay_norms: bool = option(True, "apply weight decay to biases and norms too")
+    clip_norm: Positive | None = option(
+        None, "largest norm of all gradients together, larger ones are scaled down"
     )
-    ema: Decay | None = about(
-        None,
-        "decay a step of a moving average of the weights, for example 0.99, over about 1 / (1 - ema) steps; the "
-        "average is then what is measured and kept (default: none)",
+    accumulate: Count = option(
+        1, "batches whose gradients are averaged for one step; the losses see single batches"
     )
-    warmup: NonNegative = about(0.0, "epochs in which the rate rises to lr, before the schedule takes the rest")
-    schedule: Literal["constant", "exponential", "cosine", "multistep", "onecycle"] = about(
+    ema: Share | None = option(None, "decay per step of a moving average of the weights, which is then kept")
+    warmup: NonNegative = option(0.0, "epochs in which the rate rises to lr, before the schedule starts")
+    schedule: Literal["constant", "exponential", "cosine", "multistep", "onecycle"] = option(
         "cosine", "how the rate changes over the stage"
     )
-    gamma: Annotated[float, Field(gt=0, le=1)] = about(
-        0.95, "factor an epoch (exponential) or at each milestone (multistep)"
-    )
-    milestones: list[Annotated[float, Field(ge=0, le=1)]] = about(
-        [0.5, 0.75, 0.9], "fractions of the stage at which multistep decays"
-    )
+    gamma: Rate = option(0.95, "factor per epoch (exponential) or at each milestone (multistep)")
+    milestones: list[Fraction] = option([0.5, 0.75, 0.9], "fractions of the stage at which multistep decays")
 
     @model_validator(mode="after")
     def _check(self) -> Optimizer:
@@ -49,33 +40,29 @@ class Optimizer(Section):
         return self
 
     def check_warmup(self, epochs: int) -> None:
-        """Raise `ValueError` for a warm-up that leaves nothing of so many epochs."""
+        """Raise `ValueError` for a warm-up as long as the training."""
         if self.warmup >= epochs:
-            raise ValueError(
-                f"optimizer.warmup={self.warmup:g} leaves nothing of {epochs} epochs: warm up in fewer"
-            )
+            raise ValueError(f"optimizer.warmup={self.warmup:g} leaves nothing of {epochs} epochs: give fewer")
 
 
 class EarlyStopping(Section):
-    watch: Literal["val_top1", "val_loss"] = about(
-        "val_top1", "measure of the held-out images; a stage that trains features alone has their mean cosine"
+    watch: Literal["val_top1", "val_loss"] = option(
+        "val_top1", "measure of the held-out images; stages with train: features use their mean cosine"
     )
-    patience: Count = about(5, "epochs without improvement before the stage ends")
-    min_delta: NonNegative = about(0.0, "smallest improvement that counts; any does with 0")
+    patience: Count = option(5, "epochs without improvement before the stage ends")
+    min_delta: NonNegative = option(0.0, "smallest improvement that counts; any does with 0")
 
 
 class Trained(Section):
     """Options of every training."""
 
-    batch_size: Count = about(64, "images a step")
-    optimizer: Optimizer = about(Optimizer(), "steps and their size")
-    early_stopping: EarlyStopping | None = about(
+    batch_size: Count = option(64, "images a step")
+    optimizer: Optimizer = option(Optimizer(), "steps and their size")
+    early_stopping: EarlyStopping | None = option(
         None, "end before the epochs are over: {watch, patience, min_delta} (needs data.val_fraction)"
     )
-    selection_epochs: Count | None = about(
-        None,
-        "last epochs of which the best by validation top-1 is kept, where images are held out (default: all; a "
-        "stage that trains features alone keeps its last)",
+    selection_epochs: Count | None = option(
+        None, "last epochs of which the best by validation top-1 is kept (default: all; features: the last)"
     )
 
 
@@ -84,9 +71,9 @@ class LossUse(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    weight: NonNegative = about(1.0, "what its terms are multiplied by")
-    ramp_up: Annotated[int, Field(ge=0)] = about(0, "epochs over which the weight rises linearly")
-    fade: bool = about(False, "whether the weight falls to zero over the stage, along a cosine")
+    weight: NonNegative = option(1.0, "factor of the loss's terms")
+    ramp_up: Number = option(0, "epochs over which the weight rises linearly")
+    fade: bool = option(False, "let the weight fall to zero over the stage, along a cosine")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -95,38 +82,25 @@ class LossUse(Section):
 
 
 class Stage(Trained):
-    """One training of a method, with everything said."""
+    """One training of a method, with every option."""
 
-    train: Part = about(
+    train: Part = option(
         "all",
-        "features: what the losses' taps depend on, not the classifier; head: the classifier on frozen features; "
-        "last_block: that and all behind the block before the last; all",
+        "features: what the losses' taps depend on; head: the classifier; last_block: with the head; all",
     )
-    losses: Annotated[dict[str, LossUse], Field(min_length=1)] = about(
+    losses: Annotated[dict[str, LossUse], Field(min_length=1)] = option(
         {"ce": LossUse()}, "losses by name, each with its weight, or {weight, ramp_up, fade, its own options}"
     )
-    epochs: Count = about(
-        1, "epochs, or a share of training.epochs below 1 (default: what the other stages leave)"
-    )
-    feature_lr: Positive | None = about(
-        None, "learning rate of what trains beside the classifier and the losses (default: the same)"
-    )
-    images: Literal["train", "balanced"] = about(
+    epochs: Count = option(1, "epochs, or a share of training.epochs (default: what the other stages leave)")
+    feature_lr: Positive | None = option(None, "learning rate of all but the classifier and losses (default: lr)")
+    images: Literal["train", "balanced"] = option(
         "train", "images to train on; balanced = the held-out ones, each class under all planted cues alike"
     )
-    upweight_errors_of: MethodName | None = about(
-        None, "method: images that it gets wrong count more in training (none by default)"
-    )
-    error_weight: Positive = about(
-        20.0, "weight of those images where others have 1, before all are divided by their mean"
-    )
-    starts_from: str | None = about(
-        None, "method whose result the stage goes on from, or teacher (default: the stage before, or new weights)"
-    )
-    reset_head: bool = about(False, "whether the classifier begins anew")
-    teacher: MethodName | None = about(
-        None, "method that starts from the teacher and whose classifier takes the place of the teacher's"
-    )
+    upweight_errors_of: MethodName | None = option(None, "method whose wrong images weigh more in training")
+    error_weight: Positive = option(20.0, "weight of those images, others weigh 1; all are divided by their mean")
+    starts_from: str | None = option(None, "method to start from, or teacher (default: the stage before)")
+    reset_head: bool = option(False, "start with a new classifier")
+    teacher: MethodName | None = option(None, "method whose classifier replaces the teacher's")
 
     @model_validator(mode="after")
     def _check(self) -> Stage:
@@ -141,4 +115,4 @@ class Stage(Trained):
 class Training(Trained):
     """Defaults of every stage of a student."""
 
-    epochs: Count = about(30, "epochs of each method, all its stages together")
+    epochs: Count = option(30, "epochs of each method, all its stages together")

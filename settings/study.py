@@ -1,4 +1,4 @@
-"""The config's section on studies: the grid, and what is stated before running."""
+"""Section on studies: the grid, and the hypotheses stated before running."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from settings.names import RunName, check_name
-from settings.section import Positive, Section, about
+from settings.section import Positive, RunName, Section, check_name, option
 
-MARGIN = 0.02  # of a hypothesis that states neither a margin nor what the difference exceeds
+MARGIN = 0.02  # of a hypothesis that states neither margin nor exceeds
 NAME = "name"  # key of an entry of the grid that names its points
 Name = Annotated[str, Field(pattern=r"^\w+$"), AfterValidator(check_name)]
 
 
 def check_finite(value: Any) -> Any:
-    """Return a plain value, refused where a number in it is not finite: it would not be read back as it is."""
+    """Return a plain value, or raise `ValueError` for infinite numbers and NaN."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         check_finite(part)
@@ -29,22 +28,22 @@ Plain = Annotated[Any, AfterValidator(check_finite)]
 
 
 class Hypothesis(Section):
-    measure: str = about(
-        "top1", "what is compared, by its name in the report: top1, following, unbiased, clean, worst_group, ..."
+    measure: str = option("top1", "measure by its name in the report: top1, following, unbiased, worst_group, ...")
+    first: str = option(..., "method whose value is compared")
+    second: str = option(..., "method whose value is subtracted")
+    where: dict[str, Plain] = option(
+        {}, "values of the grid's keys to which it is limited, one test at each point"
     )
-    first: str = about(..., "method from whose value the second's is taken")
-    second: str = about(..., "method whose value is taken away")
-    where: dict[str, Plain] = about({}, "values of the grid's keys for which it is stated, one test for each rest")
-    margin: Positive | None = about(
+    margin: Positive | None = option(
         None, f"differences within +- margin count as equivalent (default: {MARGIN} without exceeds)"
     )
-    exceeds: Annotated[float, Field(ge=-1, le=1)] | None = about(
-        None, "in place of margin: first - second is claimed to be larger than this"
+    exceeds: Annotated[float, Field(ge=-1, le=1)] | None = option(
+        None, "in place of margin: the claim that first - second is larger than this"
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _default_margin(cls, values: Any) -> Any:
+    def _set_default_margin(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("margin") is None and values.get("exceeds") is None:
             return {**values, "margin": MARGIN}
         return values
@@ -58,26 +57,25 @@ class Hypothesis(Section):
         return self
 
     def says(self, other: Hypothesis) -> bool:
-        """Return whether both claim the same; that two methods are equivalent can be said either way round."""
+        """Return whether both make the same claim; equivalence has no direction."""
         turned = self.model_copy(update={"first": self.second, "second": self.first})
         return other == self or (self.margin is not None and other == turned)
 
 
 class Study(Section):
-    grid: list[dict[str, Plain]] = about(
+    grid: list[dict[str, Plain]] = option(
         [],
         "entries of config keys, each with a list of values: every combination within an entry is a point, and "
         "every point with every seed is a run; `name: NAME` names an entry's points in folders and reports",
     )
-    hypotheses: dict[Name, Hypothesis] = about(
-        {},
-        "what is stated before running, by name (H1, H2, ...): measure, first, second, where, margin or exceeds",
+    hypotheses: dict[Name, Hypothesis] = option(
+        {}, "claims stated before running, by name (H1, H2, ...): measure, first, second, where, margin or exceeds"
     )
-    twins: dict[str, str] = about(
-        {}, "methods of several stages, each with the method of one stage beside it, joined by a line in figures"
+    twins: dict[str, str] = option(
+        {}, "methods of several stages, each with its counterpart of one stage, joined by a line in figures"
     )
-    tries: dict[Name, Annotated[list[str], Field(min_length=1)]] = about(
-        {}, "methods by family that are tries of one, for example rates: one of each is chosen on held-out images"
+    tries: dict[Name, Annotated[list[str], Field(min_length=1)]] = option(
+        {}, "tries of one method by family, for example rates: one of each is chosen on held-out images"
     )
 
     @field_validator("grid")

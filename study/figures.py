@@ -16,11 +16,11 @@ from diagnostics.figures.style import (
     LIGHT,
     NARROW,
     POINTS,
-    colour,
     describe,
     label,
-    marker,
     panels,
+    pick_colour,
+    pick_marker,
     window,
 )
 from diagnostics.seeds import SeedSummary, plain_number
@@ -68,9 +68,9 @@ def _plot_places(axes: Axes, found: Places, report: StudyReport) -> None:
             100 * unbiased.mean,
             xerr=_get_error(following),
             yerr=_get_error(unbiased),
-            fmt=marker(method),
-            color=colour(method),
-            markerfacecolor="none" if method in report.end_to_end else colour(method),
+            fmt=pick_marker(method),
+            color=pick_colour(method),
+            markerfacecolor="none" if method in report.end_to_end else pick_colour(method),
             markersize=5,
             elinewidth=0.8,
         )
@@ -107,8 +107,8 @@ def plot_accuracy(report: StudyReport) -> Figure | None:
                 [x for x, _ in known],
                 [100 * one.mean for _, one in known],
                 yerr=np.hstack([_get_error(one) for _, one in known]),
-                color=colour(method),
-                fmt=f"{marker(method)}-",
+                color=pick_colour(method),
+                fmt=f"{pick_marker(method)}-",
                 markersize=5,
             )
     axes.set_xticks(range(len(report.points)), [label(point) for point in report.points])
@@ -123,9 +123,9 @@ def _add_legend(figure: Figure, methods: Sequence[str], hollow: Sequence[str] = 
         Line2D(
             [],
             [],
-            color=colour(method),
-            marker=marker(method),
-            markerfacecolor="none" if method in hollow else colour(method),
+            color=pick_colour(method),
+            marker=pick_marker(method),
+            markerfacecolor="none" if method in hollow else pick_colour(method),
             markersize=5,
             label=label(method),
         )

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from errors import UserError
-from settings.names import LONGEST
 from settings.reading import set_key, validate
 from settings.schema import Config
+from settings.section import MAX_NAME_BYTES
 from settings.study import NAME, Study
 
 Point = Mapping[str, Any]  # dotted config keys and their values, and the name of its entry where that has one
 MOST_POINTS = 10_000  # of a grid, whose combinations soon outgrow any machine
-LONGEST_POINT = LONGEST - 28  # bytes of a point's name, behind which come a number and a seed
+LONGEST_POINT = MAX_NAME_BYTES - 28  # bytes of a point's name, behind which come a number and a seed
 FIXED = ("seeds", "study", "teacher.seed", "shortcut.seed")  # keys that each run has its own value of
 ONLY_POINT = "the only point"
 
@@ -190,9 +190,9 @@ def _make_config(config: Config, point: GridPoint, seed: int) -> Config:
     ):  # choices come last
         if key in FIXED or key.startswith("study."):
             raise UserError(f"study.grid: {key} cannot be varied, a run has its own")
-        values = set_key(values, key, given[key], "study.grid:")
+        values = set_key(values, key, given[key], f"study.grid: {key}")
     for key in ("teacher.seed", "shortcut.seed"):
-        values = set_key(values, key, seed, "study.grid:")
+        values = set_key(values, key, seed, f"study.grid: {key}")
     name = "-".join(filter(None, [point.name, f"seed{seed}"]))
     values |= {"name": name, "seeds": [seed], "study": Study().model_dump()}
     return validate(values, f"study.grid at {point.label}")

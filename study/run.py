@@ -14,10 +14,10 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+from diagnostics.evaluation.evaluated_models import subjects_of_run
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import About
-from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError, in_words
 from files import locked, write_text
 from models.machine import Machine

@@ -12,8 +12,8 @@ import argparse
 import json
 from typing import Any
 
-from diagnostics.results import SCHEMA_VERSION
-from diagnostics.runs import RunsCompared
+from diagnostics.evaluation.results import SCHEMA_VERSION
+from diagnostics.evaluation.runs import RunsCompared
 from diagnostics.schema import schema_of
 from study.reported import STUDY_VERSION, StudyReport
 

@@ -42,7 +42,7 @@ def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[
     common: dict[str, Any] = {"data": data, "precision": config.precision}
     common["stage"] = _describe_stage(config, job, stage)
     # compiled blocks round otherwise in the last bits, as another precision would; captured passes might
-    common |= {key: True for key in ("compile", "capture") if getattr(config, key)}
+    common |= {key: True for key in ("compile", "cuda_graphs") if getattr(config, key)}
     if job == TEACHER:
         common |= config.teacher.model_dump(mode="json", include={"checkpoint", "init", "seed"})
         return {**common, "network": _describe_network(config.teacher), "cues": _describe_cues(config, "teacher")}
@@ -52,7 +52,7 @@ def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[
         "network": _describe_network(network),
         "mix": [config.data.mix, config.data.strength if config.data.mix != "none" else 0],
         "seed": job.seed,
-        "views": config.teacher.views,
+        "views": config.teacher.cached_views,
         "cues": _describe_cues(config, "balanced" if stage.images == "balanced" else "students"),
         "number": job.number,
         "first_epoch": first_epoch(config, job),

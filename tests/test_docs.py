@@ -59,7 +59,7 @@ def own_loss(tiny_config, tmp_path_factory):
     (folder / "mine.yaml").write_text(config, encoding="utf-8")
     tiny = yaml.safe_load(tiny_config.read_text(encoding="utf-8"))["data"]
     settings = [f"data.{key}={value}" for key, value in tiny.items()]
-    settings += ["teacher.epochs=1", "teacher.views=2", "training.epochs=2", "precision=float32"]
+    settings += ["teacher.epochs=1", "teacher.cached_views=2", "training.epochs=2", "precision=float32"]
     words = [sys.executable, str(ROOT / "main.py"), *command, "--set", *settings]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -184,7 +184,7 @@ def test_a_studys_report_waits_for_no_import_of_torch(module: str) -> None:
     slow = {"torch", "torchvision", "sklearn", "scipy.stats", "tqdm"}
     brought = imported_with(module, ROOT)
     assert "numpy" in brought and not brought & slow
-    assert "torch" in imported_with("diagnostics.analysis", ROOT)  # such an import would be seen
+    assert "torch" in imported_with("diagnostics.evaluation.analysis", ROOT)  # such an import would be seen
 
 
 def test_configs_are_read_without_losses_and_torch() -> None:

@@ -35,7 +35,7 @@ def run_copy(whole_run, tmp_path):
     return tmp_path
 
 
-def files(folder):
+def list_files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
@@ -74,7 +74,7 @@ def test_all_trains_and_writes_everything(whole_run, tiny_config):
     assert "all" in environment["command"] and {"commit", "changed"} == set(environment["git"])
 
 
-def test_phases_one_by_one_end_with_the_same_weights(whole_run, call_main, tmp_path):
+def test_single_phases_give_the_same_weights(whole_run, call_main, tmp_path):
     for phase, following in (("teacher", "crd"), ("crd", "kd"), ("kd", "baselines")):
         done = call_main(tmp_path, "--phase", phase)
         assert done.returncode == 0
@@ -86,22 +86,22 @@ def test_phases_one_by_one_end_with_the_same_weights(whole_run, call_main, tmp_p
 
 
 def test_a_finished_run_trains_nothing_again(run_copy, call_main):
-    before = files(run_copy)
+    before = list_files(run_copy)
     done = call_main(run_copy, "--phase", "all")
     assert done.returncode == 0
     assert done.stdout.count("finished before, kept") == len(JOBS)
-    after = files(run_copy)
+    after = list_files(run_copy)
     changed = {path.name for path in after if after[path] != before.get(path)}
     assert changed <= {"config.yaml", "environment.json", "identity.json"} and before.keys() == after.keys()
 
 
 def test_a_new_seed_shares_the_teacher(run_copy, whole_run, call_main):
-    teacher = files(run_copy / "tiny" / "teacher")
+    teacher = list_files(run_copy / "tiny" / "teacher")
     done = call_main(run_copy, "--phase", "all", "--seeds", "0", "1", "--set", "training.batch_size=8")
     assert done.returncode == 2 and "methods.kd.stage1.batch_size" in done.stderr
     done = call_main(run_copy, "--phase", "crd", "--seeds", "0", "1")
     assert done.returncode == 0 and "two_stage stage 1 seed 0: finished before, kept" in done.stdout
-    assert files(run_copy / "tiny" / "teacher") == teacher
+    assert list_files(run_copy / "tiny" / "teacher") == teacher
     one, other = (load(run_copy / "tiny" / f"seed{seed}" / STAGES[0] / "model.pt") for seed in (0, 1))
     assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
     assert_same_weights(run_copy / "tiny", whole_run[0] / "tiny")
@@ -113,14 +113,14 @@ def test_a_run_gains_shipped_methods_by_their_names(whole_run, call_main, tmp_pa
     setting = ("--set", f"teacher.checkpoint={given}", "methods=[kd]")
     done = call_main(tmp_path, "--phase", "all", "--quiet", *setting)
     assert done.returncode == 0, done.stderr
-    before = files(tmp_path / "tiny" / "seed0" / "kd")
+    before = list_files(tmp_path / "tiny" / "seed0" / "kd")
     done = call_main(tmp_path, "--phase", "baselines", *setting, "--methods", "scratch")
     assert done.returncode == 0 and done.stdout.count(": done, ") == 1, done.stderr
     assert done.stdout.splitlines()[-1] == f"next: python main_eval.py {tmp_path / 'tiny'}"
     done = call_main(tmp_path, "--phase", "crd", *setting, "--methods", "two_stage")
     assert done.returncode == 0 and "--phase kd" in done.stdout.splitlines()[-1], done.stderr
     assert done.stdout.splitlines()[-1].endswith(f"--methods two_stage --output-dir {tmp_path}")
-    assert files(tmp_path / "tiny" / "seed0" / "kd") == before
+    assert list_files(tmp_path / "tiny" / "seed0" / "kd") == before
     config = load_config(tmp_path / "tiny" / "config.yaml")
     assert list(config.methods) == ["kd", "two_stage", "scratch"]  # what it had is kept
     jobs = ("teacher", "seed0/kd", "seed0/scratch")
@@ -133,12 +133,12 @@ def test_a_run_gains_shipped_methods_by_their_names(whole_run, call_main, tmp_pa
 
 
 def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
-    before = files(tiny_config.parent)
+    before = list_files(tiny_config.parent)
     done = call_main(
         tmp_path, "--phase", "all", "--seeds", "0", "1", "--dry-run", "--set", "methods.kd.losses.kl=0.75"
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert list(tmp_path.iterdir()) == [] and files(tiny_config.parent) == before
+    assert list(tmp_path.iterdir()) == [] and list_files(tiny_config.parent) == before
     for text in (
         "weight: 0.75",
         "64 train, 0 val, 32 test images, 4 classes",
@@ -152,11 +152,33 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
         assert text in done.stdout
 
 
-def test_a_wrong_config_is_one_line_of_a_dry_run_too(call_main, tmp_path):
+def test_dry_run_refuses_a_wrong_config(call_main, tmp_path):
     done = call_main(tmp_path, "--phase", "all", "--dry-run", "--set", "methods.kd.batch_size=65")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "methods.kd.stage1.batch_size=65" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_without_effect_are_warned_of(call_main, tmp_path):
+    words = ("--set", "losses.regression.ridge=0.5", "methods.crd.epochs=3", "--methods", "kd")
+    done = call_main(tmp_path, "--phase", "all", "--dry-run", *words)
+    assert done.returncode == 0
+    first, second = done.stderr.splitlines()
+    assert first.startswith("warning: --set losses.regression.ridge=0.5: losses.regression has no effect")
+    assert second.startswith("warning: --set methods.crd.epochs=3: methods.crd has no effect")
+
+
+@pytest.mark.parametrize(
+    ("words", "blamed"),
+    [
+        (("--set", "training.epochs=6", "losses.crd.temprature=1"), "--set losses.crd.temprature=1: unknown key"),
+        (("--seeds", "1", "1"), "--seeds: seeds: each seed once"),
+        (("--methods", "kdd"), "--methods kdd: methods.kdd: it has no stages"),
+    ],
+)
+def test_the_argument_to_blame_is_named(call_main, tmp_path, words, blamed):
+    done = call_main(tmp_path, "--phase", "all", *words)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {blamed}") and done.stderr.count("\n") == 1
 
 
 def test_help_config_lists_every_field(call_main, tmp_path):
@@ -174,11 +196,13 @@ def test_help_config_lists_every_field(call_main, tmp_path):
         ("main.py --help", 0, "--help-config"),
         ("main.py --phase al", 2, "did you mean 'all'"),
         ("main.py --phase all --set data.crip=1", 2, "did you mean 'data.crop'"),
+        ("main.py --phase all --set losses.crd.temprature=1", 2, "did you mean 'losses.crd.temperature'"),
+        ("main.py --phase all --set methods.kd.losses.klm=1", 2, "did you mean 'kl'"),
         ("main_eval.py --help", 0, "--compare"),
         ("main_eval.py --export there --set name=", 2, "error: "),
     ],
 )
-def test_what_needs_no_network_waits_for_no_import_of_torch(command, code, told):
+def test_refusals_do_not_import_torch(command, code, told):
     name, *words = command.split()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / name), *words], capture_output=True, text=True, timeout=300
@@ -189,10 +213,10 @@ def test_what_needs_no_network_waits_for_no_import_of_torch(command, code, told)
 
 
 def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main):
-    before = files(run_copy)
+    before = list_files(run_copy)
     done = call_main(run_copy, "--phase", "kd", "--fresh")
     assert done.returncode == 0 and "kept" not in done.stdout
-    after = files(run_copy)
+    after = list_files(run_copy)
     changed = {path.parent.name for path in after if after[path] != before.get(path)}
     assert changed == {"tiny", "stage2"}
     assert_same_weights(run_copy / "tiny", whole_run[0] / "tiny")
@@ -209,22 +233,22 @@ def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main)
 
 
 def test_another_config_is_refused_and_names_its_keys(run_copy, call_main):
-    before = files(run_copy)
+    before = list_files(run_copy)
     done = call_main(run_copy, "--phase", "all", "--set", "losses.crd.temperature=0.07", "training.epochs=6")
     assert done.returncode == 2
     assert "made with other values of methods.crd.stage1." in done.stderr
     assert " more: choose another --set name=" in done.stderr and len(done.stderr) < 400
-    assert files(run_copy) == before
+    assert list_files(run_copy) == before
 
 
 def test_an_unfinished_run_is_named_and_kept(run_copy, call_main):
     folder = run_copy / "tiny" / "seed0" / STAGES[1]
     (folder / "result.json").unlink()
-    before = files(run_copy)
+    before = list_files(run_copy)
     done = call_main(run_copy, "--phase", "all")
     assert done.returncode == 2
     assert f"{folder} is unfinished (2 epochs done): go on with --resume or start over with --fresh" in done.stderr
-    assert files(run_copy) == before
+    assert list_files(run_copy) == before
 
 
 def test_a_teacher_is_taken_from_another_run(whole_run, call_main, tmp_path):

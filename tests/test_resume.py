@@ -34,7 +34,7 @@ def wait_for_epochs(running, folder, epochs=3):
     [(0, JOBS), (2, ("seed0/two_stage/stage1", "seed0/crd_kd"))],
 )
 def test_resume_after_kills_gives_identical_files(call_main, tiny_config, tmp_path, views, killed):
-    options = ("--phase", "all", *LONG, f"teacher.views={views}")
+    options = ("--phase", "all", *LONG, f"teacher.cached_views={views}")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
     stopped.mkdir()

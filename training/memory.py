@@ -82,16 +82,16 @@ def count_cache_bytes(experiment: Experiment) -> int:
     """Count the bytes of the teacher's cached outputs, in float16."""
     layout = experiment.layout(experiment.config.teacher)
     width = experiment.data.num_classes + sum(layout.shape(place)[0] for place in list_cached_places(experiment))
-    return experiment.config.teacher.views * len(experiment.data.train) * width * 2
+    return experiment.config.teacher.cached_views * len(experiment.data.train) * width * 2
 
 
 def check_cache_space(experiment: Experiment) -> None:
     """Raise `UserError` for a teacher's cache that the disk cannot hold."""
-    views, folder = experiment.config.teacher.views, experiment.config.data.cache_dir
+    views, folder = experiment.config.teacher.cached_views, experiment.config.data.cache_dir
     if views:
         see_that_it_can_be_written(folder)
         kept = sum(path.stat().st_size for path in folder.glob("teacher-*/view*.npy"))
         there = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.is_dir())
         free, needed = shutil.disk_usage(there).free, count_cache_bytes(experiment)
         where = f"disk in data.cache_dir {folder}"
-        see_that_it_fits(f"teacher.views={views}", "cached outputs", needed, free + kept, where)
+        see_that_it_fits(f"teacher.cached_views={views}", "cached outputs", needed, free + kept, where)

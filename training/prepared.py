@@ -60,9 +60,9 @@ class Prepared:
         if machine.compile:
             compile_blocks(tapped.model, tapped.taps)
         if machine.capture and self.plan.optimizer.accumulate > 1:
-            warn("capture=true is ignored with several batches a step (optimizer.accumulate)")
+            warn("cuda_graphs=true is ignored with several batches a step (optimizer.accumulate)")
         elif machine.capture and self.data.uses_workers:
-            warn("capture=true is ignored with data.workers, whose batches a thread brings")
+            warn("cuda_graphs=true is ignored with data.workers, whose batches a thread brings")
         elif machine.capture:
             capture_passes(tapped)
 
@@ -205,7 +205,7 @@ def _freeze_features(
     is_same = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"
     if is_same and teacher is not None:  # the teacher has computed them, of the same images
         return FrozenFeatures(model, data, machine, lambda batch: teacher(batch).taps[FEATURES])
-    views = config.teacher.views
+    views = config.teacher.cached_views
     keep = views if 0 < views < stage.epochs else 1  # all of them if they come back
     return FrozenFeatures(
         model, data, machine, ViewCache(partial(head_inputs, model, machine=machine), data, keep)
@@ -222,7 +222,7 @@ def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, al
         stage.optimizer,
         seed,
         first_epoch=first_epoch(config, job),
-        views=0 if job == TEACHER else config.teacher.views,
+        views=0 if job == TEACHER else config.teacher.cached_views,
         candidates=0 if stops_early else stage.selection_epochs or 0,
         ended=make_stopping(stage.early_stopping, average_alignment if aligns else None),
         rate_key=f"{job.key}.optimizer.lr",

@@ -137,6 +137,6 @@ def _compute_rows(data: TrainingData, view: int, compute: Compute, quiet: bool) 
         for indices, images in view_batches(data, view, EVALUATION_BATCH):
             halves = compute(images).half()
             if not torch.isfinite(halves).all():
-                raise UserError("the teacher's outputs do not fit into float16: use --set teacher.views=0")
+                raise UserError("the teacher's outputs do not fit into float16: use --set teacher.cached_views=0")
             yield halves.cpu().numpy().tobytes()
             progress.update(len(indices))

@@ -133,7 +133,7 @@ class FrozenTeacher:
 def open_teacher(
     experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss], sees_images: bool
 ) -> FrozenTeacher:
-    """Return a stage's teacher, cached with `teacher.views` unless a loss reads maps.
+    """Return a stage's teacher, cached with `teacher.cached_views` unless a loss reads maps.
 
     Raises:
         UserError: there is no teacher, or the given one does not fit.
@@ -149,7 +149,7 @@ def open_teacher(
     is_live = bool(reading.maps)
     places = reading.places if is_live else list_cached_places(experiment)
     tapped = experiment.machine.place(TappedModel(network, places))
-    outputs = open_outputs(experiment, tapped, 0 if is_live else settings.views, sees_images)
+    outputs = open_outputs(experiment, tapped, 0 if is_live else settings.cached_views, sees_images)
     return FrozenTeacher(network, outputs, places, reading, head)
 
 

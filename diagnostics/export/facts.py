@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from diagnostics.evaluation.evaluated_models import list_taps
+from diagnostics.evaluation.recording import Subject
 from diagnostics.export.folder import MADE_BY
-from diagnostics.recording import Subject
-from diagnostics.subjects import list_taps
 from models.checkpoint import weights_hash
 from models.export import INPUT, OUTPUT, FromPixels, Preprocessing
 from models.zoo import count_parameters

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diagnostics.evaluation.evaluated_models import network_of
+from diagnostics.evaluation.recording import Subject
 from diagnostics.export.card import Export, card
 from diagnostics.export.checks import Checked, FilesChecked, Reference, check, check_files
 from diagnostics.export.facts import facts_of
@@ -22,8 +24,6 @@ from diagnostics.export.folder import CARD, METADATA, PREPROCESSING, SCRIPT, ref
 from diagnostics.export.quantize import CALIBRATION_IMAGES, QUANTIZED, Quantized, compare, write_quantized
 from diagnostics.export.source_files import bit_depth_of, files_of
 from diagnostics.plain import to_plain
-from diagnostics.recording import Subject
-from diagnostics.subjects import network_of
 from errors import UserError
 from files import write_text
 from models import export

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from diagnostics.evaluation.recording import Recording
+from diagnostics.evaluation.results import Report
 from diagnostics.figures import features, predictions, training
-from diagnostics.recording import History, Recording
-from diagnostics.results import LayerMatrix, Report
 
 Maps = Mapping[str, NDArray[np.float64]]  # by model, (M, 2)
+NO_MODEL = "No model classifies."
 
 
-def _layers(report: Report) -> dict[str, LayerMatrix]:
-    return {name: part.layers for name, part in (report.representation or {}).items()}
+@dataclass(frozen=True)
+class Drawing:
+    """A way to draw a figure, the table that has numbers of it, and why it may be missing."""
+
+    draw: Callable[[Report, Recording, Maps], Figure | None]
+    table: str
+    missing: str
 
 
 def _count_before(report: Report) -> dict[str, int]:
@@ -31,28 +38,37 @@ def _count_before(report: Report) -> dict[str, int]:
     return before
 
 
-def _main_history(report: Report) -> History:
-    return report.curves.get(report.main or "", [])
-
-
-FIGURES: dict[str, Callable[[Report, Recording, Maps], Figure | None]] = {  # in the order of the report
-    "accuracy": lambda report, recording, maps: predictions.accuracy(report.models),
-    "contingency": lambda report, recording, maps: predictions.contingency(report.pairs),
-    "class_change": lambda report, recording, maps: predictions.class_change(
-        report.fidelity or {}, report.context.classes
+FIGURES = {  # in the order of the report
+    "accuracy": Drawing(
+        lambda report, recording, maps: predictions.draw_accuracy(report.models), "models", NO_MODEL
     ),
-    "layers": lambda report, recording, maps: features.layers(_layers(report)),
-    "tsne": lambda report, recording, maps: features.embedding(
-        maps, recording.labels[recording.layer_indices], report.context.classes
+    "layers": Drawing(
+        lambda report, recording, maps: features.draw_layers(
+            {name: part.layers for name, part in (report.representation or {}).items()}
+        ),
+        "representation",
+        "There is no student with a teacher beside it.",
     ),
-    "reliability": lambda report, recording, maps: predictions.reliability(report.calibration),
-    "corruptions": lambda report, recording, maps: predictions.corruptions(report.robustness.errors),
-    "cost": lambda report, recording, maps: predictions.cost(report.cost, report.models),
-    "stage1": lambda report, recording, maps: training.stage(report.curves.get("stage1", []), "epoch of stage 1"),
-    "stage2": lambda report, recording, maps: training.stage(
-        _main_history(report), f"epoch of {report.main}'s last stage"
+    "tsne": Drawing(
+        lambda report, recording, maps: features.draw_maps(
+            maps, recording.labels[recording.layer_indices], report.context.classes
+        ),
+        "geometry",
+        "It needs a teacher or a student, and 10 images.",
     ),
-    "training": lambda report, recording, maps: training.by_epoch(report.curves, _count_before(report)),
+    "reliability": Drawing(
+        lambda report, recording, maps: predictions.draw_reliability(report.calibration), "calibration", NO_MODEL
+    ),
+    "corruptions": Drawing(
+        lambda report, recording, maps: predictions.draw_corruptions(report.robustness.errors),
+        "robustness",
+        "No model was tested on corrupted images.",
+    ),
+    "training": Drawing(
+        lambda report, recording, maps: training.draw_epochs(report.curves, _count_before(report)),
+        "reached",
+        "No training of these students is on record.",
+    ),
 }
 
 
@@ -61,5 +77,5 @@ def draw_all(report: Report, recording: Recording, maps: Maps) -> dict[str, Figu
 
     maps: points a model, of `analysis.embeddings`.
     """
-    drawn = {name: draw(report, recording, maps) for name, draw in FIGURES.items()}
+    drawn = {name: drawing.draw(report, recording, maps) for name, drawing in FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -16,32 +16,32 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from diagnostics.figures.fonts import class_labels, families
-from diagnostics.figures.style import CLASSES, LIGHT, MARKERS, POINTS, describe, label, panels
-from diagnostics.results import LayerMatrix
+from diagnostics.evaluation.results import LayerMatrix
+from diagnostics.figures.fonts import families, label_classes
+from diagnostics.figures.style import CLASSES, LIGHT, MARKERS, POINTS, describe, label, label_model, panels
 
 MOST_TICKS = 14
 MOST_COLOURED = 10  # classes told apart in a map
 
 
-def layers(representation: Mapping[str, LayerMatrix]) -> Figure | None:
-    """CKA of every teacher layer (rows, first at the bottom) with every layer of each student (columns)."""
+def draw_layers(representation: Mapping[str, LayerMatrix]) -> Figure | None:
+    """Draw CKA of every teacher layer (rows, first at the bottom) with every layer of each student (columns)."""
     matrices = {name: part for name, part in representation.items() if part.matrix.values}
     if not matrices:
         return None
     deepest = max(min(len(part.teacher), MOST_TICKS) for part in matrices.values())
     figure, grid = panels(len(matrices), 3, 1.3 + 0.2 * deepest)
     for number, (axes, (name, part)) in enumerate(zip(grid, matrices.items(), strict=True)):
-        image = _heat_map(axes, np.array(part.matrix.values, dtype=np.float64))
-        _ticks(axes, part.teacher, part.student, rows=number % 3 == 0)
-        describe(axes, "student", "teacher" if number % 3 == 0 else "", name)
+        image = _draw_heat_map(axes, np.array(part.matrix.values, dtype=np.float64))
+        _draw_ticks(axes, part.teacher, part.student, rows=number % 3 == 0)
+        describe(axes, "student", "teacher" if number % 3 == 0 else "", label_model(name))
     bar = figure.colorbar(image, ax=grid, shrink=0.6, pad=0.02)
     bar.set_label("linear CKA", fontsize=POINTS)
     bar.ax.tick_params(labelsize=POINTS)
     return figure
 
 
-def _heat_map(axes: Axes, values: NDArray[np.float64]) -> AxesImage:
+def _draw_heat_map(axes: Axes, values: NDArray[np.float64]) -> AxesImage:
     axes.set_facecolor(LIGHT)  # shows where a value is not defined
     image = axes.imshow(
         np.ma.masked_invalid(values),
@@ -60,32 +60,32 @@ def _heat_map(axes: Axes, values: NDArray[np.float64]) -> AxesImage:
     return image
 
 
-def _ticks(axes: Axes, teacher: Sequence[str], student: Sequence[str], rows: bool) -> None:
-    across, up = _thinned(student, 6), _thinned(teacher, MOST_TICKS)
+def _draw_ticks(axes: Axes, teacher: Sequence[str], student: Sequence[str], rows: bool) -> None:
+    across, up = _select_names(student, 6), _select_names(teacher, MOST_TICKS)
     axes.set_xticks(across, [label(student[position]) for position in across], rotation=90)
     axes.set_yticks(up, [label(teacher[position]) for position in up] if rows else [])
 
 
-def _thinned(names: Sequence[str], most: int) -> list[int]:
-    """Positions of at most `most` names, evenly apart, the last one among them."""
+def _select_names(names: Sequence[str], most: int) -> list[int]:
+    """Return positions of at most `most` names, evenly apart, the last one among them."""
     step = max(1, math.ceil(len(names) / most))
     return list(range(len(names) - 1, -1, -step))[::-1]
 
 
-def coloured_classes(classes: int) -> list[int]:
-    """All classes, or ten of them evenly apart where there are more."""
+def choose_coloured(classes: int) -> list[int]:
+    """Return all classes, or ten of them evenly apart where there are more."""
     if classes <= MOST_COLOURED:
         return list(range(classes))
     return [number * classes // MOST_COLOURED for number in range(MOST_COLOURED)]
 
 
-def embedding(
+def draw_maps(
     maps: Mapping[str, NDArray[np.float64]], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> Figure | None:
-    """t-SNE maps (M, 2) side by side, a colour and marker a class of labels (M,); other classes in grey."""
+    """Draw t-SNE maps (M, 2) side by side, a colour and marker a class of labels (M,); other classes in grey."""
     if not maps:
         return None
-    shown = coloured_classes(len(classes))
+    shown = choose_coloured(len(classes))
     looks = {c: (CLASSES[place], MARKERS[place]) for place, c in enumerate(shown)}
     figure, grid = panels(len(maps), 3, 3.1)
     for axes, (name, points) in zip(grid, maps.items(), strict=True):
@@ -105,8 +105,8 @@ def embedding(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-        describe(axes, title=label(name))
-    names = class_labels(classes)
+        describe(axes, title=label_model(name))
+    names = label_classes(classes)
     handles = [
         Line2D([], [], linestyle="", marker=shape, color=shade, label=names[c])
         for c, (shade, shape) in looks.items()

@@ -32,30 +32,30 @@ JOINED = {"R", "AL"}  # scripts written from the right, which matplotlib would s
 
 @cache
 def families() -> tuple[str, ...]:
-    """The fonts of this machine that names are set in, the first that has a letter wins."""
+    """Return the fonts of this machine that names are set in, the first that has a letter wins."""
     installed = {entry.name for entry in fontManager.ttflist}
     return (FIRST, *(name for name in OTHERS if name in installed))
 
 
 @cache
-def _has_letters(family: str) -> frozenset[int]:
+def _list_letters(family: str) -> frozenset[int]:
     path = next(entry.fname for entry in fontManager.ttflist if entry.name == family)
     return frozenset(get_font(path).get_charmap())
 
 
 def can_draw(name: str) -> bool:
-    """Whether a figure can show a name as it is written, which joined letters and combined marks are not."""
+    """Return whether a figure can show a name as written: not with joined letters or combined marks."""
     composed = unicodedata.normalize("NFC", name)
     return all(
-        any(ord(letter) in _has_letters(family) for family in families())
+        any(ord(letter) in _list_letters(family) for family in families())
         and unicodedata.bidirectional(letter) not in JOINED
         and not unicodedata.category(letter).startswith("M")
         for letter in composed
     )
 
 
-def class_labels(classes: Sequence[str]) -> list[str]:
-    """What a figure calls each class: its name, or its number where that cannot be drawn."""
+def label_classes(classes: Sequence[str]) -> list[str]:
+    """Return what a figure calls each class: its name, or its number where that cannot be drawn."""
     return [
         label(unicodedata.normalize("NFC", name)) if can_draw(name) else f"class {number}"
         for number, name in enumerate(classes)

@@ -1,5 +1,4 @@
-"""What all figures share: one colour and marker a method, type size, panels, axes that a teacher does not squeeze,
-and how a figure becomes a file."""
+"""Parts that all figures share: a colour and marker for each method, type size, panels, axes, files."""
 
 from __future__ import annotations
 
@@ -7,11 +6,12 @@ import io
 from collections.abc import Sequence
 from zlib import crc32
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from diagnostics.names import method_of
+from diagnostics.names import method_of, show_name
 
 WIDTH = 6.5  # inches, the text width of a page
 NARROW = 4.6  # of a figure with one panel, which a phone can show whole
@@ -41,31 +41,36 @@ SQUEEZES = 1.0  # a teacher farther from the students than they are apart
 LONGEST = 18  # characters of a class or layer name in a figure
 
 
-def colour(name: str) -> str:
+def pick_colour(name: str) -> str:
     """Return the colour of a model's method."""
-    return _look(method_of(name))[0]
+    return _find_look(method_of(name))[0]
 
 
-def marker(name: str) -> str:
+def pick_marker(name: str) -> str:
     """Return the marker of a model's method."""
-    return _look(method_of(name))[1]
+    return _find_look(method_of(name))[1]
 
 
-def _look(method: str) -> tuple[str, str]:
+def _find_look(method: str) -> tuple[str, str]:
     number = crc32(method.encode())
     return METHODS.get(method, (OTHERS[number % len(OTHERS)], MARKERS[number // len(OTHERS) % len(MARKERS)]))
 
 
 def label(name: str) -> str:
-    """A name as text in a figure: not too long, and without dollar signs that would start a formula."""
+    """Return a name as text in a figure: not too long, and without dollar signs that would start a formula."""
     short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
     return short.replace("$", r"\$")
+
+
+def label_model(name: str) -> str:
+    """Return a model's name, or the label of its method, as text in a figure."""
+    return label(show_name(name))
 
 
 def panels(
     count: int, columns: int, height: float, share: bool = False, width: float = WIDTH
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of `columns`, each row `height` inches."""
+    """Make a figure of `count` panels in rows of `columns`, each row `height` inches."""
     columns = min(count, columns)
     rows = -(-count // columns)
     figure = Figure(figsize=(width, rows * height), layout="constrained")
@@ -86,7 +91,7 @@ def describe(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
 
 
 def window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tuple[float, float] | None:
-    """Ends of an axis for two or more students alone, where a teacher far from them would squeeze them.
+    """Return the ends of an axis for two or more students alone, where a teacher far from them would squeeze them.
 
     Values are those of a mark and the ends of its interval; None where one axis does for all.
     """
@@ -100,46 +105,19 @@ def window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tup
     return low - 0.12 * span, high + 0.12 * span
 
 
-def beyond(axes: Axes, value: float, place: float, ends: tuple[float, float], upright: bool = False) -> None:
-    """Write a teacher's value at the edge of an axis that ends before it, at its `place` on the other axis."""
+def beyond(axes: Axes, value: float, place: float, ends: tuple[float, float]) -> None:
+    """Write a teacher's value at the edge of an axis that ends before it, in its row at `place`."""
     high = value > ends[1]
-    name = f"{value:.1f}"
-    if upright:
-        text, at = f"{'↑' if high else '↓'} {name}", (place, 1.0 if high else 0.0)
-        axes.annotate(
-            text,
-            at,
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="top" if high else "bottom",
-            fontsize=POINTS,
-            color=colour("teacher"),
-        )
-        return
-    text, at = (f"{name} →", (1.0, place)) if high else (f"← {name}", (0.0, place))
-    axes.annotate(
-        text,
-        at,
-        xycoords=("axes fraction", "data"),
-        ha="right" if high else "left",
-        va="center",
-        fontsize=POINTS,
-        color=colour("teacher"),
-    )
+    text, at = (f"{value:.1f} →", (1.0, place)) if high else (f"← {value:.1f}", (0.0, place))
+    side, shade = "right" if high else "left", pick_colour("teacher")
+    where = ("axes fraction", "data")
+    axes.annotate(text, at, xycoords=where, ha=side, va="center", fontsize=POINTS, color=shade)
 
 
-def key(figure: Figure, names: Sequence[str], hollow: Sequence[str] = ()) -> None:
-    """A legend of models under the figure, some with hollow markers as they are drawn."""
+def draw_key(figure: Figure, names: Sequence[str]) -> None:
+    """Draw a legend of models under the figure."""
     handles = [
-        Line2D(
-            [],
-            [],
-            color=colour(name),
-            marker=marker(name),
-            markerfacecolor="none" if name in hollow else colour(name),
-            markersize=5,
-            label=name,
-        )
+        Line2D([], [], color=pick_colour(name), marker=pick_marker(name), markersize=5, label=label_model(name))
         for name in names
     ]
     columns = min(6 if figure.get_figwidth() > NARROW else 3, len(names))
@@ -147,7 +125,7 @@ def key(figure: Figure, names: Sequence[str], hollow: Sequence[str] = ()) -> Non
 
 
 def lay_out(figure: Figure) -> None:
-    """Give panels their places once: matplotlib would find them anew, and draw for it, in each save."""
+    """Place the panels once: matplotlib would do it, and draw for it, in each save."""
     engine = figure.get_layout_engine()
     if engine is None:
         return
@@ -157,9 +135,10 @@ def lay_out(figure: Figure) -> None:
 
 
 def to_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as `png` or `pdf`, without a date, so that the same numbers give the same file."""
+    """Return a figure as `png` or `pdf`, without a date, so that the same numbers give the same file."""
     lay_out(figure)
     buffer = io.BytesIO()
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    with rc_context({"pdf.fonttype": 42}):  # TrueType: many venues refuse matplotlib's own type 3
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
     return buffer.getvalue()

@@ -8,14 +8,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from diagnostics.evaluated import Evaluation, read_evaluation
-from diagnostics.figures import runs as runs_figures
+from diagnostics.evaluation.evaluated import Evaluation, read_evaluation
+from diagnostics.evaluation.evaluated_models import record, subjects_of_run
+from diagnostics.evaluation.runs import RunsCompared, compare_runs
+from diagnostics.figures.predictions import draw_runs
+from diagnostics.names import show_name
 from diagnostics.report.files import make, write_figures, write_json, write_tables
 from diagnostics.report.folder import write_report
+from diagnostics.report.page import MOST_TOLD
 from diagnostics.report.parts import embedded, template
-from diagnostics.runs import RunsCompared, compare_runs
-from diagnostics.subjects import record, subjects_of_run
-from diagnostics.tables.runs import all_tables
+from diagnostics.tables.runs import make_tables
 from diagnostics.tables.table import Table, letter
 from errors import UserError
 from files import write_text
@@ -25,7 +27,7 @@ FIGURE = "accuracy"
 LONGEST = 100  # characters of a folder's name, beyond which names of runs become a digest
 
 
-def folder_name(runs: Sequence[Evaluation]) -> str:
+def name_folder(runs: Sequence[Evaluation]) -> str:
     """`compare-A-B` of the runs' names, or a digest of them where these are long."""
     names = "-".join(run.run for run in runs)
     return f"compare-{names if len(names) <= LONGEST else hashlib.sha256(names.encode()).hexdigest()[:12]}"
@@ -40,7 +42,7 @@ def refuse_twice(paths: Sequence[Path]) -> None:
 
 
 def read_or_evaluate(path: Path, open_at: Callable[[Path], Experiment], quiet: bool) -> Evaluation:
-    """What a run has of its evaluation; where it has none that holds, its networks are run."""
+    """Read the evaluation of a run; where it has none that holds, run its networks."""
     try:
         return read_evaluation(path)
     except ValueError as error:
@@ -58,21 +60,21 @@ def write_comparison(runs: Sequence[Evaluation], folder: Path) -> RunsCompared:
         ValueError: two runs of one name; nothing is written.
     """
     compared = compare_runs(runs)
-    tables = all_tables(compared)
+    tables = make_tables(compared)
     write_json(compared, make(folder) / "report.json")
     write_tables(tables, make(folder / "tables"))
-    drawn = {FIGURE: runs_figures.accuracy(compared.models)}
+    drawn = {FIGURE: draw_runs(compared.models)}
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
     pictures = write_figures(figures, make(folder / "figures"), lambda name: name == FIGURE)
     links = {run.run: os.path.relpath(run.folder / "eval" / "report.html", folder) for run in runs}
-    write_text(folder / "report.html", page(compared, tables, pictures, links))
+    write_text(folder / "report.html", render_comparison(compared, tables, pictures, links))
     return compared
 
 
-def page(
+def render_comparison(
     compared: RunsCompared, tables: Mapping[str, Table], pictures: Mapping[str, bytes], links: Mapping[str, str]
 ) -> str:
-    """The comparison as one HTML page that needs nothing but itself; links lead to the runs' own pages."""
+    """Return the comparison as one HTML page that needs nothing but itself; links lead to the runs' own pages."""
     return template(Path(__file__).with_name("compare.html.j2")).render(
         compared=compared,
         answer=[row.sentence for row in compared.seeds] or [row.sentence for row in compared.pairs],
@@ -80,7 +82,9 @@ def page(
         tables=tables,
         leads=tables,
         pictures={name: embedded(picture) for name, picture in pictures.items()},
-        words={FIGURE: runs_figures.words(compared.models)},
+        words={FIGURE: tables["runs"].describe(MOST_TOLD)},
+        label=show_name,
+        names=", ".join(run.run for run in compared.runs),
         missing={FIGURE: "No model classifies."},
         letter=letter,
     )

@@ -1,4 +1,4 @@
-"""What every report writes beside its page: report.json, tables, figures."""
+"""Files that every report writes beside its page: report.json, tables, figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make(folder: Path) -> Path:
 
 
 def write_json(report: object, path: Path) -> None:
-    """A report of dataclasses as JSON, which holds no NaN."""
+    """Write a report of dataclasses as JSON, which holds no NaN."""
     write_text(path, json.dumps(to_plain(report), indent=1, allow_nan=False) + "\n")
 
 
@@ -34,7 +34,7 @@ def write_tables(tables: Mapping[str, Table], folder: Path) -> None:
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path, is_ours: Callable[[str], bool]) -> dict[str, bytes]:
-    """Write each figure as PDF and PNG; gives the PNGs.
+    """Write each figure as PDF and PNG; return the PNGs.
 
     is_ours: whether a name is one that this report gives to figures: such a file of an earlier report, which this
         one lacks, is removed.

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diagnostics.analysis import analyse, embeddings
+from diagnostics.evaluation.analysis import analyse, embeddings
+from diagnostics.evaluation.recording import Recording
+from diagnostics.evaluation.results import Report
 from diagnostics.figures.catalogue import FIGURES, draw_all
-from diagnostics.recording import Recording
 from diagnostics.report.files import make, write_figures, write_json, write_tables
-from diagnostics.report.page import LEAST_MAPPED, absent, page
-from diagnostics.report.sheet import thumbnails
-from diagnostics.results import Report
-from diagnostics.tables.catalogue import all_tables
-from diagnostics.tables.looks import predictions
+from diagnostics.report.page import render_page
+from diagnostics.report.sheet import make_thumbnails
+from diagnostics.tables.catalogue import make_tables
+from diagnostics.tables.predictions import make_predictions_table
 from diagnostics.tables.table import to_csv
 from files import write_text
+
+LEAST_MAPPED = 10  # images below which a map of them would show nothing
 
 
 def write_report(recording: Recording, folder: Path) -> Report:
     """Analyse a recording and write all of the report to `folder`."""
-    report, mapped = analyse(recording), len(recording.layer_indices)
-    maps = embeddings(recording, report.main) if mapped >= LEAST_MAPPED else {}
-    tables = all_tables(report)
+    report = analyse(recording)
+    maps = embeddings(recording, report.main) if len(recording.layer_indices) >= LEAST_MAPPED else {}
+    tables = make_tables(report)
     write_json(report, make(folder) / "report.json")
     write_tables(tables, make(folder / "tables"))
     figures = draw_all(report, recording, maps)
     pictures = write_figures(figures, make(folder / "figures"), lambda name: name in FIGURES)
-    write_text(folder / "predictions.csv", to_csv(predictions(recording)))
-    shown = thumbnails(recording)
-    write_text(folder / "report.html", page(report, tables, pictures, absent(report, mapped), shown))
+    write_text(folder / "predictions.csv", to_csv(make_predictions_table(recording)))
+    write_text(folder / "report.html", render_page(report, tables, pictures, make_thumbnails(recording)))
     return report

@@ -1,4 +1,4 @@
-// A click on a heading sorts its table, a second one turns the order round; tables that go on to the right are marked.
+// A click on a heading sorts its table, a second one turns the order round; tables and figures that go on to the right are marked.
 // Without it all is there to read, in the order in which it was written.
 const text = (row, column) => row.cells[column].firstChild?.textContent ?? "";
 const number = (row, column) => parseFloat(text(row, column).replaceAll("−", "-").replaceAll(",", ""));
@@ -34,4 +34,12 @@ const marks = new ResizeObserver((seen) => {
     target.tabIndex = scrolls ? 0 : -1;
   }
 });
-document.querySelectorAll(".box").forEach((box) => marks.observe(box));
+document.querySelectorAll(".box, .picture").forEach((box) => marks.observe(box));
+
+function reveal() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+  target?.scrollIntoView();
+}
+addEventListener("hashchange", reveal);
+if (location.hash) reveal();

@@ -7,83 +7,64 @@ from dataclasses import replace
 
 import yaml
 
-from diagnostics.figures.features import coloured_classes
+from diagnostics.evaluation.results import Report
+from diagnostics.figures.catalogue import FIGURES
+from diagnostics.figures.features import choose_coloured
 from diagnostics.figures.fonts import can_draw
-from diagnostics.figures.predictions import ENOUGH, MOST_CLASSES
-from diagnostics.figures.words import WORDS
-from diagnostics.names import is_first
+from diagnostics.figures.predictions import ENOUGH
+from diagnostics.names import is_first, show_name
 from diagnostics.report.parts import HERE, embedded, facts, files, template
 from diagnostics.report.sheet import Thumbnail
-from diagnostics.report.verdict import verdict
-from diagnostics.results import Report
-from diagnostics.tables.catalogue import ONE_SEED_MORE, several_seeds
-from diagnostics.tables.table import NO_TEACHER, Table, letter
+from diagnostics.report.verdict import OF_SEEDS, ONE_SEED, write_cautions, write_verdict
+from diagnostics.tables.catalogue import has_several_seeds
+from diagnostics.tables.table import Table, letter
 
-LEAST_MAPPED = 10  # images below which a map of them would show nothing
 MOST_PAIRS = 10  # rows of a pair table before it is cut to the pairs of the student in question
+MOST_TOLD = 12  # rows of a table that stand in an alternative text
 
 
-def page(
+def render_page(
     report: Report,
     tables: Mapping[str, Table],
     pictures: Mapping[str, bytes],
-    missing: Mapping[str, str],
     thumbnails: Mapping[int, Thumbnail],
 ) -> str:
-    """The report as one HTML page that needs nothing but itself."""
+    """Return the report as one HTML page that needs nothing but itself."""
     main, context = report.main, report.context
     faithful = (report.fidelity or {}).get(main or "")
+    leads = {name: cut_rows(table, main) for name, table in tables.items()}
     return template(HERE / "report.html.j2").render(
         report=report,
         context=context,
-        verdict=verdict(report),
+        answer=write_verdict(report),
+        caution=write_cautions(report),
         main=main,
+        label=show_name,
         tables=tables,
-        leads={name: lead(table, main) for name, table in tables.items()},
+        leads=leads,
         pictures={name: embedded(picture) for name, picture in pictures.items()},
-        missing=missing,
-        words={name: write(report) for name, write in WORDS.items() if name in pictures},
+        missing={name: drawing.missing for name, drawing in FIGURES.items()},
+        words={name: leads[drawing.table].describe(MOST_TOLD) for name, drawing in FIGURES.items()},
         thumbnails=thumbnails,
-        several=several_seeds(report),
-        one_seed=ONE_SEED_MORE,
+        several=has_several_seeds(report),
+        one_seed=f"{ONE_SEED} {OF_SEEDS}",
         enough=ENOUGH,
         files=files(tables, pictures),
         numbered=not all(map(can_draw, context.classes)),
         lost=faithful.lost_most if faithful else [],
-        some_classes=len(context.classes) > MOST_CLASSES,
-        coloured=len(coloured_classes(len(context.classes))),
+        coloured=len(choose_coloured(len(context.classes))),
         config=yaml.safe_dump(context.config, sort_keys=False, allow_unicode=True),
         facts=facts(context.evaluated_on, context.trained_on),
         letter=letter,
     )
 
 
-def lead(table: Table, main: str | None) -> Table:
-    """The rows to show at once: the first seed's, and of many pairs those of the student in question."""
+def cut_rows(table: Table, main: str | None) -> Table:
+    """Return the rows to show at once: the first seed's, and of many pairs those of the student in question."""
     names = 2 if [column.key for column in table.columns[:2]] == ["a", "b"] else 1
-    shown = table.only(lambda row: all(is_first(str(cell.value)) for cell in row[:names]))
-    remarks = ["the first seed"] if len(shown.rows) < len(table.rows) else []
-    if names == 2 and len(shown.rows) > MOST_PAIRS and main is not None:
-        shown = shown.only(lambda row: main in (row[0].value, row[1].value))
-        remarks.append(f"pairs with {main}")
-    return replace(shown, caption=f"{table.caption} Here: {', '.join(remarks)}.") if remarks else shown
-
-
-def absent(report: Report, mapped: int) -> dict[str, str]:
-    """Why a figure is not there, for each that can be missing."""
-    teacher = any(model.method == "teacher" for model in report.models)
-    student = "There is no student among these models." if teacher else NO_TEACHER
-    too_few = f"Fewer than {LEAST_MAPPED} images: no map."
-    return {
-        "accuracy": "No model classifies.",
-        "contingency": student,
-        "class_change": student,
-        "layers": student if not report.representation else "No layer was recorded.",
-        "tsne": too_few if mapped < LEAST_MAPPED else "Neither a teacher nor a student is among the models.",
-        "reliability": "No model classifies.",
-        "corruptions": "No model was tested on corrupted images.",
-        "cost": "The cost of no model was measured.",
-        "stage1": "No stage 1 of these models is on record.",
-        "stage2": "No training of a student is on record.",
-        "training": "No training of these students is on record.",
-    }
+    rows = [row for row in table.rows if all(is_first(str(cell.value)) for cell in row[:names])]
+    remarks = ["the first seed"] if len(rows) < len(table.rows) else []
+    if names == 2 and len(rows) > MOST_PAIRS and main is not None:
+        rows = [row for row in rows if main in (row[0].value, row[1].value)]
+        remarks.append(f"pairs with {show_name(main)}")
+    return replace(table, rows=rows, caption=f"{table.caption} Here: {', '.join(remarks)}.") if remarks else table

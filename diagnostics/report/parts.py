@@ -1,4 +1,4 @@
-"""What the pages of all reports are made with: templates, pictures in them, links beside them, facts as lines."""
+"""Parts of the pages of all reports: templates, pictures in them, links beside them, facts as lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def template(path: Path) -> Template:
-    """A page's template, which may use those beside it and beside this file; a name not given is an error."""
+    """Return a page's template, which may use those beside it and beside this file; an unknown name fails."""
     environment = Environment(
         loader=FileSystemLoader([path.parent, HERE]),
         autoescape=True,
@@ -30,14 +30,14 @@ def template(path: Path) -> Template:
 def files(
     tables: Iterable[str], pictures: Iterable[str], others: Iterable[str] = ("predictions.csv",)
 ) -> list[str]:
-    """The files that a report writes beside its page, as links from it."""
+    """Return the files that a report writes beside its page, as links from it."""
     kept = [f"tables/{name}.{kind}" for name in tables for kind in ("csv", "tex")]
     drawn = [f"figures/{name}.{kind}" for name in pictures for kind in ("pdf", "png")]
     return ["report.json", *others, *kept, *drawn]
 
 
 def embedded(picture: bytes) -> dict[str, Any]:
-    """A PNG as text, with its size in CSS pixels, so that the page does not jump while it loads."""
+    """Return a PNG as text, with its size in CSS pixels, so that the page does not jump while it loads."""
     width, height = struct.unpack(">II", picture[16:24])
     data = base64.b64encode(picture).decode()
     return {"data": data, "width": width * 96 // DPI, "height": height * 96 // DPI}
@@ -46,14 +46,18 @@ def embedded(picture: bytes) -> dict[str, Any]:
 def facts(
     evaluated_on: Mapping[str, Any] | None, trained_on: Mapping[str, Any] | None
 ) -> dict[str, dict[str, str]]:
-    """Versions and hardware as lines of text: where the models were trained, and where they were evaluated."""
+    """Return versions and hardware, of the evaluation and of the training, as lines of text."""
     places = {"Evaluated on": evaluated_on, "Trained on": trained_on}
-    return {place: {key: _line(value) for key, value in known.items()} for place, known in places.items() if known}
+    return {
+        place: {key: _format_fact(value) for key, value in known.items()}
+        for place, known in places.items()
+        if known
+    }
 
 
-def _line(value: Any) -> str:
+def _format_fact(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_line(part)}" for key, part in value.items())
+        return ", ".join(f"{key} {_format_fact(part)}" for key, part in value.items())
     if isinstance(value, list):
         return " ".join(map(str, value)) or "none"
     return "unknown" if value is None else str(value)

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:  # a study has thumbnails too, and no such recording
-    from diagnostics.recording import Recording
+    from diagnostics.evaluation.recording import Recording
 
 SMALL = 64  # pixels of a side up to which an image is enlarged with its pixels to be seen
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A PNG in base64, and the S of its image."""
+    """A PNG in base64, and the side of its image."""
 
     data: str
     side: int
@@ -33,13 +33,13 @@ class Thumbnail:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> Thumbnail:
-    """An image (3, S, S) as a PNG."""
+    """Return an image (3, S, S) as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, format="PNG")
     return Thumbnail(base64.b64encode(buffer.getvalue()).decode(), pixels.shape[-1])
 
 
-def thumbnails(recording: Recording) -> dict[int, Thumbnail]:
-    """The images that were kept of a recording, by their position in the test set."""
+def make_thumbnails(recording: Recording) -> dict[int, Thumbnail]:
+    """Return the images that were kept of a recording, by their position in the test set."""
     shown = recording.shown
     return {place: thumbnail(one) for place, one in zip(shown.indices.tolist(), shown.pixels, strict=True)}

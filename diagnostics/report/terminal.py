@@ -1,19 +1,29 @@
-"""What `main_eval.py` prints of four counts and of several runs."""
+"""Text for the terminal: the summary of a run in 15 lines of 100 columns, four counts, several runs."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diagnostics.runs import RunsCompared
+from diagnostics.evaluation.results import Report
+from diagnostics.evaluation.runs import RunsCompared
+from diagnostics.names import show_name
+from diagnostics.report.verdict import ONE_SEED, Scores, write_verdict
 from diagnostics.statistics import PairedStatistics
-from diagnostics.tables import comparison as tables_comparison
-from diagnostics.tables import runs as tables_runs
-from diagnostics.tables.table import to_text
+from diagnostics.tables.catalogue import has_several_seeds
+from diagnostics.tables.comparison import make_errors_table, make_pairs_table, make_tests_table
+from diagnostics.tables.models import make_models_table
+from diagnostics.tables.runs import make_tables
+from diagnostics.tables.table import Table, align_columns, to_text
+
+WIDTH, MOST_LINES, MOST_OF_VERDICT = 100, 15, 5
+PLANTED = "Trained with a planted cue: these are the test images without it (--phase study shows both)."
 
 
 @dataclass(frozen=True)
-class AB:
+class NamelessPair:
     """A pair without names."""
 
     statistics: PairedStatistics
@@ -21,20 +31,59 @@ class AB:
     b: str = "B"
 
 
-def counts_text(statistics: PairedStatistics) -> str:
-    """Tests and error similarity of one pair as text."""
-    rows = [AB(statistics)]
+def summarise(report: Report, last: str) -> str:
+    """Return the summary of a report: a line a model, the verdict, evenness, seeds.
+
+    last: the line that ends it.
+    """
+    uneven = [line for line in (report.given.sentences if report.given else []) if line.startswith("Not even")]
+    tail = [_truncate(line) for line in uneven[:1]]
+    if report.seeds.methods and not has_several_seeds(report):
+        tail.append(ONE_SEED)
+    if report.context.config.get("shortcut", {}).get("cue", "none") not in ("none", "file"):
+        tail.append(PLANTED)
+    table = make_models_table(report.models, report.seeds.methods, report.cost, report.images)
+    return "\n".join([*_fit_verdict(table, report, len(tail) + 1), *tail, last])
+
+
+def _fit_verdict(table: Table, scores: Scores, taken: int) -> list[str]:
+    """Return the table and the verdict in the lines that are left, with the models that find room."""
+    verdict = textwrap.wrap(show_name(" ".join(write_verdict(scores))), WIDTH)
+    if len(verdict) > MOST_OF_VERDICT:
+        verdict = textwrap.wrap(" ".join(verdict), WIDTH, max_lines=MOST_OF_VERDICT, placeholder=" ...")
+    table = table.drop_empty()
+    cells = [[text for text, _ in row] for row in table.show_rows()]
+    head, *lines = align_columns(table, cells)
+    room = MOST_LINES - 1 - taken - len(verdict)
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more in the report"]
+    return [*map(_truncate, [head, *lines]), *verdict]
+
+
+def summarise_quickly(scores: Scores, images: int) -> str:
+    """Return accuracies, every paired test and the verdict, where nothing else was measured."""
+    table = make_models_table(scores.models, scores.seeds.methods, {}, images)
+    parts = [to_text(table), to_text(make_pairs_table(scores.pairs)), *map(show_name, write_verdict(scores))]
+    return "\n".join(parts)
+
+
+def _truncate(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 4]} ..."
+
+
+def format_counts(statistics: PairedStatistics) -> str:
+    """Return tests and error similarity of one pair as text."""
+    rows: Sequence[NamelessPair] = [NamelessPair(statistics)]
     accuracies = f"A {100 * statistics.accuracy_a:.2f} %, B {100 * statistics.accuracy_b:.2f} %"
     head = f"{statistics.n:,} images: {accuracies}; McNemar to quote: {statistics.quoted}\n"
-    return "\n".join([head, to_text(tables_comparison.tests(rows)), to_text(tables_comparison.errors(rows))])
+    return "\n".join([head, to_text(make_tests_table(rows)), to_text(make_errors_table(rows))])
 
 
-def runs_text(compared: RunsCompared, folder: Path) -> str:
-    """The paper's table of several runs, all their models, and the tests across them, as text."""
-    tables = tables_runs.all_tables(compared)
+def format_runs(compared: RunsCompared, folder: Path) -> str:
+    """Return the paper's table of several runs, all their models, and the tests across them, as text."""
     parts = [
-        *(to_text(table) for table in tables.values()),
-        *([row.sentence for row in compared.seeds] or [row.sentence for row in compared.pairs]),
+        *(to_text(table) for table in make_tables(compared).values()),
+        *(show_name(row.sentence) for row in compared.seeds or compared.pairs),
         *compared.notes,
         *(f"missing: {line}" for line in compared.missing),
         f"files: {folder}/report.html, report.json, tables/, figures/",

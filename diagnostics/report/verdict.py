@@ -1,99 +1,154 @@
-"""Whether the student in question is ahead of the other models or behind them, in sentences."""
+"""The verdict on all students: who is ahead, who is behind, and where nothing is shown, in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from statistics import fmean
+from typing import Protocol
 
 from diagnostics.aligned import judge_stage1
-from diagnostics.comparison import DifferenceInterval
+from diagnostics.comparison import DifferenceInterval, holm
+from diagnostics.evaluation.results import ModelAccuracy, OverSeeds, Pair, Report
 from diagnostics.names import is_first, listed
-from diagnostics.results import Report
-from diagnostics.seeds import SeedComparison
+from diagnostics.seeds import SeedComparison, compare_over_seeds
 from diagnostics.statistics import SIGNIFICANCE
 
 ONE_MODEL = "There is one model: nothing to compare."
 NO_STUDENT = "No student is among these models."
-Side = Literal["behind", "ahead", "even"]
+TEACHER, SCRATCH = "teacher", "scratch"
+ONE_SEED = "One seed was trained: set seeds: [0, 1, 2] to see how much training again changes the result."
+OF_SEEDS = "Several give each method a mean with its interval, and compare methods by paired tests over seeds."
+
+
+class Scores(Protocol):
+    """Accuracies and their comparisons: of a whole report, or of a quick one."""
+
+    @property
+    def main(self) -> str | None: ...
+    @property
+    def models(self) -> list[ModelAccuracy]: ...
+    @property
+    def pairs(self) -> list[Pair]: ...
+    @property
+    def seeds(self) -> OverSeeds: ...
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The answer as sentences: what stands first, and the words of caution that belong to it."""
+class Contest:
+    """A model against another one."""
 
-    answer: list[str]
-    caution: list[str]
+    other: str
+    lead: int  # by the 95 % interval: 1 ahead, -1 behind, 0 where it holds 0 or there is none
+    p: float | None  # of the test beside it
+    is_over_seeds: bool  # else on the test images of one training
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the test does not confirm the interval: few images decide."""
+        is_confirmed = self.is_over_seeds or self.p is None or self.p < SIGNIFICANCE
+        return self.lead != 0 and not is_confirmed
+
+    @property
+    def outcome(self) -> int:
+        return 0 if self.is_doubtful else self.lead
 
 
-def verdict(report: Report) -> Verdict:
-    """Return how the student in question did against every other model, over seeds where there are several.
+def write_verdict(scores: Scores) -> list[str]:
+    """Return the verdict on all students, a teacher that cannot help first.
 
-    A model is ahead or behind where the 95 % interval of the difference leaves out 0 and, on images, the
-    McNemar test to quote has p < 0.05 as well; all else is "no difference shown".
+    A model is ahead or behind where the 95 % interval of the difference leaves out 0 and, on images, the McNemar
+    test to quote has p < 0.05 as well. The best student is chosen here, so its p-values are Holm's.
     """
-    main = report.main
+    main = scores.main
+    if main is None or len(scores.models) == 1:
+        return [ONE_MODEL if len(scores.models) == 1 else NO_STUDENT]
+    contests = list_contests(scores, main)
+    even, ahead, behind = ([one.other for one in contests if one.outcome == outcome] for outcome in (0, 1, -1))
+    lines = [*_warn_of_teacher(scores), *_name_best(scores, main)]
+    lines += [f"{main} is behind {listed(behind)}."] if behind else []
+    lines += [f"{main} is ahead of {listed(ahead) if ahead else 'no other model'}."]
+    lines += [f"No difference is shown between {main} and {listed(even)}."] if even else []
+    return lines
+
+
+def write_cautions(report: Report) -> list[str]:
+    """Return what to keep in mind with the verdict: stage 1, tests beside intervals, a single training."""
+    main, lines = report.main, []
     if main is None or len(report.models) == 1:
-        return Verdict([ONE_MODEL if len(report.models) == 1 else NO_STUDENT], [])
-    sides: dict[Side, list[str]] = {"behind": [], "ahead": [], "even": []}
-    doubtful = []
-    over_seeds = {row.a: row.result for row in report.seeds.comparisons}
-    for row in report.pairs:
-        if main not in (row.a, row.b) or not (is_first(row.a) and is_first(row.b)):
-            continue
-        other = row.a if row.b == main else row.b
-        if other in over_seeds:
-            side = _side(over_seeds[other], 1)
-        else:
-            side = _side(row.interval, 1 if row.b == main else -1)
-            if side != "even" and row.quoted_p is not None and row.quoted_p >= SIGNIFICANCE:
-                doubtful.append(f"{other} (p = {row.quoted_p:.2f})")
-                side = "even"
-        sides[side].append(other)
-    return Verdict(_answer(main, sides), [*_alignment(report, main), *_caution(over_seeds, sides, doubtful)])
-
-
-def _side(interval: DifferenceInterval | SeedComparison, sign: int) -> Side:
-    if interval.low is None or interval.high is None:
-        return "even"
-    low, high = sorted((sign * interval.low, sign * interval.high))
-    return "ahead" if low > 0 else "behind" if high < 0 else "even"
-
-
-def _answer(main: str, sides: Mapping[Side, Sequence[str]]) -> list[str]:
-    answer = []
-    if sides["behind"]:
-        answer.append(f"{main} is behind {listed(sides['behind'])}.")
-    if sides["ahead"]:
-        answer.append(f"{main} is ahead of {listed(sides['ahead'])}.")
-    else:
-        answer.append(f"{main} is ahead of no other model.")
-    if sides["even"]:
-        answer.append(f"No difference is shown between {main} and {listed(sides['even'])}.")
-    return answer
-
-
-def _alignment(report: Report, main: str) -> list[str]:
-    aligned = judge_stage1(report.curves, report.context.config, main)
-    if aligned is None:
         return []
-    unfit = "" if aligned.word == "aligned" else f"; {main} is no example of its method before it is"
-    return [f"Stage 1: {aligned.sentence}{unfit}."]
-
-
-def _caution(
-    over_seeds: Mapping[str, SeedComparison], sides: Mapping[Side, Sequence[str]], doubtful: Sequence[str]
-) -> list[str]:
-    caution = []
+    aligned = judge_stage1(report.curves, report.context.config, main)
+    if aligned is not None:
+        unfit = "" if aligned.word == "aligned" else f"; {main} is no example of its method before it is"
+        lines.append(f"Stage 1: {aligned.sentence}{unfit}.")
+    contests = list_contests(report, main)
+    doubtful = [f"{one.other} (p = {one.p:.2f})" for one in contests if one.is_doubtful]
     if doubtful:
-        caution.append(
-            f"For {listed(doubtful)} the bootstrap interval leaves out 0 but McNemar's test does not confirm it; "
-            "few images decide there, and the test is the one to trust."
+        lines.append(
+            f"For {listed(doubtful)} the bootstrap interval leaves out 0, but McNemar's test does not confirm it. "
+            "The interval is too narrow where few images decide, so the test counts."
         )
-    on_images = [name for side in sides.values() for name in side if name not in over_seeds]
+    on_images = [one.other for one in contests if not one.is_over_seeds]
     if on_images:
-        caution.append(
-            f"Against {listed(on_images)} the basis is one training of each on these test images: "
-            "the interval says what other images would change, not what training again would."
+        lines.append(
+            f"Against {listed(on_images)} the basis is one training of each on these test images: the interval "
+            "shows what other images would change, not what training again would."
         )
-    return caution
+    return lines
+
+
+def list_contests(scores: Scores, name: str) -> list[Contest]:
+    """Return a model of the first seed against each other one: over shared seeds, else on the test images."""
+    top1 = group_top1(scores.models)
+    contests = []
+    for row in scores.pairs:
+        if name not in (row.a, row.b) or not (is_first(row.a) and is_first(row.b)):
+            continue
+        other, sign = (row.a, 1) if row.b == name else (row.b, -1)
+        shared = sorted(seed for seed in top1[name].keys() & top1[other].keys() if seed is not None)
+        if len(shared) > 1:
+            over = compare_over_seeds(*([top1[one][seed] for seed in shared] for one in (other, name)))
+            contests.append(Contest(other, _find_lead(over), over.p, True))
+        else:
+            contests.append(Contest(other, sign * _find_lead(row.interval), row.quoted_p, False))
+    return contests
+
+
+def _find_lead(interval: DifferenceInterval | SeedComparison) -> int:
+    if interval.low is None or interval.high is None:
+        return 0
+    return (interval.low > 0) - (interval.high < 0)
+
+
+def group_top1(models: Iterable[ModelAccuracy]) -> dict[str, dict[int | None, float]]:
+    """Return the top-1 of each method by seed."""
+    found: dict[str, dict[int | None, float]] = {}
+    for model in models:
+        found.setdefault(model.method, {})[model.seed] = model.top1
+    return found
+
+
+def _warn_of_teacher(scores: Scores) -> list[str]:
+    means = {method: fmean(values.values()) for method, values in group_top1(scores.models).items()}
+    points = round(100 * (means.get(SCRATCH, 0) - means.get(TEACHER, 1)), 1)
+    if points <= 0:
+        return []
+    return [f"teacher is {points:.3g} points below scratch: it cannot lift a student above training on labels."]
+
+
+def _name_best(scores: Scores, main: str) -> list[str]:
+    """Return the best student and how it stands to the others but `main`, of which the next lines tell."""
+    means = {method: fmean(values.values()) for method, values in group_top1(scores.models).items()}
+    means.pop(TEACHER, None)
+    if len(means) < 2:
+        return []
+    best = max(means, key=lambda method: means[method])
+    parts = [f"Best student: {best}, {100 * means[best]:.1f} %."]
+    contests = [one for one in list_contests(scores, best) if one.other != TEACHER]
+    adjusted = holm([contest.p for contest in contests])
+    others = [(one.other, p) for one, p in zip(contests, adjusted, strict=True) if main not in (best, one.other)]
+    ahead = [other for other, p in others if p is not None and p < SIGNIFICANCE]
+    even = [other for other, _ in others if other not in ahead]
+    parts += [f"It is ahead of {listed(ahead)} (p < 0.05 by Holm)."] if ahead else []
+    parts += [f"No difference is shown from {listed(even)}."] if even else []
+    return [" ".join(parts)]

@@ -18,7 +18,7 @@ from dataset.cues.shortcut import STREAM, stamp
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.views.augment import generator, normalise
-from diagnostics.recording import History, Subject
+from diagnostics.evaluation.recording import History, Subject
 from diagnostics.shortcut.cued import About, Array, CuedModel, CueRecording, Decoding
 from diagnostics.shortcut.held_out import HeldOutLogits, held_out
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images

@@ -1,25 +1,39 @@
-"""Tables of models against each other: on the same images, and over seeds."""
+"""Tables of models against each other: on the same images, over seeds, and together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from diagnostics.results import MethodOverSeeds, MethodsCompared, Pair
+from diagnostics.evaluation.results import (
+    Ensemble,
+    MethodOverSeeds,
+    MethodsCompared,
+    ModelAccuracy,
+    Pair,
+    VariancesCompared,
+)
+from diagnostics.names import method_of
 from diagnostics.statistics import PairedStatistics
 from diagnostics.tables.table import (
+    MODEL,
+    PAIR,
     Cell,
     Column,
     Table,
     decimals,
-    difference_cell,
     grouped,
     percent,
+    read_row,
+    show_p,
     signed,
-    significant,
 )
+from diagnostics.variance import GIVEN_RATIO
 
-PAIR = (Column("a", "A"), Column("b", "B"))
+NO_PAIR = "A pair needs two models that classify."
+NO_SEED = "Not trained with this seed."
+NO_SEEDS = "Comparing methods over seeds needs two methods with two seeds in common."
 
 
 class Compared(Protocol):
@@ -33,147 +47,135 @@ class Compared(Protocol):
     def statistics(self) -> PairedStatistics: ...
 
 
-NO_PAIR = "A pair needs two models that classify."
+PAIRS = (
+    *PAIR,
+    Column("difference", "B − A, points", signed(), interval=True, path="interval.difference"),
+    Column("only_a", "only A right", grouped, path="statistics.counts.b"),
+    Column("only_b", "only B right", grouped, path="statistics.counts.c"),
+    Column("quoted", "McNemar", path="statistics.quoted"),
+    Column("p", "p", show_p, path="quoted_p"),
+    Column("holm_p", "Holm p", show_p),
+    Column("detectable", "detectable (uncorrected), points", percent(), path="detectable.difference"),
+)
+TESTS = (
+    *PAIR,
+    Column("count_a", "both right", grouped, path="statistics.counts.a"),
+    Column("count_b", "only A", grouped, path="statistics.counts.b"),
+    Column("count_c", "only B", grouped, path="statistics.counts.c"),
+    Column("count_d", "both wrong", grouped, path="statistics.counts.d"),
+    Column("mcnemar_corrected", "McNemar corrected", decimals(2), path="statistics.mcnemar_corrected.statistic"),
+    Column("mcnemar_corrected_p", "p", show_p, path="statistics.mcnemar_corrected.p"),
+    Column("mcnemar", "uncorrected", decimals(2), path="statistics.mcnemar.statistic"),
+    Column("mcnemar_p", "p", show_p, path="statistics.mcnemar.p"),
+    Column("mcnemar_exact_p", "exact p", show_p, path="statistics.mcnemar_exact.p"),
+    Column("chi_square_yates", "χ² Yates", decimals(2), path="statistics.chi_square_yates.statistic"),
+    Column("chi_square_yates_p", "p", show_p, path="statistics.chi_square_yates.p"),
+    Column("chi_square", "χ² plain", decimals(2), path="statistics.chi_square.statistic"),
+    Column("chi_square_p", "p", show_p, path="statistics.chi_square.p"),
+)
+ERRORS = (
+    *PAIR,
+    Column("phi", "φ", decimals(3), path="statistics.phi"),
+    Column("error_separation_index", "ESI", decimals(3), path="statistics.error_separation_index"),
+    Column("error_dissimilarity", "error dissimilarity", decimals(3), path="statistics.error_dissimilarity"),
+    Column("kappa", "κ", decimals(3), path="statistics.kappa"),
+    Column("yules_q", "Yule's Q", decimals(3), path="statistics.yules_q"),
+    Column("odds_ratio", "odds ratio", decimals(2), interval=True, path="statistics.odds_ratio.value"),
+    Column("disagreement", "disagreement, %", percent(), path="statistics.disagreement"),
+    Column("double_fault", "double fault, %", percent(), path="statistics.double_fault"),
+)
+SEEDS = (
+    replace(MODEL, key="method", heading="method"),
+    Column("n", "seeds", grouped, path="summary.n"),
+    Column("mean", "mean top-1, % [95 % over seeds]", percent(2), interval=True, path="summary.mean"),
+    Column("sd", "sd, points", percent(2), path="summary.sd"),
+)
+SEED_PAIRS = (
+    *PAIR,
+    Column("n", "seeds", grouped, path="result.n"),
+    Column("difference", "B − A, points [95 % t-interval]", signed(2), interval=True, path="result.difference"),
+    Column("sd", "sd, points", percent(2), path="result.sd"),
+    Column("t", "t", decimals(2), path="result.t"),
+    Column("p", "p", show_p, path="result.p"),
+    Column("wilcoxon_p", "Wilcoxon p", show_p, path="result.wilcoxon_p"),
+)
+ENSEMBLES = (
+    replace(MODEL, key="members", heading="members"),
+    Column("rule", "rule"),
+    Column("top1", "top-1, %", percent(), interval=True),
+    replace(MODEL, key="best", heading="best member", path="gain.a"),
+    Column("best_top1", "its top-1, %", percent(), path="gain.statistics.accuracy_a"),
+    Column("gain", "gain, points", signed(), interval=True, path="gain.interval.difference"),
+    Column("quoted", "McNemar", path="gain.statistics.quoted"),
+    Column("p", "p", show_p, path="gain.quoted_p"),
+    Column("holm_p", "Holm p", show_p, path="gain.holm_p"),
+)
+VARIANCES = (
+    *PAIR,
+    Column("n_a", "seeds of A", grouped, path="result.n_a"),
+    Column("n_b", "of B", grouped, path="result.n_b"),
+    Column("sd_a", "sd of A, points", percent(2), path="result.sd_a"),
+    Column("sd_b", "of B", percent(2), path="result.sd_b"),
+    Column("ratio", "B / A", decimals(2), path="result.ratio"),
+    Column("statistic", "Brown-Forsythe W", decimals(2), path="result.statistic"),
+    Column("p", "p", show_p, path="result.p"),
+    Column("holm_p", "Holm p", show_p, why="There is no test to correct."),
+    Column("seeds_for_ratio", "seeds to see this ratio", grouped, path="result.seeds_for_ratio"),
+    Column("seeds_for_double", f"to see a ratio of {GIVEN_RATIO:g}", grouped, path="result.seeds_for_double"),
+)
 
 
-def pairs(rows: Sequence[Pair]) -> Table:
-    """By how much two models differ, and whether that is more than chance."""
-    columns = [
-        *PAIR,
-        Column("difference", "B − A, points", signed(), interval=True),
-        Column("only_a", "only A right", grouped),
-        Column("only_b", "only B right", grouped),
-        Column("quoted", "McNemar"),
-        Column("log10_p", "log₁₀ p", decimals(2)),
-        Column("holm_log10_p", "Holm log₁₀ p", decimals(2)),
-        Column("detectable", "detectable (uncorrected), points", percent()),
-    ]
-    cells = [
-        [
-            Cell(row.a),
-            Cell(row.b),
-            difference_cell(row.interval),
-            Cell(row.statistics.counts.b),
-            Cell(row.statistics.counts.c),
-            Cell(row.statistics.quoted),
-            Cell(row.quoted_log10_p, note=row.statistics.notes.get(f"mcnemar_{row.statistics.quoted}", "")),
-            Cell(row.holm_log10_p),
-            Cell(row.detectable.difference, note=row.detectable.notes.get("difference", "")),
-        ]
-        for row in rows
-    ]
+def make_pairs_table(rows: Sequence[Pair]) -> Table:
+    """Return by how much two models differ, and whether that is more than chance."""
     caption = "Accuracy difference with 95 % bootstrap interval, and the McNemar test to quote."
-    return Table("pairs", caption, columns, cells, NO_PAIR)
+    return Table("pairs", caption, PAIRS, [read_row([row.a, row.b], row, PAIRS) for row in rows], NO_PAIR)
 
 
-def tests(rows: Sequence[Compared]) -> Table:
-    """The four counts and every test made of them."""
-    kinds = {
-        "mcnemar_corrected": "McNemar corrected",
-        "mcnemar": "uncorrected",
-        "mcnemar_exact": "exact",
-        "chi_square_yates": "χ² Yates",
-        "chi_square": "χ² plain",
-    }
-    counts = {"a": "both right", "b": "only A", "c": "only B", "d": "both wrong"}
-    columns = [*PAIR, *(Column(f"count_{cell}", heading, grouped) for cell, heading in counts.items())]
-    for kind, heading in kinds.items():
-        if kind != "mcnemar_exact":
-            columns.append(Column(kind, heading, decimals(2)))
-        columns.append(
-            Column(f"{kind}_log10_p", "log₁₀ p" if kind != "mcnemar_exact" else "exact log₁₀ p", decimals(2))
-        )
-    cells = []
-    for row in rows:
-        statistics = row.statistics
-        line = [Cell(row.a), Cell(row.b), *(Cell(getattr(statistics.counts, cell)) for cell in counts)]
-        for kind in kinds:
-            note, test = statistics.notes.get(kind, ""), getattr(statistics, kind)
-            if kind != "mcnemar_exact":
-                line.append(Cell(test.statistic, note=note))
-            line.append(Cell(test.log10_p, note=note))
-        cells.append(line)
-    return Table(
-        "tests", "Counts, McNemar's test and the chi-square test of independence.", columns, cells, NO_PAIR
-    )
+def make_tests_table(rows: Sequence[Compared]) -> Table:
+    """Return the four counts and every test made of them."""
+    caption = "Counts, McNemar's test and the chi-square test of independence."
+    return Table("tests", caption, TESTS, [read_row([row.a, row.b], row, TESTS) for row in rows], NO_PAIR)
 
 
-def errors(rows: Sequence[Compared]) -> Table:
-    """Whether two models fail on the same images."""
-    kinds = {
-        "phi": "φ",
-        "error_separation_index": "ESI",
-        "error_dissimilarity": "error dissimilarity",
-        "kappa": "κ",
-        "yules_q": "Yule's Q",
-    }
-    columns = [
-        *PAIR,
-        *(Column(kind, heading, decimals(3)) for kind, heading in kinds.items()),
-        Column("odds_ratio", "odds ratio", significant(2), interval=True),
-        Column("disagreement", "disagreement, %", percent()),
-        Column("double_fault", "double fault, %", percent()),
-    ]
-    cells = [
-        [
-            Cell(row.a),
-            Cell(row.b),
-            *(Cell(getattr(row.statistics, kind), note=row.statistics.notes.get(kind, "")) for kind in kinds),
-            _odds_cell(row.statistics),
-            Cell(row.statistics.disagreement),
-            Cell(row.statistics.double_fault),
-        ]
-        for row in rows
-    ]
-    return Table("errors", "How alike the errors of two models are.", columns, cells, NO_PAIR)
+def make_errors_table(rows: Sequence[Compared]) -> Table:
+    """Return how alike the errors of two models are."""
+    caption = "How alike the errors of two models are."
+    return Table("errors", caption, ERRORS, [read_row([row.a, row.b], row, ERRORS) for row in rows], NO_PAIR)
 
 
-def _odds_cell(statistics: PairedStatistics) -> Cell:
-    odds = statistics.odds_ratio
-    return Cell(odds.value, odds.low, odds.high, statistics.notes.get("odds_ratio", ""))
+def make_seeds_table(methods: Mapping[str, MethodOverSeeds], models: Sequence[ModelAccuracy]) -> Table:
+    """Return the mean over seeds of each student method, and the accuracy of each seed."""
+    numbers = sorted({seed for row in methods.values() for seed in row.seeds})
+    columns = [*SEEDS, *(Column(f"seed_{number}", f"seed {number}, %", percent(2)) for number in numbers)]
+    top1 = {(model.method, model.seed): model.top1 for model in models}
+    rows = []
+    for method, row in methods.items():
+        found = [top1.get((method, seed)) for seed in numbers]
+        cells = [Cell(value, note=NO_SEED if value is None else "") for value in found]
+        rows.append([*read_row([method], row, SEEDS), *cells])
+    return Table("seeds", "Top-1 over training seeds.", columns, rows, "No student was trained with a seed.")
 
 
-def seeds(methods: Mapping[str, MethodOverSeeds]) -> Table:
-    """Mean over seeds of each student method."""
-    columns = [
-        Column("method", "method"),
-        Column("n", "seeds", grouped),
-        Column("mean", "mean top-1, % [95 % over seeds]", percent(2), interval=True),
-        Column("sd", "sd, points", percent(2)),
-    ]
-    cells = [
-        [
-            Cell(method),
-            Cell(row.summary.n),
-            Cell(row.summary.mean, row.summary.low, row.summary.high, row.summary.notes.get("low", "")),
-            Cell(row.summary.sd, note=row.summary.notes.get("sd", "")),
-        ]
-        for method, row in methods.items()
-    ]
-    return Table("seeds", "Top-1 over training seeds.", columns, cells, "No student was trained with a seed.")
+def make_seed_pairs_table(comparisons: Sequence[MethodsCompared]) -> Table:
+    """Return the method in question against every other one, paired by seed."""
+    rows = [read_row([row.a, row.b], row, SEED_PAIRS) for row in comparisons]
+    return Table("seed_comparisons", "Methods against each other, paired by seed.", SEED_PAIRS, rows, NO_SEEDS)
 
 
-def seed_comparisons(comparisons: Sequence[MethodsCompared]) -> Table:
-    """Compare the method in question with every other one, paired by seed."""
-    columns = [
-        *PAIR,
-        Column("n", "seeds", grouped),
-        Column("difference", "B − A, points [95 % t-interval]", signed(2), interval=True),
-        Column("sd", "sd, points", percent(2)),
-        Column("t", "t", decimals(2)),
-        Column("p", "p", decimals(4)),
-        Column("wilcoxon_p", "Wilcoxon p", decimals(4)),
-    ]
-    measured = ("sd", "t", "p", "wilcoxon_p")
-    cells = [
-        [
-            Cell(row.a),
-            Cell(row.b),
-            Cell(row.result.n),
-            difference_cell(row.result),
-            *(Cell(getattr(row.result, name), note=row.result.notes.get(name, "")) for name in measured),
-        ]
-        for row in comparisons
-    ]
-    why = "Comparing methods over seeds needs two methods with two seeds in common."
-    return Table("seed_comparisons", "Methods against each other, paired by seed.", columns, cells, why)
+def make_ensembles_table(rows: Sequence[Ensemble]) -> Table:
+    """Return what models reach together, and by how much that is above the best of them."""
+    cells = [read_row([_join_members(row.members)], row, ENSEMBLES) for row in rows]
+    caption = "Models answering together: gain over the best of them, with 95 % paired bootstrap interval."
+    return Table("ensembles", caption, ENSEMBLES, cells, "An ensemble needs two models that classify.")
+
+
+def _join_members(members: Sequence[str]) -> str:
+    methods = {method_of(name) for name in members}
+    return " + ".join(members) if len(methods) > 1 else f"{methods.pop()} of {len(members)} seeds"
+
+
+def make_variances_table(rows: Sequence[VariancesCompared]) -> Table:
+    """Return whether the method in question varies as much over seeds as each other one."""
+    cells = [read_row([row.a, row.b], row, VARIANCES) for row in rows]
+    caption = "Spread of top-1 over training seeds, two methods beside each other, and the seeds it would take."
+    return Table("variances", caption, VARIANCES, cells, "Two methods need two seeds each.")

@@ -4,108 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diagnostics.results import Information, Representation, Shape
-from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, decimals, grouped, percent
-from estimator import MutualInformation
+from diagnostics.evaluation.results import Information, Representation, Shape
+from diagnostics.tables.table import (
+    MODEL,
+    NO_TEACHER,
+    Cell,
+    Column,
+    Table,
+    decimals,
+    grouped,
+    percent,
+    read_row,
+)
 
 TOO_FEW = "Too few images, or features that do not vary."
 NO_PROJECTION = "Only a model whose first stage trains features has projections."
+NO_NEIGHBOURS = "The critic reads the projections: no neighbours, no PCA."
+NO_DETAILS = "No model was looked at in detail."
+REPRESENTATION = (
+    MODEL,
+    Column("tap", "tap"),
+    Column("linear", "linear CKA", decimals(3), path="linear.value", why=TOO_FEW),
+    Column("linear_biased", "linear CKA, biased", decimals(3), why=TOO_FEW),
+    Column("rbf", "RBF CKA", decimals(3), path="rbf.value", why=TOO_FEW),
+    Column("linear_minibatch", "minibatch CKA", decimals(3), why=TOO_FEW),
+    Column("cosine", "cosine of projections, −1 to 1", decimals(3), why=NO_PROJECTION),
+)
+INFORMATION = (
+    MODEL,
+    Column("of", "last tap with"),
+    Column("value", "nats", decimals(2), interval=True),
+    Column("n", "images", grouped),
+    Column("k", "k", grouped),
+    Column("dims_x", "dimensions", grouped),
+    Column("dims_y", "of the teacher", grouped),
+    Column("variance_kept_x", "variance kept, %", percent(0)),
+    Column("variance_kept_y", "of the teacher, %", percent(0)),
+)
+GEOMETRY = (
+    MODEL,
+    Column("probe", "linear probe, %", percent(), path="probe.accuracy"),
+    Column("scatter_ratio", "between / within", decimals(2), path="geometry.scatter_ratio"),
+    Column("fisher", "Fisher", decimals(1), path="geometry.fisher"),
+    Column("silhouette", "silhouette", decimals(3), path="geometry.silhouette"),
+    Column("compactness", "compactness", decimals(3), path="geometry.compactness"),
+    Column("mean_separation", "mean separation", decimals(3), path="geometry.mean_separation"),
+    Column("min_separation", "closest two", decimals(3), path="geometry.min_separation"),
+    Column("effective_rank", "effective rank", decimals(1), path="geometry.effective_rank"),
+    Column("collapsed_dimensions", "collapsed", grouped, path="geometry.collapsed_dimensions"),
+    Column("dimensions", "dimensions", grouped, path="geometry.dimensions"),
+)
 
 
-def representation(section: Mapping[str, Representation] | None) -> Table:
-    """Similarity of student and teacher features at both taps."""
-    columns = [
-        MODEL,
-        Column("tap", "tap"),
-        Column("linear", "linear CKA", decimals(3)),
-        Column("rbf", "RBF CKA", decimals(3)),
-        Column("linear_minibatch", "minibatch CKA", decimals(3)),
-        Column("cosine", "cosine", decimals(3)),
+def make_representation_table(section: Mapping[str, Representation] | None) -> Table:
+    """Return the similarity of student and teacher features at both taps."""
+    rows = [
+        read_row([name, tap], getattr(row, tap), REPRESENTATION)
+        for name, row in (section or {}).items()
+        for tap in ("penultimate", "last")
     ]
-    cells = []
-    for name, row in (section or {}).items():
-        for tap, part in (("penultimate", row.penultimate), ("last", row.last)):
-            linear, rbf = part.linear, part.rbf
-            batches = "" if part.linear_minibatch is not None else linear.notes.get("value", TOO_FEW)
-            cells.append(
-                [
-                    Cell(name),
-                    Cell(tap),
-                    Cell(linear.value, note=linear.notes.get("value", "")),
-                    Cell(rbf.value, note=rbf.notes.get("value", "")),
-                    Cell(part.linear_minibatch, note=batches),
-                    Cell(part.cosine, note="" if part.cosine is not None else NO_PROJECTION),
-                ]
-            )
     why = NO_TEACHER if section is None else "There is no student."
-    return Table("representation", "Similarity to the teacher's features on all test images.", columns, cells, why)
+    caption = "Similarity to the teacher's features on all test images."
+    return Table("representation", caption, REPRESENTATION, rows, why)
 
 
-def information(section: Information) -> Table:
-    """Mutual information of features with labels and with the teacher's features."""
-    columns = [
-        MODEL,
-        Column("of", "last tap with"),
-        Column("value", "nats", decimals(2), interval=True),
-        Column("n", "images", grouped),
-        Column("k", "k", grouped),
-        Column("dims", "dimensions"),
-        Column("variance_kept", "variance kept, %"),
-    ]
-    cells = [_information_row(name, row, teacher=False) for name, row in section.labels.items()]
-    cells += [_information_row(name, row, teacher=True) for name, row in (section.teacher or {}).items()]
+def make_information_table(section: Information) -> Table:
+    """Return the mutual information of features with labels and with the teacher's features."""
+    no_teacher = Cell(None, note="The label has one dimension.")
+    rows = []
+    for name, found in section.labels.items():
+        cells = read_row([name, "the label"], found, INFORMATION)
+        rows.append([*cells[:6], no_teacher, cells[7], no_teacher])
+    for name, found in (section.teacher or {}).items():
+        rows.append(read_row([name, "the teacher"], found, INFORMATION))
     for name, bound in (section.nce_bound or {}).items():
-        fixed = [Cell(bound.value), Cell(bound.negatives, note="Negatives K of each positive, not images.")]
-        none = [Cell(None, note="The critic reads the projections; no neighbours and no PCA.") for _ in range(3)]
-        cells.append([Cell(name), Cell("the teacher: log K − L on test images"), *fixed, *none])
+        negatives = Cell(bound.negatives, note="Negatives K of each positive, not images.")
+        of = "the teacher: log K − L on test images"
+        rows.append([Cell(name), Cell(of), Cell(bound.value), negatives, *[Cell(None, note=NO_NEIGHBOURS)] * 5])
     caption = "Estimated mutual information: labels by Ross 2014, the teacher's features by KSG."
-    return Table("information", caption, columns, cells, "No model was looked at in detail.")
+    return Table("information", caption, INFORMATION, rows, NO_DETAILS)
 
 
-def _information_row(name: str, row: MutualInformation, teacher: bool) -> list[Cell]:
-    dims = f"{row.dims_x} and {row.dims_y}" if teacher else str(row.dims_x)
-    kept = [row.variance_kept_x, *([row.variance_kept_y] if teacher else [])]
-    known = [share for share in kept if share is not None]
-    shares = " and ".join(f"{100 * share:.0f}" for share in known) if len(known) == len(kept) else None
-    remark = row.notes.get("variance_kept_x") or row.notes.get("variance_kept_y", "")
-    return [
-        Cell(name),
-        Cell("the teacher" if teacher else "the label"),
-        Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", "")),
-        Cell(row.n, note=row.notes.get("n", "")),
-        Cell(row.k, note=row.notes.get("k", "")),
-        Cell(dims),
-        Cell(shares, note=remark),
-    ]
-
-
-def geometry(section: Mapping[str, Shape]) -> Table:
-    """The shape of the last tap's feature space."""
-    kinds = {
-        "scatter_ratio": ("between / within", 2),
-        "fisher": ("Fisher", 1),
-        "silhouette": ("silhouette", 3),
-        "compactness": ("compactness", 3),
-        "mean_separation": ("mean separation", 3),
-        "min_separation": ("closest two", 3),
-        "effective_rank": ("effective rank", 1),
-        "collapsed_dimensions": ("collapsed", 0),
-        "dimensions": ("dimensions", 0),
-    }
-    columns = [
-        MODEL,
-        Column("probe", "linear probe, %", percent()),
-        *(Column(kind, heading, decimals(places)) for kind, (heading, places) in kinds.items()),
-    ]
-    cells = []
+def make_geometry_table(section: Mapping[str, Shape]) -> Table:
+    """Return the shape of the last tap's feature space."""
+    rows = []
     for name, row in section.items():
-        probe, notes = row.probe, row.geometry.notes
-        stopped = "" if probe.converged else f"The probe stopped at {probe.iterations} iterations."
-        cells.append(
-            [
-                Cell(name),
-                Cell(probe.accuracy, note=probe.notes.get("accuracy", stopped)),
-                *(Cell(getattr(row.geometry, kind), note=notes.get(kind, "")) for kind in kinds),
-            ]
-        )
-    return Table("geometry", "Features of the last tap.", columns, cells, "No model was looked at in detail.")
+        cells, probe = read_row([name], row, GEOMETRY), row.probe
+        if probe.accuracy is not None and not probe.converged:
+            cells[1] = Cell(probe.accuracy, note=f"The probe stopped at {probe.iterations} iterations.")
+        rows.append(cells)
+    return Table("geometry", "Features of the last tap.", GEOMETRY, rows, NO_DETAILS)

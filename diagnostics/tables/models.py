@@ -1,11 +1,14 @@
-"""The first table of the report: every model with its accuracy, calibration and cost."""
+"""Tables of what each model reaches, what it costs, and what its trainings were given and measured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from diagnostics.budget import Training
-from diagnostics.results import ModelAccuracy, RelativeCost, Report
+from diagnostics.evaluation.results import Given, MethodOverSeeds, ModelAccuracy, RelativeCost
+from diagnostics.names import is_first
+from diagnostics.seeds import typographic
 from diagnostics.tables.table import (
     MODEL,
     NO_TEACHER,
@@ -13,84 +16,189 @@ from diagnostics.tables.table import (
     Column,
     Table,
     decimals,
+    format_multiple,
     grouped,
-    per,
     percent,
-    together,
+    read_row,
+    signed,
 )
+from diagnostics.terms import History, is_accuracy, list_measures
 from training.usage import MemoryOf
 
-NOT_TIMED = "Not on record: another seed than the first, taken over, or trained before this was kept."
+NO_RATIO = "Measured for models of the first seed with a teacher beside them."
+OF_TEACHER = "The teacher itself."
+NOT_RECORDED = "No training of it is on record: taken over as it was, or recorded before this was kept."
+NOT_TIMED = "Not on record: taken over, or trained before this was kept."
+CACHED = "At most: cached once for a few views of each image, and shared by all trainings on these images."
+FROZEN = "The head trains on frozen features: no pass goes backwards through them."
+LAST_BLOCK = "The last block trains alone: passes backwards end there."
+NOT_MEASURED = "This training does not measure it."
 MEMORY_OF: dict[MemoryOf, str] = {
     "device": "Allocated on the GPU.",
     "process": "Resident in the whole process, libraries and data included.",
     "process and what it ran before": "Of the process since it started: trainings before this one count too.",
 }
-FIRST_SEED = "Measured for the models of the first seed."
 
 
-def models(report: Report) -> Table:
-    """What each model reaches and costs: the answer in one table."""
+def make_models_table(
+    models: Sequence[ModelAccuracy],
+    seeds: Mapping[str, MethodOverSeeds],
+    cost: Mapping[str, RelativeCost],
+    images: int,
+) -> Table:
+    """Return the accuracy of each method beside its teacher's, and its relative size and time.
+
+    Several seeds of a method are one row: their mean, with its interval over seeds.
+    """
+    columns = [
+        MODEL,
+        Column("top1", "top-1, %", percent(), interval=True),
+        Column("less_teacher", "less teacher, points", signed()),
+        Column("parameter_ratio", "× parameters", decimals(3)),
+        Column("latency_ratio", "× time", decimals(2)),
+    ]
+    teacher = next((model.top1 for model in models if model.method == "teacher"), None)
+    rows = []
+    for model in models:
+        if not is_first(model.name):
+            continue
+        top1 = read_top1(model, seeds.get(model.method))
+        less = None if teacher is None or model.method == "teacher" else float(top1.value or 0) - teacher
+        ratio = cost[model.name].ratio if model.name in cost else None
+        time = next(iter(ratio.latency.values()), None) if ratio else None
+        why = OF_TEACHER if model.method == "teacher" else NO_TEACHER
+        rows.append(
+            [
+                Cell(model.name),
+                top1,
+                Cell(less, note=why if less is None else ""),
+                Cell(ratio.parameters if ratio else None, note="" if ratio else NO_RATIO),
+                Cell(time, note=NO_RATIO if time is None else ""),
+            ]
+        )
+    caption = f"All models on the same {images:,} test images; × as a multiple of the teacher's."
+    if not cost:
+        caption, columns, rows = caption.partition(";")[0] + ".", columns[:3], [row[:3] for row in rows]
+    return Table("models", caption, columns, rows, "No model classifies.")
+
+
+def read_top1(model: ModelAccuracy, over_seeds: MethodOverSeeds | None) -> Cell:
+    """Return the accuracy of a model with its interval, or the mean of its method over several seeds."""
+    if over_seeds is None or over_seeds.summary.n < 2:
+        return Cell(model.top1, model.low, model.high)
+    found = over_seeds.summary
+    note = found.notes.get("low") or f"Mean of {found.n} seeds, its interval over seeds."
+    return Cell(found.mean, found.low, found.high, note)
+
+
+def make_cost_table(section: Mapping[str, RelativeCost], models: Sequence[ModelAccuracy]) -> Table:
+    """Return size, arithmetic and time of each model."""
+    first = next(iter(section.values()), None)
     columns = [
         MODEL,
         Column("arch", "architecture"),
-        Column("top1", "top-1, %", percent(), interval=True),
-        Column("agreement", "agreement, %", percent()),
-        Column("ece", "ECE, %", percent()),
-        Column("nll", "NLL", decimals(3)),
-        Column("parameters", "parameters", grouped),
-        Column("flops", "MFLOPs", per(1e6, 1)),
-        Column("state_bytes", "kB", per(1000, 0)),
-        Column("median_ms", "ms an image", decimals(2)),
-        Column("seconds", "trained, s", decimals(1)),
-        Column("training_speed", "images/s in training", together(0), sums=True),
-        Column("peak_memory", "peak memory, MB", per(1e6, 0)),
+        Column("parameters", "parameters", grouped, path="cost.parameters"),
+        Column("state_bytes", "bytes", grouped, path="cost.state_bytes"),
+        Column("flops", "FLOPs an image", grouped, path="cost.flops"),
+        Column("parameter_ratio", "× parameters", decimals(3), path="ratio.parameters", why=NO_TEACHER),
+        Column("flop_ratio", "× FLOPs", decimals(3), path="ratio.flops", why=NO_TEACHER),
     ]
-    return Table(
-        "models",
-        f"All models on the same {report.images:,} test images.",
-        columns,
-        [_model_row(model, report) for model in report.models],
-        "No model classifies.",
+    timed = []
+    for latency in first.cost.latencies if first else []:
+        batch = latency.batch
+        timed += [
+            Column(f"median_ms_{batch}", f"batch {batch}: ms", decimals(2)),
+            Column(f"iqr_ms_{batch}", "quartiles apart, ms", decimals(2)),
+            Column(f"images_per_second_{batch}", "images a second", format_multiple(1, 0)),
+            Column(f"latency_ratio_{batch}", "× time", decimals(2)),
+        ]
+    archs = {model.name: model.arch for model in models}
+    rows = []
+    for name, row in section.items():
+        cells = read_row([name, archs.get(name)], row, columns)
+        cells.insert(5, Cell(row.cost.flops / 2))
+        for item in row.cost.latencies:
+            ratio = row.ratio.latency.get(str(item.batch)) if row.ratio else None
+            why = row.ratio.notes.get("latency", "") if row.ratio else NO_TEACHER
+            cells += map(Cell, (item.median_ms, item.iqr_ms, item.images_per_second))
+            cells.append(Cell(ratio, note=why if ratio is None else ""))
+        rows.append(cells)
+    columns.insert(5, Column("macs", "MACs an image", format_multiple(1, 0)))
+    device = f" on {first.cost.device}, CPU threads: {first.cost.threads}" if first else ""
+    caption = f"Size and speed{device}; × as a multiple of the teacher's."
+    return Table("cost", caption, [*columns, *timed], rows, "The cost of no model was measured.")
+
+
+TRAININGS = (
+    MODEL,
+    replace(MODEL, key="training", heading="training", path="title"),
+    Column("epochs", "epochs", grouped),
+    Column("planned", "planned", grouped),
+    Column("updates", "steps", grouped),
+    Column("seen", "images seen", grouped),
+    Column("passes", "forward-backward passes", grouped),
+    Column("forward_only", "forward passes alone", grouped),
+    Column("teacher_passes", "teacher's forward passes", grouped),
+    Column("parameters", "parameters trained", grouped),
+    Column("batch_size", "batch size", grouped),
+    Column("accumulate", "batches a step", grouped),
+    Column("losses", "losses and weights"),
+    Column("temperature", "T of KL", decimals(1), why="No KL term."),
+    Column("optimizer", "optimizer", lambda value: typographic(str(value))),
+    Column("reported", "epoch reported"),
+    Column("seconds", "seconds", decimals(1), path="usage.seconds", why=NOT_TIMED),
+    Column("images_per_second", "images/s", format_multiple(1, 0), path="usage.images_per_second", why=NOT_TIMED),
+    Column("peak_memory", "peak memory, MB", format_multiple(1e6, 0), path="usage.peak_memory"),
+)
+
+
+def make_trainings_table(result: Given | None) -> Table:
+    """Return the trainings that each model of the first seed went through, a row a training."""
+    caption = (
+        "What each method was given in training, first seed, a row a stage. Rates and weights are those of the "
+        "config: nothing was tuned by this tool."
     )
+    rows = []
+    for name, trainings in (result.models if result else {}).items():
+        rows += [_read_training(name, one) for one in trainings or []]
+        if trainings is None:
+            rows.append([Cell(name), *[Cell(None, note=NOT_RECORDED)] * (len(TRAININGS) - 1)])
+    empty = "Two files of weights: what they were trained with is not on record."
+    return Table("given", caption, TRAININGS, rows, empty)
 
 
-def _model_row(model: ModelAccuracy, report: Report) -> list[Cell]:
-    calibrated = report.calibration[model.name]
-    faithful = (report.fidelity or {}).get(model.name)
-    alone = "The teacher itself." if model.method == "teacher" else NO_TEACHER
-    return [
-        Cell(model.name),
-        Cell(model.arch),
-        Cell(model.top1, model.low, model.high),
-        Cell(None, note=alone) if faithful is None else Cell(faithful.result.agreement),
-        Cell(calibrated.ece),
-        Cell(calibrated.nll),
-        *_cost_cells(report.cost.get(model.name)),
-        *_usage_cells(report.given.models.get(model.name) if report.given else None),
+def _read_training(name: str, training: Training) -> list[Cell]:
+    cells = {
+        column.key: cell for column, cell in zip(TRAININGS, read_row([name], training, TRAININGS), strict=True)
+    }
+    losses = ", ".join(f"{loss} {weight}" for loss, weight in training.losses.items())
+    notes = {
+        "passes": FROZEN if training.frozen else LAST_BLOCK if training.train == "last_block" else "",
+        "teacher_passes": CACHED if training.cached else "",
+        "peak_memory": MEMORY_OF[training.usage.memory_of] if training.usage.memory_of else NOT_TIMED,
+    }
+    cells |= {"losses": Cell(losses)} | {key: replace(cells[key], note=note) for key, note in notes.items()}
+    return list(cells.values())
+
+
+def make_reached_table(curves: Mapping[str, History]) -> Table:
+    """Return the last epoch of each training, a row a model or stage, a column a measure."""
+    trained = {name: history for name, history in curves.items() if history}
+    measures = list(dict.fromkeys(name for history in trained.values() for name in list_measures(history)))
+    columns = [MODEL, Column("epochs", "epochs", grouped)]
+    for name in measures:
+        is_share = is_accuracy(name)
+        columns.append(Column(name, f"{name}, %" if is_share else name, percent(2) if is_share else decimals(4)))
+    rows = [
+        [Cell(name), Cell(len(history)), *(_read_measure(history[-1], measure) for measure in measures)]
+        for name, history in trained.items()
     ]
+    caption = (
+        "What each training measured in its last epoch. Terms of losses are not weighted: a training minimises "
+        "their sum, each times its weight in the table of what each method was given."
+    )
+    return Table("reached", caption, columns, rows, "No training of these models is on record.")
 
 
-def _usage_cells(trainings: Sequence[Training] | None) -> list[Cell]:
-    """Seconds of all stages, images a second of each, and the most memory of any."""
-    if not trainings:
-        return [Cell(None, note=NOT_TIMED)] * 3
-    usages = [training.usage for training in trainings]
-    seconds = [usage.seconds for usage in usages if usage.seconds is not None]
-    speeds = [usage.images_per_second for usage in usages if usage.images_per_second is not None]
-    peaks = [usage.peak_memory for usage in usages if usage.peak_memory is not None]
-    of = next((usage.memory_of for usage in usages if usage.memory_of), None)
-    return [
-        Cell(sum(seconds)) if len(seconds) == len(usages) else Cell(None, note=NOT_TIMED),
-        Cell(" + ".join(f"{speed:.1f}" for speed in speeds))
-        if len(speeds) == len(usages)
-        else Cell(None, note=NOT_TIMED),
-        Cell(max(peaks), note=MEMORY_OF[of]) if of and len(peaks) == len(usages) else Cell(None, note=NOT_TIMED),
-    ]
-
-
-def _cost_cells(measured: RelativeCost | None) -> list[Cell]:
-    if measured is None:
-        return [Cell(None, note=FIRST_SEED)] * 4
-    cost = measured.cost
-    return [*map(Cell, (cost.parameters, cost.flops, cost.state_bytes, cost.latencies[0].median_ms))]
+def _read_measure(epoch: Mapping[str, float], name: str) -> Cell:
+    return Cell(epoch[name]) if name in epoch else Cell(None, note=NOT_MEASURED)

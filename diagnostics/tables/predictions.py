@@ -1,121 +1,170 @@
-"""Tables of what each model predicts: like its teacher or not, how surely, under corruption, at what cost."""
+"""Tables of what each model predicts: like its teacher, how surely, in which classes, under corruption."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from diagnostics.calibration import Calibration
-from diagnostics.results import Faithfulness, RelativeCost, Robustness
-from diagnostics.tables.table import MODEL, NO_TEACHER, Cell, Column, Table, decimals, grouped, per, percent
+from diagnostics.confusion import MOST_CONFUSED, ClassAccuracy, Confusion
+from diagnostics.differing import Classifier
+from diagnostics.evaluation.recording import Recording
+from diagnostics.evaluation.results import Faithfulness, Robustness
+from diagnostics.generalisation import Gap
+from diagnostics.names import show_name
+from diagnostics.tables.table import (
+    MODEL,
+    NO_TEACHER,
+    Cell,
+    Column,
+    Table,
+    decimals,
+    grouped,
+    percent,
+    read_row,
+    signed,
+)
 
-CALIBRATION = "Calibration; T is fitted on one half of the images, before and after are of the other half."
+NO_IMAGE = "No test image of this class."
+NO_MODEL = "No model classifies."
+FIDELITY = (
+    MODEL,
+    Column("agreement", "agreement, %", percent(), path="result.agreement"),
+    Column("kl", "KL, nats", decimals(3), path="result.kl"),
+    Column("teacher_errors", "teacher's errors", grouped, path="result.teacher_errors"),
+    Column("agreement_on_errors", "shared errors, %", percent(), path="result.agreement_on_errors"),
+    Column("lost", "classes that lost", grouped),
+)
+CALIBRATION = (
+    MODEL,
+    Column("ece", "ECE, %", percent()),
+    Column("classwise_ece", "classwise ECE, %", percent(2)),
+    Column("brier", "Brier", decimals(3)),
+    Column("nll", "NLL", decimals(3)),
+    Column("temperature", "best T", decimals(2), path="scaling.temperature"),
+    Column("ece_before", "ECE before, %", percent(), path="scaling.ece_before"),
+    Column("ece_after", "ECE after, %", percent(), path="scaling.ece_after"),
+    Column("nll_before", "NLL before", decimals(3), path="scaling.nll_before"),
+    Column("nll_after", "NLL after", decimals(3), path="scaling.nll_after"),
+)
+GENERALISATION = (
+    MODEL,
+    Column("train_top1", "training top-1, %", percent()),
+    Column("test_top1", "test top-1, %", percent()),
+    Column("top1_gap", "gap, points", signed()),
+    Column("train_loss", "training loss", decimals(3)),
+    Column("test_loss", "test loss", decimals(3)),
+    Column("loss_gap", "gap of loss", decimals(3)),
+)
 
 
-def fidelity(section: Mapping[str, Faithfulness] | None) -> Table:
-    """How faithfully students reproduce the teacher."""
-    columns = [
-        MODEL,
-        Column("agreement", "agreement, %", percent()),
-        Column("kl", "KL, nats", decimals(3)),
-        Column("teacher_errors", "teacher's errors", grouped),
-        Column("agreement_on_errors", "shared errors, %", percent()),
-        Column("lost", "classes that lost"),
-    ]
-    cells = []
+def make_fidelity_table(section: Mapping[str, Faithfulness] | None) -> Table:
+    """Return how faithfully students reproduce the teacher."""
+    rows = []
     for name, row in (section or {}).items():
-        result = row.result
-        change = [value for value in result.accuracy_change if value is not None]
-        cells.append(
-            [
-                Cell(name),
-                Cell(result.agreement),
-                Cell(result.kl),
-                Cell(result.teacher_errors),
-                Cell(result.agreement_on_errors, note=result.notes.get("agreement_on_errors", "")),
-                Cell(
-                    f"{sum(value < 0 for value in change)} of {len(change)}",
-                    note=result.notes.get("accuracy_change", ""),
-                ),
-            ]
-        )
+        lost = sum(value < 0 for value in row.result.accuracy_change if value is not None)
+        note = row.result.notes.get("accuracy_change", "")
+        rows.append([*read_row([name], row, FIDELITY[:-1]), Cell(lost, note=note)])
     why = NO_TEACHER if section is None else "There is no student that classifies."
-    return Table("fidelity", "How often a student answers as its teacher does.", columns, cells, why)
+    return Table("fidelity", "How often a student answers as its teacher does.", FIDELITY, rows, why)
 
 
-def calibration(section: Mapping[str, Calibration]) -> Table:
-    """Whether confidence can be believed, and what a temperature would mend."""
-    columns = [
-        MODEL,
-        Column("ece", "ECE, %", percent()),
-        Column("classwise_ece", "classwise ECE, %", percent(2)),
-        Column("brier", "Brier", decimals(3)),
-        Column("nll", "NLL", decimals(3)),
-        Column("temperature", "best T", decimals(2)),
-        Column("ece_before", "ECE before, %", percent()),
-        Column("ece_after", "ECE after, %", percent()),
-        Column("nll_before", "NLL before", decimals(3)),
-        Column("nll_after", "NLL after", decimals(3)),
-    ]
-    after = [column.key for column in columns[5:]]
-    cells = []
-    for name, row in section.items():
-        scaling, why = row.scaling, row.notes.get("scaling", "")
-        fitted = [Cell(getattr(scaling, key)) if scaling else Cell(None, note=why) for key in after]
-        cells.append([Cell(name), Cell(row.ece), Cell(row.classwise_ece), Cell(row.brier), Cell(row.nll), *fitted])
-    return Table("calibration", CALIBRATION, columns, cells, "No model classifies.")
+def make_calibration_table(section: Mapping[str, Calibration]) -> Table:
+    """Return whether confidence can be believed, and what a temperature would correct."""
+    rows = [read_row([name], row, CALIBRATION) for name, row in section.items()]
+    caption = "Calibration; T is fitted on one half of the images, before and after are of the other half."
+    return Table("calibration", caption, CALIBRATION, rows, NO_MODEL)
 
 
-def robustness(section: Robustness) -> Table:
-    """Mean error over the five severities of each corruption, and the mean relative to the teacher."""
+def make_generalisation_table(section: Mapping[str, Gap]) -> Table:
+    """Return accuracy and loss on training images as they are, and on test images."""
+    rows = [read_row([name], row, GENERALISATION) for name, row in section.items()]
+    count = max((row.images for row in section.values()), default=0)
+    what = f"{count:,} training images, not augmented," if count else "training images"
+    caption = f"Generalisation: {what} against the test images; loss is cross-entropy in nats."
+    return Table("generalisation", caption, GENERALISATION, rows, NO_MODEL)
+
+
+def make_robustness_table(section: Robustness) -> Table:
+    """Return the mean error over the five severities of each corruption, and the mean relative to the teacher."""
     kinds = list(next(iter(section.errors.values()), {}))
     columns = [
         MODEL,
-        Column("relative_error", "relative error", decimals(2)),
+        Column("relative_error", "relative error", decimals(2), path="mean", why=NO_TEACHER),
         *(Column(kind, f"{kind.replace('_', ' ')}, %", percent()) for kind in kinds),
     ]
-    cells = []
-    for name, rates in section.errors.items():
-        relative = section.relative.get(name)
-        why = relative.notes.get("mean", "") if relative else NO_TEACHER
-        mean = relative.mean if relative else None
-        cells.append([Cell(name), Cell(mean, note=why), *(Cell(sum(rates[k]) / len(rates[k])) for k in kinds)])
+    rows = [
+        [
+            *read_row([name], section.relative.get(name), columns[:2]),
+            *(Cell(sum(rates[kind]) / len(rates[kind])) for kind in kinds),
+        ]
+        for name, rates in section.errors.items()
+    ]
     caption = (
         f"Mean error over five severities on {section.images:,} corrupted test images, and relative to the "
         "teacher's over all six corruptions."
     )
-    return Table("robustness", caption, columns, cells, "No model was tested on corrupted images.")
+    return Table("robustness", caption, columns, rows, "No model was tested on corrupted images.")
 
 
-def cost(section: Mapping[str, RelativeCost]) -> Table:
-    """Size, arithmetic and time of each model."""
-    first = next(iter(section.values()), None)
+def make_classes_table(rows: Sequence[ClassAccuracy]) -> Table:
+    """Return the accuracy of each model of the first seed, a row a class."""
+    names = list(rows[0].accuracy) if rows else []
     columns = [
-        MODEL,
-        Column("parameters", "parameters", grouped),
-        Column("flops", "FLOPs an image", grouped),
-        Column("state_bytes", "bytes", grouped),
-        Column("parameter_ratio", "× parameters", decimals(3)),
-        Column("flop_ratio", "× FLOPs", decimals(3)),
+        Column("class", "class"),
+        Column("number", "number", grouped),
+        Column("images", "images", grouped),
+        *(Column(name, f"{show_name(name)}, %", percent(), why=NO_IMAGE) for name in names),
     ]
-    for latency in first.cost.latencies if first else []:
-        batch = latency.batch
-        columns += [
-            Column(f"median_ms_{batch}", f"batch {batch}: ms", decimals(2)),
-            Column(f"iqr_ms_{batch}", "quartiles apart, ms", decimals(2)),
-            Column(f"images_per_second_{batch}", "images a second", per(1, 0)),
-            Column(f"latency_ratio_{batch}", "× time", decimals(2)),
+    cells = [
+        [
+            Cell(row.name),
+            Cell(row.number),
+            Cell(row.images),
+            *(Cell(row.accuracy[n], note=_explain(row)) for n in names),
         ]
-    cells = []
-    for name, row in section.items():
-        line = [Cell(name), Cell(row.cost.parameters), Cell(row.cost.flops), Cell(row.cost.state_bytes)]
-        ratios = (row.ratio.parameters, row.ratio.flops) if row.ratio else (None, None)
-        line += [Cell(ratio, note="" if row.ratio else NO_TEACHER) for ratio in ratios]
-        for item in row.cost.latencies:
-            times = row.ratio.latency.get(str(item.batch)) if row.ratio else None
-            why = row.ratio.notes.get("latency", "") if row.ratio else NO_TEACHER
-            line += [Cell(item.median_ms), Cell(item.iqr_ms), Cell(item.images_per_second)]
-            line.append(Cell(times, note=why if times is None else ""))
-        cells.append(line)
-    device = f" on {first.cost.device}, CPU threads: {first.cost.threads}" if first else ""
-    caption = f"Size and speed{device}; × as a multiple of the teacher's."
-    return Table("cost", caption, columns, cells, "The cost of no model was measured.")
+        for row in (rows if names else [])
+    ]
+    return Table("classes", "Accuracy by class, models of the first seed.", columns, cells, NO_MODEL)
+
+
+def _explain(row: ClassAccuracy) -> str:
+    return "" if row.images else NO_IMAGE
+
+
+def make_confusions_table(rows: Sequence[Confusion]) -> Table:
+    """Return the most confused pairs of classes, and how many images each model confuses."""
+    names = list(rows[0].counts) if rows else []
+    columns = [
+        Column("label", "is"),
+        Column("answer", "is taken for"),
+        Column("images", "images of the class", grouped),
+        *(Column(name, show_name(name), grouped) for name in names),
+    ]
+    cells = [
+        [Cell(row.label), Cell(row.answer), Cell(row.images), *map(Cell, row.counts.values())] for row in rows
+    ]
+    caption = f"The most confused pairs of classes, at most {MOST_CONFUSED}: images that each model takes so."
+    return Table("confusions", caption, columns, cells, "No image is taken for another class.")
+
+
+def make_predictions_table(recording: Recording) -> Table:
+    """Return what every model that classifies answers to every test image, with the probability of its answer."""
+    names, labels = recording.context.classes, recording.labels
+    models = [
+        Classifier(model.name, model.meta.method, model.logits)
+        for model in recording.models
+        if model.meta.classifies
+    ]
+    columns = [Column("index", "index"), Column("file", "file"), Column("label", "label")]
+    for model in models:
+        columns += [Column(model.name, model.name), Column(f"{model.name}_probability", "probability")]
+    files = ["" for _ in labels] if recording.names is None else recording.names.tolist()
+    rows = []
+    for image, (index, file, label) in enumerate(
+        zip(recording.indices.tolist(), files, labels.tolist(), strict=True)
+    ):
+        line = [Cell(index), Cell(file), Cell(names[label])]
+        for model in models:
+            line += [Cell(names[model.answers[image]]), Cell(round(float(model.sure[image]), 6))]
+        rows.append(line)
+    return Table("predictions", "Every answer.", columns, rows)

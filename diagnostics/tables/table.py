@@ -1,23 +1,23 @@
 """A table as plain data, and its ways out: CSV at full precision, LaTeX, and aligned text.
 
-What a number looks like is decided once, by its column; LaTeX, text and the page show the same characters.
+A column decides once how its numbers look; LaTeX, text and the page show the same characters.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from diagnostics.comparison import DifferenceInterval
-from diagnostics.seeds import SeedComparison, plain_number, typographic
+from diagnostics.names import show_name
+from diagnostics.seeds import plain_number, typographic
 
 Value = str | int | float | None
 Show = Callable[[Value], str]
 MISSING = "n/a"
-PAIRS = (("a", "b"), ("first", "second"), ("label", "answer"))
+PAIRS = (("a", "b"), ("first", "second"), ("label", "answer"), ("model", "training"), ("model", "tap"))
+SMALLEST_P = 1e-16  # below it a p is not written out
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,33 @@ class Column:
     heading: str
     show: Show = str
     interval: bool = False
-    sums: bool = False  # its words are numbers, such as 12 + 34
+    path: str = (
+        ""  # of its value in the object that a row is read from, such as "interval.difference"; else the key
+    )
+    why: str = ""  # the note of a value that is not there and that nothing else explains
 
-    def text(self, cell: Cell) -> str:
-        """What readers see of a cell."""
+    def format_cell(self, cell: Cell) -> str:
+        """Return what readers see of a cell."""
         if cell.value is None:
             return MISSING
         show = cell.show or self.show
         if not self.interval or cell.low is None or cell.high is None:
             return show(cell.value)
         return f"{show(cell.value)} [{show(cell.low)}, {show(cell.high)}]"
+
+    def read(self, source: object) -> Cell:
+        """Return the value at the column's path in `source`, with its interval and what `notes` say of it."""
+        owner, value, note = source, source, ""
+        for name in (self.path or self.key).split("."):
+            if value is None:
+                break
+            owner, notes = value, getattr(value, "notes", {})
+            value = getattr(owner, name)
+            note = notes.get(name) or (notes.get("low") if self.interval else "") or note
+        note = note or (self.why if value is None else "")
+        if not self.interval:
+            return Cell(value, note=note)  # type: ignore[arg-type]  # a path names a number or a word
+        return Cell(value, getattr(owner, "low", None), getattr(owner, "high", None), note)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -70,125 +87,119 @@ class Table:
         """Each remark once, in the order in which a reader meets it."""
         return list(dict.fromkeys(cell.note for row in self.rows for cell in row if cell.note))
 
-    def shown(self) -> list[list[tuple[str, str]]]:
-        """For each cell what is shown, and the letter of its footnote or an empty string."""
+    def show_rows(self) -> list[list[tuple[str, str]]]:
+        """Return for each cell what is shown, and the letter of its footnote or an empty string."""
         letters = {note: letter(number) for number, note in enumerate(self.notes)}
         return [
-            [
-                (column.text(cell), letters.get(cell.note, ""))
-                for column, cell in zip(self.columns, row, strict=True)
-            ]
+            [(column.format_cell(cell), letters.get(cell.note, "")) for column, cell in self.match_cells(row)]
             for row in self.rows
         ]
 
+    def match_cells(self, row: Sequence[Cell]) -> list[tuple[Column, Cell]]:
+        """Return the cells of a row with their columns."""
+        return list(zip(self.columns, row, strict=True))
+
     def is_text(self, column: int) -> bool:
-        """Whether a column holds words, which are aligned to the left."""
-        if self.columns[column].sums:
-            return False
+        """Return whether a column holds words, which are aligned to the left."""
         values = [row[column].value for row in self.rows]
         return any(isinstance(v, str) for v in values) and all(isinstance(v, str | None) for v in values)
 
     @property
     def row_headers(self) -> int:
-        """How many leading columns name a row: two where it is about a pair."""
+        """Number of leading columns that name a row: two where it is about a pair."""
         return 2 if tuple(column.key for column in self.columns[:2]) in PAIRS else 1
 
-    def defined(self) -> Table:
-        """The same without the columns of which no row has a value; `undefined` says of these why."""
-        empty = [not any(row[n].value is not None for row in self.rows) for n in range(len(self.columns))]
-        if not self.rows or not any(empty):
+    def drop_empty(self) -> Table:
+        """Return the table without the columns that no row has a value for; `undefined` explains these."""
+        kept = [n for n in range(len(self.columns)) if any(row[n].value is not None for row in self.rows)]
+        if not self.rows or len(kept) == len(self.columns):
             return self
-        kept = [number for number, is_empty in enumerate(empty) if not is_empty]
         rows = [[row[number] for number in kept] for row in self.rows]
         return replace(self, columns=[self.columns[number] for number in kept], rows=rows)
 
     @property
     def undefined(self) -> str:
-        """Which columns `defined` leaves out, and why, as a sentence; empty where it leaves out none."""
-        kept = {column.key for column in self.defined().columns}
+        """The columns that `drop_empty` leaves out, and why, as a sentence; empty where it leaves out none."""
+        kept = {column.key for column in self.drop_empty().columns}
         lost = [number for number, column in enumerate(self.columns) if column.key not in kept]
         if not lost:
             return ""
         why = dict.fromkeys(row[n].note for row in self.rows for n in lost if row[n].note)
         return " ".join([f"In no row: {'; '.join(self.columns[n].heading for n in lost)}.", *why])
 
-    def only(self, keep: Callable[[Sequence[Cell]], bool]) -> Table:
-        """The same table with some of its rows."""
-        return replace(self, rows=[row for row in self.rows if keep(row)])
+    def describe(self, most: int) -> str:
+        """Return the first rows as a sentence, for readers who do not see a figure of these numbers."""
+        table = self.drop_empty()
+        first, rest = table.row_headers, max(0, len(table.rows) - most)
+        lines = []
+        for row in table.rows[:most]:
+            texts = [(column.heading, column.format_cell(cell)) for column, cell in table.match_cells(row)]
+            numbers = ", ".join(f"{heading} {text}" for heading, text in texts[first:] if text != MISSING)
+            lines.append(f"{' and '.join(text for _, text in texts[:first])}: {numbers}")
+        more = f" And {rest} more in tables/{table.name}.csv." if rest else ""
+        return f"{'; '.join(lines)}.{more}"
 
 
-MODEL = Column("model", "model")
+MODEL = Column("model", "model", lambda value: show_name(str(value)))
+PAIR = (replace(MODEL, key="a", heading="A"), replace(MODEL, key="b", heading="B"))
 NO_TEACHER = "There is no teacher among these models."
 
 
+def read_row(names: Sequence[Value], source: object, columns: Sequence[Column]) -> list[Cell]:
+    """Return a row of `columns`: the names in the first of them, the others read from `source`."""
+    return [*map(Cell, names), *(column.read(source) for column in columns[len(names) :])]
+
+
 def letter(number: int) -> str:
-    """a to z, then aa, ab and so on."""
+    """Return a to z, then aa, ab and so on."""
     head, tail = divmod(number, 26)
     return (letter(head - 1) if head else "") + chr(ord("a") + tail)
 
 
 def percent(places: int = 1) -> Show:
-    """Fractions as percent."""
-    return lambda value: fixed(100 * _number(value), places)
+    """Show fractions as percent."""
+    return lambda value: plain_number(100 * _require_number(value), places)
 
 
 def decimals(places: int) -> Show:
-    """Fixed decimals, and the power of ten where these would be too many or too few digits."""
+    """Show fixed decimals, or the power of ten where these would be too many or too few digits."""
 
     def show(value: Value) -> str:
-        number = _number(value)
+        number = _require_number(value)
         tiny = 0 < abs(number) < 0.5 * 10**-places
-        return typographic(f"{number:.1e}") if tiny or abs(number) >= 1e6 else fixed(number, places)
-
-    return show
-
-
-def significant(digits: int) -> Show:
-    """So many digits that are known, the rest zeros: 19,015.52 is 19,000 with two."""
-
-    def show(value: Value) -> str:
-        number = _number(value)
-        if number == 0:
-            return "0"
-        places = digits - 1 - math.floor(math.log10(abs(number)))
-        return typographic(f"{round(number, places):,.{max(0, places)}f}")
+        return typographic(f"{number:.1e}") if tiny or abs(number) >= 1e6 else plain_number(number, places)
 
     return show
 
 
 def signed(places: int = 1) -> Show:
-    """A difference of fractions in percentage points."""
-    return lambda value: fixed(100 * _number(value), places, sign="+")
+    """Show a difference of fractions in percentage points."""
+    return lambda value: plain_number(100 * _require_number(value), places, sign="+")
 
 
-def per(unit: float, places: int) -> Show:
-    """Numbers in multiples of `unit`, with commas."""
-    return lambda value: typographic(f"{_number(value) / unit:,.{places}f}")
+def format_multiple(unit: float, places: int) -> Show:
+    """Show numbers in multiples of `unit`, with commas."""
+    return lambda value: typographic(f"{_require_number(value) / unit:,.{places}f}")
 
 
 def grouped(value: Value) -> str:
-    """Whole numbers with commas."""
-    return typographic(f"{_number(value):,}")
+    """Show whole numbers with commas."""
+    return typographic(f"{_require_number(value):,}")
 
 
-def together(places: int = 0) -> Show:
-    """One number, or those of several stages such as "14 + 10", with commas."""
-    return lambda value: " + ".join(f"{float(part):,.{places}f}" for part in str(value).split(" + "))
+def show_p(value: Value) -> str:
+    """Show a p-value."""
+    return "< 1e-16" if _require_number(value) < SMALLEST_P else decimals(4)(value)
 
 
-def fixed(value: float, places: int, sign: str = "") -> str:
-    """A number with so many decimals and a typographic minus; what rounds to 0 has no sign of its own."""
-    return plain_number(value, places, sign)
-
-
-def _number(value: Value) -> float:
+def _require_number(value: Value) -> float:
     if value is None or isinstance(value, str):
         raise TypeError(f"a column of numbers cannot show {value!r}")
     return value
 
 
 def to_csv(table: Table) -> str:
-    """Every value at full precision: fractions stay fractions, what is not defined is empty."""
+    """Return every value at full precision: fractions stay fractions, what is not defined is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
@@ -196,7 +207,7 @@ def to_csv(table: Table) -> str:
     )
     for row in table.rows:
         values: list[Value] = []
-        for column, cell in zip(table.columns, row, strict=True):
+        for column, cell in table.match_cells(row):
             values += [cell.value, cell.low, cell.high] if column.interval else [cell.value]
         writer.writerow("" if value is None else value for value in values)
     return file.getvalue()
@@ -207,44 +218,43 @@ ESCAPES = {
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     **{character: "\\" + character for character in "&%$#_{}"},
+    **{character: f"${character}$" for character in "<>"},
     "−": "$-$",
     "×": r"$\times$",
     "φ": r"$\phi$",
     "χ": r"$\chi$",
     "κ": r"$\kappa$",
     "²": r"\textsuperscript{2}",
-    "₁₀": r"\textsubscript{10}",
     "≤": r"$\le$",
     "·": r"$\cdot$",
 }
 
 
-def escape(text: str) -> str:
-    """Text that LaTeX sets as it is."""
-    text = text.replace("₁₀", "\0")
-    return "".join(ESCAPES.get(character, character) for character in text).replace("\0", ESCAPES["₁₀"])
+def encode_tex(text: str) -> str:
+    """Return text that LaTeX sets as it is."""
+    return "".join(ESCAPES.get(character, character) for character in text)
 
 
 def to_tex(table: Table) -> str:
-    r"""A `table` float with booktabs rules; wide ones need \usepackage{graphicx} for their \resizebox."""
+    r"""Return a `table` float with booktabs rules; wide ones need \usepackage{graphicx} for their \resizebox."""
     wide = len(table.columns) > 7
     alignment = "".join("l" if table.is_text(number) else "r" for number in range(len(table.columns)))
     lines = [
         "% needs \\usepackage{booktabs" + (",graphicx}" if wide else "}"),
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{escape(table.caption)}}}",
+        f"\\caption{{{encode_tex(table.caption)}}}",
         f"\\label{{tab:{table.name}}}",
         *(["\\resizebox{\\linewidth}{!}{%"] if wide else []),
         f"\\begin{{tabular}}{{{alignment}}}",
         "\\toprule",
-        " & ".join(map(escape, table.headings)) + r" \\",
+        " & ".join(map(encode_tex, table.headings)) + r" \\",
         "\\midrule",
-        *(" & ".join(_tex_cell(*cell) for cell in row) + r" \\" for row in table.shown()),
+        *(" & ".join(_format_tex(*cell) for cell in row) + r" \\" for row in table.show_rows()),
         "\\bottomrule",
         "\\end{tabular}" + ("}" if wide else ""),
         *(
-            f"\\par\\footnotesize\\textsuperscript{{{letter(number)}}} {escape(note)}"
+            f"\\par\\footnotesize\\textsuperscript{{{letter(number)}}} {encode_tex(note)}"
             for number, note in enumerate(table.notes)
         ),
         "\\end{table}",
@@ -252,34 +262,36 @@ def to_tex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tex_cell(text: str, mark: str) -> str:
-    return escape(text) + (f"\\textsuperscript{{{mark}}}" if mark else "")
+def _format_tex(text: str, mark: str) -> str:
+    return encode_tex(text) + (f"\\textsuperscript{{{mark}}}" if mark else "")
 
 
 def to_text(table: Table) -> str:
-    """Aligned columns for a terminal, footnotes under them; without columns that are empty."""
+    """Return aligned columns for a terminal, footnotes under them; without columns that are empty."""
     if not table.rows:
         return f"{table.caption}\n{table.empty}\n"
-    left_out, table = table.undefined, table.defined()
-    cells = [[text + (f" ({mark})" if mark else "") for text, mark in row] for row in table.shown()]
-    grid = [table.headings, *cells]
-    widths = [max(len(row[number]) for row in grid) for number in range(len(table.columns))]
-    left = [table.is_text(number) for number in range(len(table.columns))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (
-            text.ljust(width) if words else text.rjust(width)
-            for text, width, words in zip(row, widths, left, strict=True)
-        )
-        return "  ".join(padded).rstrip()
-
-    rule = "  ".join("-" * width for width in widths)
+    left_out, table = table.undefined, table.drop_empty()
+    cells = [[text + (f" ({mark})" if mark else "") for text, mark in row] for row in table.show_rows()]
     notes = [f"({letter(number)}) {note}" for number, note in enumerate(table.notes)]
     notes += [left_out] if left_out else []
-    return "\n".join([table.caption, line(table.headings), rule, *map(line, cells), *notes]) + "\n"
+    head, *lines = align_columns(table, cells)
+    rule = "  ".join("-" * width for width in measure_widths(table, cells))
+    return "\n".join([table.caption, head, rule, *lines, *notes]) + "\n"
 
 
-def difference_cell(result: DifferenceInterval | SeedComparison) -> Cell:
-    """The cell of a difference with its interval."""
-    note = result.notes.get("difference") or result.notes.get("low", "")
-    return Cell(result.difference, result.low, result.high, note)
+def measure_widths(table: Table, cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return the characters that each column takes."""
+    return [max(map(len, column)) for column in zip(table.headings, *cells, strict=True)]
+
+
+def align_columns(table: Table, cells: Sequence[Sequence[str]]) -> list[str]:
+    """Return the line of headings and a line for each row of cells, words to the left and numbers to the right."""
+    widths = measure_widths(table, cells)
+    is_left = [table.is_text(number) for number in range(len(table.columns))]
+    return [
+        "  ".join(
+            text.ljust(width) if left else text.rjust(width)
+            for text, width, left in zip(row, widths, is_left, strict=True)
+        ).rstrip()
+        for row in [table.headings, *cells]
+    ]

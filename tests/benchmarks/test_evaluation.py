@@ -12,7 +12,7 @@ def test_every_part_of_an_evaluation_is_timed(
     for name, value in {"CLASSES": 3, "TRAIN": 30, "TEST": 30}.items():
         monkeypatch.setattr(evaluation, name, value)
     monkeypatch.setattr(evaluation, "build_model", lambda arch, classes: build_model("resnet8", classes))
-    monkeypatch.setattr("diagnostics.recording.COST_SECONDS", 0.01)
+    monkeypatch.setattr("diagnostics.evaluation.recording.COST_SECONDS", 0.01)
     evaluation.main(None)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("3 models, 30 test images")

@@ -57,10 +57,10 @@ JOBS: dict[str, tuple[JobName, list[str]]] = {
     "by regression": (STAGE1, [REGRESSION]),
     "last block, adam": (STAGE2, ["methods.two_stage.stage2.optimizer.clip_norm=1.0"]),
     "head": (STAGE2, [HEAD]),
-    "head, cached": (STAGE2, [HEAD, "teacher.views=2"]),
+    "head, cached": (STAGE2, [HEAD, "teacher.cached_views=2"]),
     "head, the teacher's classifier": (STAGE2, [HEAD, REUSE]),
     "scratch, errors count more": (JobName("scratch", 0), ["methods.scratch.upweight_errors_of=kd"]),
-    "crd_kd, cached": (JobName("crd_kd", 0), ["teacher.views=2"]),
+    "crd_kd, cached": (JobName("crd_kd", 0), ["teacher.cached_views=2"]),
     "crd_kd, ramped up and faded": (JobName("crd_kd", 0), ["methods.crd_kd.losses.crd={ramp_up: 2, fade: true}"]),
     "kd, mixup": (JobName("kd", 0), ["data.mix=mixup"]),
     "kd, erasing": (JobName("kd", 0), ["data.mix=erasing"]),
@@ -183,7 +183,7 @@ def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision, capture
         "methods.two_stage.stage2.epochs=1",
         "methods=[two_stage, crd_kd]",
         f"precision={precision}",
-        f"capture={capture}",
+        f"cuda_graphs={capture}",
         "name=gpu",
     )
     done = call_main(tmp_path, "--phase", "all", "--device", device, "--quiet", *config, "--set", *settings)

@@ -111,7 +111,7 @@ def test_frozen_features_and_a_cached_teacher(make_experiment) -> None:
     experiment = make_experiment(
         "data.val_fraction=0.25",
         "shortcut.cue=tint",
-        "teacher.views=3",
+        "teacher.cached_views=3",
         "training.epochs=12",
         "methods.two_stage.stage1.epochs=2",
         "methods.two_stage.stage2.epochs=10",

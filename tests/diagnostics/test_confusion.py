@@ -1,4 +1,4 @@
-"""Of diagnostics/confusion.py, and diagnostics/tables/looks.py."""
+"""Of diagnostics/confusion.py, and diagnostics/tables/predictions.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from diagnostics.confusion import Confusion, by_class, most_confused
 from diagnostics.differing import Classifier
-from diagnostics.tables.looks import classes, confusions, predictions
+from diagnostics.tables.predictions import make_classes_table, make_confusions_table, make_predictions_table
 from diagnostics.tables.table import to_csv
 from tests.diagnostics.report.test_folder import CLASSES, LABELS, network, recordings
 
@@ -25,7 +25,7 @@ def test_accuracy_by_class_is_none_without_an_image_of_it():
     rows = by_class(MODELS, LABELS_3, NAMES)
     assert [(row.name, row.images) for row in rows] == [("猫", 3), ("dog", 3), ("bird", 0)]
     assert rows[0].accuracy == {"teacher": 2 / 3, "two_stage": 0.0} and rows[2].accuracy["teacher"] is None
-    table = classes(rows)
+    table = make_classes_table(rows)
     assert to_csv(table).splitlines()[0] == "class,number,images,teacher,two_stage"
     assert "No test image of this class." in table.notes
 
@@ -38,13 +38,13 @@ def test_the_student_in_question_says_which_pairs_come_first():
         Confusion("dog", "bird", 3, {"teacher": 1, "two_stage": 0}),
     ]
     assert most_confused(MODELS, LABELS_3, NAMES, most=1) == rows[:1]
-    assert confusions(rows, 20).row_headers == 2
-    assert most_confused([], LABELS_3, NAMES) == [] and confusions([], 20).rows == []
+    assert make_confusions_table(rows).row_headers == 2
+    assert most_confused([], LABELS_3, NAMES) == [] and make_confusions_table([]).rows == []
 
 
 def test_every_answer_to_every_image_with_its_probability():
     found = recordings([network("teacher", right=1.0), network("stage1"), network("kd/1", right=0.5)])
-    lines = to_csv(predictions(found)).splitlines()
+    lines = to_csv(make_predictions_table(found)).splitlines()
     assert lines[0] == "index,file,label,teacher,teacher_probability,kd/1,kd/1_probability"
     assert len(lines) == 1 + len(LABELS)
     answers = [line.split(",") for line in lines[1:]]

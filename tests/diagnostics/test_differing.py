@@ -8,7 +8,6 @@ import torch
 
 from dataset.files.decoded_cache import Images
 from dataset.images import ImageTensors
-from diagnostics import recording_file
 from diagnostics.differing import (
     BOTH_WRONG,
     ONLY_A,
@@ -20,7 +19,8 @@ from diagnostics.differing import (
     positions_to_show,
     show,
 )
-from diagnostics.recording import Recording
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.recording import Recording
 from tests.diagnostics.report.test_folder import pictured, recordings, usual
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])

@@ -1,4 +1,4 @@
-"""Of diagnostics/schema.py, docs/report.schema.json and the words of docs/report_json.md on its version."""
+"""Of diagnostics/schema.py, diagnostics/plain.py, docs/report.schema.json and docs/report_json.md."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from diagnostics import schema as schema_module
-from diagnostics.analysis import analyse
+from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.results import SCHEMA_VERSION, Report
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
-from diagnostics.results import SCHEMA_VERSION, Report
-from diagnostics.schema import from_plain, read_report, schema
+from diagnostics.schema import from_plain, make_report_schema, read_report
+from settings.study import Hypothesis
+from tests.diagnostics.evaluation.test_claims import several
 from tests.diagnostics.report.test_folder import network, recordings, usual
-from tests.diagnostics.test_claims import several
 
 DOCS = Path(schema_module.__file__).parents[1] / "docs"
 
@@ -83,7 +84,7 @@ def test_what_is_written_is_what_the_schema_says_and_can_be_read_back(case, tmp_
     path = tmp_path / "report.json"
     path.write_text(json.dumps(to_plain(report)), encoding="utf-8")
     written = json.loads(path.read_text(encoding="utf-8"))
-    described = schema()
+    described = make_report_schema()
     assert described.pop("$schema").endswith("2020-12/schema")
     definitions = {"$defs": described.pop("$defs")}
     assert accepts(described, written, definitions)
@@ -98,7 +99,7 @@ def test_what_is_written_is_what_the_schema_says_and_can_be_read_back(case, tmp_
 
 def test_the_schema_in_docs_is_the_one_of_this_version():
     shipped = json.loads((DOCS / "report.schema.json").read_text(encoding="utf-8"))
-    assert shipped == schema(), "run python -m diagnostics.schema > docs/report.schema.json"
+    assert shipped == make_report_schema(), "run python -m diagnostics.schema > docs/report.schema.json"
     assert shipped["properties"]["schema_version"]["const"] == SCHEMA_VERSION
     assert f"`schema_version` {SCHEMA_VERSION}" in (DOCS / "report_json.md").read_text(encoding="utf-8")
 
@@ -116,7 +117,7 @@ class Outer:
     """Outside."""
 
     inner: Inner = field(metadata=FLAT)
-    left: str | None = field(metadata=WHERE_GIVEN)
+    left: Inner | None = field(metadata=WHERE_GIVEN)
     named: str = field(metadata={"key": "class"})
     by_name: dict[str, list[Inner]]
 
@@ -130,7 +131,10 @@ def test_flat_renamed_and_absent_fields_come_back():
         "class": "cat",
         "by_name": {"a": [{"value": 2.0, "pair": []}]},
     }
-    assert from_plain(Outer, plain) == made
+    assert from_plain(Outer, plain) == made and list(plain) == ["value", "pair", "class", "by_name"]
+    given = Outer(Inner(1.0), Inner(2.0), "dog", {})
+    assert to_plain(given)["left"] == {"value": 2.0, "pair": []} and from_plain(Outer, to_plain(given)) == given
+    assert to_plain([Hypothesis(first="crd_kd", second="kd")])[0]["first"] == "crd_kd"
     with pytest.raises(ValueError, match="by_name.a.0.value"):
         from_plain(Outer, {**plain, "by_name": {"a": [{"value": "x", "pair": []}]}})
 
@@ -152,4 +156,4 @@ def test_what_is_no_report_of_this_version_is_refused_in_a_line(tmp_path, text, 
     with pytest.raises(ValueError, match=message) as refused:
         read_report(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
-    assert Report.__doc__ and schema()["description"] == Report.__doc__
+    assert Report.__doc__ and make_report_schema()["description"] == Report.__doc__

@@ -17,10 +17,10 @@ from typing import Any
 from unittest import mock
 
 from dataset.sources import load_source
-from diagnostics import recording_file
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.evaluated_models import subjects_of_run
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import recording_file as cue_file
-from diagnostics.subjects import subjects_of_run
 from errors import MachineError, UserError
 from files import locked
 from models.checkpoint import load_weights, weights_hash

@@ -15,9 +15,9 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from diagnostics import recording_file
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.recording import Recording
 from diagnostics.plain import to_plain
-from diagnostics.recording import Recording
 from diagnostics.report.folder import write_report
 from diagnostics.shortcut import recording_file as cue_file
 from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding

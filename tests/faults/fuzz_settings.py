@@ -199,7 +199,7 @@ def _eval_words(words: list[str]) -> Result:
         except SystemExit as end:  # --help
             assert end.code == 0
             return "right"
-    main_eval.refuse_ignored(arguments, given, main_eval.way_of(arguments))
+    main_eval.reject_unused_args(arguments, given, main_eval.command_mode(arguments))
     return "right"
 
 

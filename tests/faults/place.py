@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
     "name": "soak",
     "precision": "float32",
     "checkpoint_minutes": 0.002,  # several in an epoch
-    "teacher": {"arch": "resnet8", "epochs": 3, "batch_size": 12, "views": 2},
+    "teacher": {"arch": "resnet8", "epochs": 3, "batch_size": 12, "cached_views": 2},
     "student": {"arch": "resnet8"},
     "losses": {"crd": {"num_negatives": 32, "dim": 8}},
     "training": {"epochs": 5, "batch_size": 12},

@@ -32,7 +32,7 @@ CLASSES = ("ash", "birch", "cedar")
 CONFIG = {
     "name": "small",
     "precision": "float32",
-    "teacher": {"arch": "resnet8", "epochs": 1, "batch_size": 12, "views": 2},
+    "teacher": {"arch": "resnet8", "epochs": 1, "batch_size": 12, "cached_views": 2},
     "losses": {"crd": {"num_negatives": 8, "dim": 4}},
     "training": {"epochs": 2, "batch_size": 12},
     "methods": {"two_stage": {"stage2": {"epochs": 1}}, "scratch": {"epochs": 1}},
@@ -100,13 +100,13 @@ class Place:
 def cache_outputs(experiment: Experiment, model: nn.Module) -> None:
     """Cache a teacher's outputs as trainings of the experiment do."""
     teacher = TappedModel(model.requires_grad_(False), list_cached_places(experiment))
-    open_outputs(experiment, teacher, experiment.config.teacher.views)
+    open_outputs(experiment, teacher, experiment.config.teacher.cached_views)
 
 
 def evaluate(*words: str) -> Said:
     """`main_eval.py` in this process, with next to no time for latencies and an empty picture for each figure."""
     with (
-        mock.patch("diagnostics.recording.COST_SECONDS", 0.001),
+        mock.patch("diagnostics.evaluation.recording.COST_SECONDS", 0.001),
         mock.patch("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24)),
     ):
         return call(main_eval.run, "main_eval.py", *words, "--quiet")

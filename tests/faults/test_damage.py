@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import errors
-from diagnostics import recording_file
-from diagnostics.subjects import record, subjects_of_run
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.evaluated_models import record, subjects_of_run
 from errors import UserError
 from models.checkpoint import load, load_newest, previous_of, save_and_keep
 from tests.diagnostics.report.test_folder import recordings, usual
@@ -48,7 +48,7 @@ def test_damage_in_any_file_of_a_finished_run_is_found_or_harmless(
     copied, make_experiment, monkeypatch, name, capsys
 ):
     experiment = make_experiment(*SHORT, runs=copied.parent)
-    monkeypatch.setattr("diagnostics.subjects.describe_trainings", lambda experiment, job: None)
+    monkeypatch.setattr("diagnostics.evaluation.evaluated_models.describe_trainings", lambda experiment, job: None)
 
     def all_that_is_read():
         folder = RunFolder(copied)

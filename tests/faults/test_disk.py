@@ -69,7 +69,7 @@ def test_decoded_images_that_do_not_fit_leave_nothing(tmp_path, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_teacher_cache_that_does_not_fit_leaves_nothing(make_experiment, tmp_path, monkeypatch, capsys, size):
     monkeypatch.setattr(teacher_cache, "EVALUATION_BATCH", 8)  # of 64 images
-    experiment = make_experiment("teacher.views=1", f"data.cache_dir={tmp_path / 'cache'}")
+    experiment = make_experiment("teacher.cached_views=1", f"data.cache_dir={tmp_path / 'cache'}")
     teacher = experiment.new_student(0)
     with full_beyond(size), pytest.raises(MachineError, match=r"view0.*MB needed"):
         cache_outputs(experiment, teacher)

@@ -24,7 +24,7 @@ NAMES = ("penultimate", "last", "features")
 
 
 class Batch(NamedTuple):
-    """What `Loss.forward` takes."""
+    """Arguments of `Loss.forward`."""
 
     student: View
     teacher: View
@@ -53,6 +53,6 @@ def make_batch(seed: int, count: int = 6, weighted: bool = False) -> Batch:
     return Batch(View(*views[0], maps[0]), View(*views[1], maps[1], classifier), samples)
 
 
-def unit(vectors: Tensor) -> Tensor:
+def normalise_rows(vectors: Tensor) -> Tensor:
     """Return vectors (..., D) divided by their lengths."""
     return vectors / vectors.pow(2).sum(dim=-1, keepdim=True).sqrt()

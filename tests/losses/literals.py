@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 
-def matrix(*rows: tuple[float, ...]) -> Tensor:
+def make_matrix(*rows: tuple[float, ...]) -> Tensor:
     """Return rows as a float64 tensor."""
     return torch.tensor(rows, dtype=torch.float64)
 
 
-Z_STUDENT = matrix((1, 2, 3), (0, 1, 0), (2, 0, 1))  # logits (3, 3)
-Z_TEACHER = matrix((2, 0, 1), (1, 1, 3), (0, 3, 1))
+Z_STUDENT = make_matrix((1, 2, 3), (0, 1, 0), (2, 0, 1))  # logits (3, 3)
+Z_TEACHER = make_matrix((2, 0, 1), (1, 1, 3), (0, 3, 1))
 LABELS = torch.tensor([0, 2, 1])
 
-STUDENT = matrix((1, 0), (0, 2), (1, 1))  # features (3, 2)
-TEACHER = matrix((1, 0, 1), (0, 1, 0), (2, 1, 0))  # features (3, 3)
-PROJECTED = STUDENT @ matrix((1, 2), (0, -1), (1, 1)).T  # (3, 3)
-WEIGHT, BIAS = matrix((1, -1, 0), (2, 0, 1)), matrix((0.5, -0.5))[0]  # the teacher's classifier
+STUDENT = make_matrix((1, 0), (0, 2), (1, 1))  # features (3, 2)
+TEACHER = make_matrix((1, 0, 1), (0, 1, 0), (2, 1, 0))  # features (3, 3)
+PROJECTED = STUDENT @ make_matrix((1, 2), (0, -1), (1, 1)).T  # (3, 3)
+WEIGHT, BIAS = make_matrix((1, -1, 0), (2, 0, 1)), make_matrix((0.5, -0.5))[0]  # the teacher's classifier
 
 MAP = (torch.arange(24, dtype=torch.float64) / 10 - 1).view(3, 2, 2, 2)
 TEACHER_MAP = (torch.arange(36, dtype=torch.float64).flip(0) / 10 - 1).view(3, 3, 2, 2)

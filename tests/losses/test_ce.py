@@ -15,7 +15,9 @@ LOGITS = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
 LOG_SHARES = log_softmax(LOGITS.double().numpy(), axis=1)
 
 
-def ask(loss: CE, targets: Tensor = LABELS, weights: Tensor | None = None, logits: Tensor = LOGITS) -> Tensor:
+def compute_ce(
+    loss: CE, targets: Tensor = LABELS, weights: Tensor | None = None, logits: Tensor = LOGITS
+) -> Tensor:
     """The loss of a student's logits, whatever the teacher says."""
     nothing = View(torch.full_like(logits, torch.nan), {})
     return loss(View(logits, {}), nothing, Samples(torch.arange(6), LABELS, targets, weights))
@@ -32,7 +34,7 @@ def test_cross_entropy_by_hand() -> None:
 def test_equals_scipys_log_softmax_of_the_label() -> None:
     expected = -LOG_SHARES[np.arange(6), LABELS].mean()
     assert cross_entropy(LOGITS, LABELS).item() == pytest.approx(expected, rel=1e-5)
-    assert ask(CE()).item() == cross_entropy(LOGITS, LABELS).item()
+    assert compute_ce(CE()).item() == cross_entropy(LOGITS, LABELS).item()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -42,10 +44,10 @@ def test_weighted_terms_are_a_loop_over_images(smoothing: float) -> None:
         for number in range(5):
             share = (1 - smoothing) * (number == LABELS[image].item()) + smoothing / 5
             expected -= weight * share * LOG_SHARES[image, number] / 6
-    found = ask(CE(label_smoothing=smoothing), weights=WEIGHTS)
+    found = compute_ce(CE(label_smoothing=smoothing), weights=WEIGHTS)
     assert found.item() == pytest.approx(expected, rel=1e-5)
-    alike = ask(CE(label_smoothing=smoothing), weights=torch.ones(6))
-    assert alike.item() == pytest.approx(ask(CE(label_smoothing=smoothing)).item(), rel=1e-6)
+    alike = compute_ce(CE(label_smoothing=smoothing), weights=torch.ones(6))
+    assert alike.item() == pytest.approx(compute_ce(CE(label_smoothing=smoothing)).item(), rel=1e-6)
 
 
 def test_labels_may_be_shares_of_classes() -> None:
@@ -53,7 +55,7 @@ def test_labels_may_be_shares_of_classes() -> None:
     for weights in (None, WEIGHTS):
         own, other = (cross_entropy(LOGITS, labels, weights) for labels in (LABELS, LABELS.flip(0)))
         expected = (0.3 * own + 0.7 * other).item()
-        assert ask(CE(), shares, weights).item() == pytest.approx(expected)
+        assert compute_ce(CE(), shares, weights).item() == pytest.approx(expected)
 
 
 def test_gradient_is_share_minus_label() -> None:
@@ -72,9 +74,9 @@ def test_gradcheck() -> None:
 
 
 def test_half_precision_logits_are_summed_in_float32() -> None:
-    found = ask(CE(), logits=LOGITS.bfloat16())
+    found = compute_ce(CE(), logits=LOGITS.bfloat16())
     assert found.dtype == torch.float32
-    assert found.item() == ask(CE(), logits=LOGITS.bfloat16().float()).item()
+    assert found.item() == compute_ce(CE(), logits=LOGITS.bfloat16().float()).item()
 
 
 def test_only_labels_and_the_students_logits_count() -> None:

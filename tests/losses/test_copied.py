@@ -72,7 +72,7 @@ print(json.dumps({package: {name: compute(package, name) for name in names} for 
 """
 
 
-def needed(name: str) -> set[str]:
+def find_needed(name: str) -> set[str]:
     """The files of losses/ that one imports from beside it, and those from beside them, itself among them."""
     found, waiting = set(), [name]
     while waiting:
@@ -95,7 +95,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, di
     for name in LOSSES:
         wanted[f"only_{name}"] = [name]
         (place / f"only_{name}").mkdir()
-        for one in needed(name):
+        for one in find_needed(name):
             shutil.copy(FOLDER / f"{one}.py", place / f"only_{name}")
     without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-W", "error", "-c", SCRIPT, json.dumps(wanted)]
@@ -117,18 +117,18 @@ def test_copied_file_computes_the_same_loss(name: str, computed: dict[str, dict[
 
 @pytest.mark.parametrize("name", ["ce", "kl", "regression", "reuse", "cc", "itrd", "pkt", "rkd", "sp"])
 def test_simple_losses_need_the_interface_alone(name: str) -> None:
-    assert needed(name) == {name, "loss"}
+    assert find_needed(name) == {name, "loss"}
 
 
 @pytest.mark.parametrize("name", ["dist", "dkd", "wttm"])
 def test_losses_of_logits_need_kl_too(name: str) -> None:
-    assert needed(name) == {name, "loss", "kl"}
+    assert find_needed(name) == {name, "loss", "kl"}
 
 
 @pytest.mark.parametrize("name", ["at", "fitnet", "reviewkd", "srrl"])
 def test_losses_of_maps_need_squared_errors_too(name: str) -> None:
-    assert needed(name) - {"maps"} == {name, "loss", "reuse"}
+    assert find_needed(name) - {"maps"} == {name, "loss", "reuse"}
 
 
 def test_crd_needs_its_banks_too() -> None:
-    assert needed("crd") == {"crd", "loss", "contrast", "bank", "negatives", "objectives"}
+    assert find_needed("crd") == {"crd", "loss", "contrast", "bank", "negatives", "objectives"}

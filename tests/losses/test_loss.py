@@ -74,21 +74,21 @@ def prepare(loss: Loss, batches: Sequence[Batch]) -> None:
     if loss.first_pass != "none":
         loss.finish_prepare()
     loss.begin_epoch()
-    ask(loss, batches[0])
+    compute_terms(loss, batches[0])
 
 
-def ask(loss: Loss, batch: Batch) -> dict[str, Tensor]:
+def compute_terms(loss: Loss, batch: Batch) -> dict[str, Tensor]:
     """The terms of a loss on one draw."""
     torch.manual_seed(1)
     found = loss(*batch)
     return found if isinstance(found, dict) else {"": found}
 
 
-def weighted_where_it_may(loss: Loss, seed: int, count: int = 6) -> Batch:
+def make_weighted_batch(loss: Loss, seed: int, count: int = 6) -> Batch:
     return make_batch(seed, count, weighted=loss.takes_weights)
 
 
-def change(view: View, function: Callable[[Tensor], Tensor]) -> View:
+def map_view(view: View, function: Callable[[Tensor], Tensor]) -> View:
     """Apply a function to all that a network gives."""
     taps, maps = ({tap: function(one) for tap, one in each.items()} for each in (view.taps, view.maps))
     return View(function(view.logits), taps, maps, view.classifier)
@@ -105,16 +105,16 @@ def with_taps(loss: Loss, view: View, taps: dict[str, Tensor]) -> View:
     return View(view.logits, *(({}, taps) if loss.needs_maps else (taps, {})), view.classifier)
 
 
-def in_float64(batch: Batch) -> Batch:
-    student, teacher = (change(view, Tensor.double) for view in batch[:2])
+def convert_to_float64(batch: Batch) -> Batch:
+    student, teacher = (map_view(view, Tensor.double) for view in batch[:2])
     weights = batch.samples.weights
     samples = replace(batch.samples, weights=None if weights is None else weights.double())
     return Batch(student, replace(teacher, classifier=deepcopy(teacher.classifier).double()), samples)
 
 
-def in_order(batch: Batch, order: Tensor) -> Batch:
+def reorder(batch: Batch, order: Tensor) -> Batch:
     """The same images in another order, or some of them."""
-    views = [change(view, lambda one: one[order]) for view in batch[:2]]
+    views = [map_view(view, lambda one: one[order]) for view in batch[:2]]
     given = batch.samples
     weights = None if given.weights is None else given.weights[order]
     return Batch(*views, Samples(given.indices[order], given.labels[order], given.targets[order], weights))
@@ -148,20 +148,20 @@ def test_gradients_agree_with_differences(case: Case, monkeypatch: pytest.Monkey
         Tensor, "float", Tensor.double
     )  # losses round to float32, which differences cannot see through
     loss = make(case).double()
-    given = in_float64(weighted_where_it_may(loss, seed=0, count=3))
-    prepare(loss, [in_float64(make_batch(seed)) for seed in (1, 2)])
+    given = convert_to_float64(make_weighted_batch(loss, seed=0, count=3))
+    prepare(loss, [convert_to_float64(make_batch(seed)) for seed in (1, 2)])
     if case.loss == "crd":
         loss.eval()  # or each evaluation would change the bank
     taps = read_taps(loss, given.student)
 
-    def of(logits: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    def compute(logits: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         student = with_taps(loss, View(logits, {}), dict(zip(taps, rest, strict=False)))
-        return tuple(ask(loss, Batch(student, given.teacher, given.samples)).values())
+        return tuple(compute_terms(loss, Batch(student, given.teacher, given.samples)).values())
 
     inputs = [given.student.logits, *taps.values()]
     inputs = [one.requires_grad_(number > 0 or loss.needs_logits) for number, one in enumerate(inputs)]
-    assert torch.autograd.gradcheck(of, [*inputs, *loss.parameters()], fast_mode=loss.needs_maps)
-    terms = of(*inputs)
+    assert torch.autograd.gradcheck(compute, [*inputs, *loss.parameters()], fast_mode=loss.needs_maps)
+    terms = compute(*inputs)
     assert all(term.ndim == 0 and term.requires_grad and term.dtype == torch.float64 for term in terms)
 
 
@@ -170,8 +170,8 @@ def test_order_of_a_batch_changes_nothing(case: Case) -> None:
     order = torch.tensor([3, 5, 0, 1, 4, 2])
     losses = [make(case) for _ in range(2)]
     for step in range(3):  # the later ones meet banks that the first have changed
-        batch = weighted_where_it_may(losses[0], seed=step)
-        found = ask(losses[0], batch), ask(losses[1], in_order(batch, order))
+        batch = make_weighted_batch(losses[0], seed=step)
+        found = compute_terms(losses[0], batch), compute_terms(losses[1], reorder(batch, order))
         assert_same(*found)
         gradients = []
         for loss, terms in zip(losses, found, strict=True):
@@ -209,10 +209,10 @@ class First(OneProcess):
 @pytest.mark.parametrize("name", WHOLE_BATCH)
 def test_two_processes_compare_the_whole_batch(name: str) -> None:
     case = next(case for case in CASES if case.name == name)
-    batch, second = weighted_where_it_may(make(case), seed=0), Second()
-    ask(make(case, replace(SIZES, processes=second)), in_order(batch, torch.arange(3, 6)))
-    found = ask(make(case, replace(SIZES, processes=First(second))), in_order(batch, torch.arange(3)))
-    assert_same(found, ask(make(case), batch))
+    batch, second = make_weighted_batch(make(case), seed=0), Second()
+    compute_terms(make(case, replace(SIZES, processes=second)), reorder(batch, torch.arange(3, 6)))
+    found = compute_terms(make(case, replace(SIZES, processes=First(second))), reorder(batch, torch.arange(3)))
+    assert_same(found, compute_terms(make(case), batch))
     assert not second.given
 
 
@@ -225,9 +225,9 @@ def test_losses_without_layers_compute_in_float32(case: Case) -> None:
     found = []
     for lower in (True, False):
         loss, (student, teacher, samples) = make(case), make_batch(0)
-        read = change(student, lambda one: one.requires_grad_())
+        read = map_view(student, lambda one: one.requires_grad_())
         with torch.autocast("cpu", torch.bfloat16, enabled=lower):
-            terms = ask(loss, Batch(read, teacher, samples))
+            terms = compute_terms(loss, Batch(read, teacher, samples))
         inputs = [read.logits] if loss.needs_logits else list(read_taps(loss, read).values())
         found.append((terms, torch.autograd.grad(sum(terms.values()), inputs)))
     (terms, gradients), (expected, expected_gradients) = found
@@ -243,14 +243,14 @@ def test_names_of_classes_change_nothing(case: Case) -> None:
     renamed = make(case, replace(SIZES, labels=names[LABELS]))
     loss = make(case)
     for step in range(2):
-        batch = weighted_where_it_may(loss, seed=step)
+        batch = make_weighted_batch(loss, seed=step)
         student, teacher = (replace(view, logits=view.logits[:, back]) for view in batch[:2])
         classifier = deepcopy(teacher.classifier)
         for own, other in zip(classifier.parameters(), teacher.classifier.parameters(), strict=True):
             own.copy_(other[back])
         teacher, given = replace(teacher, classifier=classifier), batch.samples
         samples = Samples(given.indices, names[given.labels], names[given.targets], given.weights)
-        assert_same(ask(renamed, Batch(student, teacher, samples)), ask(loss, batch))
+        assert_same(compute_terms(renamed, Batch(student, teacher, samples)), compute_terms(loss, batch))
 
 
 @every_weighted_loss
@@ -258,7 +258,7 @@ def test_weights_of_one_are_no_weights(case: Case) -> None:
     loss, other = make(case), make(case)
     batch = make_batch(0)
     ones = replace(batch.samples, weights=torch.ones(6))
-    assert_same(ask(loss, batch), ask(other, Batch(batch.student, batch.teacher, ones)))
+    assert_same(compute_terms(loss, batch), compute_terms(other, Batch(batch.student, batch.teacher, ones)))
 
 
 @every_weighted_loss
@@ -266,8 +266,8 @@ def test_doubled_weights_double_the_loss(case: Case) -> None:
     loss, other = make(case), make(case)
     batch = make_batch(0, weighted=True)
     twice = replace(batch.samples, weights=2 * batch.samples.weights)
-    found = ask(loss, Batch(batch.student, batch.teacher, twice))
-    assert_same(found, {name: 2 * term for name, term in ask(other, batch).items()})
+    found = compute_terms(loss, Batch(batch.student, batch.teacher, twice))
+    assert_same(found, {name: 2 * term for name, term in compute_terms(other, batch).items()})
 
 
 @every_loss
@@ -284,7 +284,7 @@ def test_only_what_is_declared_is_read(case: Case) -> None:
         other = replace(other, classifier=None)
     if not loss.needs_labels:
         samples = replace(samples, labels=nothing, targets=nothing)
-    assert_same(ask(loss, Batch(own, other, samples)), ask(twin, make_batch(0)))
+    assert_same(compute_terms(loss, Batch(own, other, samples)), compute_terms(twin, make_batch(0)))
 
 
 @every_loss

@@ -14,7 +14,7 @@ CLASS_SIZES = st.lists(st.integers(1, 9), min_size=2, max_size=6)
 UNEQUAL = torch.tensor([0] * 3 + [1] * 7 + [2] * 2)[torch.randperm(12, generator=torch.Generator().manual_seed(3))]
 
 
-def shuffled_labels(sizes: list[int], seed: int) -> Tensor:
+def shuffle_labels(sizes: list[int], seed: int) -> Tensor:
     labels = torch.repeat_interleave(10 * torch.arange(len(sizes)), torch.tensor(sizes))
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
 
@@ -25,7 +25,7 @@ def draw(sampler: NegativeSampler, indices: Tensor) -> Tensor:
     return drawn_samples(sampler, sampler.draw(indices))
 
 
-def candidates(labels: Tensor, anchor: int, mode: str) -> set[int]:
+def find_candidates(labels: Tensor, anchor: int, mode: str) -> set[int]:
     """Samples that may be negatives of one."""
     return {i for i in range(len(labels)) if (i != anchor if mode == "instance" else labels[i] != labels[anchor])}
 
@@ -37,12 +37,12 @@ def candidates(labels: Tensor, anchor: int, mode: str) -> set[int]:
 def test_draws_are_allowed_and_even(
     mode: str, shared: bool, sizes: list[int], num_negatives: int, seed: int
 ) -> None:
-    labels = shuffled_labels(sizes, seed)
+    labels = shuffle_labels(sizes, seed)
     torch.manual_seed(seed)
     drawn = draw(NegativeSampler(labels, num_negatives, mode, shared), torch.arange(len(labels)))
     assert drawn.shape == (len(labels), num_negatives + 1)
     for anchor, row in enumerate(drawn.tolist()):
-        allowed = candidates(labels, anchor, mode)
+        allowed = find_candidates(labels, anchor, mode)
         counts = {index: row[1:].count(index) for index in set(row[1:])}
         assert counts.keys() <= allowed
         assert max(counts.values()) <= -(-num_negatives // len(allowed))  # 1 while K <= M: no repeats
@@ -60,7 +60,7 @@ def test_every_candidate_is_equally_likely(mode: str, labels: Tensor) -> None:
     drawn = torch.stack([draw(sampler, torch.arange(12)) for _ in range(3000)])  # one an order: independent
     for anchor in range(12):
         counts = drawn[:, anchor, 1].bincount(minlength=12)
-        assert chisquare(counts[sorted(candidates(labels, anchor, mode))]).pvalue > 1e-4
+        assert chisquare(counts[sorted(find_candidates(labels, anchor, mode))]).pvalue > 1e-4
         if mode == "relax":
             counts = drawn[:, anchor, 0].bincount(minlength=12)
             assert chisquare(counts[labels == labels[anchor]]).pvalue > 1e-4

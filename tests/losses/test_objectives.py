@@ -6,19 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.objectives import BinaryNCE, Found, InfoNCE, Objective
+from losses.objectives import BinaryNCE, InfoNCE, LossAndGrad, Objective
 
 
-def blockwise(objective: Objective, positives: Tensor, negatives: Tensor, size: int) -> tuple[Found, Tensor]:
+def compute_blockwise(
+    objective: Objective, positives: Tensor, negatives: Tensor, size: int
+) -> tuple[LossAndGrad, Tensor]:
     """An objective that has taken (B, L) scores, so many columns at a time, and the slope of each (B, L)."""
-    objective.begin(len(negatives), torch.empty(len(negatives), size, dtype=negatives.dtype))
+    objective.reset(len(negatives), torch.empty(len(negatives), size, dtype=negatives.dtype))
     weights: list[Tensor] = []
     for scores in negatives.clone().split(size, dim=1):
-        factor = objective.take(scores, slice(0, len(negatives)))
+        factor = objective.update(scores, slice(0, len(negatives)))
         if factor is not None:
             weights = [weight * factor[:, None] for weight in weights]
         weights.append(scores)
-    found = objective.close(positives)
+    found = objective.finalize(positives)
     assert found.rows.shape == (1, len(positives))
     return found, found.rows[0, :, None] * torch.cat(weights, dim=1)
 
@@ -27,22 +29,24 @@ def test_nce_by_hand() -> None:
     # Z = 2, K/N = 2/4: p = (2, 1/2, 3/2), h = (4/5, 1/2, 3/4), loss = -log(4/5 * 1/2 * 1/4) = log 10
     similarities = torch.tensor([[4.0, 1.0, 3.0]], dtype=torch.float64).log()
     objective = BinaryNCE(torch.tensor(2.0).log(), 2, 4)
-    found, slopes = blockwise(objective, similarities[:, 0], similarities[:, 1:], 1)
+    found, slopes = compute_blockwise(objective, similarities[:, 0], similarities[:, 1:], 1)
     assert found.loss.item() == pytest.approx(math.log(10))
     assert found.positives.tolist() == pytest.approx([-1 / 5]) and slopes[0].tolist() == pytest.approx(
         [1 / 2, 3 / 4]
     )
-    found, _ = blockwise(BinaryNCE(torch.zeros(()), 1, 1), torch.zeros(1), torch.tensor([[400.0, -torch.inf]]), 2)
+    found, _ = compute_blockwise(
+        BinaryNCE(torch.zeros(()), 1, 1), torch.zeros(1), torch.tensor([[400.0, -torch.inf]]), 2
+    )
     assert found.loss.item() == pytest.approx(400 + math.log(2))
 
 
 def test_infonce_by_hand() -> None:
     similarities = torch.tensor([[2.0, 1.0, 5.0], [1.0, 1.0, 2.0]], dtype=torch.float64).log()
-    found, slopes = blockwise(InfoNCE(), similarities[:, 0], similarities[:, 1:], 1)
+    found, slopes = compute_blockwise(InfoNCE(), similarities[:, 0], similarities[:, 1:], 1)
     assert found.loss.item() == pytest.approx(math.log(4))  # both positives have a share of 1/4
     assert found.positives.tolist() == pytest.approx([-3 / 8] * 2)
     assert slopes.flatten().tolist() == pytest.approx([1 / 16, 5 / 16, 1 / 8, 1 / 4])
-    found, _ = blockwise(InfoNCE(), torch.zeros(1), torch.tensor([[1000.0, -torch.inf]]), 2)
+    found, _ = compute_blockwise(InfoNCE(), torch.zeros(1), torch.tensor([[1000.0, -torch.inf]]), 2)
     assert found.loss.item() == 1000.0
 
 
@@ -62,7 +66,7 @@ def test_blocks_add_up_to_the_formula(objective: str, mean: float, spread: float
         expected = (exact.logsumexp(dim=1) - exact[:, 0]).mean()
     expected.backward()
     new = BinaryNCE(torch.zeros(()), 8, 8) if objective == "nce" else InfoNCE()
-    found, slopes = blockwise(new, scores[:, 0], scores[:, 1:], size)
+    found, slopes = compute_blockwise(new, scores[:, 0], scores[:, 1:], size)
     torch.testing.assert_close(found.loss.double(), expected.detach(), rtol=1e-6, atol=0)
     gradient = torch.cat([found.positives[:, None], slopes], dim=1)
     torch.testing.assert_close(gradient.double(), exact.grad, rtol=1e-4, atol=1e-9)
@@ -71,5 +75,5 @@ def test_blocks_add_up_to_the_formula(objective: str, mean: float, spread: float
 def test_small_terms_lose_nothing_and_none_cancel() -> None:
     for logit in (-40.0, 0.0):
         negatives = torch.full((2, 400), logit)
-        found, _ = blockwise(BinaryNCE(torch.zeros(()), 8, 8), torch.full((2,), 99.0), negatives, 10)
+        found, _ = compute_blockwise(BinaryNCE(torch.zeros(()), 8, 8), torch.full((2,), 99.0), negatives, 10)
         assert found.loss.item() == pytest.approx(400 * math.log1p(math.exp(logit)), rel=1e-6)

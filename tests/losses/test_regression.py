@@ -8,62 +8,64 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from losses.loss import Sizes, View
-from losses.regression import Regression, WhitenedRegression, explained_variance, whitening
+from losses.regression import Regression, WhitenedRegression, compute_explained_variance, compute_whitening
 from tests.losses.batches import LABELS, SIZES, make_batch
 
 
-def features(seed=0, count=500, dim=6):
+def draw_features(seed=0, count=500, dim=6):
     rng = np.random.default_rng(seed)
     return torch.from_numpy(rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim)) + rng.normal(size=dim))
 
 
 def test_whitening_of_a_diagonal_by_hand():
     covariance = torch.diag(torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64))
-    found = whitening(covariance, ridge=0.25)  # adds 1 to each
+    found = compute_whitening(covariance, ridge=0.25)  # adds 1 to each
     torch.testing.assert_close(found, torch.diag(torch.tensor([5**-0.5, 2**-0.5, 1.0], dtype=torch.float64)))
-    torch.testing.assert_close(whitening(covariance, ridge=0.25, power=0.0), torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        compute_whitening(covariance, ridge=0.25, power=0.0), torch.eye(3, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("power", [-0.5, -0.25])
 def test_whitening_is_a_power_of_the_matrix(power):
-    covariance = torch.cov(features().T)
+    covariance = torch.cov(draw_features().T)
     ridge = 0.01 * torch.linalg.eigvalsh(covariance)[-1]
     expected = scipy.linalg.fractional_matrix_power(covariance.numpy() + ridge.item() * np.eye(6), power)
-    np.testing.assert_allclose(whitening(covariance, 0.01, power).numpy(), expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(compute_whitening(covariance, 0.01, power).numpy(), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_what_was_observed_in_parts_becomes_white():
-    teacher = features()
+    teacher = draw_features()
     loss = WhitenedRegression(4, 6, ridge=1e-9)
     for part in teacher.split(170):
-        loss.observe(part)
-    loss.settle()
+        loss.update_stats(part)
+    loss.finalize_stats()
     _, white = loss.project(torch.zeros(500, 4), teacher)
     np.testing.assert_allclose(np.cov(white.detach().double().numpy().T, bias=True), np.eye(6), atol=1e-3)
     np.testing.assert_allclose(white.detach().mean(dim=0), 0, atol=1e-4)
-    weight, bias = loss.linear_maps()["teacher"]
+    weight, bias = loss.compute_linear_maps()["teacher"]
     torch.testing.assert_close(F.linear(teacher.float(), weight, bias), white, rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_of_processes_are_those_of_all_images():
-    teacher = features()
+    teacher = draw_features()
     whole, parts = WhitenedRegression(4, 6, 0.01), [WhitenedRegression(4, 6, 0.01) for _ in range(2)]
-    whole.observe(teacher)
+    whole.update_stats(teacher)
     for part, rows in zip(parts, teacher.split(250), strict=True):
-        part.observe(rows)
-    others = {id(a): b for a, b in zip(parts[0]._sums(), parts[1]._sums(), strict=True)}
+        part.update_stats(rows)
+    others = {id(a): b for a, b in zip(parts[0]._get_sums(), parts[1]._get_sums(), strict=True)}
     sums = iter(list(others.values()))
     parts[0].gather = lambda tensor: torch.cat([tensor, next(sums)[None]])
-    whole.settle()
-    parts[0].settle()
+    whole.finalize_stats()
+    parts[0].finalize_stats()
     torch.testing.assert_close(parts[0].matrix, whole.matrix)
     torch.testing.assert_close(parts[0].mean, whole.mean)
 
 
 def test_the_mean_leaves_all_of_the_variance():
-    loss, teacher = WhitenedRegression(4, 6, ridge=0.01), features()
-    loss.observe(teacher)
-    loss.settle()
+    loss, teacher = WhitenedRegression(4, 6, ridge=0.01), draw_features()
+    loss.update_stats(teacher)
+    loss.finalize_stats()
     with torch.no_grad():
         loss.project_student.weight.zero_()
         loss.project_student.bias.zero_()  # the mean of what is white
@@ -75,7 +77,7 @@ def test_channels_are_summed_and_images_averaged():
     with torch.no_grad():
         loss.project_student.weight.zero_()
         loss.project_student.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
-    teacher = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]])  # as it is, before `settle`
+    teacher = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]])  # as it is, before `finalize_stats`
     assert loss.eval()(torch.zeros(2, 2), teacher).item() == pytest.approx((0 + 1 + 4 + 4) / 2)
     weighted = loss(torch.zeros(2, 2), teacher.flip(0), torch.tensor([0.5, 7.0]))
     assert weighted.item() == pytest.approx((0.5 * (1 + 4 + 4) + 7 * 0) / 2)
@@ -84,40 +86,42 @@ def test_channels_are_summed_and_images_averaged():
 def test_linear_map_of_the_student_is_evaluations():
     loss = WhitenedRegression(3, 4, ridge=0.01)
     loss.standardise.momentum = 1.0  # the running statistics are those of the last batch
-    student, teacher = features(3, 50, 3).float(), features(4, 50, 4)
-    loss.observe(teacher)
-    loss.settle()
+    student, teacher = draw_features(3, 50, 3).float(), draw_features(4, 50, 4)
+    loss.update_stats(teacher)
+    loss.finalize_stats()
     own, _ = loss.project(student, teacher)
     standard = (student - student.mean(dim=0)) / (student.var(dim=0, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(own, loss.project_student(standard), rtol=1e-4, atol=1e-5)
-    weight, bias = loss.linear_maps()["student"]
+    weight, bias = loss.compute_linear_maps()["student"]
     torch.testing.assert_close(F.linear(student, weight, bias), loss.eval().project(student, teacher)[0])
 
 
 def test_gradients_agree_with_differences():
     loss = WhitenedRegression(3, 4, ridge=0.1).double()
-    loss.observe(features(1, 50, 4))
-    loss.settle()
-    student, teacher = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), features(2, 5, 4)
+    loss.update_stats(draw_features(1, 50, 4))
+    loss.finalize_stats()
+    student, teacher = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), draw_features(2, 5, 4)
 
-    def of(student):  # `project` rounds to float32, which differences cannot see through
+    def compute(student):  # `project` rounds to float32, which differences cannot see through
         white = (teacher - loss.mean) @ loss.matrix
         return (loss.project_student(loss.standardise(student)) - white).square().sum(dim=1).mean() / loss.variance
 
-    assert gradcheck(of, (student,))
-    (expected,) = torch.autograd.grad(of(student), student)
+    assert gradcheck(compute, (student,))
+    (expected,) = torch.autograd.grad(compute(student), student)
     (found,) = torch.autograd.grad(loss(student, teacher), student)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_explained_variance_by_hand():
     target = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
-    assert explained_variance(target, target) == 1
-    assert explained_variance(target.mean(dim=0).expand(2, 2), target) == 0
-    assert explained_variance(torch.tensor([[0.0, 0.0], [2.0, 2.0]]), target).item() == pytest.approx(1 - 4 / 10)
+    assert compute_explained_variance(target, target) == 1
+    assert compute_explained_variance(target.mean(dim=0).expand(2, 2), target) == 0
+    assert compute_explained_variance(torch.tensor([[0.0, 0.0], [2.0, 2.0]]), target).item() == pytest.approx(
+        1 - 4 / 10
+    )
 
 
-def prepared(taps=None, processes=None, batches=range(5)):
+def prepare_loss(taps=None, processes=None, batches=range(5)):
     """The loss after a first pass over so many batches."""
     loss = Regression(ridge=0.1) if taps is None else Regression(taps, ridge=0.1)
     torch.manual_seed(0)
@@ -128,7 +132,7 @@ def prepared(taps=None, processes=None, batches=range(5)):
 
 
 def test_each_tap_is_a_loop_over_images():
-    loss = prepared()
+    loss = prepare_loss()
     loss.finish_prepare()
     student, teacher, samples = make_batch(7, weighted=True)
     found = loss(student, teacher, samples)
@@ -162,7 +166,7 @@ def test_unwhitened_target_is_the_feature_less_its_mean():
 
 
 def test_first_pass_reads_the_teacher_alone():
-    loss, other = prepared(), prepared(batches=())
+    loss, other = prepare_loss(), prepare_loss(batches=())
     assert loss.first_pass == "teacher"
     for seed in range(5):
         _, teacher, samples = make_batch(seed)
@@ -184,8 +188,11 @@ def test_first_pass_is_joined_over_processes():
         def gather(self, tensor):
             return torch.cat([tensor, sent.pop(0)])
 
-    second, first = prepared(processes=Second(), batches=(3, 4)), prepared(processes=First(), batches=(0, 1, 2))
-    whole = prepared()
+    second, first = (
+        prepare_loss(processes=Second(), batches=(3, 4)),
+        prepare_loss(processes=First(), batches=(0, 1, 2)),
+    )
+    whole = prepare_loss()
     for loss in (second, first, whole):
         loss.finish_prepare()
     assert not sent
@@ -196,7 +203,7 @@ def test_first_pass_is_joined_over_processes():
 
 
 def test_unweighted_taps_are_not_read():
-    loss = prepared({"penultimate": 0.0, "last": 2.0})
+    loss = prepare_loss({"penultimate": 0.0, "last": 2.0})
     loss.finish_prepare()
     student, teacher, samples = make_batch(7)
     last = [View(view.logits, {"last": view.taps["last"]}) for view in (student, teacher)]
@@ -206,7 +213,7 @@ def test_unweighted_taps_are_not_read():
 
 
 def test_comparison_is_of_projected_and_white_features():
-    loss = prepared().eval()
+    loss = prepare_loss().eval()
     loss.finish_prepare()
     student, teacher, _ = make_batch(7)
     found = loss.compare(student, teacher)
@@ -219,7 +226,7 @@ def test_comparison_is_of_projected_and_white_features():
 
 
 def test_kept_projections_give_the_compared_features():
-    loss = prepared()
+    loss = prepare_loss()
     loss.finish_prepare()
     loss(*make_batch(6))  # running statistics of a batch
     loss.eval()

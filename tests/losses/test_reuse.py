@@ -86,10 +86,10 @@ def test_gradients_agree_with_differences(loss: Reuse) -> None:
     target, weights = batch.teacher.taps["features"].double(), torch.linspace(0, 2, 6).double()
     weight, bias = (one.detach().double().requires_grad_() for one in loss.projector.parameters())
 
-    def of(student: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def compute(student: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return squared_error(F.linear(student, weight, bias), target, weights)
 
-    assert torch.autograd.gradcheck(of, (student, weight, bias))
+    assert torch.autograd.gradcheck(compute, (student, weight, bias))
     expected = torch.autograd.grad(squared_error(F.linear(student, weight, bias), target, None), student)[0]
     own = batch.student.taps["features"].requires_grad_()
     loss(View(batch.student.logits, {"features": own}), batch.teacher, batch.samples).backward()

@@ -79,7 +79,7 @@ def test_a_network_that_cannot_be_captured_is_named(monkeypatch, captures, error
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
     model = TappedModel(build_model("resnet8", 5), ["layer2", "fc:input"]).train()
     capture_passes(model)
-    told = r"^capture=true: a GPU cannot capture CifarResNet \(.*is capturing\): use capture=false$"
+    told = r"^cuda_graphs=true: a GPU cannot capture CifarResNet \(.*is capturing\): use cuda_graphs=false$"
     with pytest.raises(MachineError, match=told):
         model(torch.ones(4, 3, 16, 16))
 
@@ -112,17 +112,17 @@ def test_captured_passes_are_those_of_the_layers(dtype):
 def test_captured_runs_are_other_runs_and_no_compiled_ones(make_experiment):
     from study.sharing import fingerprint
 
-    plain, captured = make_experiment(), make_experiment("capture=true")
+    plain, captured = make_experiment(), make_experiment("cuda_graphs=true")
     for job in (TEACHER, JobName("two_stage", 0, 1)):
         assert fingerprint(plain.config, job) != fingerprint(captured.config, job)
-    with pytest.raises(UserError, match="compile and capture do not go together"):
-        make_experiment("capture=true", "compile=true")
+    with pytest.raises(UserError, match="compile and cuda_graphs do not go together"):
+        make_experiment("cuda_graphs=true", "compile=true")
 
 
 def test_without_a_gpu_a_word_says_that_nothing_is_captured(capsys):
     warn.cache_clear()
     assert not main.can_capture(torch.device("cpu"))
-    assert "capture=true counts for nothing: it is for GPUs" in capsys.readouterr().err
+    assert "cuda_graphs=true is ignored: it needs a GPU" in capsys.readouterr().err
 
 
 class Asking(nn.Module):

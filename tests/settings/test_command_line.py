@@ -5,24 +5,23 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from settings.command_line import CommandLine, one_of, read_folder
+from settings.command_line import CommandLine, match_word, read_folder
 
 
 @pytest.fixture
 def parser() -> CommandLine:
     parser = CommandLine("Some words.")
     parser.add_argument("run", nargs="?")
-    parser.add_argument("--phase", type=one_of("teacher", "all"))
+    parser.add_argument("--phase", type=match_word("teacher", "all"))
     parser.add_argument("--set", nargs="+", default=[], action="extend")
     parser.add_argument("--output-dir", type=read_folder)
     parser.add_argument("--quiet", action="store_true")
     return parser
 
 
-def test_what_was_given_is_told_from_defaults(parser: CommandLine, tmp_path: Path) -> None:
-    arguments, given = parser.read(
-        ["--set", "a=1", "--set", "b=2", f"--output-dir={tmp_path}", "--quiet", "--quiet"]
-    )
+def test_given_options_are_told_from_defaults(parser: CommandLine, tmp_path: Path) -> None:
+    words = ["--set", "a=1", "--set", "b=2", f"--output-dir={tmp_path}", "--quiet", "--quiet"]
+    arguments, given = parser.read(words)
     assert (arguments.set, arguments.output_dir, arguments.quiet) == (["a=1", "b=2"], tmp_path, True)
     assert given == {"set", "output_dir", "quiet"}
     assert parser.read([])[1] == set() and parser.read(["here"])[1] == {"run"}
@@ -35,7 +34,7 @@ def test_what_was_given_is_told_from_defaults(parser: CommandLine, tmp_path: Pat
         (["--qui"], "--qui is no option of .*, did you mean '--quiet'"),  # no abbreviation
         (["--pase=all"], "--pase is no option"),
         (["here", "there"], "'there' is one argument too many"),
-        (["--phase", "al"], "--phase: 'al' is none of teacher, all, did you mean 'all'"),
+        (["--phase", "al"], "^--phase: 'al' is none of teacher, all, did you mean 'all'"),
         (["--phase"], "--phase: expected one argument"),
         (["--phase", "all", "--phase", "teacher"], "--phase stands twice"),
         (["--output-dir", ""], "--output-dir: it is empty"),
@@ -45,7 +44,7 @@ def test_what_was_given_is_told_from_defaults(parser: CommandLine, tmp_path: Pat
         (["--output-dir", "x" * 300], "File name too long"),
     ],
 )
-def test_what_is_not_taken_is_one_line(
+def test_wrong_words_are_refused_in_one_line(
     parser: CommandLine, tmp_path: Path, words: list[str], message: str
 ) -> None:
     (tmp_path / "file").touch()

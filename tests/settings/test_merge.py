@@ -37,28 +37,20 @@ def test_flattened_values_have_dotted_keys() -> None:
     assert flatten(values) == {"a.b": 1, "a.c.d": [2], "a.c.e": {}, "f": None}
 
 
-def test_a_section_that_is_set_keeps_what_it_does_not_name(path: Path) -> None:
-    # Before, dim fell back to its default of 256.
+def test_a_section_keeps_what_an_override_leaves_out(path: Path) -> None:
     assert load_config(path, ["losses.crd={objective: nce}"]).losses["crd"] == {"dim": 32, "objective": "nce"}
     training = load_config(path, ["training={epochs: 3}"]).training
     assert (training.epochs, training.optimizer.lr, training.optimizer.schedule) == (3, 0.2, "constant")
 
 
 def test_a_method_keeps_the_rest_of_the_optimizer(path: Path) -> None:
-    # Before, schedule and weight decay fell back to the defaults of an optimizer.
-    optimizer = load_config(path).stages["fast"][0].optimizer
-    assert (optimizer.lr, optimizer.schedule, optimizer.weight_decay, optimizer.gamma) == (
-        0.5,
-        "constant",
-        0.1,
-        0.7,
-    )
+    found = load_config(path).stages["fast"][0].optimizer
+    assert (found.lr, found.schedule, found.weight_decay, found.gamma) == (0.5, "constant", 0.1, 0.7)
 
 
-def test_a_point_of_a_grid_keeps_the_rest_of_a_section(path: Path) -> None:
+def test_grid_points_keep_the_rest_of_sections(path: Path) -> None:
     config = load_config(path, ["study.grid=[{training.optimizer: [{lr: 0.3}, {lr: 0.4}]}]"])
     found = [run.config.training.optimizer for run in list_runs(config)]
     assert [(one.lr, one.schedule, one.weight_decay) for one in found] == [
-        (0.3, "constant", 0.1),
-        (0.4, "constant", 0.1),
+        (rate, "constant", 0.1) for rate in (0.3, 0.4)
     ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 
 from errors import UserError
 from settings.methods import list_shipped, load_shipped, normalise_methods
@@ -30,7 +30,7 @@ def stages(tmp_path: Path):
     return make
 
 
-def weights(stage: Stage) -> dict[str, float]:
+def get_weights(stage: Stage) -> dict[str, float]:
     return {name: use.weight for name, use in stage.losses.items()}
 
 
@@ -43,7 +43,7 @@ def test_a_shipped_method_needs_nothing_but_its_name(stages, name: str) -> None:
 
 def test_shipped_methods_are_what_their_papers_say(stages) -> None:
     found = stages("[scratch, kd, crd, crd_kd, two_stage]")
-    assert {name: [weights(one) for one in method] for name, method in found.items()} == {
+    assert {name: [get_weights(one) for one in method] for name, method in found.items()} == {
         "scratch": [{"ce": 1.0}],
         "kd": [{"ce": 0.1, "kl": 0.9}],
         "crd": [{"ce": 1.0, "crd": 0.8}],
@@ -57,7 +57,7 @@ def test_shipped_methods_are_what_their_papers_say(stages) -> None:
     assert (second.optimizer.name, second.optimizer.lr, second.optimizer.schedule) == ("adam", 1e-4, "constant")
 
 
-def test_a_list_of_names_chooses_and_keeps_the_order(stages) -> None:
+def test_a_list_chooses_methods_in_order(stages) -> None:
     assert list(stages("[two_stage, kd]")) == ["two_stage", "kd"]
     assert list(stages("{kd: {}, crd: {}, mine: {base: kd}}", "methods=[mine, kd]")) == ["mine", "kd"]
 
@@ -65,7 +65,7 @@ def test_a_list_of_names_chooses_and_keeps_the_order(stages) -> None:
 def test_a_list_of_stages_is_complete(stages) -> None:
     text = "{kd: [{losses: {ce: 1}, epochs: 3}, {train: head, losses: {ce: }}]}"
     first, second = stages(text)["kd"]
-    assert weights(first) == {"ce": 1.0} == weights(second)  # nothing of the shipped one is below it
+    assert get_weights(first) == {"ce": 1.0} == get_weights(second)  # nothing of the shipped one is below it
     assert (first.epochs, second.epochs, first.train, second.train) == (3, 27, "all", "head")
 
 
@@ -80,20 +80,14 @@ def test_a_list_of_stages_is_complete(stages) -> None:
         "{twin: {twin_of: two_stage, losses: {crd: 2}}, two_stage: {}}",
     ],
 )
-def test_what_was_read_is_read_again_as_it_was(stages, text: str) -> None:
-    config = Config.model_validate({"methods": stages(text) and _plain(text)})
+def test_a_written_config_reads_back(text: str) -> None:
+    config = Config.model_validate({"methods": yaml.safe_load(text)})
     again = Config.model_validate(config.model_dump(mode="json"))
     assert again == config and again.stages == config.stages
     assert normalise_methods(config.methods, {}) == config.methods
 
 
-def _plain(text: str) -> Any:
-    import yaml
-
-    return yaml.safe_load(text)
-
-
-def test_a_section_says_what_differs_for_one_stage_or_for_all(stages) -> None:
+def test_sections_change_one_stage_or_all(stages) -> None:
     method = stages(
         "{two_stage: {batch_size: 8, optimizer: {lr: 0.2}, stage2: {optimizer: {lr: 0.3}, train: all}}}"
     )
@@ -111,22 +105,22 @@ def test_a_method_builds_on_another_wherever_that_stands(stages) -> None:
     assert late[0] == early[0] and late[0].epochs == 4
     assert (early[1].train, late[1].train) == ("last_block", "head")
     mine = stages("{mine: {base: kd, losses: {kl: 2}}, kd: {losses: {kl: 3}}}")
-    assert weights(mine["mine"][0]) == {"ce": 0.1, "kl": 2.0}
-    assert weights(stages("{mine: {base: kd, losses: {ce: 1}}}")["mine"][0]) == {
+    assert get_weights(mine["mine"][0]) == {"ce": 0.1, "kl": 2.0}
+    assert get_weights(stages("{mine: {base: kd, losses: {ce: 1}}}")["mine"][0]) == {
         "ce": 1.0,
         "kl": 0.9,
     }  # the shipped
 
 
-def test_a_loss_is_taken_back_with_false_and_weighs_1_without_a_number(stages) -> None:
-    assert weights(stages("{kd: {losses: {kl: false, crd: }}}")["kd"][0]) == {"ce": 0.1, "crd": 1.0}
-    assert weights(stages("{mine: {base: kd, losses: {kl: false}}}")["mine"][0]) == {"ce": 0.1}
-    assert weights(stages("{kd: {losses: {kl: 0}}}")["kd"][0]) == {"ce": 0.1, "kl": 0.0}  # which is reported
+def test_false_removes_a_loss_null_weighs_one(stages) -> None:
+    assert get_weights(stages("{kd: {losses: {kl: false, crd: }}}")["kd"][0]) == {"ce": 0.1, "crd": 1.0}
+    assert get_weights(stages("{mine: {base: kd, losses: {kl: false}}}")["mine"][0]) == {"ce": 0.1}
+    assert get_weights(stages("{kd: {losses: {kl: 0}}}")["kd"][0]) == {"ce": 0.1, "kl": 0.0}  # which is reported
     use = stages("{kd: {losses: {kl: {ramp_up: 3, temperature: 2}}}}")["kd"][0].losses["kl"]
     assert (use.weight, use.ramp_up, use.fade, use.options) == (0.9, 3, False, {"temperature": 2})
 
 
-def test_options_of_a_loss_are_shared_unless_a_stage_has_its_own(stages) -> None:
+def test_stages_share_loss_options_without_their_own(stages) -> None:
     text = "{kd: {losses: {kl: {temperature: 3}}}, mine: {base: kd}, plain: {losses: {kl: 1}}}"
     shared = ("losses.kl.temperature=2", "losses.kl.other=5")
     found = {name: method[0].losses["kl"].options for name, method in stages(text, *shared).items()}
@@ -137,10 +131,10 @@ def test_options_of_a_loss_are_shared_unless_a_stage_has_its_own(stages) -> None
     }
 
 
-def test_a_twin_trains_everything_at_once_by_the_losses_of_all_stages(stages) -> None:
+def test_a_twin_trains_all_losses_at_once(stages) -> None:
     text = "{at_once: {twin_of: staged, batch_size: 4}, staged: {base: two_stage, upweight_errors_of: kd}, kd: {}}"
     (twin,) = stages(text)["at_once"]
-    assert weights(twin) == {"crd": 1.0, "kl": 0.9, "ce": 0.1}
+    assert get_weights(twin) == {"crd": 1.0, "kl": 0.9, "ce": 0.1}
     assert (twin.train, twin.epochs, twin.batch_size) == ("all", 30, 4)
     assert twin.optimizer == Stage().optimizer  # that of the defaults, of no single stage
     assert (twin.upweight_errors_of, twin.feature_lr) == ("kd", None)
@@ -185,36 +179,34 @@ def test_defaults_of_a_stage_are_those_of_training(stages) -> None:
         assert stage.early_stopping is not None and stage.early_stopping.patience == 2
 
 
-@pytest.mark.parametrize(
-    ("methods", "message"),
-    [
-        ("{kd: 3}", "methods.kd: .*dictionary.*not 3"),
-        ("[kd, 3]", "methods: .*dictionary"),
-        ("{kd: [3]}", "methods.kd: stage1 is 3, give a section such as {losses: {ce: 1}}"),
-        ("{kd: {stage1: 3}}", "methods.kd: stage1 is 3, give a section"),
-        ("{kd: {stage3: {}}}", "methods.kd: stage3 comes without stage2"),
-        ("{mine: {stage2: {losses: {ce: 1}}}}", "methods.mine: stage2 comes without stage1"),
-        ("{mine: {}}", "methods.mine: it has no stages, and none is shipped by this name: at, "),
-        ("{mine: {base: nope}}", "methods.mine: there is no method nope: mine, at, "),
-        ("{mine: {twin_of: nope}}", "methods.mine: there is no method nope"),
-        ("{a: {base: b}, b: {base: c}, c: {base: a}}", "methods.a: it builds on itself: a -> b -> c -> a"),
-        ("{a: {twin_of: a}}", "methods.a: it builds on itself: a -> a"),
-        ("{a: {twin_of: two_stage, stage1: {}}}", "methods.a: twin_of gives its one stage, leave out base and"),
-        ("{a: {twin_of: two_stage, base: kd}}", "methods.a: twin_of gives its one stage, leave out base and"),
-        (
-            "{two_stage: {stage2: {epochs: 30}}}",
-            r"methods.two_stage: stage1 has no epochs, and the other stages leave none of training.epochs=30",
-        ),
-        ("{two_stage: {epochs: 0.6}}", "methods.two_stage: its stages' shares of training.epochs=30 are more"),
-        ("{two_stage: {stage2: {epochs: null}}}", "methods.two_stage: more than one stage has no epochs"),
-        ("{kd: {epochs: 2.5}}", "methods.kd.stage1.epochs: .*fractional part, not 2.5"),
-        ("{kd: {epochs: 0}}", "methods.kd.stage1.epochs: .*, not 0"),
-        ("{kd: {losses: 3}}", "methods.kd.stage1.losses: .*dictionary.*, not 3"),
-        ("{kd: {losses: {ce: false, kl: false}}}", "methods.kd.stage1.losses: "),
-        ("{kd: {optimizer: {warmup: 30}}}", "methods.kd.stage1: optimizer.warmup=30 leaves nothing of 30 epochs"),
-    ],
-)
-def test_what_is_no_method_is_named(stages, methods: str, message: str) -> None:
+WRONG = r"""
+{kd: 3} => methods.kd: .*dictionary.*not 3
+[kd, 3] => methods: .*dictionary
+{kd: [3]} => methods.kd: stage1 is 3, give a section such as {losses: {ce: 1}}
+{kd: {stage1: 3}} => methods.kd: stage1 is 3, give a section
+{kd: {stage3: {}}} => methods.kd: stage3 comes without stage2
+{mine: {stage2: {losses: {ce: 1}}}} => methods.mine: stage2 comes without stage1
+{mine: {}} => methods.mine: it has no stages, and none is shipped by this name: at,
+{mine: {base: nope}} => methods.mine: there is no method nope: mine, at,
+{mine: {twin_of: nope}} => methods.mine: there is no method nope
+{a: {base: b}, b: {base: c}, c: {base: a}} => methods.a: it builds on itself: a -> b -> c -> a
+{a: {twin_of: a}} => methods.a: it builds on itself: a -> a
+{a: {twin_of: two_stage, stage1: {}}} => methods.a: twin_of gives its one stage, leave out base and
+{a: {twin_of: two_stage, base: kd}} => methods.a: twin_of gives its one stage, leave out base and
+{two_stage: {stage2: {epochs: 30}}} => two_stage: stage1 has no epochs, and the other stages leave none of
+{two_stage: {epochs: 0.6}} => methods.two_stage: its stages' shares of training.epochs=30 are more
+{two_stage: {stage2: {epochs: null}}} => methods.two_stage: more than one stage has no epochs
+{kd: {epochs: 2.5}} => methods.kd.stage1.epochs: .*fractional part, not 2.5
+{kd: {epochs: 0}} => methods.kd.stage1.epochs: .*, not 0
+{kd: {losses: 3}} => methods.kd.stage1.losses: .*dictionary.*, not 3
+{kd: {losses: {ce: false, kl: false}}} => methods.kd.stage1.losses:
+{kd: {optimizer: {warmup: 30}}} => methods.kd.stage1: optimizer.warmup=30 leaves nothing of 30 epochs
+"""
+
+
+@pytest.mark.parametrize("line", WRONG.strip().splitlines())
+def test_wrong_methods_are_named(stages, line: str) -> None:
+    methods, message = line.split(" => ")
     with pytest.raises(UserError, match=message):
         stages(methods)
 

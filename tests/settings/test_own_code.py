@@ -26,13 +26,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_a_name_with_a_colon_is_of_code_of_ones_own() -> None:
+def test_a_colon_marks_own_code() -> None:
     assert is_own("package.module:Name") and not is_own("resnet8") and not is_own("timm/resnet8")
 
 
-def test_classes_and_functions_are_found_and_importing_is_said_once(
-    own: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_importing_own_code_is_announced_once(own: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_own("losses", f"{own}:Net").__name__ == "Net"
     assert load_own("losses", f"{own}:Net.Inner").__name__ == "Inner"
     assert load_own("losses", f"{own}:make")() == 3
@@ -52,7 +50,7 @@ def test_classes_and_functions_are_found_and_importing_is_said_once(
         ("../net.py:Net", "write package.module:name"),
     ],
 )
-def test_what_is_not_there_is_named(own: str, name: str, message: str) -> None:
+def test_missing_code_is_named(own: str, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message.replace("OWN", own)) as caught:
         load_own("losses", name.replace("OWN", own))
     assert "\n" not in str(caught.value)
@@ -67,7 +65,7 @@ def test_a_module_that_raises_is_named(own: str, tmp_path: Path) -> None:
         load_own("arch", f"{own}_needs:Net")
 
 
-def test_its_file_has_a_digest_that_changes_with_it(own: str, tmp_path: Path) -> None:
+def test_digest_changes_with_the_file(own: str, tmp_path: Path) -> None:
     assert digest_code("arch", "resnet8") == ""
     before = digest_code("arch", f"{own}:Net")
     assert len(before) == 16 and before == digest_code("losses", f"{own}:make")

@@ -26,8 +26,8 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
         ("- " * 60 + "a", "deeper than 50 levels"),
         ("[" + "1," * 20_000 + "]", "more than 10,000 keys and values"),
         ("x" * 1_000_001, "more than 1,000,000 bytes"),
-        (LAUGHS, "aliases stand for more than 10,000"),
-        (MERGES, "aliases stand for more than 10,000"),
+        (LAUGHS, "more than 10,000 keys and values, aliases included"),
+        (MERGES, "more than 10,000 keys and values, aliases included"),
         (CHAIN, "50 levels"),
         ("a: &a [1, *a]", "line 1 is part of itself"),
         ("a: &a\n  <<: *a", "part of itself"),
@@ -37,20 +37,23 @@ CHAIN = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1,
         ("? [1, 2]\n: 3", "keys are words"),
         ("name: a\0b", "NUL byte"),
         ("seeds: [010]", r"010 \(line 1\) reads as octal"),
-        ("!!python/object/apply:os.system [id]", "the tag !python/object/apply:os.system .line 1. is not taken"),
-        ("a: !mine 3", "the tag !mine .line 1. is not taken"),
-        ("a: !!binary aGk=", "the tag !binary"),
+        (
+            "!!python/object/apply:os.system [id]",
+            "line 1 .*constructor for the tag .*python/object/apply:os.system",
+        ),
+        ("a: !mine 3", "line 1 .*constructor for the tag '!mine'"),
+        ("a: !!binary aGk=", "constructor for the tag .*binary"),
         ("a: *none", "not valid YAML at line 1"),
         ("a: 0x_", "not valid YAML"),
         ("a: " + "9" * 5000, "not valid YAML"),
         ("a: 1\n---\nb: 2", "not valid YAML"),
-        ("a: !!int [1]", "the tag !!int .line 1. is of words"),
+        ("a: !!int [1]", "line 1 .*expected a scalar"),
         ("a: !!bool perhaps", "not valid YAML"),
         ('a: !!int ""', "not valid YAML"),
         ("a: \x07", "not valid YAML"),
     ],
 )
-def test_what_is_no_config_is_refused_at_once(text: str, message: str) -> None:
+def test_hostile_yaml_is_refused_at_once(text: str, message: str) -> None:
     begun = time.process_time()
     with pytest.raises(UserError, match=f"here: .*{message}"):
         parse(text, "here")
@@ -60,6 +63,16 @@ def test_what_is_no_config_is_refused_at_once(text: str, message: str) -> None:
 def test_numbers_are_those_that_a_reader_sees() -> None:
     text = "[1:30, 1:30.5, 2020-01-02, 12, -3, 1_000, 0x1f, 0.5, 1.0e-3, 0, yes, null]"
     assert parse(text, "") == ["1:30", "1:30.5", "2020-01-02", 12, -3, 1000, 31, 0.5, 0.001, 0, True, None]
+
+
+def test_keys_are_words_whatever_they_look_like() -> None:
+    assert parse("{1: a, on: b, 2020-01-02: c, ~: d, 1.5: {010: e}}", "") == {
+        "1": "a",
+        "on": "b",
+        "2020-01-02": "c",
+        "~": "d",
+        "1.5": {"010": "e"},
+    }
 
 
 def test_aliases_and_merges_within_the_limits_are_taken() -> None:
@@ -74,7 +87,7 @@ def test_aliases_and_merges_within_the_limits_are_taken() -> None:
 
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(st.text(alphabet="ab:&*<>-[]{},!|'\"#%@? \n\t0129._~x", max_size=60))
-def test_any_text_is_read_as_plain_values_or_refused(text: str) -> None:
+def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         values = parse(text, "here")
     except UserError as error:
@@ -102,7 +115,7 @@ def test_only_text_files_are_read(tmp_path: Path, kind: str) -> None:
         read_text(path)
 
 
-def test_a_long_chain_of_bases_and_a_base_that_is_no_name_are_refused(tmp_path: Path) -> None:
+def test_long_chains_and_wrong_bases_are_refused(tmp_path: Path) -> None:
     for number in range(30):
         (tmp_path / f"{number}.yaml").write_text(f"base: {number + 1}.yaml" if number < 29 else "name: end")
     assert load_config(tmp_path / "10.yaml").name == "end"

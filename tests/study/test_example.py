@@ -14,7 +14,13 @@ from errors import exit_code
 
 PAGE = Path(__file__).parents[2] / "docs" / "studies.md"
 CONFIGS = PAGE.parents[1] / "configs"
-SMALL = ("teacher.epochs=1", "training.epochs=2", "teacher.views=2", "teacher.arch=resnet8", "precision=float32")
+SMALL = (
+    "teacher.epochs=1",
+    "training.epochs=2",
+    "teacher.cached_views=2",
+    "teacher.arch=resnet8",
+    "precision=float32",
+)
 
 
 def test_the_example_runs_and_its_report_answers(call_main, tiny_config, tmp_path, monkeypatch, capfd):

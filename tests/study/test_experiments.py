@@ -63,4 +63,8 @@ def test_digits_are_split_as_the_study_says():
     config = load_config(EXPERIMENTS / "digits_patch" / "study.yaml")
     data = prepare(load_source(config.data), config.data, torch.device("cpu"), config.shortcut)
     assert (len(data.train), len(data.balanced), len(data.test)) == (1000, 300, 497)
-    assert config.teacher.views == config.training.epochs == sum(one.epochs for one in config.stages["two_stage"])
+    assert (
+        config.teacher.cached_views
+        == config.training.epochs
+        == sum(one.epochs for one in config.stages["two_stage"])
+    )

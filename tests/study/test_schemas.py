@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.analysis import analyse
-from diagnostics.evaluated import Evaluation
-from diagnostics.pairs import right
+from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.evaluated import Evaluation
+from diagnostics.evaluation.pairs import right
+from diagnostics.evaluation.runs import compare_runs
 from diagnostics.plain import to_plain
-from diagnostics.runs import compare_runs
 from study import schemas
 from study.report import assemble
 from study.schemas import KINDS, make_schema

@@ -55,7 +55,7 @@ WRITTEN_OUT = ("methods.crd_kd.losses.kl={weight: 0.9, temperature: 4}", "method
         (["data.seed=4"], JOBS),
         (["shortcut.seed=4"], JOBS),
         (["precision=bfloat16"], JOBS),
-        (["teacher.views=2"], JOBS - {"teacher"}),
+        (["teacher.cached_views=2"], JOBS - {"teacher"}),
         (["student.arch=resnet14"], JOBS - {"teacher", "llr"}),
         (["shortcut.pairs=counterfactual"], JOBS - {"teacher", *TEACHER_FREE, "llr"}),
         (["name=other", "data.cache_dir=elsewhere", "study.grid=[]", "student.allow_untrained=true"], set()),

@@ -223,7 +223,7 @@ def test_stopped_processes_end_with_the_same_bits(trained):
 
 
 SETTINGS = (  # the first stage reads no layer3
-    "teacher.views=1",
+    "teacher.cached_views=1",
     "student.taps={penultimate: layer1.0, last: layer2.0}",
     "methods.two_stage.stage1.epochs=4",
     "methods.crd.losses.regression=0",  # measured, not minimised

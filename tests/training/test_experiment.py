@@ -71,7 +71,7 @@ def test_an_own_network_trains_in_all_phases(call_main, tmp_path, monkeypatch):
         "methods.two_stage.stage2.train=head",
         "training.epochs=2",
         "teacher.image_size=20",
-        "teacher.views=2",
+        "teacher.cached_views=2",
     ]
     done = call_main(tmp_path, "--phase", "all", "--quiet", "--set", *settings)
     assert done.returncode == 0, done.stderr

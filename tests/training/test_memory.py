@@ -38,7 +38,7 @@ IN_BATCH = f"losses.crd={{dim: {HUGE}, negatives: batch, objective: infonce, mod
         ),
         ([IN_BATCH, "methods=[two_stage]"], f"methods.two_stage.stage1.losses.crd.dim={HUGE}: projections take"),
         ([f"losses.crd.num_negatives={HUGE}00"], f"losses.crd.num_negatives={HUGE}00: negatives of a batch"),
-        ([f"teacher.views={HUGE}0"], f"teacher.views={HUGE}0: cached outputs take about"),
+        ([f"teacher.cached_views={HUGE}0"], f"teacher.cached_views={HUGE}0: cached outputs take about"),
     ],
 )
 def test_too_large_settings_are_refused_with_both_figures(make_experiment, settings, message):
@@ -72,7 +72,7 @@ def test_banks_take_the_counted_bytes(make_experiment, settings):
 
 
 def test_cached_outputs_take_the_counted_bytes(make_experiment, tmp_path):
-    experiment = make_experiment("teacher.views=2", f"data.cache_dir={tmp_path / 'cache'}")
+    experiment = make_experiment("teacher.cached_views=2", f"data.cache_dir={tmp_path / 'cache'}")
     prepare_job(STAGE1, experiment)
     arrays = [np.load(path) for path in tmp_path.glob("cache/teacher-*/view*.npy")]
     assert sum(array.nbytes for array in arrays) == count_cache_bytes(experiment) > 0

@@ -37,7 +37,7 @@ def experiment(make_experiment, runs):
     """A run of all methods, trained once."""
     experiment = make_experiment(
         f"data.cache_dir={runs / 'cache'}",
-        "teacher.views=2",
+        "teacher.cached_views=2",
         "shortcut.cue=tint",
         "shortcut.conflicting=0.2",
         "shortcut.students=unbiased",

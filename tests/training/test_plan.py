@@ -68,7 +68,7 @@ def test_a_teacher_worse_than_scratch_is_named(make_experiment, teacher, student
 
 
 def test_a_plan_lists_jobs_and_cost(make_experiment, tmp_path):
-    settings = ("data.val_fraction=0.25", "methods.two_stage.stage1.early_stopping={}", "teacher.views=2")
+    settings = ("data.val_fraction=0.25", "methods.two_stage.stage1.early_stopping={}", "teacher.cached_views=2")
     experiment = make_experiment(
         "methods=[two_stage, crd_kd, kd]", *settings, f"data.cache_dir={tmp_path / 'cache'}"
     )

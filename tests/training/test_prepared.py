@@ -46,7 +46,7 @@ def test_capture_is_ignored_where_it_would_fail(make_experiment, captured, capsy
     warn.cache_clear()
     prepare_job(TEACHER, experiment).quicken(replace(experiment.machine, capture=True))
     assert not captured
-    assert f"capture=true is ignored with {why}" in capsys.readouterr().err
+    assert f"cuda_graphs=true is ignored with {why}" in capsys.readouterr().err
 
 
 def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeypatch):
@@ -104,7 +104,7 @@ def test_features_are_frozen_for_heads_alone(make_experiment, stage, is_frozen):
 
 
 def test_plans_follow_the_stage(make_experiment):
-    settings = ("data.val_fraction=0.25", "training.selection_epochs=2", "teacher.views=3")
+    settings = ("data.val_fraction=0.25", "training.selection_epochs=2", "teacher.cached_views=3")
     experiment = make_experiment(*settings, "methods.kd.early_stopping={}", "training.batch_size=8")
     plans = {job: prepare_job(job, experiment).plan for job in (TEACHER, STAGE1, STAGE2, KD)}
     assert [plan.first_epoch for plan in plans.values()] == [0, 0, 2, 0]

@@ -30,7 +30,12 @@ TWO = "methods=[two_stage]"
 SEVERAL = "{accumulate: 3, ema: 0.9, clip_norm: 1, warmup: 0.5}"
 KINDS = {
     "bank, nce, exact": (STAGE1, TWO),
-    "bank, nce, relax, filled": (STAGE1, TWO, "losses.crd={mode: relax, bank_init: features}", "teacher.views=2"),
+    "bank, nce, relax, filled": (
+        STAGE1,
+        TWO,
+        "losses.crd={mode: relax, bank_init: features}",
+        "teacher.cached_views=2",
+    ),
     "bank, infonce, shared": (
         STAGE1,
         TWO,
@@ -53,7 +58,7 @@ KINDS = {
     "head, reused classifier": (
         BOTH,
         TWO,
-        "teacher.views=2",
+        "teacher.cached_views=2",
         "methods.two_stage.stage2.train=head",
         "methods.t={base: two_stage, stage2: {losses: {reuse: 1, kl: false, ce: false}}}",
     ),

@@ -22,7 +22,7 @@ PAIRED = ("shortcut.cue=tint", "shortcut.pairs=counterfactual", "data.val_fracti
     [
         (TEACHER, (f"teacher.optimizer={{{', '.join(OPTIONS)}}}", "teacher.losses.ce.label_smoothing=0.1")),
         (STAGE2, ("methods.two_stage.stage2.train=head",)),  # on frozen features
-        (STAGE2, ("methods.two_stage.stage2={train: head, losses: {reuse: 1}}", "teacher.views=2")),
+        (STAGE2, ("methods.two_stage.stage2={train: head, losses: {reuse: 1}}", "teacher.cached_views=2")),
         (JobName("crd_kd", 0), ("data.mix=mixup",)),
         (JobName("crd_kd", 0), ("data.mix=erasing",)),
         (STAGE1, PAIRED),  # the teacher sees the counterfactual image

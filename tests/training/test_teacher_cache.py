@@ -25,7 +25,7 @@ def make_teacher(make_experiment, tmp_path):
     """`make_teacher("data.crop=0", seed=1)`: an experiment with a cache of its own and a frozen random teacher."""
 
     def make(*overrides, seed=0):
-        settings = [f"teacher.views={VIEWS}", f"data.cache_dir={tmp_path / 'cache'}", *overrides]
+        settings = [f"teacher.cached_views={VIEWS}", f"data.cache_dir={tmp_path / 'cache'}", *overrides]
         experiment = make_experiment(*settings)
         network = experiment.new_student(seed).requires_grad_(False)
         return experiment, TappedModel(network, list_cached_places(experiment))
@@ -34,7 +34,7 @@ def make_teacher(make_experiment, tmp_path):
 
 
 def fill(experiment, teacher):
-    return open_outputs(experiment, teacher, experiment.config.teacher.views)
+    return open_outputs(experiment, teacher, experiment.config.teacher.cached_views)
 
 
 def list_caches(experiment):
@@ -81,7 +81,7 @@ def test_more_views_are_added_without_repeating_any(make_teacher, monkeypatch):
     images = count_images(monkeypatch)
     after = fill(experiment, teacher)(cut_batch(experiment, 1))
     assert torch.equal(before.logits, after.logits) and images == []
-    more, _ = make_teacher(f"teacher.views={VIEWS + 1}")
+    more, _ = make_teacher(f"teacher.cached_views={VIEWS + 1}")
     fill(more, teacher)
     assert len(list_caches(experiment)) == 1 and sum(images) == 64
 
@@ -143,7 +143,7 @@ def test_an_interrupted_view_leaves_the_others(make_teacher, monkeypatch):
 
 
 def test_runs_share_the_work_of_one_cache(make_teacher, monkeypatch):
-    experiment, teacher = make_teacher("teacher.views=4")
+    experiment, teacher = make_teacher("teacher.cached_views=4")
     images = count_images(monkeypatch)
     with ThreadPoolExecutor(3) as pool:  # a lock holds between open files, in one process or in several
         jobs = [pool.submit(fill, experiment, deepcopy(teacher)) for _ in range(3)]
@@ -177,6 +177,6 @@ def test_views_that_others_fill_come_last(make_teacher, monkeypatch):
 def test_outputs_beyond_float16_are_refused(make_teacher):
     experiment, teacher = make_teacher()
     classifier(teacher)[1].bias.fill_(1e5)
-    with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.views=0"):
+    with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.cached_views=0"):
         fill(experiment, teacher)
     assert list_files(experiment) == []

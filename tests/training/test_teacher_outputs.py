@@ -45,7 +45,7 @@ def maps_loss(tmp_path: Path, monkeypatch) -> str:
 @pytest.fixture
 def make(make_experiment, tmp_path):
     def make_cached(*overrides, views=VIEWS):
-        return make_experiment(f"teacher.views={views}", f"data.cache_dir={tmp_path / 'cache'}", *overrides)
+        return make_experiment(f"teacher.cached_views={views}", f"data.cache_dir={tmp_path / 'cache'}", *overrides)
 
     return make_cached
 

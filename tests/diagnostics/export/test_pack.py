@@ -20,6 +20,7 @@ from PIL import Image
 
 from dataset.files.decode import decode_files
 from diagnostics.cost import Latency
+from diagnostics.evaluation.recording import Subject
 from diagnostics.export import pack
 from diagnostics.export.card import card, lines
 from diagnostics.export.checks import Reference, check
@@ -27,7 +28,6 @@ from diagnostics.export.folder import refuse_foreign
 from diagnostics.export.pack import evenly, export_subject, refuse_export
 from diagnostics.export.quantize import QUANTIZED, Deployed, Quantized
 from diagnostics.export.source_files import bit_depth_of, files_of
-from diagnostics.recording import Subject
 from errors import MachineError, UserError
 from models.checkpoint import weights_hash
 from models.export import NEEDED_FOR_ONNX, ONNX, PROGRAM, SAFETENSORS, WEIGHTS, missing

@@ -1,32 +1,18 @@
 from __future__ import annotations
 
-import itertools
-
-import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from diagnostics.calibration import Calibration, ReliabilityBin
-from diagnostics.comparison import DetectableDifference, DifferenceInterval
-from diagnostics.cost import Cost, Latency
-from diagnostics.fidelity import Fidelity
+from diagnostics.evaluation.results import ModelAccuracy
 from diagnostics.figures.predictions import (
-    accuracy,
-    aside,
-    chosen_classes,
-    class_change,
-    contingency,
-    corruptions,
-    cost,
-    reliability,
-    short,
+    draw_accuracy,
+    draw_corruptions,
+    draw_reliability,
 )
-from diagnostics.figures.style import lay_out
-from diagnostics.results import Faithfulness, ModelAccuracy, Pair, RelativeCost
-from diagnostics.statistics import Counts, paired_statistics
 
 
-def texts(figure: Figure) -> list[str]:
+def list_texts(figure: Figure) -> list[str]:
     """All that is written in the panels of a figure."""
     found = []
     for axes in figure.axes:
@@ -42,20 +28,10 @@ def model(name: str, top1: float) -> ModelAccuracy:
     return ModelAccuracy(name, name.split("/")[0], 0, "resnet8", "", top1, top1 - 0.1, top1 + 0.05)
 
 
-def pair(a: str, b: str) -> Pair:
-    statistics = paired_statistics(Counts(5, 3, 1, 1))
-    interval, detectable = DifferenceInterval(0.0, None, None, {}), DetectableDifference(None, {})
-    return Pair(a, b, statistics, None, None, interval, detectable, "")
-
-
-def faithful(change: list[float | None]) -> Faithfulness:
-    return Faithfulness(Fidelity(10, 0.5, 0.1, 3, None, change, {}), [])
-
-
 def test_accuracy_keeps_the_seeds_of_a_method_together():
-    figure = accuracy([model("kd", 0.5), model("crd", 0.6), model("kd/1", 0.7)])
+    figure = draw_accuracy([model("kd", 0.5), model("crd", 0.6), model("kd/1", 0.7)])
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["kd", "kd/1", "crd"]
-    assert accuracy([]) is None
+    assert draw_accuracy([]) is None
 
 
 def test_a_teacher_far_ahead_stands_at_the_edge_of_the_students_axis():
@@ -63,37 +39,10 @@ def test_a_teacher_far_ahead_stands_at_the_edge_of_the_students_axis():
         ModelAccuracy(name, name, 0, "", "", top1, top1 - 0.01, top1 + 0.01) for name, top1 in STUDENTS.items()
     ]
     teacher = ModelAccuracy("teacher", "teacher", None, "", "", 0.7, 0.69, 0.71)
-    (axes,) = accuracy([teacher, *near]).axes
+    (axes,) = draw_accuracy([teacher, *near]).axes
     assert axes.get_xlim()[1] < 50 and "70.0 →" in {text.get_text() for text in axes.texts}
-    (beside,) = accuracy([ModelAccuracy("teacher", "teacher", None, "", "", 0.45, 0.44, 0.46), *near]).axes
+    (beside,) = draw_accuracy([ModelAccuracy("teacher", "teacher", None, "", "", 0.45, 0.44, 0.46), *near]).axes
     assert beside.get_xlim()[1] > 45 and "45.0" in {text.get_text() for text in beside.texts}
-
-
-def test_contingency_shows_the_first_seed_against_the_teacher():
-    figure = contingency([pair("teacher", "kd"), pair("teacher", "kd/1"), pair("kd", "crd")])
-    assert len(figure.axes) == 1
-    assert [text.get_text() for text in figure.axes[0].texts] == [
-        "5\n50.0 %",
-        "3\n30.0 %",
-        "1\n10.0 %",
-        "1\n10.0 %",
-    ]
-    assert contingency([pair("kd", "crd")]) is None
-
-
-def test_of_many_classes_the_most_changed_are_shown():
-    change = [None, *np.linspace(0.5, -0.5, 99).tolist()]
-    assert chosen_classes(change) == [*range(1, 16), *range(85, 100)]
-    assert chosen_classes([0.1, None, 0.3]) == [2, 0]
-    section = {"kd": faithful([None, *[0.0] * 99]), "two_stage": faithful(change)}
-    figure = class_change(section, [f"class {number}" for number in range(100)])
-    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(names) == 30 and names[0] == "class 1" and names[-1] == "class 99"
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["two_stage", "kd"]  # a panel a student
-    assert [len(axes.patches) for axes in figure.axes] == [30, 30]
-    assert figure.axes[0].patches[0].get_width() == pytest.approx(50)
-    assert list(figure.axes[1].lines[1].get_xdata()) == [0.0] * 30  # a change of 0 has a mark
-    assert class_change({}, []) is None
 
 
 def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow():
@@ -103,7 +52,7 @@ def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow():
         ReliabilityBin(0.5, 0.75, 40, 0.7, 0.6),
         ReliabilityBin(0.75, 1.0, 56, 0.9, 0.75),
     ]
-    figure = reliability({"kd": Calibration(100, 0.25, 0.1, 0.5, 0.7, bins, None, {})})
+    figure = draw_reliability({"kd": Calibration(100, 0.25, 0.1, 0.5, 0.7, bins, None, {})})
     marks = figure.axes[0].collections
     assert [mark.get_offsets().tolist() for mark in marks] == [[[40, 50]], [[70, 60]], [[90, 75]]]
     assert [mark.get_facecolor()[0].tolist()[:3] == [1, 1, 1] for mark in marks] == [True, False, False]
@@ -111,42 +60,12 @@ def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow():
     assert joined.get_xydata().tolist() == [[70, 60], [90, 75]]
     low, high = whiskers[0].get_ydata()
     assert [low, high] == pytest.approx([15.0, 85.0], abs=0.1)  # Wilson's of 2 among 4
-    assert "kd, ECE 25.0 %" in texts(figure)
+    assert "kd, ECE 25.0 %" in list_texts(figure)
 
 
 def test_corruptions_share_an_axis_that_holds_every_error():
     rates = {"noise": [0.1, 0.2, 0.3, 0.4, 0.5], "jpeg": [0.9] * 5}
-    figure = corruptions({"kd": rates, "kd/1": rates})
+    figure = draw_corruptions({"kd": rates, "kd/1": rates})
     assert len(figure.axes) == 2 and len(figure.axes[0].lines) == 1
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() == (0, pytest.approx(93))
-    assert corruptions({}) is None
-
-
-def costs(parameters: float) -> RelativeCost:
-    return RelativeCost(Cost(int(parameters), 1, 1, [Latency(1, 5, 1.0, 0.1, 1000.0)], "cpu", 1), None)
-
-
-def test_cost_on_axes_of_equal_ratios_with_equal_ones_side_by_side():
-    models = [model("teacher", 0.7), model("kd", 0.6)]
-    figure = cost({"teacher": costs(10000), "kd": costs(100)}, models)
-    assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
-    placed = aside([100.0, 100.0, 100.0, 5000.0])
-    assert len(set(placed)) == 4 and placed[0] == 100 and placed[3] == 5000
-    assert max(abs(value / 100 - 1) for value in placed[:3]) < 0.1
-    assert cost({}, models) is None
-    assert [short(value) for value in (0.25, 78042, 1.2e6, 3e9)] == ["0.25", "78k", "1.2M", "3G"]
-
-
-@pytest.mark.parametrize(
-    ("least", "most"), [(1, 1), (9, 11), (30, 300), (70e3, 11e6), (1e5, 2e5), (3, 500), (1, 1e9)]
-)
-def test_labels_of_the_cost_figure_do_not_overlap(least, most):
-    models = [model("kd", top1=0.4), model("crd", top1=0.42)]
-    figure = cost({"kd": costs(least), "crd": costs(most)}, models)
-    lay_out(figure)
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        low, high = axes.get_xlim()
-        shown = [text for text in axes.get_xticklabels() if low <= text.get_position()[0] <= high]
-        boxes = sorted((box.x0, box.x1) for box in (text.get_window_extent() for text in shown))
-        assert all(end + 5 < start for (_, end), (start, _) in itertools.pairwise(boxes))
+    assert draw_corruptions({}) is None

@@ -5,11 +5,9 @@ import io
 import pytest
 from PIL import Image
 
-from diagnostics.figures.predictions import (
-    accuracy,
-)
-from diagnostics.figures.style import METHODS, colour, label, marker, to_bytes, window
-from diagnostics.results import ModelAccuracy
+from diagnostics.evaluation.results import ModelAccuracy
+from diagnostics.figures.predictions import draw_accuracy
+from diagnostics.figures.style import METHODS, label, pick_colour, pick_marker, to_bytes, window
 
 
 def model(name: str, top1: float) -> ModelAccuracy:
@@ -17,16 +15,18 @@ def model(name: str, top1: float) -> ModelAccuracy:
 
 
 def test_a_method_looks_the_same_whatever_its_seed_and_unlike_the_others():
-    assert colour("kd/3") == colour("kd") and marker("kd/3") == marker("kd")
+    assert pick_colour("kd/3") == pick_colour("kd") and pick_marker("kd/3") == pick_marker("kd")
     looks = [look for name, look in METHODS.items() if name != "student"]  # two_stage and student never meet
     assert len({shade for shade, _ in looks}) == len({shape for _, shape in looks}) == len(looks)
 
 
 def test_a_method_of_ones_own_looks_as_its_name_decides():
     names = ["mine", "mine/1", "mine stage 1"]
-    assert {(colour(name), marker(name)) for name in names} == {("#E73F74", "*")}  # in every run and process
-    assert not {colour(f"method{number}") for number in range(50)} & {shade for shade, _ in METHODS.values()}
-    looks = {(colour(f"method{number}"), marker(f"method{number}")) for number in range(10)}
+    assert {(pick_colour(name), pick_marker(name)) for name in names} == {
+        ("#E73F74", "*")
+    }  # in every run and process
+    assert not {pick_colour(f"method{number}") for number in range(50)} & {shade for shade, _ in METHODS.values()}
+    looks = {(pick_colour(f"method{number}"), pick_marker(f"method{number}")) for number in range(10)}
     assert len(looks) == 10
 
 
@@ -40,12 +40,17 @@ def test_an_axis_is_the_students_where_a_teacher_would_squeeze_them():
 def test_labels_are_short_and_never_a_formula():
     assert label("$x$") == r"\$x\$"
     assert len(label("a" * 40)) == 18
-    figure = accuracy([model("$a_b$", 0.5)])
+    figure = draw_accuracy([model("$a_b$", 0.5)])
     assert to_bytes(figure, "png")
 
 
 def test_files_are_the_same_each_time():
-    first, second = (accuracy([model("kd", 0.5)]) for _ in range(2))
+    first, second = (draw_accuracy([model("kd", 0.5)]) for _ in range(2))
     assert to_bytes(first, "png") == to_bytes(second, "png")
     assert to_bytes(first, "pdf") == to_bytes(second, "pdf")
     assert Image.open(io.BytesIO(to_bytes(first, "png"))).width == round(4.6 * 150)
+
+
+def test_pdf_files_hold_truetype_fonts():
+    content = to_bytes(draw_accuracy([model("kd", 0.5)]), "pdf")
+    assert b"/CIDFontType2" in content and b"/Type3" not in content

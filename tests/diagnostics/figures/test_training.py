@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from diagnostics.figures.training import by_epoch, stage
+import pytest
+
+from diagnostics.figures.training import draw_epochs
 
 HISTORIES = {
     "teacher": [{"epoch": 1, "test_top1": 0.9, "learning_rate": 0.1, "ce": 0.7}],
@@ -18,34 +20,35 @@ def points(axes) -> list[list[list[float]]]:
 
 
 def test_a_stage_begins_where_the_one_before_ended():
-    left, right, *terms = by_epoch(HISTORIES, {"two_stage": 2, "head": 2, "own stage 1": 0, "own": 1}).axes
+    left, right, *terms = draw_epochs(HISTORIES, {"two_stage": 2, "head": 2, "own stage 1": 0, "own": 1}).axes
     assert points(left) == [[[3.0, 50.0]], [[1.0, 40.0]], [[2.0, 60.0]], [[3.0, 30.0]]]
     assert points(right) == [[[1, 0.1]], [[1, 0.2], [2, 0.1]], [[3, 0.01]]]
     assert right.get_yscale() == "log"
     assert {axes.get_ylabel(): points(axes) for axes in terms} == {
+        "cosine_last": [[[1, 0.1], [2, 0.2]]],
         "ce": [[[1, 0.7]], [[2, 0.3]]],  # of the first seed
         "loss": [[[3, 3.0]]],
         "mine_last": [[[3, 0.2]], [[1, 0.9]]],
     }
-    assert terms[2].lines[1].get_color() == left.lines[2].get_color()  # a stage looks like its method
-    assert by_epoch({"kd": []}, {}) is None
+    assert terms[-1].lines[1].get_color() == left.lines[2].get_color()  # a stage looks like its method
+    assert draw_epochs({"kd": []}, {}) is None
 
 
-def test_all_that_a_stage_measured_is_drawn_by_its_name():
+def test_every_measure_has_a_panel_by_its_name():
     history = [
         {
             "epoch": e,
             "learning_rate": 0.1,
             "loss": 9 / e,
-            "mine": 0.01,
+            "mine": 0.01 * e**4,
             "val_top1": 0.1 * e,
             "explained_stage2": -e,
         }
-        for e in (1, 2)
+        for e in (1, 3)
     ]
-    accuracy, losses, explained = stage(history, "epoch of stage 1").axes
-    assert points(accuracy) == [[[1, 10.0], [2, 20.0]]]
-    assert [line.get_label() for line in losses.lines] == ["loss", "mine"] and losses.get_yscale() == "log"
-    assert [line.get_label() for line in explained.lines] == ["explained_stage2"]
-    assert stage(HISTORIES["stage1"], "").axes[0].lines[0].get_ydata().tolist() == [0.1, 0.2]
-    assert stage([], "") is None
+    figure = draw_epochs({"kd": [{"epoch": 1, "test_top1": 0.4}], "own": history}, {})
+    names = ["test top-1, %", "learning rate", "validation top-1, %", "loss", "mine", "explained_stage2"]
+    assert [axes.get_ylabel() for axes in figure.axes] == names
+    panels = dict(zip(names, figure.axes, strict=True))
+    assert points(panels["validation top-1, %"]) == [[[1, 10.0], [3, pytest.approx(30.0)]]]
+    assert panels["mine"].get_yscale() == "log" and panels["loss"].get_ylim()[0] == 0

@@ -1,5 +1,5 @@
-"""Of diagnostics/report/comparison.py, diagnostics/evaluated.py, diagnostics/tables/runs.py and
-diagnostics/figures/runs.py.
+"""Of diagnostics/report/comparison.py, diagnostics/evaluation/evaluated.py, diagnostics/tables/runs.py and
+diagnostics/figures/predictions.py.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from functools import partial
 import numpy as np
 import pytest
 
-from diagnostics import recording_file
-from diagnostics.evaluated import outdated, read_evaluation
-from diagnostics.figures.runs import accuracy
-from diagnostics.pairs import compare_two
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.evaluated import outdated, read_evaluation
+from diagnostics.evaluation.pairs import compare_two
+from diagnostics.evaluation.runs import RunSummary
+from diagnostics.figures.predictions import draw_runs
 from diagnostics.plain import to_plain
 from diagnostics.report import files as report_files
-from diagnostics.report.comparison import folder_name, write_comparison
+from diagnostics.report.comparison import name_folder, write_comparison
 from diagnostics.report.folder import write_report
-from diagnostics.report.terminal import runs_text
-from diagnostics.runs import RunSummary
-from diagnostics.tables.runs import paper
+from diagnostics.report.terminal import format_runs
+from diagnostics.tables.runs import make_paper_table
 from diagnostics.tables.table import to_csv
 from files import write_atomically
 from tests.diagnostics.report.test_folder import LABELS, Page, network, recordings
@@ -42,8 +42,8 @@ def test_the_published_table_is_a_column_a_pair_with_every_digit_in_csv():
         student = np.repeat([True, False, True, False], counts)
         pair = compare_two("teacher", teacher, "two_stage", student)
         runs.append(RunSummary(name, "cifar100", 10_000, None, None, pair, *[None] * 6, [], []))
-    table = paper(runs)
-    shown = {row[0][0]: [text for text, _ in row[1:]] for row in table.shown()}
+    table = make_paper_table(runs)
+    shown = {row[0][0]: [text for text, _ in row[1:]] for row in table.show_rows()}
     assert [column.heading for column in table.columns] == ["measure", *PUBLISHED]
     columns = list(zip(*(PUBLISHED[name] for name in PUBLISHED), strict=True))
     assert shown["McNemar corrected"] == [f"{value:.2f}" for value in columns[1]]
@@ -86,7 +86,7 @@ def seeds(kd: float, own: float):
 def test_a_comparison_has_what_the_runs_have_and_tests_across_them(evaluated, tmp_path):
     first, second = evaluated("a", seeds(0.5, 0.6), seeds=[0, 1]), evaluated("b", seeds(0.6, 0.8), seeds=[0, 1, 2])
     runs = [read_evaluation(folder) for folder in (first, second)]
-    compared = write_comparison(runs, tmp_path / folder_name(runs))
+    compared = write_comparison(runs, tmp_path / name_folder(runs))
     for run, column in zip(runs, compared.runs, strict=True):
         (own,) = [pair for pair in run.report.pairs if (pair.a, pair.b) == ("teacher", "two_stage")]
         assert column.pair == own and column.representation == run.report.representation["two_stage"]
@@ -112,7 +112,7 @@ def test_a_comparison_has_what_the_runs_have_and_tests_across_them(evaluated, tm
         assert target in page.anchors if link.startswith("#") else (folder / link).exists(), link
     assert {"paper.csv", "paper.tex", "pairs.csv"} <= {path.name for path in (folder / "tables").iterdir()}
     assert "What is missing" in text and "b: no finished kd of seed 2" in text
-    told = runs_text(compared, folder)
+    told = format_runs(compared, folder)
     assert "missing: b: no finished kd of seed 2" in told and "McNemar corrected" in told
 
 
@@ -153,5 +153,5 @@ def test_a_model_that_was_trained_anew_or_came_since_makes_a_report_outdated():
 
 def test_long_names_become_a_digest_and_no_model_no_figure(evaluated):
     runs = [read_evaluation(evaluated(name * 60, [network("kd")])) for name in "ab"]
-    assert len(folder_name(runs)) < 30 and folder_name(runs) != folder_name(runs[::-1])
-    assert accuracy([]) is None
+    assert len(name_folder(runs)) < 30 and name_folder(runs) != name_folder(runs[::-1])
+    assert draw_runs([]) is None

@@ -1,15 +1,17 @@
-"""Of diagnostics/report/folder.py, diagnostics/report/files.py, diagnostics/report/parts.py,
-diagnostics/report/page.py, diagnostics/report/verdict.py,
-diagnostics/pairs.py, diagnostics/results.py, diagnostics/tables/features.py, diagnostics/tables/models.py,
+"""Of diagnostics/report/: folder.py, files.py, parts.py, page.py, verdict.py, sheet.py,
+diagnostics/evaluation/pairs.py, diagnostics/evaluation/results.py,
+diagnostics/tables/features.py, diagnostics/tables/models.py,
 diagnostics/tables/catalogue.py, diagnostics/tables/reached.py, diagnostics/terms.py, diagnostics/report/sheet.py,
-diagnostics/figures/words.py and diagnostics/figures/catalogue.py.
+and diagnostics/figures/catalogue.py.
 """
 
 from __future__ import annotations
 
+import csv
 import html
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,13 +22,14 @@ import pytest
 from diagnostics.budget import Training
 from diagnostics.cost import Cost, Latency
 from diagnostics.differing import Shown, positions_to_show
+from diagnostics.evaluation.recording import Context, Meta, RecordedModel, Recording, first_classifiers
+from diagnostics.evaluation.results import Report
+from diagnostics.names import use_labels
 from diagnostics.plain import to_plain
-from diagnostics.recording import Context, Meta, RecordedModel, Recording, first_classifiers
 from diagnostics.report import files as report_files
 from diagnostics.report.folder import write_report
-from diagnostics.report.verdict import verdict
-from diagnostics.results import Report
-from diagnostics.tables.catalogue import all_tables
+from diagnostics.report.verdict import write_cautions, write_verdict
+from diagnostics.tables.catalogue import make_tables
 from training.usage import Usage
 
 CLASSES, WIDTH, TRAINED = 4, 6, np.tile(np.arange(4), 5)
@@ -129,7 +132,7 @@ def write(tmp_path, monkeypatch):
 
 
 class Page(HTMLParser):
-    """Collects what a page links to, names, and leaves open."""
+    """Collects links, sources, anchors, headings, tags, alternative texts, and what is left open."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -137,6 +140,9 @@ class Page(HTMLParser):
         self.sources: list[str] = []
         self.anchors: set[str] = set()
         self.open: list[str] = []
+        self.levels: list[int] = []
+        self.counts: Counter[str] = Counter()  # of tags, with the scope that some have
+        self.alternatives: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -145,9 +151,20 @@ class Page(HTMLParser):
         self.sources += [found["src"]] if "src" in found else []
         self.anchors |= {found["id"]} if "id" in found else set()
         self.open += [] if tag in ("meta", "img") else [tag]
+        self.levels += [int(tag[1])] if tag in ("h1", "h2", "h3") else []
+        self.counts[f"{tag} {found['scope']}" if "scope" in found else tag] += 1
+        self.alternatives += [found["alt"] or ""] if tag == "img" else []
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> tuple[Report, str, Path]:
+    """A usual report, its page, and the folder that both are in, figures drawn."""
+    folder = tmp_path_factory.mktemp("usual")
+    report = write_report(pictured(recordings(usual())), folder)
+    return report, (folder / "report.html").read_text(encoding="utf-8"), folder
 
 
 def pictured(found: Recording) -> Recording:
@@ -163,9 +180,8 @@ def usual() -> list[RecordedModel]:
     return [network(name, right=right) for name, right in names.items()]
 
 
-def test_a_page_that_needs_nothing_else(tmp_path):
-    write_report(recordings(usual()), tmp_path)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_a_page_that_needs_nothing_else(page):
+    _, text, tmp_path = page
     page = Page(text)
     assert page.open == []
     inside, beside = ([link for link in page.links if link.startswith("#") is here] for here in (True, False))
@@ -178,23 +194,22 @@ def test_a_page_that_needs_nothing_else(tmp_path):
     assert "a&lt;b" in text and "a<b" not in text
     figures = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert figures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
-    assert len(page.sources) == len(figures) == 11
+    assert len(figures) == text.count("<figure>") == 6
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
-    assert len(tables) == 21 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
+    assert len(tables) == 20 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
-def test_the_same_recordings_give_the_same_files(tmp_path):
-    for folder in ("first", "second"):
-        write_report(recordings(usual()[:3]), tmp_path / folder)
-    files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*")]
-    assert len(files) > 40
-    assert all((tmp_path / "first" / f).read_bytes() == (tmp_path / "second" / f).read_bytes() for f in files)
+def test_the_same_recordings_give_the_same_files(page, tmp_path):
+    write_report(pictured(recordings(usual())), tmp_path)
+    files = [path.relative_to(page[2]) for path in page[2].rglob("*.*")]
+    assert len(files) > 40 and all((page[2] / f).read_bytes() == (tmp_path / f).read_bytes() for f in files)
 
 
 def test_it_says_who_is_behind_and_who_is_ahead(write):
     behind, page = write(recordings(usual()))
-    assert verdict(behind).answer == [
+    assert write_verdict(behind) == [
+        "Best student: kd, 81.2 %.",
         "two_stage is behind teacher and kd.",
         "two_stage is ahead of no other model.",
     ]
@@ -202,7 +217,8 @@ def test_it_says_who_is_behind_and_who_is_ahead(write):
     ahead, _ = write(
         recordings([network("kd", right=0.3), network("crd", right=0.9), network("two_stage", right=0.9)])
     )
-    assert verdict(ahead).answer == [
+    assert write_verdict(ahead) == [
+        "Best student: crd, 91.7 %. It is ahead of kd (p < 0.05 by Holm).",
         "two_stage is ahead of kd.",
         "No difference is shown between two_stage and crd.",
     ]
@@ -212,7 +228,7 @@ def test_an_interval_that_the_test_does_not_confirm_shows_no_difference(write):
     report, page = write(recordings([network("teacher", right=1.0), network("two_stage", right=0.9)]))
     interval = report.pairs[0].interval
     assert interval.high < 0 and report.pairs[0].quoted_p > 0.05
-    assert verdict(report).answer[-1] == "No difference is shown between two_stage and teacher."
+    assert write_verdict(report)[-1] == "No difference is shown between two_stage and teacher."
     assert "McNemar&#39;s test does not confirm it" in page
 
 
@@ -224,8 +240,8 @@ def test_several_seeds(write):
     report, page = write(recordings(models))
     assert report.seeds.methods["kd"].summary.n == 3 and len(report.seeds.comparisons) == 1
     assert "over 3 seeds" in page and "Here: the first seed." in page and "kd/2" in page
-    assert any("behind" in line and "kd" in line for line in verdict(report).answer)
-    assert "Against teacher the basis" in verdict(report).caution[-1]
+    assert any("behind" in line and "kd" in line for line in write_verdict(report))
+    assert "Against teacher the basis" in write_cautions(report)[-1]
 
 
 CASES = {
@@ -239,7 +255,7 @@ CASES = {
     "stage 1 alone": ([network("stage1")], "No model classifies."),
     "two files": (
         [network("teacher", history=False), network("student", history=False)],
-        "No stage 1 of these models is on record.",
+        "No training of these students is on record.",
     ),
     "an earlier recording": (usual(), "How these models were trained is not in this recording"),
     "two files' trainings": (
@@ -266,7 +282,7 @@ def test_few_images_and_a_missing_class(write, labels):
     report, page = write(recordings([network(n, labels) for n in ("teacher", "stage1", "two_stage")], labels))
     assert report.images == len(labels)
     assert "No test image of class" in page or len(labels) == 12
-    assert ("Fewer than 10 images: no map." in page) == (len(labels) < 10)
+    assert ("Not drawn: It needs a teacher or a student, and 10 images." in page) == (len(labels) < 10)
 
 
 def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Path):
@@ -275,12 +291,12 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Pa
     mine.write_bytes(b"")
     _, page = write(recordings([network("teacher")]))
     left = {path.stem for path in (tmp_path / "figures").glob("*.png")}
-    assert "contingency" not in left and {"accuracy", "mine"} <= left
-    assert "Not drawn: There is no student among these models." in page
+    assert "layers" not in left and {"accuracy", "mine"} <= left
+    assert "Not drawn: There is no student with a teacher beside it." in page
 
 
-def test_images_on_which_models_differ_have_name_class_and_both_answers(write):
-    report, page = write(pictured(recordings(usual())))
+def test_images_on_which_models_differ_have_name_class_and_both_answers(page, write):
+    report, page, _ = page
     teacher, best = report.differing
     assert (teacher.a, teacher.b, best.a) == ("teacher", "two_stage", "kd")
     shown = teacher.kinds[0].images[0]
@@ -292,44 +308,25 @@ def test_images_on_which_models_differ_have_name_class_and_both_answers(write):
     assert "from before images were kept" in write(recordings(usual()))[1]
 
 
-class Outline(HTMLParser):
-    """The headings of a page, its tables' captions and row headers, and the alternative texts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.levels: list[int] = []
-        self.counts: dict[str, int] = {}
-        self.rows = 0
-        self.alternatives: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        self.levels += [int(tag[1])] if tag in ("h1", "h2", "h3") else []
-        scope = f"{tag} {found['scope']}" if "scope" in found else tag
-        self.counts[scope] = self.counts.get(scope, 0) + 1
-        self.alternatives += [found["alt"] or ""] if tag == "img" else []
-
-
-def test_a_page_for_everyone(write):
-    report, page = write(pictured(recordings(usual())))
-    outline = Outline(page)
+def test_a_page_for_everyone(page):
+    report, page, _ = page
+    outline = Page(page)
     assert outline.levels[0] == 1 and max(np.diff(outline.levels)) == 1
     counts = outline.counts
     assert counts["main"] == 1 and counts["caption"] == counts["table"]
     assert counts["th row"] >= counts["tr"] - counts["table"] and "th" not in counts
     assert "prefers-color-scheme: dark" in page
-    assert all(outline.alternatives) and len(set(outline.alternatives)) > 11
-    told = next(text for text in outline.alternatives if text.startswith("teacher 91.7 % ("))
-    assert "two_stage 41.7 % (" in told
-    assert any(f"both right {report.pairs[0].statistics.counts.a}" in text for text in outline.alternatives)
+    assert all(outline.alternatives) and len(set(outline.alternatives)) > 6
+    told = next(text for text in outline.alternatives if text.startswith("teacher: top-1, % 91.7 ["))
+    assert "two_stage: top-1, % 41.7 [" in told and "less teacher, points −50.0" in told
+    assert any(f"ECE, % {100 * report.calibration['kd'].ece:.1f}" in text for text in outline.alternatives)
     assert not re.search(r"(?<![\w.-])-\d", re.sub(r"<(style|script|pre).*?</\1>|<[^>]*>", "", page, flags=re.S))
 
 
-def test_one_seed_is_said_once(write):
-    _, page = write(recordings(usual()))
-    section = page.partition('<section id="seeds">')[2].partition("</section>")[0]
-    assert section.count("One seed was trained.") == 1 and "<table" not in section and "n/a" not in section
+def test_one_seed_is_said_once(page):
+    _, page, _ = page
+    section = page.partition('<details id="seeds">')[2].partition("</section>")[0]
+    assert section.count("One seed was trained: ") == 1 and "<table" not in section and "n/a" not in section
 
 
 def test_every_term_is_shown_by_its_name_whoevers_it_is(write):
@@ -340,12 +337,12 @@ def test_every_term_is_shown_by_its_name_whoevers_it_is(write):
     meta = replace(network("own").meta, history=own, earlier=earlier, trainings=trainings)
     report, page = write(recordings([*models, replace(network("own"), meta=meta)]))
     assert report.curves["own"] == own and report.curves["own stage 1"] == earlier["own stage 1"]
-    table = all_tables(report)["reached"]
+    table = make_tables(report)["reached"]
     rows = {row[0].value: dict(zip((c.key for c in table.columns), row, strict=True)) for row in table.rows}
     assert rows["own"]["mine_last"].value == -0.5 and rows["own"]["epochs"].value == 2
     assert [rows["own stage 1"][name].value for name in ("distance", "cosine_stage3", "top1")] == [0.25, 0.1, None]
     assert set(rows) == {"stage1", "two_stage", "own", "own stage 1"}  # the others have nothing on record
-    assert "mine_last from 0.5 to −0.5" in page and "distance from 0.25 to 0.25" in page
+    assert "mine_last −0.5000" in page and "distance 0.2500" in page
 
 
 def test_the_last_staged_method_is_in_question_where_there_is_no_two_stage(write):
@@ -354,27 +351,84 @@ def test_the_last_staged_method_is_in_question_where_there_is_no_two_stage(write
     names = {"teacher": 0.9, "kd": 0.8, "stage1": 0.5, "own": 0.4}
     recorded = recordings([network(name, right=right) for name, right in names.items()])
     report, page = write(replace(recorded, context=replace(recorded.context, config=config)))
-    assert report.main == "own" and verdict(report).answer[0] == "own is behind teacher and kd."
-    assert verdict(report).caution[0].startswith("Stage 1: cosine at the last tap 0.10")
-    assert len(report.sentences) == 2
-    assert all("(stage 1: cosine at the last tap" in line for line in report.sentences)
+    assert report.main == "own" and write_verdict(report)[1] == "own is behind teacher and kd."
+    assert write_cautions(report)[0].startswith("Stage 1: cosine at the last tap 0.10")
+    assert len(report.sentences) == 2 and not any("stage 1" in line for line in report.sentences)  # told once
     without, _ = write(recordings(usual()[:1] + usual()[3:]))
-    assert without.main == "kd" and not any("Stage 1" in line for line in verdict(without).caution)
+    assert without.main == "kd" and not any("Stage 1" in line for line in write_cautions(without))
 
 
-def test_what_a_training_took_stands_in_the_first_table(write):
+def test_each_training_shows_what_it_took(write):
     times = Usage(10.0, 200.0, 3_000_000, "process"), Usage(2.5, 900.0, 2_000_000, "process")
     models = usual()
     trained = [replace(TRAINING, usage=usage) for usage in times]
     models[2] = replace(models[2], meta=replace(models[2].meta, trainings=trained))
     models[3] = replace(models[3], meta=replace(models[3].meta, trainings=[TRAINING]))
     report, page = write(recordings(models))
-    table = next(iter(all_tables(report).values()))
-    last = {row[0][0]: [text for text, _ in row[-3:]] for row in table.shown()}
-    assert last["two_stage"] == ["12.5", "200 + 900", "3"] and last["kd"] == ["n/a"] * 3
+    rows = [[text for text, _ in row] for row in make_tables(report)["given"].show_rows()]
+    assert [row[-3:] for row in rows if row[0] == "two_stage"] == [["10.0", "200", "3"], ["2.5", "900", "2"]]
+    assert [row[-3:] for row in rows if row[0] == "kd"] == [["n/a"] * 3]
     assert "Resident in the whole process" in page and "energy was not measured" in page
 
 
-def test_the_contrastive_bound_needs_what_it_is_made_of(write):
-    report, page = write(recordings(usual()))
-    assert report.information.nce_bound == {} and "No bound log K − L: it needs a teacher" in page
+def test_the_contrastive_bound_needs_what_it_is_made_of(page):
+    assert page[0].information.nce_bound == {} and "No bound log K − L: it needs a teacher" in page[1]
+
+
+def test_a_weak_teacher_opens_the_verdict(write):
+    names = {"teacher": 0.4, "scratch": 0.9, "kd": 0.5}
+    report, page = write(recordings([network(name, right=right) for name, right in names.items()]))
+    assert (
+        write_verdict(report)[0].startswith("teacher is 50 points below scratch: ")
+        and "50 points below scratch" in page
+    )
+    able = {**names, "teacher": 0.95}
+    assert (
+        "below scratch"
+        not in write_verdict(write(recordings([network(n, right=r) for n, r in able.items()]))[0])[0]
+    )
+
+
+def test_labels_replace_methods_for_readers_alone(write, tmp_path):
+    with use_labels({"two_stage": "Ours & more", "kd": "KD"}):
+        _, page = write(recordings(usual()))
+    assert "Ours &amp; more is behind teacher and KD." in page and ">Ours &amp; more<" in page
+    assert "Ours \\& more &" in (tmp_path / "tables/models.tex").read_text(encoding="utf-8")
+    assert "two_stage," in (tmp_path / "tables/models.csv").read_text(encoding="utf-8")
+
+
+def test_the_first_screen_is_short_and_the_rest_folded(page):
+    _, page, _ = page
+    first, _, rest = page.partition("</nav>")
+    assert first.count("<table") == first.count("<figure") == 1 and first.count('<th scope="col"') == 5
+    assert "<details" not in first and rest.count("<section>") == rest.count("<section>\n<details id=") == 15
+
+
+def test_small_p_values_are_written_as_p(page):
+    _, page, tmp_path = page
+    assert "log₁₀" not in page and "log10" not in (tmp_path / "tables/pairs.csv").read_text(encoding="utf-8")
+
+
+def test_csv_files_hold_numbers(page):
+    words = {
+        "model",
+        "tap",
+        "of",
+        "a",
+        "b",
+        "quoted",
+        "arch",
+        "training",
+        "losses",
+        "optimizer",
+        "reported",
+        "class",
+    }
+    words |= {"members", "rule", "best", "method", "label", "answer"}
+    for path in (page[2] / "tables").glob("*.csv"):
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+            assert all(is_number(value) for key, value in row.items() if key not in words), path
+
+
+def is_number(text: str) -> bool:
+    return text == "" or float(text) == float(text)

@@ -18,7 +18,7 @@ from dataset.files.decoded_cache import Images
 from dataset.files.stored_pixels import StoredPixels
 from dataset.prepare import prepare
 from dataset.sources import Source
-from diagnostics.recording import Subject
+from diagnostics.evaluation.recording import Subject
 from diagnostics.shortcut.cued import About
 from diagnostics.shortcut.measures import measures
 from diagnostics.shortcut.probe import cue_read

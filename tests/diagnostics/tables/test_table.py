@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -13,8 +14,9 @@ from diagnostics.tables.table import (
     grouped,
     letter,
     percent,
+    read_row,
+    show_p,
     signed,
-    significant,
     to_csv,
     to_tex,
     to_text,
@@ -43,19 +45,48 @@ def test_a_column_that_no_row_has_is_told_once_and_stays_in_files():
     columns = (Column("a", "A"), Column("b", "B"), Column("sd", "sd"), Column("p", "p"))
     rows = [[Cell("x"), Cell("y"), Cell(None, note="One seed."), Cell(None, note="One seed.")] for _ in range(2)]
     table = Table("lone", "Lone.", columns, rows)
-    assert table.defined().headings == ["A", "B"] and table.undefined == "In no row: sd; p. One seed."
+    assert table.drop_empty().headings == ["A", "B"] and table.undefined == "In no row: sd; p. One seed."
     assert to_text(table).count("One seed.") == 1 and "n/a" not in to_text(table)
     assert to_csv(table).startswith("a,b,sd,p") and "sd & p" in to_tex(table)
-    assert TABLE.defined() is TABLE and TABLE.undefined == ""
+    assert TABLE.drop_empty() is TABLE and TABLE.undefined == ""
     assert (table.row_headers, TABLE.row_headers) == (2, 1)
 
 
-def test_sums_written_out_stand_to_the_right_as_numbers_do():
-    columns = (Column("a", "A"), Column("epochs", "epochs", sums=True), Column("b", "B"))
-    rows = [[Cell("x"), Cell("12 + 34"), Cell("y")], [Cell("z"), Cell("5"), Cell("w")]]
-    table = Table("sums", "Sums.", columns, rows)
-    assert [table.is_text(number) for number in range(3)] == [True, False, True]
-    assert to_text(table).splitlines()[-1] == "z        5  w" and "{lrl}" in to_tex(table)
+@dataclass(frozen=True)
+class Part:
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Whole:
+    part: Part | None
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("source", "cell"),
+    [
+        (Whole(Part(0.5, 0.4, 0.6)), Cell(0.5, 0.4, 0.6)),
+        (Whole(Part(0.5, notes={"low": "One image."})), Cell(0.5, note="One image.")),
+        (Whole(Part(None, notes={"value": "Too few."})), Cell(None, note="Too few.")),
+        (Whole(None, notes={"part": "Not fitted."}), Cell(None, note="Not fitted.")),
+        (Whole(None), Cell(None, note="No part.")),
+    ],
+)
+def test_a_column_reads_value_interval_and_note(source, cell):
+    columns = (Column("name", "name"), Column("x", "x", percent(), True, "part.value", "No part."))
+    assert read_row(["kd"], source, columns) == [Cell("kd"), cell]
+
+
+def test_a_table_describes_its_first_rows():
+    assert (
+        TABLE.describe(9)
+        == "two_stage: top-1, % 66.7 [50.0, 80.0], images 12,345, φ −4.0e−03; kd: top-1, % 100.0, images 7."
+    )
+    assert TABLE.describe(1).endswith("φ −4.0e−03. And 1 more in tables/small.csv.")
 
 
 @pytest.mark.parametrize(
@@ -70,10 +101,9 @@ def test_sums_written_out_stand_to_the_right_as_numbers_do():
         (decimals(2), 0.006, "0.01"),
         (decimals(2), 7.5e9, "7.5e+09"),
         (grouped, 11220132, "11,220,132"),
-        (significant(2), 19015.52, "19,000"),
-        (significant(2), 70.67, "71"),
-        (significant(2), 9.62, "9.6"),
-        (significant(2), 0.0123, "0.012"),
+        (show_p, 0.04567, "0.0457"),
+        (show_p, 3e-7, "3.0e−07"),
+        (show_p, 0.0, "< 1e-16"),
     ],
 )
 def test_numbers_as_they_are_shown(show, value, text):
@@ -81,7 +111,7 @@ def test_numbers_as_they_are_shown(show, value, text):
 
 
 def test_what_is_not_defined_says_why_in_a_footnote():
-    assert TABLE.shown()[1] == [("kd", ""), ("100.0", ""), ("7", ""), ("n/a", "a")]
+    assert TABLE.show_rows()[1] == [("kd", ""), ("100.0", ""), ("7", ""), ("n/a", "a")]
     assert TABLE.notes == ["Always right."]
     assert [letter(number) for number in (0, 25, 26, 52)] == ["a", "z", "aa", "ba"]
 

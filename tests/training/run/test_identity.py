@@ -80,7 +80,7 @@ def run(trained, tmp_path):
 @pytest.fixture
 def evaluate(monkeypatch, capfd):
     """`main_eval.py` in this process, with next to no time for latencies and an empty picture for each figure."""
-    monkeypatch.setattr("diagnostics.recording.COST_SECONDS", 0.001)
+    monkeypatch.setattr("diagnostics.evaluation.recording.COST_SECONDS", 0.001)
     monkeypatch.setattr("diagnostics.report.files.to_bytes", lambda figure, kind: bytes(24))
 
     def call(*words):

@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diagnostics.cost import CostRatio
-from diagnostics.evaluated import TEACHER, Evaluation, missing_models
-from diagnostics.generalisation import Gap
-from diagnostics.names import is_first
-from diagnostics.pairs import adjust, compare_seeds, compare_two
-from diagnostics.plain import FLAT, section
-from diagnostics.results import (
+from diagnostics.evaluation.evaluated import TEACHER, Evaluation, missing_models
+from diagnostics.evaluation.pairs import adjust, compare_seeds, compare_two
+from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     Ensemble,
     MethodOverSeeds,
@@ -24,6 +21,9 @@ from diagnostics.results import (
     Pair,
     Representation,
 )
+from diagnostics.generalisation import Gap
+from diagnostics.names import is_first
+from diagnostics.plain import FLAT, section
 from diagnostics.stability import Stability
 
 

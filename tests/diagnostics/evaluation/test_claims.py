@@ -1,4 +1,4 @@
-"""Of diagnostics/claims.py and diagnostics/tables/claims.py."""
+"""Of diagnostics/evaluation/claims.py and diagnostics/tables/comparison.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diagnostics.analysis import analyse
-from diagnostics.claims import BALANCED, CUED, FOREIGN, depth_sentences, gap
-from diagnostics.recording import Recording
-from diagnostics.tables.claims import ensembles, generalisation, variances
+from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.claims import BALANCED, CUED, FOREIGN, depth_sentences, gap
+from diagnostics.evaluation.recording import Recording
+from diagnostics.tables.comparison import make_ensembles_table, make_variances_table
+from diagnostics.tables.predictions import make_generalisation_table
 from tests.diagnostics.report.test_folder import CLASSES, LABELS, TRAINED, network, recordings
 
 
@@ -38,7 +39,7 @@ def test_ensembles_are_of_teacher_and_student_of_seeds_and_of_methods():
     assert vote.gain.a == "kd/2" and vote.gain.statistics.difference == pytest.approx(vote.top1 - 39 / 48)
     assert vote.gain.interval.low <= vote.gain.statistics.difference <= vote.gain.interval.high
     assert vote.gain.holm_log10_p is None or vote.gain.holm_log10_p >= vote.gain.quoted_log10_p
-    shown = [row[0].value for row in ensembles(found).rows]
+    shown = [row[0].value for row in make_ensembles_table(found).rows]
     assert "kd of 3 seeds" in shown and "teacher + kd" in shown
 
 
@@ -49,7 +50,7 @@ def test_spread_over_seeds_is_tested_and_the_number_of_seeds_told():
     assert row.holm_p == row.result.p and row.result.seeds_for_ratio is not None
     assert f"it would take about {row.result.seeds_for_ratio} seeds of each" in row.sentence
     assert "no difference shown in spread" in row.sentence and row.sentence in report.claims.sentences
-    assert variances([]).empty.startswith("Two methods need")
+    assert make_variances_table([]).empty.startswith("Two methods need")
 
 
 def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
@@ -61,7 +62,7 @@ def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
     cued = replace(recording.context, config={**recording.context.config, "shortcut": {"cue": "patch"}})
     later = replace(known, meta=replace(known.meta, detailed=False))
     assert gap(later, replace(recording, context=cued)).notes == {"train_top1": CUED}
-    row = generalisation({"kd": found}).rows[0]
+    row = make_generalisation_table({"kd": found}).rows[0]
     assert [row[1].value, row[1].note, row[3].value] == [1.0, FOREIGN, found.top1_gap]
     assert "Its classifier" in BALANCED and gap(model, recording).top1_gap is None
 

@@ -1,13 +1,15 @@
-"""Of diagnostics/evenness.py and diagnostics/tables/given.py."""
+"""Of diagnostics/evaluation/budget_parity.py and diagnostics/tables/models.py."""
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 
 from diagnostics.budget import Training
-from diagnostics.evenness import NO_PAIR, NOT_RECORDED, sentences
-from diagnostics.results import Given
-from diagnostics.tables.given import given
+from diagnostics.evaluation.budget_parity import NO_PAIR, NOT_RECORDED, sentences
+from diagnostics.evaluation.results import Given
+from diagnostics.tables.models import CACHED, FROZEN, make_trainings_table
 from diagnostics.tables.table import to_csv
 
 
@@ -96,11 +98,13 @@ def test_steps_of_several_batches_are_told() -> None:
     lines = told({**MODELS, "two_stage": [several, SECOND]})
     assert "Not even in batch size: scratch and kd 32, two_stage 4 x 32 + 32." in lines
     ended = replace(SECOND, epochs=8, planned=10)
-    table = given(Given({**MODELS, "two_stage": [several, ended]}, []))
-    row = next(row for row in table.rows if row[0].value == "two_stage")
-    cells = dict(zip([column.key for column in table.columns], row, strict=True))
-    assert (cells["batch_size"].value, cells["steps"].value) == ("4 x 32 + 32", 14 * 8 + 8 * 38)
-    assert cells["epochs"].note == "Stopped early: 8 of 10 epochs."
+    first, second = read_rows(Given({"two_stage": [several, ended]}, []))
+    assert (first["batch_size"], first["accumulate"], first["updates"]) == ("32", "4", str(14 * 8))
+    assert (second["epochs"], second["planned"], second["updates"]) == ("8", "10", str(8 * 38))
+
+
+def read_rows(given: Given) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(to_csv(make_trainings_table(given)))))
 
 
 def test_other_batches_and_other_weights() -> None:
@@ -137,25 +141,25 @@ def test_without_a_pair_or_a_record_it_says_so() -> None:
     assert told({"kd": None, "two_stage": None}) == [NOT_RECORDED]
 
 
-def test_a_two_stage_row_adds_up_its_stages() -> None:
+def test_each_training_is_a_row_of_numbers() -> None:
     frozen = replace(SECOND, frozen=True, passes=0, forward_only=3000, cached=True, teacher_passes=3000)
-    cached = replace(ALIGNED, cached=True, teacher_passes=3000)
-    table = given(Given({**MODELS, "head": [cached, frozen], "old": None}, []))
-    rows = {row[0][0]: [text for text, _ in row[1:]] for row in table.shown()}
-    assert rows["two_stage"] == [
-        "14 + 10",
-        "744",
-        "23,808",
-        "23,808",
-        "23,808",
-        "77,000 + 650",
-        "32",
-        "crd 1; ce 0.1, kl 0.9, T 4",
-        "sgd 0.05 cosine; adam 0.01 constant",
-        "last",
+    given = Given(
+        {**MODELS, "head": [replace(ALIGNED, cached=True, teacher_passes=3000), frozen], "old": None}, []
+    )
+    rows = {(row["model"], row["training"]): row for row in read_rows(given)}
+    stage1, stage2 = (rows["two_stage", f"two_stage stage {number}"] for number in (1, 2))
+    keys = ("epochs", "seen", "passes", "teacher_passes", "parameters", "losses", "temperature", "optimizer")
+    assert [stage1[key] for key in keys] == [
+        "14",
+        "13888",
+        "13888",
+        "13888",
+        "77000",
+        "crd 1",
+        "",
+        "sgd 0.05 cosine",
     ]
-    assert rows["scratch"][:5] == ["24", "744", "23,808", "23,808", "0"]
-    assert rows["head"][2:5] == ["23,808", "13,888", "3,000"]  # the cache counts once for both stages
-    assert set(rows["old"]) == {"n/a"}
-    assert any("3,000 passes forwards alone" in note for note in table.notes)
-    assert "two_stage,14 + 10,744,23808,23808,23808,77000 + 650,32," in to_csv(table)
+    losses, optimizer = "ce 0.1, kl 0.9", "adam 0.01 constant"
+    assert [stage2[key] for key in keys] == ["10", "9920", "9920", "9920", "650", losses, "4.0", optimizer]
+    assert set(rows["old", ""].values()) == {"old", ""}
+    assert {FROZEN, CACHED} <= set(make_trainings_table(given).notes)

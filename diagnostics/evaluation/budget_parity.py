@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from diagnostics.budget import Training
+from diagnostics.evaluation.recording import Meta
+from diagnostics.evaluation.results import Given
 from diagnostics.names import listed
-from diagnostics.recording import Meta
-from diagnostics.results import Given
 
 NOT_RECORDED = "How these models were trained is not in this recording: evaluate the run again for it."
 NO_PAIR = "There is no student with a single-stage one beside it: no comparison of what they were given."

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from diagnostics import analysis
-from diagnostics.analysis import contrastive_bound, similarities
-from diagnostics.recording import Context, Meta, RecordedModel, Recording
+from diagnostics.evaluation import analysis
+from diagnostics.evaluation.analysis import contrastive_bound, similarities
+from diagnostics.evaluation.recording import Context, Meta, RecordedModel, Recording
 
 
 def recorded(features: np.ndarray) -> RecordedModel:

@@ -16,11 +16,11 @@ from diagnostics.comparison import DetectableDifference, DifferenceInterval
 from diagnostics.confusion import ClassAccuracy, Confusion
 from diagnostics.cost import Cost, CostRatio
 from diagnostics.differing import Differing
+from diagnostics.evaluation.recording import Context, History
 from diagnostics.fidelity import Fidelity
 from diagnostics.generalisation import Gap
 from diagnostics.geometry import Geometry, LinearProbe
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.recording import Context, History
 from diagnostics.robustness import CorruptionError
 from diagnostics.seeds import SeedComparison, SeedSummary
 from diagnostics.stability import Stability
@@ -72,6 +72,10 @@ class Pair:
     detectable: DetectableDifference
     sentence: str
     holm_log10_p: float | None = None  # set when all pairs are known
+
+    @property
+    def holm_p(self) -> float | None:
+        return None if self.holm_log10_p is None else 10**self.holm_log10_p
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class TapSimilarity:
     rbf: Similarity
     linear_minibatch: float | None
     cosine: float | None
+    linear_biased: float | None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diagnostics.evaluated import finished_models
-from diagnostics.subjects import find_subject, network_of, subjects_of_run
+from diagnostics.evaluation.evaluated import finished_models
+from diagnostics.evaluation.evaluated_models import find_subject, network_of, subjects_of_run
 from errors import UserError
 from models.checkpoint import save
 from settings.reading import load_config

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from diagnostics.comparison import holm, wilson_interval
 from diagnostics.ensembles import LEAST_VOTERS, majority_vote, mean_probabilities
+from diagnostics.evaluation.pairs import compare_two
+from diagnostics.evaluation.recording import RecordedModel, Recording
+from diagnostics.evaluation.results import Claims, Ensemble, OverSeeds, Pair, VariancesCompared
 from diagnostics.generalisation import Gap, generalisation_gap
 from diagnostics.names import find_staged, focus
-from diagnostics.pairs import compare_two
 from diagnostics.plain import section
-from diagnostics.recording import RecordedModel, Recording
-from diagnostics.results import Claims, Ensemble, OverSeeds, Pair, VariancesCompared
 from diagnostics.seeds import plain_number
 from diagnostics.stability import stability
 from diagnostics.statistics import SIGNIFICANCE

@@ -15,22 +15,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from CKA import MinibatchCKA, linear_cka, rbf_cka_with_each
+from CKA.biased import compute_biased_linear_cka
 from dataset.corruptions import DEGRADATIONS
 from dataset.views.augment import generator
-from diagnostics.aligned import AlignmentVerdict, judge_stage1
 from diagnostics.calibration import calibration
-from diagnostics.claims import claims
 from diagnostics.confusion import by_class, most_confused
 from diagnostics.cost import ratio_to
 from diagnostics.differing import differing
-from diagnostics.evenness import given
-from diagnostics.fidelity import fidelity
-from diagnostics.geometry import geometry, linear_probe, tsne
-from diagnostics.names import find_staged, focus
-from diagnostics.pairs import accuracy, adjust, compare_seeds, compare_two, right
-from diagnostics.plain import section
-from diagnostics.recording import RecordedModel, Recording, first_classifiers
-from diagnostics.results import (
+from diagnostics.evaluation.budget_parity import given
+from diagnostics.evaluation.claims import claims
+from diagnostics.evaluation.pairs import accuracy, adjust, compare_seeds, compare_two, right
+from diagnostics.evaluation.recording import RecordedModel, Recording, first_classifiers
+from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     ContrastiveBound,
     Faithfulness,
@@ -47,6 +43,10 @@ from diagnostics.results import (
     Shape,
     TapSimilarity,
 )
+from diagnostics.fidelity import fidelity
+from diagnostics.geometry import geometry, linear_probe, tsne
+from diagnostics.names import find_staged, focus
+from diagnostics.plain import section
 from diagnostics.robustness import mean_corruption_error
 from diagnostics.seeds import summarise_shares
 from estimator import MutualInformation, label_information, mutual_information, nce_lower_bound
@@ -91,7 +91,7 @@ def analyse(recording: Recording) -> Report:
         representation=None if teacher is None else similarities(teacher, compared),
         robustness=robustness(models, teacher, recording),
         claims=claims(recording, correct, pairs, seeds),
-        sentences=sentences(pairs, seeds, main, judge_stage1(curves, recording.context.config, main)),
+        sentences=sentences(pairs, seeds, main),
         classes=by_class(first, recording.labels, recording.context.classes),
         confusions=most_confused(first, recording.labels, recording.context.classes),
         differing=differing(first, recording.labels, recording.context.classes, recording.names),
@@ -156,7 +156,8 @@ def tap_similarities(teacher: RecordedModel, students: Sequence[RecordedModel], 
     linear = [linear_cka(X, Y) for Y in others]
     batched = [matrix.value().values[0][0] for matrix in minibatches]
     cosines = [projected_cosine(teacher, student, tap) for student in students]
-    return [TapSimilarity(*row) for row in zip(linear, rbf, batched, cosines, strict=True)]
+    biased = [compute_biased_linear_cka(X, Y) for Y in others]
+    return [TapSimilarity(*row) for row in zip(linear, rbf, batched, cosines, biased, strict=True)]
 
 
 def layer_matrix(teacher: RecordedModel, student: RecordedModel) -> LayerMatrix:
@@ -295,15 +296,9 @@ def costs(models: Sequence[RecordedModel], teacher: RecordedModel | None) -> dic
     }
 
 
-def sentences(
-    pairs: Sequence[Pair], seeds: OverSeeds, main: str | None, aligned: AlignmentVerdict | None
-) -> list[str]:
-    """Return the answers in plain words: over seeds where there are several, otherwise `main` on these images.
-
-    One on a student whose stage 1 did not align says so.
-    """
-    remark = "" if aligned is None or aligned.word == "aligned" else f" (stage 1: {aligned.sentence})"
+def sentences(pairs: Sequence[Pair], seeds: OverSeeds, main: str | None) -> list[str]:
+    """Return the answers in plain words: over seeds where there are several, otherwise `main` on these images."""
     if seeds.comparisons:
-        return [f"{row.sentence}{remark}" for row in seeds.comparisons]
-    about = [f"{pair.sentence}{remark}" for pair in pairs if main in (pair.a, pair.b)]
+        return [row.sentence for row in seeds.comparisons]
+    about = [pair.sentence for pair in pairs if main in (pair.a, pair.b)]
     return about or [pair.sentence for pair in pairs]

@@ -3,19 +3,19 @@ from __future__ import annotations
 import pytest
 
 from errors import UserError
-from settings.names import LONGEST, check_name
 from settings.reading import load_config
+from settings.section import MAX_NAME_BYTES, check_name
 
 
 @pytest.mark.parametrize(
-    "name", ["digits-2", ".hidden", "a..b", "com10", "null", "console", "é" * 50, "x" * LONGEST]
+    "name", ["digits-2", ".hidden", "a..b", "com10", "null", "console", "é" * 50, "x" * MAX_NAME_BYTES]
 )
-def test_what_a_folder_can_be_called_is_kept(name: str) -> None:
+def test_good_names_are_kept(name: str) -> None:
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize("name", [".", "..", "....", "run.", "-x", "con", "NUL", "com1.old", "x" * 101, "é" * 51])
-def test_what_no_folder_should_be_called_is_refused(name: str) -> None:
+def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="choose|leave it out|at most 100"):
         check_name(name)
 
@@ -33,6 +33,6 @@ def test_what_no_folder_should_be_called_is_refused(name: str) -> None:
         "methods={a/b: {base: kd}}",
     ],
 )
-def test_names_of_runs_and_methods_are_checked_where_the_config_is_read(tiny_config, setting: str) -> None:
+def test_names_in_configs_are_checked(tiny_config, setting: str) -> None:
     with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}.*(choose|pattern)"):
         load_config(tiny_config, [setting])

@@ -19,8 +19,8 @@ from diagnostics.comparison import (
     smallest_detectable_difference,
     wilson_interval,
 )
-from diagnostics.recording import RecordedModel, Recording
-from diagnostics.results import MethodsCompared, ModelAccuracy, Pair
+from diagnostics.evaluation.recording import RecordedModel, Recording
+from diagnostics.evaluation.results import MethodsCompared, ModelAccuracy, Pair
 from diagnostics.seeds import SeedComparison, compare_over_seeds, sentence
 from diagnostics.statistics import count, paired_statistics
 

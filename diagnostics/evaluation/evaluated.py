@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics import recording_file
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.results import Report
 from diagnostics.plain import section
-from diagnostics.results import Report
 from diagnostics.schema import read_report
 from training.job_name import last_job, stage_of
 from training.run.identity import NAME, read_identity

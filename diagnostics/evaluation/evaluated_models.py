@@ -8,10 +8,10 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from diagnostics import recording, recording_file
 from diagnostics.budget import describe_trainings
+from diagnostics.evaluation import recording, recording_file
+from diagnostics.evaluation.recording import Context, Recording, Subject
 from diagnostics.names import find_staged, focus
-from diagnostics.recording import Context, Recording, Subject
 from errors import UserError, warn
 from files import write_atomically
 from models.checkpoint import load

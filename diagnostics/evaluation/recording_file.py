@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from dataset.corruptions import DEGRADATIONS, SEVERITIES
 from diagnostics.differing import SHOWN_SIDE, Shown
+from diagnostics.evaluation.recording import ARRAYS, LATER, SHARED, Context, Meta, RecordedModel, Recording
 from diagnostics.plain import to_plain, typed_json
-from diagnostics.recording import ARRAYS, LATER, SHARED, Context, Meta, RecordedModel, Recording
 from files import ARCHIVE_ERRORS
 from models.whole import damaged_entry
 
