@@ -24,8 +24,8 @@ from training.job_name import TEACHER, JobName, list_chain, stage_of
 from training.phases import Job
 from training.prepared import select_images, uses_frozen_features
 from training.reading import find_reading, find_shapes
-from training.run.usage import Usage, read_usage
 from training.stepping import steps_of
+from training.usage import Usage, read_usage
 
 
 @dataclass(frozen=True)

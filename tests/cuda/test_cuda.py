@@ -1,6 +1,7 @@
-"""On a GPU, the same results as on a CPU, each time the same, no waiting in a step. Of dataset/transfer.py too.
+"""On a GPU, where there is one: the same results as on a CPU, again and again, without waiting in a step.
 
-Each test runs on the CPU as far as it can, so that a mistake in a test shows on every machine.
+What can be is run on the CPU too, so that a mistake in a test shows on every machine. Serves no module alone, and
+dataset/transfer.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from models.checkpoint import load
 from models.machine import compute_reproducibly
 from settings.methods import STAGE, list_shipped, load_shipped
 from settings.reading import DEFAULT_CONFIG
-from tests.cuda.waiting import forbid_waiting
+from tests.cuda.waiting import no_waiting
 from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
 from training.experiment import Experiment
@@ -78,8 +79,8 @@ jobs = pytest.mark.parametrize(("name", "settings"), JOBS.values(), ids=JOBS.key
 
 
 @pytest.fixture
-def open_on(make_experiment, monkeypatch):
-    """`open_on("cuda", "training.epochs=3")`: the tiny experiment on a device, with plain float32 products."""
+def on(make_experiment, monkeypatch):
+    """`on("cuda", "training.epochs=3")`: the tiny experiment on a device, with plain float32 products."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
     def make(device: str, *settings: str, **given) -> Experiment:
@@ -93,7 +94,7 @@ def open_on(make_experiment, monkeypatch):
     return make
 
 
-def iter_batches(prepared: Prepared) -> Iterator[Batch]:
+def batches_of(prepared: Prepared) -> Iterator[Batch]:
     plan = prepared.plan
     made = training_batches if prepared.objective.sees_images else imageless_batches
     return chain.from_iterable(
@@ -112,54 +113,54 @@ def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Bat
 
 @on_each_way
 @jobs
-def test_no_step_waits_for_the_device(open_on, device, name, settings):
-    experiment = open_on(device, *settings)
+def test_no_step_waits_for_the_device(on, device, name, settings):
+    experiment = on(device, *settings)
     prepared = prepare_job(name, experiment)
     train, objective = prepared.data.train, prepared.objective
     there = [train.labels, train.pixels, *objective.parameters(), *objective.buffers()]
     there += [] if train.cues is None else [train.cues.of_image]
-    watch = forbid_waiting(experiment.machine.device, there)
+    watch = no_waiting(experiment.machine.device, there)
 
-    def watch_steps() -> Iterator[Batch]:
-        batches = iter_batches(prepared)
+    def watched() -> Iterator[Batch]:
+        batches = batches_of(prepared)
         yield from islice(batches, 2)  # the first prepare what later ones use
         with watch:
             yield from islice(batches, 5)
-        # the mean of the terms is read after the last
+        # the mean of the terms is asked for after the last
 
-    with closing(watch_steps()) as some:
+    with closing(watched()) as some:
         means = make_steps(prepared, experiment, some)
     assert all(math.isfinite(value) for value in means.values())
 
 
 @on_each
-def test_waiting_step_is_found(open_on, device, monkeypatch):
+def test_a_step_that_waits_is_found(on, device, monkeypatch):
     forward = StageObjective.forward
 
-    def read_value(objective, batch):
+    def asking(objective, batch):
         terms = forward(objective, batch)
         assert terms["ce"].value.item() > 0
         return terms
 
-    monkeypatch.setattr(StageObjective, "forward", read_value)
-    experiment = open_on(device)
+    monkeypatch.setattr(StageObjective, "forward", asking)
+    experiment = on(device)
     objective = prepare_job(TEACHER, experiment).objective
     batch = next(training_batches(experiment.data, 16, 0, 0, 0))
     objective(batch)
-    waits = pytest.raises((AssertionError, RuntimeError), match="reads a value|synchroniz")
-    with waits, forbid_waiting(experiment.machine.device, objective.parameters()):
+    waits = pytest.raises((AssertionError, RuntimeError), match="asks for a value|synchroniz")
+    with waits, no_waiting(experiment.machine.device, objective.parameters()):
         objective(batch)
 
 
 @on_each_way
 @jobs
-def test_losses_are_those_of_a_cpu(open_on, device, name, settings):
+def test_losses_are_those_of_a_cpu(on, device, name, settings):
     found = []
     for place in ("cpu", device):
-        experiment = open_on(place, *settings)
+        experiment = on(place, *settings)
         prepared = prepare_job(name, experiment)
         torch.manual_seed(4)
-        found.append(make_steps(prepared, experiment, islice(iter_batches(prepared), 4)))
+        found.append(make_steps(prepared, experiment, islice(batches_of(prepared), 4)))
     assert found[1] == pytest.approx(found[0], rel=2e-3, abs=2e-3)
 
 
@@ -199,38 +200,38 @@ class StoppedError(Exception):
 
 @on_each_way
 @pytest.mark.parametrize("job", [TEACHER, STAGE1, STAGE2], ids=["teacher", "stage1", "stage2"])
-def test_resume_gives_the_same_bits(open_on, device, job, tmp_path, monkeypatch):
+def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, monkeypatch):
     ends = []
     for kind in ("whole", "stopped"):
-        experiment = open_on(device, "teacher.epochs=2", runs=tmp_path / kind)
+        experiment = on(device, "teacher.epochs=2", runs=tmp_path / kind)
         prepare_job(job, experiment)  # finishes what comes before
         if kind == "stopped":
             with monkeypatch.context() as patch, pytest.raises(StoppedError):
-                patch.setattr("training.run.keeping.Keeper.write", _stop_at_the_second())
+                patch.setattr("training.run.checkpointer.JobCheckpointer.save", _stops_at_the_second())
                 train(experiment, job)
         train(experiment, job)
         ends.append(load(experiment.folder.job(job).model))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def _stop_at_the_second():
-    from training.run.keeping import Keeper
+def _stops_at_the_second():
+    from training.run.checkpointer import JobCheckpointer
 
-    write, written = Keeper.write, []
+    save, saved = JobCheckpointer.save, []
 
-    def write_once(keeper):
-        if written:
+    def once(checkpointer, state):
+        if saved:
             raise StoppedError
-        written.append(write(keeper))
+        saved.append(save(checkpointer, state))
 
-    return write_once
+    return once
 
 
 @on_each_way
-def test_two_trainings_have_the_same_bits(open_on, device, tmp_path, recwarn):
+def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
     ends = []
     for name in ("first", "second"):
-        experiment = open_on(device, "teacher.epochs=1", runs=tmp_path / name)
+        experiment = on(device, "teacher.epochs=1", runs=tmp_path / name)
         train(experiment, TEACHER)
         ends.append(load(experiment.folder.teacher.model))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
@@ -238,8 +239,8 @@ def test_two_trainings_have_the_same_bits(open_on, device, tmp_path, recwarn):
 
 
 @on_each
-def test_images_and_banks_lie_on_the_device(open_on, device):
-    experiment = open_on(device)
+def test_images_and_banks_lie_on_the_device(on, device):
+    experiment = on(device)
     prepared = prepare_job(STAGE1, experiment)
     tensors = [experiment.data.train.pixels, experiment.data.train.labels, *prepared.objective.buffers()]
     assert {tensor.device.type for tensor in tensors} == {device}
@@ -251,7 +252,7 @@ def test_images_and_banks_lie_on_the_device(open_on, device):
 
 @pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
-def test_compiled_blocks_train_on_a_gpu(open_on, tmp_path):
-    experiment = open_on("cuda", "teacher.epochs=1", runs=tmp_path)
+def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
+    experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
     train(replace(experiment, machine=replace(experiment.machine, compile=True)), TEACHER)
     assert experiment.folder.teacher.finished
