@@ -26,7 +26,7 @@ from models.checkpoint import load
 from models.machine import compute_reproducibly
 from settings.methods import STAGE, list_shipped, load_shipped
 from settings.reading import DEFAULT_CONFIG
-from tests.cuda.waiting import no_waiting
+from tests.cuda.waiting import forbid_waiting
 from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
 from training.experiment import Experiment
@@ -119,7 +119,7 @@ def test_no_step_waits_for_the_device(on, device, name, settings):
     train, objective = prepared.data.train, prepared.objective
     there = [train.labels, train.pixels, *objective.parameters(), *objective.buffers()]
     there += [] if train.cues is None else [train.cues.of_image]
-    watch = no_waiting(experiment.machine.device, there)
+    watch = forbid_waiting(experiment.machine.device, there)
 
     def watched() -> Iterator[Batch]:
         batches = batches_of(prepared)
@@ -148,7 +148,7 @@ def test_a_step_that_waits_is_found(on, device, monkeypatch):
     batch = next(training_batches(experiment.data, 16, 0, 0, 0))
     objective(batch)
     waits = pytest.raises((AssertionError, RuntimeError), match="asks for a value|synchroniz")
-    with waits, no_waiting(experiment.machine.device, objective.parameters()):
+    with waits, forbid_waiting(experiment.machine.device, objective.parameters()):
         objective(batch)
 
 
