@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of it, and lock files that say who is at work."""
+"""Atomic writes and file locks."""
 
 from __future__ import annotations
 
@@ -17,63 +17,57 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from errors import FULL, MachineError, UserError, finish_first, in_words
 
 try:
     import fcntl
 except ImportError:
-    fcntl = None  # type: ignore[assignment]  # a system without it, such as Windows
+    fcntl = None  # type: ignore[assignment]  # Windows
 
 # what reading a zip, npz or pt file with flipped bits may raise
 ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, EOFError, OSError)
-LOOK_AGAIN = 0.2  # seconds between two looks at a lock that is waited for
-BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux: one for all containers of a machine, until it starts again
+POLL_SECONDS = 0.2  # between two attempts to take a lock
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux: shared by all containers of a machine, until it restarts
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
 
-    Temporary files that dead processes have left of the same file are removed.
+    Temporary files of the same name that dead processes left are removed.
 
     Raises:
-        UserError, MachineError: as `in_one_line`; what was there before is kept.
+        UserError, MachineError: as `in_one_line`; an earlier file is kept.
     """
-    for entry in path.parent.glob("*.partial") if path.parent.exists() else ():
-        if entry.name.startswith(f".{path.name}.") and _is_left_behind(entry):
-            with suppress(OSError):
-                entry.unlink()
-    with in_one_line(path, lambda: _size(write)):
+    for entry in path.parent.glob(f".{path.name}.*.partial"):
+        if _is_abandoned(entry):
+            entry.unlink(missing_ok=True)
+    with in_one_line(path, lambda: _count_bytes(write)):
         file = _open_partial(path)
-        partial = Path(file.name)
         try:
             _fill(file, write)
             if fcntl is None:
-                file.close()  # such a system does not rename what is open
-            partial.replace(path)
+                file.close()  # Windows does not rename open files
+            os.replace(file.name, path)
             file.close()
         except BaseException:
-            with suppress(OSError):  # what a full disk did not take is tried once more
+            with suppress(OSError):  # closing writes what is buffered, and fails again on a full disk
                 file.close()
             with suppress(OSError):
-                partial.unlink()
+                os.unlink(file.name)
             raise
 
 
-def _fill(file: _Partial, write: Callable[[BinaryIO], object]) -> None:
-    try:
-        write(file)
-    except RuntimeError:
-        if file.failure is not None:
-            raise file.failure from None  # torch has its own words for a write that failed
-        raise
-    file.flush()
-    os.fsync(file.fileno())
-
-
 class _Partial(io.BufferedWriter):
-    """A file that keeps why a write failed."""
+    """A file that remembers why a write failed, since torch hides the reason."""
 
     failure: OSError | None = None
 
@@ -85,40 +79,61 @@ class _Partial(io.BufferedWriter):
             raise
 
 
-class _Counter(io.RawIOBase):
-    """A file that only counts its bytes."""
-
-    size = position = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        return self.position
-
-    def write(self, data: Any, /) -> int:
-        self.position += memoryview(data).nbytes
-        self.size = max(self.size, self.position)
-        return memoryview(data).nbytes
+def _fill(file: _Partial, write: Callable[[BinaryIO], object]) -> None:
+    try:
+        write(file)
+    except RuntimeError:
+        if file.failure is not None:
+            raise file.failure from None
+        raise
+    file.flush()
+    os.fsync(file.fileno())
 
 
-def _size(write: Callable[[BinaryIO], object]) -> int:
-    counter = _Counter()
-    write(cast(BinaryIO, counter))
-    return counter.size
+def _count_bytes(write: Callable[[BinaryIO], object]) -> int:
+    buffer = io.BytesIO()
+    write(buffer)
+    return len(buffer.getbuffer())
+
+
+def _open_partial(path: Path) -> _Partial:
+    """Open a temporary file beside `path`. Its lock shows other processes that it is in use."""
+    while True:
+        file = _Partial(io.FileIO(path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial"), "x"))
+        if _try_lock(file) is not False and os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another process removed it as abandoned before it was locked
+
+
+def _is_abandoned(partial: Path) -> bool:
+    if fcntl is None:
+        return True  # Windows does not remove open files
+    with suppress(OSError), open(partial, "r+b") as file:
+        return bool(_try_lock(file))
+    return False
+
+
+def _try_lock(file: io.BufferedWriter | io.BufferedRandom) -> bool | None:
+    """Take the system's lock on an open file. None where there are no such locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 @contextmanager
 def in_one_line(path: Path, needed: Callable[[], int], kept: str | None = None) -> Iterator[None]:
-    """Turn a failure to write `path` into one line: what, where, how much it needs and what is kept.
+    """Turn a failure to write `path` into one line: what, where, the space needed and what is kept.
 
     Args:
-        needed: gives the bytes that all of it takes; called only when a write has failed.
-        kept: what of it is kept, where that is known better than here.
+        path: for the message.
+        needed: gives the size in bytes; called only after a failure.
+        kept: what is kept, where the caller knows more than whether `path` exists.
 
     Raises:
         UserError: no folder, no permission, read-only.
@@ -138,29 +153,34 @@ def in_one_line(path: Path, needed: Callable[[], int], kept: str | None = None) 
         raise told from error
 
 
-def _open_partial(path: Path) -> _Partial:
-    """A temporary file of its own beside `path`, locked while it is open, which tells it from one left behind."""
-    while True:
-        file = _Partial(io.FileIO(_partial_name(path, f".{path.name}"), "x"))
-        if try_lock(file) is not False and _is_still_at(Path(file.name), file):
-            return file
-        file.close()  # another process takes it for one left behind
+@contextmanager
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder to fill, which is renamed to `folder` at the end.
 
+    A second process waits for the first. What a dead process left is removed.
 
-def _partial_name(path: Path, start: str) -> Path:
-    return path.with_name(f"{start}.{secrets.token_hex(4)}.partial")
-
-
-def _is_left_behind(partial: Path) -> bool:
-    if fcntl is None:
-        return True  # such a system does not remove what is open
-    with suppress(OSError), open(partial, "r+b") as file:
-        return bool(try_lock(file))
-    return False
+    replace: whether it takes the place of an existing `folder`, which otherwise stays.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, aside = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "replaced.partial"))
+    with locked(partial.with_name(f"{partial.name}.lock"), wait=True):
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            with finish_first():
+                if replace and folder.exists():
+                    os.replace(folder, aside)
+                if not folder.exists():
+                    os.replace(partial, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove_left_behind(parent: Path) -> None:
-    """Remove what dead processes have left of a `new_folder` in `parent`, and its lock file."""
+    """Remove temporary folders of `new_folder` that dead processes left in `parent`."""
     for lock in parent.glob("*.partial.lock"):
         with locked(lock, strict=True) as other:
             if other is None:
@@ -168,199 +188,91 @@ def remove_left_behind(parent: Path) -> None:
 
 
 def remove_lock_left_behind(path: Path) -> None:
-    """Remove the lock file of a dead process, where nobody will ask for that lock again.
-
-    One that cannot be removed stays: what it guarded may lie in a folder of others, to be read alone.
-    """
+    """Remove the lock file of a dead process, unless it lies in a read-only folder."""
     if path.exists():
         with suppress(UserError, MachineError), locked(path):
             pass
 
 
-@contextmanager
-def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder to fill, which takes the name `folder` at the end; one that has it by then stays.
-
-    Temporary folders beside it that dead processes have left are removed.
-
-    replace: one that has the name goes, once the new one is whole.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_left_behind(folder.parent)
-    partial = _partial_name(folder, folder.name)
-    with locked(partial.with_name(f"{partial.name}.lock")):
-        try:
-            partial.mkdir()
-            yield partial
-            if replace and folder.exists():
-                _exchange(folder, partial)
-                return
-            try:
-                partial.replace(folder)
-            except OSError:
-                if not folder.exists():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _exchange(folder: Path, new: Path) -> None:
-    """Put `new` in the place of `folder`, which goes; no signal that can be held comes between the two steps."""
-    aside = _partial_name(folder, folder.name)
-    with locked(aside.with_name(f"{aside.name}.lock")), finish_first():
-        folder.replace(aside)
-        try:
-            new.replace(folder)
-        except OSError:
-            aside.replace(folder)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomically write UTF-8 text."""
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
 @dataclass(frozen=True)
 class Holder:
-    """The process that a lock file names."""
+    """The process that owns a lock, as its lock file names it."""
 
-    host: str
-    process: int
-    boot: str = ""  # of the system that it runs in, empty where none is known
+    host: str = ""
+    process: int = 0  # 0 where the file names none
+    boot: str = ""  # of the system it runs in, empty where unknown
     since: str = ""
 
     @staticmethod
     def this() -> Holder:
+        """Return this process."""
         boot = BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else ""
-        return Holder(
-            socket.gethostname(), os.getpid(), boot, datetime.now().astimezone().isoformat(" ", "seconds")
-        )
+        now = datetime.now().astimezone().isoformat(" ", "seconds")
+        return Holder(socket.gethostname(), os.getpid(), boot, now)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}" if self.process else "another process"
 
     @property
     def is_near(self) -> bool:
-        """Whether it is, or was before a restart, a process of this machine, in whichever container."""
+        """Return whether the process belongs to this machine, in any container and before any restart."""
         here = Holder.this()
         return self.host == here.host or (self.boot != "" and self.boot == here.boot)
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[Holder | None]:
-    """Hold a lock file, which vanishes at the end; gives None where it is ours, otherwise who has it.
+    """Hold a lock file, which is removed at the end. Yields None while this process has it, otherwise the owner.
 
-    A lock ends with its process, however that ends: the system says so where it has locks on files (`flock`),
-    otherwise the number of the process does, and then two that start in the same instant are not told apart.
+    The system releases the lock of a process that ends in any way.
 
     Args:
-        wait: until it is ours.
-        strict: one that a process of another machine has left counts as held, since not every shared file system
-            tells of locks elsewhere.
+        path: of the lock file.
+        wait: until the lock is free.
+        strict: refuse a lock that names another machine, since not every shared file system knows of its locks.
 
     Raises:
         UserError, MachineError: as `in_one_line`.
     """
-    while isinstance(taken := _take(path, strict), Holder):
-        if not wait:
-            yield taken
-            return
-        time.sleep(LOOK_AGAIN)
+    lock = _acquire(path, wait)
+    owner = _read_owner(path)
+    if lock is None or (strict and owner is not None and not owner.is_near):
+        if lock is not None:
+            lock.release()
+        yield owner or Holder()
+        return
     try:
+        record = json.dumps(asdict(Holder.this())).encode()
+        with in_one_line(path, lambda: len(record), "a lock"), suppress(PermissionError):  # Windows
+            path.write_bytes(record)
         yield None
     finally:
-        if fcntl is None:
-            taken.close()  # such a system does not remove what is open
         try:
             with suppress(OSError):
-                path.unlink()  # while it is ours: nobody takes a file that is about to vanish
+                path.unlink()  # before the release, so that nobody takes a file that is about to vanish
         finally:
-            taken.close()
+            lock.release()
 
 
-def _take(path: Path, strict: bool) -> BinaryIO | Holder:
-    """The lock file, open and naming this process, or who has it."""
+def _acquire(path: Path, wait: bool) -> FileLock | None:
+    if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise UserError(f"{path} is a link, a pipe or a device where a lock belongs: remove it")
+    lock = FileLock(path)
     while True:
-        if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
-            raise UserError(f"{path} is a link, a pipe or a device where a lock belongs: remove it")
-        with in_one_line(path, lambda: 0, "a lock"):
-            file = open(path, "a+b")  # noqa: SIM115 - it stays open as long as it is held
-        ours = try_lock(file)
-        if ours and not _is_still_at(path, file):
-            file.close()  # its holder has removed it meanwhile
-            continue
-        before = _read_holder(file)
-        if ours is False or (before is not None and _counts(before, ours, strict)):
-            file.close()
-            return before or Holder("", 0)
-        _sign(path, file)
-        return file
+        try:
+            with in_one_line(path, lambda: 0, "a lock"):
+                lock.acquire(timeout=0)
+            return lock
+        except Timeout:
+            if not wait:
+                return None
+            time.sleep(POLL_SECONDS)
 
 
-def _sign(path: Path, file: BinaryIO) -> None:
-    """Write this process into a lock file that it has; without room for that the file goes."""
-    record = json.dumps(asdict(Holder.this())).encode()
+def _read_owner(path: Path) -> Holder | None:
     try:
-        with in_one_line(path, lambda: len(record), "a lock"):
-            file.truncate(0)
-            file.write(record)
-            file.flush()
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        with suppress(OSError):
-            file.close()
-        raise
-
-
-def try_lock(file: IO[Any]) -> bool | None:
-    """Whether the system's lock on an open file is now ours; None where there is no such lock."""
-    if fcntl is None:
+        found = Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):  # new, gone, or of a process that died as it wrote
         return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system that has no locks
-        return None
-    return True
-
-
-def _is_still_at(path: Path, file: IO[Any]) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _read_holder(file: BinaryIO) -> Holder | None:
-    file.seek(0)
-    try:
-        found = Holder(**json.loads(file.read()))
-    except (ValueError, TypeError, RecursionError):  # new, or its holder died as it wrote, or a stranger's
-        return None
-    named = all(isinstance(text, str) for text in (found.host, found.boot, found.since))
-    return found if named and type(found.process) is int and 0 < found.process < 2**31 else None
-
-
-def _counts(holder: Holder, ours: bool | None, strict: bool) -> bool:
-    """Whether one whom a lock file names still has it, although the system may say that it is ours."""
-    if not holder.is_near:
-        return strict
-    return not ours and _is_running(holder.process)
-
-
-def _is_running(process: int) -> bool:
-    if process == os.getpid():
-        return False  # of an earlier start: in a container each start may be process 1
-    if os.name == "nt":
-        return True  # cannot be asked there without doing harm
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # of another user
-    return True
+    is_text = all(isinstance(text, str) for text in (found.host, found.boot, found.since))
+    return found if is_text and type(found.process) is int and 0 < found.process < 2**31 else None

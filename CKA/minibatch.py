@@ -1,4 +1,4 @@
-"""CKA between all layers of two networks in one pass over the data (Nguyen, Raghu and Kornblith 2021).
+"""CKA between all layers of two networks in one pass (Nguyen et al. 2021).
 
 HSIC_1 is unbiased for any number of samples, so its mean over batches estimates the same quantity as HSIC_1
 of the whole set, in the memory of one batch. For one batch, HSIC_1(K, L) = <U(K), U(L)> / (m (m-3)), where U
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from CKA.cka import MIN_SAMPLES, RELATIVE_ZERO, centred, check_shapes
+from CKA.cka import MIN_SAMPLES, RELATIVE_ZERO, check_shapes, remove_mean
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class MinibatchCKA:
         cka = MinibatchCKA()
         for images in batches:
             cka.update(teacher_features(images), student_features(images))
-        matrix = cka.value()
+        matrix = cka.compute()
 
     Feed both networks the same shuffled batches; the estimate nears `linear_cka` as the number of samples
     grows. Batches are weighted by their size, which for equal sizes is the paper's mean. A batch of fewer
@@ -53,10 +53,9 @@ class MinibatchCKA:
         self._left_out = 0
 
     def update(self, X_layers: Sequence[Tensor], Y_layers: Sequence[Tensor]) -> None:
-        """Add a batch: Lx features (m, D) and Ly features (m, D) of the same m samples; D may differ by layer.
+        """Add a batch: Lx and Ly features (m, D) of m samples; D may differ by layer.
 
-        Raises ValueError for features that are not matrices, unequal m, or a number of layers that changed
-        since the last batch.
+        Raises ValueError for features that are not matrices, unequal m, or a changed number of layers.
         """
         if not X_layers or not Y_layers:
             raise ValueError("give at least one layer of each network")
@@ -72,16 +71,16 @@ class MinibatchCKA:
         if m < MIN_SAMPLES:
             self._left_out += m
             return
-        U = torch.stack([_u_centred_gram(layer) for layer in X_layers])  # (Lx, m * m)
-        V = torch.stack([_u_centred_gram(layer) for layer in Y_layers])  # (Ly, m * m)
+        U = torch.stack([_compute_centred_gram(layer) for layer in X_layers])  # (Lx, m * m)
+        V = torch.stack([_compute_centred_gram(layer) for layer in Y_layers])  # (Ly, m * m)
         cross += U @ V.T / (m - 3)
         own_x += U.square().sum(1) / (m - 3)
         own_y += V.square().sum(1) / (m - 3)
         self._n += m
         self._batches += 1
 
-    def value(self) -> SimilarityMatrix:
-        """The matrix so far, (Lx, Ly) values in [-1, 1] as lists of floats; empty before the first batch."""
+    def compute(self) -> SimilarityMatrix:
+        """Return the matrix so far, (Lx, Ly) values in [-1, 1], or an empty one."""
         if self._sums is None:
             return SimilarityMatrix([], 0, 0, {"values": "No batch was given."})
         cross, own_x, own_y = (total.cpu() for total in self._sums)
@@ -89,23 +88,23 @@ class MinibatchCKA:
         values = [[number if math.isfinite(number) else None for number in row] for row in cka.tolist()]
         notes = {}
         if any(number is None for row in values for number in row):
-            notes["values"] = _why_undefined(self._batches, own_x, own_y)
+            notes["values"] = _explain_undefined(self._batches, own_x, own_y)
         if self._left_out:
             notes["n"] = f"{self._left_out} samples in batches of fewer than {MIN_SAMPLES} were left out."
         return SimilarityMatrix(values, self._n, self._batches, notes)
 
 
-def _u_centred_gram(X: Tensor) -> Tensor:
-    """The U-centred linear Gram matrix of X (m, D), flattened to (m * m,); 0 if the samples do not differ."""
+def _compute_centred_gram(X: Tensor) -> Tensor:
+    """Return the U-centred Gram matrix of X (m, D) as (m * m,), 0 without spread."""
     m = len(X)
-    X = centred(X)
+    X = remove_mean(X)
     K = (X @ X.T).fill_diagonal_(0)
     rows = K.sum(1) / (m - 2)
     U = (K - rows[:, None] - rows + rows.sum() / (m - 1)).fill_diagonal_(0)
     return (U * (U.square().sum() > RELATIVE_ZERO * K.square().sum())).flatten()
 
 
-def _why_undefined(batches: int, own_x: Tensor, own_y: Tensor) -> str:
+def _explain_undefined(batches: int, own_x: Tensor, own_y: Tensor) -> str:
     if batches == 0:
         return f"The unbiased HSIC needs a batch of {MIN_SAMPLES} samples or more."
     parts = []

@@ -10,6 +10,7 @@ Letters: B batch, N training samples, K negatives an anchor, D dimension of a pr
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -37,13 +38,13 @@ def draw(
     return torch.from_numpy(np.stack(rows))
 
 
-def similarities(anchors: Tensor, bank: Tensor, drawn: Tensor, temperature: float) -> Tensor:
+def compute_similarities(anchors: Tensor, bank: Tensor, drawn: Tensor, temperature: float) -> Tensor:
     """Return (B, K + 1) inner products over gathered vectors, divided by the temperature."""
     vectors = bank.index_select(0, drawn.reshape(-1)).view(*drawn.shape, -1)  # (B, K + 1, D)
     return torch.bmm(vectors, anchors[:, :, None]).squeeze(2) / temperature
 
 
-def nce(exponentials: Tensor, z: float, num_samples: int) -> Tensor:
+def compute_nce(exponentials: Tensor, z: float, num_samples: int) -> Tensor:
     """Return −log h(positive) − Σ log(1 − h(negative)), mean over anchors: h = p / (p + K/N), p = exp(.) / Z."""
     p = exponentials / z
     noise = (p.shape[1] - 1) / num_samples
@@ -58,65 +59,49 @@ def step(
     """Return the loss of both directions for unit features (B, D), and update both banks (N, D)."""
     student_bank, teacher_bank = banks
     num_samples = len(student_bank)
-    loss = nce(similarities(student, teacher_bank, drawn, 0.1).exp(), z, num_samples)
-    loss = loss + nce(similarities(teacher, student_bank, drawn, 0.1).exp(), z, num_samples)
+    loss = compute_nce(compute_similarities(student, teacher_bank, drawn, 0.1).exp(), z, num_samples)
+    loss = loss + compute_nce(compute_similarities(teacher, student_bank, drawn, 0.1).exp(), z, num_samples)
     with torch.no_grad():
         for bank, features in ((student_bank, student), (teacher_bank, teacher)):
             bank.index_copy_(0, indices, F.normalize(0.5 * bank[indices] + 0.5 * features, dim=1))
     return loss
 
 
-Sample = tuple[Tensor, int, int, Tensor]  # image, label, position, draw
+class PillowImages(Dataset[tuple[Tensor, int]]):
+    """This project's uint8 images as torchvision's data sets give them: image and label."""
 
-
-class PillowImages(Dataset[Sample]):
-    """uint8 images as torchvision's data sets give them: image, label, position and, if K > 0, its draw (K + 1,).
-
-    Args:
-        pixels: (N, S, S, 3).
-        labels: (N,).
-        num_negatives: K, or 0 to draw none.
-    """
-
-    def __init__(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], num_negatives: int = 0) -> None:
-        self.pixels, self.labels, self.num_negatives = pixels, labels, num_negatives
+    def __init__(self, images: Images) -> None:
+        self.pixels = np.ascontiguousarray(images.pixels[:].transpose(0, 2, 3, 1))  # (N, S, S, 3)
+        self.labels = images.labels
         self.transform = transforms.Compose(
             [
-                transforms.RandomCrop(pixels.shape[1], padding=4),
+                transforms.RandomCrop(self.pixels.shape[1], padding=4),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
             ]
         )
 
-    @classmethod
-    def of(cls, images: Images, num_negatives: int = 0) -> PillowImages:
-        """Return this project's images in the layout of Pillow."""
-        return cls(np.ascontiguousarray(images.pixels[:].transpose(0, 2, 3, 1)), images.labels, num_negatives)
-
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int, Tensor]:
-        image = self.transform(Image.fromarray(self.pixels[index]))
-        drawn = torch.empty(0)
-        if self.num_negatives:
-            rng = np.random.default_rng()
-            drawn = draw(self.labels, np.array([index]), self.num_negatives, rng)[0]
-        return image, int(self.labels[index]), index, drawn
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.pixels[index])), int(self.labels[index])
 
 
-def workers(device: torch.device) -> int:
-    """Return the number of processes that load images: one a core before a GPU."""
-    return WORKERS if device.type == "cpu" else os.cpu_count() or WORKERS
+def make_loader(
+    images: Dataset[tuple[Tensor, int]], batch_size: int, device: torch.device
+) -> DataLoader[tuple[Tensor, int]]:
+    """Load shuffled whole batches with two processes; before a GPU with one a core, into pinned memory."""
+    on_gpu = device.type == "cuda"
+    workers = os.cpu_count() or WORKERS if on_gpu else WORKERS
+    return DataLoader(images, batch_size, shuffle=True, num_workers=workers, drop_last=True, pin_memory=on_gpu)
 
 
-def loader(images: PillowImages, batch_size: int, device: torch.device) -> DataLoader[Sample]:
-    """Load shuffled whole batches, into memory that a GPU can read by itself where it is for one."""
-    pinned = device.type == "cuda"
-    return DataLoader(
-        images, batch_size, shuffle=True, num_workers=workers(device), drop_last=True, pin_memory=pinned
-    )
+def repeat(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of one epoch after another."""
+    while True:
+        yield from loader
 
 
 def drawn_samples(sampler: NegativeSampler, draw: Draw) -> Tensor:

@@ -1,7 +1,4 @@
-"""What the benchmarks of training share: CIFAR-100's sizes and this project's CIFAR-100 config, on random images.
-
-Times do not depend on what images and networks show, so nothing is downloaded or trained first.
-"""
+"""This project's CIFAR-100 config on random images: nothing is downloaded or trained first."""
 
 from __future__ import annotations
 
@@ -32,33 +29,26 @@ from training.run.run_folder import RunFolder
 from training.stepping import make_stepper
 from training.teacher_outputs import list_cached_places
 
-TRAIN, TEST, CLASSES, SIDE = 50_000, 10_000, 100, 32
-PLAIN, STAGE1, STAGE2 = JobName("scratch", 0), JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
-VIEWS = 4  # of a cached teacher, where the config has a live one
+TRAIN, CLASSES, SIDE = 50_000, 100, 32
 
 
-def cifar_config(folder: Path, *overrides: str) -> Config:
+def load_cifar_config(folder: Path, *overrides: str) -> Config:
     """Load the CIFAR-100 config with resnet18 and resnet20 as teacher and student, its caches in `folder`."""
     networks = ("teacher.arch=resnet18", "student.arch=resnet20", f"data.cache_dir={folder}")
     return load_config(ROOT / "configs/cifar100/common.yaml", [*networks, *overrides])
 
 
-def cached_views(config: Config) -> int:
-    """Return the views of the config's cached teacher."""
-    return config.teacher.cached_views or VIEWS
-
-
-def random_images(count: int, seed: int = 0) -> Images:
+def draw_images(count: int) -> Images:
     """Draw `count` images of CIFAR-100's size, labels in turn."""
     shape = (count, 3, SIDE, SIDE)
-    return Images(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), np.arange(count) % CLASSES)
+    return Images(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), np.arange(count) % CLASSES)
 
 
-def random_experiment(
-    config: Config, folder: Path, train: int, test: int, device: torch.device = CPU, capture: bool = False
+def open_random_experiment(
+    config: Config, folder: Path, train: int, device: torch.device = CPU, capture: bool = False
 ) -> Experiment:
     """Open an experiment on random images, its run in `folder`; a GPU may capture its passes."""
-    parts = (random_images(train), random_images(0), random_images(test, seed=1))
+    parts = (draw_images(train), draw_images(0), draw_images(CLASSES))
     source = Source(*parts, [str(number) for number in range(CLASSES)])
     machine = replace(open_machine(config.precision, device, quiet=True), capture=capture)
     return open_experiment(config, RunFolder(folder), machine, source)
@@ -72,15 +62,15 @@ def prepare_random(experiment: Experiment, job: JobName) -> Prepared:
     layout = experiment.layout(experiment.config.teacher)
     widths = [CLASSES, *(layout.find_shape(place)[0] for place in list_cached_places(experiment))]
 
-    def draw(_: TappedModel, images: torch.Tensor, __: Machine) -> Outputs:
+    def draw_outputs(_: TappedModel, images: torch.Tensor, __: Machine) -> Outputs:
         logits, *taps = torch.randn(len(images), sum(widths)).split(widths, dim=1)
         return Outputs(logits, tuple(taps))
 
-    with mock.patch("training.teacher_outputs.run", draw):
+    with mock.patch("training.teacher_outputs.run", draw_outputs):
         return prepare(experiment, job)
 
 
-def steps_of(prepared: Prepared, machine: Machine, steps: int) -> Callable[[], None]:
+def make_steps(prepared: Prepared, machine: Machine, steps: int) -> Callable[[], None]:
     """Return a call that trains for `steps` further steps by the project's own loop, images and all."""
     objective, plan, settings = prepared.objective, prepared.plan, prepared.plan.optimizer
     prepared.quicken(machine)
@@ -90,9 +80,9 @@ def steps_of(prepared: Prepared, machine: Machine, steps: int) -> Callable[[], N
         training_batches(prepared.data, plan.batch_size, plan.seed, epoch, plan.view(0)) for epoch in count()
     )
 
-    def call() -> None:
+    def train_steps() -> None:
         objective.train()
         some, bar = islice(batches, steps), tqdm(disable=True)
         train_one_epoch(objective, some, stepper, machine, bar, Part(rate=settings.lr))
 
-    return call
+    return train_steps

@@ -1,22 +1,18 @@
-"""Times, peak memory and rates, measured alike by every benchmark, and the table of what they must reach."""
+"""Times of several calls in turn, and the table of their ratios to a named reference of the same run."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
+import platform
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from models.peak import read_process_peak
+from models.peak import measure_memory_growth
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -24,144 +20,94 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, and the peak memory that the calls added to the process."""
+    """Seconds of a call, and the bytes that it needed where that was measured."""
 
-    name: str
     seconds: float  # median
     fastest: float
-    repeats: int
-    peak_mb: float  # NaN where it was not measured
-    floor: float | None = None  # seconds that the arithmetic alone must take at the measured matrix rate
+    memory: int | None = None
 
-    def scaled(self, factor: float, added: float = 0.0) -> Timing:
+    def scale(self, factor: float, added: float = 0.0) -> Timing:
         """Return the timing of so many such calls, and of what comes once beside them."""
-        floor = None if self.floor is None else self.floor * factor
-        seconds, fastest = (value * factor + added for value in (self.seconds, self.fastest))
-        return replace(self, seconds=seconds, fastest=fastest, floor=floor)
+        return Timing(self.seconds * factor + added, self.fastest * factor + added, self.memory)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A line of the table: what was measured, and what it must reach if anything."""
-
-    what: str
-    value: float | None = None
-    of: str = ""  # what the value is
-    target: float | None = None
-    at_most: bool = False  # whether the target is an upper bound
-    timing: Timing | None = None
-
-    @property
-    def met(self) -> bool | None:
-        if self.target is None or self.value is None:
-            return None
-        return self.value <= self.target if self.at_most else self.value >= self.target
-
-
-def measure(name: str, call: Callable[[], object], repeats: int, floor: float | None = None) -> Timing:
-    """Time `repeats` calls after one of warm-up. Peak memory needs a process of its own."""
-    return measure_in_turn({name: call}, repeats, [floor])[0]
+Timings = dict[str, Timing]  # by name; the first is the reference
+Part = Callable[[torch.device], Timings]
 
 
 def measure_in_turn(
-    calls: dict[str, Callable[[], object]], repeats: int, floors: Sequence[float | None]
-) -> list[Timing]:
-    """Time several calls, one repeat of each in turn, so that what else the machine does meets them alike."""
-    before = peak_mb()
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    calls: Mapping[str, Callable[[], object]], repeats: int, device: torch.device, memory: bool = False
+) -> Timings:
+    """Time calls, one repeat of each in turn, so that other work on the machine meets them alike.
+
+    Args:
+        calls: what to time, by name; the first call of each is not counted.
+        repeats: how often each is timed.
+        device: where they compute.
+        memory: whether to measure by how much the first call of each raises memory.
+    """
+    growth = {name: measure_memory_growth(call, device) for name, call in calls.items()} if memory else {}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 1):
         for name, call in calls.items():
-            wait()
+            wait_for_device(device)
             start = time.perf_counter()
             call()
-            wait()
-            times[name].append(time.perf_counter() - start)
-    added = peak_mb() - before
-    return [
-        Timing(name, statistics.median(seconds), min(seconds), repeats, added, floor)
-        for (name, (_, *seconds)), floor in zip(times.items(), floors, strict=True)
-    ]
+            wait_for_device(device)
+            seconds[name].append(time.perf_counter() - start)
+    return {
+        name: Timing(statistics.median(found), min(found), growth.get(name))
+        for name, (_, *found) in seconds.items()
+    }
 
 
-def wait() -> None:
-    """Let a GPU finish what it was given, where this process uses one."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+def wait_for_device(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def matrix_rate(dtype: torch.dtype, size: int = 2048, device: torch.device = CPU) -> float:
-    """Return the floating-point operations a second of a square matrix product, the best of five."""
-    matrix = torch.randn(size, size, device=device).to(dtype)
-    return 2 * size**3 / measure("", lambda: matrix @ matrix, 5).fastest
-
-
-def arithmetic(call: Callable[[], object]) -> int:
-    """Count the floating-point operations of the products and convolutions that torch does in `call`."""
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return int(counter.get_total_flops())
-
-
-def peak_mb() -> float:
-    """Return the largest resident size of this process so far."""
-    return read_process_peak() / 2**20
-
-
-def in_own_process(module: str, case: str, options: Sequence[str] = ()) -> list[Timing]:
-    """Run `python -m benchmarks.MODULE --case CASE` with options, which prints its timings as JSON.
-
-    Raises:
-        RuntimeError: the process failed; with what it wrote.
-    """
-    command = [sys.executable, "-m", f"benchmarks.{module}", "--case", case, *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{done.stderr}")
-    return [Timing(**timing) for timing in json.loads(done.stdout.splitlines()[-1])]
-
-
-def command_line(
-    description: str | None,
-    cases: Sequence[str],
-    run: Callable[[str], list[Timing]],
-    claims: Callable[[], list[Claim]],
-) -> None:
-    """Run a benchmark as a script: all of its claims, or one case for `in_own_process`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=cases, help="measure one case in this process and print JSON")
-    case = parser.parse_args().case
-    print(table(claims()) if case is None else json.dumps([asdict(timing) for timing in run(case)]))
-
-
-def table(claims: Sequence[Claim]) -> str:
-    """Return one line a claim; the floor is what arithmetic alone takes, `x floor` how far a time is from it."""
-    rows: list[tuple[str, ...]] = [("what", "time", "memory", "measured", "", "target", "", "floor", "x floor")]
-    rows += [_cells(claim) for claim in claims]
+def format_table(title: str, timings: Timings) -> str:
+    """Return a line for each timing: seconds, the share of the reference's seconds, memory."""
+    reference = next(iter(timings))
+    rows = [("", "time", f"of {reference}", "memory")]
+    for name, timing in timings.items():
+        ratio = timing.seconds / timings[reference].seconds
+        memory = "" if timing.memory is None else f"{timing.memory / 2**20:,.0f} MB"
+        rows.append((name, _format_seconds(timing.seconds), f"{ratio:.3g}", memory))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in (0, 4, 6) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    lines = [
+        "  ".join(cell.rjust(width) if number else cell.ljust(width) for number, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+    return "\n".join([title, *(line.rstrip() for line in lines)])
 
 
-def _cells(claim: Claim) -> tuple[str, ...]:
-    timing = claim.timing
-    floor = None if timing is None else timing.floor
-    return (
-        claim.what,
-        "" if timing is None else _time(timing.seconds),
-        "" if timing is None or math.isnan(timing.peak_mb) else f"{timing.peak_mb:,.0f} MB",
-        "" if claim.value is None else f"{claim.value:.3g}",
-        claim.of,
-        "" if claim.target is None else f"{'<=' if claim.at_most else '>='} {claim.target:g}",
-        {True: "met", False: "MISSED", None: ""}[claim.met],
-        "" if floor is None else _time(floor),
-        "" if timing is None or floor is None else f"{timing.seconds / floor:.1f}",
-    )
-
-
-def _time(seconds: float) -> str:
+def _format_seconds(seconds: float) -> str:
     return f"{seconds:,.1f} s" if seconds >= 10 else f"{seconds * 1e3:,.1f} ms"
+
+
+def run_parts(description: str | None, parts: Mapping[str, Part], default_device: str = "cpu") -> None:
+    """Run a benchmark as a script: print each part's table, and append it to a file, as soon as it is made."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=torch.device, default=default_device, help="cpu, cuda or cuda:1")
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts), help="what to measure")
+    parser.add_argument("--output", type=Path, help="a file that tables are appended to")
+    given = parser.parse_args()
+    write(describe_machine(given.device), given.output)
+    for title in given.parts:
+        torch.manual_seed(0)
+        write(format_table(title, parts[title](given.device)), given.output)
+
+
+def describe_machine(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
+    return (
+        f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def write(text: str, path: Path | None) -> None:
+    print(text, "", sep="\n", flush=True)
+    if path is not None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{text}\n\n")

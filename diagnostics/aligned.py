@@ -1,4 +1,4 @@
-"""Whether stage 1 has aligned the student's features, from what it measured on held-out images after each epoch.
+"""Verdict on stage 1: did it align the student's features?
 
 A two-stage result from features that were never aligned says nothing of the method.
 """
@@ -18,15 +18,15 @@ MEASURES = {  # the first that was measured counts; a projection that fits nothi
     "explained_": "variance explained",
     "cosine_": "cosine",
 }
-LEAST = 0.5  # of either, from which on features count as aligned
-MOST_GAIN = 0.02  # over the last quarter of the epochs, up to which alignment counts as come to rest
+LEAST = 0.5  # of either: features with less are not aligned
+MOST_GAIN = 0.02  # over the last quarter of the epochs: with more, alignment still improves
 
 
 @dataclass(frozen=True)
 class AlignmentVerdict:
-    """The last value, what the last quarter of the epochs added to it, and what both mean together."""
+    """The last value of a measure, its gain over the last quarter of the epochs, and the verdict."""
 
-    measure: str  # what was measured at which tap: "cosine_last"
+    measure: str  # kind and tap: "cosine_last"
     value: float
     gain: float | None  # None with a single epoch
     word: Word
@@ -45,21 +45,18 @@ class AlignmentVerdict:
 def judge_stage1(
     curves: Mapping[str, Sequence[Mapping[str, float]]], config: Mapping[str, Any], main: str | None
 ) -> AlignmentVerdict | None:
-    """Return whether the stage 1 of a report has aligned; None where it is not on record, or not that of `main`.
+    """Evaluate a report's stage 1; None if it is not on record, or not `main`'s.
 
     Args:
-        curves: what was measured in each epoch, by model.
+        curves: measures of each epoch, by model.
         config: of the run, as recorded.
     """
-    own = main is not None and main == find_staged(section(config, "methods"))
-    return alignment_verdict(curves.get("stage1", ())) if own else None
+    is_own = main is not None and main == find_staged(section(config, "methods"))
+    return alignment_verdict(curves.get("stage1", ())) if is_own else None
 
 
 def alignment_verdict(history: Sequence[Mapping[str, float]]) -> AlignmentVerdict | None:
-    """Return the verdict on a training by its last tap; None where neither measure is on record.
-
-    history: what was measured in each epoch of stage 1.
-    """
+    """Evaluate a stage 1 by its last tap; None where no measure is on record."""
     names = list(dict.fromkeys(name for epoch in history for name in epoch))
     by_kind = [[name for name in names if name.startswith(kind)] for kind in MEASURES]
     taps = next((found for found in by_kind if found), None)

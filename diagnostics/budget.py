@@ -1,4 +1,4 @@
-"""What a finished training was given: epochs, images, passes, parameters and settings, known when it is recorded.
+"""Budget of a finished training: epochs, images, passes, parameters and settings.
 
 Letters: N training images, V cached views an image.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -23,39 +24,39 @@ from training.job_name import TEACHER, JobName, list_chain, stage_of
 from training.phases import Job
 from training.prepared import select_images, uses_frozen_features
 from training.reading import find_reading, find_shapes
-from training.run.usage import Usage, read_usage
 from training.stepping import steps_of
+from training.usage import Usage, read_usage
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training, as it was: of the teacher, or one stage of a method."""
+    """One finished training: of the teacher, or one stage of a method."""
 
     job: str  # its folder below the seed's: "teacher", "kd", "two_stage/stage1", ...
-    train: Part  # what of the network
+    train: Part  # of the network
     epochs: int  # as trained
     planned: int  # epochs of the config
     images: int  # N
-    balanced: bool  # whether those are the balanced images
+    balanced: bool  # those are the balanced images
     batch_size: int  # images a step
     steps: int  # batches
     passes: int  # images forwards and backwards through the network
     forward_only: int  # images through frozen features, or to fill banks, never backwards
-    frozen: bool  # whether only the head trained, on features computed beforehand
+    frozen: bool  # only the head trained, on features computed beforehand
     teacher_passes: int  # images forwards through the teacher
-    cached: bool  # whether those were computed once for all trainings on the same images
+    cached: bool  # those were computed once for all trainings on the same images
     parameters: int  # of the network, that trained
     optimizer: str  # name, rate and schedule
-    reported: str  # which epoch's weights are evaluated
-    losses: dict[str, str]  # weight of each by name, and how it changes
+    reported: str  # the epoch whose weights are evaluated
+    losses: dict[str, str]  # weight of each by name, with its schedule
     temperature: float | None = None  # of the KL term, None without one
     accumulate: int = 1  # batches a step of the optimizer
-    starts_from: str | None = None  # the method whose result it went on from, or teacher
+    starts_from: str | None = None  # the method whose weights it began with, or teacher
     usage: Usage = field(default_factory=Usage)  # as it was run
 
     @property
     def title(self) -> str:
-        """As a person reads it: "two_stage stage 1"."""
+        """Name for readers: "two_stage stage 1"."""
         method, _, stage = self.job.partition("/stage")
         return f"{method} stage {stage}" if stage else method
 
@@ -66,30 +67,19 @@ class Training:
 
     @property
     def seen(self) -> int:
-        """Images that it was shown, one counted as often as it came."""
+        """Images shown, one counted as often as it came."""
         return self.steps * self.batch_size
 
     @property
     def ended_early(self) -> int:
-        """Epochs that were planned and not needed."""
+        """Planned epochs that early stopping left out."""
         return self.planned - self.epochs
 
 
-@dataclass(frozen=True)
-class _Passes:
-    """Images through the networks; see `Training`."""
-
-    passes: int
-    forward_only: int
-    frozen: bool
-    teacher_passes: int
-    cached: bool
-
-
 def describe_trainings(experiment: Experiment, job: JobName) -> list[Training] | None:
-    """Return what a finished job was given, after the jobs whose weights it went on from.
+    """Describe a finished job, after the jobs whose weights it began with.
 
-    None where of one of them no training is on record: a teacher that was taken over.
+    None where one of them has no training on record, such as a teacher given as a file.
     """
     found = [_describe(experiment, one) for one in list_chain(experiment.config, job)]
     known = [training for training in found if training is not None]
@@ -105,7 +95,6 @@ def _describe(experiment: Experiment, name: JobName) -> Training | None:
     stage, losses = job.stage, list(make_losses(experiment, job).values())
     count = len(data.train)
     batch_size, steps = min(stage.batch_size, count), job.batches(data)
-    run = _count_passes(experiment, job, losses, epochs, (count, steps * batch_size))
     return Training(
         job=name.label,
         train=stage.train,
@@ -115,11 +104,7 @@ def _describe(experiment: Experiment, name: JobName) -> Training | None:
         balanced=stage.images == "balanced",
         batch_size=batch_size,
         steps=epochs * steps,
-        passes=run.passes,
-        forward_only=run.forward_only,
-        frozen=run.frozen,
-        teacher_passes=run.teacher_passes,
-        cached=run.cached,
+        **_count_passes(experiment, job, losses, epochs, (count, steps * batch_size)),
         parameters=_count_trained(experiment, name, stage, losses),
         optimizer=_describe_optimizer(stage),
         reported=_describe_choice(stage, data, epochs),
@@ -133,12 +118,8 @@ def _describe(experiment: Experiment, name: JobName) -> Training | None:
 
 def _count_passes(
     experiment: Experiment, job: Job, losses: Sequence[Loss], epochs: int, images: tuple[int, int]
-) -> _Passes:
-    """Count images through student and teacher.
-
-    Args:
-        images: N, and those that an epoch shows.
-    """
+) -> dict[str, Any]:
+    """Count images through student and teacher, by field of `Training`; images: N, and those of an epoch."""
     config, stage = experiment.config, job.stage
     count, shown = images
     frozen = uses_frozen_features(stage, experiment.layout(experiment.network_of(job.name)), losses)
@@ -152,17 +133,17 @@ def _count_passes(
         any(loss.needs_teacher for loss in losses) or stage.starts_from == TEACHER.method
     )
     cached = needed and config.teacher.cached_views > 0 and not any(loss.needs_maps for loss in losses)
-    return _Passes(
-        passes=trained,
-        forward_only=filled if not frozen else 0 if of_teacher else computed,
-        frozen=frozen,
-        teacher_passes=0 if not needed else count * config.teacher.cached_views if cached else live,
-        cached=cached,
-    )
+    return {
+        "passes": trained,
+        "forward_only": filled if not frozen else 0 if of_teacher else computed,
+        "frozen": frozen,
+        "teacher_passes": 0 if not needed else count * config.teacher.cached_views if cached else live,
+        "cached": cached,
+    }
 
 
 def _count_trained(experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss]) -> int:
-    """Count the parameters of the network that train; a loss that replaces its classifier trains its own."""
+    """Count the parameters that train, those of a loss instead of its classifier."""
     layout = experiment.layout(experiment.network_of(job))
     names = layout.find_part_names(stage.train, find_reading(layout, losses).places)[0]
     answering = [loss for loss in losses if loss.replaces_classifier]
@@ -170,10 +151,10 @@ def _count_trained(experiment: Experiment, job: JobName, stage: Stage, losses: S
         return layout.count_values(names)
     head, teacher = f"{layout.structure.head}.", experiment.layout(experiment.config.teacher)
     beside = layout.count_values(name for name in names if not name.startswith(head))
-    return beside + sum(_count_own(loss, layout, teacher) for loss in answering)
+    return beside + sum(_count_loss(loss, layout, teacher) for loss in answering)
 
 
-def _count_own(loss: Loss, student: Layout, teacher: Layout) -> int:
+def _count_loss(loss: Loss, student: Layout, teacher: Layout) -> int:
     sizes = Sizes(find_shapes(student, [loss]), find_shapes(teacher, [loss]))
     with torch.device("meta"):  # nothing is drawn
         loss.setup(sizes)

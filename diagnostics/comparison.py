@@ -1,4 +1,4 @@
-"""What stands beside a paired comparison: intervals, a correction for many tests, and what n images can show.
+"""Intervals, correction for many tests, and power of paired comparisons.
 
 Shares, differences and rates are fractions in [0, 1] or [-1, 1], not percent; n is a number of images.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from diagnostics.statistics import count
+from diagnostics.statistics import count_pairs
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DetectableDifference:
 
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's (1927) score interval of a share such as an accuracy, within [0, 1]. Any n of 1 or more."""
+    """Compute Wilson's (1927) score interval of a share, for n >= 1."""
     _check_fractions(level=level)
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes must lie between 0 and n, and n be 1 or more: got {successes} of {n}")
@@ -48,16 +48,16 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 def bootstrap_difference(
     correct_a: ArrayLike, correct_b: ArrayLike, seed: int, resamples: int = 10_000, level: float = 0.95
 ) -> DifferenceInterval:
-    """Percentile interval of accuracy_b - accuracy_a over `resamples` draws of the n images (Efron 1979).
+    """Compute the bootstrap interval of accuracy_b - accuracy_a (Efron 1979).
 
-    correct_a, correct_b: bool (n,), as for `statistics.count`. Drawing n images with replacement makes the
-    counts multinomial with the observed shares, so the counts are drawn, not the images. There is no
-    interval where each draw must give the same difference: one image, or models that never disagree.
+    correct_a, correct_b: bool (n,), as for `count_pairs`. Drawing n images with replacement makes the counts
+    multinomial with the observed shares, so the counts are drawn, not the images. There is no interval where
+    each draw must give the same difference: one image, or models that never disagree.
     """
     _check_fractions(level=level)
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, got {resamples}")
-    counts = count(correct_a, correct_b)
+    counts = count_pairs(correct_a, correct_b)
     n, difference = counts.n, (counts.c - counts.b) / counts.n
     if n in (counts.b, counts.c, counts.a + counts.d):
         reason = "Every image counts the same for the difference, so resampling cannot vary it."
@@ -69,10 +69,11 @@ def bootstrap_difference(
 
 
 def holm(p_values: Sequence[float | None], log10: bool = False) -> list[float | None]:
-    """Holm's (1979) adjusted p-values, in the order given: p_(i) times (m - i + 1), made monotone, at most 1.
+    """Apply Holm's (1979) correction to p-values, in the order given.
 
-    With `log10`, takes and gives log10 p, so that p-values too small for a float keep their order. A test
-    that is not defined (None) stays None and does not count in m.
+    That is p_(i) times (m - i + 1), made monotone, at most 1. With `log10`, takes and gives log10 p, so that
+    p-values too small for a float keep their order. A test that is not defined (None) stays None and does not
+    count in m.
     """
     defined = [i for i, p in enumerate(p_values) if p is not None]
     values = np.array([p_values[i] for i in defined], dtype=np.float64)
@@ -91,7 +92,7 @@ def holm(p_values: Sequence[float | None], log10: bool = False) -> list[float | 
 def smallest_detectable_difference(
     n: int, disagreement: float, alpha: float = 0.05, power: float = 0.8
 ) -> DetectableDifference:
-    """Smallest |accuracy difference| that McNemar's two-sided test at level alpha finds with this power.
+    """Find the smallest |accuracy difference| that McNemar's test would find.
 
     disagreement psi in [0, 1]: the share of images right for exactly one model, (b + c) / n. Connor (1987)
     asks n = ((z_alpha sqrt(psi) + z_power sqrt(psi - delta^2)) / delta)^2 images for a difference delta and
@@ -103,9 +104,8 @@ def smallest_detectable_difference(
         got = f"got {n}, {disagreement} and {power}"
         raise ValueError(f"n must be 1 or more, disagreement in [0, 1] and power above alpha: {got}")
     if disagreement == 0:
-        return DetectableDifference(
-            None, {"difference": "The models never disagree, so no test can find a difference."}
-        )
+        reason = "The models never disagree, so no test can find a difference."
+        return DetectableDifference(None, {"difference": reason})
     z_alpha, z_power = float(special.ndtri(1 - alpha / 2)), float(special.ndtri(power))
     left = n + z_power**2 - z_alpha**2
     root = z_alpha * math.sqrt(n) + z_power * math.sqrt(max(left, 0.0))

@@ -1,4 +1,4 @@
-"""Which classes a model gets right, and which it takes for which.
+"""Accuracy by class, and the pairs of classes that models confuse.
 
 Letters: N test images, C classes.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.differing import Classifier, in_question
+from diagnostics.differing import Classifier, choose_main
 
 MOST_CONFUSED = 20  # pairs of classes that are kept
 
@@ -28,7 +28,7 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that are taken for another, by how many models did so to how many."""
+    """Images of one class that get the answer of another, counted by model."""
 
     label: str
     answer: str
@@ -36,10 +36,10 @@ class Confusion:
     counts: dict[str, int]  # by model
 
 
-def by_class(
+def measure_classes(
     models: Sequence[Classifier], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> list[ClassAccuracy]:
-    """The accuracy of every class, in the order of the classes."""
+    """Return the accuracy of every class, in the order of the classes."""
     count = len(classes)
     images = np.bincount(labels, minlength=count)  # (C,)
     right = {model.name: np.bincount(labels[model.answers == labels], minlength=count) for model in models}
@@ -54,12 +54,12 @@ def by_class(
     ]
 
 
-def most_confused(
+def find_confusions(
     models: Sequence[Classifier], labels: NDArray[np.int64], classes: Sequence[str], most: int = MOST_CONFUSED
 ) -> list[Confusion]:
-    """Pairs (class, answer) that differ, the ones that the student in question confuses most first.
+    """Return confused pairs (class, answer), the main student's most first.
 
-    Then by all models together; a pair that no model confuses is not among them.
+    Ties are broken by all models together; a pair that no model confuses is left out.
     """
     if not models:
         return []
@@ -72,7 +72,7 @@ def most_confused(
     total = np.sum(list(tables.values()), axis=0)
     np.fill_diagonal(total, 0)
     rows, columns = np.nonzero(total)
-    own = tables[in_question(models)]
+    own = tables[choose_main(models)]
     order = np.lexsort((columns, rows, -total[rows, columns], -own[rows, columns]))[:most]
     return [
         Confusion(

@@ -1,4 +1,4 @@
-"""What a model costs to store and to run: parameters, FLOPs, bytes, latency.
+"""Cost of a model to store and to run: parameters, FLOPs, bytes, latency.
 
 Letters: B batch, H and W height and width in pixels.
 """
@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 MIN_REPEATS = 5
 
-Network = Callable[[torch.Tensor], object]  # a batch (B, ...) to its outputs
+ForwardPass = Callable[[torch.Tensor], object]  # a batch (B, ...) to its outputs
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What `model_costs` measures of a model."""
+    """Parameters, FLOPs, bytes and latency of a model."""
 
-    parameters: int
+    parameters: int  # those that two layers share count once
     flops: int  # of one image; a multiply-add is two
     state_bytes: int  # the state dict as torch.save writes it
     latencies: list[Latency]
@@ -62,17 +63,14 @@ def model_costs(
     batches: Sequence[int] = (1, 128),
     seconds: float = 1.5,
 ) -> list[Cost]:
-    """Cost of models in evaluation mode on random images of `input_shape` (3, H, W), timed in turn.
+    """Measure copies of models on random images of `input_shape` (3, H, W).
 
-    Copies are measured, so the models themselves keep their device and their mode. Parameters that two layers
-    share count once. FLOPs are those PyTorch's counter knows, convolutions and matrix products, a multiply-add
-    as 2 (papers that say "MACs" or count it as 1 show half); normalisation, activations and pooling are not
-    counted. A batch size takes about `seconds` a model, or 5 passes after one of warm-up where these are slower;
-    models take turns pass by pass, so that what else the machine does meets them alike.
+    FLOPs are those of convolutions and matrix products (papers that count a multiply-add as 1 show half). A batch
+    size takes about `seconds` a model, or 5 passes after a warm-up where these are slower. Models take turns pass
+    by pass, so that other load on the machine affects them alike.
 
-    Raises
-    ------
-    ValueError : no or non-positive batch sizes, a negative time.
+    Raises:
+        ValueError: no or non-positive batch sizes, a negative time.
     """
     if not batches or min(batches) < 1 or seconds < 0:
         raise ValueError(f"need batches of 1 or more, seconds of 0 or more, got {list(batches)}, {seconds}")
@@ -80,14 +78,14 @@ def model_costs(
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(max(batches), *input_shape, generator=generator).to(device)  # (B, 3, H, W)
     with torch.no_grad():
-        timed = [latencies(models, images[:batch], seconds) for batch in batches]
+        timed = [measure_latencies(models, images[:batch], seconds) for batch in batches]
         return [
-            _cost(model, images[:1], [of_batch[number] for of_batch in timed], str(device))
+            _measure_cost(model, images[:1], [latencies[number] for latencies in timed], str(device))
             for number, model in enumerate(models)
         ]
 
 
-def _cost(model: nn.Module, image: torch.Tensor, latencies: list[Latency], device: str) -> Cost:
+def _measure_cost(model: nn.Module, image: torch.Tensor, latencies: list[Latency], device: str) -> Cost:
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     with FlopCounterMode(display=False) as counter:
@@ -102,19 +100,16 @@ def _cost(model: nn.Module, image: torch.Tensor, latencies: list[Latency], devic
     )
 
 
-def ratio_to(cost: Cost, reference: Cost) -> CostRatio:
-    """Each number of `cost` divided by the reference's; latencies for the batch sizes that both have.
+def compute_cost_ratio(cost: Cost, reference: Cost) -> CostRatio:
+    """Compute each number of `cost` as a multiple of the reference's.
 
-    Latencies measured on different devices, or with different numbers of CPU threads, are not compared.
+    Latencies from different devices, or different numbers of CPU threads, are not compared.
     """
-    notes: dict[str, str] = {}
-
-    def ratio(name: str) -> float | None:
-        if getattr(reference, name) == 0:
-            notes[name] = "The reference has none."
-            return None
-        return float(getattr(cost, name) / getattr(reference, name))
-
+    names = ("parameters", "flops", "state_bytes")
+    notes = {name: "The reference has none." for name in names if getattr(reference, name) == 0}
+    ratios: dict[str, Any] = {
+        name: None if name in notes else getattr(cost, name) / getattr(reference, name) for name in names
+    }
     medians = {item.batch: item.median_ms for item in reference.latencies}
     latency: dict[str, float | None] = {
         str(item.batch): item.median_ms / medians[item.batch] for item in cost.latencies if item.batch in medians
@@ -122,31 +117,23 @@ def ratio_to(cost: Cost, reference: Cost) -> CostRatio:
     if (cost.device, cost.threads) != (reference.device, reference.threads):
         latency = dict.fromkeys(latency)
         notes["latency"] = "The two were timed on different devices or numbers of threads."
-    return CostRatio(ratio("parameters"), ratio("flops"), ratio("state_bytes"), latency, notes)
+    return CostRatio(**ratios, latency=latency, notes=notes)
 
 
-def latencies(models: Sequence[Network], images: torch.Tensor, seconds: float) -> list[Latency]:
-    """Times of a pass of all `images` (B, ...) through each model, in turn, for about `seconds` a model."""
-    _seconds_each(models, images, budget=seconds / 5, at_least=1)  # warm-up
-    times = _seconds_each(models, images, budget=seconds * 4 / 5, at_least=MIN_REPEATS)
-    return [_latency(len(images), of_model) for of_model in times]
+def measure_latencies(models: Sequence[ForwardPass], images: torch.Tensor, seconds: float) -> list[Latency]:
+    """Measure passes of `images` (B, ...) in turn, about `seconds` a model."""
+    _measure_passes(models, images, budget=seconds / 5, at_least=1)  # warm-up
+    found = []
+    for times in _measure_passes(models, images, budget=seconds * 4 / 5, at_least=MIN_REPEATS):
+        low, median, high = (float(q) for q in np.percentile(times, [25, 50, 75]))
+        found.append(Latency(len(images), len(times), 1000 * median, 1000 * (high - low), len(images) / median))
+    return found
 
 
-def _latency(batch: int, times: Sequence[float]) -> Latency:
-    low, median, high = (float(q) for q in np.percentile(times, [25, 50, 75]))
-    return Latency(
-        batch=batch,
-        repeats=len(times),
-        median_ms=1000 * median,
-        iqr_ms=1000 * (high - low),
-        images_per_second=batch / median,
-    )
-
-
-def _seconds_each(
-    models: Sequence[Network], images: torch.Tensor, budget: float, at_least: int
+def _measure_passes(
+    models: Sequence[ForwardPass], images: torch.Tensor, budget: float, at_least: int
 ) -> list[list[float]]:
-    """Times of passes, the models in turn, for about `budget` seconds a model."""
+    """Return seconds of passes by model, for about `budget` seconds a model."""
     times: list[list[float]] = [[] for _ in models]
     end = time.perf_counter() + budget * len(models)
     while models and (len(times[0]) < at_least or time.perf_counter() < end):

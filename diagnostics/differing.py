@@ -1,4 +1,4 @@
-"""Images to look at next: those on which two models differ, the surest wrong answers first.
+"""Images on which two models differ, the surest wrong answers first.
 
 Letters: N test images, C classes, E images that are shown, S side in pixels.
 """
@@ -38,13 +38,13 @@ class Classifier:
 
     @cached_property
     def sure(self) -> NDArray[np.float64]:
-        """Probability in 0..1 that it gives to its answer, (N,)."""
+        """Probability in 0..1 of each answer, (N,)."""
         return np.asarray(softmax(self.logits.astype(np.float64), axis=1).max(axis=1))
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A test image and what two models answer, with the probability in 0..1 that each gives its answer."""
+    """A test image and the answers of two models, with the probability in 0..1 that each gives its answer."""
 
     index: int  # in the test set
     file: str  # empty where the images lie in no files of their own
@@ -57,7 +57,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to differ: how many images do, and some of them."""
+    """One way to differ: the number of images, and some of them."""
 
     what: str
     count: int
@@ -75,57 +75,57 @@ class Differing:
 
 @dataclass(frozen=True)
 class Shown:
-    """Some test images as bytes, before they were normalised; larger ones are made smaller."""
+    """Some test images as bytes, before normalisation; larger ones are made smaller."""
 
     indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (E,) positions
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3, 1, 1), np.uint8))  # (E, 3, S, S)
 
 
-def in_question(models: Sequence[Classifier]) -> str:
-    """The student that the report is about; the teacher where there is none."""
+def choose_main(models: Sequence[Classifier]) -> str:
+    """Return the student that the report is about; the teacher where there is none."""
     return focus([model.name for model in models if model.method != "teacher"] or [models[0].name])
 
 
-def pairs_to_show(models: Sequence[Classifier], labels: NDArray[np.int64]) -> list[tuple[Classifier, Classifier]]:
-    """The teacher and the student in question, and the best other student and that one."""
+def choose_pairs(models: Sequence[Classifier], labels: NDArray[np.int64]) -> list[tuple[Classifier, Classifier]]:
+    """Return teacher and best other student, each paired with the main one."""
     if not models:
         return []
-    main = next(model for model in models if model.name == in_question(models))
+    main = next(model for model in models if model.name == choose_main(models))
     teachers = [model for model in models if model.method == "teacher" and model is not main]
     others = [model for model in models if model not in teachers and model is not main]
     best = [max(others, key=lambda model: float((model.answers == labels).mean()))] if others else []
     return [(model, main) for model in (*teachers, *best)]
 
 
-def kinds_of(
+def _find_kinds(
     a: Classifier, b: Classifier, labels: NDArray[np.int64], most: int = EACH
 ) -> dict[str, tuple[int, list[int]]]:
-    """For each way to differ how many images do, and at most `most` of them, the surest wrong answer first."""
+    """Return images of each kind: their number, and the surest wrong answers."""
     right_a, right_b = a.answers == labels, b.answers == labels
-    found = {
+    kinds = {
         ONLY_A: (right_a & ~right_b, b.sure),
         ONLY_B: (~right_a & right_b, a.sure),
         BOTH_WRONG: (~right_a & ~right_b & (a.answers != b.answers), np.maximum(a.sure, b.sure)),
     }
-    return {what: (int(at.sum()), _surest(np.flatnonzero(at), sure, most)) for what, (at, sure) in found.items()}
+    found = {}
+    for what, (at, sure) in kinds.items():
+        images = np.flatnonzero(at)
+        found[what] = (len(images), images[np.lexsort((images, -sure[images]))][:most].tolist())
+    return found
 
 
-def _surest(images: NDArray[np.int64], sure: NDArray[np.float64], most: int) -> list[int]:
-    return [int(image) for image in images[np.lexsort((images, -sure[images]))][:most]]
-
-
-def differing(
+def find_differing(
     models: Sequence[Classifier],
     labels: NDArray[np.int64],
     classes: Sequence[str],
     names: NDArray[np.str_] | None,
 ) -> list[Differing]:
-    """The images on which the models of each pair differ.
+    """Return the images on which the models of each pair differ.
 
     models: of the first seed. names: (N,) of the files of the test images, None where they lie in none.
     """
 
-    def answered(a: Classifier, b: Classifier, image: int) -> Answered:
+    def describe_image(a: Classifier, b: Classifier, image: int) -> Answered:
         file = "" if names is None else str(names[image])
         own, other = ((classes[one.answers[image]], float(one.sure[image])) for one in (a, b))
         return Answered(image, file, classes[labels[image]], *own, *other)
@@ -135,22 +135,24 @@ def differing(
             a.name,
             b.name,
             [
-                Kind(what, count, [answered(a, b, image) for image in images])
-                for what, (count, images) in kinds_of(a, b, labels).items()
+                Kind(what, count, [describe_image(a, b, image) for image in images])
+                for what, (count, images) in _find_kinds(a, b, labels).items()
             ],
         )
-        for a, b in pairs_to_show(models, labels)
+        for a, b in choose_pairs(models, labels)
     ]
 
 
 def positions_to_show(models: Sequence[Classifier], labels: NDArray[np.int64]) -> list[int]:
-    """All images that `differing` names, each once, in order."""
-    pairs = pairs_to_show(models, labels)
-    return sorted({image for a, b in pairs for _, images in kinds_of(a, b, labels).values() for image in images})
+    """Return all images that `find_differing` names, each once, in order."""
+    pairs = choose_pairs(models, labels)
+    return sorted(
+        {image for a, b in pairs for _, images in _find_kinds(a, b, labels).values() for image in images}
+    )
 
 
-def show(images: ImageTensors, positions: Sequence[int]) -> Shown:
-    """The pixels of some images."""
+def copy_pixels(images: ImageTensors, positions: Sequence[int]) -> Shown:
+    """Return the pixels of some images."""
     indices = torch.tensor(positions, dtype=torch.int64)
     pixels = images.raw(indices).cpu()
     if images.side > SHOWN_SIDE:

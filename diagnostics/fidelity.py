@@ -1,7 +1,6 @@
-"""How faithfully a student copies its teacher, image by image (Stanton et al. 2021, "Does knowledge
-distillation really work?", section 3): two models of equal accuracy can still disagree.
+"""Fidelity of a student to its teacher (Stanton et al. 2021, section 3).
 
-Letters: N samples, C classes.
+Two models of equal accuracy can still disagree. Letters: N samples, C classes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from scipy.special import log_softmax
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What `fidelity` measures; shares lie in [0, 1]. None where not defined, `notes` says why."""
+    """Agreement of two models; shares lie in [0, 1]. None where not defined, `notes` says why."""
 
     images: int
     agreement: float  # share of images on which both predict the same class
@@ -24,8 +23,8 @@ class Fidelity:
     accuracy_change: list[float | None]  # C numbers in [-1, 1]: accuracy of the student minus the teacher's
     notes: dict[str, str]
 
-    def classes_that_lost_most(self, k: int) -> list[int]:
-        """At most k classes whose accuracy fell, the largest fall first, then the smaller index."""
+    def list_lost_most(self, k: int) -> list[int]:
+        """Return at most k classes whose accuracy fell, the largest fall first."""
         if k < 1:
             raise ValueError(f"k must be 1 or more, got {k}")
         lost = [(change, c) for c, change in enumerate(self.accuracy_change) if change and change < 0]
@@ -33,7 +32,7 @@ class Fidelity:
 
 
 def check_predictions(logits: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ValueError unless logits are finite and (N, C), N >= 1, and labels N integers in [0, C)."""
+    """Raise ValueError unless logits are finite (N, C) and labels N in [0, C)."""
     if logits.ndim != 2 or len(logits) == 0:
         raise ValueError(f"logits must have shape (N, C) with N >= 1, got {logits.shape}")
     if labels.shape != (len(logits),) or labels.dtype.kind not in "iu":
@@ -44,20 +43,11 @@ def check_predictions(logits: np.ndarray, labels: np.ndarray) -> None:
         raise ValueError("logits must be finite: find the images on which the model overflows")
 
 
-def fidelity(teacher_logits: np.ndarray, student_logits: np.ndarray, labels: np.ndarray) -> Fidelity:
-    """Agreement of a student with its teacher on the same images.
+def measure_fidelity(teacher_logits: np.ndarray, student_logits: np.ndarray, labels: np.ndarray) -> Fidelity:
+    """Compare logits (N, C) of teacher and student on images with labels (N,).
 
-    Parameters
-    ----------
-    teacher_logits, student_logits : (N, C) arrays, before any softmax or temperature.
-    labels : (N,) integers in [0, C).
-
-    The KL is the mean over images of sum_c p_c (log p_c - log q_c), with p the teacher's and q the student's
-    softmax at temperature 1, taken in float64 from log-softmax so that a tiny q never becomes log 0.
-
-    Raises
-    ------
-    ValueError : shapes that do not agree, no image, labels out of range, logits that are not finite.
+    Raises:
+        ValueError: shapes that do not agree, no image, labels out of range, logits that are not finite.
     """
     check_predictions(teacher_logits, labels)
     check_predictions(student_logits, labels)
@@ -68,14 +58,17 @@ def fidelity(teacher_logits: np.ndarray, student_logits: np.ndarray, labels: np.
     teacher, student = teacher_logits.argmax(axis=1), student_logits.argmax(axis=1)  # (N,)
     wrong = teacher != labels
     log_p = log_softmax(teacher_logits.astype(np.float64), axis=1)  # (N, C)
-    log_q = log_softmax(student_logits.astype(np.float64), axis=1)
+    log_q = log_softmax(student_logits.astype(np.float64), axis=1)  # so that a tiny q never becomes log 0
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean()
 
+    classes = teacher_logits.shape[1]
+    images = np.bincount(labels, minlength=classes)  # (C,)
+    gained = np.bincount(labels, weights=(student == labels).astype(int) - (teacher == labels), minlength=classes)
+    change = [float(g / n) if n else None for g, n in zip(gained, images, strict=True)]
+    missing = [str(c) for c, value in enumerate(change) if value is None]
     notes = {}
     if not wrong.any():
         notes["agreement_on_errors"] = "The teacher makes no error on these images."
-    change = _accuracy_change(teacher == labels, student == labels, labels, teacher_logits.shape[1])
-    missing = [str(c) for c, value in enumerate(change) if value is None]
     if missing:
         notes["accuracy_change"] = f"No test image of class {', '.join(missing)}."
     return Fidelity(
@@ -87,11 +80,3 @@ def fidelity(teacher_logits: np.ndarray, student_logits: np.ndarray, labels: np.
         accuracy_change=change,
         notes=notes,
     )
-
-
-def _accuracy_change(
-    teacher_right: np.ndarray, student_right: np.ndarray, labels: np.ndarray, classes: int
-) -> list[float | None]:
-    images = np.bincount(labels, minlength=classes)
-    gained = np.bincount(labels, weights=student_right.astype(int) - teacher_right, minlength=classes)
-    return [float(g / n) if n else None for g, n in zip(gained, images, strict=True)]

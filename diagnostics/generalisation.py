@@ -1,4 +1,4 @@
-"""How much worse a network is on images that it was not trained on.
+"""The gap between training and test images.
 
 Letters: P training images without augmentation, N test images, C classes.
 """
@@ -31,21 +31,21 @@ class Gap:
     notes: dict[str, str]
 
 
-def generalisation_gap(
+def measure_gap(
     train_logits: NDArray[np.float32],
     train_labels: NDArray[np.int64],
     test_logits: NDArray[np.float32],
     test_labels: NDArray[np.int64],
 ) -> Gap:
-    """Logits (P, C) and (N, C), labels (P,) and (N,); the training logits may be empty."""
-    test_top1, test_loss = _scores(test_logits, test_labels)
+    """Compare logits (P, C), or none, with (N, C), by labels (P,) and (N,)."""
+    test_top1, test_loss = _compute_scores(test_logits, test_labels)
     if not train_logits.size:
         notes = dict.fromkeys(("train_top1", "top1_gap", "train_loss", "loss_gap"), NOT_RECORDED)
         return Gap(0, None, test_top1, None, None, test_loss, None, notes)
-    top1, loss = _scores(train_logits, train_labels)
+    top1, loss = _compute_scores(train_logits, train_labels)
     return Gap(len(train_labels), top1, test_top1, top1 - test_top1, loss, test_loss, test_loss - loss, {})
 
 
-def _scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+def _compute_scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
     log_p = log_softmax(logits.astype(np.float64), axis=1)
     return float((logits.argmax(axis=1) == labels).mean()), float(-log_p[np.arange(len(labels)), labels].mean())

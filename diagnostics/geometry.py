@@ -1,4 +1,4 @@
-"""The shape of a feature space: how tight the classes are, how far apart, and how many dimensions are in use.
+"""Shape of a feature space: spread of classes, separation, dimensions.
 
 Letters: N samples, D dimensions, C classes present; X features (N, D), y labels (N,); m_c the mean of class c
 and m of all samples; Sw and Sb the within- and between-class scatter per sample, which add to the covariance:
@@ -32,7 +32,7 @@ UNDEFINED = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """What `geometry` measures. None where not defined, `notes` says why."""
+    """Scatter, separation and rank of features. None where not defined, `notes` says why."""
 
     samples: int
     dimensions: int
@@ -50,64 +50,68 @@ class Geometry:
     notes: dict[str, str]
 
 
-def geometry(X: np.ndarray, y: np.ndarray, seed: int = 0, silhouette_samples: int = 2000) -> Geometry:
-    """Scatter, separation and rank of features X (N, D) with integer labels y (N,).
+@dataclass(frozen=True)
+class _ClassScatter:
+    """Features split into class means and residuals, in float64."""
 
-    Each number is explained at the function of its name below. `seed` draws the silhouette's samples.
+    means: np.ndarray  # (C, D), m_c
+    residuals: np.ndarray  # (N, D), x_i - m_yi
+    offsets: np.ndarray  # (C, D), m_c - m
+    shares: np.ndarray  # (C,), of the samples
 
-    Raises
-    ------
-    ValueError : shapes that do not agree, no sample, features not finite, silhouette_samples below 2.
+
+def measure_geometry(X: np.ndarray, y: np.ndarray, seed: int = 0, silhouette_samples: int = 2000) -> Geometry:
+    """Measure features X (N, D) with labels y (N,); `seed` is the silhouette's.
+
+    Raises:
+        ValueError: shapes that do not agree, no sample, features not finite, silhouette_samples below 2.
     """
     _check_features(X, y)
-    within, between = scatter(X, y)
-    compactness, separations = unit_sphere(X, y)
+    scatter = _split_scatter(X, y)
+    within, between = compute_scatter(X, y)
+    compactness, separations = _measure_unit_sphere(X, y)
+    has_spread = within > _compute_floor(X)
     result = Geometry(
         samples=X.shape[0],
         dimensions=X.shape[1],
         classes=len(np.unique(y)),
         within_scatter=within,
         between_scatter=between,
-        scatter_ratio=between / within if within > _floor(X) else None,
-        fisher=fisher(X, y),
-        silhouette=silhouette(X, y, silhouette_samples, seed),
+        scatter_ratio=between / within if has_spread else None,
+        fisher=_compute_fisher(scatter) if has_spread else None,
+        silhouette=_compute_silhouette(X, y, silhouette_samples, seed),
         compactness=compactness,
         mean_separation=float(separations.mean()) if separations.size else None,
         min_separation=float(separations.min()) if separations.size else None,
-        effective_rank=effective_rank(X),
-        collapsed_dimensions=collapsed_dimensions(X),
+        effective_rank=compute_effective_rank(X),
+        collapsed_dimensions=count_collapsed(X),
         notes={},
     )
     notes = {name: why for name, why in UNDEFINED.items() if getattr(result, name) is None}
     return replace(result, notes=notes)
 
 
-def scatter(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Traces of Sw and Sb: the mean squared distance of x_i to m_yi, and of m_yi to m."""
-    _, residuals, offsets, shares = _by_class(X, y)
-    return float((residuals**2).sum(axis=1).mean()), float(shares @ (offsets**2).sum(axis=1))
+def compute_scatter(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return the traces of Sw and Sb."""
+    scatter = _split_scatter(X, y)
+    within = float((scatter.residuals**2).sum(axis=1).mean())
+    return within, float(scatter.shares @ (scatter.offsets**2).sum(axis=1))
 
 
-def fisher(X: np.ndarray, y: np.ndarray) -> float | None:
-    """Multi-class Fisher criterion tr(Sw^+ Sb) (Fukunaga 1990, chapter 10); None where Sw is zero.
+def _compute_fisher(scatter: _ClassScatter) -> float:
+    """Compute Fisher's criterion tr(Sw^+ Sb) (Fukunaga 1990, chapter 10).
 
     The only regularisation is that of the pseudo-inverse Sw^+: directions in which Sw has at most 1e-6 of its
     largest eigenvalue are left out, such as dead units and, where N - C < D, those that no sample spans.
     Compare equal N only.
     """
-    _, residuals, offsets, shares = _by_class(X, y)
-    Sw = residuals.T @ residuals / len(X)  # (D, D)
-    if np.trace(Sw) <= _floor(X):
-        return None
-    return float(shares @ ((offsets @ pinvh(Sw, rtol=FISHER_RTOL)) * offsets).sum(axis=1))
+    Sw = scatter.residuals.T @ scatter.residuals / len(scatter.residuals)  # (D, D)
+    products = (scatter.offsets @ pinvh(Sw, rtol=FISHER_RTOL)) * scatter.offsets  # (C, D)
+    return float(scatter.shares @ products.sum(axis=1))
 
 
-def silhouette(X: np.ndarray, y: np.ndarray, samples: int = 2000, seed: int = 0) -> float | None:
-    """Mean silhouette in [-1, 1] (Rousseeuw 1987) of at most `samples` samples drawn at random.
-
-    The cost grows with the square of `samples`. None where those drawn are all the same, of one class, or
-    each of its own class.
-    """
+def _compute_silhouette(X: np.ndarray, y: np.ndarray, samples: int, seed: int) -> float | None:
+    """Compute the mean silhouette (Rousseeuw 1987) of at most `samples` samples."""
     from sklearn.metrics import silhouette_score  # a second to import, for those who need it
 
     if samples < 2:
@@ -120,22 +124,22 @@ def silhouette(X: np.ndarray, y: np.ndarray, samples: int = 2000, seed: int = 0)
     return float(silhouette_score(X.astype(np.float64), y))
 
 
-def unit_sphere(X: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """Compactness and separations of features scaled to length 1 (a zero vector stays zero).
+def _measure_unit_sphere(X: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Measure features scaled to length 1 (a zero vector stays zero).
 
     Returns the mean distance of a sample to its class mean, and the C (C - 1) / 2 distances between means.
     """
     from sklearn.preprocessing import normalize
 
-    means, residuals, _, _ = _by_class(normalize(X.astype(np.float64)), y)
-    return float(np.linalg.norm(residuals, axis=1).mean()), pdist(means)
+    scatter = _split_scatter(normalize(X.astype(np.float64)), y)
+    return float(np.linalg.norm(scatter.residuals, axis=1).mean()), pdist(scatter.means)
 
 
-def effective_rank(X: np.ndarray) -> float | None:
-    """exp of the entropy of the singular values over their sum (Roy & Vetterli 2007), in [1, min(N - 1, D)].
+def compute_effective_rank(X: np.ndarray) -> float | None:
+    """Return exp of the singular values' entropy (Roy & Vetterli 2007).
 
-    X is centred first: a mean that all samples share would else count as one dominant dimension. None if X is
-    constant.
+    In [1, min(N - 1, D)]. X is centred first: a mean that all samples share would else count as one dominant
+    dimension. None if X is constant.
     """
     if _is_constant(X):
         return None
@@ -143,8 +147,8 @@ def effective_rank(X: np.ndarray) -> float | None:
     return float(np.exp(entr(values / values.sum()).sum()))
 
 
-def collapsed_dimensions(X: np.ndarray) -> int:
-    """Dimensions whose standard deviation is at most 1 % of the root mean square one; D if X is constant."""
+def count_collapsed(X: np.ndarray) -> int:
+    """Count dimensions of at most 1 % of the root mean square deviation."""
     if _is_constant(X):
         return int(X.shape[1])
     variances = X.var(axis=0, dtype=np.float64)
@@ -153,7 +157,7 @@ def collapsed_dimensions(X: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """What `linear_probe` finds. None where not defined, `notes` says why."""
+    """A linear classifier on frozen features. None where not defined, `notes` says why."""
 
     accuracy: float | None  # on the test features, in [0, 1]
     iterations: int
@@ -161,18 +165,17 @@ class LinearProbe:
     notes: dict[str, str]
 
 
-def linear_probe(
+def fit_linear_probe(
     train_X: np.ndarray, train_y: np.ndarray, test_X: np.ndarray, test_y: np.ndarray, iterations: int = 100
 ) -> LinearProbe:
-    """Test accuracy of multinomial logistic regression fitted on frozen training features (N, D).
+    """Test multinomial logistic regression fitted on frozen training features (N, D).
 
     scikit-learn's L-BFGS with its default L2 weight (C = 1), in float32 for speed, on features standardised
     by the training ones. `converged` is False where it stopped at `iterations`. A test class absent from
     training counts as errors.
 
-    Raises
-    ------
-    ValueError : shapes that do not agree, no sample, features that are not finite, fewer than one iteration.
+    Raises:
+        ValueError: shapes that do not agree, no sample, features that are not finite, fewer than one iteration.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -190,14 +193,14 @@ def linear_probe(
     train, test = (scaler.transform(X.astype(np.float64)).astype(np.float32) for X in (train_X, test_X))
     # One thread: BLAS and OpenMP threads in turn wait for each other, slower by ten times on a busy machine.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged`
+        warnings.simplefilter("ignore", ConvergenceWarning)  # reported by `converged`
         model = LogisticRegression(max_iter=iterations).fit(train, train_y)
     done = int(model.n_iter_.max())
     return LinearProbe(float(model.score(test, test_y)), done, done < iterations, {})
 
 
-def tsne(X: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
-    """Map features (N, D >= 2) to points (N, 2) for a figure, by t-SNE (van der Maaten & Hinton 2008).
+def map_by_tsne(X: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.ndarray:
+    """Map features (N, D >= 2) to points (N, 2) by t-SNE.
 
     PCA to 50 dimensions first, and as the start. For few samples the perplexity is lowered to (N - 1) / 3;
     features that are all the same stay on one point. One thread, so that a seed gives the same map whatever
@@ -226,18 +229,17 @@ def _check_features(X: np.ndarray, y: np.ndarray) -> None:
         raise ValueError("features must be finite: find the images on which the model overflows")
 
 
-def _by_class(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Class means (C, D), x_i - m_yi (N, D), m_c - m (C, D), shares of the samples (C,), all float64."""
+def _split_scatter(X: np.ndarray, y: np.ndarray) -> _ClassScatter:
     X = X.astype(np.float64)
     _, index, counts = np.unique(y, return_inverse=True, return_counts=True)
     by_class = X[np.argsort(index, kind="stable")]  # the rows of each class together
     means = np.add.reduceat(by_class, np.cumsum(counts) - counts, axis=0) / counts[:, None]  # (C, D)
-    return means, X - means[index], means - X.mean(axis=0), counts / len(X)
+    return _ClassScatter(means, X - means[index], means - X.mean(axis=0), counts / len(X))
 
 
-def _floor(X: np.ndarray) -> float:
+def _compute_floor(X: np.ndarray) -> float:
     return ROUNDING * float((X.astype(np.float64) ** 2).sum(axis=1).mean())
 
 
 def _is_constant(X: np.ndarray) -> bool:
-    return bool(X.var(axis=0, dtype=np.float64).sum() <= _floor(X))
+    return bool(X.var(axis=0, dtype=np.float64).sum() <= _compute_floor(X))

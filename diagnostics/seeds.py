@@ -1,6 +1,6 @@
-"""One number, or one difference, over runs that differ in their seed alone, and the sentence it allows.
+"""One number, or one difference, over seeds, and the sentence it allows.
 
-S is the number of seeds. Values keep the unit they come in; only `sentence` asks for percent points.
+S is the number of seeds. Values keep the unit they come in; only `describe_difference` asks for percent points.
 A seed is the unit of replication here: the interval speaks of training again, not of other test images.
 """
 
@@ -53,16 +53,16 @@ class SeedComparison:
 
 
 def summarise(values: Sequence[float]) -> SeedSummary:
-    """Mean, standard deviation and t-interval of values (S,), one a seed.
+    """Compute mean, standard deviation and t-interval of values (S,), one a seed.
 
     Raises ValueError when there are none or one is not finite.
     """
-    array = _checked(values, "values")
-    return _summary(array, scale=float(np.abs(array).max()))
+    array = _check_values(values, "values")
+    return _summarise_array(array, scale=float(np.abs(array).max()))
 
 
 def summarise_shares(shares: Sequence[float]) -> SeedSummary:
-    """`summarise` of shares (S,) in [0, 1], with an interval that stays between 0 and 1.
+    """Summarise shares (S,) in [0, 1], with an interval that stays between 0 and 1.
 
     The t-interval is that of the mean's logit, whose standard error is the mean's over m (1 - m) (delta method):
     near the middle the plain t-interval, at the ends one that leans towards the inside.
@@ -80,16 +80,16 @@ def summarise_shares(shares: Sequence[float]) -> SeedSummary:
 
 
 def compare_over_seeds(values_a: Sequence[float], values_b: Sequence[float]) -> SeedComparison:
-    """Paired t-test and t-interval of B - A, values (S,) each, where place i holds the same seed in both.
+    """Compute paired t-test and t-interval of B - A, (S,) each, same seeds.
 
     The Wilcoxon signed-rank p is exact, ties included, and given from 6 seeds on.
     Raises ValueError when the lengths differ or `summarise` would.
     """
-    a, b = _checked(values_a, "values_a"), _checked(values_b, "values_b")
+    a, b = _check_values(values_a, "values_a"), _check_values(values_b, "values_b")
     if a.shape != b.shape:
         raise ValueError(f"values_a and values_b must hold the same seeds: got {len(a)} and {len(b)} values")
     scale = float(max(np.abs(a).max(), np.abs(b).max()))
-    summary = _summary(b - a, scale)
+    summary = _summarise_array(b - a, scale)
     notes = dict(summary.notes)
     t = p = wilcoxon_p = None
     if summary.sd:
@@ -98,7 +98,7 @@ def compare_over_seeds(values_a: Sequence[float], values_b: Sequence[float]) -> 
     else:
         notes["t"] = notes["p"] = summary.notes["low"]
     if summary.n >= WILCOXON_FROM:
-        wilcoxon_p = _signed_rank_p(b - a, scale)
+        wilcoxon_p = _compute_signed_rank_p(b - a, scale)
     else:
         notes["wilcoxon_p"] = f"Given from {WILCOXON_FROM} seeds on: with fewer it cannot pass below 0.05."
     return SeedComparison(
@@ -116,7 +116,7 @@ def compare_over_seeds(values_a: Sequence[float], values_b: Sequence[float]) -> 
     )
 
 
-def sentence(
+def describe_difference(
     name_a: str,
     name_b: str,
     difference_points: float,
@@ -125,10 +125,10 @@ def sentence(
     basis: tuple[int, Literal["seeds", "images"]],
     p: float | None = None,
 ) -> str:
-    """One plain sentence on B - A, in percent points, with its 95 % interval, over (5, "seeds") or the like.
+    """Describe B - A in percent points, over (5, "seeds") or the like.
 
     B is better or worse only where the interval leaves 0 out and the test's p, where one is given, is below 0.05:
-    where few images decide, a bootstrap interval is too narrow. An interval of None is said to be missing.
+    where few images decide, a bootstrap interval is too narrow.
     Raises ValueError for another basis, or when only one bound is None.
     """
     number, unit = basis
@@ -143,11 +143,10 @@ def sentence(
         source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
         return f"{no_difference}, and {source} no interval"
     place = f"{'over' if unit == 'seeds' else 'on'} {number:,} {unit}"
-    if p is not None and p >= SIGNIFICANCE and not low <= 0 <= high:
-        bounds = f"95 % {plain_number(low, 1)} to {plain_number(high, 1)}"
-        return f"{no_difference}, {bounds} but p = {p:.2f} by the test, {place}"
-    if low <= 0 <= high:
-        return f"{no_difference}, 95 % {plain_number(low, 1)} to {plain_number(high, 1)}, {place}"
+    is_significant = p is None or p < SIGNIFICANCE
+    if low <= 0 <= high or not is_significant:
+        reason = "" if low <= 0 <= high else f" but p = {p:.2f} by the test"
+        return f"{no_difference}, 95 % {plain_number(low, 1)} to {plain_number(high, 1)}{reason}, {place}"
     sign, verdict = (1, "better") if low > 0 else (-1, "worse")
     least, most = sorted((sign * low, sign * high))
     interval = f"95 % {plain_number(least, 1)} to {plain_number(most, 1)}"
@@ -155,15 +154,15 @@ def sentence(
     return f"{name_b} is {size} points {verdict} than {name_a}, {interval}, {place}"
 
 
-def _checked(values: Sequence[float], name: str) -> np.ndarray:
+def _check_values(values: Sequence[float], name: str) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"{name} must be one finite number a seed, and at least one")
     return array
 
 
-def _summary(values: np.ndarray, scale: float) -> SeedSummary:
-    """Summary of values (S,); a spread that is rounding error of numbers as large as scale counts as 0."""
+def _summarise_array(values: np.ndarray, scale: float) -> SeedSummary:
+    """Summarise values (S,), without spread that is rounding error of `scale`."""
     n, mean = len(values), float(values.mean())
     if n == 1:
         return SeedSummary(1, mean, None, None, None, dict.fromkeys(("sd", "low", "high"), ONE_SEED))
@@ -174,8 +173,8 @@ def _summary(values: np.ndarray, scale: float) -> SeedSummary:
     return SeedSummary(n, mean, sd, mean - margin, mean + margin, {})
 
 
-def _signed_rank_p(differences: np.ndarray, scale: float) -> float:
-    """Exact two-sided p of Wilcoxon's (1945) signed-rank test; zeros dropped, ties share their mean rank.
+def _compute_signed_rank_p(differences: np.ndarray, scale: float) -> float:
+    """Compute the exact two-sided p of Wilcoxon's (1945) signed-rank test.
 
     Under the hypothesis each rank counts as positive with probability 1/2, so the distribution of their sum
     is built up one rank at a time; ranks are doubled to make mean ranks whole. (scipy.stats.wilcoxon is
@@ -196,10 +195,10 @@ def _signed_rank_p(differences: np.ndarray, scale: float) -> float:
 
 
 def plain_number(value: float, places: int, sign: str = "") -> str:
-    """A number with so many decimals and a typographic minus; what rounds to 0 has no sign of its own."""
+    """Format a number with so many decimals and a typographic minus; 0 has no minus."""
     return typographic(f"{round(value, places) + 0.0:{sign}.{places}f}")  # + 0.0 turns -0.0 into 0.0
 
 
 def typographic(number: str) -> str:
-    """A number in text as readers see it, with a minus as wide as its plus; files for programs keep theirs."""
+    """Replace the hyphen of a number by a minus as wide as its plus."""
     return number.replace("-", "−")

@@ -1,4 +1,4 @@
-"""How steady a training was: what test accuracy did from epoch to epoch in the last half of its epochs.
+"""Stability of a training: changes of test accuracy between late epochs.
 
 Letters: E epochs that were measured.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_CHANGES = 2  # from which on changes have a spread
+MIN_CHANGES = 2  # fewer changes have no spread
 TOO_SHORT = "Fewer than three epochs in the last half: changes of accuracy have no spread."
 NO_CURVE = "Its test accuracy by epoch is not on record."
 MEASURE = "test_top1"
@@ -31,12 +31,12 @@ class Stability:
     notes: dict[str, str]
 
 
-def stability(history: Sequence[Mapping[str, float]]) -> Stability:
-    """Of a history with `test_top1`, one entry an epoch. The last half is the last (E + 1) // 2 epochs."""
+def measure_stability(history: Sequence[Mapping[str, float]]) -> Stability:
+    """Measure the last (E + 1) // 2 epochs of a history with `test_top1`."""
     values = [epoch[MEASURE] for epoch in history if MEASURE in epoch]
     half = np.array(values[len(values) // 2 :], dtype=np.float64)
     changes = np.diff(half)
-    if len(changes) < LEAST_CHANGES:
+    if len(changes) < MIN_CHANGES:
         why = TOO_SHORT if values else NO_CURVE
         return Stability(len(half), None, None, None, dict.fromkeys(("mean_change", "sd", "largest_fall"), why))
     return Stability(

@@ -1,6 +1,6 @@
-"""Is the difference between two models real, and do they fail on the same images?
+"""Paired statistics of two models on the same images.
 
-Everything here follows from four counts over the n images that both models have seen:
+All follow from four counts over the n images that both models have seen:
     a both right, b only A right, c only B right, d both wrong; n = a + b + c + d.
 
 A number that is not defined is None, and `PairedStatistics.notes` says why under the field's name.
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 CONFIDENCE = 0.95  # of every interval
-SIGNIFICANCE = 0.05  # below which a p counts
+SIGNIFICANCE = 0.05  # a smaller p is significant
 EXACT_BELOW = 25  # with fewer discordant images than this, the exact McNemar test is the one to quote
 
 NO_DISCORDANT = "b + c is 0: no image is right for one model and wrong for the other."
@@ -71,6 +71,10 @@ class Counts:
         """Product of the four row and column sums; 0 when a model is right on every image or on none."""
         return (self.a + self.b) * (self.c + self.d) * (self.a + self.c) * (self.b + self.d)
 
+    @property
+    def determinant(self) -> int:
+        return self.a * self.d - self.b * self.c
+
 
 @dataclass(frozen=True)
 class Test:
@@ -92,7 +96,7 @@ class OddsRatio:
 
 @dataclass(frozen=True)
 class PairedStatistics:
-    """All that is said of one pair of models; `quoted`, "exact" or "corrected", is the McNemar to report."""
+    """All statistics of one pair of models; `quoted`, "exact" or "corrected", is the McNemar to report."""
 
     counts: Counts
     n: int
@@ -105,14 +109,14 @@ class PairedStatistics:
     mcnemar_exact: Test
     chi_square_yates: Test
     chi_square: Test
-    phi: float | None
-    error_separation_index: float | None
-    error_dissimilarity: float | None
+    phi: float | None  # (ad - bc) / sqrt((a+b)(c+d)(a+c)(b+d)): correlation of the two models' correctness
+    error_separation_index: float | None  # |b - c| / (b + c), in [0, 1]
+    error_dissimilarity: float | None  # (b + c) / (b + c + 2d): Dice distance of the two sets of errors
     odds_ratio: OddsRatio
-    kappa: float | None
-    yules_q: float | None
-    disagreement: float
-    double_fault: float
+    kappa: float | None  # Cohen's (1960), of right/wrong: 2(ad - bc) / ((a+b)(b+d) + (a+c)(c+d))
+    yules_q: float | None  # (ad - bc) / (ad + bc), 0 for independent errors (Kuncheva & Whitaker 2003)
+    disagreement: float  # (b + c) / n (Kuncheva & Whitaker 2003)
+    double_fault: float  # d / n (Kuncheva & Whitaker 2003)
     notes: dict[str, str]
 
     @property
@@ -120,8 +124,8 @@ class PairedStatistics:
         return self.mcnemar_exact if self.quoted == "exact" else self.mcnemar_corrected
 
 
-def count(correct_a: ArrayLike, correct_b: ArrayLike) -> Counts:
-    """Counts from two bool arrays (n,), each True where that model is right on that image.
+def count_pairs(correct_a: ArrayLike, correct_b: ArrayLike) -> Counts:
+    """Count two bool arrays (n,), each True where that model is right on that image.
 
     Raises ValueError when they are not bool, not of one dimension, not of one length, or empty.
     """
@@ -135,8 +139,8 @@ def count(correct_a: ArrayLike, correct_b: ArrayLike) -> Counts:
     return Counts(a, b, c, first.size - a - b - c)
 
 
-def mcnemar(counts: Counts, corrected: bool = True) -> Test:
-    """McNemar's test that both models are equally accurate; chi-square with 1 degree of freedom.
+def compute_mcnemar(counts: Counts, corrected: bool = True) -> Test:
+    """Compute McNemar's test of equal accuracy, chi-square with 1 d.o.f.
 
     (|b - c| - 1)^2 / (b + c), the 1 left out when not `corrected` (McNemar 1947; Edwards 1948). The
     correction never passes 0: with b = c the statistic is 0 and p is 1, as in R's mcnemar.test.
@@ -145,22 +149,22 @@ def mcnemar(counts: Counts, corrected: bool = True) -> Test:
     if discordant == 0:
         return Test(None, None, None)
     distance = abs(counts.b - counts.c)
-    return _chi_square_test(max(0, distance - corrected) ** 2 / discordant)
+    return _make_chi_square_test(max(0, distance - corrected) ** 2 / discordant)
 
 
-def mcnemar_exact(counts: Counts) -> Test:
-    """Exact McNemar test: min(b, c) against Binomial(b + c, 1/2), both tails; p is 1 when b + c is 0."""
+def compute_exact_mcnemar(counts: Counts) -> Test:
+    """Compute the exact test of min(b, c) against Binomial(b + c, 1/2)."""
     fewer, discordant = min(counts.b, counts.c), counts.b + counts.c
     if 2 * fewer + 1 >= discordant:  # the tails meet or overlap
         return Test(float(fewer), 1.0, 0.0)
     from scipy import stats  # takes most of a second to import, which not every report needs
 
     tail = special.logsumexp(stats.binom.logpmf(np.arange(fewer + 1), discordant, 0.5))
-    return _test(fewer, math.log(2) + tail)
+    return _make_test(fewer, math.log(2) + tail)
 
 
-def chi_square(counts: Counts, yates: bool = True) -> Test:
-    """Pearson's test that the models' errors are independent; chi-square with 1 degree of freedom.
+def compute_chi_square(counts: Counts, yates: bool = True) -> Test:
+    """Compute Pearson's test of independent errors, chi-square with 1 d.o.f.
 
     n (|ad - bc| - n/2)^2 / ((a+b)(c+d)(a+c)(b+d)); n/2 is Yates' (1934) correction, which never passes 0
     and is left out when not `yates`. Not defined when a model is right on every image or on none.
@@ -168,29 +172,15 @@ def chi_square(counts: Counts, yates: bool = True) -> Test:
     if counts.margins == 0:
         return Test(None, None, None)
     # Whole numbers up to the one division, doubled so that n/2 is whole too.
-    distance = max(0, 2 * abs(_determinant(counts)) - yates * counts.n)
-    return _chi_square_test(counts.n * distance**2 / (4 * counts.margins))
+    distance = max(0, 2 * abs(counts.determinant) - yates * counts.n)
+    return _make_chi_square_test(counts.n * distance**2 / (4 * counts.margins))
 
 
-def phi(counts: Counts) -> float | None:
-    """Correlation of the two models' correctness, in [-1, 1]: (ad - bc) / sqrt((a+b)(c+d)(a+c)(b+d))."""
-    return _ratio(_determinant(counts), math.sqrt(counts.margins))
+def compute_odds_ratio(counts: Counts) -> OddsRatio:
+    """Return ad / (bc) with Woolf's (1955) 95 % interval.
 
-
-def error_separation_index(counts: Counts) -> float | None:
-    """ESI = |b - c| / (b + c), in [0, 1]: 0 when b = c, 1 when one of the two is 0."""
-    return _ratio(abs(counts.b - counts.c), counts.b + counts.c)
-
-
-def error_dissimilarity(counts: Counts) -> float | None:
-    """Dice distance of the two sets of errors, in [0, 1]: (b + c) / (b + c + 2d); 0 when they are equal."""
-    return _ratio(counts.b + counts.c, counts.b + counts.c + 2 * counts.d)
-
-
-def odds_ratio(counts: Counts) -> OddsRatio:
-    """Odds ratio ad / (bc) with Woolf's (1955) 95 % interval, log ratio +- 1.96 sqrt(1/a + 1/b + 1/c + 1/d).
-
-    When a cell is empty, 0.5 is added to all four (Haldane 1955; Anscombe 1956).
+    Its log is within 1.96 sqrt(1/a + 1/b + 1/c + 1/d). When a cell is empty, 0.5 is added to all four (Haldane
+    1955; Anscombe 1956).
     """
     cells = (counts.a, counts.b, counts.c, counts.d)
     shift = 0.5 if min(cells) == 0 else 0.0
@@ -200,75 +190,57 @@ def odds_ratio(counts: Counts) -> OddsRatio:
     return OddsRatio(math.exp(log_ratio), math.exp(log_ratio - margin), math.exp(log_ratio + margin))
 
 
-def kappa(counts: Counts) -> float | None:
-    """Cohen's (1960) kappa of right/wrong, in [-1, 1]: 2(ad - bc) / ((a+b)(b+d) + (a+c)(c+d))."""
-    a, b, c, d = counts.a, counts.b, counts.c, counts.d
-    return _ratio(2 * _determinant(counts), (a + b) * (b + d) + (a + c) * (c + d))
-
-
-def yules_q(counts: Counts) -> float | None:
-    """Yule's Q, in [-1, 1], 0 for independent errors: (ad - bc) / (ad + bc) (Kuncheva & Whitaker 2003)."""
-    return _ratio(_determinant(counts), counts.a * counts.d + counts.b * counts.c)
-
-
 def paired_statistics(counts: Counts) -> PairedStatistics:
-    """Every statistic of two models on the same images; notes say which are not defined, and why.
-
-    disagreement = (b + c) / n and double_fault = d / n, both in [0, 1], are Kuncheva & Whitaker's (2003).
-    """
-    discordant = counts.b + counts.c
+    """Compute every statistic; notes explain those that are not defined."""
+    a, b, c, d = counts.a, counts.b, counts.c, counts.d
     statistics = PairedStatistics(
         counts=counts,
         n=counts.n,
         accuracy_a=counts.accuracy_a,
         accuracy_b=counts.accuracy_b,
-        difference=(counts.c - counts.b) / counts.n,
-        quoted="exact" if discordant < EXACT_BELOW else "corrected",
-        mcnemar_corrected=mcnemar(counts),
-        mcnemar=mcnemar(counts, corrected=False),
-        mcnemar_exact=mcnemar_exact(counts),
-        chi_square_yates=chi_square(counts),
-        chi_square=chi_square(counts, yates=False),
-        phi=phi(counts),
-        error_separation_index=error_separation_index(counts),
-        error_dissimilarity=error_dissimilarity(counts),
-        odds_ratio=odds_ratio(counts),
-        kappa=kappa(counts),
-        yules_q=yules_q(counts),
-        disagreement=discordant / counts.n,
-        double_fault=counts.d / counts.n,
+        difference=(c - b) / counts.n,
+        quoted="exact" if b + c < EXACT_BELOW else "corrected",
+        mcnemar_corrected=compute_mcnemar(counts),
+        mcnemar=compute_mcnemar(counts, corrected=False),
+        mcnemar_exact=compute_exact_mcnemar(counts),
+        chi_square_yates=compute_chi_square(counts),
+        chi_square=compute_chi_square(counts, yates=False),
+        phi=_compute_ratio(counts.determinant, math.sqrt(counts.margins)),
+        error_separation_index=_compute_ratio(abs(b - c), b + c),
+        error_dissimilarity=_compute_ratio(b + c, b + c + 2 * d),
+        odds_ratio=compute_odds_ratio(counts),
+        kappa=_compute_ratio(2 * counts.determinant, (a + b) * (b + d) + (a + c) * (c + d)),
+        yules_q=_compute_ratio(counts.determinant, a * d + b * c),
+        disagreement=(b + c) / counts.n,
+        double_fault=d / counts.n,
         notes={},
     )
     values = {name: getattr(statistics, name) for name in UNDEFINED}
     missing = [name for name, value in values.items() if value is None or value == Test(None, None, None)]
-    return replace(statistics, notes={name: UNDEFINED[name] for name in missing} | _remarks(counts))
+    return replace(statistics, notes={name: UNDEFINED[name] for name in missing} | _explain_defined(counts))
 
 
-def _remarks(counts: Counts) -> dict[str, str]:
-    """Notes on numbers that are defined but need a word."""
-    remarks = {}
+def _explain_defined(counts: Counts) -> dict[str, str]:
+    """Return notes on numbers that are defined but need an explanation."""
+    notes = {}
     if counts.b + counts.c == 0:
-        remarks["mcnemar_exact"] = NO_DISCORDANT + " Nothing else could be observed, so p is 1."
+        notes["mcnemar_exact"] = NO_DISCORDANT + " Nothing else could be observed, so p is 1."
     if 0 in (counts.a, counts.b, counts.c, counts.d):
-        remarks["odds_ratio"] = "A cell is empty: 0.5 is added to all four (Haldane-Anscombe)."
+        notes["odds_ratio"] = "A cell is empty: 0.5 is added to all four (Haldane-Anscombe)."
         if counts.margins == 0:
-            remarks["odds_ratio"] += " " + EMPTY_MARGIN + " The ratio rests on that 0.5 alone."
-    return remarks
+            notes["odds_ratio"] += " " + EMPTY_MARGIN + " The ratio rests on that 0.5 alone."
+    return notes
 
 
-def _determinant(counts: Counts) -> int:
-    return counts.a * counts.d - counts.b * counts.c
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
+def _compute_ratio(numerator: float, denominator: float) -> float | None:
     return numerator / denominator if denominator else None
 
 
-def _chi_square_test(statistic: float) -> Test:
+def _make_chi_square_test(statistic: float) -> Test:
     # A chi-square with 1 degree of freedom is a squared normal; log_ndtr does not underflow.
-    return _test(statistic, math.log(2) + special.log_ndtr(-math.sqrt(statistic)))
+    return _make_test(statistic, math.log(2) + special.log_ndtr(-math.sqrt(statistic)))
 
 
-def _test(statistic: float, log_p: float) -> Test:
+def _make_test(statistic: float, log_p: float) -> Test:
     log_p = min(0.0, float(log_p))  # two tails that meet, or rounding, may pass 1
     return Test(float(statistic), math.exp(log_p), log_p / math.log(10))

@@ -1,8 +1,8 @@
-"""Do two methods vary alike over seeds? Brown and Forsythe's (1974) test, and how many seeds it would take.
+"""Spread over seeds: Brown and Forsythe's (1974) test and its power.
 
 S is the number of seeds of a method. The test is an analysis of variance of the absolute distances from each
 method's median: W = (2S - 2) * sum of squares between / sum of squares within, F(1, 2S - 2) under no difference.
-It is used since the plain F-test of two variances trusts normality, which accuracies near 100 % do not have.
+The plain F-test of two variances trusts normality, which accuracies near 100 % do not have.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from diagnostics.seeds import NO_SPREAD, ONE_SEED, ROUNDING
 from diagnostics.statistics import SIGNIFICANCE
 
 POWER = 0.8  # with which a number of seeds would find a ratio
-GIVEN_RATIO = 2.0  # of standard deviations, for which the number of seeds is always told
-LEAST_SEEDS = 3  # of a method: with two, both stand equally far from their median
-MOST_SEEDS = 200
+GIVEN_RATIO = 2.0  # of standard deviations, for which the number of seeds is always given
+MIN_SEEDS = 3  # of a method: with two, both stand equally far from their median
+MAX_SEEDS = 200
 DRAWS = 4000  # simulated pairs of methods a number of seeds: the power's standard error is 0.6 points
 FEW = "With two seeds both stand equally far from their median: the test needs three of each method."
-ALIKE = f"More than {MOST_SEEDS} of each: the deviations are about equal."
+ALIKE = f"More than {MAX_SEEDS} of each: the deviations are about equal."
 
 
 @dataclass(frozen=True)
@@ -48,64 +48,58 @@ class VarianceTest:
 
 
 def compare_variances(values_a: Sequence[float], values_b: Sequence[float]) -> VarianceTest:
-    """Values, one a seed, of two methods; seeds need not be shared. Raises ValueError where one has none."""
+    """Compare the spread of two methods' values, one a seed, one or more each."""
     a, b = np.asarray(values_a, dtype=np.float64), np.asarray(values_b, dtype=np.float64)
     if not a.size or not b.size:
         raise ValueError("both methods need a value of one seed or more")
-    double, notes = _double(), {}
-    sd_a, sd_b = _sd(a), _sd(b)
+    double = count_seeds_needed(GIVEN_RATIO)
+    assert double is not None  # a few dozen
+    sd_a, sd_b = _compute_sd(a), _compute_sd(b)
     ratio = statistic = p = seeds = None
-    if sd_a is None or sd_b is None:
-        notes = dict.fromkeys(("ratio", "statistic", "seeds_for_ratio"), ONE_SEED)
-    elif sd_a == 0 or sd_b == 0:
-        notes = dict.fromkeys(("ratio", "statistic", "seeds_for_ratio"), NO_SPREAD)
+    if not sd_a or not sd_b:
+        reason = ONE_SEED if sd_a is None or sd_b is None else NO_SPREAD
+        notes = dict.fromkeys(("ratio", "statistic", "seeds_for_ratio"), reason)
     else:
         ratio = sd_b / sd_a
-        seeds = seeds_needed(ratio)
+        seeds = count_seeds_needed(ratio)
         notes = {} if seeds is not None else {"seeds_for_ratio": ALIKE}
-        if min(len(a), len(b)) < LEAST_SEEDS:
+        if min(len(a), len(b)) < MIN_SEEDS:
             notes["statistic"] = FEW
         else:
             statistic, p = map(float, stats.levene(a, b, center="median"))
     return VarianceTest(len(a), len(b), sd_a, sd_b, ratio, statistic, p, seeds, double, notes)
 
 
-def seeds_needed(ratio: float) -> int | None:
-    """Smallest S, of each method, with which the test finds deviations of this ratio with `POWER`.
+@cache
+def count_seeds_needed(ratio: float) -> int | None:
+    """Return the fewest seeds a method that find deviations of this ratio.
 
     By simulation of normal values from a fixed seed, bisected: the test has no closed form of its power. None
-    where `MOST_SEEDS` would not do. Raises ValueError unless the ratio is above 0 and finite.
+    where `MAX_SEEDS` are too few. Raises ValueError unless the ratio is above 0 and finite.
     """
     if not 0 < ratio < float("inf"):
         raise ValueError(f"a ratio of deviations must be above 0 and finite, got {ratio}")
-    larger, low, high = max(ratio, 1 / ratio), LEAST_SEEDS - 1, LEAST_SEEDS
-    while power_of(high, larger) < POWER:
-        if high == MOST_SEEDS:
+    larger, low, high = max(ratio, 1 / ratio), MIN_SEEDS - 1, MIN_SEEDS
+    while simulate_power(high, larger) < POWER:
+        if high == MAX_SEEDS:
             return None
-        low, high = high, min(2 * high, MOST_SEEDS)
+        low, high = high, min(2 * high, MAX_SEEDS)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power_of(middle, larger) >= POWER else (middle, high)
+        low, high = (low, middle) if simulate_power(middle, larger) >= POWER else (middle, high)
     return high
 
 
-@cache
-def _double() -> int:
-    seeds = seeds_needed(GIVEN_RATIO)
-    assert seeds is not None  # a few dozen
-    return seeds
-
-
-def power_of(seeds: int, ratio: float) -> float:
-    """Share in 0..1 of simulated pairs of methods, `seeds` each, that the test tells apart."""
+def simulate_power(seeds: int, ratio: float) -> float:
+    """Return the share in 0..1 of simulated pairs that the test tells apart."""
     draws = np.random.default_rng(seeds).standard_normal((DRAWS, 2, seeds))
     draws[:, 1] *= ratio
     critical = stats.f.ppf(1 - SIGNIFICANCE, 1, 2 * seeds - 2)
-    return float((_statistics(draws) > critical).mean())
+    return float((_compute_statistics(draws) > critical).mean())
 
 
-def _statistics(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """W of each draw, (draws,), of values (draws, 2, S)."""
+def _compute_statistics(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return W of each draw, (draws,), of values (draws, 2, S)."""
     seeds = values.shape[2]
     distances = np.abs(values - np.median(values, axis=2, keepdims=True))
     means = distances.mean(axis=2)  # (draws, 2)
@@ -114,7 +108,7 @@ def _statistics(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((2 * seeds - 2) * between / within)
 
 
-def _sd(values: NDArray[np.float64]) -> float | None:
+def _compute_sd(values: NDArray[np.float64]) -> float | None:
     if len(values) < 2:
         return None
     sd = float(values.std(ddof=1))

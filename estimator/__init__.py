@@ -1,27 +1,27 @@
-"""Mutual information from samples: Kraskov 2004, Ross 2014, and the contrastive lower bound.
+"""Mutual information: Kraskov 2004, Ross 2014, contrastive lower bound.
 
-`mutual_information` and `label_information` are the front: features in, an estimate with its interval out.
-`ksg`, `ross` and `subsample_interval` are the parts they are made of.
+`estimate_mutual_information` and `estimate_label_information` give an estimate with its interval. They are made of
+`ksg`, `estimate_ross` and `compute_subsample_interval`. All numbers are in nats.
 """
 
-from estimator.bounds import nce_lower_bound
+from estimator.bounds import compute_nce_bound
 from estimator.information import (
     MutualInformation,
-    label_information,
-    mutual_information,
-    reduce,
-    subsample_interval,
+    compute_subsample_interval,
+    estimate_label_information,
+    estimate_mutual_information,
+    reduce_dimensions,
 )
 from estimator.kraskov import ksg
-from estimator.ross import ross
+from estimator.ross import estimate_ross
 
 __all__ = [
     "MutualInformation",
+    "compute_nce_bound",
+    "compute_subsample_interval",
+    "estimate_label_information",
+    "estimate_mutual_information",
+    "estimate_ross",
     "ksg",
-    "label_information",
-    "mutual_information",
-    "nce_lower_bound",
-    "reduce",
-    "ross",
-    "subsample_interval",
+    "reduce_dimensions",
 ]

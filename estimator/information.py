@@ -1,4 +1,4 @@
-"""The front of the estimators: features in, mutual information with its interval and its reservations out.
+"""Mutual information of features, with its interval and its reservations.
 
 Letters: N samples, D dimension, k the neighbour that sets the scale.
 """
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from estimator.kraskov import as_matrix, check_options, ksg
-from estimator.ross import ross
+from estimator.kraskov import check_neighbours, ksg, make_matrix
+from estimator.ross import estimate_ross
 
-MAX_PARTS = 10  # the interval looks at splits of the data into 2 to 10 parts
+MAX_PARTS = 10  # the interval splits the data into 2 to 10 parts
 MIN_PART = 20  # samples in the smallest part, and the fewest distinct ones that an estimate is made of
+
+Estimate = Callable[[NDArray[np.int64]], float]  # of row indices (m,)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class MutualInformation:
     """An estimate and how it was made. Where a field is None, `notes` says why under the field's name."""
 
     value: float | None  # in `unit`; not clipped at 0
-    low: float | None  # see `subsample_interval` for what low and high cover
+    low: float | None  # see `compute_subsample_interval` for what low and high cover
     high: float | None
     unit: str
     k: int
@@ -38,75 +40,72 @@ class MutualInformation:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def mutual_information(
+def estimate_mutual_information(
     X: ArrayLike,
     Y: ArrayLike,
     *,
     k: int = 3,
     variant: int = 1,
-    unit: str = "nats",
     max_dims: int = 10,
     level: float = 0.95,
     seed: int = 0,
 ) -> MutualInformation:
-    """I(X; Y) of features X (N, Dx) and Y (N, Dy) by `ksg`, each reduced by PCA to `max_dims`.
+    """Estimate I(X; Y) of X (N, Dx) and Y (N, Dy) by `ksg` after PCA.
 
-    Features of no more than `max_dims` columns stay as they are. The information in what PCA dropped is
-    missing from the value, and nearest neighbours lose accuracy with every dimension: compare values at equal
-    N, k and dimensions, and do not read them as absolutes. The interval (see `subsample_interval`) asks for
-    200 samples. Of samples that repeat, in X and Y alike, one is kept: copies of a point are its nearest
+    The information in what PCA dropped is missing from the value, and nearest neighbours lose accuracy with every
+    dimension: compare values at equal N, k and dimensions, and do not read them as absolutes. The interval asks
+    for 200 samples. Of samples that repeat, in X and Y alike, one is kept: copies of a point are its nearest
     neighbours and would pass for dependence. `value` is None for N <= k, and where samples repeat and fewer than
     20 distinct ones remain. Raises ValueError as `ksg` does.
     """
-    check_options(k, unit)
-    X, Y = as_matrix(X), as_matrix(Y)
+    check_neighbours(k)
+    X, Y = make_matrix(X), make_matrix(Y)
     if len(X) != len(Y):
         raise ValueError(f"X and Y must hold the same samples, got {len(X)} and {len(Y)}")
     notes: dict[str, str] = {}
-    given, first = len(X), distinct(np.hstack([X, Y]))
+    given, first = len(X), _find_distinct(np.hstack([X, Y]))
     X, Y = X[first], Y[first]
     _note_repeats(given, len(X), notes)
-    X, kept_x = _reduced(X, max_dims, "x", notes)
-    Y, kept_y = _reduced(Y, max_dims, "y", notes)
+    X, kept_x = _reduce_and_note(X, max_dims, "x", notes)
+    Y, kept_y = _reduce_and_note(Y, max_dims, "y", notes)
 
     def estimate(rows: NDArray[np.int64]) -> float:
-        return ksg(X[rows], Y[rows], k=k, variant=variant, unit=unit, seed=seed)
+        return ksg(X[rows], Y[rows], k=k, variant=variant, seed=seed)
 
     enough = len(X) > k and (len(X) == given or len(X) >= MIN_PART)
     value = estimate(np.arange(len(X))) if enough else None
     if value is None:
         fewest = k + 1 if len(X) == given else max(k + 1, MIN_PART)
         notes["value"] = f"An estimate with k = {k} needs {fewest} distinct samples or more, not {len(X)}."
-    low, high = _interval(estimate, len(X), value, max(MIN_PART, 4 * k), level, seed, notes)
+    low, high = _compute_interval(estimate, len(X), value, max(MIN_PART, 4 * k), level, seed, notes)
     return MutualInformation(
-        value, low, high, unit, k, variant, X.shape[1], Y.shape[1], kept_x, kept_y, len(X), notes
+        value, low, high, "nats", k, variant, X.shape[1], Y.shape[1], kept_x, kept_y, len(X), notes
     )
 
 
-def label_information(
+def estimate_label_information(
     X: ArrayLike,
     labels: ArrayLike,
     *,
     k: int = 3,
-    unit: str = "nats",
     max_dims: int = 10,
     level: float = 0.95,
     seed: int = 0,
 ) -> MutualInformation:
-    """I(X; label) of features X (N, D) and labels (N,) by `ross`, with X reduced by PCA to `max_dims`.
+    """Estimate I(X; label) of X (N, D) and labels (N,) by Ross after PCA.
 
     `n` counts the samples used: classes with one sample are left out, which `notes["n"]` says. The interval
     asks for 200 samples and 10 (k + 1) of each class on average. Samples that repeat in features and label count
-    once, as in `mutual_information`. `value` is None if no class has 2 samples, and where samples repeat and fewer
-    than 20 distinct ones remain. Raises ValueError as `ross` does.
+    once, as in `estimate_mutual_information`. `value` is None if no class has 2 samples, and where samples repeat
+    and fewer than 20 distinct ones remain. Raises ValueError as `estimate_ross` does.
     """
-    X, labels = as_matrix(X), np.asarray(labels)
+    X, labels = make_matrix(X), np.asarray(labels)
     if labels.shape != (len(X),):
         raise ValueError(f"labels must be (N,) with N = {len(X)}, got {labels.shape}")
-    check_options(k, unit)
+    check_neighbours(k)
     notes = {"variant": "The estimator for labels has no variants."}
     given = len(X)
-    first = distinct(np.hstack([X, np.unique(labels, return_inverse=True)[1].reshape(-1, 1)]))
+    first = _find_distinct(np.hstack([X, np.unique(labels, return_inverse=True)[1].reshape(-1, 1)]))
     X, labels = X[first], labels[first]
     repeats = given - len(X)
     _note_repeats(given, len(X), notes)
@@ -118,22 +117,22 @@ def label_information(
     if (smaller := np.sum((sizes > 1) & (sizes <= k))) > 0:
         notes["k"] = f"k is smaller in {smaller} class(es) of {k} samples or fewer."
     X, labels = X[keep], labels[keep]
-    X, kept_x = _reduced(X, max_dims, "x", notes)
+    X, kept_x = _reduce_and_note(X, max_dims, "x", notes)
 
     def estimate(rows: NDArray[np.int64]) -> float:
-        return ross(X[rows], labels[rows], k=k, unit=unit, seed=seed)
+        return estimate_ross(X[rows], labels[rows], k=k, seed=seed)
 
     value = estimate(np.arange(len(X))) if len(X) > 0 and (not repeats or len(X) >= MIN_PART) else None
     if value is None:
         few = f"Only {len(X)} distinct samples are of a class with another one, {MIN_PART} are needed."
         notes["value"] = few if repeats else "No class has 2 samples or more."
     min_part = max(MIN_PART, (k + 1) * int(np.sum(sizes > 1)))
-    low, high = _interval(estimate, len(X), value, min_part, level, seed, notes)
-    return MutualInformation(value, low, high, unit, k, None, X.shape[1], 1, kept_x, 1.0, len(X), notes)
+    low, high = _compute_interval(estimate, len(X), value, min_part, level, seed, notes)
+    return MutualInformation(value, low, high, "nats", k, None, X.shape[1], 1, kept_x, 1.0, len(X), notes)
 
 
-def distinct(rows: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Positions of the rows of (N, D) that repeat no earlier row, in order."""
+def _find_distinct(rows: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return positions of the rows of (N, D) that repeat no earlier row, in order."""
     if len(rows) == 0:
         return np.arange(0)
     return np.sort(np.unique(rows, axis=0, return_index=True)[1])
@@ -144,16 +143,16 @@ def _note_repeats(given: int, kept: int, notes: dict[str, str]) -> None:
         notes["n"] = f"{given - kept} of {given} samples repeat another one and were left out."
 
 
-def reduce(X: ArrayLike, max_dims: int) -> tuple[NDArray[np.float64], float | None]:
-    """X (N, D) on its first `max_dims` principal components, and the fraction of its variance they keep.
+def reduce_dimensions(X: ArrayLike, max_dims: int) -> tuple[NDArray[np.float64], float | None]:
+    """Return X (N, D) on its first principal components, and variance kept.
 
     X with no more than `max_dims` columns comes back as it is, with 1. The fraction is None if X does not
-    vary. Scores are of the raw columns (not standardised), by a full, deterministic SVD; `ksg` and `ross`
-    then give each component the same weight.
+    vary. Scores are of the raw columns (not standardised), by a full, deterministic SVD; the estimators then
+    give each component the same weight.
     """
     from sklearn.decomposition import PCA  # a second to import, for those who need it
 
-    X = as_matrix(X)
+    X = make_matrix(X)
     if max_dims < 1:
         raise ValueError(f"max_dims must be 1 or more, got {max_dims}")
     if X.shape[1] <= max_dims:
@@ -165,8 +164,8 @@ def reduce(X: ArrayLike, max_dims: int) -> tuple[NDArray[np.float64], float | No
     return scores, float(min(1.0, pca.explained_variance_ratio_.sum()))
 
 
-def subsample_interval(
-    estimate: Callable[[NDArray[np.int64]], float],
+def compute_subsample_interval(
+    estimate: Estimate,
     n: int,
     *,
     value: float,
@@ -174,7 +173,7 @@ def subsample_interval(
     max_parts: int = MAX_PARTS,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """(low, high) around `value` = estimate(all n samples); `estimate` maps row indices (m,) to a number.
+    """Return (low, high) around `value` = estimate(all n samples).
 
     Duplicated samples break nearest-neighbour distances, so there is no bootstrap here: the data are cut at
     random into 2, 3, ... `max_parts` parts that do not overlap. The variance of the estimate over p parts of
@@ -194,18 +193,18 @@ def subsample_interval(
     rng = np.random.default_rng(seed)
     weighted = 0.0
     for parts in range(2, max_parts + 1):
-        pieces = np.array_split(rng.permutation(n), parts)
-        variance = float(np.var([estimate(piece) for piece in pieces], ddof=1))
+        chunks = np.array_split(rng.permutation(n), parts)
+        variance = float(np.var([estimate(chunk) for chunk in chunks], ddof=1))
         weighted += (parts - 1) * variance / parts
     deviation = math.sqrt(weighted / sum(range(1, max_parts)))
     half_width = float(norm.ppf(0.5 + level / 2)) * deviation
     return value - half_width, value + half_width
 
 
-def _reduced(
+def _reduce_and_note(
     X: NDArray[np.float64], max_dims: int, name: str, notes: dict[str, str]
 ) -> tuple[NDArray[np.float64], float | None]:
-    scores, kept = reduce(X, max_dims)
+    scores, kept = reduce_dimensions(X, max_dims)
     if X.shape[1] > max_dims:
         notes[f"dims_{name}"] = f"Principal components of {X.shape[1]} columns."
     if kept is None:
@@ -213,8 +212,8 @@ def _reduced(
     return scores, kept
 
 
-def _interval(
-    estimate: Callable[[NDArray[np.int64]], float],
+def _compute_interval(
+    estimate: Estimate,
     n: int,
     value: float | None,
     min_part: int,
@@ -223,7 +222,7 @@ def _interval(
     notes: dict[str, str],
 ) -> tuple[float | None, float | None]:
     if value is not None and n >= MAX_PARTS * min_part:
-        return subsample_interval(estimate, n, value=value, seed=seed, level=level)
+        return compute_subsample_interval(estimate, n, value=value, seed=seed, level=level)
     reason = f"The interval needs {MAX_PARTS * min_part} samples." if value is not None else "There is no value."
     notes["low"] = notes["high"] = reason
     return None, None

@@ -1,7 +1,7 @@
 """Banks of features and losses against them, without gathering a single vector.
 
 The plain version gathers each anchor's K vectors, B K D floats and a gradient: 2.1 GB at B 64, K 16,384, D 256 and
-dozens of times a step's time here (`python -m benchmarks.crd_step`). Or it multiplies with the whole bank, B N
+dozens of times a step's time here (`python -m benchmarks.step`). Or it multiplies with the whole bank, B N
 products of which K of N are wanted. Windows multiply what is wanted and a little more, and gather nothing.
 
 Letters: B batch, N training samples, K negatives an anchor, L entries of a window and E of them no negatives,

@@ -82,7 +82,7 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
         try:
             counts = do_run(study, run)
         except (UserError, MachineError, OSError) as error:
-            known = in_words(error) if isinstance(error, OSError) else error
+            known = in_words(error)
             if known is None:
                 raise
             failed[run.name] = known

@@ -44,7 +44,7 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take long go first: processes are handed files, and none shall be left with a long one."""
+    """Sort slow files first, so that no process is left with one at the end."""
     order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
     for item in items if not torch.cuda.is_available() else ():
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: the garbage collector need not go through half a million objects, nor as often."""
+    """Keep the garbage collector from scanning half a million imported objects again and again."""
     gc.freeze()
     gc.set_threshold(10_000)
 
@@ -65,8 +65,8 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Here and in subprocesses, so that results can be compared bit by bit; several processes share the cores."""
+def use_one_thread():
+    """Use one thread, here and in subprocesses, so that results can be compared bit by bit."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -136,7 +136,7 @@ def make_experiment(tiny_config, tmp_path):
 
 @pytest.fixture(scope="session")
 def start_main(tiny_config):
-    """`start_main(runs, "--phase", "all")`: starts `python main.py` on the tiny config as a process."""
+    """Return `start_main(runs, "--phase", "all")`, which starts `python main.py` on the tiny config."""
 
     def start(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         command = [sys.executable, *launcher, str(ROOT / "main.py"), "--config", str(tiny_config)]
@@ -153,7 +153,7 @@ def start_main(tiny_config):
 
 @pytest.fixture(scope="session")
 def run_main(start_main):
-    """The same, to its end: gives what it printed and its exit code."""
+    """Return the same as `start_main`, but to the end of the process, with its output and exit code."""
 
     def run(runs: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         process = start_main(runs, *arguments, launcher=launcher)
@@ -165,20 +165,20 @@ def run_main(start_main):
 
 @pytest.fixture(scope="session")
 def train(tiny_config):
-    """`train(runs, "--phase", "all")`: the same in this process, of which only the files are wanted."""
+    """Return `train(runs, "--phase", "all")`, which runs main.py in this process for its files alone."""
 
-    def to_its_end(runs: Path, *arguments: str) -> None:
+    def run_to_the_end(runs: Path, *arguments: str) -> None:
         words = ["main.py", "--config", str(tiny_config), "--output-dir", str(runs), "--quiet", *arguments]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", words)
             assert exit_code(main.run) == 0
 
-    return to_its_end
+    return run_to_the_end
 
 
 @pytest.fixture
 def call_main(tiny_config, monkeypatch, capfd):
-    """`call_main(runs, "--phase", "all")`: the same without a new process."""
+    """Return `call_main(runs, "--phase", "all")`, as `run_main` without a new process."""
 
     def call(runs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         config = () if "--config" in arguments else ("--config", str(tiny_config))
@@ -194,9 +194,9 @@ def call_main(tiny_config, monkeypatch, capfd):
 
 @pytest.fixture(scope="session")
 def hold_for_a_moment():
-    """`hold_for_a_moment(64_000_000)`: holds so many bytes that are new to the process, and lets them go.
+    """Return `hold_for_a_moment(64_000_000)`, which allocates bytes that are new to the process and frees them.
 
-    A large array may come from what earlier tests left to the allocator, and then nothing grows.
+    A large array may reuse what earlier tests freed, and then nothing grows.
     """
 
     def hold(size: int) -> None:

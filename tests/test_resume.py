@@ -21,7 +21,7 @@ JOBS = ("teacher", "seed0/two_stage/stage1", "seed0/two_stage/stage2", "seed0/cr
 
 
 def wait_for_epochs(running, folder, epochs=3):
-    """Until a job has done so many; `running` says whether its process still does."""
+    """Wait until a job has finished so many epochs, while its process runs."""
     metrics = folder / "metrics.jsonl"
     until = time.monotonic() + 120
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < epochs:
@@ -33,9 +33,7 @@ def wait_for_epochs(running, folder, epochs=3):
     ("views", "killed"),
     [(0, JOBS), (2, ("seed0/two_stage/stage1", "seed0/crd_kd"))],
 )
-def test_a_run_killed_in_each_phase_ends_as_if_nothing_had_happened(
-    call_main, tiny_config, tmp_path, views, killed
-):
+def test_resume_after_kills_gives_identical_files(call_main, tiny_config, tmp_path, views, killed):
     options = ("--phase", "all", *LONG, f"teacher.cached_views={views}")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
@@ -63,7 +61,7 @@ def test_a_run_killed_in_each_phase_ends_as_if_nothing_had_happened(
 @pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="a background job that ignores Ctrl-C"
 )
-def test_ctrl_c_says_one_line_and_training_can_go_on(start_main, call_main, tmp_path):
+def test_ctrl_c_is_one_line_and_training_resumes(start_main, call_main, tmp_path):
     long = (*LONG, "teacher.epochs=60")
     process = start_main(tmp_path, "--phase", "teacher", *long)
     folder = tmp_path / "tiny" / "teacher"

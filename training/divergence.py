@@ -1,4 +1,4 @@
-"""A training that diverged: found before its epoch counts, told with its place and a mend that fits the cause."""
+"""Detect and report divergence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -25,22 +26,22 @@ class Place:
     job: Path  # its folder
     rate_key: str  # of the config
     epoch: int  # from 1
-    rate: float  # as the epoch began
+    rate: float  # learning rate as the epoch began
     steps: int  # an epoch
     low_precision: bool
 
-    def advice(self, first_step: bool) -> str:
-        """Return what is worth trying, the likeliest first."""
+    def suggest_fix(self, at_first_step: bool) -> str:
+        """Return what to try, the likeliest first."""
         lower = f"go on with --resume --set {self.rate_key}=VALUE, a smaller one"
         if self.low_precision:
             return f"start over with --set precision=float32 and --fresh, or {lower}"
-        if first_step:  # nothing was learnt yet, so no rate is to blame
+        if at_first_step:  # before any update the learning rate has no effect
             return "no step was made yet: look at the given weights, the temperatures and the weights of the terms"
         return lower
 
 
 class DivergedError(Exception):
-    """What is not finite, and where it was seen first; becomes a `UserError` in `told_where`."""
+    """What is not finite, and where it was found first; `told_where` turns it into a `UserError`."""
 
     def __init__(self, what: str, step: int | None = None, rate: float | None = None) -> None:
         super().__init__(what)
@@ -51,22 +52,22 @@ class DivergedError(Exception):
 def told_where(place: Place, part: Part) -> Iterator[None]:
     """Turn `DivergedError` into one line.
 
-    part: of the epoch, as far as it has come.
+    part: of the current epoch.
 
     Raises:
-        UserError: names phase, epoch, step, term and learning rate, and what to do.
+        UserError: names job, epoch, step, term and learning rate, and what to do.
     """
     try:
         yield
-    except DivergedError as found:
-        first = place.epoch == found.step == 1
-        where = "at the end" if found.step is None else f"step {found.step} of {place.steps}"
-        rate = place.rate if found.rate is None else found.rate
-        whole = f"epoch {place.epoch - 1} is kept" if place.epoch > 1 else "nothing is kept of it yet"
-        held = f"its step {part.kept} is kept" if part.kept else whole
+    except DivergedError as error:
+        where = "at the end" if error.step is None else f"step {error.step} of {place.steps}"
+        rate = place.rate if error.rate is None else error.rate
+        before = f"epoch {place.epoch - 1} is kept" if place.epoch > 1 else "nothing is kept of it yet"
+        kept = f"its step {part.kept} is kept" if part.kept else before
         raise UserError(
-            f"{place.job.name} diverged in epoch {place.epoch}, {where}: {found.what} "
-            f"at a learning rate of {rate:g}; {held} in {place.job}: {place.advice(first)}"
+            f"{place.job.name} diverged in epoch {place.epoch}, {where}: {error.what} "
+            f"at a learning rate of {rate:g}; {kept} in {place.job}: "
+            f"{place.suggest_fix(place.epoch == error.step == 1)}"
         ) from None
 
 
@@ -78,8 +79,8 @@ def refuse_divergence(
     """Raise `DivergedError` for the first of the last steps with a term that is not finite.
 
     Args:
-        recent: learning rate and terms, scalars on the device, of each.
-        steps: of this epoch, the last of them included.
+        recent: learning rate and terms, scalars on the device, of each step.
+        steps: of this epoch, including the last of them.
         gather: joins the terms of all processes, so that all of them stop.
     """
     if not recent:
@@ -87,21 +88,19 @@ def refuse_divergence(
     names = list(recent[0][1])
     values = torch.stack([torch.stack([terms[name].double() for name in names]) for _, terms in recent])
     values = gather(values[None])  # (processes, steps, terms)
-    if values.isfinite().all():  # one look at the device
+    if values.isfinite().all():  # one synchronisation with the device
         return
     position = int((~values.isfinite()).any(dim=2).any(dim=0).int().argmax())
-    rate, found = recent[position][0], values[:, position].tolist()
-    bad = {
-        name: value for row in found for name, value in zip(names, row, strict=True) if not math.isfinite(value)
-    }
-    name = next((name for name in bad if name != "loss"), "loss")  # the sum is not what is to blame
-    raise DivergedError(f"{name} became {bad[name]}", steps - len(recent) + position + 1, rate)
+    rows = [dict(zip(names, row, strict=True)) for row in values[:, position].tolist()]
+    bad = {name: value for row in rows for name, value in row.items() if not math.isfinite(value)}
+    name = next((name for name in bad if name != "loss"), "loss")  # the loss is the sum of the terms
+    raise DivergedError(f"{name} became {bad[name]}", steps - len(recent) + position + 1, recent[position][0])
 
 
 def refuse_lost_scale(stepper: Stepper, steps: int) -> None:
-    """Raise `DivergedError` where steps overflow float16 however little the loss is scaled; some always do.
+    """Raise `DivergedError` where all steps overflow float16; some always do.
 
-    steps: of this epoch that were tried.
+    steps: of this epoch so far.
     """
     scale = stepper.scaler.get_scale()
     if scale < SMALLEST_SCALE:
@@ -110,26 +109,24 @@ def refuse_lost_scale(stepper: Stepper, steps: int) -> None:
 
 
 def refuse_infinite(measures: Mapping[str, float], objective: nn.Module, stepper: Stepper) -> None:
-    """Raise `DivergedError` for measures, weights, their average, batch statistics, banks or momenta that are not
-    finite.
+    """Raise `DivergedError` for a measure, weight, buffer, average or optimizer state that is not finite.
 
-    A network that diverged in the last step of an epoch is not done, though its terms were finite till then.
+    The terms of an epoch's last step may be finite although its update diverged.
     """
     for name, value in measures.items():
         if not math.isfinite(value):
             raise DivergedError(f"{name} became {value}")
-    for name, tensor in objective.state_dict().items():
-        if not _is_finite(tensor):
-            raise DivergedError(f"{name.removeprefix('model.')} is no longer finite")
-    averaged = {} if stepper.average is None else stepper.average.averaged
-    for name, tensor in averaged.items():
-        if not _is_finite(tensor):
-            raise DivergedError(f"the average of {name.removeprefix('model.')} is no longer finite")
-    for state in stepper.optimizer.state.values():
-        for name, value in state.items():
-            if not _is_finite(value):
-                raise DivergedError(f"the optimizer's {name} is no longer finite")
+    states = stepper.optimizer.state.values()
+    averages = {} if stepper.average is None else stepper.average.averaged
+    tensors = chain(
+        ((_shorten(name), value) for name, value in objective.state_dict().items()),
+        ((f"the average of {_shorten(name)}", value) for name, value in averages.items()),
+        ((f"the optimizer's {name}", one) for state in states for name, one in state.items()),
+    )
+    for name, value in tensors:
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            raise DivergedError(f"{name} is no longer finite")
 
 
-def _is_finite(value: object) -> bool:
-    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
+def _shorten(name: str) -> str:
+    return name.removeprefix("model.")

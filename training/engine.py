@@ -1,13 +1,12 @@
-"""The one training loop. A phase hands it an `Objective`: what to minimise, what to train, what to measure.
-
-Letters: B batch.
-"""
+"""The training loop. A phase gives it an `Objective`: what to minimise, what to train, what to measure."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, NoReturn
 
@@ -19,21 +18,21 @@ from dataset.images import Batch
 from dataset.loader import imageless_batches, steps_per_epoch, training_batches
 from dataset.prepare import TrainingData
 from dataset.views.augment import generator
-from errors import UserError, finish_first
+from errors import StoppedError, UserError, finish_first
 from models.checkpoint import copy_weights
 from models.machine import Machine
 from settings import stages
 from training import distributed
+from training.checkpointing import Checkpointer
 from training.divergence import Place, refuse_divergence, refuse_infinite, refuse_lost_scale, told_where
 from training.evaluation import Measures, show_measures
-from training.pace import Pace
-from training.progress import Part, Training, set_generators
-from training.run.job_folder import JobFolder
-from training.run.keeping import Keeper
-from training.run.usage import EpochUsage, PeakMemory
+from training.pace import Pace, show_duration
+from training.progress import Part, Training, set_rng_states
 from training.stepping import Stepper, make_stepper, train_step
+from training.usage import EpochUsage, PeakMemory
 
-LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+LOG_EVERY = 50  # steps between two reads of the loss, each of which waits for the device
+HIDDEN = ("epoch", "learning_rate", "val_loss", "test_loss")  # measures that the line of an epoch leaves out
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,10 @@ class Term:
 
 
 class Objective(nn.Module):
-    """What a phase minimises. `forward` turns a batch into named terms; `model` is the network whose weights
-    are the phase's result. Without `sees_images` its batches have none, which spares making them."""
+    """What a phase minimises: `forward` turns a batch into named terms, and the weights of `model` are the result.
+
+    With `sees_images` false its batches have no images, which saves making them.
+    """
 
     model: nn.Module
     sees_images = True
@@ -55,15 +56,17 @@ class Objective(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no terms")
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Return parameter groups for the optimizer: by default all that require a gradient, at `lr`."""
+        """Return the optimizer's parameter groups: by default all parameters that require a gradient, at `lr`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
     def begin(self, batches: Iterator[Batch]) -> None:
-        """Prepare for the first epoch, whose batches these are. Not called when training is resumed."""
+        """Prepare for the first epoch, which has these batches. Not called when training is resumed."""
 
     def begin_epoch(self) -> None:
-        """Prepare for an epoch, with torch's generators seeded for it. Not called when training is resumed within
-        it, so what it changes must be in the state dict."""
+        """Prepare for an epoch, with torch's generators seeded for it.
+
+        Not called when training is resumed within the epoch, so what it changes must be in the state dict.
+        """
 
     def measure(self) -> Measures:
         """Return what to report after an epoch beside the terms."""
@@ -72,29 +75,21 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a phase trains, and with what.
-
-    Training epoch e has the order and the view of epoch (first_epoch + e) of a training that starts at 0, the
-    view modulo `views` where that is not 0. Where validation decides, it is between the last `candidates` epochs,
-    or all with 0. A message
-    names the learning rate as `rate_key`. A checkpoint within an epoch is written every `checkpoint_minutes`, with
-    0 only before a signal ends the training. `ended` says of what the epochs so far measured whether it is enough.
-    `name` is what progress calls the training.
-    """
+    """How long a phase trains, and with what."""
 
     epochs: int
     batch_size: int
     optimizer: stages.Optimizer
     seed: int
-    first_epoch: int = 0
-    views: int = 0
-    candidates: int = 0
-    rate_key: str = "optimizer.lr"
-    checkpoint_minutes: float = 0.0
-    ended: Callable[[Sequence[Measures]], bool] = lambda history: False
-    name: str = ""
+    first_epoch: int = 0  # of one long training, whose order of images and views these epochs have
+    views: int = 0  # after so many epochs views come again, 0 for never
+    candidates: int = 0  # among how many last epochs validation chooses, 0 for all
+    rate_key: str = "optimizer.lr"  # the learning rate's name in messages
+    ended: Callable[[Sequence[Measures]], bool] = lambda history: False  # early stopping
+    name: str = ""  # of the training, in its progress
 
     def view(self, epoch: int) -> int:
+        """Return the number of the view that an epoch shows."""
         view = self.first_epoch + epoch
         return view % self.views if self.views else view
 
@@ -106,18 +101,18 @@ def train_one_epoch(
     machine: Machine,
     progress: tqdm[NoReturn],
     part: Part,
-    after_step: Callable[[Callable[[], None]], None] = lambda look: None,
+    after_step: Callable[[Callable[[], None]], None] = lambda check: None,
 ) -> Measures:
-    """Make one pass over `batches`, or what `part` leaves of it; return the mean over steps of every term.
+    """Make one pass over `batches`, or the rest of one; return the mean over steps of every term.
 
-    after_step: called after each step, before a signal ends the training, with a look for divergence.
+    after_step: called after each step, before a signal ends the training, with a check for divergence.
 
     Raises:
         DivergedError: a term that is not finite.
     """
-    recent: list[tuple[float, dict[str, Tensor]]] = []  # of the steps since the last look, with their rates
+    recent: list[tuple[float, dict[str, Tensor]]] = []  # rates and terms of the steps since the last check
 
-    def look() -> None:
+    def check() -> None:
         refuse_divergence(recent, part.steps, distributed.gather)
         refuse_lost_scale(stepper, part.steps)
         recent.clear()
@@ -128,13 +123,13 @@ def train_one_epoch(
             values = train_step(objective, chain([first], islice(batches, size - 1)), stepper, machine, size)
             part.add(values)
             recent.append((rate, values))
-            after_step(look)
-        if part.steps % LOOK_EVERY == 0:
-            look()
+            after_step(check)
+        if part.steps % LOG_EVERY == 0:
+            check()
             means = {name: total.item() / part.steps for name, total in part.sums.items()}
             progress.set_postfix_str(show_measures(means), refresh=False)
         progress.update()
-    look()
+    check()
     return {name: distributed.mean(total).item() / part.steps for name, total in part.sums.items()}
 
 
@@ -144,7 +139,7 @@ def seed_everything(*key: int) -> None:
 
 
 def seed_epoch(*key: int) -> None:
-    """Seed what an epoch draws, on the CPU alike in all processes, which draw negatives together."""
+    """Seed an epoch: on the CPU alike in all processes, which draw negatives together."""
     seed_everything(*key, 0)
     if distributed.rank() > 0 and torch.cuda.is_available():
         torch.cuda.manual_seed(generator(*key, distributed.rank()).initial_seed())
@@ -155,69 +150,61 @@ def fit(
     data: TrainingData,
     plan: Plan,
     machine: Machine,
-    folder: JobFolder,
+    checkpointer: Checkpointer,
     pace: Pace | None = None,
 ) -> list[Measures]:
-    """Train an objective to the end of its plan, from the folder's checkpoint where there is one.
+    """Train an objective to the end of its plan, from its checkpoint if any; return the measures of each epoch.
 
-    All that is random in epoch e follows from (plan.seed, e), so a checkpoint at the end of each epoch is enough
-    to go on as if nothing had happened; one within an epoch holds the generators too. Ends with the objective's
-    model at the best of the plan's candidates by `val_top1` where that is measured, otherwise at its last epoch.
-    Where weights are averaged, their average is what is measured and kept.
+    All random numbers of epoch e follow from (plan.seed, e), so a checkpoint after an epoch needs no generators;
+    one within an epoch has them. Ends with the objective's model at the best of the plan's candidates by
+    `val_top1` where that is measured, otherwise at the last epoch. Averaged weights replace the trained ones.
 
     Args:
-        pace: of the command, from which each epoch's line says how long the rest takes.
-
-    Returns:
-        What was measured in each epoch, in order.
+        pace: of the command, for the time left in each epoch's line.
 
     Raises:
-        UserError: batches that the processes cannot share, a checkpoint that does not fit, or a training that
-            diverged, of which the last good checkpoint stays.
+        UserError: batches that the processes cannot share, a checkpoint that does not fit, or divergence, after
+            which the last good checkpoint is kept.
     """
-    world, rank, name = distributed.world_size(), distributed.rank(), plan.name or folder.name
-    if min(plan.batch_size, len(data.train)) % world:
+    world, count = distributed.world_size(), len(data.train)
+    if min(plan.batch_size, count) % world:
         raise UserError(
             f"{world} processes cannot share batches of {plan.batch_size} images equally: change batch_size"
         )
     peak = PeakMemory(machine.device)
-    trained = distributed.averaging(objective, machine.sync_batch_norm)
-    images = steps_per_epoch(len(data.train), plan.batch_size) * min(plan.batch_size, len(data.train))  # an epoch
-    stepper = _stepper(objective, len(data.train), plan, machine)
-    training, steps = Training(objective, stepper, machine.device), stepper.steps
-
-    def batches(epoch: int, first: int = 0) -> Iterator[Batch]:
-        made = training_batches if objective.sees_images else imageless_batches
-        number, view = plan.first_epoch + epoch, plan.view(epoch)
-        return made(data, plan.batch_size, plan.seed, number, view, rank, world, first)
-
-    if not folder.restore(training):
-        objective.begin(batches(0))
-    keeper, history = Keeper(folder, training, plan.checkpoint_minutes), training.history
-    with folder.log(history, machine.quiet, writes=rank == 0) as log:
+    wrapped = distributed.averaging(objective, machine.sync_batch_norm)
+    batches, groups = steps_per_epoch(count, plan.batch_size), objective.parameter_groups(plan.optimizer.lr)
+    stepper = make_stepper(objective, groups, plan.optimizer, plan.epochs, batches, machine)
+    training = Training(objective, stepper, machine.device)
+    if not checkpointer.load(training):
+        objective.begin(_load_batches(objective, data, plan, epoch=0))
+    history, images = training.history, batches * min(plan.batch_size, count)
+    after_step = partial(_save_if_due, checkpointer, training)
+    is_quiet, name = machine.quiet or distributed.rank() > 0, plan.name or checkpointer.path.name
+    try:
         while training.part is not None or (len(history) < plan.epochs and not plan.ended(history)):
             part, epoch = _enter_epoch(training, objective, plan), len(history) + 1
-            place = Place(folder.path, plan.rate_key, epoch, part.rate, steps, machine.dtype != torch.float32)
-            with (
-                log.progress(f"{name} {epoch}/{plan.epochs}", steps, part.steps) as progress,
-                told_where(place, part),
-            ):
+            is_low = machine.dtype != torch.float32
+            place = Place(checkpointer.path, plan.rate_key, epoch, part.rate, stepper.steps, is_low)
+            rest = _load_batches(objective, data, plan, epoch - 1, part.steps * stepper.accumulate)
+            title = f"{name} {epoch}/{plan.epochs}"
+            with _show_progress(title, stepper.steps, part.steps, is_quiet) as progress, told_where(place, part):
                 with finish_first() if world > 1 else nullcontext():  # processes end after the same step
-                    rest = batches(epoch - 1, part.steps * stepper.accumulate)
-                    means = train_one_epoch(trained, rest, stepper, machine, progress, part, keeper.after_step)
-                seconds = part.elapsed
+                    means = train_one_epoch(wrapped, rest, stepper, machine, progress, part, after_step)
+                speed = images / part.elapsed
                 history.append(_end_epoch(training, objective, plan, part, means))
-                whole = part.elapsed
+                seconds = part.elapsed
             training.part = None
             with finish_first():
-                keeper.write()
-                if rank == 0:
-                    usage = EpochUsage(images / seconds, whole, peak.bytes(), peak.of)
-                    log.epoch(
-                        name, history[-1], plan.epochs, usage, _predict(pace, images, whole, len(history), plan)
-                    )
+                checkpointer.save(training)
+                checkpointer.log_epoch(history[-1], EpochUsage(epoch, speed, seconds, peak.read(), peak.of))
+                left = _predict_left(pace, images, seconds, plan.epochs - epoch)
+                if not is_quiet:
+                    _print_epoch(title, history[-1], speed, left)
             distributed.barrier()
-    if len(history) < plan.epochs and rank == 0 and not machine.quiet:
+    finally:
+        checkpointer.finish()
+    if len(history) < plan.epochs and not is_quiet:
         print(f"{name} ended after {len(history)} of {plan.epochs} epochs: no improvement", flush=True)
     if stepper.average is not None:
         stepper.average.keep()
@@ -226,22 +213,55 @@ def fit(
     return history
 
 
-def _predict(pace: Pace | None, images: int, seconds: float, done: int, plan: Plan) -> float | None:
-    """Return the seconds that are left of a command after an epoch of so many images, None where none is known."""
+def _load_batches(
+    objective: Objective, data: TrainingData, plan: Plan, epoch: int, first: int = 0
+) -> Iterator[Batch]:
+    """Return an epoch's batches of this process, from the batch `first` on."""
+    load = training_batches if objective.sees_images else imageless_batches
+    number, rank, world = plan.first_epoch + epoch, distributed.rank(), distributed.world_size()
+    return load(data, plan.batch_size, plan.seed, number, plan.view(epoch), rank, world, first)
+
+
+def _show_progress(title: str, steps: int, done: int, is_quiet: bool) -> tqdm[NoReturn]:
+    return tqdm(total=steps, initial=done, desc=title, disable=is_quiet or None, leave=False, unit="step")
+
+
+def _save_if_due(checkpointer: Checkpointer, training: Training, check: Callable[[], None]) -> None:
+    """Save within an epoch where that is due, and end the training where a signal asked for it.
+
+    Raises:
+        DivergedError: by `check`, or for weights that are not finite; nothing is saved.
+        StoppedError: a signal asked one of the processes to end.
+    """
+    decision, part = checkpointer.decide(training), training.part
+    if decision.is_due and part is not None:
+        check()
+        refuse_infinite({}, training.objective, training.stepper)
+        checkpointer.save(training)
+        part.kept = part.steps
+        distributed.barrier()  # a process that ends has the others ended
+    if decision.signal:
+        raise StoppedError(decision.signal)
+
+
+def _predict_left(pace: Pace | None, images: int, seconds: float, epochs: int) -> float | None:
+    """Return the seconds left of a command after an epoch of so many images, with so many epochs to come."""
     if pace is None:
         return None
     pace.add(images, seconds)
-    return pace.predict_left((plan.epochs - done) * images, seconds / images)
+    return pace.predict_left(epochs * images, seconds / images)
 
 
-def _stepper(objective: Objective, count: int, plan: Plan, machine: Machine) -> Stepper:
-    """Return what a plan makes steps with, on `count` training images."""
-    groups, batches = objective.parameter_groups(plan.optimizer.lr), steps_per_epoch(count, plan.batch_size)
-    return make_stepper(objective, groups, plan.optimizer, plan.epochs, batches, machine)
+def _print_epoch(title: str, measures: Measures, images_per_second: float, seconds_left: float | None) -> None:
+    shown = {name: value for name, value in measures.items() if name not in HIDDEN}
+    parts = [show_measures({**shown, "lr": measures["learning_rate"]}, "  "), f"{images_per_second:,.0f} images/s"]
+    parts += [] if seconds_left is None else [f"{show_duration(seconds_left)} left"]
+    tqdm.write("  ".join([title, *parts]))
+    sys.stdout.flush()  # so that a log file shows each epoch as it ends
 
 
 def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
-    """Begin the next epoch, or go on with the one that a checkpoint was written in."""
+    """Begin the next epoch, or continue the one that a checkpoint was written in."""
     part, number = training.part, plan.first_epoch + len(training.history)
     if part is None:
         seed_epoch(plan.seed, number)
@@ -250,7 +270,7 @@ def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
     elif part.generators is None:
         seed_epoch(plan.seed, number, part.steps)
     else:
-        set_generators(part.generators, training.device)
+        set_rng_states(part.generators, training.device)
     objective.train()
     return part
 
@@ -258,20 +278,20 @@ def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
 def _end_epoch(
     training: Training, objective: Objective, plan: Plan, part: Part, means: Measures
 ) -> dict[str, float]:
-    """Measure what an epoch reached, and keep it where it is the best so far; gives all that is known of it."""
+    """Measure an epoch, keep it where it is the best so far, and return all its numbers."""
     epoch = len(training.history) + 1
     distributed.share_buffers(objective.model)
     with training.stepper.averaged():
         distributed.share_buffers(objective.model)
-        measures = distributed.from_first(objective.measure())  # so that all decide the same
+        measures = distributed.from_first(objective.measure())  # so that all processes decide the same
         known = {"epoch": epoch, "learning_rate": part.rate, **means, **measures}
         if epoch > plan.epochs - (plan.candidates or plan.epochs):
-            training.best = _better(training.best, known, objective.model)
+            training.best = _choose_best(training.best, known, objective.model)
     refuse_infinite(measures, objective, training.stepper)
     return known
 
 
-def _better(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -> dict[str, Any] | None:
+def _choose_best(best: dict[str, Any] | None, measures: Measures, model: nn.Module) -> dict[str, Any] | None:
     """Return the best epoch so far by validation accuracy, with a copy of its weights."""
     value = measures.get("val_top1")
     if value is None or (best is not None and value <= best["val_top1"]):

@@ -16,9 +16,9 @@ from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, list_jobs, stage_of
 from training.pace import Pace
 from training.prepared import train
-from training.run.board import write_board
 from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
+from training.run.tensorboard import write_hparams
 from training.stepping import steps_of
 from training.teacher import is_given
 
@@ -86,7 +86,7 @@ def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
 def train_job(job: Job, experiment: Experiment, pace: Pace | None = None) -> None:
     """Train one network, and write its settings and results for TensorBoard."""
     train(experiment, job.name, pace)
-    write_board(experiment, job.name, job.folder)
+    write_hparams(experiment.config, job.name, job.folder)
 
 
 def _describe_result(folder: JobFolder) -> str:

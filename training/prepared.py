@@ -23,6 +23,7 @@ from settings.loss_options import make_loss, title_of
 from settings.stages import Stage
 from training import distributed
 from training.alignment import AlignmentEvaluator, average_alignment
+from training.checkpointing import Checkpointer
 from training.early_stopping import make_stopping
 from training.engine import Plan, fit, seed_everything
 from training.evaluation import Measures, evaluate_splits
@@ -32,7 +33,8 @@ from training.image_weights import weigh_images
 from training.job_name import TEACHER, JobName, first_epoch, stage_of, starts_from
 from training.pace import Pace
 from training.reading import find_reading, find_shapes
-from training.run.job_folder import PROJECTIONS, JobFolder
+from training.run.checkpointer import JobCheckpointer
+from training.run.job_folder import PROJECTIONS
 from training.stage import StageObjective, StageStudent
 from training.teacher import ensure_teacher
 from training.teacher_outputs import FEATURES, FrozenTeacher, open_teacher
@@ -64,7 +66,7 @@ class Prepared:
         elif machine.capture:
             capture_passes(tapped)
 
-    def fit(self, machine: Machine, folder: JobFolder, pace: Pace | None = None) -> list[Measures]:
+    def fit(self, machine: Machine, checkpointer: Checkpointer, pace: Pace | None = None) -> list[Measures]:
         """Train as `training.engine.fit`, compiled or captured as the machine says.
 
         Raises:
@@ -73,7 +75,7 @@ class Prepared:
         """
         self.quicken(machine)
         try:
-            return fit(self.objective, self.data, self.plan, machine, folder, pace)
+            return fit(self.objective, self.data, self.plan, machine, checkpointer, pace)
         except RuntimeError as error:
             if machine.compile and type(error).__module__.startswith(COMPILING):
                 reason = str(error).strip().partition("\n")[0]
@@ -86,7 +88,8 @@ class Prepared:
 def train(experiment: Experiment, job: JobName, pace: Pace | None = None) -> None:
     """Train one job to its end and write its files. `pace`: of the command."""
     folder, prepared = experiment.folder.job(job), prepare(experiment, job)
-    history, objective = prepared.fit(experiment.machine, folder, pace), prepared.objective
+    checkpointer = JobCheckpointer(folder, experiment.config.checkpoint_minutes)
+    history, objective = prepared.fit(experiment.machine, checkpointer, pace), prepared.objective
     result: dict[str, Any] = {"source": "trained"} if job == TEACHER else {}
     result |= summarise_stop(history, prepared.plan)
     trains_classifier = objective.student.evaluator is None
@@ -222,7 +225,6 @@ def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, al
         views=0 if job == TEACHER else config.teacher.cached_views,
         candidates=0 if stops_early else stage.selection_epochs or 0,
         ended=make_stopping(stage.early_stopping, average_alignment if aligns else None),
-        checkpoint_minutes=config.checkpoint_minutes,
         rate_key=f"{job.key}.optimizer.lr",
         name=job.short,
     )

@@ -1,33 +1,35 @@
-"""How far a training has come, in epochs and in steps of the one it is in: all that a checkpoint holds."""
+"""The state of a training, in epochs and steps: all that a checkpoint holds."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat, TypeAdapter
 from torch import Tensor, nn
 
 from errors import warn
 from training import distributed
-from training.run.history import checked_best, checked_history
 from training.stepping import Stepper
 
-Generators = dict[str, Tensor]  # states of torch's global generators, by "cpu" and "cuda"
+HISTORY = TypeAdapter(list[dict[str, int | FiniteFloat]])
+RngStates = dict[str, Tensor]  # of torch's global generators, by "cpu" and "cuda"
 
 
 @dataclass
 class Part:
-    """The steps of an epoch that are done, and what the rest of it needs of them."""
+    """The steps done of an epoch, and what its other steps need of them."""
 
     rate: float  # learning rate as the epoch began
     steps: int = 0
-    kept: int = 0  # of the steps, how many a checkpoint holds
-    seconds: float = 0.0  # that the steps took before this start of the program
+    kept: int = 0  # how many of the steps a checkpoint holds
+    seconds: float = 0.0  # that the steps took in earlier starts of the program
     sums: dict[str, Tensor] = field(default_factory=dict)  # of each term over the steps, float64 scalars
-    generators: Generators | None = None  # as the last of the steps left them; None to draw anew
+    generators: RngStates | None = None  # as the last step left them; None to seed again
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
@@ -38,14 +40,14 @@ class Part:
 
     @property
     def elapsed(self) -> float:
-        """Seconds that the epoch has taken, those between two starts of the program aside."""
+        """Seconds of the epoch, without those between two starts of the program."""
         return self.seconds + time.perf_counter() - self.started
 
-    def state(self, device: torch.device) -> dict[str, Any]:
-        """Return plain values, with the own state of every process; all of them have to ask."""
+    def collect_state(self, device: torch.device) -> dict[str, Any]:
+        """Return plain values with the state of every process; all of them have to call this."""
         own = {
             "sums": {name: total.item() for name, total in self.sums.items()},
-            "generators": generators(device),
+            "generators": get_rng_states(device),
         }
         return {
             "rate": self.rate,
@@ -55,11 +57,11 @@ class Part:
         }
 
 
-def part_from(state: Mapping[str, Any], device: torch.device) -> Part:
-    """Return the part that `Part.state` describes, as it was in this process.
+def restore_part(state: Mapping[str, Any], device: torch.device) -> Part:
+    """Return this process's part from what `Part.collect_state` returned.
 
-    With another number of processes than before the sums are the mean over those, and the rest of the epoch draws
-    anew, which is said.
+    With another number of processes, sums are the mean over the former ones and the epoch's other steps draw other
+    random numbers, with a warning.
 
     Raises:
         KeyError, TypeError, RuntimeError: it is no such state.
@@ -81,15 +83,16 @@ def part_from(state: Mapping[str, Any], device: torch.device) -> Part:
     return Part(float(state["rate"]), steps, steps, float(state["seconds"]), totals, drawn)
 
 
-def generators(device: torch.device) -> Generators:
-    """Return states of the generators that a training on `device` draws from."""
+def get_rng_states(device: torch.device) -> RngStates:
+    """Return the states of the generators that a training on `device` draws from."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def set_generators(states: Generators, device: torch.device) -> None:
+def set_rng_states(states: RngStates, device: torch.device) -> None:
+    """Restore what `get_rng_states` returned."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
@@ -97,36 +100,53 @@ def set_generators(states: Generators, device: torch.device) -> None:
 
 @dataclass
 class Training:
-    """What is trained and how far it has come."""
+    """A training and how far it has come."""
 
     objective: nn.Module
     stepper: Stepper
     device: torch.device
-    history: list[dict[str, float]] = field(default_factory=list)  # measures of the epochs that are done
+    history: list[dict[str, float]] = field(default_factory=list)  # measures of the finished epochs
     best: dict[str, Any] | None = None  # epoch by validation accuracy, with its weights
-    part: Part | None = None  # of the epoch that has begun, None between two
+    part: Part | None = None  # of the current epoch, None between two
 
     def state(self) -> dict[str, Any]:
-        """Return all that is needed to go on; within an epoch all processes have to ask."""
+        """Return all that a resumed training needs; within an epoch all processes have to call this."""
         return {
             "objective": self.objective.state_dict(),
             **self.stepper.state(),
             "history": list(self.history),
             "best": self.best,
-            "part": None if self.part is None else self.part.state(self.device),
+            "part": None if self.part is None else self.part.collect_state(self.device),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave, at the learning rates that this optimizer begins with.
+        """Restore what `state` returned, at the learning rates that this optimizer begins with.
 
         Raises:
             KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError: it does not fit.
         """
         self.objective.load_state_dict(state["objective"])
         self.stepper.load(state)
-        self.history, self.best = checked_history(state["history"]), checked_best(state["best"])
-        part = state.get("part")  # earlier versions wrote none
-        self.part = None if part is None else part_from(part, self.device)
+        self.history, self.best = check_history(state["history"]), _check_best(state["best"])
+        self.part = None if state["part"] is None else restore_part(state["part"], self.device)
         steps = self.stepper.steps
         if self.part is not None and not 0 < self.part.steps <= steps:
             raise ValueError(f"step {self.part.steps} of {steps}")
+
+
+def check_history(lines: Any) -> list[dict[str, float]]:
+    """Return the lines of a history, each the finite numbers of an epoch by name.
+
+    Raises:
+        ValueError: anything else.
+    """
+    history = HISTORY.validate_python(lines, strict=True)
+    if not all("epoch" in line for line in history):
+        raise ValueError("a line of measures has no epoch")
+    return history
+
+
+def _check_best(best: Any) -> dict[str, Any] | None:
+    if best is not None and not ("model" in best and math.isfinite(best["val_top1"])):
+        raise ValueError("this is no epoch with its weights")
+    return best

@@ -1,1 +1,1 @@
-"""The process of an evaluation: record the models of a run, analyse the recording, compare runs."""
+"""Evaluation: record a run's models, analyse the recording, compare runs."""

@@ -1,4 +1,4 @@
-"""Whether the students of a comparison were given the same, said in sentences."""
+"""Parity of the students' training budgets, in sentences."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ NO_PAIR = "There is no student with a single-stage one beside it: no comparison 
 Trainings = Sequence[Training]
 
 
-def given(models: Sequence[Meta], main: str | None) -> Given | None:
-    """Return what each model was given and where that was not even; None for two files of weights."""
+def compare_budgets(models: Sequence[Meta], main: str | None) -> Given | None:
+    """Return the budget of each model; None for two files of weights."""
     if any(model.method == "student" and not model.history for model in models):  # a method may be called so
         return None
     found = {model.name: model.trainings for model in models}
-    return Given(found, sentences(found, main))
+    return Given(found, describe_parity(found, main))
 
 
-def sentences(models: Mapping[str, Trainings | None], main: str | None) -> list[str]:
-    """Say where `main` and the single-stage students were not given the same, and what was even.
+def describe_parity(models: Mapping[str, Trainings | None], main: str | None) -> list[str]:
+    """Describe the budgets of `main` beside those of single-stage students.
 
     Args:
         models: by name, the trainings that each went through; teacher and models without a classifier of their own
@@ -37,25 +37,27 @@ def sentences(models: Mapping[str, Trainings | None], main: str | None) -> list[
     single = {name: one for name, one in students.items() if len(one) == 1 and one[0].starts_from is None}
     if main is None or own is None or not single:
         return [NO_PAIR]
-    lines, even = _ended_early({**students, main: own}, main, single), []
+    lines, even = _describe_early_stops({**students, main: own}, main, single), []
     for what, show in ASPECTS.items():
         values = {name: text for name, one in {**single, main: own}.items() if (text := show(one, own))}
         if len(set(values.values())) > 1:
-            lines.append(f"Not even in {what}: {_grouped(values)}.")
+            lines.append(f"Not even in {what}: {_group_names(values)}.")
         elif len(values) > 1:
             even.append(f"{what} ({values[main]})")
     if even:
         names = listed(list(single))
         lines.append(f"Even between {main} and the single-stage methods ({names}): {', '.join(even)}.")
-    return lines + _of_others({name: one for name, one in students.items() if name not in single}, main, own)
+    others = {name: one for name, one in students.items() if name not in single}
+    return lines + _describe_others(others, main, own)
 
 
 def _is_compared(trainings: Trainings) -> bool:
     return trainings[-1].job != "teacher" and trainings[-1].train != "features"
 
 
-def _ended_early(students: Mapping[str, Trainings], main: str, single: Mapping[str, Trainings]) -> list[str]:
-    """Return one sentence for each training that ended before its epochs were over."""
+def _describe_early_stops(
+    students: Mapping[str, Trainings], main: str, single: Mapping[str, Trainings]
+) -> list[str]:
     found = {one.job: one for trainings in students.values() for one in trainings if one.ended_early}
     lines = {
         job: f"{one.title} stopped early after {one.epochs} of {one.planned} epochs" for job, one in found.items()
@@ -68,8 +70,8 @@ def _ended_early(students: Mapping[str, Trainings], main: str, single: Mapping[s
     return [f"{line}." for line in lines.values()]
 
 
-def _of_others(others: Mapping[str, Trainings], main: str, own: Trainings) -> list[str]:
-    """Return where other methods differ from `main` in the images and epochs that they were given."""
+def _describe_others(others: Mapping[str, Trainings], main: str, own: Trainings) -> list[str]:
+    """Describe other methods that differ from `main` in images or epochs."""
     lines = []
     balanced = {name: one[-1].images for name, one in others.items() if one[-1].balanced}
     if balanced:
@@ -81,25 +83,17 @@ def _of_others(others: Mapping[str, Trainings], main: str, own: Trainings) -> li
         known = ASPECTS[what](own, own)
         values = {name: text for name, one in others.items() if (text := ASPECTS[what](one, own)) != known}
         if values:
-            lines.append(f"Other methods that differ from {main} ({known}) in {what}: {_grouped(values)}.")
+            lines.append(f"Other methods that differ from {main} ({known}) in {what}: {_group_names(values)}.")
     return lines
 
 
-def _total(of: Callable[[Training], int]) -> Callable[[Trainings, Trainings], str]:
-    return lambda trainings, own: f"{sum(map(of, trainings)):,}"
-
-
-def _weights(trainings: Trainings, own: Trainings) -> str:
-    """Return weights of the losses of the last stage in question; empty for a method that lacks one of them."""
+def _format_weights(trainings: Trainings, own: Trainings) -> str:
+    """Return the weights of `own`'s losses; empty if one of them is missing."""
     last, wanted = trainings[-1], own[-1]
     if not wanted.losses.keys() <= last.losses.keys():
         return ""
     words = " + ".join(f"{name} {last.losses[name]}" for name in sorted(wanted.losses))
     return words if wanted.temperature is None else f"{words} at T {last.temperature:g}"
-
-
-def _batches(trainings: Trainings, own: Trainings) -> str:
-    return " + ".join(dict.fromkeys(batches_of(training) for training in trainings))
 
 
 def batches_of(training: Training) -> str:
@@ -109,15 +103,15 @@ def batches_of(training: Training) -> str:
 
 
 ASPECTS: dict[str, Callable[[Trainings, Trainings], str]] = {  # of a method, beside the one in question
-    "epochs": _total(lambda training: training.epochs),
-    "images seen": _total(lambda training: training.seen),
-    "batch size": _batches,
-    "weights of losses": _weights,
+    "epochs": lambda trainings, own: f"{sum(one.epochs for one in trainings):,}",
+    "images seen": lambda trainings, own: f"{sum(one.seen for one in trainings):,}",
+    "batch size": lambda trainings, own: " + ".join(dict.fromkeys(map(batches_of, trainings))),
+    "weights of losses": _format_weights,
     "the epoch reported": lambda trainings, own: trainings[-1].reported,
 }
 
 
-def _grouped(values: Mapping[str, str]) -> str:
+def _group_names(values: Mapping[str, str]) -> str:
     """Join names that share a value: "kd and crd 24, two_stage 19"."""
     groups: dict[str, list[str]] = {}
     for name, text in values.items():

@@ -1,4 +1,4 @@
-"""What the folder of a run has of its evaluation, read and not computed: no network, no images.
+"""The evaluation in a run's folder, read and not computed: no network, no images.
 
 Letters: N test images.
 """
@@ -33,12 +33,12 @@ class Evaluation:
 
     @property
     def run(self) -> str:
-        """The name of the folder, which may be a copy of the one that was evaluated."""
+        """Name of the folder, which may be a copy of the one that was evaluated."""
         return self.folder.resolve().name
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """The evaluation that a run's folder holds.
+    """Read the evaluation in a run's folder.
 
     Raises:
         ValueError: none, a damaged one, or one of other weights or test images than the run has now.
@@ -53,7 +53,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     if hashes != recorded or len(answers.labels) != report.images:
         raise ValueError(f"{report_path} and {answers_path.name} are of different evaluations")
     if (folder / "config.yaml").exists():
-        changed = outdated(hashes, finished_models(RunFolder(folder)))
+        changed = outdated(hashes, find_finished(RunFolder(folder)))
         if changed:
             raise ValueError(f"{changed[0]} was trained since {report_path}")
         made_from = read_identity(folder) if (folder / NAME).exists() else None
@@ -63,12 +63,12 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def outdated(reported: dict[str, str], finished: dict[str, str]) -> list[str]:
-    """Finished models that a report lacks, or has with other weights."""
+    """List finished models that a report lacks, or has with other weights."""
     return [name for name, digest in finished.items() if reported.get(name) != digest]
 
 
-def finished_models(folder: RunFolder) -> dict[str, str]:
-    """Return digests of the weights of each finished model that classifies, by the name that a report gives it.
+def find_finished(folder: RunFolder) -> dict[str, str]:
+    """Return weight digests of finished models that classify, by report name.
 
     Raises:
         UserError: result.json of one is damaged.
@@ -84,12 +84,12 @@ def finished_models(folder: RunFolder) -> dict[str, str]:
     return {name: job.result()["model_sha256"] for name, job in jobs.items() if job.marked}
 
 
-def missing_models(run: Evaluation) -> list[str]:
-    """Return the methods of a run's config of which a seed is not in its report, in words."""
+def list_missing(run: Evaluation) -> list[str]:
+    """List in words the methods of a run's config of which its report lacks a seed."""
     config, have = run.report.context.config, {(model.method, model.seed) for model in run.report.models}
     lines = [] if (TEACHER, None) in have else [f"{run.run}: no finished teacher"]
     for method, stages in section(config, "methods").items():
-        lacking = [str(seed) for seed in config["seeds"] if (method, seed) not in have]
-        if lacking and stages[f"stage{len(stages)}"]["train"] != "features":
-            lines.append(f"{run.run}: no finished {method} of seed{'s' * (len(lacking) > 1)} {', '.join(lacking)}")
+        missing = [str(seed) for seed in config["seeds"] if (method, seed) not in have]
+        if missing and stages[f"stage{len(stages)}"]["train"] != "features":
+            lines.append(f"{run.run}: no finished {method} of seed{'s' * (len(missing) > 1)} {', '.join(missing)}")
     return lines

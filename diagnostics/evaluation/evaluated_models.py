@@ -1,4 +1,4 @@
-"""What `main_eval.py` evaluates: the networks of a run, or two files of weights."""
+"""The models to evaluate: the networks of a run, or two files of weights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from diagnostics.budget import describe_trainings
-from diagnostics.evaluation import recording, recording_file
-from diagnostics.evaluation.recording import Context, Recording, Subject
+from diagnostics.evaluation import recording_file
+from diagnostics.evaluation.recording import Context, Recording, Subject, record_models
 from diagnostics.names import find_staged, focus
 from errors import UserError, warn
 from files import write_atomically
@@ -26,15 +26,15 @@ from training.run.identity import check_identity
 from training.run.job_folder import PROJECTIONS
 from training.run.run_folder import RunFolder
 
-STUDENT = "student"  # the method of one that is given as a file
-STAGE1 = "stage1"  # the features that the main staged method goes on from
+STUDENT = "student"  # the method of a student that is given as a file
+STAGE1 = "stage1"  # the features that the main staged method begins with
 
 
 def open_run(folder: RunFolder, machine: Machine) -> Experiment:
-    """Open a run as it was configured, on the images that it was made from.
+    """Open a run as it was configured.
 
     Raises:
-        UserError: the images are others now.
+        UserError: its images have changed since.
     """
     experiment = open_experiment(folder.config(), folder, machine)
     check_identity(folder.path, experiment.data)
@@ -42,7 +42,7 @@ def open_run(folder: RunFolder, machine: Machine) -> Experiment:
 
 
 def subjects_of_run(experiment: Experiment) -> list[Subject]:
-    """Return teacher and students of a run that are finished; those of its first seed are looked at in detail.
+    """List the finished models of a run, those of its first seed `detailed`.
 
     Raises:
         UserError: nothing is finished.
@@ -51,7 +51,7 @@ def subjects_of_run(experiment: Experiment) -> list[Subject]:
     seeds = folder.seeds()
     named = [(TEACHER.method, TEACHER)]
     for seed in seeds:
-        named += _list_students(experiment.config, seed, first=seed == seeds[0])
+        named += _list_students(experiment.config, seed, is_first=seed == seeds[0])
     detailed = {job for _, job in named if job.seed in (None, *seeds[:1])}
     subjects = [
         _make_subject(experiment, method, job, detailed) for method, job in named if folder.job(job).marked
@@ -61,15 +61,15 @@ def subjects_of_run(experiment: Experiment) -> list[Subject]:
     return subjects
 
 
-def _list_students(config: Config, seed: int, first: bool) -> list[tuple[str, JobName]]:
-    """Return the methods of a seed with their last job: those of one stage first, the main staged one last.
+def _list_students(config: Config, seed: int, is_first: bool) -> list[tuple[str, JobName]]:
+    """List the methods of a seed with their last job, the main one last.
 
-    first: whether the first stage of that one comes before it, where it trains features.
+    Of the first seed, a first stage of the main one that trains features comes before it.
     """
     main = find_staged(config.stages)
     methods = sorted(config.stages, key=lambda name: (len(config.stages[name]) > 1, name == main))
     named = [(method, last_job(config, method, seed)) for method in methods]
-    if main is not None and first:
+    if main is not None and is_first:
         aligned = jobs_of_method(config, main, seed)[0]
         if stage_of(config, aligned).train == "features":
             named.insert(-1, (STAGE1, aligned))
@@ -77,24 +77,21 @@ def _list_students(config: Config, seed: int, first: bool) -> list[tuple[str, Jo
 
 
 def _make_subject(experiment: Experiment, method: str, job: JobName, detailed: Collection[JobName]) -> Subject:
-    """Return the network of a finished job.
-
-    detailed: jobs whose networks are looked at in detail.
-    """
+    """Describe the network of a finished job; `detailed` jobs in detail."""
     config, folder, network = experiment.config, experiment.folder.job(job), experiment.network_of(job)
     folder.verified_model()
     chain = list_chain(config, job)
     aligned = experiment.folder.job(chain[0]) if stage_of(config, chain[0]).train == "features" else None
     projections = aligned and aligned.path / PROJECTIONS
-    first, before = job in detailed, [one for one in chain[:-1] if one not in detailed]
+    is_detailed, before = job in detailed, [one for one in chain[:-1] if one not in detailed]
     return Subject(
-        name=method if first else f"{method}/{job.seed}",
+        name=method if is_detailed else f"{method}/{job.seed}",
         method=method,
         seed=job.seed,
         arch=network.arch,
         weights_hash=folder.result()["model_sha256"],
         classifies=stage_of(config, job).train != "features",
-        detailed=first,
+        detailed=is_detailed,
         taps=list_taps(experiment, network),
         history=folder.history(),
         build=partial(experiment.trained, network, folder),
@@ -102,20 +99,20 @@ def _make_subject(experiment: Experiment, method: str, job: JobName, detailed: C
         made_with=experiment.made_with(network),
         projections=load(projections) if projections and projections.exists() else None,
         stage1=aligned.history() if aligned else (),
-        trainings=describe_trainings(experiment, job) if first else None,
-        earlier={one.short: experiment.folder.job(one).history() for one in before} if first else {},
+        trainings=describe_trainings(experiment, job) if is_detailed else None,
+        earlier={one.short: experiment.folder.job(one).history() for one in before} if is_detailed else {},
         job=job,
     )
 
 
 def list_taps(experiment: Experiment, network: Network) -> list[str]:
-    """Return the places of the taps penultimate and last; a network of one block has the last for both."""
+    """List the places of penultimate and last tap, equal with one block."""
     taps = experiment.layout(network).taps
     return [taps.get("penultimate", taps["last"]), taps["last"]]
 
 
 def find_subject(experiment: Experiment, method: str | None, seed: int | None) -> Subject:
-    """Return the model of a run that is asked for, of its first seed where none is given.
+    """Find a model of a run, by default of its first seed.
 
     method: by default two_stage, else the last staged method, else the last; the teacher of a run without any.
 
@@ -128,13 +125,14 @@ def find_subject(experiment: Experiment, method: str | None, seed: int | None) -
         raise UserError(f"--seed {seed}: a run has one teacher for all seeds, leave --seed out")
     found = {(subject.method, subject.seed): subject for subject in subjects_of_run(experiment)}
     seeds = experiment.folder.seeds()
-    of = None if method == TEACHER.method else seed if seed is not None else next(iter(seeds), None)
-    wanted = (method, of)
+    if method != TEACHER.method and seed is None:
+        seed = next(iter(seeds), None)
+    wanted = (method, seed)
     if wanted not in found:
         known = ", ".join(sorted(subject.name for subject in found.values() if subject.classifies))
-        of_seed = "" if of is None else f" of seed {of}"
+        name = method if seed is None else f"{method} of seed {seed}"
         has = known or "none that classifies"
-        raise UserError(f"{experiment.folder.path} has no finished {method}{of_seed}: it has {has}")
+        raise UserError(f"{experiment.folder.path} has no finished {name}: it has {has}")
     if not found[wanted].classifies:
         raise UserError(f"{method} does not classify: its classifier is untrained, choose another model")
     return found[wanted]
@@ -146,22 +144,22 @@ def teacher_of(experiment: Experiment) -> Subject | None:
     return _make_subject(experiment, TEACHER.method, TEACHER, [TEACHER]) if finished else None
 
 
-def network_of(experiment: Experiment, subject: Subject) -> Network:
-    """Return the config's section of a network: that of its training, or of the side that a file is given for."""
+def find_network(experiment: Experiment, subject: Subject) -> Network:
+    """Find the config's section of a model's network."""
     if subject.job is not None:
         return experiment.network_of(subject.job)
     return experiment.config.teacher if subject.method == TEACHER.method else experiment.config.student
 
 
 def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> list[Subject]:
-    """Return a teacher and a student given as files, built as the config says."""
+    """Load a teacher and a student from files, built as the config says."""
     subjects = []
     for method, path, network in (
         (TEACHER.method, teacher, experiment.config.teacher),
         (STUDENT, student, experiment.config.student),
     ):
         build = partial(experiment.loaded, network, path)
-        build()  # so that a file that does not fit is refused before anything is written
+        build()  # refuses a file that does not fit before anything is written
         subject = Subject(
             name=method,
             method=method,
@@ -181,20 +179,20 @@ def subjects_of_files(experiment: Experiment, teacher: Path, student: Path) -> l
 
 
 def record(experiment: Experiment, subjects: list[Subject], folder: Path) -> Recording:
-    """Record the subjects, reusing and then replacing `folder`/predictions.npz."""
+    """Record into `folder`/predictions.npz, reusing an earlier recording."""
     path = folder / "predictions.npz"
     try:
         old = recording_file.read(path) if path.exists() else None
     except ValueError as error:  # damaged, or of another version
-        warn(f"{error}: recorded anew")
+        warn(f"{error}: it is recorded again")
         old = None
-    new = recording.record(subjects, experiment.data, experiment.machine, _context(experiment), old)
+    new = record_models(subjects, experiment.data, experiment.machine, _describe_context(experiment), old)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: recording_file.write(new, file))
     return new
 
 
-def _context(experiment: Experiment) -> Context:
+def _describe_context(experiment: Experiment) -> Context:
     config, data = experiment.config, experiment.data
     here = {key: value for key, value in environment().items() if key != "command"}
     return Context(
@@ -206,14 +204,14 @@ def _context(experiment: Experiment) -> Context:
         float16=experiment.machine.float16,
         evaluated_on=here,
         trained_on=read_environment(experiment.folder.path),
-        made_on=_made_on(experiment),
+        made_on=_compute_data_digest(experiment),
         test=data.identity.of_test,
     )
 
 
-def _made_on(experiment: Experiment) -> str:
-    """Digest of all that outputs depend on beside the network: images, normalisation, precision, device."""
+def _compute_data_digest(experiment: Experiment) -> str:
+    """Return a digest of images, normalisation, precision and device."""
     data, machine = experiment.data, experiment.machine
     parts = [data.fingerprint, data.mean.tolist(), data.std.tolist(), machine.bfloat16, machine.device.type]
-    parts += ["float16"] if machine.float16 else []  # named apart, so that recordings of before are used again
+    parts += ["float16"] if machine.float16 else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

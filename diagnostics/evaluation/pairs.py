@@ -21,27 +21,27 @@ from diagnostics.comparison import (
 )
 from diagnostics.evaluation.recording import RecordedModel, Recording
 from diagnostics.evaluation.results import MethodsCompared, ModelAccuracy, Pair
-from diagnostics.seeds import SeedComparison, compare_over_seeds, sentence
-from diagnostics.statistics import count, paired_statistics
+from diagnostics.seeds import SeedComparison, compare_over_seeds, describe_difference
+from diagnostics.statistics import count_pairs, paired_statistics
 
 Basis = tuple[int, Literal["seeds", "images"]]
 
 
 def right(model: RecordedModel, recording: Recording) -> NDArray[np.bool_]:
-    """Where a model is right, (N,)."""
+    """Return where a model is right, (N,)."""
     return np.asarray(model.logits.argmax(axis=1) == recording.labels)
 
 
-def accuracy(model: RecordedModel, correct: NDArray[np.bool_]) -> ModelAccuracy:
-    """Top-1 of a model with its Wilson interval."""
+def measure_accuracy(model: RecordedModel, correct: NDArray[np.bool_]) -> ModelAccuracy:
+    """Measure the top-1 of a model with its Wilson interval."""
     meta, (low, high) = model.meta, wilson_interval(int(correct.sum()), len(correct))
     top1 = float(correct.mean())
     return ModelAccuracy(meta.name, meta.method, meta.seed, meta.arch, meta.weights_hash, top1, low, high)
 
 
 def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Pair:
-    """Every paired statistic of two models, right or wrong on the same images (N,), and the sentence it allows."""
-    statistics = paired_statistics(count(a, b))
+    """Compute every paired statistic of two models on the same images (N,)."""
+    statistics = paired_statistics(count_pairs(a, b))
     interval = bootstrap_difference(a, b, seed=0)
     return Pair(
         name_a,
@@ -51,29 +51,28 @@ def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bo
         statistics.quoted_test.log10_p,
         interval,
         smallest_detectable_difference(len(a), statistics.disagreement),
-        _sentence(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
+        _describe(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
     )
 
 
-def adjust(pairs: Sequence[Pair]) -> list[Pair]:
-    """The same pairs with Holm's correction over all of them."""
+def apply_holm(pairs: Sequence[Pair]) -> list[Pair]:
+    """Add Holm's correction over all pairs."""
     adjusted = holm([pair.quoted_log10_p for pair in pairs], log10=True)
     return [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
 
 
 def compare_seeds(name_a: str, name_b: str, a: dict[int, float], b: dict[int, float]) -> MethodsCompared | None:
-    """Paired comparison of accuracies by seed; None where fewer than two seeds are shared."""
+    """Compare accuracies by seed; None where fewer than two seeds are shared."""
     shared = sorted(a.keys() & b.keys())
     if len(shared) < 2:
         return None
     result = compare_over_seeds([a[seed] for seed in shared], [b[seed] for seed in shared])
-    return MethodsCompared(
-        name_a, name_b, shared, result, _sentence(name_a, name_b, result, (len(shared), "seeds"))
-    )
+    sentence = _describe(name_a, name_b, result, (len(shared), "seeds"))
+    return MethodsCompared(name_a, name_b, shared, result, sentence)
 
 
-def _sentence(
+def _describe(
     name_a: str, name_b: str, result: DifferenceInterval | SeedComparison, basis: Basis, p: float | None = None
 ) -> str:
     low, high = (None if bound is None else 100 * bound for bound in (result.low, result.high))
-    return sentence(name_a, name_b, 100 * result.difference, low, high, basis, p)
+    return describe_difference(name_a, name_b, 100 * result.difference, low, high, basis, p)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagnostics.evaluation.analysis import over_seeds, paired
-from diagnostics.evaluation.pairs import accuracy
+from diagnostics.evaluation.analysis import compare_methods, paired
+from diagnostics.evaluation.pairs import measure_accuracy
 from diagnostics.evaluation.recording import Meta, RecordedModel, Subject
 from diagnostics.evaluation.results import ModelAccuracy, OverSeeds, Pair
 from diagnostics.names import focus, is_first
@@ -36,9 +36,9 @@ def evaluate_quickly(experiment: Experiment, subjects: Sequence[Subject]) -> Qui
     return QuickReport(
         images=len(labels),
         main=focus(students) if students else None,
-        models=[accuracy(model, correct[model.name]) for model in classifiers],
+        models=[measure_accuracy(model, correct[model.name]) for model in classifiers],
         pairs=paired(classifiers, correct),
-        seeds=over_seeds(classifiers, correct),
+        seeds=compare_methods(classifiers, correct),
     )
 
 

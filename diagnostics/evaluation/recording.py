@@ -1,4 +1,4 @@
-"""What is recorded of a network on the test images, once, so that every number can be computed again without it.
+"""Recordings of networks on the test images, so that reports need none.
 
 Letters: N test images, C classes, D channels, M images of the layer sample, P training images of the probe.
 """
@@ -23,7 +23,7 @@ from dataset.prepare import TrainingData
 from dataset.views.augment import generator, normalise
 from diagnostics.budget import Training
 from diagnostics.cost import Cost, model_costs
-from diagnostics.differing import Classifier, Shown, positions_to_show, show
+from diagnostics.differing import Classifier, Shown, copy_pixels, positions_to_show
 from diagnostics.robustness import Degraded
 from models.machine import Machine
 from models.structure import find_structure
@@ -34,14 +34,14 @@ from training.job_name import JobName
 LAYER_SAMPLE = 2000  # test images of the layer-by-layer comparison
 CORRUPTED_SAMPLE = 1000  # test images that are corrupted
 COST_SECONDS = 0.5  # of repeated passes a batch size
-PROBE_SAMPLE = 5000  # training images, not augmented, that the linear probe learns from and the gap is measured on
+PROBE_SAMPLE = 5000  # training images, not augmented, of the linear probe and of the generalisation gap
 
-History = Sequence[Mapping[str, int | float]]  # what was measured in each epoch; int first: an epoch stays one
+History = Sequence[Mapping[str, int | float]]  # measures of each epoch; int first: an epoch stays one
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network to record and what is known of it beforehand."""
+    """A network to evaluate."""
 
     name: str  # unique, such as "two_stage" or "two_stage/1" with a seed other than the first
     method: str
@@ -49,22 +49,22 @@ class Subject:
     arch: str
     weights_hash: str
     classifies: bool  # False for stage 1, whose classifier is untrained
-    detailed: bool  # whether corruptions and cost are measured too
-    taps: Sequence[str] | None  # places of penultimate and last, None for those that are found
+    detailed: bool  # corruptions and cost are measured too
+    taps: Sequence[str] | None  # places of penultimate and last, None to find them
     history: History
     build: Callable[[], nn.Module]  # gives the network on its device
     stem: str = ""  # see the config's `stem`
     made_with: Mapping[str, Any] = field(default_factory=dict)  # see `Experiment.made_with`
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
-    stage1: History = ()  # what stage 1 measured, of a network that started from one
-    trainings: list[Training] | None = None  # what it was given, stage after stage; None where not on record
+    stage1: History = ()  # measures of the stage 1 that it started from
+    trainings: list[Training] | None = None  # stage after stage; None where not on record
     earlier: Mapping[str, History] = field(default_factory=dict)  # of stages before its last one, by title
-    job: JobName | None = None  # the training whose weights it has, None for a file
+    job: JobName | None = None  # the training of its weights, None for a file
 
 
 @dataclass(frozen=True)
 class Meta:
-    """What is known of a recorded network beside its outputs: of its `Subject`, and measured with it."""
+    """Facts of a recorded network beside its outputs; most are those of its `Subject`."""
 
     name: str
     method: str
@@ -77,14 +77,14 @@ class Meta:
     layers: list[str]  # names of the layers of the layer-by-layer comparison
     widths: list[int]  # their channels
     cost: Cost | None  # None if not detailed
-    made_by: str = ""  # digest of weights and all that turns them into a network with taps
-    trainings: list[Training] | None = None  # also in recordings of before this was kept
-    earlier: dict[str, History] = field(default_factory=dict)  # what stages before its last one measured, by title
+    made_by: str = ""  # `compute_model_fingerprint`
+    trainings: list[Training] | None = None
+    earlier: dict[str, History] = field(default_factory=dict)  # measures of stages before its last one, by title
 
 
 @dataclass(frozen=True)
 class Context:
-    """What all models of a recording have in common."""
+    """Facts that all models of a recording share."""
 
     run: str  # name of the run's folder
     config: dict[str, Any]  # the resolved config as JSON
@@ -98,13 +98,9 @@ class Context:
     float16: bool = False  # in place of bfloat16
 
 
-def no_logits() -> NDArray[np.float32]:
-    return np.empty((0, 0), dtype=np.float32)
-
-
 @dataclass(frozen=True)
 class RecordedModel:
-    """One network on the test images."""
+    """The outputs of one network."""
 
     meta: Meta
     logits: NDArray[np.float32]  # (N, C)
@@ -114,19 +110,18 @@ class RecordedModel:
     probe: NDArray[np.float16]  # (P, D2), the last tap of training images
     corrupted: NDArray[np.int32]  # (corruptions, severities, images) predicted classes, empty if not detailed
     projections: dict[str, NDArray[np.float32]]  # stage 1's linear maps by parameter name, empty for others
-    train_logits: NDArray[np.float32] = field(default_factory=no_logits)  # (P, C), empty where not recorded
+    train_logits: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))  # (P, C)
 
     @property
     def name(self) -> str:
         return self.meta.name
 
     def layer_features(self) -> list[NDArray[np.float16]]:
-        """The (M, D) features of each layer."""
+        """Return the (M, D) features of each layer."""
         return np.split(self.layers, np.cumsum(self.meta.widths)[:-1], axis=1)
 
 
-ARRAYS = ("logits", "penultimate", "last", "layers", "probe", "corrupted")
-LATER = ("train_logits",)  # arrays that recordings of before lack
+ARRAYS = ("logits", "penultimate", "last", "layers", "probe", "corrupted", "train_logits")
 
 
 @dataclass(frozen=True)
@@ -141,20 +136,21 @@ class Recording:
     probe_labels: NDArray[np.int64]  # (P,)
     models: list[RecordedModel]
     names: NDArray[np.str_] | None = None  # (N,) of the files of the test images, None where they lie in none
-    shown: Shown = field(default_factory=Shown)  # images of the report's sheets; none in earlier recordings
+    shown: Shown = field(default_factory=Shown)  # images of the report's sheets
 
 
 SHARED = ("labels", "indices", "layer_indices", "corrupted_indices", "probe_labels")
+Known = Mapping[tuple[str, bool], RecordedModel]  # by fingerprint and detail
 
 
-def record(
+def record_models(
     subjects: Sequence[Subject],
     data: TrainingData,
     machine: Machine,
     context: Context,
     old: Recording | None,
 ) -> Recording:
-    """Run every subject over the test images, or take it from `old` where weights and data are unchanged."""
+    """Run the subjects over the test images, or take unchanged ones from `old`."""
     num_images = len(data.test)
     shared = {
         "labels": data.test.labels.cpu().numpy(),
@@ -163,56 +159,51 @@ def record(
         "corrupted_indices": _sample(num_images, CORRUPTED_SAMPLE),
     }
     probe = _sample(len(data.train), PROBE_SAMPLE)
-    known = (
-        {}
-        if old is None or old.context.made_on != context.made_on
-        else {(model.meta.made_by, model.meta.detailed): model for model in old.models if model.train_logits.size}
-    )
-    costs = _costs(subjects, known, data.settings.image_size, machine)
+    is_same_data = old is not None and old.context.made_on == context.made_on
+    known = {(one.meta.made_by, one.meta.detailed): one for one in old.models} if old and is_same_data else {}
+    costs = _measure_costs(subjects, known, data.settings.image_size, machine)
     degraded = Degraded(data.test.raw(torch.from_numpy(shared["corrupted_indices"]).to(data.test.device)).cpu())
     models = []
     for subject in tqdm(subjects, desc="evaluating", disable=machine.quiet or None, leave=False, unit="model"):
-        found = known.get((made_by(subject), subject.detailed))
+        found = known.get((compute_model_fingerprint(subject), subject.detailed))
+        cost = costs.get(_get_cost_key(subject))
         if found is not None:
-            again = _meta(subject, found.meta.layers, found.meta.widths, costs.get(_architecture(subject)))
-            models.append(replace(found, meta=again))
+            models.append(replace(found, meta=_make_meta(subject, found.meta.layers, found.meta.widths, cost)))
         else:
-            cost = costs.get(_architecture(subject))
             models.append(_record_one(subject, data, machine, shared, probe, degraded, cost))
-    shown = show(data.test, positions_to_show(first_classifiers(models), shared["labels"]))
+    shown = copy_pixels(data.test, positions_to_show(first_classifiers(models), shared["labels"]))
     shared["probe_labels"] = data.train.labels.cpu().numpy()[probe]
     return Recording(context, models=models, names=data.test_names, shown=shown, **shared)
 
 
 def first_classifiers(models: Sequence[RecordedModel]) -> list[Classifier]:
-    """The models of the first seed that classify, in their order."""
+    """List the models of the first seed that classify, in their order."""
     chosen = [model for model in models if model.meta.classifies and model.meta.detailed]
     return [Classifier(model.name, model.meta.method, model.logits) for model in chosen]
 
 
-def _architecture(subject: Subject) -> tuple[str, ...] | None:
-    """What cost depends on, None for a subject whose cost is not shown."""
+def _get_cost_key(subject: Subject) -> tuple[str, ...] | None:
+    """Return what cost depends on, None for a subject whose cost is not shown."""
     made_with = json.dumps(subject.made_with, sort_keys=True)
     return (subject.arch, subject.stem, made_with) if subject.detailed else None
 
 
-def _costs(
-    subjects: Sequence[Subject], known: Mapping[tuple[str, bool], RecordedModel], image_size: int, machine: Machine
+def _measure_costs(
+    subjects: Sequence[Subject], known: Known, image_size: int, machine: Machine
 ) -> dict[tuple[str, ...] | None, Cost]:
-    """One cost an architecture, as measured before or now, all that are new in turn."""
+    """Return one cost an architecture, measured before or now."""
     costs: dict[tuple[str, ...] | None, Cost] = {}
     new: dict[tuple[str, ...], Subject] = {}
     for subject in subjects:
-        architecture, found = _architecture(subject), known.get((made_by(subject), subject.detailed))
-        if architecture is None:
+        key, found = _get_cost_key(subject), known.get((compute_model_fingerprint(subject), subject.detailed))
+        if key is None:
             continue
         if found is not None and found.meta.cost is not None:
-            costs.setdefault(architecture, found.meta.cost)
-        new.setdefault(architecture, subject)
-    missing = {architecture: subject for architecture, subject in new.items() if architecture not in costs}
-    shape = (3, image_size, image_size)
+            costs.setdefault(key, found.meta.cost)
+        new.setdefault(key, subject)
+    missing = {key: subject for key, subject in new.items() if key not in costs}
     built = [subject.build().eval() for subject in missing.values()]
-    measured = model_costs(built, shape, machine.device, seconds=COST_SECONDS)
+    measured = model_costs(built, (3, image_size, image_size), machine.device, seconds=COST_SECONDS)
     return {**costs, **dict(zip(missing, measured, strict=True))}
 
 
@@ -220,8 +211,8 @@ def _sample(total: int, most: int) -> NDArray[np.int64]:
     return np.sort(torch.randperm(total, generator=generator(0))[:most].numpy())
 
 
-def made_by(subject: Subject) -> str:
-    """Digest of all that the outputs of a network depend on beside the images."""
+def compute_model_fingerprint(subject: Subject) -> str:
+    """Return a digest of all that a network's outputs depend on."""
     taps = list(subject.taps) if subject.taps else None
     parts: list[object] = [
         subject.weights_hash,
@@ -234,11 +225,11 @@ def made_by(subject: Subject) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
+def _make_meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
     known = {field.name: getattr(subject, field.name) for field in fields(Meta) if hasattr(subject, field.name)}
     known["history"] = [dict(epoch) for epoch in subject.history]
     known["earlier"] = {title: [dict(epoch) for epoch in history] for title, history in subject.earlier.items()}
-    return Meta(**known, layers=layers, widths=widths, cost=cost, made_by=made_by(subject))
+    return Meta(**known, layers=layers, widths=widths, cost=cost, made_by=compute_model_fingerprint(subject))
 
 
 @torch.no_grad()
@@ -258,31 +249,30 @@ def _record_one(
     layers = structure.blocks or taps
     names = list(dict.fromkeys([*layers, *taps]))
     tapped = machine.place(TappedModel(model, names)).eval()
-    positions = [names.index(tap) for tap in taps]
-    logits, features = _forward(tapped, data.test, np.arange(len(data.test)), machine)
+    penultimate_at, last_at = (names.index(tap) for tap in taps)
+    logits, features = _run_network(tapped, data.test, np.arange(len(data.test)), machine)
     sample = [feature[shared["layer_indices"]] for feature in features[: len(layers)]]
-    train_logits, train_features = _forward(tapped, data.train, probe, machine)
+    train_logits, train_features = _run_network(tapped, data.train, probe, machine)
     corrupted = np.empty((0, 0, 0), dtype=np.int32)
     if subject.detailed:
-        corrupted = _corrupted(model, data.test, degraded, machine)
-    projections = {name: value.float().numpy() for name, value in (subject.projections or {}).items()}
+        corrupted = _predict_corrupted(model, data.test, degraded, machine)
     return RecordedModel(
-        _meta(subject, layers, [part.shape[1] for part in sample], cost),
-        logits,
-        features[positions[0]],
-        features[positions[1]],
-        np.concatenate(sample, axis=1),
-        train_features[positions[1]],
-        corrupted,
-        projections,
-        train_logits,
+        meta=_make_meta(subject, layers, [part.shape[1] for part in sample], cost),
+        logits=logits,
+        penultimate=features[penultimate_at],
+        last=features[last_at],
+        layers=np.concatenate(sample, axis=1),
+        probe=train_features[last_at],
+        corrupted=corrupted,
+        projections={name: value.float().numpy() for name, value in (subject.projections or {}).items()},
+        train_logits=train_logits,
     )
 
 
-def _forward(
+def _run_network(
     tapped: TappedModel, images: ImageTensors, indices: NDArray[np.int64], machine: Machine
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float16]]]:
-    """Logits and pooled layers of images that are not augmented."""
+    """Return logits and pooled layers of images that are not augmented."""
     logits: list[NDArray[np.float32]] = []
     layers: list[tuple[NDArray[np.float16], ...]] = []
     for part in torch.from_numpy(indices).to(images.device).split(EVALUATION_BATCH):
@@ -293,8 +283,10 @@ def _forward(
     return np.concatenate(logits), [np.concatenate(columns) for columns in zip(*layers, strict=True)]
 
 
-def _corrupted(model: nn.Module, images: ImageTensors, degraded: Degraded, machine: Machine) -> NDArray[np.int32]:
-    """Predicted classes under every corruption and severity, (corruptions, severities, images)."""
+def _predict_corrupted(
+    model: nn.Module, images: ImageTensors, degraded: Degraded, machine: Machine
+) -> NDArray[np.int32]:
+    """Return predicted classes, (corruptions, severities, images)."""
     predicted = np.empty((len(DEGRADATIONS), len(SEVERITIES), len(degraded.clean)), dtype=np.int32)
     for row, name in enumerate(DEGRADATIONS):
         for column, severity in enumerate(SEVERITIES):

@@ -1,4 +1,4 @@
-"""What a report knows, section by section: `analysis.analyse` makes it, tables, figures and the page read it.
+"""Results of an evaluation, section by section: made by `analysis.analyse`, read by tables, figures and the page.
 
 The order of the fields is that of report.json.
 """
@@ -28,9 +28,7 @@ from diagnostics.statistics import PairedStatistics
 from diagnostics.variance import VarianceTest
 from estimator import MutualInformation
 
-SCHEMA_VERSION = (
-    2  # of report.json: raised where a field goes, is renamed or changes its meaning, not where one comes
-)
+SCHEMA_VERSION = 2  # of report.json: raise it where a field goes, is renamed or changes its meaning
 ErrorRates = dict[str, list[float]]  # by corruption, one a severity
 
 
@@ -50,7 +48,7 @@ class ModelAccuracy:
 
 @dataclass(frozen=True)
 class Given:
-    """What the training of each model of the first seed was given, and whether that was even.
+    """Training budgets of the models of the first seed, and sentences on their parity.
 
     `models` holds the trainings that a model went through, in order, or None where they are not on record.
     """
@@ -115,7 +113,7 @@ class LostClass:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How a student answers beside its teacher, and the classes that lost most."""
+    """Fidelity of a student to its teacher, and the classes that lost most."""
 
     result: Fidelity = field(metadata=FLAT)
     lost_most: list[LostClass]
@@ -170,7 +168,7 @@ class Information:
 
 @dataclass(frozen=True)
 class Shape:
-    """The geometry of a model's last tap, and what a linear probe reads from it."""
+    """Geometry of a model's last tap, and a linear probe on it."""
 
     geometry: Geometry = field(metadata=FLAT)
     probe: LinearProbe
@@ -178,7 +176,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class RelativeCost:
-    """What a model costs, and its ratio to the teacher's, None without a teacher."""
+    """Cost of a model, and its ratio to the teacher's, None without a teacher."""
 
     cost: Cost = field(metadata=FLAT)
     ratio: CostRatio | None
@@ -221,7 +219,7 @@ class VariancesCompared:
 
 @dataclass(frozen=True)
 class Claims:
-    """What the paper claims of its students, measured here."""
+    """The paper's claims of its students, measured."""
 
     ensembles: list[Ensemble]
     generalisation: dict[str, Gap]

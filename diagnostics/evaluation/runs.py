@@ -1,6 +1,6 @@
 """Several runs beside each other: the paper's table with one column a run, and tests of a method across runs.
 
-All that a run has in its own report is taken from there; only the tests across runs are computed.
+Numbers of one run come from its own report; only the tests across runs are computed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diagnostics.cost import CostRatio
-from diagnostics.evaluation.evaluated import TEACHER, Evaluation, missing_models
-from diagnostics.evaluation.pairs import adjust, compare_seeds, compare_two
+from diagnostics.evaluation.evaluated import TEACHER, Evaluation, list_missing
+from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     Ensemble,
@@ -29,7 +29,7 @@ from diagnostics.stability import Stability
 
 @dataclass(frozen=True)
 class ModelOfRun:
-    """A model and the run that it is of."""
+    """A model and its run."""
 
     run: str
     accuracy: ModelAccuracy = field(metadata=FLAT)
@@ -37,7 +37,7 @@ class ModelOfRun:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A column of the paper's table: teacher and student of a run, as its own report has them.
+    """A column of the paper's table: teacher and student of a run, as in its own report.
 
     Each part is None where the run has it not.
     """
@@ -67,12 +67,12 @@ class RunsCompared:
     models: list[ModelOfRun]
     pairs: list[Pair]
     seeds: list[MethodsCompared]
-    notes: list[str]  # what was not tested, and why
-    missing: list[str]  # what a run's config asks for and its report has not
+    notes: list[str]  # tests that were left out, and why
+    missing: list[str]  # models of a run's config that its report lacks
 
 
 def compare_runs(runs: Sequence[Evaluation]) -> RunsCompared:
-    """All models of all runs, and each method of one run against the same method of another.
+    """Compare all models of all runs, and each method of one run with the same method of another.
 
     Runs with the same test images are compared image by image for each shared seed; where two or more seeds are
     shared, over the seeds as well. Runs with other test images stand in the table, with a note that says so.
@@ -90,17 +90,16 @@ def compare_runs(runs: Sequence[Evaluation]) -> RunsCompared:
     for first, second in itertools.combinations(runs, 2):
         test = first.report.context.test
         if test and test == second.report.context.test:
-            pairs += _on_images(first, second)
-            seeds += _over_seeds(first, second)
+            pairs += _compare_on_images(first, second)
+            seeds += _compare_on_seeds(first, second)
         else:
             notes.append(f"{first.run} and {second.run} have other test images: not tested")
-    missing = [line for run in runs for line in missing_models(run)]
-    summaries = [summary(run) for run in runs]
-    return RunsCompared(SCHEMA_VERSION, summaries, rows, adjust(pairs), seeds, notes, missing)
+    missing = [line for run in runs for line in list_missing(run)]
+    summaries = [_summarise_run(run) for run in runs]
+    return RunsCompared(SCHEMA_VERSION, summaries, rows, apply_holm(pairs), seeds, notes, missing)
 
 
-def summary(run: Evaluation) -> RunSummary:
-    """What a run's report says of its teacher and its student."""
+def _summarise_run(run: Evaluation) -> RunSummary:
     report = run.report
     by_name = {model.name: model for model in report.models}
     name, claims = report.main or "", report.claims
@@ -128,38 +127,31 @@ def _is_against(pair: Pair, name: str) -> bool:
     return name in (pair.a, pair.b) and pair.a != TEACHER and is_first(pair.a) and is_first(pair.b)
 
 
-def _title(run: Evaluation, model: str) -> str:
-    return f"{run.run}:{model}"
-
-
-def _by_key(run: Evaluation) -> dict[tuple[str, int | None], str]:
-    """Names of the models by method and seed."""
-    return {(model.method, model.seed): model.name for model in run.report.models}
-
-
-def _on_images(first: Evaluation, second: Evaluation) -> list[Pair]:
-    own, others = _by_key(first), _by_key(second)
+def _compare_on_images(first: Evaluation, second: Evaluation) -> list[Pair]:
+    own, others = (
+        {(model.method, model.seed): model.name for model in run.report.models} for run in (first, second)
+    )
     found = []
     for method, seed in own:
         if (method, seed) in others:
-            a, b = own[method, seed], others[method, seed]
-            titles = [_title(run, f"{method}" if seed is None else f"{method}/{seed}") for run in (first, second)]
-            found.append(compare_two(titles[0], first.right[a], titles[1], second.right[b]))
+            model = method if seed is None else f"{method}/{seed}"
+            a, b = first.right[own[method, seed]], second.right[others[method, seed]]
+            found.append(compare_two(f"{first.run}:{model}", a, f"{second.run}:{model}", b))
     return found
 
 
-def _over_seeds(first: Evaluation, second: Evaluation) -> list[MethodsCompared]:
-    own, others = _by_seed(first), _by_seed(second)
+def _compare_on_seeds(first: Evaluation, second: Evaluation) -> list[MethodsCompared]:
+    own, others = _group_by_seed(first), _group_by_seed(second)
     found = [
-        compare_seeds(_title(first, method), _title(second, method), own[method], others[method])
+        compare_seeds(f"{first.run}:{method}", f"{second.run}:{method}", own[method], others[method])
         for method in own
         if method in others
     ]
     return [comparison for comparison in found if comparison is not None]
 
 
-def _by_seed(run: Evaluation) -> dict[str, dict[int, float]]:
-    """Accuracy by method and seed, of the students."""
+def _group_by_seed(run: Evaluation) -> dict[str, dict[int, float]]:
+    """Return accuracy by method and seed, of the students."""
     accuracies: dict[str, dict[int, float]] = {}
     for model in run.report.models:
         if model.seed is not None:

@@ -1,4 +1,4 @@
-"""The folder that an export leaves: all of it or none, and never over what is somebody else's."""
+"""The folder of an export: whole or absent, never over foreign files."""
 
 from __future__ import annotations
 
@@ -11,35 +11,33 @@ from pathlib import Path
 from diagnostics.export.quantize import QUANTIZED
 from errors import UserError
 from files import new_folder
-from models.export import ONNX, PROGRAM, SAFETENSORS, WEIGHTS
+from models.export import ONNX, PROGRAM, WEIGHTS
 
 METADATA, PREPROCESSING, CARD, SCRIPT = "metadata.json", "preprocessing.json", "README.md", "predict.py"
-MADE_BY = "main_eval.py --export"  # under `made_by` in metadata.json: tells a folder of ours
-OURS = {METADATA, PREPROCESSING, CARD, SCRIPT, WEIGHTS, SAFETENSORS, PROGRAM, ONNX, f"{ONNX}.data", QUANTIZED}
+MADE_BY = "main_eval.py --export"  # under `made_by` in metadata.json: marks a folder as an export
+FILES = {METADATA, PREPROCESSING, CARD, SCRIPT, WEIGHTS, PROGRAM, ONNX, f"{ONNX}.data", QUANTIZED}
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise `UserError` where a folder holds what no export has written, which a new export would remove."""
+    """Raise `UserError` where an export would remove foreign files."""
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if not names:
-        return
-    strange = [name for name in names if name not in OURS]
-    if strange or not _is_marked(folder / METADATA):
-        example = (strange or names)[0]
+    foreign = [name for name in names if name not in FILES]
+    if names and (foreign or not _is_export(folder / METADATA)):
+        example = (foreign or names)[0]
         raise UserError(f"--export {folder}: it holds other files ({example}), name a new or an empty folder")
 
 
-def _is_marked(path: Path) -> bool:
+def _is_export(metadata: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(metadata.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and content.get("made_by") == MADE_BY
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill, which takes the place of `folder` at the end, an earlier export's too.
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which then takes the place of `folder`.
 
     Raises:
         UserError: as `refuse_foreign`, before and after.

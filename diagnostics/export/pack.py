@@ -1,4 +1,4 @@
-"""One model of a run as a folder to take away: weights, graphs, metadata, a card and a script, all checked.
+"""Export one model of a run: weights, graphs, card and script, all checked.
 
 Letters: B images, S side of the network's input in pixels.
 """
@@ -9,48 +9,81 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diagnostics.evaluation.evaluated_models import network_of
+from diagnostics.evaluation.evaluated_models import find_network, list_taps
 from diagnostics.evaluation.recording import Subject
-from diagnostics.export.card import Export, card
-from diagnostics.export.checks import Checked, FilesChecked, Reference, check, check_files
-from diagnostics.export.facts import facts_of
-from diagnostics.export.folder import CARD, METADATA, PREPROCESSING, SCRIPT, refuse_foreign, whole_folder
-from diagnostics.export.quantize import CALIBRATION_IMAGES, QUANTIZED, Quantized, compare, write_quantized
-from diagnostics.export.source_files import bit_depth_of, files_of
+from diagnostics.export.card import Export, format_card
+from diagnostics.export.checks import (
+    CheckedFile,
+    CheckedScript,
+    Reference,
+    check_file,
+    check_script,
+    find_bit_depth,
+    find_files,
+)
+from diagnostics.export.folder import (
+    CARD,
+    MADE_BY,
+    METADATA,
+    PREPROCESSING,
+    SCRIPT,
+    refuse_foreign,
+    replace_folder,
+)
+from diagnostics.export.quantize import (
+    CALIBRATION_IMAGES,
+    QUANTIZED,
+    Quantized,
+    compare_deployments,
+    write_quantized,
+)
 from diagnostics.plain import to_plain
 from errors import UserError
 from files import write_text
 from models import export
-from models.export import NEEDED_FOR_ONNX, REQUIREMENTS, FromPixels, Preprocessing, Runner
+from models.checkpoint import copy_weights, hash_weights, save
+from models.export import INPUT, NEEDED_FOR_ONNX, ONNX, OUTPUT, PROGRAM, REQUIREMENTS, WEIGHTS, FromPixels, Runner
+from models.zoo import count_parameters
 from settings.networks import Network
 from training.evaluation import compute_top1, predict
 from training.experiment import Experiment
 from training.run.environment import environment
 
 COMPARED_IMAGES = 256  # test images on which each file is compared with the model
-COMPARED_FILES = 64  # of them that are read from their files as well
-MEASURED_IMAGES = 5000  # test images at most on which int8 is measured
+COMPARED_FILES = 64  # of them that predict.py reads from their files
+MEASURED_IMAGES = 5000  # most test images on which int8 is measured
+FORMAT = 1  # of metadata.json: raise it when a key changes its meaning
+RESIZED = {
+    "squash": "bilinear with antialiasing to a square, the aspect ratio is not kept",
+    "crop": "bilinear with antialiasing, short side to image_size, then the centre",
+}
 
 
 def refuse_export(folder: Path, quantize: bool) -> None:
-    """Raise `UserError` for what an export cannot do, before anything is loaded."""
+    """Raise `UserError` for an export that cannot be done, before anything is loaded."""
     refuse_foreign(folder)
-    lacking = export.missing(*NEEDED_FOR_ONNX)
-    if quantize and lacking:
-        raise UserError(f"--quantize needs {', '.join(lacking)}: pip install -r {REQUIREMENTS}, or leave it out")
+    missing = export.find_missing(*NEEDED_FOR_ONNX)
+    if quantize and missing:
+        raise UserError(f"--quantize needs {', '.join(missing)}: pip install -r {REQUIREMENTS}, or leave it out")
 
 
-def preprocessing_of(experiment: Experiment, network: Network) -> Preprocessing:
-    """What a network's images go through: the one place where an export learns of size and normalisation."""
-    data = experiment.data
-    mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
-    return Preprocessing(data.test.side, mean, std, data.settings.resize)
+@dataclass(frozen=True)
+class _Prepared:
+    """A model to export, its metadata, and the test images on which its files are compared with it."""
+
+    experiment: Experiment
+    network: Network
+    model: FromPixels
+    metadata: dict[str, Any]
+    positions: Tensor  # (B,) of the images of `reference` in the test set
+    reference: Reference
 
 
 def export_subject(
@@ -59,142 +92,150 @@ def export_subject(
     """Write a model to `folder`, each file loaded again and compared with it.
 
     Raises:
-        UserError: a folder that holds other files.
-        MachineError: a file that computes something else than the model; then nothing is written.
+        UserError: the folder holds other files.
+        MachineError: a file computes something else than the model; then nothing is written.
     """
-    packer = _Packer.of(experiment, subject, teacher)
-    with whole_folder(folder) as partial:
-        made = packer.fill(partial, quantize)
-    return replace(made, folder=folder)
+    prepared = _prepare(experiment, subject, teacher)
+    with replace_folder(folder) as unfinished:
+        exported = _write_files(prepared, unfinished, quantize)
+    return replace(exported, folder=folder)
 
 
-@dataclass(frozen=True)
-class _Packer:
-    """A model, what is known of it, and what its files are compared on."""
-
-    experiment: Experiment
-    network: Network
-    model: FromPixels
-    facts: dict[str, Any]
-    positions: Tensor  # (B,) of the test images in `reference`
-    reference: Reference
-
-    @staticmethod
-    def of(experiment: Experiment, subject: Subject, teacher: Subject | None) -> _Packer:
-        network, data = network_of(experiment, subject), experiment.data
-        built = subject.build().float()
-        machine = replace(experiment.machine, bfloat16=False, float16=False)
-        top1 = compute_top1(predict(built, data.test, machine), data.test.labels).item()
-        model = FromPixels(export.for_deployment(built), preprocessing_of(experiment, network)).eval()
-        facts = facts_of(experiment, subject, network, teacher, model, top1)
-        positions = evenly(len(data.test), COMPARED_IMAGES)
-        images = data.test.normalised(positions.to(data.test.device)).cpu()
-        with torch.no_grad():
-            logits, of_one = model.network(images), model.network(images[:1])
-        reference = Reference(_pixels(experiment, positions), logits, of_one)
-        return _Packer(experiment, network, model, facts, positions, reference)
-
-    def fill(self, folder: Path, quantize: bool) -> Export:
-        """Write all files."""
-        checks = [*self._weights(folder), *self._graphs(folder)]
-        graphs = [one.file for one in reversed(checks) if one.file in (export.ONNX, export.PROGRAM) and one.bytes]
-        files = self._script(folder, graphs)
-        quantized = self._quantized(folder) if quantize else None
-        made = Export(folder, self.facts, checks, files, quantized)
-        written = self.facts | {"checks": checks, "image_files": files, "quantized": quantized}
-        write_text(folder / METADATA, _json(to_plain(written)))
-        write_text(folder / CARD, card(made))
-        return made
-
-    def _fresh(self) -> nn.Module:
-        return self.experiment.build(self.network, pretrained=False)
-
-    def _weights(self, folder: Path) -> list[Checked]:
-        network, preprocessing = self.model.network, preprocessing_of(self.experiment, self.network)
-
-        def load(path: Path) -> Runner:
-            return export.load_weights_file(path, self._fresh(), preprocessing)
-
-        def write_safetensors(path: Path) -> None:
-            export.write_safetensors(network, path, self.facts)
-
-        return [
-            self._made(folder / export.WEIGHTS, lambda path: export.write_weights(network, path), load),
-            self._made(folder / export.SAFETENSORS, write_safetensors, load, "safetensors"),
-        ]
-
-    def _graphs(self, folder: Path) -> list[Checked]:
-        model, facts = self.model, self.facts
-        return [
-            self._made(
-                folder / export.PROGRAM, lambda path: export.write_program(model, path, facts), export.load_program
-            ),
-            self._made(
-                folder / export.ONNX,
-                lambda path: export.write_onnx(model, path, facts),
-                export.load_onnx,
-                *NEEDED_FOR_ONNX,
-            ),
-        ]
-
-    def _made(
-        self, path: Path, write: Callable[[Path], None], load: Callable[[Path], Runner], *needed: str
-    ) -> Checked:
-        """Write a file and compare it, or say which packages it needs."""
-        lacking = export.missing(*needed)
-        if lacking:
-            note = f"not written, {', '.join(lacking)} missing: pip install -r {REQUIREMENTS}"
-            return Checked(path.name, None, None, None, None, note)
-        write(path)
-        return check(path, load(path), self.reference)
-
-    def _script(self, folder: Path, graphs: list[str]) -> FilesChecked | None:
-        """Write predict.py and what it reads, and compare it with the decoder where images are files."""
-        data = self.experiment.config.data
-        positions = evenly(len(self.positions), COMPARED_FILES)
-        found = files_of(data, self.positions[positions].tolist())
-        depth = data.bit_depth if found is None else bit_depth_of(data, *found)
-        settings = self.facts["preprocessing"] | {
-            "bit_depth": depth,
-            "classes": self.facts["classes"],
-            "graphs": graphs,
-        }
-        write_text(folder / PREPROCESSING, _json(settings))
-        shutil.copyfile(Path(__file__).with_name(SCRIPT), folder / SCRIPT)
-        if found is None:
-            return None
-        reference = self.reference
-        some = Reference(reference.pixels[positions], reference.logits[positions], reference.of_one)
-        return check_files(folder / SCRIPT, graphs[0], found[1], self.model, some)
-
-    def _quantized(self, folder: Path) -> Quantized:
-        data = self.experiment.data
-        calibration = data.train.raw(evenly(len(data.train), CALIBRATION_IMAGES)).cpu()
-        method = write_quantized(
-            folder / export.ONNX, folder / QUANTIZED, self.model.network, calibration, self.facts
+def _prepare(experiment: Experiment, subject: Subject, teacher: Subject | None) -> _Prepared:
+    network, data = find_network(experiment, subject), experiment.data
+    built = subject.build().float()
+    machine = replace(experiment.machine, bfloat16=False, float16=False)
+    top1 = compute_top1(predict(built, data.test, machine), data.test.labels).item()
+    mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
+    preprocessing = export.Preprocessing(data.test.side, mean, std, data.settings.resize)
+    model = FromPixels(export.prepare_network(built), preprocessing).eval()
+    positions = choose_evenly(len(data.test), COMPARED_IMAGES)
+    images = data.test.normalised(positions.to(data.test.device)).cpu()
+    with torch.no_grad():
+        reference = Reference(
+            _load_pixels(experiment, positions), model.network(images), model.network(images[:1])
         )
-        positions = evenly(len(data.test), MEASURED_IMAGES)
-        files = {"onnxruntime float32": folder / export.ONNX, "onnxruntime int8": folder / QUANTIZED}
-        labels = data.test.labels.cpu()[positions]
-        rows = compare(self.model, files, _pixels(self.experiment, positions), labels)
-        return Quantized(
-            method,
-            len(calibration) if method == "static" else 0,
-            len(positions),
-            torch.get_num_threads(),
-            environment()["processor"],
-            rows,
-        )
+    metadata = _describe(experiment, subject, teacher, network, model) | {
+        "accuracy": {"top1": top1, "images": len(data.test), "of": "test images, float32"}
+    }
+    return _Prepared(experiment, network, model, metadata, positions, reference)
 
 
-def evenly(count: int, wanted: int) -> Tensor:
-    """At most `wanted` positions spread over 0..count - 1, so that all classes of sorted images are met."""
+def _describe(
+    experiment: Experiment, subject: Subject, teacher: Subject | None, network: Network, model: FromPixels
+) -> dict[str, Any]:
+    """Return the metadata of a model as JSON holds it."""
+    here, preprocessing = environment(), model.preprocessing
+    return {
+        "made_by": MADE_BY,
+        "format": FORMAT,
+        "run": experiment.folder.path.name,
+        "model": subject.method,
+        "seed": subject.seed,
+        "arch": network.arch,
+        "parameters": count_parameters(model.network),
+        "classes": experiment.data.classes,
+        "taps": list_taps(experiment, network),
+        "teacher": None if teacher is None else {"arch": teacher.arch, "weights": teacher.weights_hash},
+        "weights": subject.weights_hash,
+        "state_dict": hash_weights(model.network),
+        "images": experiment.data.fingerprint,
+        "preprocessing": {
+            "input": INPUT,
+            "output": OUTPUT,
+            "shape": ["batch", 3, "height", "width"],
+            "dtype": "uint8",
+            "channels": "red, green, blue",
+            "image_size": preprocessing.image_size,
+            "resize": RESIZED[preprocessing.resize],
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+            "in_graph": ["resize", "divide by 255", "subtract mean", "divide by std"],
+        },
+        "config": experiment.config.model_dump(mode="json"),
+        "versions": {"python": here["python"], **here["packages"], "commit": here["git"]["commit"]},
+    }
+
+
+def _write_files(prepared: _Prepared, folder: Path, quantize: bool) -> Export:
+    model, metadata, reference = prepared.model, prepared.metadata, prepared.reference
+    fresh = prepared.experiment.build(prepared.network, pretrained=False)
+    load_weights = partial(export.load_weights, network=fresh, preprocessing=model.preprocessing)
+    checks = [
+        _write_checked(
+            folder / WEIGHTS, lambda path: save(path, copy_weights(model.network)), load_weights, reference
+        ),
+        _write_checked(
+            folder / PROGRAM, partial(export.write_program, model, metadata), export.load_program, reference
+        ),
+    ]
+    missing = export.find_missing(*NEEDED_FOR_ONNX)
+    if missing:
+        note = f"not written, {', '.join(missing)} missing: pip install -r {REQUIREMENTS}"
+        checks.append(CheckedFile(ONNX, note=note))
+    else:
+        write = partial(export.write_onnx, model, metadata)
+        checks.append(_write_checked(folder / ONNX, write, export.load_onnx, reference))
+    script = _write_script(prepared, folder, [PROGRAM] if missing else [ONNX, PROGRAM])
+    quantized = _quantize(prepared, folder) if quantize else None
+    exported = Export(folder, metadata, checks, script, quantized)
+    written = metadata | {"checks": checks, "image_files": script, "quantized": quantized}
+    write_text(folder / METADATA, _format_json(to_plain(written)))
+    write_text(folder / CARD, format_card(exported))
+    return exported
+
+
+def _write_checked(
+    path: Path, write: Callable[[Path], None], load: Callable[[Path], Runner], reference: Reference
+) -> CheckedFile:
+    write(path)
+    return check_file(path, load(path), reference)
+
+
+def _write_script(prepared: _Prepared, folder: Path, graphs: list[str]) -> CheckedScript | None:
+    """Write predict.py and its settings, and compare it with the decoder."""
+    data, reference = prepared.experiment.config.data, prepared.reference
+    chosen = choose_evenly(len(prepared.positions), COMPARED_FILES)
+    found = find_files(data, prepared.positions[chosen].tolist())
+    settings = prepared.metadata["preprocessing"] | {
+        "bit_depth": data.bit_depth if found is None else find_bit_depth(data, *found),
+        "classes": prepared.metadata["classes"],
+        "graphs": graphs,
+    }
+    write_text(folder / PREPROCESSING, _format_json(settings))
+    shutil.copyfile(Path(__file__).with_name(SCRIPT), folder / SCRIPT)
+    if found is None:
+        return None
+    same = Reference(reference.pixels[chosen], reference.logits[chosen], reference.single)
+    return check_script(folder / SCRIPT, graphs[0], found[1], prepared.model, same)
+
+
+def _quantize(prepared: _Prepared, folder: Path) -> Quantized:
+    """Write the int8 file and measure it."""
+    experiment, data = prepared.experiment, prepared.experiment.data
+    calibration = data.train.raw(choose_evenly(len(data.train), CALIBRATION_IMAGES)).cpu()
+    onnx, int8 = folder / ONNX, folder / QUANTIZED
+    method = write_quantized(onnx, int8, prepared.model.network, calibration, prepared.metadata)
+    positions = choose_evenly(len(data.test), MEASURED_IMAGES)
+    rows = compare_deployments(
+        prepared.model,
+        {"onnxruntime float32": onnx, "onnxruntime int8": int8},
+        _load_pixels(experiment, positions),
+        data.test.labels.cpu()[positions],
+    )
+    calibrated = len(calibration) if method == "static" else 0
+    threads, processor = torch.get_num_threads(), environment()["processor"]
+    return Quantized(method, calibrated, len(positions), threads, processor, rows)
+
+
+def choose_evenly(count: int, wanted: int) -> Tensor:
+    """Choose at most `wanted` positions spread over 0..count - 1."""
     return torch.linspace(0, count - 1, min(count, wanted)).round().long()
 
 
-def _pixels(experiment: Experiment, positions: Tensor) -> Tensor:
+def _load_pixels(experiment: Experiment, positions: Tensor) -> Tensor:
     return experiment.data.test.raw(positions).cpu()
 
 
-def _json(content: Mapping[str, Any]) -> str:
+def _format_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,7 +1,7 @@
-"""An exported network in int8 by onnxruntime's own tool, and what that costs and gains beside the float one.
+"""Int8 by onnxruntime's tool, and its accuracy and latency.
 
-Convolutional networks are quantised statically: the ranges of activations are calibrated on training images. Those
-with layer normalisation (transformers) dynamically, their matrix products alone, as onnxruntime's manual advises.
+Convolutional networks are quantised statically: training images calibrate the ranges of activations. Networks with
+layer normalisation (transformers) are quantised dynamically, as onnxruntime's manual advises.
 Letters: B batch, S side in pixels, C classes.
 """
 
@@ -18,25 +18,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from diagnostics.cost import Latency, latencies
-from diagnostics.export.checks import agreement
-from models.export import INPUT, FromPixels, Runner, as_text, load_onnx
+from diagnostics.cost import Latency, measure_latencies
+from diagnostics.export.checks import measure_agreement
+from models.export import INPUT, FromPixels, Runner, format_metadata, load_onnx
 
 QUANTIZED = f"model_int8_{INPUT}.onnx"
 CALIBRATION_IMAGES = 256
-BATCH = 64  # of images whose outputs are compared
+BATCH = 64  # images whose outputs are compared at a time
 LATENCY_BATCHES = (1, 32)
 LATENCY_SECONDS = 1.5  # a model and a batch size
 
+Method = Literal["static", "dynamic"]
+
 
 @dataclass(frozen=True)
-class Deployed:
-    """One way to run the network, on the same images and the same threads as the others."""
+class Deployment:
+    """One way to run the network, on the same images and threads as the others."""
 
     name: str
     bytes: int | None  # of its file
     top1: float
-    agreement: float  # share of images that get the float student's class
+    agreement: float  # share of images that get the float network's class
     latencies: list[Latency]
 
 
@@ -44,23 +46,23 @@ class Deployed:
 class Quantized:
     """The network in float and in int8."""
 
-    method: Literal["static", "dynamic"]
+    method: Method
     calibration_images: int  # of the training images; 0 for dynamic
-    images: int  # test images that accuracy and agreement are measured on
+    images: int  # test images behind accuracy and agreement
     threads: int
     processor: str
-    rows: list[Deployed]  # torch float32, onnxruntime float32, onnxruntime int8
+    rows: list[Deployment]  # torch float32, onnxruntime float32, onnxruntime int8
 
 
 def write_quantized(
     source: Path, path: Path, network: nn.Module, calibration: Tensor, metadata: dict[str, Any]
-) -> Literal["static", "dynamic"]:
-    """Write the int8 version of an exported ONNX file; says how it was made.
+) -> Method:
+    """Write the int8 version of an exported ONNX file and return the method.
 
     Args:
         source: a file of `write_onnx`.
-        path: where the new one goes.
-        network: what `source` came from.
+        path: the new file.
+        network: the network in `source`.
         calibration: (B, 3, S, S) uint8 training images.
         metadata: properties of the file.
     """
@@ -68,35 +70,34 @@ def write_quantized(
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    dynamic = any(isinstance(module, nn.LayerNorm) for module in network.modules())
-    with tempfile.TemporaryDirectory() as folder, _without_advice():
+    is_dynamic = any(isinstance(module, nn.LayerNorm) for module in network.modules())
+    # 7 bits: a processor without VNNI adds products of 8 bits in 16, which saturate
+    common: dict[str, Any] = {"per_channel": True, "reduce_range": True}
+    with tempfile.TemporaryDirectory() as folder, _ignore_advice():
         prepared = Path(folder) / source.name
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        if dynamic:
-            quantization.quantize_dynamic(
-                prepared, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, reduce_range=True
-            )
+        if is_dynamic:
+            quantization.quantize_dynamic(prepared, path, op_types_to_quantize=["MatMul", "Gemm"], **common)
         else:
             quantization.quantize_static(
                 prepared,
                 path,
-                _Reader(calibration),
+                _CalibrationReader(calibration),
                 quant_format=quantization.QuantFormat.QDQ,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                per_channel=True,
-                reduce_range=True,  # a processor without VNNI adds products of 8 bits in 16, which saturate
-                nodes_to_exclude=_preprocessing_nodes(onnx.load(prepared)),
+                nodes_to_exclude=_list_preprocessing_nodes(onnx.load(prepared)),
+                **common,
             )
     model = onnx.load(path)
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, as_text(metadata))
+    onnx.helper.set_model_props(model, format_metadata(metadata))
     onnx.save(model, path)
-    return "dynamic" if dynamic else "static"
+    return "dynamic" if is_dynamic else "static"
 
 
-class _Reader:
-    """Calibration images as onnxruntime's tool asks for them."""
+class _CalibrationReader:
+    """Calibration images in the form that onnxruntime's tool asks for."""
 
     def __init__(self, images: Tensor) -> None:
         self._batches = iter(images.split(BATCH))
@@ -107,8 +108,8 @@ class _Reader:
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    """onnxruntime's tool logs its advice to the root logger."""
+def _ignore_advice() -> Iterator[None]:
+    """Ignore the advice that onnxruntime's tool gives on the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -117,11 +118,8 @@ def _without_advice() -> Iterator[None]:
         logging.disable(before)
 
 
-def _preprocessing_nodes(model: Any) -> list[str]:
-    """Names of the nodes before the network: those that follow from the input without a parameter of the network.
-
-    The exporter keeps the graph in the order of computation, preprocessing first.
-    """
+def _list_preprocessing_nodes(model: Any) -> list[str]:
+    """Return names of the nodes before the first parameter of the network."""
     parameters = {tensor.name for tensor in model.graph.initializer if tensor.name.startswith("network.")}
     names: list[str] = []
     for node in model.graph.node:
@@ -132,31 +130,35 @@ def _preprocessing_nodes(model: Any) -> list[str]:
 
 
 @torch.no_grad()
-def compare(model: FromPixels, files: dict[str, Path], pixels: Tensor, labels: Tensor) -> list[Deployed]:
-    """The float model in torch and exported ONNX files on the same images, timed in turn.
+def compare_deployments(
+    model: FromPixels, files: dict[str, Path], pixels: Tensor, labels: Tensor
+) -> list[Deployment]:
+    """Compare the float model with ONNX files on the same images, in turn.
 
     Args:
         model: the float one.
-        files: ONNX files by the name that is shown.
+        files: ONNX files by the name to show.
         pixels: (B, 3, S, S) uint8 test images.
         labels: (B,) their classes.
     """
     runners: dict[str, Runner] = {
         "torch float32": model,
-        **{name: load_onnx(path) for name, path in files.items()},
+        **{name: load_onnx(file) for name, file in files.items()},
     }
     logits = {
         name: torch.cat([run(batch) for batch in pixels.split(BATCH)]) for name, run in runners.items()
     }  # (B, C) each
     repeated = pixels[torch.arange(max(LATENCY_BATCHES)) % len(pixels)]
-    timed = [latencies(list(runners.values()), repeated[:batch], LATENCY_SECONDS) for batch in LATENCY_BATCHES]
+    timed = [
+        measure_latencies(list(runners.values()), repeated[:batch], LATENCY_SECONDS) for batch in LATENCY_BATCHES
+    ]
     return [
-        Deployed(
+        Deployment(
             name,
             files[name].stat().st_size if name in files else None,
             (logits[name].argmax(dim=1) == labels).double().mean().item(),
-            agreement(logits[name], logits["torch float32"]),
-            [of_batch[number] for of_batch in timed],
+            measure_agreement(logits[name], logits["torch float32"]),
+            [latencies[number] for latencies in timed],
         )
         for number, name in enumerate(runners)
     ]

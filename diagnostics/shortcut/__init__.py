@@ -1,1 +1,1 @@
-"""Planted cues: who follows them (measures), how that is recorded, whether they can be read (probe)."""
+"""Planted cues: recording, measures of following them, and probes."""

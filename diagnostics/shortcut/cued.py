@@ -1,4 +1,4 @@
-"""What is kept of the networks of a run under planted cues: a recording, of which all measures are made.
+"""A recording under planted cues: the answers of a run's networks.
 
 Nothing here needs torch, so that a study's report does without it. Letters: n test images, J shows an image,
 C classes.
@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Of one model; None where there is no teacher, or no image under balanced cues.
+    """Measures of one model; None where there is no teacher, or no image under balanced cues.
 
     held_out_kl is the mean T² · KL(teacher / T ‖ student / T) in nats, under cues drawn as the students' are.
     """
@@ -32,7 +32,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How well cue and label are read off a model's features, balanced accuracy in 0..1."""
+    """Balanced accuracy in 0..1 of probes that read cue and label off a model's features."""
 
     cue_decoding: float | None
     label_decoding: float | None
@@ -40,7 +40,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class CuedModel:
-    """What is known of a model beside its answers."""
+    """Facts of a model beside its answers."""
 
     method: str
     arch: str
@@ -54,7 +54,7 @@ class CuedModel:
 
 @dataclass(frozen=True)
 class About:
-    """The run that a recording is of."""
+    """The run of a recording."""
 
     point: dict[str, Any]  # of the study's grid
     seed: int
@@ -76,11 +76,11 @@ class CueRecording:
     clean: Array  # (models, n) int16 without a cue, no rows where the images always have theirs
 
     def shown(self, number: int) -> Shown | None:
-        """Return what the `number`-th model answers; None without a cue."""
-        return self._answers[number]
+        """Return the answers of the `number`-th model; None without a cue."""
+        return self._shown[number]
 
     @cached_property
-    def _answers(self) -> list[Shown | None]:
+    def _shown(self) -> list[Shown | None]:
         if not self.cues.shape[1]:
             return [None] * len(self.models)
         shows = Shows(self.labels, self.cues, self.classes_cue)

@@ -1,4 +1,4 @@
-"""What a model answers on the held-out training images: numbers to choose by that no test image has a part in.
+"""Answers on held-out training images, to choose by without test images.
 
 Letters: n images, C classes.
 """
@@ -23,8 +23,10 @@ class HeldOutLogits:
     balanced: Tensor | None  # (m, C) of the balanced images, None without any
 
 
-def held_out(own: HeldOutLogits, teacher: HeldOutLogits | None, data: TrainingData, temperature: float) -> HeldOut:
-    """The numbers of a model, given its logits and its teacher's on the same images.
+def measure_held_out(
+    own: HeldOutLogits, teacher: HeldOutLogits | None, data: TrainingData, temperature: float
+) -> HeldOut:
+    """Measure a model by its logits and its teacher's on the same images.
 
     temperature: T > 0 of the KL. Needs `data.held_out`.
     """
@@ -33,11 +35,11 @@ def held_out(own: HeldOutLogits, teacher: HeldOutLogits | None, data: TrainingDa
     return HeldOut(
         None if teacher is None else softened_kl(own.drawn, teacher.drawn, temperature).item(),
         float((own.drawn.argmax(dim=1).cpu() == labels).double().mean()),
-        None if own.balanced is None else _unbiased(own.balanced, data),
+        None if own.balanced is None else _measure_unbiased(own.balanced, data),
     )
 
 
-def _unbiased(logits: Tensor, data: TrainingData) -> float | None:
+def _measure_unbiased(logits: Tensor, data: TrainingData) -> float | None:
     images = data.balanced
     if images is None or images.cues is None or data.classes_cue is None:
         return None

@@ -1,4 +1,4 @@
-"""Does a model read the planted cue instead of the object, and has a student that from its teacher?
+"""Measures of shortcut learning: does a model follow the planted cue?
 
 Each test image is shown under several cues and once without, so that it is its own control. A show of an image of
 class y under cue g is aligned where g is the cue of y, conflicting otherwise; a prediction p follows the cue where
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from diagnostics.evaluation.archive import check_integers
 from diagnostics.statistics import CONFIDENCE
 
 SMALLEST_GROUP = 10  # images; the worst of smaller groups would be the worst by chance
@@ -32,7 +33,7 @@ NO_BOUND = "The teachers' difference varies so much over these seeds that the ra
 
 @dataclass(frozen=True)
 class Shows:
-    """The test images under their cues, the same to all models of a run: what follows from them is found once.
+    """The test images under their cues, the same to all models of a run.
 
     labels (n,), cues (n, J) the cue of each show, all different within an image, classes_cue (C,) the cue of each
     class. All integers of 0 or more. J = 1 is a data set whose images come with the one cue they have.
@@ -46,15 +47,11 @@ class Shows:
 
     def __post_init__(self) -> None:
         n, classes = len(self.labels), len(self.classes_cue)
-        if n == 0 or self.labels.ndim != 1 or self.classes_cue.ndim != 1:
-            raise ValueError("labels must be (n,) with n >= 1, and classes_cue (C,)")
-        if self.cues.ndim != 2 or len(self.cues) != n or self.cues.shape[1] == 0:
-            raise ValueError(f"cues must have shape ({n}, J) with J >= 1, got {self.cues.shape}")
-        _see_classes("labels", self.labels, classes)
-        if any(array.dtype.kind not in "iu" for array in (self.cues, self.classes_cue)):
-            raise ValueError("cues must be integers")
-        if self.cues.min() < 0 or self.classes_cue.min() < 0:
-            raise ValueError("cues must be 0 or more: answers without a cue go to clean")
+        if n == 0 or self.cues.ndim != 2 or self.cues.shape[1] == 0:
+            raise ValueError(f"cues must have shape ({n}, J) with images and J >= 1, got {self.cues.shape}")
+        check_integers("labels", self.labels, (n,), classes)
+        check_integers("cues", self.cues, (n, self.cues.shape[1]))
+        check_integers("classes_cue", self.classes_cue, (classes,))
         if (np.diff(np.sort(self.cues, axis=1), axis=1) == 0).any():
             raise ValueError("cues must differ within an image: show each image once under each cue")
 
@@ -64,7 +61,7 @@ class Shows:
         return np.asarray(self.classes_cue[self.labels][:, None] == self.cues)
 
     @cached_property
-    def misleads(self) -> NDArray[np.bool_]:
+    def misleading(self) -> NDArray[np.bool_]:
         """(n, J), conflicting shows whose cue is that of some class."""
         return ~self.aligned & np.isin(self.cues, self.classes_cue)
 
@@ -78,7 +75,7 @@ class Shows:
 
 @dataclass(frozen=True)
 class Shown:
-    """What one model answers to each show: predictions (n, J), clean (n,) predictions without a cue or None.
+    """The answers of one model to each show: predictions (n, J), clean (n,) predictions without a cue or None.
 
     Raises ValueError for shapes that do not agree with the shows, or predictions outside [0, C).
     """
@@ -89,14 +86,9 @@ class Shown:
 
     def __post_init__(self) -> None:
         shape, classes = self.shows.cues.shape, len(self.shows.classes_cue)
-        if self.predictions.shape != shape:
-            raise ValueError(f"predictions must have shape {shape}, got {self.predictions.shape}")
-        _see_classes("predictions", self.predictions, classes)
-        if self.clean is None:
-            return
-        if self.clean.shape != shape[:1]:
-            raise ValueError(f"clean must have shape {shape[:1]}, got {self.clean.shape}")
-        _see_classes("clean", self.clean, classes)
+        check_integers("predictions", self.predictions, shape, classes)
+        if self.clean is not None:
+            check_integers("clean", self.clean, shape[:1], classes)
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
@@ -110,21 +102,13 @@ class Shown:
 
     @cached_property
     def fooled(self) -> NDArray[np.bool_]:
-        """(n, J), shows that mislead and whose cue is followed."""
-        return self.shows.misleads & self.follows
-
-
-def _see_classes(name: str, given: NDArray[np.integer], classes: int) -> None:
-    """Raise ValueError for what are no classes."""
-    if given.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers")
-    if given.min() < 0 or given.max() >= classes:
-        raise ValueError(f"{name} must lie in [0, {classes}), as classes_cue has {classes}")
+        """(n, J), misleading shows whose cue is followed."""
+        return self.shows.misleading & self.follows
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What `measures` finds; shares in [0, 1]. None where not defined, `notes` says why."""
+    """Shares in [0, 1] of one model. None where not defined, `notes` says why."""
 
     images: int
     shows: int  # J
@@ -144,49 +128,98 @@ class Measures:
 
 
 def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
-    """Every measure of one model, and its fidelity to a teacher that saw the same shows.
+    """Compute every measure of one model, and its fidelity to a teacher.
 
     Raises ValueError where the teacher's shows are others.
     """
     shows = shown.shows
-    aligned, misleading, followed = shows.aligned, shows.misleads, shown.fooled
+    aligned, misleading, right, followed = shows.aligned, shows.misleading, shown.right, shown.fooled
     notes: dict[str, str] = {}
-    unbiased, worst_group = _groups(shown, notes)
+
+    def share(name: str, hits: NDArray[np.bool_], among: NDArray[np.bool_], reason: str) -> float | None:
+        """Return the share of hits in `among`; None and a note where it is empty."""
+        count = np.count_nonzero(among)
+        if count:
+            return float(np.count_nonzero(hits & among) / count)
+        notes[name] = reason
+        return None
+
+    unbiased, worst_group = _measure_groups(shown, notes)
     if shown.clean is None:
         notes["clean"] = "The images were not shown without a cue."
     if shows.cues.shape[1] == 1:
         notes["flip_rate"] = "Each image was shown under one cue only."
-    decided = misleading & (followed | shown.right)
     undecided = (
         "No conflicting image is recognised and none follows the cue." if misleading.any() else NO_CONFLICTING
     )
+    shares = {
+        "aligned": share("aligned", right, aligned, NO_ALIGNED),
+        "conflicting": share("conflicting", right, ~aligned, NO_CONFLICTING),
+        "following": share("following", followed, misleading, NO_CONFLICTING),
+        "cue_bias": share("cue_bias", followed, misleading & (followed | right), undecided),
+    }
+    if teacher is None:
+        fidelity = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
+        shares |= dict.fromkeys(fidelity)
+        notes |= dict.fromkeys(fidelity, TEACHER_NOT_GIVEN)
+    else:
+        _check_same(shows, teacher.shows)
+        same, fooled = shown.predictions == teacher.predictions, teacher.fooled
+        nothing = "The teacher follows the cue on no conflicting image." if misleading.any() else NO_CONFLICTING
+        shares |= {
+            "fidelity_aligned": share("fidelity_aligned", same, aligned, NO_ALIGNED),
+            "fidelity_conflicting": share("fidelity_conflicting", same, ~aligned, NO_CONFLICTING),
+            "fidelity_followed": share("fidelity_followed", same, fooled, nothing),
+            "also_followed": share("also_followed", shown.follows, fooled, nothing),
+        }
     return Measures(
         images=len(shows.labels),
         shows=shows.cues.shape[1],
-        aligned=_share("aligned", shown.right, aligned, NO_ALIGNED, notes),
-        conflicting=_share("conflicting", shown.right, ~aligned, NO_CONFLICTING, notes),
         unbiased=unbiased,
         worst_group=worst_group,
-        following=_share("following", followed, misleading, NO_CONFLICTING, notes),
-        cue_bias=_share("cue_bias", followed, decided, undecided, notes),
-        flip_rate=None if "flip_rate" in notes else _flip_rate(shown.predictions),
+        flip_rate=None if "flip_rate" in notes else _compute_flip_rate(shown.predictions),
         clean=None if shown.clean is None else float((shown.clean == shows.labels).mean()),
-        **_fidelity(shown, teacher, notes),
+        **shares,
         notes=notes,
     )
 
 
+def _check_same(shows: Shows, others: Shows) -> None:
+    for name in ("labels", "cues", "classes_cue"):
+        if shows is not others and not np.array_equal(getattr(shows, name), getattr(others, name)):
+            raise ValueError(f"teacher and student must see the same images under the same cues: {name} differ")
+
+
+def _measure_groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:
+    """Return mean and smallest of A(y, g)."""
+    cell, size = shown.shows.cells
+    right = np.bincount(cell[shown.right], minlength=len(size))
+    accuracy = right[size > 0] / size[size > 0]
+    empty, small = int((size == 0).sum()), int((size < SMALLEST_GROUP).sum())
+    if empty:
+        notes["unbiased"] = f"{empty} of {len(size)} groups of a class and a cue have no image and are left out."
+    if small:
+        notes["worst_group"] = f"{small} of {len(size)} groups have fewer than {SMALLEST_GROUP} images."
+    return float(accuracy.mean()), None if small else float(accuracy.min())
+
+
+def _compute_flip_rate(predictions: NDArray[np.integer]) -> float:
+    first, second = np.triu_indices(predictions.shape[1], k=1)
+    shows = np.ascontiguousarray(predictions.T)  # (J, n)
+    differ = np.count_nonzero(shows[first] != shows[second], axis=1)  # of each pair of cues
+    return float((differ / len(predictions)).mean())
+
+
 def following_per_image(shown: Shown) -> NDArray[np.float64]:
-    """Share of each image's conflicting shows that follow the cue, (n,); NaN where an image has none."""
-    shows = shown.shows.misleads.sum(axis=1)
-    followed = shown.fooled.sum(axis=1)
+    """Compute each image's share of conflicting shows that follow, (n,), or NaN."""
+    shows = shown.shows.misleading.sum(axis=1)
     shares = np.full(len(shows), np.nan)
-    np.divide(followed, shows, out=shares, where=shows > 0)
+    np.divide(shown.fooled.sum(axis=1), shows, out=shares, where=shows > 0)
     return shares
 
 
 def excess_following(own: Measures, reference: Measures) -> float | None:
-    """Following less that of a model trained without the cue, in [-1, 1]; None where one of them has none.
+    """Subtract the following of a model trained without the cue, in [-1, 1].
 
     A model that never reads the cue still "follows" it whenever it confuses two classes.
     """
@@ -196,13 +229,13 @@ def excess_following(own: Measures, reference: Measures) -> float | None:
 
 
 def accuracy_gap(own: Measures) -> float | None:
-    """Aligned less conflicting accuracy, in [-1, 1]: about 0 for a model that does not read the cue."""
+    """Subtract conflicting from aligned accuracy: about 0 without the cue."""
     return None if own.aligned is None or own.conflicting is None else own.aligned - own.conflicting
 
 
 @dataclass(frozen=True)
 class Inheritance:
-    """How much of the teachers' difference in following their students show: 0 none of it, 1 all of it."""
+    """Share of the teachers' difference in following that their students show: 0 none of it, 1 all of it."""
 
     value: float | None
     low: float | None
@@ -217,13 +250,13 @@ def inheritance(
     biased_teacher: NDArray[np.floating],
     unbiased_teacher: NDArray[np.floating],
 ) -> Inheritance:
-    """[student of biased - student of unbiased teacher] / [biased - unbiased teacher], each the following.
+    """Compute the students' difference in following over their teachers'.
 
+    (student of biased - student of unbiased teacher) / (biased - unbiased teacher): 0 nothing is inherited, 1 all.
     Each argument is (S, n): for each seed `following_per_image` on the same shows; images with a NaN are left out.
-    Following of a seed is the mean over its images, and the ratio is that of the sums over seeds. The 95 %
-    interval is Fieller's (1954), for a ratio of means over seeds that vary together. No value where the teachers
-    differ by less than SMALLEST_GAP; no interval with one seed, or where the teachers vary so much that it has no
-    bound.
+    Following of a seed is the mean over its images, and the ratio is that of the sums over seeds, with Fieller's
+    interval. No value where the teachers differ by less than SMALLEST_GAP; no interval with one seed, or where the
+    teachers vary so much that it has no bound.
 
     Raises ValueError when shapes differ or a seed has no image left.
     """
@@ -241,15 +274,17 @@ def inheritance(
         reason = f"The teachers' following differs by less than {100 * SMALLEST_GAP:g} points."
         return Inheritance(None, None, None, len(own), dict.fromkeys(("value", "low", "high"), reason))
     ratio = float(own.mean() / theirs.mean())
-    bounds = fieller(own, theirs) if len(own) > 1 else None
+    bounds = compute_fieller_interval(own, theirs) if len(own) > 1 else None
     if bounds is None:
         reason = NO_RATIO_OF_ONE if len(own) == 1 else NO_BOUND
         return Inheritance(ratio, None, None, len(own), dict.fromkeys(("low", "high"), reason))
     return Inheritance(ratio, *bounds, len(own), {})
 
 
-def fieller(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> tuple[float, float] | None:
-    """The 95 % interval of a ratio of the means of (S,) pairs (Fieller 1954); None if it has no bounds.
+def compute_fieller_interval(
+    numerators: NDArray[np.float64], denominators: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Return Fieller's (1954) 95 % interval of a ratio of means of (S,) pairs.
 
     All ratios r for which the paired t-test does not reject mean(numerators - r denominators) = 0.
     """
@@ -261,60 +296,3 @@ def fieller(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) 
         return None
     spread = math.sqrt(max(0.0, b**2 - a * c))
     return float((b - spread) / a), float((b + spread) / a)
-
-
-def _share(
-    name: str, hits: NDArray[np.bool_], among: NDArray[np.bool_], reason: str, notes: dict[str, str]
-) -> float | None:
-    """Share of the shows in `among` that are hits; None and a note where there are none."""
-    count = np.count_nonzero(among)
-    if count:
-        return float(np.count_nonzero(hits & among) / count)
-    notes[name] = reason
-    return None
-
-
-def _groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:
-    """Mean and smallest of A(y, g)."""
-    cell, size = shown.shows.cells
-    right = np.bincount(cell[shown.right], minlength=len(size))
-    accuracy = right[size > 0] / size[size > 0]
-    empty, small = int((size == 0).sum()), int((size < SMALLEST_GROUP).sum())
-    if empty:
-        notes["unbiased"] = f"{empty} of {len(size)} groups of a class and a cue have no image and are left out."
-    if small:
-        notes["worst_group"] = f"{small} of {len(size)} groups have fewer than {SMALLEST_GROUP} images."
-    return float(accuracy.mean()), None if small else float(accuracy.min())
-
-
-def _flip_rate(predictions: NDArray[np.integer]) -> float:
-    first, second = np.triu_indices(predictions.shape[1], k=1)
-    shows = np.ascontiguousarray(predictions.T)  # (J, n)
-    differ = np.count_nonzero(shows[first] != shows[second], axis=1)  # of each pair of cues
-    return float((differ / len(predictions)).mean())
-
-
-def _fidelity(shown: Shown, teacher: Shown | None, notes: dict[str, str]) -> dict[str, float | None]:
-    names = ("fidelity_aligned", "fidelity_conflicting", "fidelity_followed", "also_followed")
-    if teacher is None:
-        notes.update(dict.fromkeys(names, TEACHER_NOT_GIVEN))
-        return dict.fromkeys(names)
-    shows = shown.shows
-    if shows is not teacher.shows:
-        _see_same(shows, teacher.shows)
-    same, followed = shown.predictions == teacher.predictions, teacher.fooled
-    nothing = "The teacher follows the cue on no conflicting image." if shows.misleads.any() else NO_CONFLICTING
-    return {
-        "fidelity_aligned": _share("fidelity_aligned", same, shows.aligned, NO_ALIGNED, notes),
-        "fidelity_conflicting": _share("fidelity_conflicting", same, ~shows.aligned, NO_CONFLICTING, notes),
-        "fidelity_followed": _share("fidelity_followed", same, followed, nothing, notes),
-        "also_followed": _share("also_followed", shown.follows, followed, nothing, notes),
-    }
-
-
-def _see_same(shows: Shows, others: Shows) -> None:
-    for name in ("labels", "cues", "classes_cue"):
-        if not np.array_equal(getattr(shows, name), getattr(others, name)):
-            raise ValueError(
-                f"teacher and student must be shown the same images under the same cues: {name} differ"
-            )

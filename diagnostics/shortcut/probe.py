@@ -1,4 +1,4 @@
-"""How well a cue, or a label, can be read by a linear probe: off frozen features, or off the images themselves.
+"""Linear probes that read a cue or a label off features or images.
 
 Letters: N samples, D dimensions, S side in pixels.
 """
@@ -19,35 +19,32 @@ from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
 from dataset.views.augment import apply_view, draw_view, generator
 
-MOST_SAMPLES = 10_000  # more would take minutes and move a linear probe little
+MAX_SAMPLES = 10_000  # more would take minutes and move a linear probe little
 ITERATIONS = 200
 BATCH = 500
 PROBE_IMAGES = 5000  # training images that the probes learn from, at most
 POOLED = 8  # side of what the cue-only probe sees
 
 
-def balanced_probe(
+def fit_balanced_probe(
     train_X: NDArray[np.floating],
     train_y: NDArray[np.integer],
     test_X: NDArray[np.floating],
     test_y: NDArray[np.integer],
     seed: int = 0,
 ) -> float | None:
-    """Balanced test accuracy (mean recall over classes) of a logistic probe on standardised features (N, D).
+    """Fit a logistic probe on features (N, D) and return its mean recall.
 
-    Tells how well a cue, or a label, can be read off the features; give it images whose cue and label are
-    independent, or one is read off the other. Classes weigh alike in training. The seed draws MOST_SAMPLES of
-    the training features where there are more. None where training has a single class.
-
-    `geometry.linear_probe` asks another question, what a model's features hold of its own classes: plain accuracy,
-    classes weighed as they are, float32 for speed and a word on convergence.
+    Give it images whose cue and label are independent, or one is read off the other. Classes weigh alike in
+    training, unlike in `geometry.fit_linear_probe`. The seed draws MAX_SAMPLES of the training features where
+    there are more. None where training has a single class.
     """
     from sklearn.exceptions import ConvergenceWarning  # a second to import, for those who need it
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import recall_score
     from sklearn.preprocessing import StandardScaler
 
-    chosen = np.random.default_rng(seed).permutation(len(train_X))[:MOST_SAMPLES]
+    chosen = np.random.default_rng(seed).permutation(len(train_X))[:MAX_SAMPLES]
     X, y = train_X[chosen].astype(np.float64), train_y[chosen]
     if len(np.unique(y)) < 2:
         return None
@@ -60,8 +57,8 @@ def balanced_probe(
     return float(recall_score(test_y, predictions, labels=np.unique(test_y), average="macro"))
 
 
-def uniform_images(data: TrainingData) -> ImageTensors:
-    """The training images under cues that do not depend on their class."""
+def assign_uniform_cues(data: TrainingData) -> ImageTensors:
+    """Return the training images under cues that do not depend on their class."""
     cue, seed = data.shortcut.cue, data.shortcut.seed
     assert data.classes_cue is not None
     own = data.classes_cue.cpu()
@@ -69,27 +66,26 @@ def uniform_images(data: TrainingData) -> ImageTensors:
     return data.train.under(Cues(cue, own, data.cue_count, of_image))
 
 
-def cue_read(data: TrainingData) -> float | None:
-    """Balanced accuracy of a probe that reads the cue off training images, augmented and under random cues.
+def read_cue(data: TrainingData) -> float | None:
+    """Return the mean recall of a probe of the cue on augmented images.
 
-    It sees coarse maps of colour, saturation and contrast, so no class; learns from one half of the images and is
-    tested on the other. None where no cue is planted.
+    Cues are random. It sees coarse maps of colour, saturation and contrast, so no class; learns from one half of
+    the images and is tested on the other. None where no cue is planted.
     """
     if data.shortcut.cue in ("none", "file"):
         return None
-    images, settings = uniform_images(data), data.settings
+    images, settings = assign_uniform_cues(data), data.settings
     assert images.cues is not None
     chosen = torch.randperm(len(images), generator=generator(0))[: 2 * PROBE_IMAGES].to(images.device)
     view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
-    maps = torch.cat(
-        [_coarse(images.cues.stamp(apply_view(images.raw(i), i.cpu(), view), i)) for i in chosen.split(BATCH)]
-    )
+    parts = (images.cues.stamp(apply_view(images.raw(i), i.cpu(), view), i) for i in chosen.split(BATCH))
+    maps = torch.cat([_map_coarsely(part) for part in parts])
     cues, X, half = images.cues.of_image[chosen].cpu().numpy(), maps.cpu().numpy(), len(chosen) // 2
-    return balanced_probe(X[:half], cues[:half], X[half:], cues[half:])
+    return fit_balanced_probe(X[:half], cues[:half], X[half:], cues[half:])
 
 
-def _coarse(pixels: Tensor) -> Tensor:
-    """(B, D) of uint8 (B, 3, S, S): mean colour, saturation and contrast of 8 x 8 places."""
+def _map_coarsely(pixels: Tensor) -> Tensor:
+    """Return (B, D) of uint8 (B, 3, S, S): colour, saturation, contrast."""
     colour = pixels.float() / 255
     saturation = colour.amax(dim=1, keepdim=True) - colour.amin(dim=1, keepdim=True)
     smooth = F.avg_pool2d(colour, 3, stride=1, padding=1, count_include_pad=False)

@@ -1,4 +1,4 @@
-"""How the networks of a run answer the test images under planted cues, once, so that measures need no network.
+"""Record the answers of a run's networks under planted cues.
 
 Letters: n test images, J shows an image, C classes, K cues, D features, S side in pixels.
 """
@@ -20,16 +20,16 @@ from dataset.prepare import TrainingData
 from dataset.views.augment import generator, normalise
 from diagnostics.evaluation.recording import History, Subject
 from diagnostics.shortcut.cued import About, Array, CuedModel, CueRecording, Decoding
-from diagnostics.shortcut.held_out import HeldOutLogits, held_out
-from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, balanced_probe, cue_read, uniform_images
+from diagnostics.shortcut.held_out import HeldOutLogits, measure_held_out
+from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, assign_uniform_cues, fit_balanced_probe, read_cue
 from models.heads import find_classifier
 from models.machine import Machine
 from models.structure import find_structure
 from models.taps import read_head_inputs
 
 
-def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
-    """Return the cues that each test image is shown under, (n, J): its class's own, then others in random order.
+def draw_shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed: int) -> Tensor:
+    """Draw each test image's cues, (n, J): its class's, then random others.
 
     Args:
         labels: (n,).
@@ -45,31 +45,31 @@ def shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, seed:
 
 @torch.no_grad()
 def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machine, about: About) -> CueRecording:
-    """Run every subject over the test images, without a cue and under cues, and probe its features.
+    """Run every subject over the test images under cues; probe its features.
 
     Networks that differ in their classifier alone are run once.
     """
-    shows = _Shows(data)
-    answers: dict[str, _Answers] = {}
+    shows = _CueViews(data)
+    answers: dict[str, _NetworkAnswers] = {}
     models, predictions, clean = [], [], []
     logits: dict[str, HeldOutLogits | None] = {}
     for subject in subjects:
         model = subject.build().eval()
         vectors = find_structure(model, data.settings.image_size).reads_vector
         head = find_classifier(model)[1] if vectors else nn.Identity()
-        key = _trunk_hash(model, head)
+        key = _hash_trunk(model, head)
         if key not in answers:
-            answers[key] = _Answers(shows, model, machine, vectors)
-        shown, plain = answers[key].of(head)
+            answers[key] = _NetworkAnswers(shows, model, machine, vectors)
+        shown, plain = answers[key].predict(head)
         predictions.append(shown)
         clean.extend([] if plain is None else [plain])
         seen = shown[:, 0] if plain is None else plain
         right = float((seen == shows.labels).mean())
-        models.append(_model(subject, right, answers[key].decoding))
-        logits[subject.method] = answers[key].held_out(head)
+        models.append(_describe_model(subject, right, answers[key].decoding))
+        logits[subject.method] = answers[key].predict_held_out(head)
     return CueRecording(
-        replace(about, cue_read=cue_read(data)),
-        [_with_held_out(model, logits, data, about.temperature) for model in models],
+        replace(about, cue_read=read_cue(data)),
+        [_add_held_out(model, logits, data, about.temperature) for model in models],
         shows.labels,
         shows.classes_cue,
         shows.cues.numpy(),
@@ -78,33 +78,33 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
     )
 
 
-def _model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedModel:
-    kept, before = _columns(subject.history), _columns(subject.stage1)
+def _describe_model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedModel:
+    kept, before = _list_columns(subject.history), _list_columns(subject.stage1)
     return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding, stage1=before)
 
 
-def _columns(history: History) -> dict[str, list[float]]:
+def _list_columns(history: History) -> dict[str, list[float]]:
     """Return every term and measure that a training reported, one value an epoch."""
     names = dict.fromkeys(name for epoch in history for name in epoch if name != "epoch")
     return {name: [epoch[name] for epoch in history if name in epoch] for name in names}
 
 
-def _with_held_out(
+def _add_held_out(
     model: CuedModel, logits: Mapping[str, HeldOutLogits | None], data: TrainingData, temperature: float
 ) -> CuedModel:
     own = logits[model.method]
     if own is None:
         return model
-    return replace(model, held_out=held_out(own, logits.get("teacher"), data, temperature))
+    return replace(model, held_out=measure_held_out(own, logits.get("teacher"), data, temperature))
 
 
-class _Shows:
+class _CueViews:
     """The images that every model is shown: of the test set, and to train probes on."""
 
     def __init__(self, data: TrainingData) -> None:
         self.data, seed = data, data.shortcut.seed
         self.labels: Array = data.test.labels.cpu().numpy()
-        self.own = data.test.cues is not None  # the cue that they have, nothing is planted
+        self.own = data.test.cues is not None  # they have cues already, nothing is planted
         self.planted = data.shortcut.cue != "none" and not self.own
         self.classes_cue: Array = np.empty(0, np.int64)
         self.cues = torch.empty(len(self.labels), 0, dtype=torch.int64)
@@ -113,18 +113,18 @@ class _Shows:
         if data.classes_cue is None:
             return
         self.classes_cue = data.classes_cue.cpu().numpy()
-        self.learned = data.balanced or (uniform_images(data) if self.planted else data.train)
+        self.learned = data.balanced or (assign_uniform_cues(data) if self.planted else data.train)
         if self.own:
             assert data.test.cues is not None
             self.cues = data.test.cues.of_image.cpu()[:, None]
             return
         settings = data.shortcut
-        self.cues = shown_cues(data.test.labels, data.classes_cue, data.cue_count, settings.test_cues, seed)
+        self.cues = draw_shown_cues(data.test.labels, data.classes_cue, data.cue_count, settings.test_cues, seed)
         draws = torch.rand(len(self.labels), generator=generator(STREAM, seed, 5))
         self.probed = (draws >= 1 / data.cue_count).long()  # its own, or the first other: uniform over all K
 
-    def images(self, column: int | None) -> Iterator[Tensor]:
-        """Yield the test images, uint8 (B, 3, S, S) at a time, under the cues of a column, None for none."""
+    def iter_images(self, column: int | None) -> Iterator[Tensor]:
+        """Yield test images, uint8 (B, 3, S, S), under the cues of a column or none."""
         for indices in torch.arange(len(self.labels)).split(BATCH):
             pixels = self.data.test.raw(indices)
             if column is not None and self.planted:
@@ -132,51 +132,51 @@ class _Shows:
             yield pixels
 
 
-class _Answers:
-    """What a network's classifier reads of every show, and what a probe reads there.
+class _NetworkAnswers:
+    """The inputs of a network's classifier for every show, and what a probe reads there.
 
-    vectors: whether it reads vectors. Of other networks the logits are kept, and there is nothing for a probe.
+    vectors: the classifier reads vectors. Of other networks the logits are kept, and nothing is probed.
     """
 
-    def __init__(self, shows: _Shows, model: nn.Module, machine: Machine, vectors: bool) -> None:
+    def __init__(self, shows: _CueViews, model: nn.Module, machine: Machine, vectors: bool) -> None:
         self.shows, self.machine = shows, machine
-        self.read = partial(read_head_inputs if vectors else _logits, model, machine=machine)
+        self.read = partial(read_head_inputs if vectors else _compute_logits, model, machine=machine)
         test, rest = shows.data.test, range(shows.cues.shape[1])
 
-        def features(column: int | None) -> Tensor:
-            return torch.cat([self.read(normalise(p, test.mean, test.std)) for p in shows.images(column)])
+        def read_column(column: int | None) -> Tensor:
+            return torch.cat([self.read(normalise(p, test.mean, test.std)) for p in shows.iter_images(column)])
 
-        self.columns = [features(column) for column in rest]  # J times (n, D)
-        self.clean = None if shows.own else features(None)  # (n, D)
-        self.decoding = self._decoding() if vectors else None
+        self.columns = [read_column(column) for column in rest]  # J times (n, D)
+        self.clean = None if shows.own else read_column(None)  # (n, D)
+        self.decoding = self._measure_decoding() if vectors else None
         data = shows.data
-        self.drawn, self.balanced = (self._of_images(part) for part in (data.held_out, data.balanced))
+        self.drawn, self.balanced = (self._read_images(part) for part in (data.held_out, data.balanced))
 
-    def of(self, head: nn.Module) -> tuple[Array, Array | None]:
+    def predict(self, head: nn.Module) -> tuple[Array, Array | None]:
         """Return predictions (n, J) and (n,) of a classifier."""
-        columns = [self._classes(head, part) for part in self.columns]
+        columns = [self._predict_classes(head, part) for part in self.columns]
         shown = np.stack(columns, axis=1) if columns else np.empty((len(self.shows.labels), 0), np.int16)
-        return shown, None if self.clean is None else self._classes(head, self.clean)
+        return shown, None if self.clean is None else self._predict_classes(head, self.clean)
 
-    def held_out(self, head: nn.Module) -> HeldOutLogits | None:
+    def predict_held_out(self, head: nn.Module) -> HeldOutLogits | None:
         """Return logits of a classifier on the held-out images; None without any."""
         if self.drawn is None:
             return None
         with self.machine.autocast():
             return HeldOutLogits(head(self.drawn), None if self.balanced is None else head(self.balanced))
 
-    def _of_images(self, images: ImageTensors | None) -> Tensor | None:
+    def _read_images(self, images: ImageTensors | None) -> Tensor | None:
         if images is None:
             return None
         return torch.cat([self.read(batch.images) for batch in images.batches(BATCH)])
 
-    def _classes(self, head: nn.Module, features: Tensor) -> Array:
+    def _predict_classes(self, head: nn.Module, features: Tensor) -> Array:
         with self.machine.autocast():
             predicted: Tensor = head(features).argmax(dim=1)
         return predicted.cpu().numpy().astype(np.int16)
 
-    def _decoding(self) -> Decoding | None:
-        """Measure how well cue and label are read off the features, on images where the two are independent."""
+    def _measure_decoding(self) -> Decoding | None:
+        """Measure probes of cue and label on images where these are independent."""
         shows, images = self.shows, self.shows.learned
         if images is None or images.cues is None:
             return None
@@ -187,18 +187,18 @@ class _Answers:
         test = torch.stack(self.columns)[shows.probed, rows].float().cpu().numpy()
         cues, labels = images.cues.of_image[chosen].cpu().numpy(), images.labels[chosen].cpu().numpy()
         return Decoding(
-            balanced_probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
-            balanced_probe(train, labels, test, shows.labels),
+            fit_balanced_probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
+            fit_balanced_probe(train, labels, test, shows.labels),
         )
 
 
-def _logits(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
+def _compute_logits(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
     with machine.autocast():
         logits: Tensor = model(images)
     return logits
 
 
-def _trunk_hash(model: nn.Module, head: nn.Module) -> str:
+def _hash_trunk(model: nn.Module, head: nn.Module) -> str:
     """Return a digest of all weights but those of the classifier."""
     own = {id(tensor) for tensor in head.state_dict(keep_vars=True).values()}
     digest = hashlib.sha256(type(model).__name__.encode())

@@ -1,44 +1,42 @@
-"""How networks answer under cues as files, read as from a stranger.
+"""A recording under planted cues as files, read as from a stranger.
 
 cues.npz    labels, classes_cue, cues and for each model its predictions, with cues and without
-cues.json   what is known of the run and of each model; written last, so that both are there if it is
+cues.json   facts of the run and of each model; written last, so that both are there if it is
 """
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter
 
+from diagnostics.evaluation.archive import open_arrays, pack_arrays
 from diagnostics.plain import to_plain, typed_json
 from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, HeldOut
 from errors import UserError, warn
-from files import ARCHIVE_ERRORS, write_atomically
-from models.whole import find_damaged_entry, hash_file
+from files import write_atomically
+from models.whole import hash_file
 from training.run.record_file import read_record, write_record
 
-ANSWERS = "cues_npz_sha256"  # in cues.json; earlier versions wrote none
+ANSWERS = "cues_npz_sha256"  # in cues.json
 CUED_MODEL, ABOUT = TypeAdapter(CuedModel), TypeAdapter(About)
+NAMES = ("labels", "classes_cue", "cues", "predictions", "clean")
 
 
 def write(recording: CueRecording, folder: Path) -> None:
     """Write cues.npz and then cues.json into `folder`."""
-    names = ("labels", "classes_cue", "cues", "predictions", "clean")
-    buffer = io.BytesIO()  # zip files seek, which a plain stream need not allow
-    np.savez_compressed(buffer, **{name: getattr(recording, name) for name in names})
-    write_atomically(folder / "cues.npz", lambda file: file.write(buffer.getbuffer()))
+    content = pack_arrays({name: getattr(recording, name) for name in NAMES})
+    write_atomically(folder / "cues.npz", lambda file: file.write(content))
     about = {**to_plain(recording.about), ANSWERS: hash_file(folder / "cues.npz")}
     write_record(folder / "cues.json", {**about, "models": to_plain(recording.models)})
 
 
 def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
-    """Whether `folder` has a recording of just these models: method -> hash of its weights."""
+    """Return whether `folder` has a recording of these models, by weights hash."""
     if not (folder / "cues.json").exists():
         return False
     try:
@@ -50,26 +48,22 @@ def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
 
 
 def read(folder: Path) -> CueRecording:
-    """Read what `write` wrote.
+    """Read a recording.
 
     Raises:
         UserError: files that are not as they were written.
     """
-    mend = "--phase study makes it again"
-    about = read_record(folder / "cues.json", mend)
-    answers = folder / "cues.npz"
-    damaged = find_damaged_entry(answers)
+    hint = "--phase study makes it again"
+    about, answers = read_record(folder / "cues.json", hint), folder / "cues.npz"
     try:
-        if damaged is not None:
-            raise ValueError(damaged)
-        if about.pop(ANSWERS, None) not in (None, hash_file(answers)):
-            raise ValueError("answers of another recording")
-        models = [_model(dict(model)) for model in about.pop("models")]
-        with open(answers, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_arrays(answers) as arrays:
+            if about.pop(ANSWERS, None) != hash_file(answers):
+                raise ValueError("answers of another recording")
+            models = [_build_model(dict(model)) for model in about.pop("models")]
             found = CueRecording(typed_json(ABOUT, About, json.dumps(about)), models, **dict(arrays))
-        _check(found)
-    except (AttributeError, KeyError, TypeError, MemoryError, RecursionError, *ARCHIVE_ERRORS):
-        raise UserError(f"{folder}: cues.json or cues.npz is damaged: {mend}") from None
+            _check(found)
+    except ValueError:
+        raise UserError(f"{folder}: cues.json or cues.npz is damaged: {hint}") from None
     return found
 
 
@@ -77,8 +71,8 @@ def _check(found: CueRecording) -> None:
     """Raise ValueError where models and answers do not fit together."""
     images, models = len(found.labels), len(found.models)
     shows = found.cues.shape[1] if found.cues.ndim == 2 else -1
-    given = (found.labels, found.classes_cue, found.cues, found.predictions, found.clean)
-    if any(array.dtype.kind not in "iu" or (array.size and array.min() < 0) for array in given):
+    arrays = (getattr(found, name) for name in NAMES)
+    if any(array.dtype.kind not in "iu" or (array.size and array.min() < 0) for array in arrays):
         raise ValueError("answers that are no classes")
     if found.predictions.shape != (models, images, shows) or found.clean.shape not in ((models, images), (0,)):
         raise ValueError("answers of other models or images")
@@ -88,9 +82,9 @@ def _check(found: CueRecording) -> None:
         found.shown(number)  # raises for labels, cues and answers that do not agree
 
 
-def _model(values: dict[str, Any]) -> CuedModel:
-    """Of what `to_plain` made of one; ValueError for fields of another type."""
+def _build_model(values: dict[str, Any]) -> CuedModel:
+    """Build a model from `to_plain` of one; ValueError for fields of another type."""
     probes, choices = ({f.name: values.pop(f.name, ...) for f in fields(kind)} for kind in (Decoding, HeldOut))
     values["decoding"] = None if ... in probes.values() else probes
-    values["held_out"] = None if ... in choices.values() else choices  # earlier versions wrote none
+    values["held_out"] = None if ... in choices.values() else choices
     return typed_json(CUED_MODEL, CuedModel, json.dumps(values))

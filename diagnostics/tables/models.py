@@ -23,7 +23,7 @@ from diagnostics.tables.table import (
     signed,
 )
 from diagnostics.terms import History, is_accuracy, list_measures
-from training.run.usage import MemoryOf
+from training.usage import MemoryOf
 
 NO_RATIO = "Measured for models of the first seed with a teacher beside them."
 OF_TEACHER = "The teacher itself."

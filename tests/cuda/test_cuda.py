@@ -26,7 +26,7 @@ from models.checkpoint import load
 from models.machine import compute_reproducibly
 from settings.methods import STAGE, list_shipped, load_shipped
 from settings.reading import DEFAULT_CONFIG
-from tests.cuda.waiting import no_waiting
+from tests.cuda.waiting import forbid_waiting
 from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
 from training.experiment import Experiment
@@ -119,7 +119,7 @@ def test_no_step_waits_for_the_device(on, device, name, settings):
     train, objective = prepared.data.train, prepared.objective
     there = [train.labels, train.pixels, *objective.parameters(), *objective.buffers()]
     there += [] if train.cues is None else [train.cues.of_image]
-    watch = no_waiting(experiment.machine.device, there)
+    watch = forbid_waiting(experiment.machine.device, there)
 
     def watched() -> Iterator[Batch]:
         batches = batches_of(prepared)
@@ -148,7 +148,7 @@ def test_a_step_that_waits_is_found(on, device, monkeypatch):
     batch = next(training_batches(experiment.data, 16, 0, 0, 0))
     objective(batch)
     waits = pytest.raises((AssertionError, RuntimeError), match="asks for a value|synchroniz")
-    with waits, no_waiting(experiment.machine.device, objective.parameters()):
+    with waits, forbid_waiting(experiment.machine.device, objective.parameters()):
         objective(batch)
 
 
@@ -207,7 +207,7 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
         prepare_job(job, experiment)  # finishes what comes before
         if kind == "stopped":
             with monkeypatch.context() as patch, pytest.raises(StoppedError):
-                patch.setattr("training.run.keeping.Keeper.write", _stops_at_the_second())
+                patch.setattr("training.run.checkpointer.JobCheckpointer.save", _stops_at_the_second())
                 train(experiment, job)
         train(experiment, job)
         ends.append(load(experiment.folder.job(job).model))
@@ -215,14 +215,14 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
 
 
 def _stops_at_the_second():
-    from training.run.keeping import Keeper
+    from training.run.checkpointer import JobCheckpointer
 
-    write, written = Keeper.write, []
+    save, saved = JobCheckpointer.save, []
 
-    def once(keeper):
-        if written:
+    def once(checkpointer, state):
+        if saved:
             raise StoppedError
-        written.append(write(keeper))
+        saved.append(save(checkpointer, state))
 
     return once
 

@@ -1,8 +1,7 @@
-"""Whether a step waits for the device: asked of CUDA itself, or followed on a CPU as far as that goes.
+"""Find steps that wait for the GPU: by CUDA's own check, or on a CPU by following tensors that would be there.
 
-On a CPU nothing waits, so what would be on a GPU is followed from parameters, buffers and pixels on: whatever is
-computed of it would be there too, and a value of it that Python asks for would be waited for. Copies from the CPU
-are not seen.
+Parameters, buffers and pixels would be on the GPU, and so would all that is computed from them. Where Python reads
+a value of such a tensor, a GPU would make it wait. Copies from the CPU are not seen.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ ASKS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal"
 TO_PYTHON = ("cpu", "numpy", "tolist")  # which are no operations on a CPU
 
 
-class Followed(TorchDispatchMode):
-    """Fails where a value is asked for of what would be on a GPU."""
+class TensorFollower(TorchDispatchMode):
+    """Fail where Python reads a value of a tensor that would be on a GPU."""
 
     def __init__(self, there: Iterable[Tensor]) -> None:
         super().__init__()
@@ -35,7 +34,7 @@ class Followed(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if any(self.holds(leaf) for leaf in tree_leaves((args, kwargs))):
-            assert name not in ASKS, f"{name} asks for a value"
+            assert name not in ASKS, f"{name} reads a value"
             given = func(*args, **(kwargs or {}))
             for leaf in tree_leaves(given):
                 if isinstance(leaf, Tensor):
@@ -48,10 +47,12 @@ class Followed(TorchDispatchMode):
 
 
 @contextmanager
-def no_waiting(device: torch.device, there: Iterable[Tensor]) -> Iterator[None]:
-    """Fails where Python waits for `device`.
+def forbid_waiting(device: torch.device, there: Iterable[Tensor]) -> Iterator[None]:
+    """Fail where Python waits for `device`.
 
-    there: what would be on a GPU from the beginning.
+    Args:
+        device: where the steps run.
+        there: tensors that are on a GPU from the beginning.
     """
     if device.type == "cuda":
         with warnings.catch_warnings():  # torch says that it does not see every wait
@@ -62,17 +63,17 @@ def no_waiting(device: torch.device, there: Iterable[Tensor]) -> Iterator[None]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return
-    with Followed(there) as followed, ExitStack() as patches:
+    with TensorFollower(there) as followed, ExitStack() as patches:
         for name in TO_PYTHON:
-            patches.enter_context(mock.patch.object(Tensor, name, _refusing(name, followed)))
+            patches.enter_context(mock.patch.object(Tensor, name, _refuse(name, followed)))
         yield
 
 
-def _refusing(name: str, followed: Followed) -> Any:
+def _refuse(name: str, followed: TensorFollower) -> Any:
     plain = getattr(Tensor, name)
 
     def convert(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        assert not followed.holds(tensor), f".{name}() asks for values"
+        assert not followed.holds(tensor), f".{name}() reads values"
         return plain(tensor, *args, **kwargs)
 
     return convert

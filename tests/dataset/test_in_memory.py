@@ -76,7 +76,7 @@ def test_both_ways_share_one_cache(settings, in_memory, monkeypatch):
 
 
 def test_a_second_process_waits_for_the_first(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("files.LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("files.POLL_SECONDS", 0.01)
     data = Data(**settings)
     before = load_source(data)
     (folder,) = (tmp_path / "cache").iterdir()

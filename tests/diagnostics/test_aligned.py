@@ -23,7 +23,7 @@ def test_verdicts(values, gain, word, measure):
     assert word in verdict.sentence and f"{values[-1]:.2f}" in verdict.sentence
 
 
-def test_regression_is_judged_by_what_it_explains_and_nothing_by_nothing():
+def test_regression_is_judged_by_explained_variance():
     verdict = alignment_verdict([{"cosine_last": 0.9, "explained_last": 0.2}])
     assert (verdict.measure, verdict.word) == ("explained_last", "not aligned")
     other = alignment_verdict([{"cosine_stage1": 0.2, "cosine_stage2": 0.7}])

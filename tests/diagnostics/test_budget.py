@@ -133,7 +133,7 @@ def test_frozen_features_and_a_cached_teacher(make_experiment) -> None:
     assert [one.losses["kl"] for one in on_kd] == ["0.9", "0.5"]  # kd's are its own
 
 
-def test_a_method_of_ones_own_is_given_what_its_settings_say(make_experiment) -> None:
+def test_own_method_is_described_by_its_settings(make_experiment) -> None:
     losses = "{ce: 0.5, kl: {weight: 0.5, fade: true}, regression: {weight: 1, ramp_up: 2}}"
     experiment = make_experiment(f"methods.mine={{losses: {losses}, batch_size: 8, epochs: 3}}")
     name = JobName("mine", 0)

@@ -78,7 +78,7 @@ def test_holm_leaves_undefined_tests_out():
             holm(wrong)
 
 
-def test_detectable_difference_is_found_with_the_power_asked_for():
+def test_detectable_difference_is_found_with_its_power():
     n, psi, power = 2000, 0.15, 0.8
     delta = smallest_detectable_difference(n, psi, power=power).difference
     shares = [(psi - delta) / 2, (psi + delta) / 2, 1 - psi]

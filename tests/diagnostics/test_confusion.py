@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diagnostics.confusion import Confusion, by_class, most_confused
+from diagnostics.confusion import Confusion, find_confusions, measure_classes
 from diagnostics.differing import Classifier
 from diagnostics.tables.predictions import make_classes_table, make_confusions_table, make_predictions_table
 from diagnostics.tables.table import to_csv
@@ -14,15 +14,15 @@ LABELS_3 = np.array([0, 0, 0, 1, 1, 1])
 NAMES = ["猫", "dog", "bird"]
 
 
-def answering(name: str, answers: list[int]) -> Classifier:
+def make_model(name: str, answers: list[int]) -> Classifier:
     return Classifier(name, name, 5 * np.eye(3, dtype=np.float32)[answers])
 
 
-MODELS = [answering("teacher", [0, 0, 1, 1, 1, 2]), answering("two_stage", [1, 1, 2, 1, 1, 1])]
+MODELS = [make_model("teacher", [0, 0, 1, 1, 1, 2]), make_model("two_stage", [1, 1, 2, 1, 1, 1])]
 
 
-def test_accuracy_by_class_is_none_without_an_image_of_it():
-    rows = by_class(MODELS, LABELS_3, NAMES)
+def test_class_without_images_has_no_accuracy():
+    rows = measure_classes(MODELS, LABELS_3, NAMES)
     assert [(row.name, row.images) for row in rows] == [("猫", 3), ("dog", 3), ("bird", 0)]
     assert rows[0].accuracy == {"teacher": 2 / 3, "two_stage": 0.0} and rows[2].accuracy["teacher"] is None
     table = make_classes_table(rows)
@@ -30,16 +30,16 @@ def test_accuracy_by_class_is_none_without_an_image_of_it():
     assert "No test image of this class." in table.notes
 
 
-def test_the_student_in_question_says_which_pairs_come_first():
-    rows = most_confused(MODELS, LABELS_3, NAMES)
+def test_main_student_orders_the_confusions():
+    rows = find_confusions(MODELS, LABELS_3, NAMES)
     assert rows == [
         Confusion("猫", "dog", 3, {"teacher": 1, "two_stage": 2}),
         Confusion("猫", "bird", 3, {"teacher": 0, "two_stage": 1}),
         Confusion("dog", "bird", 3, {"teacher": 1, "two_stage": 0}),
     ]
-    assert most_confused(MODELS, LABELS_3, NAMES, most=1) == rows[:1]
+    assert find_confusions(MODELS, LABELS_3, NAMES, most=1) == rows[:1]
     assert make_confusions_table(rows).row_headers == 2
-    assert most_confused([], LABELS_3, NAMES) == [] and make_confusions_table([]).rows == []
+    assert find_confusions([], LABELS_3, NAMES) == [] and make_confusions_table([]).rows == []
 
 
 def test_every_answer_to_every_image_with_its_probability():

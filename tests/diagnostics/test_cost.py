@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diagnostics.cost import Cost, Latency, model_costs, ratio_to
+from diagnostics.cost import Cost, Latency, compute_cost_ratio, model_costs
 
 
-def model_cost(model: nn.Module, shape: tuple[int, int, int], **options: Any) -> Cost:
+def measure_one(model: nn.Module, shape: tuple[int, int, int], **options: Any) -> Cost:
     return model_costs([model], shape, **options)[0]
 
 
-def small_net() -> nn.Module:
+def make_net() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),
@@ -35,8 +35,8 @@ class Slow(nn.Module):
 
 
 def test_parameters_flops_and_bytes_by_hand() -> None:
-    net = small_net()
-    cost = model_cost(net, (3, 16, 16), seconds=0.0)
+    net = make_net()
+    cost = measure_one(net, (3, 16, 16), seconds=0.0)
     assert cost.parameters == 3 * 8 * 9 + 2 * 8 + 8 * 5 + 5
     assert cost.flops == 2 * (3 * 9) * 8 * 16 * 16 + 2 * 8 * 5  # a multiply-add is 2
     file = io.BytesIO()
@@ -46,18 +46,18 @@ def test_parameters_flops_and_bytes_by_hand() -> None:
 
 
 def test_flops_are_of_one_image_whatever_the_batches() -> None:
-    costs = [model_cost(small_net(), (3, 8, 8), batches=b, seconds=0.0) for b in ((1,), (4, 32))]
+    costs = [measure_one(make_net(), (3, 8, 8), batches=b, seconds=0.0) for b in ((1,), (4, 32))]
     assert costs[0].flops == costs[1].flops
     assert [item.batch for item in costs[1].latencies] == [4, 32]
 
 
 def test_shared_parameters_count_once() -> None:
     layer = nn.Linear(4, 4)
-    assert model_cost(nn.Sequential(layer, layer), (3, 4, 4), seconds=0.0).parameters == 20
+    assert measure_one(nn.Sequential(layer, layer), (3, 4, 4), seconds=0.0).parameters == 20
 
 
 def test_latency_and_throughput_of_a_known_time() -> None:
-    cost = model_cost(Slow(), (3, 2, 2), batches=(1, 8), seconds=0.2)
+    cost = measure_one(Slow(), (3, 2, 2), batches=(1, 8), seconds=0.2)
     one, eight = cost.latencies
     assert 20 <= one.median_ms < 500
     assert one.repeats >= 5
@@ -65,44 +65,44 @@ def test_latency_and_throughput_of_a_known_time() -> None:
     assert eight.images_per_second == pytest.approx(8 / (eight.median_ms / 1000))
 
 
-def test_a_slow_model_gets_five_repeats_and_no_more() -> None:
+def test_slow_model_gets_five_repeats() -> None:
     start = time.perf_counter()
-    cost = model_cost(Slow(), (3, 2, 2), batches=(1,), seconds=0.01)
+    cost = measure_one(Slow(), (3, 2, 2), batches=(1,), seconds=0.01)
     assert cost.latencies[0].repeats == 5
     assert time.perf_counter() - start < 10
 
 
 def test_the_model_itself_is_left_as_it_was() -> None:
-    net = small_net().train()
+    net = make_net().train()
     net[1].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.get_rng_state()
-    model_cost(net, (3, 8, 8), seconds=0.0)
+    measure_one(net, (3, 8, 8), seconds=0.0)
     assert [m.training for m in net.children()] == [True, False, True, True, True, True]
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
 
 
-def fixed(parameters: int, median_ms: float, device: str = "cpu", batch: int = 1) -> Cost:
+def make_cost(parameters: int, median_ms: float, device: str = "cpu", batch: int = 1) -> Cost:
     return Cost(parameters, 100, 50, [Latency(batch, 5, median_ms, 0.1, 1000 / median_ms)], device, 2)
 
 
 def test_ratio_by_hand() -> None:
-    ratio = ratio_to(fixed(10, 2.0), fixed(40, 8.0))
+    ratio = compute_cost_ratio(make_cost(10, 2.0), make_cost(40, 8.0))
     assert (ratio.parameters, ratio.flops, ratio.state_bytes, ratio.latency) == (0.25, 1.0, 1.0, {"1": 0.25})
     assert ratio.notes == {}
-    assert ratio_to(fixed(10, 2.0), fixed(40, 8.0, batch=128)).latency == {}
+    assert compute_cost_ratio(make_cost(10, 2.0), make_cost(40, 8.0, batch=128)).latency == {}
 
 
 def test_ratios_that_are_not_defined() -> None:
-    ratio = ratio_to(fixed(10, 2.0, "cuda"), fixed(0, 8.0))
+    ratio = compute_cost_ratio(make_cost(10, 2.0, "cuda"), make_cost(0, 8.0))
     assert (ratio.parameters, ratio.latency) == (None, {"1": None})
     assert set(ratio.notes) == {"parameters", "latency"}
 
 
 def test_wrong_input_is_named() -> None:
     with pytest.raises(ValueError, match="batches"):
-        model_cost(small_net(), (3, 8, 8), batches=(0,))
+        measure_one(make_net(), (3, 8, 8), batches=(0,))
 
 
 def test_models_take_turns() -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diagnostics.ensembles import majority_vote, mean_probabilities
+from diagnostics.ensembles import average_probabilities, take_majority_vote
 
 
-def naive_vote(members, image):
+def compute_naive_vote(members, image):
     answers = [int(np.argmax(member[image])) for member in members]
     counts = {answer: answers.count(answer) for answer in answers}
     tied = [answer for answer, count in counts.items() if count == max(counts.values())]
@@ -14,12 +14,12 @@ def naive_vote(members, image):
     return max(tied, key=lambda answer: sum(share[answer] for share in shares))
 
 
-def test_votes_and_means_agree_with_a_loop_over_images():
+def test_votes_and_means_agree_with_loops():
     rng = np.random.default_rng(0)
     members = [rng.normal(size=(300, 4)).astype(np.float32) for _ in range(4)]  # four voters tie often
-    assert majority_vote(members).tolist() == [naive_vote(members, image) for image in range(300)]
+    assert take_majority_vote(members).tolist() == [compute_naive_vote(members, image) for image in range(300)]
     expected = sum(np.exp(m.astype(float)) / np.exp(m.astype(float)).sum(1, keepdims=True) for m in members) / 4
-    assert mean_probabilities(members) == pytest.approx(expected, abs=1e-12)
+    assert average_probabilities(members) == pytest.approx(expected, abs=1e-12)
 
 
 def test_three_that_err_apart_are_right_together():
@@ -27,13 +27,13 @@ def test_three_that_err_apart_are_right_together():
     members = [np.tile(sure, (3, 1)) for _ in range(3)]
     for number, member in enumerate(members):
         member[number] = np.log([0.45, 0.55])  # each is wrong on an image of its own
-    assert majority_vote(members).tolist() == [0, 0, 0]
-    assert mean_probabilities(members)[0] == pytest.approx([(0.45 + 0.9 + 0.9) / 3, (0.55 + 0.1 + 0.1) / 3])
+    assert take_majority_vote(members).tolist() == [0, 0, 0]
+    assert average_probabilities(members)[0] == pytest.approx([(0.45 + 0.9 + 0.9) / 3, (0.55 + 0.1 + 0.1) / 3])
 
 
 def test_two_have_no_majority_and_shapes_must_agree():
     one = np.zeros((2, 3), dtype=np.float32)
     with pytest.raises(ValueError, match="needs 3 or more members, got 2"):
-        majority_vote([one, one])
+        take_majority_vote([one, one])
     with pytest.raises(ValueError, match="same images and classes"):
-        mean_probabilities([one, one[:1]])
+        average_probabilities([one, one[:1]])

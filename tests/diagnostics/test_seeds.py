@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from diagnostics.seeds import compare_over_seeds, sentence, summarise, summarise_shares
+from diagnostics.seeds import compare_over_seeds, describe_difference, summarise, summarise_shares
 
 
 def test_summary_literal():
@@ -21,7 +21,7 @@ def test_summary_literal():
     assert result.notes == {}
 
 
-def test_an_interval_of_shares_is_that_of_the_logit():
+def test_interval_of_shares_is_the_logits():
     shares = [0.90, 0.95, 0.99]
     mean, error = np.mean(shares), np.std(shares, ddof=1) / 3**0.5
     margin = 4.302653 * error / (mean * (1 - mean))
@@ -98,16 +98,16 @@ def test_wrong_input_is_refused():
         with pytest.raises(ValueError, match="finite"):
             summarise(wrong)
     with pytest.raises(ValueError, match="basis"):
-        sentence("a", "b", 1.0, 0.5, 1.5, (5, "runs"))
+        describe_difference("a", "b", 1.0, 0.5, 1.5, (5, "runs"))
     with pytest.raises(ValueError, match="both"):
-        sentence("a", "b", 1.0, None, 1.5, (5, "seeds"))
+        describe_difference("a", "b", 1.0, None, 1.5, (5, "seeds"))
 
 
-def test_an_interval_without_zero_does_not_overrule_the_test():
-    told = sentence("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
+def test_interval_does_not_overrule_the_test():
+    told = describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
     assert told.startswith("no difference shown between scratch and teacher: −1.1 points")
     assert told.endswith("95 % −2.2 to −0.2 but p = 0.07 by the test, on 540 images")
-    assert "worse" in sentence("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.04)
+    assert "worse" in describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.04)
 
 
 NONE_SHOWN = "no difference shown between two_stage and scratch:"
@@ -142,4 +142,4 @@ NONE_SHOWN = "no difference shown between two_stage and scratch:"
     ],
 )
 def test_sentence(difference, interval, basis, expected):
-    assert sentence("scratch", "two_stage", difference, *interval, basis) == expected
+    assert describe_difference("scratch", "two_stage", difference, *interval, basis) == expected

@@ -7,27 +7,18 @@ import math
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from statsmodels.stats import contingency_tables as sm
 
 from diagnostics import statistics
-from diagnostics.statistics import Counts, count, paired_statistics
+from diagnostics.statistics import Counts, count_pairs, paired_statistics
 
 cell = st.integers(0, 300)
 tables = st.tuples(cell, cell, cell, cell).filter(any).map(lambda cells: Counts(*cells))
 random_tables = settings(deadline=None, max_examples=50, derandomize=True)
-
-
-def correctness(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
-    cells = [counts.a, counts.b, counts.c, counts.d]
-    return np.repeat([True, True, False, False], cells), np.repeat([True, False, True, False], cells)
-
-
-def square(counts: Counts) -> list[list[int]]:
-    return [[counts.a, counts.b], [counts.c, counts.d]]
 
 
 @pytest.mark.parametrize(
@@ -49,10 +40,10 @@ def test_published_table(cells, mcnemar, chi_square, phi, dissimilarity, separat
     assert result.notes == {}
 
 
-def test_count_and_literals():
+def test_counts_and_statistics_by_hand():
     correct_a = np.array([True, True, True, True, True, True, False, False, False, False])
     correct_b = np.array([True, True, True, True, False, False, True, False, False, False])
-    counts = count(correct_a, correct_b)
+    counts = count_pairs(correct_a, correct_b)
     assert counts == Counts(a=4, b=2, c=1, d=3)
     result = paired_statistics(counts)
     assert (result.n, result.accuracy_a, result.accuracy_b) == (10, 0.6, 0.5)
@@ -73,39 +64,33 @@ def test_count_and_literals():
 
 @random_tables
 @given(tables)
-def test_agrees_with_statsmodels_and_scikit_learn(counts):
+def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts):
     result = paired_statistics(counts)
-    correct_a, correct_b = correctness(counts)
-    assert count(correct_a, correct_b) == counts
+    cells = [counts.a, counts.b, counts.c, counts.d]
+    correct_a = np.repeat([True, True, False, False], cells)
+    correct_b = np.repeat([True, False, True, False], cells)
+    assert count_pairs(correct_a, correct_b) == counts
 
-    assert result.mcnemar_exact.p == pytest.approx(sm.mcnemar(square(counts), exact=True).pvalue)
+    square = np.array([cells[:2], cells[2:]])
+    assert result.mcnemar_exact.p == pytest.approx(sm.mcnemar(square, exact=True).pvalue)
     if counts.b + counts.c:
-        plain = sm.mcnemar(square(counts), exact=False, correction=False)
-        assert result.mcnemar.statistic == pytest.approx(plain.statistic)
-        assert result.mcnemar.p == pytest.approx(plain.pvalue)
+        plain = sm.mcnemar(square, exact=False, correction=False)
+        assert (result.mcnemar.statistic, result.mcnemar.p) == pytest.approx((plain.statistic, plain.pvalue))
     if counts.b != counts.c:  # at b = c statsmodels lets its correction pass 0
-        corrected = sm.mcnemar(square(counts), exact=False, correction=True)
-        assert result.mcnemar_corrected.statistic == pytest.approx(corrected.statistic)
-        assert result.mcnemar_corrected.p == pytest.approx(corrected.pvalue)
+        plain = sm.mcnemar(square, exact=False, correction=True)
+        ours = result.mcnemar_corrected
+        assert (ours.statistic, ours.p) == pytest.approx((plain.statistic, plain.pvalue))
 
-    cells = np.array(square(counts))  # statsmodels itself would add 0.5 to the empty cells alone
-    table = sm.Table2x2(cells if cells.all() else cells + 0.5)
+    table = sm.Table2x2(square if square.all() else square + 0.5)  # it would add 0.5 to the empty cells alone
     ours = dataclasses.astuple(result.odds_ratio)
     assert ours == pytest.approx((table.oddsratio, *table.oddsratio_confint()))
     if counts.margins:
         assert result.phi == pytest.approx(matthews_corrcoef(correct_a, correct_b))
         assert result.kappa == pytest.approx(cohen_kappa_score(correct_a, correct_b))
-
-
-@random_tables
-@given(tables, st.booleans())
-def test_chi_square_agrees_with_scipy(counts, yates):
-    assume(counts.margins)
-    statistic, p, _, _ = stats.chi2_contingency(square(counts), correction=yates)
-    ours = statistics.chi_square(counts, yates)
-    assert ours.statistic == pytest.approx(statistic, abs=1e-12)
-    assert ours.p == pytest.approx(p)
-    assert ours.log10_p == pytest.approx(math.log10(p), abs=1e-12)
+        for yates, ours in ((True, result.chi_square_yates), (False, result.chi_square)):
+            statistic, p, _, _ = stats.chi2_contingency(square, correction=yates)
+            assert (ours.statistic, ours.log10_p) == pytest.approx((statistic, math.log10(p)), abs=1e-12)
+            assert ours.p == pytest.approx(p)
 
 
 @random_tables
@@ -120,19 +105,17 @@ def test_swapping_the_models_changes_signs_alone(counts):
         assert value is None or -1 - 1e-12 <= value <= 1 + 1e-12
 
 
-@pytest.mark.parametrize(
-    "statistic_counts", [Counts(0, 9, 1, 0), Counts(0, 3430, 445, 0), Counts(0, 0, 100_000, 0)]
-)
-def test_log10_p_of_a_chi_square_does_not_underflow(statistic_counts):
-    ours = statistics.mcnemar(statistic_counts)
+@pytest.mark.parametrize("counts", [Counts(0, 9, 1, 0), Counts(0, 3430, 445, 0), Counts(0, 0, 100_000, 0)])
+def test_log10_p_of_chi_square_does_not_underflow(counts):
+    ours = statistics.compute_mcnemar(counts)
     with mpmath.workdps(50):
         reference = mpmath.log10(mpmath.erfc(mpmath.sqrt(mpmath.mpf(ours.statistic) / 2)))
     assert ours.log10_p == pytest.approx(float(reference), rel=1e-12)
 
 
 @pytest.mark.parametrize(("b", "c"), [(3, 9), (445, 3430), (49_000, 51_000), (10, 99_990), (100_000, 0)])
-def test_log10_p_of_the_exact_test_does_not_underflow(b, c):
-    ours = statistics.mcnemar_exact(Counts(0, b, c, 0))
+def test_log10_p_of_exact_test_does_not_underflow(b, c):
+    ours = statistics.compute_exact_mcnemar(Counts(0, b, c, 0))
     term = tail = 1  # binomial coefficients of 0, 1, ..., min(b, c), in whole numbers
     for k in range(1, min(b, c) + 1):
         term = term * (b + c - k + 1) // k
@@ -152,11 +135,10 @@ def test_exact_test_is_quoted_below_25_discordant_images():
 def test_equal_wins_give_p_of_one():
     result = paired_statistics(Counts(10, 30, 30, 5))
     assert dataclasses.astuple(result.mcnemar_corrected) == pytest.approx((0.0, 1.0, 0.0), abs=1e-12)
-    assert result.mcnemar_exact.p == 1.0
-    assert result.error_separation_index == 0
+    assert result.mcnemar_exact.p == 1.0 and result.error_separation_index == 0
 
 
-def test_identical_models():
+def test_identical_models_have_no_discordant_images():
     result = paired_statistics(Counts(80, 0, 0, 20))
     undefined = {"mcnemar_corrected", "mcnemar", "error_separation_index"}
     assert set(result.notes) == undefined | {"mcnemar_exact", "odds_ratio"}
@@ -166,10 +148,9 @@ def test_identical_models():
     assert result.odds_ratio.value == pytest.approx(80.5 * 20.5 / 0.25)
 
 
-def test_model_that_is_always_right():
+def test_model_that_is_always_right_has_no_phi():
     result = paired_statistics(Counts(90, 0, 10, 0))
-    undefined = {"chi_square", "chi_square_yates", "phi", "yules_q"}
-    assert set(result.notes) == undefined | {"odds_ratio"}
+    assert set(result.notes) == {"chi_square", "chi_square_yates", "phi", "yules_q", "odds_ratio"}
     assert result.phi is None and result.yules_q is None and result.chi_square.p is None
     assert (result.kappa, result.error_separation_index, result.error_dissimilarity) == (0, 1, 1)
     assert result.quoted_test.p == pytest.approx(2 * 0.5**10)
@@ -177,7 +158,7 @@ def test_model_that_is_always_right():
 
 @random_tables
 @given(st.tuples(*[st.integers(0, 2)] * 4).filter(any))
-def test_small_tables_turn_into_json_with_a_note_for_every_none(cells):
+def test_every_undefined_number_has_a_note(cells):
     result = paired_statistics(Counts(*cells))
     json.dumps(dataclasses.asdict(result), allow_nan=False)
     for name, value in dataclasses.asdict(result).items():
@@ -185,13 +166,15 @@ def test_small_tables_turn_into_json_with_a_note_for_every_none(cells):
         assert not missing or result.notes[name].endswith(".")
 
 
-def test_wrong_input_is_refused():
-    right = np.ones(3, dtype=bool)
-    with pytest.raises(ValueError, match="predictions == labels"):
-        count(right, np.ones(3))
-    with pytest.raises(ValueError, match="shape"):
-        count(right, right[:2])
-    with pytest.raises(ValueError, match="at least one image"):
-        count(right[:0], right[:0])
-    with pytest.raises(ValueError, match="Counts.c"):
-        Counts(1, 1, -1, 1)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: count_pairs(np.ones(3, bool), np.ones(3)), "predictions == labels"),
+        (lambda: count_pairs(np.ones(3, bool), np.ones(2, bool)), "shape"),
+        (lambda: count_pairs(np.ones(0, bool), np.ones(0, bool)), "at least one image"),
+        (lambda: Counts(1, 1, -1, 1), "Counts.c"),
+    ],
+)
+def test_wrong_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 
 from diagnostics import variance
-from diagnostics.variance import compare_variances, power_of, seeds_needed
+from diagnostics.variance import compare_variances, count_seeds_needed, simulate_power
 
 
-def test_the_test_is_an_analysis_of_variance_of_distances_from_the_median():
+def test_statistic_is_anova_of_median_distances():
     rng = np.random.default_rng(0)
     a, b = 0.7 + 0.01 * rng.normal(size=7), 0.6 + 0.03 * rng.normal(size=5)
     found = compare_variances(a, b)
@@ -17,35 +17,35 @@ def test_the_test_is_an_analysis_of_variance_of_distances_from_the_median():
     assert found.ratio == pytest.approx(b.std(ddof=1) / a.std(ddof=1)) and (found.n_a, found.n_b) == (7, 5)
 
 
-def test_power_is_the_share_of_scipys_tests_that_find_the_ratio():
+def test_power_agrees_with_scipys_tests():
     """By scipy's test on draws of another seed; two shares of 600 and 4,000 draws differ by chance alone."""
     rng = np.random.default_rng(1)
     p = [stats.levene(rng.normal(size=15), 2 * rng.normal(size=15), center="median").pvalue for _ in range(600)]
-    own, other = power_of(15, 2.0), np.mean(np.array(p) < 0.05)
+    own, other = simulate_power(15, 2.0), np.mean(np.array(p) < 0.05)
     assert abs(own - other) < 4 * np.sqrt(own * (1 - own) * (1 / 600 + 1 / 4000))
-    assert power_of(15, 1.0) == pytest.approx(0.05, abs=0.02)  # no difference: the level of the test
+    assert simulate_power(15, 1.0) == pytest.approx(0.05, abs=0.02)  # no difference: the level of the test
 
 
 @pytest.mark.parametrize("ratio", [1.6, 2.0, 4.0])
-def test_the_number_of_seeds_is_the_smallest_and_more_than_the_f_test_needs(ratio):
-    found = seeds_needed(ratio)
-    assert power_of(found, ratio) >= variance.POWER > power_of(found - 1, ratio)
+def test_seeds_needed_are_the_fewest_possible(ratio):
+    found = count_seeds_needed(ratio)
+    assert simulate_power(found, ratio) >= variance.POWER > simulate_power(found - 1, ratio)
 
-    def power_of_f(seeds):  # of the two-sided F-test of normal values, which is the most powerful
+    def compute_f_power(seeds):  # of the two-sided F-test of normal values, which is the most powerful
         low, high = stats.f.ppf([0.025, 0.975], seeds - 1, seeds - 1)
         return stats.f.sf(high / ratio**2, seeds - 1, seeds - 1) + stats.f.cdf(
             low / ratio**2, seeds - 1, seeds - 1
         )
 
-    least = next(seeds for seeds in range(2, 200) if power_of_f(seeds) >= 0.8)
+    least = next(seeds for seeds in range(2, 200) if compute_f_power(seeds) >= 0.8)
     assert least <= found <= 2 * least + 4
 
 
-def test_a_ratio_and_its_inverse_take_the_same_and_equal_ones_take_too_many():
-    assert seeds_needed(0.5) == seeds_needed(2.0)
-    assert seeds_needed(1.05) is None
+def test_ratio_and_inverse_need_equal_seeds():
+    assert count_seeds_needed(0.5) == count_seeds_needed(2.0)
+    assert count_seeds_needed(1.05) is None
     with pytest.raises(ValueError, match="above 0"):
-        seeds_needed(0.0)
+        count_seeds_needed(0.0)
 
 
 def test_what_is_not_tested_says_why():

@@ -1,7 +1,6 @@
-"""The commands as processes that can be killed with all that they have started.
+"""Commands as processes that can be killed with all that they started.
 
-Most are forked from a process that has imported them already, so that a kill meets their work and not the imports;
-under torchrun they are started plainly.
+Most are forked from a process that has imported them, so that a kill meets their work and not the imports.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ PRELOADED = ["main", "main_eval", "torch.utils.tensorboard", "matplotlib.pyplot"
 
 @dataclass(frozen=True)
 class Started:
-    """A command that was started, the first of a process group of its own."""
+    """A running command, the first of a process group of its own."""
 
     script: str
     process: multiprocessing.process.BaseProcess | subprocess.Popen[bytes]
     errors: Path  # what it prints to stderr
 
     def wait(self, seconds: float | None) -> int | None:
-        """Its exit code, None where it still runs after so long."""
+        """Return the exit code, None if it still runs after so long."""
         if isinstance(self.process, subprocess.Popen):
             try:
                 return self.process.wait(seconds)
@@ -47,7 +46,7 @@ class Started:
         return self.process.exitcode
 
     def kill(self) -> bool:
-        """SIGKILL it and what it has started; whether it still ran."""
+        """Kill it and all that it started; return whether it still ran."""
         running = self.wait(0) is None
         assert self.process.pid is not None
         with contextlib.suppress(ProcessLookupError):
@@ -75,9 +74,9 @@ def start(folder: Path, script: str, words: Sequence[str], torchrun: bool = Fals
 
 
 def start_two(folder: Path, script: str, words: Sequence[str]) -> tuple[TCPStore, list[Started]]:
-    """The same command, or the script of a path, as two processes that find each other as torchrun's do.
+    """Start a command, or the script of a path, as two processes that find each other as torchrun's do.
 
-    The store in which they do lives as long as something holds it.
+    Keep the store that is returned: the processes meet in it.
     """
     from torch.distributed import TCPStore
 
@@ -108,7 +107,7 @@ def _fork(
 
 
 def _call(folder: str, script: str, words: list[str], errors: str, environment: dict[str, str]) -> None:
-    """In a process of its own: what the command's own last lines do."""
+    """Run a command as its own last lines do, in a process of its own."""
     import torch
 
     from errors import exit_code

@@ -1,22 +1,25 @@
-"""A finished run, once, and a copy of it to damage."""
+"""A workspace that is trained once and put back after each test."""
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
-from tests.faults.short_run import SHORT
+from tests.faults.harness import Workspace, restore_snapshot, take_snapshot
 
 
 @pytest.fixture(scope="session")
-def whole_run(train, tmp_path_factory):
-    runs = tmp_path_factory.mktemp("whole")
-    train(runs, "--phase", "all", "--set", *SHORT)
-    return runs / "tiny"
+def finished(tmp_path_factory):
+    workspace = Workspace(tmp_path_factory.mktemp("faults")).make().train_everything()
+    return workspace, take_snapshot(workspace.folder)
 
 
 @pytest.fixture
-def copied(whole_run, tmp_path):
-    shutil.copytree(whole_run, tmp_path / "tiny")
-    return tmp_path / "tiny"
+def snapshot(finished):
+    return finished[1]
+
+
+@pytest.fixture
+def workspace(finished):
+    workspace, snapshot = finished
+    yield workspace
+    restore_snapshot(workspace.folder, snapshot)

@@ -1,9 +1,6 @@
-"""Kills trainings at random moments, resumes them, and compares their end with that of ones that were left alone.
+"""Kill trainings at random moments, resume them, and compare their end with that of undisturbed ones.
 
-python -m tests.faults.soak --kills 100 [--seed 0] [--study | --torchrun]
-
-Of each ten kills seven meet a run, two a study and one a run under torchrun, or all meet the one that is named.
-A kill comes at a moment drawn uniformly from what is left of a command's work, from its first file on.
+python -m tests.faults.soak --kills 100 [--seed 0] [--kinds run study torchrun]
 """
 
 from __future__ import annotations
@@ -14,121 +11,166 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.faults.place import KINDS, Kind, Place, write_images
+import numpy as np
 
-SHARES: dict[Kind, int] = {"run": 7, "study": 2, "torchrun": 1}  # of ten kills
-PER_CLASS = 48  # training images
-LEAST = 0.25  # of a command's length, over which a kill is drawn where less is left: what was lost is done again
+from tests.faults.commands import Started, start
+from tests.faults.harness import Workspace, write_images
 
-
-@dataclass
-class Tally:
-    """What the kills of one kind met."""
-
-    met: Counter[str] = field(default_factory=Counter)
-    within: int = 0  # kills after which the checkpoint was one within an epoch
-    rounds: int = 0
-
-    @property
-    def kills(self) -> int:
-        return self.met.total()
-
-    def __str__(self) -> str:
-        met = ", ".join(f"{count} {what}" for what, count in self.met.most_common())
-        return (
-            f"{self.kills} kills in {self.rounds} rounds: {met}; {self.within} left a checkpoint within an epoch"
-        )
+KINDS = ("run", "study", "torchrun")
+CONFIG: dict[str, Any] = {
+    "checkpoint_minutes": 0.002,  # several in an epoch
+    "teacher": {"epochs": 3},
+    "training": {"epochs": 5},
+    "methods": {"two_stage": {"stage2": {"epochs": 2}}, "crd_kd": {}},
+}
+SHORT: dict[str, Any] = {"methods": {"two_stage": {"stage2": {"epochs": 1}}}}  # of a study and of two processes
+STUDY = {"shortcut": {"cue": "patch"}, "study": {"grid": [{"shortcut.conflicting": [0.1, 0.3]}]}}
+TRANSIENT = ("timing.jsonl", "environment.json", "events.*")  # of time or of the machine
+TIMED = ("cost.*", "models.*", "report.*", "predictions.npz")  # with latencies
+LEFTOVERS = ("*.partial*", "*.lock", "checkpoint*.pt")
 
 
-def differences(whole: Place, killed: Place) -> list[str]:
-    """In words, what is not the same in both or should not be there."""
-    one, other = whole.files(), killed.files()
+@dataclass(frozen=True)
+class Soaked:
+    """A run or a study with its caches in a folder of its own, and the commands that make it."""
+
+    workspace: Workspace
+    kind: str
+    short: bool
+
+    def make(self) -> Soaked:
+        folder = self.workspace.folder
+        images = folder.parent / "images"  # the same for all, or identities would differ
+        if not images.exists():
+            write_images(images, 12 if self.short else 48)
+        folder.mkdir()
+        settings = SHORT if self.short or self.kind != "run" else CONFIG
+        study = STUDY if self.kind == "study" else {}
+        self.workspace.write_config({**settings, **study, "data": {"root": str(images), "cache_dir": "cache"}})
+        return self
+
+    def start(self, script: str) -> Started:
+        """Start to train what is not finished, or to report."""
+        if script == "main_eval":
+            return start(self.workspace.folder, script, ("runs/small", "--quiet"))
+        phase = ("--phase", "study") if self.kind == "study" else ("--phase", "all", "--resume")
+        words = ("--config", self.workspace.config.name, "--output-dir", "runs", *phase, "--quiet")
+        return start(self.workspace.folder, script, words, torchrun=self.kind == "torchrun")
+
+    def list_files(self) -> dict[str, int]:
+        """List the files of runs and caches with their times of change."""
+        found = {}
+        for top in ("runs", "cache"):
+            for path in (self.workspace.folder / top).rglob("*"):
+                try:
+                    found[str(path.relative_to(self.workspace.folder))] = path.stat().st_mtime_ns
+                except FileNotFoundError:  # gone meanwhile
+                    continue
+        return found
+
+    def wait_for_work(self, started: Started) -> None:
+        """Wait until a command has written something or has ended."""
+        known = self.list_files().items()
+        while started.wait(0.01) is None and self.list_files().items() <= known:
+            pass
+
+    def read_results(self) -> dict[str, bytes]:
+        """Read what must be the same each time: all but what depends on time."""
+        folder = self.workspace.folder
+        found = {
+            name: (folder / name).read_bytes()
+            for name in self.list_files()
+            if (folder / name).is_file() and not any((folder / name).match(one) for one in (*TRANSIENT, *TIMED))
+        }
+        for path in folder.rglob("predictions.npz"):
+            with np.load(path) as arrays:  # without latencies and the command's words
+                found |= {name: arrays[name].tobytes() for name in arrays.files if name not in ("meta", "context")}
+        return found
+
+
+def check_ended(started: Started) -> None:
+    """Raise RuntimeError with what a command printed, where it failed."""
+    code = started.wait(None)
+    if code:
+        raise RuntimeError(f"exit code {code}: {started.errors.read_text(encoding='utf-8', errors='replace')}")
+
+
+def find_differences(whole: Soaked, killed: Soaked) -> list[str]:
+    """Name what is not the same in both or should not be there."""
+    one, other = whole.read_results(), killed.read_results()
     if not one:
-        return [f"{whole.folder} holds nothing to compare"]
-    changed = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
-    if whole.recorded() != killed.recorded():
-        changed.append("predictions.npz")
-    return [
-        *(f"{killed.folder.name}: {name} differs" for name in sorted(changed)),
-        *(f"{path} is left" for path in killed.leftovers()),
-    ]
+        return [f"{whole.workspace.folder} holds nothing to compare"]
+    folder = killed.workspace.folder
+    changed = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    left = sorted(str(path) for pattern in LEFTOVERS for path in folder.rglob(pattern))
+    return [*(f"{folder.name}: {name} differs" for name in changed), *(f"{path} is left" for path in left)]
 
 
-def kill_once(place: Place, left: float, draw: random.Random) -> tuple[str, float]:
-    """Start what comes next and kill it; what that met, and the seconds that the command had worked.
-
-    Raises RuntimeError where the command fails.
-    """
-    started = place.start()
-    if not place.first_file(started):
-        place.see_that_it_ended_well(started)
-        return "", 0.0
-    seconds = draw.uniform(0, left)
-    begun = time.perf_counter()
-    code = started.wait(seconds)
-    worked = time.perf_counter() - begun
-    if code is None and started.kill():
-        return place.met(), worked
-    place.see_that_it_ended_well(started)
-    return "", worked
+def run_undisturbed(soaked: Soaked, scripts: tuple[str, ...]) -> dict[str, float]:
+    """Run commands to their end; return the seconds of each from its first file on."""
+    seconds = {}
+    for script in scripts:
+        started = soaked.start(script)
+        soaked.wait_for_work(started)
+        begun = time.perf_counter()
+        check_ended(started)
+        seconds[script] = time.perf_counter() - begun
+    return seconds
 
 
-def soak_one(kind: Kind, folder: Path, kills: int, draw: random.Random, short: bool = False) -> list[str]:
-    """Kill one kind of command until `kills` are spent, each round to its end; gives all differences."""
-    images, tally, found, started = folder / "images", Tally(), [], time.perf_counter()
-    if not images.exists():
-        write_images(images, 24 if short else PER_CLASS)
-    whole = Place(folder / f"{kind}-whole", images, kind, short)
-    lengths = whole.finish()
-    while tally.kills < kills:
-        killed = Place(folder / f"{kind}-killed{tally.rounds}", images, kind, short)
-        left = list(lengths)
-        reports = 0  # kills of main_eval.py: one a round, since it takes longest
-        while tally.kills < kills and not killed.is_reported() and not reports:
-            number = int(killed.is_trained())  # of the command
-            what, worked = kill_once(killed, max(left[number], LEAST * lengths[number]), draw)
-            left[number] -= worked
-            if what:
-                tally.met[what] += 1
-                tally.within += killed.is_within_an_epoch()
-                reports += number
-        killed.finish()
-        found += differences(whole, killed)
-        tally.rounds += 1
-        print(f"{kind}: {tally}, {len(found)} differences", file=sys.stderr, flush=True)
-    state = "identical" if not found else "NOT identical"
-    print(f"{kind}: {tally}; {time.perf_counter() - started:.0f} s: {state}", flush=True)
-    return found
+def run_with_kills(soaked: Soaked, seconds: dict[str, float], kills: int, draw: random.Random) -> Counter[str]:
+    """Kill commands at random moments until each comes to its end; count the folders last written in."""
+    met: Counter[str] = Counter()
+    for script, length in seconds.items():
+        while True:
+            started = soaked.start(script)
+            if met.total() < kills and not (script == "main_eval" and met["report"]):  # begins anew each time
+                soaked.wait_for_work(started)
+                if started.wait(draw.uniform(0, length)) is None and started.kill():
+                    times = soaked.list_files()
+                    met[
+                        "report" if script == "main_eval" else str(Path(max(times, key=times.__getitem__)).parent)
+                    ] += 1
+                    continue
+            check_ended(started)
+            break
+    return met
 
 
-def soak(folder: Path, kills: int, seed: int, kinds: tuple[Kind, ...], short: bool = False) -> list[str]:
-    """`kills` shared among kinds, at moments drawn by `seed`; gives all differences."""
-    draw, found, spent, shares = random.Random(seed), [], 0, sum(SHARES[kind] for kind in kinds)
-    for number, kind in enumerate(kinds):
-        own = kills - spent if number == len(kinds) - 1 else kills * SHARES[kind] // shares
-        spent += own
-        found += soak_one(kind, folder, own, draw, short) if own else []
+def soak(kind: str, folder: Path, kills: int, draw: random.Random, short: bool = False) -> list[str]:
+    """Kill one kind of command `kills` times, each round to its end; return all differences."""
+    scripts = ("main",) if short else ("main", "main_eval")
+    whole, met, found, rounds = Soaked(Workspace(folder / kind), kind, short).make(), Counter[str](), [], 0
+    seconds = run_undisturbed(whole, scripts)
+    while met.total() < kills:
+        killed = Soaked(Workspace(folder / f"{kind}{rounds}"), kind, short).make()
+        met += run_with_kills(killed, seconds, kills - met.total(), draw)
+        found += find_differences(whole, killed)
+        rounds += 1
+    places = ", ".join(f"{count} in {place}" for place, count in met.most_common())
+    print(f"{kind}: {met.total()} kills in {rounds} rounds ({places}): {len(found)} differences", flush=True)
     return found
 
 
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="how often to kill (default 100)")
+    parser.add_argument("--kills", type=int, default=100, help="in all (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    only = parser.add_mutually_exclusive_group()
-    only.add_argument("--study", action="store_true", help="a study of two points alone")
-    only.add_argument("--torchrun", action="store_true", help="two processes under torchrun alone")
+    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS, help="what is killed (default: all)")
     given = parser.parse_args()
-    kinds: tuple[Kind, ...] = ("study",) if given.study else ("torchrun",) if given.torchrun else KINDS
-    started = time.perf_counter()
+    draw = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder), given.kills, given.seed, kinds)
-    print("\n".join(found), end="\n" if found else "")
-    state = "identical end state, no leftovers" if not found else f"{len(found)} differences"
-    print(f"{given.kills} kills, {time.perf_counter() - started:.0f} s: {state}")
+        shares = [-(-given.kills // len(given.kinds))] * len(given.kinds)
+        found = [
+            line
+            for kind, kills in zip(given.kinds, shares, strict=True)
+            for line in soak(kind, Path(folder), kills, draw)
+        ]
+    print("\n".join(found) if found else "identical end state, no leftovers")
     sys.exit(1 if found else 0)
 
 

@@ -15,7 +15,6 @@ from models.checkpoint import load
 from settings.reading import load_config
 from settings.schema import Config
 from settings.stages import Optimizer
-from tests.faults.short_run import SHORT
 from training.divergence import DivergedError, Place, refuse_divergence, refuse_infinite, told_where
 from training.job_name import TEACHER, JobName, jobs_of_method
 from training.optimizers import make_schedule
@@ -28,18 +27,18 @@ KEY = "methods.two_stage.stage1.optimizer.lr"
 PLACE = Place(Path("runs/tiny/seed0/two_stage/stage1"), KEY, 3, 0.2, steps=80, low_precision=False)
 
 
-def steps(*rows):
+def make_steps(*rows):
     return [
         (0.1 * (number + 1), {name: torch.tensor(v) for name, v in row.items()}) for number, row in enumerate(rows)
     ]
 
 
-def test_the_first_bad_step_and_its_term_are_named_with_the_rate_of_that_step():
+def test_first_bad_step_term_and_rate_are_named():
     fine, bad = {"loss": 1.0, "ce": 1.0, "kl": 0.0}, {"loss": float("nan"), "ce": 1.0, "kl": float("inf")}
-    refuse_divergence(steps(fine, fine), 52)
+    refuse_divergence(make_steps(fine, fine), 52)
     refuse_divergence([], 0)
     with pytest.raises(UserError) as caught, told_where(PLACE, Part(rate=0.2)):
-        refuse_divergence(steps(fine, bad, bad), 53)
+        refuse_divergence(make_steps(fine, bad, bad), 53)
     assert str(caught.value) == (
         "stage1 diverged in epoch 3, step 52 of 80: kl became inf at a learning rate of 0.2; epoch 2 is kept in "
         f"runs/tiny/seed0/two_stage/stage1: go on with --resume --set {KEY}=VALUE, a smaller one"
@@ -61,7 +60,7 @@ def test_advice_fits_the_cause(place, step, advice):
     assert ("float32" in str(caught.value)) == place.low_precision
 
 
-def test_weights_statistics_measures_and_momenta_that_are_not_finite_are_found():
+def test_weights_and_statistics_must_be_finite():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     stepper = Stepper(optimizer, ExponentialLR(optimizer, 0.9))
@@ -86,15 +85,15 @@ def test_weights_statistics_measures_and_momenta_that_are_not_finite_are_found()
 
 @pytest.mark.parametrize("warmup", [0, 0.5])
 @pytest.mark.parametrize("name", ["constant", "exponential", "cosine", "multistep", "onecycle"])
-def test_a_changed_rate_goes_on_along_the_same_schedule(name, warmup):
+def test_changed_rate_keeps_the_schedule(name, warmup):
     warmup = 0 if name == "onecycle" else warmup
 
-    def made(rate):
+    def make(rate):
         groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": one} for one in (rate, 1e-3)]
         optimizer = torch.optim.SGD(groups, lr=rate)
         return optimizer, make_schedule(optimizer, Optimizer(schedule=name, warmup=warmup), epochs=2, steps=6)
 
-    def rates(optimizer, schedule, count):
+    def list_rates(optimizer, schedule, count):
         found = []
         for _ in range(count):
             found.append([group["lr"] for group in optimizer.param_groups])
@@ -102,70 +101,69 @@ def test_a_changed_rate_goes_on_along_the_same_schedule(name, warmup):
             schedule.step()
         return found
 
-    (old, old_schedule), (new, new_schedule) = made(0.1), made(0.02)
-    whole = rates(*made(0.02), 12)
-    rates(old, old_schedule, 5)
+    (old, old_schedule), (new, new_schedule) = make(0.1), make(0.02)
+    whole = list_rates(*make(0.02), 12)
+    list_rates(old, old_schedule, 5)
     wanted = [group["initial_lr"] for group in new.param_groups]
     new.load_state_dict(old.state_dict())
     new_schedule.load_state_dict(old_schedule.state_dict())
     rescale_rates(new, new_schedule, wanted)
-    torch.testing.assert_close(torch.tensor(rates(new, new_schedule, 7)), torch.tensor(whole[5:]))
+    torch.testing.assert_close(torch.tensor(list_rates(new, new_schedule, 7)), torch.tensor(whole[5:]))
 
 
-def test_only_rates_of_jobs_that_are_not_finished_may_change(tiny_config):
-    def made(*settings) -> Config:
+def test_only_rates_of_unfinished_jobs_may_change(tiny_config):
+    def read(*settings) -> Config:
         return load_config(tiny_config, settings)
 
     first, second = (JobName("two_stage", 0, number) for number in (1, 2))
     lower = f"{KEY}=0.001"
-    assert differ_in_rates_only(made(), made(lower), [TEACHER])
-    assert not differ_in_rates_only(made(), made(lower), [TEACHER, first])
-    assert not differ_in_rates_only(made(), made(lower, "training.epochs=3"), [TEACHER])
-    assert not differ_in_rates_only(made(), made("teacher.optimizer.lr=0.001"), [TEACHER])
-    assert differ_in_rates_only(made(), made("teacher.optimizer.lr=0.001"), [])
-    later = made("methods.two_stage.stage2.feature_lr=1e-6", "seeds=[0,1]")
-    assert differ_in_rates_only(made(), later, [TEACHER, first])
-    assert not differ_in_rates_only(made(), later, [TEACHER, first, second])
-    assert differ_in_rates_only(made(), made("training.optimizer.lr=0.04"), [TEACHER, first, second])
-    assert not differ_in_rates_only(made(), made("training.optimizer.lr=0.04"), [TEACHER, JobName("kd", 0)])
+    assert differ_in_rates_only(read(), read(lower), [TEACHER])
+    assert not differ_in_rates_only(read(), read(lower), [TEACHER, first])
+    assert not differ_in_rates_only(read(), read(lower, "training.epochs=3"), [TEACHER])
+    assert not differ_in_rates_only(read(), read("teacher.optimizer.lr=0.001"), [TEACHER])
+    assert differ_in_rates_only(read(), read("teacher.optimizer.lr=0.001"), [])
+    later = read("methods.two_stage.stage2.feature_lr=1e-6", "seeds=[0,1]")
+    assert differ_in_rates_only(read(), later, [TEACHER, first])
+    assert not differ_in_rates_only(read(), later, [TEACHER, first, second])
+    assert differ_in_rates_only(read(), read("training.optimizer.lr=0.04"), [TEACHER, first, second])
+    assert not differ_in_rates_only(read(), read("training.optimizer.lr=0.04"), [TEACHER, JobName("kd", 0)])
 
 
-def test_another_rate_may_not_part_methods_that_share_a_stage(tiny_config):
-    def made(*settings) -> Config:
+def test_rates_may_not_part_shared_stages(tiny_config):
+    def read(*settings) -> Config:
         return load_config(tiny_config, ["methods.v={base: two_stage, stage2: {train: head}}", *settings])
 
-    assert jobs_of_method(made(), "v", 0) == [JobName("two_stage", 0, 1), JobName("v", 0, 2)]
-    assert not differ_in_rates_only(made(), made("methods.v.stage1.optimizer.lr=0.1"), [TEACHER])
-    assert differ_in_rates_only(made(), made("methods.v.stage2.optimizer.lr=0.1"), [TEACHER])
-    assert differ_in_rates_only(made(), made(f"{KEY}=0.1"), [TEACHER])
+    assert jobs_of_method(read(), "v", 0) == [JobName("two_stage", 0, 1), JobName("v", 0, 2)]
+    assert not differ_in_rates_only(read(), read("methods.v.stage1.optimizer.lr=0.1"), [TEACHER])
+    assert differ_in_rates_only(read(), read("methods.v.stage2.optimizer.lr=0.1"), [TEACHER])
+    assert differ_in_rates_only(read(), read(f"{KEY}=0.1"), [TEACHER])
 
 
-def test_a_diverged_run_goes_on_from_its_last_good_epoch_at_a_smaller_rate(call_main, tmp_path, monkeypatch):
+def test_diverged_run_goes_on_at_a_smaller_rate(workspace, monkeypatch):
     forward, seen = StageObjective.forward, []
 
-    def exploding(self, batch):
+    def explode(self, batch):
         terms = forward(self, batch)
         seen.append(batch)
         return {
-            name: type(one)(one.value * (torch.inf if len(seen) > 9 else 1), one.weight)
+            name: type(one)(one.value * (torch.inf if len(seen) > 7 else 1), one.weight)
             for name, one in terms.items()
         }
 
-    words = ("--phase", "teacher", "--quiet", "--set", *SHORT, "teacher.epochs=4")
-    folder = tmp_path / "tiny" / "teacher"
+    words = ("--phase", "teacher", "--set", "name=diverged", "teacher.epochs=4")
+    folder = workspace.runs / "diverged" / "teacher"
     with monkeypatch.context() as patch:
-        patch.setattr(StageObjective, "forward", exploding)
-        done = call_main(tmp_path, *words, "teacher.optimizer.lr=0.05")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "teacher diverged in epoch 3, step 2 of 4: ce became inf" in done.stderr
+        patch.setattr(StageObjective, "forward", explode)
+        done = workspace.train(*words, "teacher.optimizer.lr=0.05")
+    done.check_line("teacher diverged in epoch 3, step 2 of 3: ce became inf")
     assert len(load(folder / "checkpoint.pt")["history"]) == 2 and not (folder / "result.json").exists()
     smaller = (*words, "teacher.optimizer.lr=0.01")
-    assert "is unfinished" in call_main(tmp_path, *words, "teacher.optimizer.lr=0.05").stderr
-    assert "other values of teacher.optimizer.lr" in call_main(tmp_path, *smaller).stderr
-    assert "other values of" in call_main(tmp_path, *smaller, "losses.crd.dim=9", "--resume").stderr
-    done = call_main(tmp_path, *smaller, "--resume")
-    assert done.returncode == 0 and "0.2 times the learning rate" in done.stderr
+    workspace.train(*words, "teacher.optimizer.lr=0.05").check_line("is unfinished")
+    workspace.train(*smaller).check_line("other values of teacher.optimizer.lr")
+    workspace.train(*smaller, "losses.crd.dim=9", "--resume").check_line("other values of")
+    done = workspace.train(*smaller, "--resume")
+    assert done.code == 0 and "0.2 times the learning rate" in done.err
     assert load_config(folder.parent / "config.yaml").teacher.optimizer.lr == 0.01
     rates = [json.loads(line)["learning_rate"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(rates) == 4 and rates[2] < rates[1] / 4
-    assert "other values of" in call_main(tmp_path, *words, "teacher.optimizer.lr=0.05", "--resume").stderr
+    workspace.train(*words, "teacher.optimizer.lr=0.05", "--resume").check_line("other values of")

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 import training.engine
-import training.run.keeping
+import training.run.checkpointer
 from settings.images import Data
 from settings.stages import LossUse, Optimizer, Stage
 from dataset.images import Batch, ImageTensors
@@ -52,6 +52,7 @@ from training import distributed, evaluation, features
 from training.engine import Plan, fit
 from training.features import ViewCache
 from training.run.job_folder import JobFolder
+from training.run.checkpointer import JobCheckpointer
 from training.reading import Reading
 from training.stage import StageObjective, StageStudent
 from training.teacher_outputs import FrozenTeacher, LiveTeacher
@@ -106,7 +107,7 @@ def make_teacher(reading, machine):
 SEVERAL = Optimizer(lr=0.1, accumulate=2, ema=0.5, clip_norm=0.1)  # steps of two batches and of one
 
 
-def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), **settings):
+def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), minutes=0.0):
     torch.manual_seed(distributed.rank() if form == "ce" else 0)  # they start apart: the first counts
     source = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 4, 4), generator=source, dtype=torch.uint8).numpy()
@@ -119,9 +120,9 @@ def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), **settin
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4), nn.Dropout(dropout))
     objective = make_objective(form, network, data, machine)
     ended = lambda history: bool(history) and history[-1]["own"] == 1
-    plan = Plan(5, 8, optimizer, seed=0, ended=ended, **settings)
-    folder = JobFolder(Path(out) / (name or form))
-    history = fit(objective, data, plan, machine, folder)
+    plan = Plan(5, 8, optimizer, seed=0, ended=ended)
+    checkpointer = JobCheckpointer(JobFolder(Path(out) / (name or form)), minutes)
+    history = fit(objective, data, plan, machine, checkpointer)
     state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}
     name = f"{name or form}{distributed.rank()}.pt"
     torch.save({"state": state, "history": history, **compute_together(network, data, machine)}, Path(out) / name)
@@ -137,7 +138,7 @@ def compute_together(network, data, machine):  # by all processes together, 24 i
 
 def stop(form, out, name):  # the second process alone gets a signal, in some steps; then all goes on
     step, steps, stops = training.engine.train_step, [], [2, 4, 10]
-    training.run.keeping.ASK_EVERY = 0.0  # processes agree after every step
+    training.run.checkpointer.SYNC_SECONDS = 0.0  # processes agree after every step
 
     def signal_in_step(*arguments):
         steps.append(1)
@@ -146,7 +147,7 @@ def stop(form, out, name):  # the second process alone gets a signal, in some st
         return step(*arguments)
 
     training.engine.train_step = signal_in_step
-    codes = [exit_code(lambda: run(form, out, name, 0.2, checkpoint_minutes=1e-9)) for _ in range(4)]
+    codes = [exit_code(lambda: run(form, out, name, 0.2, minutes=1e-9)) for _ in range(4)]
     assert codes == [143, 143, 143, 0] and len(steps) == 15, (codes, steps)  # of 5 epochs, none is done twice
 
 

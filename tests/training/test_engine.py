@@ -1,9 +1,10 @@
-"""Of training/engine.py, and training/evaluation.py, training/run/job_folder.py."""
+"""Of training/engine.py, training/checkpointing.py and training/evaluation.py."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from torch import nn
 
 from errors import UserError
 from settings.stages import Optimizer
+from tests.test_layering import ROOT, imported_with
 from tests.training.cross_entropy import CrossEntropy, assert_same, copy_tensors
+from training.checkpointing import CheckpointDecision
 from training.engine import Objective, Plan, Term, fit, seed_everything
 from training.evaluation import compute_top1, evaluate, evaluate_splits, predict, score
 from training.optimizers import make_schedule
+from training.run.checkpointer import JobCheckpointer
 from training.run.job_folder import JobFolder
 from training.stepping import make_stepper, train_step
 
@@ -32,17 +36,17 @@ def train(make_experiment, tmp_path):
     """`train("name", plan)`: fit a small network with dropout, batch statistics and cross-entropy in a folder."""
     experiment = make_experiment()
 
-    def run(name, plan=PLAN, kind=CrossEntropy):
+    def run(name, plan=PLAN, kind=CrossEntropy, checkpointer=None):
         seed_everything(plan.seed)
         model = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2))
         objective = kind(model.append(nn.Linear(8 * 7 * 7, 4)), experiment.data, experiment.machine)
-        folder = JobFolder(tmp_path / name)
-        return objective, fit(objective, experiment.data, plan, experiment.machine, folder), folder
+        checkpointer = checkpointer or JobCheckpointer(JobFolder(tmp_path / name))
+        return objective, fit(objective, experiment.data, plan, experiment.machine, checkpointer), tmp_path / name
 
     return run
 
 
-def test_one_seed_gives_one_result_and_another_seed_another(train):
+def test_a_seed_decides_the_result(train):
     first, history, _ = train("first")
     second, again, _ = train("second")
     other, different, _ = train("other", replace(PLAN, seed=4))
@@ -51,6 +55,41 @@ def test_one_seed_gives_one_result_and_another_seed_another(train):
     assert not torch.equal(first.model[0].weight, other.model[0].weight)
     assert [measures["epoch"] for measures in history] == [1, 2, 3]
     assert set(history[0]) == {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
+
+
+class InMemory:
+    """A checkpointer without files."""
+
+    path = Path("nowhere")
+
+    def __init__(self):
+        self.calls = []
+
+    def load(self, state):
+        return False
+
+    def decide(self, state):
+        return CheckpointDecision(is_due=state.part.steps == 2, signal=0)
+
+    def save(self, state):
+        self.calls.append((len(state.history), state.part and state.part.steps))
+
+    def log_epoch(self, measures, usage):
+        assert measures["epoch"] == usage.epoch and usage.seconds > 0 < usage.peak_memory
+        self.calls.append("logged")
+
+    def finish(self):
+        self.calls.append("finished")
+
+
+def test_the_loop_needs_no_run_folder(train):
+    checkpointer = InMemory()
+    objective, history, folder = train("memory", replace(PLAN, epochs=2), checkpointer=checkpointer)
+    other, again, _ = train("files", replace(PLAN, epochs=2))
+    assert history == again and not folder.exists()
+    assert_same(objective.state_dict(), other.state_dict())
+    assert checkpointer.calls == [(0, 2), (1, None), "logged", (1, 2), (2, None), "logged", "finished"]
+    assert not [name for name in imported_with("training.engine", ROOT) if name.startswith("training.run")]
 
 
 class StopsInSecondEpoch(CrossEntropy):
@@ -72,18 +111,10 @@ def test_resumed_training_is_bit_identical(train, optimizer):
     resumed, again, other = train("stopped", plan)
     assert_same(whole.state_dict(), resumed.state_dict())
     assert history == again
-    assert (folder.path / "metrics.jsonl").read_bytes() == (other.path / "metrics.jsonl").read_bytes()
-    states = [torch.load(f.path / "checkpoint.pt", weights_only=True) for f in (folder, other)]
-    for number, state in states[0]["optimizer"]["state"].items():
-        assert_same(
-            {name: torch.as_tensor(value) for name, value in state.items() if value is not None},
-            {
-                name: torch.as_tensor(value)
-                for name, value in states[1]["optimizer"]["state"][number].items()
-                if value is not None
-            },
-        )
-    assert states[0]["schedule"]["last_epoch"] == states[1]["schedule"]["last_epoch"] == 12
+    assert (folder / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    one, two = (torch.load(path / "checkpoint.pt", weights_only=True) for path in (folder, other))
+    torch.testing.assert_close(one["optimizer"], two["optimizer"], rtol=0, atol=0)
+    assert one["schedule"]["last_epoch"] == two["schedule"]["last_epoch"] == 12
 
 
 class Explodes(CrossEntropy):
@@ -96,7 +127,7 @@ class Explodes(CrossEntropy):
         return terms | {"ce": Term(terms["ce"].value * factor, 1.0)}
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(train, tmp_path):
+def test_divergence_keeps_the_last_good_checkpoint(train, tmp_path):
     with pytest.raises(UserError, match=r"^bad diverged in epoch 2, step 1 of 4: ce became nan .*optimizer\.lr"):
         train("bad", kind=Explodes)
     state = torch.load(tmp_path / "bad" / "checkpoint.pt", weights_only=True)
@@ -144,47 +175,31 @@ def test_two_groups_keep_their_ratio_under_onecycle():
         schedule.step()
 
 
-class Scripted(CrossEntropy):
-    """Measures what it is told; `weights` keeps what the network was after each epoch."""
+@pytest.mark.parametrize(
+    ("measures", "candidates", "chosen"),
+    [
+        ([{"val_top1": 0.5, "test_top1": 0.9}, {"val_top1": 0.7, "test_top1": 0.1}, {"val_top1": 0.7}], 0, 1),
+        ([{"test_top1": 0.9}, {"test_top1": 0.5}, {"test_top1": 0.1}], 0, 2),
+        ([{"val_top1": 0.9}, {"val_top1": 0.7}, {"val_top1": 0.6}], 2, 1),
+    ],
+    ids=["validation", "test alone", "last candidates"],
+)
+def test_only_validation_chooses_the_epoch(train, measures, candidates, chosen):
+    class Scripted(CrossEntropy):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.weights = []
 
-    values: list[dict[str, float]]
+        def measure(self):
+            self.weights.append(self.model[0].weight.detach().clone())
+            return measures[len(self.weights) - 1]
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.weights = []
-
-    def measure(self):
-        self.weights.append(self.model[0].weight.detach().clone())
-        return self.values[len(self.weights) - 1]
-
-
-def test_validation_decides_which_epoch_remains_and_test_accuracy_never(train):
-    class Validated(Scripted):
-        values = [
-            {"val_top1": 0.5, "test_top1": 0.9},
-            {"val_top1": 0.7, "test_top1": 0.1},
-            {"val_top1": 0.7, "test_top1": 0.8},
-        ]
-
-    class TestOnly(Scripted):
-        values = [{"test_top1": 0.9}, {"test_top1": 0.5}, {"test_top1": 0.1}]
-
-    validated, _, _ = train("validated", kind=Validated)
-    assert torch.equal(validated.model[0].weight, validated.weights[1])
-    last, _, _ = train("last", kind=TestOnly)
-    assert torch.equal(last.model[0].weight, last.weights[2])
-    assert not torch.equal(last.weights[2], last.weights[0])
+    trained, _, _ = train("scripted", replace(PLAN, candidates=candidates), Scripted)
+    assert torch.equal(trained.model[0].weight, trained.weights[chosen])
+    assert not torch.equal(trained.weights[0], trained.weights[2])
 
 
-def test_validation_decides_between_the_last_candidates_alone(train):
-    class Early(Scripted):
-        values = [{"val_top1": 0.9}, {"val_top1": 0.7}, {"val_top1": 0.6}]
-
-    trained, _, _ = train("candidates", replace(PLAN, candidates=2), Early)
-    assert torch.equal(trained.model[0].weight, trained.weights[1])
-
-
-def test_a_later_stage_goes_on_with_the_order_and_the_views_of_one_training(train):
+def test_plans_choose_order_views_and_end(train):
     seen = []
 
     class Watching(CrossEntropy):
@@ -192,25 +207,16 @@ def test_a_later_stage_goes_on_with_the_order_and_the_views_of_one_training(trai
             seen.append((batch.view, batch.indices.tolist()))
             return super().forward(batch)
 
-    train("whole", replace(PLAN, epochs=3), Watching)
+    train("whole", PLAN, Watching)
     whole, seen = seen, []
-    train("rest", replace(PLAN, epochs=1, first_epoch=2), Watching)
+    train("rest", replace(PLAN, epochs=1, first_epoch=2), Watching)  # a later stage
     assert seen == [batch for batch in whole if batch[0] == 2]
-
-
-def test_a_plan_can_end_training_early_and_shows_its_views(train):
-    views = []
-
-    class Watching(CrossEntropy):
-        def forward(self, batch):
-            views.append(batch.view)
-            return super().forward(batch)
-
+    seen = []
     plan = replace(PLAN, epochs=9, first_epoch=3, views=4, ended=lambda history: len(history) == 3)
     _, history, folder = train("short", plan, Watching)
+    views = [view for view, _ in seen]
     assert len(history) == 3 and sorted(set(views), key=views.index) == [3, 0, 1]
-    lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
-    assert lines == history
+    assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == history
 
 
 class Two(Objective):
@@ -226,7 +232,7 @@ class Two(Objective):
         }
 
 
-def test_a_step_goes_down_the_weighted_sum_of_the_terms(make_experiment):
+def test_a_step_descends_the_weighted_terms(make_experiment):
     objective = Two()
     groups, settings = objective.parameter_groups(0.1), Optimizer(lr=0.1, momentum=0, weight_decay=0)
     machine = make_experiment().machine
@@ -242,7 +248,7 @@ def test_a_step_goes_down_the_weighted_sum_of_the_terms(make_experiment):
     torch.testing.assert_close(objective.x.detach(), torch.tensor([1 - 0.4, 2 - 0.5]))
 
 
-def test_evaluation_agrees_with_sklearn_and_leaves_the_mode_alone(make_experiment):
+def test_evaluation_agrees_with_sklearn(make_experiment):
     experiment = make_experiment()
     model = experiment.new_student(0).train()
     before = copy_tensors(model)
@@ -258,36 +264,25 @@ def test_evaluation_agrees_with_sklearn_and_leaves_the_mode_alone(make_experimen
     assert compute_top1(logits, experiment.data.test.labels).item() == measures["test_top1"]
 
 
-def test_both_splits_are_measured_where_images_are_held_out(make_experiment):
+def test_held_out_images_are_measured_too(make_experiment):
     for fraction, splits in ((0, ("test",)), (0.25, ("val", "test"))):
         experiment = make_experiment(f"data.val_fraction={fraction}")
         measures = evaluate_splits(experiment.new_student(0), experiment.data, experiment.machine)
         assert set(measures) == {f"{split}_{kind}" for split in splits for kind in ("top1", "loss")}
 
 
-class DivergesAtTheEnd(CrossEntropy):
-    """Its terms are finite throughout; what it gives after the epoch is not."""
-
-    def __init__(self, *arguments, of="measures"):
-        super().__init__(*arguments)
-        self.of = of
-
-    def measure(self):
-        if self.of == "weights":
-            with torch.no_grad():
-                self.model.fc.bias[0] = torch.inf
-            return {}
-        return {"test_loss": float("nan")}
-
-
 @pytest.mark.parametrize(
-    ("of", "said"), [("measures", "test_loss became nan"), ("weights", "is no longer finite")]
+    ("of", "message"), [("measures", "test_loss became nan"), ("weights", "is no longer finite")]
 )
-def test_a_network_that_diverged_in_its_last_step_is_not_done(make_experiment, tmp_path, of, said):
-    # Before, NaN stood in metrics.jsonl and result.json, and the job counted as finished.
-    experiment = make_experiment()
-    objective = DivergesAtTheEnd(experiment.new_student(0), experiment.data, experiment.machine, of=of)
-    folder = JobFolder(tmp_path / "job")
-    with pytest.raises(UserError, match=said):
-        fit(objective, experiment.data, Plan(1, 16, Optimizer(), seed=0), experiment.machine, folder)
-    assert not (folder.path / "checkpoint.pt").exists() and not (folder.path / "metrics.jsonl").exists()
+def test_divergence_in_the_last_step_is_found(train, tmp_path, of, message):
+    class Diverging(CrossEntropy):  # its terms are finite throughout
+        def measure(self):
+            if of == "measures":
+                return {"test_loss": float("nan")}
+            with torch.no_grad():
+                self.model[-1].bias[0] = torch.inf
+            return {}
+
+    with pytest.raises(UserError, match=message):
+        train("bad", kind=Diverging)
+    assert not (tmp_path / "bad").exists()

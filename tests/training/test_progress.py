@@ -1,4 +1,4 @@
-"""Of training/progress.py and training/run/keeping.py: a training that stops within an epoch and goes on."""
+"""A training that stops within an epoch and resumes. Of training/progress.py, training/run/checkpointer.py."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import pytest
 import torch
 
 import training.engine
-import training.run.keeping
+import training.run.checkpointer
 from errors import StoppedError, UserError, exit_code
 from models.checkpoint import load, save
 from training import distributed
 from training.job_name import TEACHER
 from training.phases import jobs_of, run_jobs
 from training.prepared import train
-from training.progress import Part, part_from
-from training.run.job_folder import JobFolder
-from training.run.keeping import Keeper
+from training.progress import Part, check_history, restore_part
+from training.run.checkpointer import JobCheckpointer
 from training.stage import StageObjective
 
 SHORT = ("teacher.epochs=1", "training.epochs=4")  # two a stage of two_stage
@@ -80,20 +79,20 @@ KINDS = {
 }
 
 
-def files(experiment):
-    """Bytes of what a run's jobs left, by path."""
+def read_files(experiment):
+    """Return the bytes of what a run's jobs left, by path."""
     root = experiment.folder.path
     return {str(path.relative_to(root)): path.read_bytes() for name in FILES for path in sorted(root.rglob(name))}
 
 
-def train_all(experiment, phases):
+def train_phases(experiment, phases):
     for phase in phases:
         run_jobs(jobs_of(phase, experiment.config, experiment.folder), experiment)
 
 
 @pytest.fixture
 def steps(monkeypatch):
-    """What was done of each step; a call of `steps.stop_before(3)` stops each start before its third one."""
+    """The steps made so far; after `steps.stop_before(3)` each start of a training stops before its third one."""
 
     class Steps(list):
         def stop_before(self, number):
@@ -102,22 +101,22 @@ def steps(monkeypatch):
     step, done = training.engine.train_step, Steps()
     done.stop_before(10**9)
 
-    def stopping(*arguments):
+    def make_step(*arguments):
         if len(done) - done.start == done.number - 1:
             raise StoppedError(signal.SIGTERM)
         values = step(*arguments)
         done.append(values)
         return values
 
-    monkeypatch.setattr(training.engine, "train_step", stopping)
+    monkeypatch.setattr(training.engine, "train_step", make_step)
     return done
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_stopped_within_its_epochs_each_kind_ends_with_the_same_bytes(make_experiment, steps, kind):
+def test_resuming_within_epochs_gives_identical_files(make_experiment, steps, kind):
     phases, *settings = kind
     whole = make_experiment("name=whole", *SHORT, *settings)
-    train_all(whole, phases)
+    train_phases(whole, phases)
     count = len(steps)
     stopped = make_experiment("name=stopped", *SHORT, *settings, AFTER_EVERY_STEP)
     starts = 0
@@ -125,22 +124,22 @@ def test_stopped_within_its_epochs_each_kind_ends_with_the_same_bytes(make_exper
         starts += 1
         steps.stop_before(APART + 1)
         try:
-            train_all(stopped, phases)
+            train_phases(stopped, phases)
         except StoppedError:
             continue
         break
     assert starts == -(-count // APART) > 1 and len(steps) == 2 * count  # no step is done twice
-    assert files(whole) == files(stopped) and len(files(whole)) >= 6
+    assert read_files(whole) == read_files(stopped) and len(read_files(whole)) >= 6
 
 
-def test_what_is_drawn_in_a_step_goes_on_too(make_experiment, steps, monkeypatch):
+def test_random_numbers_of_a_step_are_resumed(make_experiment, steps, monkeypatch):
     forward, drawn = StageObjective.forward, []
 
-    def drawing(self, batch):
+    def draw(self, batch):
         drawn.append(torch.rand(2).tolist())
         return forward(self, batch)
 
-    monkeypatch.setattr(StageObjective, "forward", drawing)
+    monkeypatch.setattr(StageObjective, "forward", draw)
     train(make_experiment("name=whole", "teacher.epochs=2"), TEACHER)
     whole, stopped = drawn.copy(), make_experiment("name=stopped", "teacher.epochs=2", AFTER_EVERY_STEP)
     for number in (3, 4, 100):
@@ -151,68 +150,61 @@ def test_what_is_drawn_in_a_step_goes_on_too(make_experiment, steps, monkeypatch
 
 
 @pytest.mark.parametrize("minutes", [0, 15])
-def test_a_signal_has_the_step_kept_where_that_takes_less_time_than_it_saves(
-    make_experiment, steps, monkeypatch, capsys, minutes
-):
+def test_a_signal_saves_the_step(make_experiment, steps, monkeypatch, capsys, minutes):
     whole = make_experiment("name=whole", "teacher.epochs=2")
     train(whole, TEACHER)
     stopped = make_experiment("name=stopped", "teacher.epochs=2", f"checkpoint_minutes={minutes}")
-    folder = stopped.folder.teacher
 
-    def start(before, cost):
-        """Signalled within a step; gives the epochs and steps that the checkpoint holds then."""
+    def start(before):
+        """Send a signal within a step; return the epochs and steps in the checkpoint afterwards."""
         step = training.engine.train_step
 
-        def signalled(*arguments):
+        def make_step(*arguments):
             if len(steps) == before:
                 os.kill(os.getpid(), signal.SIGTERM)
             return step(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training.engine, "train_step", signalled)
-            patch.setattr(Keeper, "write", lambda self: (write(self), setattr(self, "cost", cost)))
+            patch.setattr(training.engine, "train_step", make_step)
             assert exit_code(lambda: train(stopped, TEACHER)) == 143
         assert "run again with --resume to go on" in capsys.readouterr().err
-        state = load(folder.checkpoint)
+        state = load(stopped.folder.teacher.checkpoint)
         return len(state["history"]), state["part"] and state["part"]["steps"]
 
-    write = Keeper.write
-    assert start(len(steps) + 1, 0.0) == (0, 2)
-    assert start(len(steps) + 3, 1e9) == (1, None)  # the second step of the next epoch is done again
-    assert start(len(steps) + 3, 0.0) == (1, 4)  # all of an epoch, which is left to be measured
+    assert start(len(steps) + 1) == (0, 2)
+    assert start(len(steps) + 5) == (1, 4)  # all of an epoch, which is not measured yet
     assert exit_code(lambda: train(stopped, TEACHER)) == 0
-    assert files(whole) == files(stopped) and len(steps) == 8 + 8 + 2
+    assert read_files(whole) == read_files(stopped) and len(steps) == 8 + 8
 
 
-def test_checkpoints_within_an_epoch_come_by_the_clock(make_experiment, monkeypatch):
-    now, kept, save = [0.0], [], JobFolder.save
+def test_checkpoints_follow_the_clock(make_experiment, monkeypatch):
+    now, kept, save_once = [0.0], [], JobCheckpointer.save
 
-    def saving(self, training):
-        kept.append(training.part and training.part.steps)
-        save(self, training)
+    def save_and_note(self, state):
+        kept.append(state.part and state.part.steps)
+        save_once(self, state)
 
-    def clock():
+    def read_clock():
         now[0] += 1.0
         return now[0]
 
-    monkeypatch.setattr(training.run.keeping.time, "perf_counter", clock)
-    monkeypatch.setattr(JobFolder, "save", saving)
-    short = ("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15")
-    train(make_experiment(*short), TEACHER)
+    monkeypatch.setattr(training.run.checkpointer.time, "perf_counter", read_clock)
+    monkeypatch.setattr(JobCheckpointer, "save", save_and_note)
+    train(make_experiment("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15"), TEACHER)
     apart = [after - before for before, after in zip(kept, kept[1:-1], strict=False)]
     assert kept[-1] is None and len(kept) >= 3 and len(set(apart)) == 1 and apart[0] > 1, kept
 
 
-def test_nothing_that_diverged_is_kept_within_an_epoch(make_experiment, monkeypatch):
+def test_diverged_steps_are_not_saved(make_experiment, monkeypatch):
     forward, seen = StageObjective.forward, []
 
-    def exploding(self, batch):
+    def explode(self, batch):
         terms = forward(self, batch)
         seen.append(batch)
-        return {name: type(one)(one.value * (torch.inf if len(seen) == 7 else 1), one.weight) for name, one in
-                terms.items()}  # fmt: skip
+        factor = torch.inf if len(seen) == 7 else 1
+        return {name: type(one)(one.value * factor, one.weight) for name, one in terms.items()}
 
-    monkeypatch.setattr(StageObjective, "forward", exploding)
+    monkeypatch.setattr(StageObjective, "forward", explode)
     experiment = make_experiment("teacher.epochs=2", AFTER_EVERY_STEP)
     with pytest.raises(UserError, match=r"diverged in epoch 2, step 3 of 4: ce became inf .*; its step 2 is kept"):
         train(experiment, TEACHER)
@@ -220,9 +212,7 @@ def test_nothing_that_diverged_is_kept_within_an_epoch(make_experiment, monkeypa
     assert len(seen) == 9 and len(experiment.folder.teacher.history()) == 2
 
 
-def test_a_part_that_does_not_fit_is_refused_and_other_processes_go_on_with_a_word(
-    make_experiment, steps, monkeypatch, capsys
-):
+def test_a_checkpoint_that_does_not_fit_is_refused(make_experiment, steps):
     experiment = make_experiment("teacher.epochs=1", AFTER_EVERY_STEP)
     steps.stop_before(4)
     with pytest.raises(StoppedError):
@@ -239,15 +229,27 @@ def test_a_part_that_does_not_fit_is_refused_and_other_processes_go_on_with_a_wo
         save(checkpoint, {**state, "part": {**state["part"], **changed}})
         with pytest.raises(UserError, match=r"checkpoint\.pt does not fit what is trained here"):
             train(experiment, TEACHER)
+
+
+def test_fewer_processes_resume_with_a_warning(monkeypatch, capsys):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    own = {"sums": {"ce": 1.0}, "generators": {"cpu": torch.get_rng_state()}}
-    three = {"rate": 0.1, "steps": 3, "seconds": 1.0, "processes": [{**own, "sums": {"ce": n}} for n in (1, 2, 6)]}
-    part = part_from(three, torch.device("cpu"))
+    own = {"generators": {"cpu": torch.get_rng_state()}}
+    processes = [{**own, "sums": {"ce": value}} for value in (1, 2, 6)]
+    state = {"rate": 0.1, "steps": 3, "seconds": 1.0, "processes": processes}
+    part = restore_part(state, torch.device("cpu"))
     assert part.sums["ce"].item() == 3 and part.generators is None
     assert "that 3 processes began, with 2" in capsys.readouterr().err
 
 
-def test_seconds_of_an_epoch_leave_out_the_time_between_two_starts():
+def test_seconds_between_two_starts_do_not_count():
     part = Part(rate=0.1, seconds=100.0)
-    again = part_from({**part.state(torch.device("cpu")), "steps": 1}, torch.device("cpu"))
+    again = restore_part({**part.collect_state(torch.device("cpu")), "steps": 1}, torch.device("cpu"))
     assert 100 <= again.seconds < 160 and again.elapsed >= again.seconds
+
+
+def test_a_history_holds_finite_numbers_by_epoch():
+    lines = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 1e-9}]
+    assert check_history(lines) == lines and check_history([]) == []
+    for wrong in ({}, None, "a", [1], [[]], [{"epoch": "b"}], [{"epoch": 1, 2: 3}], [{"epoch": True}], [{}]):
+        with pytest.raises(ValueError, match="epoch|valid"):
+            check_history(wrong)

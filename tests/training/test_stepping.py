@@ -14,6 +14,7 @@ from settings.stages import Optimizer
 from tests.training.cross_entropy import CrossEntropy, assert_same, copy_tensors
 from training.ema import Average
 from training.engine import Objective, Plan, Term, fit, seed_everything
+from training.run.checkpointer import JobCheckpointer
 from training.run.job_folder import JobFolder
 from training.stepping import make_stepper, train_step
 
@@ -45,7 +46,7 @@ def train(make_experiment, tmp_path):
         machine = replace(experiment.machine, float16=float16)
         objective = kind(network(), experiment.data, machine)
         folder = JobFolder(tmp_path / name)
-        return objective, fit(objective, experiment.data, plan, machine, folder), folder
+        return objective, fit(objective, experiment.data, plan, machine, JobCheckpointer(folder)), folder
 
     return run
 

@@ -1,4 +1,4 @@
-"""Whose a run folder is to write in, and what a fresh start removes from it."""
+"""Validate and initialise a run folder; a fresh start removes jobs from it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from training.run.environment import environment
 from training.run.identity import check_identity, write_identity
 from training.run.record_file import write_record
 from training.run.run_folder import RunFolder, write_config
-from training.run.run_lock import is_claimed
+from training.run.run_lock import has_files
 
 
 def claim(
     folder: RunFolder, config: Config, data: TrainingData, *, fresh: bool, resume: bool, jobs: list[JobName]
 ) -> None:
-    """Make the run folder ours to write in, or say why it is not.
+    """Validate and initialise a run folder.
 
     Args:
         folder: of the run.
         config: the resolved config.
         data: the images as they are now.
         fresh: remove what `jobs` left, and what was trained from that, and start over.
-        resume: go on with unfinished jobs, at other learning rates than before where the config says so.
+        resume: continue unfinished jobs, at other learning rates than before where the config says so.
         jobs: what is about to be trained.
 
     Raises:
@@ -48,7 +48,7 @@ def claim(
             folder.job(job).refuse_lacking()
     unfinished = [folder.job(job) for job in jobs if folder.job(job).unfinished]
     if unfinished and not (fresh or resume):
-        done = unfinished[0].epochs_done()
+        done = len(unfinished[0].history())
         raise UserError(
             f"{unfinished[0].path} is unfinished ({done} epochs done): "
             "go on with --resume or start over with --fresh"
@@ -64,36 +64,31 @@ def claim(
 
 
 def check_config(folder: RunFolder, config: Config, kept: list[JobName], *, fresh: bool, resume: bool) -> None:
-    """Raise `UserError` where a run has another config, and keeps jobs that were trained by it.
+    """Raise `UserError` where the jobs that a run keeps were trained with another config.
 
     Args: as `claim`, with the jobs that stay.
     """
-    renewed = fresh and not kept
-    if resume and _may_change_rates(folder, config, kept):
-        return
-    if (folder.path / "config.yaml").exists():
-        keys = [] if renewed else differing_keys(folder.config(), config)
-        if keys:
-            raise UserError(
-                f"{folder.path} was made with other values of {show_keys(keys)}: choose another --set name=..., "
-                "or start over with --phase all --fresh"
-            )
-    elif is_claimed(folder.path):
-        raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
-
-
-def _may_change_rates(folder: RunFolder, config: Config, present: list[JobName]) -> bool:
-    """Return whether a config has other learning rates at most, and those of unfinished jobs."""
     if not (folder.path / "config.yaml").exists():
-        return False
-    ended = [job for job in present if folder.job(job).marked]
-    return differ_in_rates_only(folder.config(), config, ended)
+        if has_files(folder.path):
+            raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
+        return
+    if fresh and not kept:
+        return
+    old = folder.config()
+    if resume and differ_in_rates_only(old, config, [job for job in kept if folder.job(job).marked]):
+        return
+    keys = differing_keys(old, config)
+    if keys:
+        raise UserError(
+            f"{folder.path} was made with other values of {show_keys(keys)}: choose another --set name=..., "
+            "or start over with --phase all --fresh"
+        )
 
 
 def _clear(folder: RunFolder, jobs: list[JobName]) -> None:
-    """Remove what jobs left, those that others were trained from last.
+    """Remove jobs and what they left, those that others were trained from last.
 
-    No mark outlives that of a job it was trained from, wherever this is interrupted.
+    All result.json go first: an interruption leaves no finished job without what it was trained from.
     """
     for job in jobs:
         folder.job(job).unmark()
@@ -105,9 +100,9 @@ def _clear(folder: RunFolder, jobs: list[JobName]) -> None:
 
 
 def find_outdated(folder: RunFolder, config: Config, jobs: list[JobName]) -> list[JobName]:
-    """Return what a fresh start of jobs removes: all that was trained from them, and then they."""
+    """Return the jobs that a fresh start of some removes: all that were trained from them, then these."""
     present = folder.present()
-    if TEACHER in jobs:  # everything was
+    if TEACHER in jobs:  # everything was trained from it
         known, waiting = config, present
     else:
         known = keep_methods(folder, config, [job.method for job in present])
@@ -122,30 +117,30 @@ def find_outdated(folder: RunFolder, config: Config, jobs: list[JobName]) -> lis
 
 
 def keep_methods(folder: RunFolder, config: Config, trained: list[str]) -> Config:
-    """Return a config with those methods of the run before that it lacks, as they were trained.
+    """Return a config with the methods that a run has and it lacks, as they were trained.
 
-    trained: methods of which something is there; one that takes something of a method that is gone is left out.
+    trained: methods that have files. One is left out where it takes something of a method that is gone.
     """
     if not trained or not (folder.path / "config.yaml").exists():
         return config
     old = folder.config().stages
     lacking = {name: old[name] for name in old if name in trained and name not in config.methods}
     while lost := [
-        name for name, stages in lacking.items() if not _sources(stages) <= {*config.methods, *lacking}
+        name for name, stages in lacking.items() if not _list_sources(stages) <= {*config.methods, *lacking}
     ]:
         for name in lost:
             del lacking[name]
-    methods = {name: _spell_out(stages) for name, stages in lacking.items()}
+    methods = {name: _expand_method(stages) for name, stages in lacking.items()}
     if not methods:
         return config
     return Config.model_validate({**config.model_dump(), "methods": {**config.methods, **methods}})
 
 
-def _spell_out(stages: Sequence[Stage]) -> dict[str, Any]:
-    """Return a method as a section that says everything."""
+def _expand_method(stages: Sequence[Stage]) -> dict[str, Any]:
+    """Return a method as a config section without defaults."""
     own = {f"stage{number}": stage.model_dump(mode="json") for number, stage in enumerate(stages, start=1)}
     return {"base": None, **own}
 
 
-def _sources(stages: Sequence[Stage]) -> set[str]:
+def _list_sources(stages: Sequence[Stage]) -> set[str]:
     return {method for stage in stages for method in waited_for(stage)}

@@ -1,7 +1,6 @@
-"""What a run was made from, kept in identity.json: its images with their cues, and how they are normalised.
+"""Images, cues and normalisation that a run was made from, in identity.json.
 
-Resuming, later phases, evaluation and export compare it with what they find, and refuse in one line that says what
-changed. What the teacher was made from stands in its result.json.
+Resuming, later phases, evaluation and export compare them with what they find and refuse a change.
 """
 
 from __future__ import annotations
@@ -26,31 +25,34 @@ class RunIdentity:
     """Images and cues, and the normalisation in use."""
 
     data: DataIdentity
-    cues: str  # digest of the cues of the images that students train on, empty without
+    cues: str  # digest of the cues of the students' training images, empty without
     mean: list[float]
     std: list[float]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the values of identity.json."""
         return {"data": self.data.to_json(), "cues": self.cues, "mean": self.mean, "std": self.std}
 
 
 READER = TypeAdapter(RunIdentity)
 
 
-def identity_of(data: TrainingData) -> RunIdentity:
+def compute_identity(data: TrainingData) -> RunIdentity:
+    """Return the identity of a run on these images."""
     cues = "" if data.train.cues is None else fingerprint_of("", data.train)
     return RunIdentity(data.identity, cues, data.mean.tolist(), data.std.tolist())
 
 
 def write_identity(folder: Path, data: TrainingData) -> None:
-    write_record(folder / NAME, identity_of(data).to_json())
+    """Write identity.json of the run in `folder`."""
+    write_record(folder / NAME, compute_identity(data).to_json())
 
 
 def read_identity(folder: Path) -> RunIdentity | None:
-    """Read what the run in `folder` was made from; None, with a warning, for a run that kept no record.
+    """Read identity.json of the run in `folder`; None, with a warning, where a user removed it as told.
 
     Raises:
-        UserError: the record is damaged, or gone from a run that had one.
+        UserError: the record is damaged, or missing beside a signed config.yaml.
     """
     path = folder / NAME
     mend = (
@@ -58,7 +60,7 @@ def read_identity(folder: Path) -> RunIdentity | None:
         "first line of config.yaml, and they are no longer compared"
     )
     if not path.exists() and not is_signed(folder / "config.yaml"):
-        warn(f"{path} is not there, an earlier version made this run: its images are not compared")
+        warn(f"{path} is not there: the images of this run are not compared")
         return None
     values = read_record(path, mend)
     try:
@@ -67,16 +69,15 @@ def read_identity(folder: Path) -> RunIdentity | None:
         raise UserError(f"{path} is not as it was written: {mend}") from None
 
 
-def changes_since(folder: Path, data: TrainingData) -> list[str]:
-    """Return what is not as it was when the run in `folder` was made, in words; nothing without a record.
+def list_changes(folder: Path, data: TrainingData) -> list[str]:
+    """Describe how `data` differ from what the run in `folder` was made from.
 
     Raises:
         UserError: as `read_identity`.
     """
-    old = read_identity(folder)
+    old, new = read_identity(folder), compute_identity(data)
     if old is None:
         return []
-    new = identity_of(data)
     found = differences(old.data, new.data)
     if not found and old.cues != new.cues:
         found.append("the cues of the images changed")
@@ -86,8 +87,8 @@ def changes_since(folder: Path, data: TrainingData) -> list[str]:
 
 
 def check_identity(folder: Path, data: TrainingData) -> None:
-    """Raise `UserError` where a run was made from other images, or normalised otherwise."""
-    found = changes_since(folder, data)
+    """Raise `UserError` where a run was made from other images, or with another normalisation."""
+    found = list_changes(folder, data)
     if found:
         raise UserError(
             f"{folder} was made from other images: {'; '.join(found)}. Put them back, or start over with "

@@ -1,4 +1,4 @@
-"""Files that tell a change: JSON whose last value is a digest of all others, texts whose first line is one."""
+"""Files that show a change: JSON with a digest of its values, and text below a line with its digest."""
 
 from __future__ import annotations
 
@@ -9,72 +9,65 @@ from pathlib import Path
 from typing import Any
 
 from errors import UserError
-from files import write_atomically, write_text
+from files import write_text
 
-DIGEST, VERSION = "digest", "version"  # either tells that the other belongs there
-SIGN = b"# digest "  # begins a signed text; earlier versions wrote none
+DIGEST, VERSION = "digest", "version"  # keys of each record
+MARK = "# digest "  # begins a signed text
+
+
+def compute_digest(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, the first 16 hex digits."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def write_record(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values that JSON has, none of them NaN or infinite, and their digest, atomically."""
+    """Write JSON values, none of them NaN or infinite, with their digest, atomically."""
     record = {VERSION: 2, **values}
-    write_text(path, json.dumps({**record, DIGEST: _digest(record)}, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps({**record, DIGEST: _digest_values(record)}, indent=2, allow_nan=False) + "\n")
 
 
 def read_record(path: Path, mend: str) -> dict[str, Any]:
-    """Read what `write_record` wrote, without the digest; a file of an earlier version has none to compare.
+    """Read what `write_record` wrote, without the digest.
 
     Args:
-        mend: what to do about a file that is damaged, for the message.
+        path: of the record.
+        mend: what to do about a damaged file, for the message.
 
     Raises:
-        UserError: the file is not there, or not as it was written.
+        UserError: the file is missing or changed.
     """
-    if path.exists() and not path.is_file():  # a pipe in its place would be waited for
+    if path.exists() and not path.is_file():  # reading a pipe would wait
         raise UserError(f"{path} is no file: {mend}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is gone: {mend}") from None
-    except (OSError, ValueError, RecursionError):  # a folder in its place, no text, no JSON, JSON too deep
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{path} is damaged: {mend}") from None
-    if not isinstance(values, dict) or not _is_whole(values):
+    if not isinstance(values, dict) or values.pop(DIGEST, None) != _digest_values(values):
         raise UserError(f"{path} is not as it was written: {mend}")
-    return {name: value for name, value in values.items() if name not in (DIGEST, VERSION)}
+    return {name: value for name, value in values.items() if name != VERSION}
 
 
-def _is_whole(values: dict[str, Any]) -> bool:
-    if DIGEST not in values and VERSION not in values:
-        return True  # of an earlier version
-    rest = {name: value for name, value in values.items() if name != DIGEST}
-    return bool(values.get(DIGEST) == _digest(rest))
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of values without their digest, the first 16 hex digits."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+def _digest_values(values: Mapping[str, Any]) -> str:
+    return compute_digest(json.dumps(values, sort_keys=True).encode())
 
 
 def write_signed(path: Path, text: str) -> None:
     """Write text below a line with its digest, a comment in YAML, atomically."""
-    content = text.encode()
-    write_atomically(path, lambda file: file.write(SIGN + _text_digest(content) + b"\n" + content))
+    write_text(path, f"{MARK}{compute_digest(text.encode())}\n{text}")
 
 
 def is_signed(path: Path) -> bool:
-    """Return whether a text has a digest, right or wrong: one without was changed on purpose."""
+    """Return whether a text has a digest, right or wrong; a user removes it to make a change."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
-        return file.read(len(SIGN)) == SIGN
+        return file.read(len(MARK)) == MARK.encode()
 
 
-def is_as_signed(path: Path) -> bool:
-    """Return whether a text is there and is what its digest, if it has one, is of."""
+def has_valid_signature(path: Path) -> bool:
+    """Return whether a text is not empty and fits its digest, if it has one."""
     head, _, text = path.read_bytes().partition(b"\n")
-    changed = head.startswith(SIGN) and head.removeprefix(SIGN) != _text_digest(text)
-    return not changed and bool(text.strip())
-
-
-def _text_digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest()[:16].encode()
+    is_changed = head.startswith(MARK.encode()) and head != f"{MARK}{compute_digest(text)}".encode()
+    return not is_changed and bool(text.strip())

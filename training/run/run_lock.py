@@ -1,4 +1,4 @@
-"""Only one process (or one group under torchrun) writes in the folder of a run: .lock in it names the process."""
+"""Lock of a run folder: one process, or one group under torchrun, writes in it. `.lock` names the process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ NAME = ".lock"
 
 @contextmanager
 def writing_in(folder: Path) -> Iterator[None]:
-    """Be the one that writes in the folder of a run, made where there is none; the first process holds the lock.
-
-    The lock of a process that was killed is taken over. Reading asks for none.
+    """Lock a run folder, which is created where there is none; the first process holds the lock.
 
     Raises:
         UserError: another process writes in it, or one of another machine has left its lock.
@@ -34,26 +32,20 @@ def writing_in(folder: Path) -> Iterator[None]:
             other = stack.enter_context(locked(folder / NAME, strict=True))
         other = distributed.from_first(other)
         if other is not None:
-            raise UserError(_refusal(folder, other))
+            hint = "wait for it or stop it, or choose another --set name=..."
+            if other.process and not other.is_near:
+                hint = f"wait for it, or if it no longer runs on that machine remove {folder / NAME}"
+            raise UserError(f"{folder} is in use by {other}: {hint}")
         yield
 
 
-def is_claimed(folder: Path) -> bool:
-    """Return whether a folder has files beside those that a kill leaves before there is a config.yaml."""
+def has_files(folder: Path) -> bool:
+    """Return whether a folder has more than a kill may leave before there is a config.yaml."""
     return folder.exists() and any(
         path.name not in (NAME, IDENTITY) and not path.name.endswith(".partial") for path in folder.iterdir()
     )
 
 
-def _refusal(folder: Path, other: Holder) -> str:
-    if other.is_near or not other.process:
-        return f"{folder} is in use by {other}: wait for it or stop it, or choose another --set name=..."
-    return (
-        f"{folder} is in use by {other}, which cannot be asked from here: wait for it, or if it no longer runs "
-        f"remove {folder / NAME}"
-    )
-
-
 def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # which is how a folder with files in it is left alone
+    with suppress(OSError):  # a folder with files stays
         folder.rmdir()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diagnostics.evaluation.analysis import analyse
-from diagnostics.evaluation.claims import BALANCED, CUED, FOREIGN, depth_sentences, gap
+from diagnostics.evaluation.claims import BALANCED, CUED, FOREIGN, describe_depth, measure_model_gap
 from diagnostics.evaluation.recording import Recording
 from diagnostics.tables.comparison import make_ensembles_table, make_variances_table
 from diagnostics.tables.predictions import make_generalisation_table
@@ -23,7 +23,7 @@ def several() -> Recording:
     return recordings(models)
 
 
-def test_ensembles_are_of_teacher_and_student_of_seeds_and_of_methods():
+def test_ensembles_join_teacher_student_seeds_and_methods():
     found = analyse(several()).claims.ensembles
     assert [(row.members, row.rule) for row in found] == [
         (["teacher", "two_stage"], "mean of probabilities"),
@@ -43,7 +43,7 @@ def test_ensembles_are_of_teacher_and_student_of_seeds_and_of_methods():
     assert "kd of 3 seeds" in shown and "teacher + kd" in shown
 
 
-def test_spread_over_seeds_is_tested_and_the_number_of_seeds_told():
+def test_spread_is_tested_with_seeds_needed():
     report = analyse(several())
     (row,) = report.claims.variances
     assert (row.a, row.b, row.result.n_a, row.result.n_b) == ("kd", "two_stage", 3, 3)
@@ -53,21 +53,21 @@ def test_spread_over_seeds_is_tested_and_the_number_of_seeds_told():
     assert make_variances_table([]).empty.startswith("Two methods need")
 
 
-def test_the_gap_is_of_recorded_training_images_and_says_what_it_is_not():
+def test_gap_notes_what_its_training_images_are():
     recording, model = recordings([network("kd")]), network("kd")
     known = replace(model, train_logits=np.eye(CLASSES, dtype=np.float32)[TRAINED])
-    found = gap(known, recording)
+    found = measure_model_gap(known, recording)
     assert found.train_top1 == 1 and found.top1_gap == pytest.approx(1 - found.test_top1)
     assert found.notes == {"train_top1": FOREIGN}  # no training of it is on record
     cued = replace(recording.context, config={**recording.context.config, "shortcut": {"cue": "patch"}})
     later = replace(known, meta=replace(known.meta, detailed=False))
-    assert gap(later, replace(recording, context=cued)).notes == {"train_top1": CUED}
+    assert measure_model_gap(later, replace(recording, context=cued)).notes == {"train_top1": CUED}
     row = make_generalisation_table({"kd": found}).rows[0]
     assert [row[1].value, row[1].note, row[3].value] == [1.0, FOREIGN, found.top1_gap]
-    assert "Its classifier" in BALANCED and gap(model, recording).top1_gap is None
+    assert "Its classifier" in BALANCED and measure_model_gap(model, recording).top1_gap is None
 
 
-def test_frozen_against_fine_tuned_is_a_line_where_a_method_differs_in_that_alone():
+def test_frozen_and_fine_tuned_features_are_compared():
     recording = recordings([network("frozen", right=0.9), network("two_stage", right=0.4)])
     first, last = {"train": "features"}, {"losses": {"kl": {"weight": 1.0}}}
     methods = {
@@ -79,6 +79,6 @@ def test_frozen_against_fine_tuned_is_a_line_where_a_method_differs_in_that_alon
     config = {**recording.context.config, "methods": methods}
     recording = replace(recording, context=replace(recording.context, config=config))
     report = analyse(recording)
-    (line,) = depth_sentences(recording, report.pairs, report.seeds)
+    (line,) = describe_depth(recording, report.pairs, report.seeds)
     assert line.startswith("train: last_block in two_stage, head in frozen: two_stage is 50.0 points worse")
     assert report.claims.sentences[0] == line

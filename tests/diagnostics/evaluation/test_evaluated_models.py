@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diagnostics.evaluation.evaluated import finished_models
-from diagnostics.evaluation.evaluated_models import find_subject, network_of, subjects_of_run
+from diagnostics.evaluation.evaluated import find_finished
+from diagnostics.evaluation.evaluated_models import find_network, find_subject, subjects_of_run
 from errors import UserError
 from models.checkpoint import save
 from settings.reading import load_config
@@ -38,15 +38,15 @@ def experiment(make_experiment):
     return made
 
 
-def test_single_stages_come_first_and_the_staged_method_in_question_last(experiment):
+def test_single_stages_come_first_main_method_last(experiment):
     names = [subject.name for subject in subjects_of_run(experiment)]
     first = ["teacher", "kd", "llr", "on_own", "align", "own", "stage1", "three"]
     assert names == [*first, "kd/1", "llr/1", "on_own/1", "align/1", "own/1"]  # three/1 is not finished
     write_config(experiment.folder.path / "config.yaml", experiment.config)
-    assert set(finished_models(experiment.folder)) == set(names) - {"stage1", "align", "align/1"}
+    assert set(find_finished(experiment.folder)) == set(names) - {"stage1", "align", "align/1"}
 
 
-def test_each_goes_back_to_the_first_stage_of_its_chain(experiment):
+def test_each_model_knows_its_first_stage(experiment):
     folder = experiment.folder
     for method in ("own", "three"):
         save(folder.job(JobName(method, 0, 1)).path / PROJECTIONS, {f"{method}.weight": torch.zeros(1)})
@@ -71,16 +71,16 @@ def test_each_goes_back_to_the_first_stage_of_its_chain(experiment):
 
 def test_networks_and_taps_are_those_of_the_training(experiment):
     found = {subject.name: subject for subject in subjects_of_run(experiment)}
-    assert network_of(experiment, found["llr"]) == experiment.config.teacher
+    assert find_network(experiment, found["llr"]) == experiment.config.teacher
     assert (
-        network_of(experiment, found["three"])
-        == network_of(experiment, found["stage1"])
+        find_network(experiment, found["three"])
+        == find_network(experiment, found["stage1"])
         == experiment.config.student
     )
     assert all(subject.taps == ["layer2.0", "fc:input"] for subject in found.values())
 
 
-def test_the_model_in_question_is_found_without_its_name(experiment, make_experiment):
+def test_main_model_is_found_without_its_name(experiment, make_experiment):
     assert find_subject(experiment, None, None).name == "three" and find_subject(experiment, None, 0).seed == 0
     with pytest.raises(UserError, match="align does not classify"):
         find_subject(experiment, "align", None)

@@ -30,7 +30,7 @@ from diagnostics.report import files as report_files
 from diagnostics.report.folder import write_report
 from diagnostics.report.verdict import write_cautions, write_verdict
 from diagnostics.tables.catalogue import make_tables
-from training.run.usage import Usage
+from training.usage import Usage
 
 CLASSES, WIDTH, TRAINED = 4, 6, np.tile(np.arange(4), 5)
 LABELS = np.tile(np.arange(CLASSES), 12)

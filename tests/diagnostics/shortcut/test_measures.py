@@ -15,8 +15,8 @@ from diagnostics.shortcut.measures import (
     Shown,
     Shows,
     accuracy_gap,
+    compute_fieller_interval,
     excess_following,
-    fieller,
     following_per_image,
     inheritance,
     measures,
@@ -28,38 +28,38 @@ LABELS = np.repeat(np.arange(CLASSES), 20)
 ALL_CUES = np.tile(np.arange(CLASSES), (len(LABELS), 1))
 
 
-def answers_of(labels, cues, predictions, clean, classes_cue) -> Shown:
+def make_answers(labels, cues, predictions, clean, classes_cue) -> Shown:
     return Shown(Shows(labels, cues, classes_cue), predictions, clean)
 
 
-def shown(predictions, clean=None) -> Shown:
-    return answers_of(LABELS, ALL_CUES, np.broadcast_to(predictions, ALL_CUES.shape), clean, CLASSES_CUE)
+def make_shown(predictions, clean=None) -> Shown:
+    return make_answers(LABELS, ALL_CUES, np.broadcast_to(predictions, ALL_CUES.shape), clean, CLASSES_CUE)
 
 
 def test_a_model_that_only_reads_the_cue():
-    result = measures(shown(np.argsort(CLASSES_CUE)[ALL_CUES], clean=np.zeros_like(LABELS)))
+    result = measures(make_shown(np.argsort(CLASSES_CUE)[ALL_CUES], clean=np.zeros_like(LABELS)))
     assert (result.aligned, result.conflicting, result.unbiased) == (1, 0, pytest.approx(1 / CLASSES))
     assert (result.following, result.cue_bias, result.flip_rate, result.worst_group) == (1, 1, 1, 0)
     assert (result.clean, accuracy_gap(result)) == (0.1, 1)
     assert (result.images, result.shows) == (200, 10)
 
 
-def test_a_model_that_never_reads_the_cue_follows_it_at_its_confusion_rate():
+def test_blind_model_follows_at_its_confusion_rate():
     wrong = np.arange(len(LABELS)) % 20 < 4  # one in five images of each class, taken for the next class
     answers = np.where(wrong, (LABELS + 1) % CLASSES, LABELS)
-    result = measures(shown(answers[:, None], clean=answers))
+    result = measures(make_shown(answers[:, None], clean=answers))
     for name in ("aligned", "conflicting", "unbiased", "worst_group", "clean"):
         assert getattr(result, name) == pytest.approx(0.8)
     assert (result.flip_rate, accuracy_gap(result)) == (0, pytest.approx(0))
     assert result.following == pytest.approx(0.2 / 9)  # of its nine wrong cues, one is that of the next class
     assert result.cue_bias == pytest.approx(0.2 / 9 / (0.2 / 9 + 0.8))
-    reader = measures(shown(np.argsort(CLASSES_CUE)[ALL_CUES]))
+    reader = measures(make_shown(np.argsort(CLASSES_CUE)[ALL_CUES]))
     assert excess_following(reader, result) == pytest.approx(1 - 0.2 / 9)
 
 
 def test_a_model_that_guesses():
     guesses = np.random.default_rng(0).integers(CLASSES, size=(50, *ALL_CUES.shape))
-    results = [measures(shown(one)) for one in guesses]
+    results = [measures(make_shown(one)) for one in guesses]
     for name, chance in {
         "aligned": 0.1,
         "conflicting": 0.1,
@@ -74,10 +74,10 @@ def test_a_model_that_guesses():
 def test_many_classes_with_one_cue_by_hand():
     """Classes 0 and 1 have cue 0, classes 2 and 3 cue 1; each image under both; teacher and student."""
     labels, cues, classes_cue = np.array([0, 1, 2, 3]), np.tile([0, 1], (4, 1)), np.array([0, 0, 1, 1])
-    student = answers_of(
+    student = make_answers(
         labels, cues, np.array([[0, 2], [0, 1], [2, 2], [1, 3]]), np.array([0, 1, 2, 2]), classes_cue
     )
-    teacher = answers_of(labels, cues, np.array([[0, 3], [1, 1], [1, 2], [1, 3]]), None, classes_cue)
+    teacher = make_answers(labels, cues, np.array([[0, 3], [1, 1], [1, 2], [1, 3]]), None, classes_cue)
     result = measures(student, teacher)
     assert (result.aligned, result.conflicting, result.unbiased) == (3 / 4, 2 / 4, 5 / 8)
     assert (result.following, result.cue_bias) == (2 / 4, 2 / 4)  # 0 -> 2 under cue 1, 3 -> 1 under cue 0
@@ -98,7 +98,7 @@ def test_measures_agree_with_a_loop(seed, shows, classes):
     labels, classes_cue = rng.integers(classes, size=30), rng.integers(3, size=classes)
     cues = np.stack([rng.permutation(5)[:shows] for _ in labels])  # cues 3 and 4 belong to no class
     predictions = rng.integers(classes, size=cues.shape)
-    result = measures(answers_of(labels, cues, predictions, None, classes_cue))
+    result = measures(make_answers(labels, cues, predictions, None, classes_cue))
     cells: dict = {}
     conflicting, following, cue_or_right, flips = [], [], [], []
     for i, y in enumerate(labels):
@@ -119,12 +119,12 @@ def test_measures_agree_with_a_loop(seed, shows, classes):
 
 def test_undefined_measures_say_why():
     clean_only = {"labels": np.array([0, 1]), "clean": None, "classes_cue": np.array([0, 1])}
-    aligned = measures(answers_of(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only))
+    aligned = measures(make_answers(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only))
     for name in ("conflicting", "following", "cue_bias", "flip_rate", "clean", "worst_group", "also_followed"):
         assert getattr(aligned, name) is None and aligned.notes[name]
     assert aligned.unbiased == 1 and aligned.notes["unbiased"].startswith("2 of 4 groups")
     assert accuracy_gap(aligned) is None and excess_following(aligned, aligned) is None
-    only = answers_of(cues=np.array([[0], [0]]), predictions=np.array([[0], [1]]), **clean_only)
+    only = make_answers(cues=np.array([[0], [0]]), predictions=np.array([[0], [1]]), **clean_only)
     assert np.isnan(following_per_image(only)).tolist() == [True, False]
 
 
@@ -137,27 +137,27 @@ def test_wrong_input_is_refused():
         "classes_cue": CLASSES_CUE,
     }
     wrong = {
-        "cues": [(ALL_CUES * 0, "differ within"), (ALL_CUES - 1, "0 or more"), (ALL_CUES[:5], "cues must have")],
-        "predictions": [(ALL_CUES[:, :3], "shape"), (ALL_CUES + 1, "lie in"), (ALL_CUES / 2, "integers")],
+        "cues": [(ALL_CUES * 0, "differ within"), (ALL_CUES - 1, "outside 0"), (LABELS, "cues must have")],
+        "predictions": [(ALL_CUES[:, :3], "not"), (ALL_CUES + 1, "outside 0"), (ALL_CUES / 2, "integers")],
         "clean": [(LABELS[:3], "clean")],
-        "labels": [(LABELS[:0], "n >= 1")],
+        "labels": [(LABELS[:0], "images")],
     }
     for name, cases in wrong.items():
         for value, message in cases:
             with pytest.raises(ValueError, match=message):
-                answers_of(**{**good, name: value})
+                make_answers(**{**good, name: value})
     with pytest.raises(ValueError, match="cues differ"):
-        measures(answers_of(**good), answers_of(**{**good, "cues": ALL_CUES[:, ::-1]}))
+        measures(make_answers(**good), make_answers(**{**good, "cues": ALL_CUES[:, ::-1]}))
 
 
-def draws(rng, rates, n) -> np.ndarray:
+def draw_following(rng, rates, n) -> np.ndarray:
     """Following per image of nine conflicting shows, (S, n), with a rate for each seed."""
     return rng.binomial(9, np.asarray(rates)[:, None], (len(rates), n)) / 9
 
 
 def test_inheritance_of_all_and_of_nothing():
     rng = np.random.default_rng(0)
-    biased, unbiased = draws(rng, [0.5, 0.6, 0.4], 100), draws(rng, [0.05] * 3, 100)
+    biased, unbiased = draw_following(rng, [0.5, 0.6, 0.4], 100), draw_following(rng, [0.05] * 3, 100)
     same = inheritance(biased, unbiased, biased, unbiased)
     assert (same.low, same.high) == pytest.approx((1, 1), abs=1e-6)
     assert (same.value, same.seeds, same.notes) == (1, 3, {})
@@ -171,7 +171,7 @@ def test_inheritance_of_all_and_of_nothing():
 
 def test_inheritance_is_not_given_where_teachers_hardly_differ():
     rng = np.random.default_rng(0)
-    low = draws(rng, [0.05, 0.05], 100)
+    low = draw_following(rng, [0.05, 0.05], 100)
     result = inheritance(low, low, low + 0.01, low)
     assert result.value is None and set(result.notes) == {"value", "low", "high"}
     result = inheritance(low, low, np.stack([low[0] + 0.5, low[1]]), low)  # one of two seeds is no teacher
@@ -198,19 +198,19 @@ def test_the_interval_of_inheritance_covers(seeds):
     assert covered / trials == pytest.approx(0.95, abs=0.03)
 
 
-def test_fieller_is_the_set_that_the_paired_t_test_does_not_reject():
+def test_fieller_bounds_are_at_the_t_tests_limit():
     rng = np.random.default_rng(0)
     theirs = 0.5 + 0.1 * rng.standard_normal(6)
     own = 0.7 * theirs + 0.05 * rng.standard_normal(6)
-    low, high = fieller(own, theirs)
+    low, high = compute_fieller_interval(own, theirs)
     assert low < own.mean() / theirs.mean() < high
     for bound in (low, high):
         assert stats.ttest_1samp(own - bound * theirs, 0).pvalue == pytest.approx(0.05, abs=1e-9)
-    assert fieller(own, theirs - theirs.mean()) is None
+    assert compute_fieller_interval(own, theirs - theirs.mean()) is None
 
 
 def test_measures_are_plain_numbers():
-    result = dataclasses.asdict(measures(shown(ALL_CUES, LABELS), shown(ALL_CUES, LABELS)))
+    result = dataclasses.asdict(measures(make_shown(ALL_CUES, LABELS), make_shown(ALL_CUES, LABELS)))
     json.dumps(result, allow_nan=False)
     assert {field.name for field in dataclasses.fields(Measures)} == set(result)
     assert result["fidelity_conflicting"] == 1 and all(type(v) is not np.float64 for v in result.values())

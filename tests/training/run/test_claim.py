@@ -41,7 +41,7 @@ def enter(experiment, *jobs, fresh=False, resume=False):
     claim(experiment.folder, experiment.config, experiment.data, fresh=fresh, resume=resume, jobs=list(jobs))
 
 
-def test_a_claimed_run_has_its_config_and_what_it_was_made_from(run):
+def test_a_claimed_run_has_its_records(run):
     experiment = run()
     enter(experiment, TEACHER)
     folder = experiment.folder
@@ -50,7 +50,7 @@ def test_a_claimed_run_has_its_config_and_what_it_was_made_from(run):
     enter(experiment, TEACHER)  # again, as another phase does
 
 
-def test_jobs_that_are_there_are_read_back_from_their_folders(run):
+def test_jobs_are_found_by_their_folders(run):
     jobs = [TEACHER, CRD, JobName("kd", -3), FIRST, SECOND, HEAD]
     experiment = run(*jobs)
     found = experiment.folder.present()
@@ -58,7 +58,7 @@ def test_jobs_that_are_there_are_read_back_from_their_folders(run):
     assert experiment.folder.seeds() == [-3, 0]
 
 
-def test_folders_of_somebody_else_are_no_jobs_and_stay(run):
+def test_other_folders_are_no_jobs_and_stay(run):
     experiment = run(TEACHER, FIRST, KD)
     seed = experiment.folder.path / "seed0"
     for name in ("notes", "two_stage/plots", "kd_old", ".hidden"):
@@ -72,7 +72,7 @@ def test_folders_of_somebody_else_are_no_jobs_and_stay(run):
     assert kept == {"notes/mine.txt", "two_stage/plots/mine.txt", "kd_old/mine.txt", ".hidden/mine.txt"}
 
 
-def test_what_was_trained_from_a_job_goes_with_it_and_before_it(run):
+def test_dependent_jobs_are_removed_first(run):
     experiment = run(
         TEACHER, FIRST, SECOND, HEAD, KD, overrides=["methods.late={starts_from: head, losses: {ce: 1}}"]
     )
@@ -87,7 +87,7 @@ def test_what_was_trained_from_a_job_goes_with_it_and_before_it(run):
     assert set(everything) == {*found, KD, TEACHER} and everything[-2:] == [FIRST, TEACHER]
 
 
-def test_methods_that_a_command_does_not_name_lose_what_they_were_trained_from_too(run):
+def test_unnamed_methods_lose_dependent_jobs_too(run):
     experiment = run(TEACHER, FIRST, SECOND, HEAD, KD)
     other = run(overrides=["methods=[two_stage]"])
     enter(other, FIRST, fresh=True)
@@ -96,7 +96,7 @@ def test_methods_that_a_command_does_not_name_lose_what_they_were_trained_from_t
     assert not experiment.folder.job(HEAD).path.parent.exists()
 
 
-def test_a_run_of_an_earlier_version_can_be_started_over(run):
+def test_a_run_of_an_earlier_version_can_restart(run):
     experiment = run(TEACHER, FIRST)
     path = experiment.folder.path / "config.yaml"
     write_signed(path, "crd: {dim: 3}\n")
@@ -106,7 +106,7 @@ def test_a_run_of_an_earlier_version_can_be_started_over(run):
     assert experiment.folder.present() == [] and experiment.folder.config() == experiment.config
 
 
-def test_a_run_may_gain_methods_and_keeps_those_that_it_has(run):
+def test_a_run_gains_methods_and_keeps_others(run):
     experiment = run(TEACHER, FIRST, SECOND, KD)
     other = run(overrides=["methods=[scratch]"])
     enter(other, JobName("scratch", 0))
@@ -119,7 +119,7 @@ def test_a_run_may_gain_methods_and_keeps_those_that_it_has(run):
     assert other.folder.config() == config
 
 
-def test_a_kept_method_is_as_it_was_trained_whatever_it_was_made_from(run):
+def test_a_kept_method_stays_as_trained(run):
     weighted = ("methods={late: {base: kd, upweight_errors_of: crd}}", "methods.head.batch_size=4")
     experiment = run(TEACHER, CRD, HEAD, JobName("late", 0), overrides=["methods.late={base: kd}", *weighted])
     folder, old = experiment.folder, experiment.config.stages
@@ -131,7 +131,7 @@ def test_a_kept_method_is_as_it_was_trained_whatever_it_was_made_from(run):
     assert type(config).model_validate(kept.model_dump(mode="json")).stages == kept.stages
 
 
-def test_a_method_without_what_it_takes_is_not_kept(run):
+def test_a_method_without_its_source_is_dropped(run):
     methods = "methods={first: {base: kd, upweight_errors_of: then}, then: {base: kd, upweight_errors_of: crd}}"
     experiment = run(TEACHER, CRD, overrides=[methods])
     config = run(overrides=["methods=[scratch]"]).config
@@ -156,13 +156,13 @@ def test_another_config_is_refused_with_its_keys(run):
     enter(run(overrides=settings), TEACHER, FIRST, KD, fresh=True)  # nothing of the old one is left
 
 
-def test_seeds_and_speed_are_no_other_config(run):
+def test_seeds_and_speed_may_change(run):
     run(TEACHER, KD)
     enter(run(overrides=["seeds=[0, 1]", "data.workers=1", "checkpoint_minutes=1"]), JobName("kd", 1))
     assert run().folder.config().seeds == [0, 1]
 
 
-def test_an_unfinished_job_is_gone_on_with_or_started_over(run):
+def test_an_unfinished_job_is_resumed_or_restarted(run):
     experiment = run(TEACHER, KD)
     folder = experiment.folder.job(KD)
     folder.unmark()
@@ -176,7 +176,7 @@ def test_an_unfinished_job_is_gone_on_with_or_started_over(run):
     assert not folder.path.exists()
 
 
-def test_rates_may_change_for_what_is_not_finished(run):
+def test_rates_of_unfinished_jobs_may_change(run):
     run(TEACHER, KD)
     other = run(overrides=["methods.crd.optimizer.lr=0.5", "methods.two_stage.stage2.feature_lr=0.1"])
     enter(other, CRD, resume=True)
@@ -185,7 +185,7 @@ def test_rates_may_change_for_what_is_not_finished(run):
         enter(run(overrides=["methods.kd.optimizer.lr=0.5"]), CRD, resume=True)
 
 
-def test_a_file_that_a_finished_job_has_lost_is_named(run):
+def test_a_lost_file_of_a_finished_job_is_named(run):
     experiment = run(TEACHER, KD)
     experiment.folder.job(KD).model.unlink()
     with pytest.raises(UserError, match=r"seed0/kd/model\.pt is gone, and kd was finished"):
@@ -193,14 +193,14 @@ def test_a_file_that_a_finished_job_has_lost_is_named(run):
     enter(experiment, CRD)
 
 
-def test_a_folder_with_files_and_no_config_is_refused(run):
+def test_a_folder_without_config_is_refused(run):
     experiment = run(TEACHER)
     (experiment.folder.path / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"holds files but no config\.yaml: choose another --set name="):
         enter(experiment, TEACHER)
 
 
-def test_a_changed_config_file_is_not_read(run):
+def test_a_changed_config_file_is_refused(run):
     experiment = run()
     with pytest.raises(UserError, match=r"is no run \(no config\.yaml in it\)"):
         experiment.folder.config()

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from training.run.run_lock import is_claimed, writing_in
+from training.run.run_lock import has_files, writing_in
 
 
-def test_the_lock_is_there_while_a_run_is_written_and_no_file_of_it(tmp_path: Path) -> None:
+def test_the_lock_exists_only_while_a_run_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "a"
     with writing_in(folder):
         assert json.loads((folder / ".lock").read_text())["host"] == socket.gethostname()
-        assert not is_claimed(folder)
+        assert not has_files(folder)
         (folder / "config.yaml").touch()
-        assert is_claimed(folder)
+        assert has_files(folder)
     assert [path.name for path in folder.iterdir()] == ["config.yaml"]
 
 
-def test_a_second_writer_is_refused_and_the_first_keeps_the_lock(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with writing_in(tmp_path):
         with (
             pytest.raises(UserError, match=r"is in use by process \d+ on .*: wait for it or stop it"),
@@ -30,7 +30,7 @@ def test_a_second_writer_is_refused_and_the_first_keeps_the_lock(tmp_path: Path)
         assert (tmp_path / ".lock").exists()
 
 
-def test_one_of_another_machine_is_refused_with_the_way_to_remove_it(tmp_path: Path) -> None:
+def test_another_machines_lock_is_refused_with_its_file(tmp_path: Path) -> None:
     left = {"host": "elsewhere", "process": 7, "boot": "x", "since": "then"}
     (tmp_path / ".lock").write_text(json.dumps(left))
     with (
