@@ -8,19 +8,20 @@ import torch
 from torch import nn
 
 import main
-from errors import MachineError, UserError, warn
+from errors import MachineError, warn
 from models.captured import GraphedForward, capture_passes, release_passes
 from models.machine import Machine
 from models.taps import TappedModel
 from models.zoo import build_model
-from training.job_name import TEACHER, JobName
 
-on_gpu = pytest.mark.cuda
+
+def make_images(count: int = 4) -> torch.Tensor:
+    return torch.randn(count, 3, 16, 16)
 
 
 @pytest.fixture
 def captures(monkeypatch) -> list[nn.Module]:
-    """Stands for a GPU: what is captured is run a few times first, as CUDA has it, and then called as it is."""
+    """Stand in for a GPU: a captured module runs a few times first, as with CUDA, and is then called as it is."""
     made: list[nn.Module] = []
 
     def capture(module: nn.Module, arguments: tuple[torch.Tensor, ...], allow_unused_input: bool) -> nn.Module:
@@ -35,35 +36,34 @@ def captures(monkeypatch) -> list[nn.Module]:
     return made
 
 
-def test_each_size_of_batch_is_captured_once_and_only_where_gradients_are_wanted(captures):
+def test_each_batch_size_with_gradients_is_captured_once(captures):
     model = build_model("resnet8", 5).train()
     capture_passes(model)
     with torch.no_grad():
-        model(torch.randn(3, 3, 16, 16))
+        model(make_images(3))
     assert not captures
     for size in (4, 4, 2, 4):
-        assert model(torch.randn(size, 3, 16, 16)).requires_grad
-    assert len(captures) == 2
+        assert model(make_images(size)).requires_grad
     capture_passes(model)
-    model(torch.randn(4, 3, 16, 16))
+    model(make_images())
     assert len(captures) == 2
 
 
-def test_after_training_a_network_goes_layer_by_layer_and_nothing_of_a_graph_is_left(captures):
+def test_released_networks_keep_no_graph(captures):
     model = build_model("resnet8", 5).train()
     capture_passes(model)
-    model(torch.randn(4, 3, 16, 16))
+    model(make_images())
     left = weakref.ref(captures.pop())
     release_passes(model)
     assert left() is None and not isinstance(model.forward, GraphedForward)
-    assert model(torch.randn(4, 3, 16, 16)).requires_grad and not captures
+    assert model(make_images()).requires_grad and not captures
 
 
-def test_capturing_leaves_batch_statistics_and_draws_as_they_would_be(captures):
+def test_capture_leaves_statistics_and_random_numbers(captures):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten())
     plain = copy.deepcopy(model)
     capture_passes(model)
-    images, ends = torch.randn(4, 3, 8, 8), []
+    images, ends = make_images(), []
     for one in (plain, model):
         torch.manual_seed(1)
         ends.append([one(images), one(images)])
@@ -79,20 +79,25 @@ def test_a_network_that_cannot_be_captured_is_named(monkeypatch, captures, error
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
     model = TappedModel(build_model("resnet8", 5), ["layer2", "fc:input"]).train()
     capture_passes(model)
-    told = r"^cuda_graphs=true: a GPU cannot capture CifarResNet \(.*is capturing\): use cuda_graphs=false$"
-    with pytest.raises(MachineError, match=told):
-        model(torch.ones(4, 3, 16, 16))
+    message = r"^cuda_graphs=true: a GPU cannot capture CifarResNet \(.*is capturing\): use cuda_graphs=false$"
+    with pytest.raises(MachineError, match=message):
+        model(make_images())
 
 
-@on_gpu
+def test_cuda_graphs_without_a_gpu_get_a_warning(capsys):
+    warn.cache_clear()
+    assert not main.can_capture(torch.device("cpu"))
+    assert "cuda_graphs=true is ignored: it needs a GPU" in capsys.readouterr().err
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_captured_passes_are_those_of_the_layers(dtype):
     machine = Machine(torch.device("cuda"), bfloat16=dtype == "bfloat16")
     torch.manual_seed(0)
     plain = machine.place(build_model("resnet8", 5)).train()
     replayed = copy.deepcopy(plain)
-    taps = ["layer2", "fc:input"]
-    networks = [TappedModel(model, taps).train() for model in (plain, replayed)]
+    networks = [TappedModel(model, ["layer2", "fc:input"]).train() for model in (plain, replayed)]
     capture_passes(networks[1])
     for _ in range(4):
         images = torch.randn(8, 3, 16, 16, device="cuda")
@@ -109,23 +114,9 @@ def test_captured_passes_are_those_of_the_layers(dtype):
         torch.testing.assert_close(replayed.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_captured_runs_are_other_runs_and_no_compiled_ones(make_experiment):
-    from study.sharing import fingerprint
+class DataDependent(nn.Module):
+    """Decides by a value that the CPU reads from the GPU, which no graph can hold."""
 
-    plain, captured = make_experiment(), make_experiment("cuda_graphs=true")
-    for job in (TEACHER, JobName("two_stage", 0, 1)):
-        assert fingerprint(plain.config, job) != fingerprint(captured.config, job)
-    with pytest.raises(UserError, match="compile and cuda_graphs do not go together"):
-        make_experiment("cuda_graphs=true", "compile=true")
-
-
-def test_without_a_gpu_a_word_says_that_nothing_is_captured(capsys):
-    warn.cache_clear()
-    assert not main.can_capture(torch.device("cpu"))
-    assert "cuda_graphs=true is ignored: it needs a GPU" in capsys.readouterr().err
-
-
-class Asking(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(3 * 16 * 16, 2)
@@ -134,9 +125,9 @@ class Asking(nn.Module):
         return self.layer(images.flatten(1)) * (2 if images.mean().item() > 5 else 1)
 
 
-@on_gpu
-def test_a_gpu_that_cannot_capture_says_so():
-    network = Asking().cuda()
+@pytest.mark.cuda
+def test_a_gpu_refuses_data_dependent_networks():
+    network = DataDependent().cuda()
     capture_passes(network)
-    with pytest.raises(MachineError, match="a GPU cannot capture Asking"):
-        network(torch.ones(4, 3, 16, 16, device="cuda"))
+    with pytest.raises(MachineError, match="a GPU cannot capture DataDependent"):
+        network(make_images().cuda())
