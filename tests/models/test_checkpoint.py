@@ -77,6 +77,9 @@ def test_any_other_bytes_are_refused(tmp_path_factory, content):
         load(path)
 
 
+PROFILED = {"total_ops": torch.zeros(1), "model.0.total_params": torch.zeros(1)}  # buffers of a profiler
+
+
 def build_network(width=3):
     return nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
 
@@ -97,9 +100,7 @@ def add_prefix(prefix, weights):
             for prefix in ("module.", "model.", "_orig_mod.", "_orig_mod.module.")
         ),
         (
-            lambda weights: (
-                add_prefix("model.", weights) | {"total_ops": torch.ones(1), "0.total_params": torch.ones(1)}
-            ),
+            lambda weights: add_prefix("model.", weights) | PROFILED,
             ["left out a profiler's counters (2 of", "left out 'model.'"],
         ),
     ],

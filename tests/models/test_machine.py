@@ -20,7 +20,7 @@ def test_devices_by_name():
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_is_what_the_hardware_multiplies_and_a_name_is_taken_at_its_word(monkeypatch, capsys, native):
+def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch, capsys, native):
     monkeypatch.setattr(machine_module, "supports_bfloat16", lambda device: native)
     warn.cache_clear()
     assert open_machine("auto", CPU).bfloat16 is native
@@ -38,13 +38,13 @@ def test_auto_is_what_the_hardware_multiplies_and_a_name_is_taken_at_its_word(mo
         ("AVX512", {"avx512_f": True}, False),
     ],
 )
-def test_instructions_count_only_up_to_the_limit_that_torch_was_given(monkeypatch, limit, instructions, native):
+def test_torchs_own_limit_on_instructions_is_respected(monkeypatch, limit, instructions, native):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: limit)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     assert supports_bfloat16(CPU) is native
 
 
-def test_float16_is_for_those_who_ask_and_told_where_it_is_slow(monkeypatch, capsys):
+def test_float16_is_never_automatic_and_warned_about(monkeypatch, capsys):
     monkeypatch.setattr(machine_module, "supports_bfloat16", lambda device: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
     warn.cache_clear()

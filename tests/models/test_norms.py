@@ -13,7 +13,7 @@ from training.checks import check
 from training.phases import jobs_of
 
 
-def test_statistics_follow_as_the_share_says():
+def test_share_of_initial_statistics_is_exact():
     model = nn.Sequential(nn.BatchNorm1d(1, momentum=0.01), nn.BatchNorm1d(1, affine=False))
     variance = torch.tensor([[-0.1], [0.1]])  # 0.02 by torch's unbiased estimate
     for _ in range(30):
@@ -24,7 +24,7 @@ def test_statistics_follow_as_the_share_says():
     assert compute_share_left(nn.BatchNorm1d(1), 1) == compute_share_left(nn.BatchNorm1d(1, momentum=None), 1) == 0
 
 
-def test_the_momentum_of_every_layer_is_set():
+def test_momentum_of_every_layer_is_set():
     with torch.device("meta"):
         model = build_model("mobilenet_v3_small", 3, image_size=32)
     assert {layer.momentum for layer in find_norms(model)} == {0.01}
@@ -32,17 +32,17 @@ def test_the_momentum_of_every_layer_is_set():
     assert {layer.momentum for layer in find_norms(set_momentum(model, 0.1))} == {0.1}
 
 
-def test_a_training_that_is_too_short_for_them_is_told(make_experiment, capsys):
+def test_too_short_trainings_get_a_warning(make_experiment, capsys):
     warn.cache_clear()
     settings = ("student.arch=mobilenet_v3_small", "teacher.arch=resnet110", "methods=[two_stage, kd]")
 
-    def look(*overrides):
+    def check_run(*overrides):
         experiment = make_experiment(*settings, *overrides)
         check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
         return capsys.readouterr().err
 
-    assert "batch norm" not in look("student.norm_momentum=0.1")
-    told = look()
+    assert "batch norm" not in check_run("student.norm_momentum=0.1")
+    told = check_run()
     assert "student.arch: its batch norm follows slowly, 9" in told
     assert "(methods.two_stage.stage1): set student.norm_momentum=0.1" in told
     assert "(methods.kd.stage1)" in told and "stage2" not in told  # which goes on from the first

@@ -104,24 +104,6 @@ def test_logits_and_batch_statistics_are_the_models(training: bool) -> None:
         assert torch.equal(model.state_dict()[name], value)
 
 
-def test_dropout_follows_train_and_eval() -> None:
-    tapped = TappedModel(build_model("mobilenet_v3_small", 10).eval(), ["features.10"]).train()
-    assert not torch.equal(tapped(make_images()).logits, tapped(make_images()).logits)
-    tapped.eval()
-    assert torch.equal(tapped(make_images()).logits, tapped(make_images()).logits)
-
-
-def test_weights_are_shared() -> None:
-    model = build_resnet8()
-    tapped = TappedModel(model, TAPS)
-    before = model.fc.weight.clone()
-    optimizer = torch.optim.SGD(tapped.parameters(), lr=0.1)
-    tapped(make_images()).logits.square().sum().backward()
-    optimizer.step()
-    assert not torch.equal(model.fc.weight, before)
-    assert torch.equal(tapped.eval()(make_images()).logits, model.eval()(make_images()))
-
-
 def test_unknown_taps_name_the_nearest() -> None:
     with pytest.raises(UserError, match=r"'layer3\.1'.*did you mean 'layer3\.0'"):
         TappedModel(build_resnet8(), ["layer2.0", "layer3.1"])

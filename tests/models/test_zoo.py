@@ -14,20 +14,6 @@ from models.networks.resnet import CifarResNet
 from models.zoo import build_for, build_model, count_parameters, find_published, find_smallest_size
 
 
-@pytest.mark.parametrize(("arch", "expected"), [("resnet8", 78_042), ("resnet20", 272_474)])
-def test_parameters_of_the_cifar_family(arch: str, expected: int) -> None:
-    model = build_model(arch, 10)
-    assert count_parameters(model) == expected
-    assert model.eval()(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
-
-
-@pytest.mark.parametrize("depth", [8, 14, 20, 32, 44, 56, 110])
-def test_depth_counts_convolutions_and_head(depth: int) -> None:
-    model = build_model(f"resnet{depth}", 10)
-    on_the_path = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert len(on_the_path) + 1 == depth
-
-
 @pytest.mark.parametrize("depth", [2, 9, 21])
 def test_wrong_depth_is_refused(depth: int) -> None:
     with pytest.raises(ValueError, match="6n \\+ 2"):
