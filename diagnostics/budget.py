@@ -17,7 +17,7 @@ from losses.loss import Loss, Sizes
 from models.layout import Layout
 from models.zoo import count_parameters
 from settings.loss_options import title_of
-from settings.stages import LossUse, Part, Stage
+from settings.stages import LossUse, Stage
 from training.checks import make_losses
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName, list_chain, stage_of
@@ -33,7 +33,7 @@ class Training:
     """One finished training: of the teacher, or one stage of a method."""
 
     job: str  # its folder below the seed's: "teacher", "kd", "two_stage/stage1", ...
-    train: Part  # of the network
+    train: str  # part of the network, with what stands behind it
     epochs: int  # as trained
     planned: int  # epochs of the config
     images: int  # N
@@ -97,7 +97,7 @@ def _describe(experiment: Experiment, name: JobName) -> Training | None:
     batch_size, steps = min(stage.batch_size, count), job.batches(data)
     return Training(
         job=name.label,
-        train=stage.train,
+        train=_describe_part(stage),
         epochs=epochs,
         planned=stage.epochs,
         images=count,
@@ -161,6 +161,12 @@ def _count_loss(loss: Loss, student: Layout, teacher: Layout) -> int:
     return count_parameters(loss)
 
 
+def _describe_part(stage: Stage) -> str:
+    if stage.connector:
+        return f"{stage.train} and connector"
+    return f"{stage.train} through the teacher's classifier" if stage.goes_through else stage.train
+
+
 def _describe_optimizer(stage: Stage) -> str:
     own = stage.optimizer
     words = f"{own.name} {own.lr:g} {own.schedule}"
@@ -170,7 +176,7 @@ def _describe_optimizer(stage: Stage) -> str:
 
 
 def _describe_choice(stage: Stage, data: TrainingData, epochs: int) -> str:
-    if data.val is None or stage.train == "features":
+    if data.val is None or not stage.has_answers:
         return "last"
     few = None if stage.early_stopping is not None else stage.selection_epochs
     return f"best of the last {min(few or epochs, epochs)} by validation"

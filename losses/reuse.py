@@ -25,8 +25,9 @@ def squared_error(projected: Tensor, target: Tensor, weights: Tensor | None) -> 
 
 
 @torch.no_grad()
-def fold(projector: nn.Linear, head: nn.Linear, into: nn.Linear) -> None:
+def fold(projector: nn.Linear, head: nn.Module, into: nn.Module) -> None:
     """Make `into` the head after the projection, W = W_head W_projector."""
+    assert isinstance(head, nn.Linear) and isinstance(into, nn.Linear)  # other classifiers are refused before
     into.weight.copy_(head.weight.double() @ projector.weight.double())
     into.bias.copy_(head.weight.double() @ projector.bias.double() + head.bias.double())
 
@@ -50,5 +51,4 @@ class Reuse(Loss):
         return answer
 
     def fold_into(self, classifier: nn.Module, teachers: nn.Module) -> None:
-        assert isinstance(classifier, nn.Linear) and isinstance(teachers, nn.Linear)
         fold(self.projector, teachers, classifier)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .loss import Loss, Samples, Taps, View, compare_batch
 
-STAGE3: Taps = MappingProxyType({"stage3": 1.0})
+LAST_STAGE: Taps = MappingProxyType({"last_stage": 1.0})
 
 
 def compute_similarities(features: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class SP(Loss):
 
     needs_maps, takes_weights = True, False
 
-    def __init__(self, taps: Taps = STAGE3) -> None:
+    def __init__(self, taps: Taps = LAST_STAGE) -> None:
         super().__init__()
         self.taps = taps
 

@@ -43,14 +43,14 @@ class SRRL(Loss):
     """Squared error of projected features to the teacher's, as they are and behind the teacher's classifier.
 
     Args:
-        tap: last map, which the classifier reads pooled: of networks with four stages stage4
+        tap: last map, which the classifier reads pooled
         alpha: weight of the features
         beta: weight of the teacher's classifier's answers to them
     """
 
     needs_maps = needs_classifier = True
 
-    def __init__(self, tap: str = "stage3", alpha: NonNegative = 1.0, beta: NonNegative = 1.0) -> None:
+    def __init__(self, tap: str = "last_stage", alpha: NonNegative = 1.0, beta: NonNegative = 1.0) -> None:
         super().__init__()
         self.tap, self.alpha, self.beta = tap, alpha, beta
         self.taps = {tap: 1.0}

@@ -58,6 +58,8 @@ class Layout:
         if self.structure.before_last is not None:
             found["penultimate"] = self.structure.before_last
         found |= {f"stage{number}": name for number, name in enumerate(self.structure.stages, start=1)}
+        if self.structure.stages:
+            found["last_stage"] = self.structure.stages[-1]
         return found | self.own_taps
 
     def find_place(self, tap: str, as_map: bool = False) -> str:

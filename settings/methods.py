@@ -199,7 +199,12 @@ def _join_stages(stages: list[Values]) -> Values:
     losses: Values = {}
     for stage in stages:
         losses |= stage.get("losses", {})
+    for name, use in losses.items():
+        if isinstance(use, dict) and "through" in use:  # the twin trains a classifier of its own
+            losses[name] = {**use, "through": "student"}
     images = {key: value for key, value in stages[-1].items() if key in ("upweight_errors_of", "error_weight")}
+    if any(stage.get("connector") for stage in stages):
+        images["connector"] = True
     return {**images, "train": "all", "losses": losses}
 
 

@@ -44,6 +44,11 @@ class Network(Section):
         "the last), last and features (what the classifier reads), stage1, stage2, ... (end of each stage)",
     )
 
+    @property
+    def has_connector(self) -> bool:
+        """It answers through a connector and a copy of the teacher's classifier."""
+        return False
+
     @model_validator(mode="after")
     def _check_input(self) -> Network:
         if type(self.mean) is not type(self.std):
@@ -55,6 +60,20 @@ class Network(Section):
 
 class Student(Network):
     allow_untrained: bool = option(False, "let a method leave parameters at their initial values")
+
+
+class ConnectedNetwork(Student):
+    """The student of a stage with a connector; no section of a config."""
+
+    @property
+    def has_connector(self) -> bool:
+        return True
+
+
+def connect(student: Student) -> ConnectedNetwork:
+    """Return a student's section with a connector behind it; its own modules move below `student`."""
+    taps = {name: f"student.{place}" for name, place in student.taps.items()}
+    return ConnectedNetwork(**{**student.model_dump(), "taps": taps})
 
 
 class Teacher(Network, Trained):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from settings.section import Count, Fraction, MethodName, NonNegative, Number, Positive, Section, Share, option
+from settings.section import Count, MethodName, NonNegative, Number, Positive, Section, Share, option
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Part = Literal["features", "head", "last_block", "all"]
@@ -31,7 +31,9 @@ class Optimizer(Section):
         "cosine", "how the rate changes over the stage"
     )
     gamma: Rate = option(0.95, "factor per epoch (exponential) or at each milestone (multistep)")
-    milestones: list[Fraction] = option([0.5, 0.75, 0.9], "fractions of the stage at which multistep decays")
+    milestones: list[NonNegative] = option(
+        [0.5, 0.75, 0.9], "where multistep decays: shares of the stage up to 1, or numbers of epochs above 1"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Optimizer:
@@ -74,6 +76,11 @@ class LossUse(Section):
     weight: NonNegative = option(1.0, "factor of the loss's terms")
     ramp_up: Number = option(0, "epochs over which the weight rises linearly")
     fade: bool = option(False, "let the weight fall to zero over the stage, along a cosine")
+    through: Literal["student", "teacher"] = option(
+        "student",
+        "classifier behind the logits that the loss reads of the student; teacher: the teacher's, behind a linear "
+        "projector that is folded into the student's afterwards (train: features)",
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -98,12 +105,33 @@ class Stage(Trained):
     )
     upweight_errors_of: MethodName | None = option(None, "method whose wrong images weigh more in training")
     error_weight: Positive = option(20.0, "weight of those images, others weigh 1; all are divided by their mean")
+    connector: bool = option(
+        False,
+        "answer through a connector from the last map and a copy of the teacher's classifier; both stay in the "
+        "student (train: features trains the connector, not the classifier)",
+    )
     starts_from: str | None = option(None, "method to start from, or teacher (default: the stage before)")
     reset_head: bool = option(False, "start with a new classifier")
     teacher: MethodName | None = option(None, "method whose classifier replaces the teacher's")
 
+    @property
+    def goes_through(self) -> bool:
+        """A loss reads the student's features behind the teacher's classifier."""
+        return any(use.through == "teacher" for use in self.losses.values())
+
+    @property
+    def has_answers(self) -> bool:
+        """The student classifies at the end of the stage."""
+        return self.train != "features" or self.connector or self.goes_through
+
     @model_validator(mode="after")
     def _check(self) -> Stage:
+        if self.goes_through and (self.train != "features" or self.connector):
+            raise ValueError("through: teacher is for stages with train: features and without a connector")
+        if self.connector and self.starts_from == "teacher":
+            raise ValueError("connector is for students, and starts_from: teacher trains the teacher's network")
+        if self.connector and self.train in ("head", "last_block"):
+            raise ValueError(f"train: {self.train} leaves the new connector untrained, use features or all")
         if all(use.weight == 0 for use in self.losses.values()):
             raise ValueError("losses: every weight is 0, nothing is trained")
         if self.early_stopping is not None and self.images == "balanced":

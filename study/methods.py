@@ -23,7 +23,7 @@ def list_students(config: Config, seed: int) -> dict[str, JobName]:
     return {
         method: last_job(config, method, seed)
         for method, stages in config.stages.items()
-        if stages[-1].train != "features"
+        if stages[-1].has_answers
     }
 
 

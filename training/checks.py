@@ -12,7 +12,7 @@ from models.norms import DEFAULT_MOMENTUM, NOTABLE_SHARE, compute_share_left
 from models.taps import INPUT
 from models.zoo import count_parameters
 from settings.loss_options import make_loss, title_of
-from settings.stages import Part, Stage
+from settings.stages import LossUse, Stage
 from training import distributed
 from training.experiment import Experiment
 from training.job_name import TEACHER, find_phase, needs, trains_teacher
@@ -96,31 +96,37 @@ def _check_losses(experiment: Experiment, job: Job, losses: dict[str, Loss]) -> 
             f"{key}.losses: {taken[0]} is the name of a measure, give the loss another one: "
             f"losses: {{NAME: {{class: package.module:Class}}}}"
         )
-    for loss_key, loss in losses.items():
-        _check_loss(experiment, job, loss_key, loss)
-    pairs = zip(losses.values(), stage.losses.values(), strict=True)
-    _check_gradients(key, stage.train, [loss for loss, use in pairs if use.weight])
+    pairs = list(zip(losses.items(), stage.losses.values(), strict=True))
+    for (loss_key, loss), use in pairs:
+        _check_loss(experiment, job, loss_key, loss, use)
+    if stage.goes_through:
+        _check_linear(experiment, job, key)
+    _check_gradients(key, stage, [loss for (_, loss), use in pairs if use.weight])
     if stage.images == "balanced" and experiment.data.balanced is None:
         raise UserError(f"{key}.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0")
 
 
-def _check_loss(experiment: Experiment, job: Job, key: str, loss: Loss) -> None:
-    config, stage = experiment.config, job.stage
-    own, teacher = experiment.layout(experiment.network_of(job.name)), experiment.layout(config.teacher)
+def _check_loss(experiment: Experiment, job: Job, key: str, loss: Loss, use: LossUse) -> None:
+    config, stage, network = experiment.config, job.stage, experiment.network_of(job.name)
+    own, teacher = experiment.layout(network), experiment.layout(config.teacher)
     if job.name == TEACHER and loss.needs_teacher:
         raise UserError(f"{key}: the teacher has no teacher, use losses of labels alone")
-    if stage.train == "features" and (loss.needs_logits or loss.replaces_classifier):
+    reads_own = loss.needs_logits and use.through == "student" and not stage.connector
+    if stage.train == "features" and (reads_own or loss.replaces_classifier):
         raise UserError(
-            f"{key}: train: features leaves the classifier alone, and this loss needs its logits: "
-            "give the loss to the stage that trains the classifier, such as stage2: {losses: ...}"
+            f"{key}: train: features leaves the classifier alone, and this loss needs its logits: give the "
+            "loss to the stage that trains the classifier, such as stage2: {losses: ...}, or set through: teacher"
         )
+    if use.through == "teacher" and not loss.needs_logits:
+        raise UserError(f"{key}: through: teacher is for losses that read logits, remove it")
+    if loss.needs_connector and not network.has_connector:
+        raise UserError(f"{key}: it needs a student with a connector, set connector: true in its stage")
     if stage.upweight_errors_of is not None and not loss.takes_weights:
         raise UserError(
             f"{key}: upweight_errors_of weights no losses from a bank: use negatives: batch, or regression"
         )
-    for layout in (own, teacher) if loss.needs_classifier else ():
-        if not layout.structure.reads_vector:
-            raise UserError(f"{key}: it needs linear classifiers of vectors, which {layout.name} has not")
+    if loss.needs_classifier:
+        _check_linear(experiment, job, key)
     if loss.needs_maps and stage.train == "head":
         raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
     _check_taps(f"{key}: {'teacher' if trains_teacher(config, job.name) else 'student'}", own, loss)
@@ -128,11 +134,20 @@ def _check_loss(experiment: Experiment, job: Job, key: str, loss: Loss) -> None:
         _check_taps(f"{key}: teacher", teacher, loss)
 
 
-def _check_gradients(key: str, train: Part, losses: list[Loss]) -> None:
+def _check_linear(experiment: Experiment, job: Job, key: str) -> None:
+    """Check that both networks end in a linear classifier of a vector."""
+    networks = (experiment.network_of(job.name), experiment.config.teacher)
+    for layout in map(experiment.layout, networks):
+        if not layout.structure.reads_vector:
+            raise UserError(f"{key}: it needs linear classifiers of vectors, which {layout.name} has not")
+
+
+def _check_gradients(key: str, stage: Stage, losses: list[Loss]) -> None:
     """Check that some loss gives what the stage trains a gradient."""
-    if train == "features" and not any(loss.used_taps for loss in losses):
+    train, reads_logits = stage.train, any(loss.needs_logits or loss.replaces_classifier for loss in losses)
+    if train == "features" and not (stage.has_answers and reads_logits or any(loss.used_taps for loss in losses)):
         raise UserError(f"{key}: train: features needs a loss that reads taps, such as crd or regression")
-    if train != "features" and not any(loss.needs_logits or loss.replaces_classifier for loss in losses):
+    if train != "features" and not reads_logits:
         raise UserError(
             f"{key}: train: {train} trains the classifier, and no loss reads its logits: add one that does, such "
             "as ce, or use train: features (a loss of your own says needs_logits = True)"
@@ -247,6 +262,8 @@ def _check_trained(experiment: Experiment, method: str) -> None:
         places = find_reading(layout, losses, pooled=True).places
         taps += places
         trained |= set(layout.find_part_names(stage.train, places)[0])
+    if any(stage.has_answers and stage.train == "features" for stage in stages):
+        trained |= set(layout.find_part_names("head")[0])  # it comes from the teacher's classifier
     if left := layout.find_reached([]) - trained:
         share = 100 * layout.count_values(left) / count_parameters(layout.model)
         raise UserError(

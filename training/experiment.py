@@ -10,17 +10,19 @@ from torch import nn
 
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import Source, load_source
+from errors import UserError
 from models.checkpoint import load_weights
+from models.connector import ConnectedStudent, ConnectorSizes
 from models.inputs import InputFormat, add_input_adapter, round_to_float32
 from models.layout import Layout, infer_layout
 from models.machine import Machine
 from models.norms import set_momentum
 from models.zoo import build_for, build_model, find_published
-from settings.networks import Network
+from settings.networks import Network, connect
 from settings.own_code import digest_code
 from settings.schema import Config
 from training.engine import seed_everything
-from training.job_name import JobName, trains_teacher
+from training.job_name import JobName, has_connector, trains_teacher
 from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
 
@@ -37,7 +39,9 @@ class Experiment:
 
     def network_of(self, job: JobName) -> Network:
         """Return the config's section on the network that a job trains."""
-        return self.config.teacher if trains_teacher(self.config, job) else self.config.student
+        if trains_teacher(self.config, job):
+            return self.config.teacher
+        return connect(self.config.student) if has_connector(self.config, job) else self.config.student
 
     def layout(self, network: Network) -> Layout:
         """Return the layout of a network, inferred once.
@@ -45,7 +49,7 @@ class Experiment:
         Raises:
             UserError: images that are too small for it, or taps that it does not have.
         """
-        key = network.model_dump_json(include={*Network.model_fields})
+        key = f"{network.has_connector} {network.model_dump_json(include={*Network.model_fields})}"
         if key not in self.layouts:
             seen = self.input_of(network)
             model = build_for(lambda size: self._build(network, None, replace(seen, size=size), size), seen.size)
@@ -88,6 +92,8 @@ class Experiment:
             parts["options"] = network.arch_options
         if code := digest_code("arch", network.arch):
             parts["code"] = code
+        if network.has_connector:
+            parts["connector"] = self.config.teacher.arch
         seen = self.input_of(network)
         if seen != self._data_input:
             parts["input"] = [seen.size, list(seen.mean), list(seen.std)]
@@ -108,12 +114,34 @@ class Experiment:
             image_size=size,
             options=network.arch_options,
         )
-        return add_input_adapter(set_momentum(model, network.norm_momentum), self._data_input, seen)
+        model = set_momentum(model, network.norm_momentum)
+        if network.has_connector:
+            model = ConnectedStudent(model, self.find_connector_sizes())
+        return add_input_adapter(model, self._data_input, seen)
 
-    def new_student(self, seed: int) -> nn.Module:
-        """Return the student that every method with this seed starts from, on the device."""
+    def find_connector_sizes(self) -> ConnectorSizes:
+        """Return the shapes that a connector joins: of the student's last map and of the teacher's.
+
+        Raises:
+            UserError: a network without maps, or a teacher whose classifier does not read its last map averaged.
+        """
+        student, teacher = self.layout(self.config.student), self.layout(self.config.teacher)
+        place = student.find_place("last_stage", as_map=True)
+        last = teacher.find_shape(teacher.find_place("last_stage", as_map=True))
+        if not teacher.structure.reads_vector or last[:1] != teacher.find_shape(teacher.find_place("features")):
+            raise UserError(
+                f"connector: the teacher's classifier ({teacher.name}) does not read its last map averaged over "
+                "positions: use another teacher, or a method without a connector"
+            )
+        return ConnectorSizes(place, student.find_shape(place), last, self.data.num_classes)
+
+    def new_student(self, seed: int, network: Network | None = None) -> nn.Module:
+        """Return the student that every method with this seed starts from, on the device.
+
+        network: the student's section, or that of a student with a connector.
+        """
         seed_everything(seed)
-        return self.machine.place(self.build(self.config.student))
+        return self.machine.place(self.build(network or self.config.student))
 
     def trained(self, network: Network, job: JobFolder) -> nn.Module:
         """Return a finished job's network in evaluation mode on the device."""

@@ -120,6 +120,11 @@ def list_chain(config: Config, job: JobName) -> list[JobName]:
     return [*(list_chain(config, sources[0]) if sources else []), job]
 
 
+def has_connector(config: Config, job: JobName) -> bool:
+    """Return whether a job's stage, or one before it, puts a connector behind the student."""
+    return any(is_known(config, one) and stage_of(config, one).connector for one in list_chain(config, job))
+
+
 def needs(config: Config, job: JobName) -> list[JobName]:
     """Return the jobs whose weights, classifier or errors a job takes."""
     if job == TEACHER or job.seed is None or not is_known(config, job):

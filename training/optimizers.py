@@ -62,22 +62,24 @@ def make_schedule(
     """
     warm = round(settings.warmup * steps)
     if warm == 0:
-        return _build_schedule(optimizer, settings, epochs * steps, steps)
+        return _build_schedule(optimizer, settings, epochs * steps, steps, 0)
     rising = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), total_iters=warm)
-    rest = _build_schedule(optimizer, settings, epochs * steps - warm, steps)
+    rest = _build_schedule(optimizer, settings, epochs * steps - warm, steps, warm)
     return lr_scheduler.SequentialLR(optimizer, [rising, rest], [warm])
 
 
 def _build_schedule(
-    optimizer: Optimizer, settings: stages.Optimizer, total: int, steps: int
+    optimizer: Optimizer, settings: stages.Optimizer, total: int, steps: int, warm: int
 ) -> lr_scheduler.LRScheduler:
+    """Return the schedule of the `total` steps after a warm-up of `warm`."""
     match settings.schedule:
         case "exponential":
             return lr_scheduler.ExponentialLR(optimizer, settings.gamma ** (1 / steps))
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(optimizer, total)
         case "multistep":
-            milestones = [round(fraction * total) for fraction in settings.milestones]
+            shares = [one * (warm + total) if one <= 1 else one * steps for one in settings.milestones]
+            milestones = [max(round(step) - warm, 0) for step in shares]
             return lr_scheduler.MultiStepLR(optimizer, milestones, settings.gamma)
         case "onecycle":
             rates = [group["lr"] for group in optimizer.param_groups]

@@ -15,6 +15,7 @@ from losses.loss import Loss, Sizes
 from models.captured import capture_passes, release_passes
 from models.checkpoint import load_weights, save
 from models.compiling import compile_blocks
+from models.connector import ConnectedStudent
 from models.heads import find_classifier
 from models.layout import Layout
 from models.machine import Machine
@@ -125,24 +126,31 @@ def prepare(experiment: Experiment, job: JobName) -> Prepared:
     }
     own = list(losses.values())
     frozen = uses_frozen_features(stage, layout, own)
-    needs_teacher = any(loss.needs_teacher for loss in own) or stage.starts_from == TEACHER.method
+    borrows = stage.starts_from == TEACHER.method or stage.connector or stage.goes_through
+    needs_teacher = borrows or any(loss.needs_teacher for loss in own)
     teacher = open_teacher(experiment, job, stage, own, sees_images=not frozen) if needs_teacher else None
     evaluator = None
-    if stage.train == "features" and teacher is not None:
+    if not stage.has_answers and teacher is not None:
         evaluator = _make_evaluator(experiment, own, layout, teacher)
     weights = weigh_images(experiment, job, stage)
     shapes = find_shapes(experiment.layout(config.teacher), own) if teacher else {}
     sizes = Sizes(find_shapes(layout, own), shapes, experiment.data.train.labels, distributed)
     seed = config.teacher.seed if job.seed is None else job.seed
     model = _load_start(experiment, job, stage, seed)
+    if stage.connector and teacher is not None:
+        find_classifier(model)[1].load_state_dict(teacher.classifier.state_dict())
     seed_everything(seed, job.number)
     for loss in own:
         loss.setup(sizes)
         loss.to(machine.device)
+    projector = _make_projector(experiment, layout) if stage.goes_through else None
     features = _freeze_features(experiment, stage, model, teacher) if frozen else None
     weighted = [loss for loss, use in zip(own, stage.losses.values(), strict=True) if use.weight]
-    part = layout.find_part(model, stage.train, find_reading(layout, weighted).places)
-    student = StageStudent(model, part, find_reading(layout, own), features, evaluator)
+    reading, trained = find_reading(layout, own), find_reading(layout, weighted)
+    if projector is not None:
+        reading, trained = (one.add_pooled(FEATURES, layout.find_place(FEATURES)) for one in (reading, trained))
+    part = layout.find_part(model, stage.train, trained.places)
+    student = StageStudent(model, part, reading, features, evaluator, projector)
     objective = StageObjective(student, teacher, losses, stage, experiment.data, machine, weights)
     return Prepared(objective, experiment.data, _make_plan(experiment, job, stage, seed, evaluator is not None))
 
@@ -163,6 +171,13 @@ def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -
     return not reading.maps and set(reading.places) <= {layout.find_place(FEATURES)}
 
 
+def _make_projector(experiment: Experiment, student: Layout) -> nn.Linear:
+    """Return a linear map from what the student's classifier reads to what the teacher's does."""
+    teacher = experiment.layout(experiment.config.teacher)
+    own, wanted = (layout.find_shape(layout.find_place(FEATURES))[0] for layout in (student, teacher))
+    return experiment.machine.place(nn.Linear(own, wanted))
+
+
 def _make_evaluator(
     experiment: Experiment, losses: list[Loss], layout: Layout, teacher: FrozenTeacher
 ) -> AlignmentEvaluator:
@@ -174,15 +189,19 @@ def _make_evaluator(
 
 def _load_start(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> nn.Module:
     """Return the network that a job goes on from, on the device."""
-    before = starts_from(experiment.config, job)
+    before, network = starts_from(experiment.config, job), experiment.network_of(job)
     if job == TEACHER:
         model = _make_teacher(experiment)
     elif before:
-        model = experiment.trained(experiment.network_of(job), experiment.folder.job(before[0]))
+        source = experiment.network_of(before[0])
+        model = experiment.trained(source, experiment.folder.job(before[0]))
+        if network.has_connector and not source.has_connector:
+            seed_everything(seed, job.number)
+            model = experiment.machine.place(ConnectedStudent(model, experiment.find_connector_sizes()))
     elif stage.starts_from == TEACHER.method:
         model = ensure_teacher(experiment)
     else:
-        model = experiment.new_student(seed)
+        model = experiment.new_student(seed, network)
     if stage.reset_head:
         seed_everything(seed, job.number)
         find_classifier(model)[1].reset_parameters()

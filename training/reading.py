@@ -24,6 +24,10 @@ class Reading:
         """Each place once."""
         return list(dict.fromkeys([*self.pooled.values(), *self.maps.values()]))
 
+    def add_pooled(self, tap: str, place: str) -> Reading:
+        """Return the same with another tap read pooled."""
+        return Reading({**self.pooled, tap: place}, self.maps)
+
     def make_view(self, outputs: Outputs, places: Sequence[str], classifier: nn.Module | None = None) -> View:
         """Return outputs as losses see them. `places`: of the outputs' taps."""
         by_place: dict[str, Tensor] = dict(zip(places, outputs.taps, strict=True))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from losses.loss import Loss, Samples, View
+from losses.reuse import fold
 from models.heads import find_classifier
 from models.layout import TrainedPart
 from models.machine import Machine
@@ -26,15 +27,15 @@ from training.engine import Objective, Term
 from training.evaluation import Measures, compute_top1, evaluate_splits
 from training.features import FrozenFeatures
 from training.reading import Reading
-from training.teacher_outputs import FrozenTeacher, run
+from training.teacher_outputs import FEATURES, FrozenTeacher, run
 
 
 @dataclass(frozen=True)
 class StageStudent:
     """The network that a stage trains, and the part of it that trains.
 
-    Without an `evaluator` its classifier trains, and accuracy is measured. With `features`, which are frozen, only
-    the classifier trains and sees no images.
+    Without an `evaluator` it classifies, and accuracy is measured. With `features`, which are frozen, only the
+    classifier trains and sees no images. A `projector` stands between its features and the teacher's classifier.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class StageStudent:
     reading: Reading
     features: FrozenFeatures | None = None
     evaluator: AlignmentEvaluator | None = None
+    projector: nn.Linear | None = None
 
 
 class StageObjective(Objective):
@@ -71,6 +73,7 @@ class StageObjective(Objective):
         self.model = student.model
         self.tapped = TappedModel(student.model, student.reading.places)
         self.losses = nn.ModuleDict(dict(losses))
+        self.projector = student.projector
         self.student, self.teacher, self.settings = student, teacher, settings
         uses = settings.losses.values()
         self.terms = {name: (losses[name], use) for name, use in zip(losses, uses, strict=True)}
@@ -108,7 +111,8 @@ class StageObjective(Objective):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if self.settings.feature_lr is None:
             return [{"params": trained, "lr": lr}]
-        own = {id(parameter) for module in (self.head, self.losses) for parameter in module.parameters()}
+        modules = [self.head, self.losses, *([self.projector] if self.projector else [])]
+        own = {id(parameter) for module in modules for parameter in module.parameters()}
         first = [parameter for parameter in trained if id(parameter) in own]
         rest = [parameter for parameter in trained if id(parameter) not in own]
         groups = [{"params": first, "lr": lr}, {"params": rest, "lr": self.settings.feature_lr}]
@@ -120,17 +124,25 @@ class StageObjective(Objective):
         weights = None if self.image_weights is None else self.image_weights[batch.indices]
         samples = Samples(batch.indices, batch.labels, batch.targets, weights)
         terms: dict[str, Term] = {}
+        borrowed = self._answer_through(own, theirs)
         for name, (loss, use) in self.terms.items():
-            value, weight = loss(own, theirs, samples), compute_weight(use, self.epoch, self.settings.epochs)
+            view = borrowed if use.through == "teacher" else own
+            value, weight = loss(view, theirs, samples), compute_weight(use, self.epoch, self.settings.epochs)
             if isinstance(value, Tensor):
                 terms[name] = Term(value, weight)
             else:
                 terms |= {f"{name}_{key}": Term(v, weight * loss.taps.get(key, 1.0)) for key, v in value.items()}
         if self.student.evaluator is None:
             answering = self.answering
-            answers = own.logits if answering is None else answering.answer(own, theirs)
+            answers = borrowed.logits if answering is None else answering.answer(own, theirs)
             terms["top1"] = Term(compute_top1(answers, batch.labels))
         return terms
+
+    def _answer_through(self, own: View, theirs: View) -> View:
+        """Return the student's view with the teacher's classifier behind its projector; its own without one."""
+        if self.projector is None or theirs.classifier is None:
+            return own
+        return View(theirs.classifier(self.projector(own.taps[FEATURES])), own.taps, own.maps, own.classifier)
 
     def _compute_view(self, batch: Batch) -> View:
         """Return the student's answer to a batch, with gradients."""
@@ -177,6 +189,8 @@ class StageObjective(Objective):
         answering = self.answering
         if answering is not None and self.teacher is not None:
             answering.fold_into(self.head, self.teacher.classifier)
+        if self.projector is not None and self.teacher is not None:
+            fold(self.projector, self.teacher.classifier, self.head)
         if self.student.features is not None:
             return self.student.features.evaluate(self.head)
         return evaluate_splits(self.model, self.data, self.machine)

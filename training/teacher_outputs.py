@@ -142,7 +142,7 @@ def open_teacher(
     layout, network, head = experiment.layout(settings), ensure_teacher(experiment), None
     reading = find_reading(layout, [loss for loss in losses if loss.needs_teacher])
     if _needs_features(stage):
-        reading = Reading({**reading.pooled, FEATURES: layout.find_place(FEATURES)}, reading.maps)
+        reading = reading.add_pooled(FEATURES, layout.find_place(FEATURES))
     if stage.teacher is not None:
         folder = experiment.folder.job(last_job(experiment.config, stage.teacher, job.seed or 0))
         head = find_classifier(experiment.trained(settings, folder).requires_grad_(False))[1]

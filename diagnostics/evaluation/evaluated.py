@@ -15,6 +15,7 @@ from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.results import Report
 from diagnostics.plain import section
 from diagnostics.schema import read_report
+from settings.stages import Stage
 from training.job_name import last_job, stage_of
 from training.run.identity import NAME, read_identity
 from training.run.job_folder import JobFolder
@@ -79,7 +80,7 @@ def find_finished(folder: RunFolder) -> dict[str, str]:
         suffix = "" if seed == seeds[0] else f"/{seed}"
         for method in config.stages:
             job = last_job(config, method, seed)
-            if stage_of(config, job).train != "features":
+            if stage_of(config, job).has_answers:
                 jobs[f"{method}{suffix}"] = folder.job(job)
     return {name: job.result()["model_sha256"] for name, job in jobs.items() if job.marked}
 
@@ -90,6 +91,6 @@ def list_missing(run: Evaluation) -> list[str]:
     lines = [] if (TEACHER, None) in have else [f"{run.run}: no finished teacher"]
     for method, stages in section(config, "methods").items():
         missing = [str(seed) for seed in config["seeds"] if (method, seed) not in have]
-        if missing and stages[f"stage{len(stages)}"]["train"] != "features":
+        if missing and Stage(**stages[f"stage{len(stages)}"]).has_answers:
             lines.append(f"{run.run}: no finished {method} of seed{'s' * (len(missing) > 1)} {', '.join(missing)}")
     return lines

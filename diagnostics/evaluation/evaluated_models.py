@@ -71,7 +71,7 @@ def _list_students(config: Config, seed: int, is_first: bool) -> list[tuple[str,
     named = [(method, last_job(config, method, seed)) for method in methods]
     if main is not None and is_first:
         aligned = jobs_of_method(config, main, seed)[0]
-        if stage_of(config, aligned).train == "features":
+        if not stage_of(config, aligned).has_answers:
             named.insert(-1, (STAGE1, aligned))
     return named
 
@@ -81,7 +81,7 @@ def _make_subject(experiment: Experiment, method: str, job: JobName, detailed: C
     config, folder, network = experiment.config, experiment.folder.job(job), experiment.network_of(job)
     folder.verified_model()
     chain = list_chain(config, job)
-    aligned = experiment.folder.job(chain[0]) if stage_of(config, chain[0]).train == "features" else None
+    aligned = None if stage_of(config, chain[0]).has_answers else experiment.folder.job(chain[0])
     projections = aligned and aligned.path / PROJECTIONS
     is_detailed, before = job in detailed, [one for one in chain[:-1] if one not in detailed]
     return Subject(
@@ -90,7 +90,7 @@ def _make_subject(experiment: Experiment, method: str, job: JobName, detailed: C
         seed=job.seed,
         arch=network.arch,
         weights_hash=folder.result()["model_sha256"],
-        classifies=stage_of(config, job).train != "features",
+        classifies=stage_of(config, job).has_answers,
         detailed=is_detailed,
         taps=list_taps(experiment, network),
         history=folder.history(),

@@ -16,8 +16,8 @@ WIDTHS = (
     {"penultimate": (5,), "last": (6,), "features": (6,)},
 )
 MAPS = (
-    {"stage1": (2, 4, 4), "stage2": (3, 2, 2), "stage3": (4, 2, 2)},
-    {"stage1": (3, 4, 4), "stage2": (2, 4, 4), "stage3": (6, 2, 2)},
+    {"stage1": (2, 4, 4), "stage2": (3, 2, 2), "stage3": (4, 2, 2), "last_stage": (6, 4, 4)},
+    {"stage1": (3, 4, 4), "stage2": (2, 4, 4), "stage3": (6, 2, 2), "last_stage": (6, 2, 2)},
 )
 SIZES = Sizes(WIDTHS[0] | MAPS[0], WIDTHS[1] | MAPS[1], labels=LABELS)
 NAMES = ("penultimate", "last", "features")

@@ -47,6 +47,8 @@ def compute(package, name):
     widths = [{"penultimate": (one,), "last": (one + 1,), "features": (one + 1,)} for one in (3, 5)]
     sides = {"stage1": 4, "stage2": 2, "stage3": 2}
     shapes = [{tap: (one + 1, side, side) for tap, side in sides.items()} for one in (3, 5)]
+    for maps in shapes:
+        maps["last_stage"] = (6, 2, 2)  # of both, behind a connector
     labels = torch.arange(20) % 4
     loss.setup(interface.Sizes(*(own | maps for own, maps in zip(widths, shapes)), labels))
     classifier = torch.nn.Linear(6, 4).requires_grad_(False)

@@ -161,7 +161,7 @@ MODULES: dict[str, tuple[Loss, Expected]] = {
     "rkd, options": (RKD(BOTH, 2.0, 3.0), compare_taps(compute_rkd, BOTH, 2, 3)),
     "pkt": (PKT(), compare_taps(compute_pkt, {"last": 1.0})),
     "pkt, taps": (PKT(BOTH), compare_taps(compute_pkt, BOTH)),
-    "sp": (SP(), compare_maps({"stage3": 1.0})),
+    "sp": (SP(), compare_maps({"last_stage": 1.0})),
     "sp, taps": (SP({"stage1": 1.0, "stage3": 2.0}), compare_maps({"stage1": 1.0, "stage3": 2.0})),
     "dist": (DIST(0.5, 3.0, 2.0), lambda own, other, _: compute_dist(own.logits, other.logits, 0.5, 3, 2)),
     "dist, standardised": (

@@ -50,6 +50,7 @@ CASES = [
     Case("at", "at", {}),
     Case("srrl", "srrl", {}),
     Case("reviewkd", "reviewkd", {}),
+    Case("simkd", "simkd", {}),
 ]
 WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
 IN_ANY_ORDER = [case for case in CASES if case.loss != "cc"]  # whose pairs are neighbours in the batch

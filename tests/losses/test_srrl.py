@@ -15,7 +15,7 @@ from tests.losses.literals import BIAS, PROJECTED, TEACHER, WEIGHT, draw
 @pytest.fixture
 def loss() -> SRRL:
     torch.manual_seed(0)
-    made = SRRL("stage3", 0.5, 3.0)
+    made = SRRL("last_stage", 0.5, 3.0)
     made.setup(SIZES)
     return made
 
@@ -51,14 +51,14 @@ def test_logits_term_is_error_behind_the_classifier() -> None:
 def test_module_is_the_function_behind_its_connector(loss: SRRL) -> None:
     student, teacher, samples = batch = make_batch(0, weighted=True)
     convolution, norm, _ = loss.connector
-    mixed = torch.einsum("bchw,dc->bdhw", student.maps["stage3"], convolution.weight[:, :, 0, 0])
+    mixed = torch.einsum("bchw,dc->bdhw", student.maps["last_stage"], convolution.weight[:, :, 0, 0])
     mean, variance = mixed.mean(dim=(0, 2, 3)), mixed.var(dim=(0, 2, 3), unbiased=False)
     shape = (1, -1, 1, 1)
     normed = (mixed - mean.view(shape)) / (variance.view(shape) + norm.eps).sqrt()
-    own, other = normed.clamp(min=0).mean(dim=(2, 3)), teacher.maps["stage3"].mean(dim=(2, 3))
+    own, other = normed.clamp(min=0).mean(dim=(2, 3)), teacher.maps["last_stage"].mean(dim=(2, 3))
     logits = teacher.classifier(own), teacher.classifier(other)
     torch.testing.assert_close(loss(*batch), compute_srrl(own, other, *logits, 0.5, 3.0, samples.weights))
-    assert (SRRL().tap, SRRL().alpha, SRRL().beta) == ("stage3", 1.0, 1.0)
+    assert (SRRL().tap, SRRL().alpha, SRRL().beta) == ("last_stage", 1.0, 1.0)
 
 
 def test_teachers_classifier_stays_frozen(loss: SRRL) -> None:
@@ -71,5 +71,5 @@ def test_teachers_classifier_stays_frozen(loss: SRRL) -> None:
 def test_maps_the_classifier_cannot_read_are_named(loss: SRRL) -> None:
     student, teacher, samples = make_batch(0)
     wider = replace(teacher, classifier=nn.Linear(7, 4))
-    with pytest.raises(ValueError, match="srrl.tap: stage3 has 6 channels .* reads 7: name the last stage"):
+    with pytest.raises(ValueError, match="srrl.tap: last_stage has 6 channels .* reads 7: name the last stage"):
         loss(student, wider, samples)

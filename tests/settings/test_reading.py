@@ -208,8 +208,13 @@ def test_overrides_choose_add_and_change_methods(tmp_path: Path) -> None:
     assert list(config.methods) == ["kd", "two_stage", "crd", "late"]
     first, second = config.stages["two_stage"]
     assert (first.train, second.train) == ("features", "head")
-    assert second.losses["kl"].model_dump() == {"weight": 0.9, "ramp_up": 0, "fade": False, "temperature": 2} | {
-        name: value for name, value in config.losses["kl"].items() if name != "temperature"
+    assert second.losses["kl"].model_dump() == {
+        **config.losses["kl"],
+        "weight": 0.9,
+        "ramp_up": 0,
+        "fade": False,
+        "through": "student",
+        "temperature": 2,
     }
     weights = {name: use.weight for name, use in config.stages["kd"][0].losses.items()}
     assert weights == {"ce": 0.2, "kl": 0.8, "crd": 0.5}

@@ -45,7 +45,7 @@ from losses.crd import CRD
 from losses.kl import KL
 from losses.loss import Sizes
 from losses.regression import Regression
-from models.layout import Trained
+from models.layout import TrainedPart
 from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed, evaluation, features
