@@ -1,1 +1,1 @@
-"""Networks: how they are made (zoo), read inside (taps), kept in files (checkpoint), and run (machine)."""
+"""Networks: built (zoo), read inside (taps), saved (checkpoint), run (machine)."""

@@ -1,4 +1,4 @@
-"""CUDA graphs: a network's forward and backward pass in training, each as one call of the GPU.
+"""CUDA graphs: a training pass through a network as one call of the GPU.
 
 A layer of a small network keeps a GPU busy for a few microseconds, less than a CPU needs to launch it. So the
 kernels of a whole pass are captured at the first batch and replayed for every further one of its size: the same
@@ -27,7 +27,7 @@ EXPECTED = (  # warnings of torch's own trial passes, which run on another strea
 
 
 class GraphedForward:
-    """The forward of a module: with gradients a CUDA graph for each size of batch, without them the plain one."""
+    """The forward of a module: with gradients, a CUDA graph for each size of batch."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -42,7 +42,7 @@ class GraphedForward:
         return self.graphs[images.shape](images)
 
     def _capture(self, images: Tensor) -> Forward:
-        """Capture a pass for batches like `images`, and restore what its trial runs change."""
+        """Capture a pass for batches like `images`; restore what its trial runs change."""
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         state = torch.cuda.get_rng_state(images.device)
         lower = torch.get_autocast_dtype("cuda")

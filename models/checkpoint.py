@@ -37,7 +37,7 @@ HARMLESS: list[Any] = [
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a dict of tensors and plain values atomically; a state dict keeps its metadata."""
+    """Write a dict of tensors and plain values atomically, with its metadata."""
     plain = content if isinstance(content, OrderedDict) else dict(content)
     write_atomically(path, lambda file: torch.save(plain, file))
 
@@ -78,7 +78,10 @@ def get_previous_path(path: Path) -> Path:
 
 
 def save_and_keep(path: Path, content: Mapping[str, Any]) -> None:
-    """Save and keep the file before at `get_previous_path(path)`; one of the two is whole at any moment."""
+    """Save, and keep the file before at `get_previous_path(path)`.
+
+    One of the two is whole at any moment.
+    """
     if path.exists():
         previous = get_previous_path(path)
         previous.unlink(missing_ok=True)
@@ -90,7 +93,9 @@ def save_and_keep(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_newest(path: Path) -> tuple[dict[str, Any], Path]:
-    """Load what `save_and_keep` wrote last, or with a warning the file before if that is damaged; return its path.
+    """Load the newest whole file of `save_and_keep`, and return its path.
+
+    A damaged newest file gets a warning.
 
     Raises:
         UserError: neither can be read.
@@ -107,9 +112,10 @@ def load_newest(path: Path) -> tuple[dict[str, Any], Path]:
 
 
 def load_weights(model: nn.Module, path: Path, arch: str) -> None:
-    """Fill `model` from a state dict, plain or under the key `state_dict`, `model` or `model_state_dict`.
+    """Fill `model` from a state dict of its own or of another trainer.
 
-    A prefix that all names share and the counters that profilers leave are dropped with a message.
+    It may stand under the key `state_dict`, `model` or `model_state_dict`. A prefix that all names share and the
+    counters that profilers leave are dropped with a message.
 
     Raises:
         UserError: a file that cannot be read, names or shapes that are not the model's, or values that no network
@@ -144,7 +150,7 @@ def _drop_counters(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], pat
 
 
 def _choose_side(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the student's or the teacher's tensors of a distiller saved whole: the first that fit the network."""
+    """Return the side of a distiller saved whole that fits the network."""
     found = {}
     for side in SIDES:
         prefixes = {match[0] for name in tensors if (match := re.match(rf"(?:\w+\.)?{side}\.", name))}
@@ -175,7 +181,7 @@ def _drop_prefix(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path:
 
 
 def _find_odd_tensor(tensors: Sequence[tuple[str, Tensor]]) -> str:
-    """Return what no network takes: a name that stands twice, a sparse, nested or quantised tensor."""
+    """Return a name that stands twice, or a sparse, nested or quantised tensor."""
     names = [name for name, _ in tensors]
     for name, tensor in tensors:
         if names.count(name) > 1:
@@ -203,7 +209,7 @@ def _find_misfit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> s
 
 
 def _find_unsound_values(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Return what is wrong with weights that fit: their type, NaN or infinity, a negative variance."""
+    """Return a tensor of another type, with NaN or infinity, or a negative variance."""
     for name, tensor in given.items():
         dtype = wanted[name].dtype
         if dtype.is_floating_point != tensor.is_floating_point() or tensor.is_complex():
@@ -217,7 +223,7 @@ def _find_unsound_values(wanted: Mapping[str, Tensor], given: Mapping[str, Tenso
 
 
 def copy_weights(model: nn.Module) -> OrderedDict[str, Tensor]:
-    """Return a network's state dict on the CPU, contiguous, sharing no memory, with its metadata."""
+    """Return a copy of a network's state dict on the CPU, with its metadata."""
     state: Any = model.state_dict()
     copied: Any = OrderedDict(
         (name, tensor.detach().to("cpu", copy=True).contiguous()) for name, tensor in state.items()
@@ -228,7 +234,7 @@ def copy_weights(model: nn.Module) -> OrderedDict[str, Tensor]:
 
 
 def hash_weights(model: nn.Module) -> str:
-    """Return the first 16 hex digits of the SHA-256 of a model's names, shapes and values."""
+    """Return 16 hex digits of the SHA-256 of a model's names, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

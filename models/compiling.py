@@ -1,4 +1,4 @@
-"""torch.compile for the blocks of a network that hold neither a tap nor the classifier.
+"""torch.compile for blocks of a network without taps and classifier.
 
 A compiled part runs as one, so a hook inside it would not be called, or with another step's closure. Parameters
 keep their names: `nn.Module.compile` changes only how a module is called, and a copy of it is not compiled.
@@ -34,7 +34,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def compile_blocks(model: nn.Module, taps: Iterable[str], backend: str = "inductor") -> list[str]:
-    """Compile the blocks of a network that hold neither taps nor the classifier, and return their names.
+    """Compile the blocks without taps and classifier, and return their names.
 
     Compilation happens when a block first runs, and again for other sizes and modes. A network without such blocks
     is left as it is, with a warning.
@@ -50,7 +50,7 @@ def compile_blocks(model: nn.Module, taps: Iterable[str], backend: str = "induct
 
 
 def _iter_blocks(module: nn.Module, read: set[str], prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the largest modules of several layers that hold none of the names that are read."""
+    """Yield the largest modules of several layers without a name that is read."""
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         is_read = any(one == path or one.startswith(f"{path}.") for one in read)

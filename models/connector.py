@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.heads import find_classifier
-from models.taps import hook_tap
+from models.taps import observe_tap
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ConnectedStudent(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, classes)
         seen: list[Tensor] = []
-        with hook_tap(self.student, self.place, seen.append):
+        with observe_tap(self.student, self.place, seen.append):
             self.student(images)
         features = self.connector(seen[-1])  # (B, C of the teacher, S, S)
         logits: Tensor = self.classifier(torch.flatten(F.adaptive_avg_pool2d(features, 1), 1))

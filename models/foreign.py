@@ -1,4 +1,4 @@
-"""Networks from elsewhere: timm's by `timm/NAME`, and the user's own class or function by `module:callable`."""
+"""Networks from elsewhere: `timm/NAME`, and the user's own `module:callable`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def import_timm(arch: str) -> tuple[Any, str]:
 def build_timm_model(
     arch: str, num_classes: int, pretrained: bool, image_size: int, options: Mapping[str, Any]
 ) -> nn.Module:
-    """Build timm's network of this name, for images of `image_size` where it takes a size.
+    """Build timm's network of this name, by `image_size` where it takes one.
 
     Raises:
         UserError: no such network, options or tag; weights that could not be downloaded.
@@ -53,7 +53,9 @@ def build_timm_model(
 
 
 def build_own_model(arch: str, num_classes: int, image_size: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build a network of the user's own by `options`, with `num_classes` and `image_size` where it takes them.
+    """Build the user's own network by `options`.
+
+    It also gets `num_classes` and `image_size` where it takes them.
 
     Raises:
         UserError: it cannot be imported or called, or gives no network.

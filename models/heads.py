@@ -1,4 +1,4 @@
-"""The classifier of a network: the layer whose outputs are classes, linear or a convolution over the last map."""
+"""The classifier of a network: a linear layer or a convolution over the last map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMED = "classifier_name"  # attribute of a network whose classifier is not the 
 
 
 def find_classifier(model: nn.Module) -> tuple[str, Head]:
-    """Return the dotted name and the layer of the classifier, which a stage trains as its head.
+    """Return the name and the layer of the classifier, the head of a stage.
 
     It is the layer given to `name_classifier`, otherwise the last linear layer that the network defines, otherwise
     its last convolution.
@@ -40,7 +40,7 @@ def count_outputs(head: Head) -> int:
 
 
 def replace_classifier(model: nn.Module, num_classes: int) -> None:
-    """Replace the classifier by a new one unless it has `num_classes` outputs already."""
+    """Replace the classifier by a new one unless it has `num_classes` outputs."""
     name, head = find_classifier(model)
     if count_outputs(head) == num_classes:
         return

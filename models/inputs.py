@@ -25,7 +25,7 @@ class InputFormat:
 
 
 class InputAdapter(nn.Module):
-    """From the data's images, (B, 3, S, S) normalised, to (B, 3, R, R) as a network reads them.
+    """From the data's images (B, 3, S, S) to a network's (B, 3, R, R).
 
     A value d that the data's mean m and std s normalised is the pixel x = d · s + m; the network reads
     (x − m') / s'. Both together are one multiplication and one addition. Resizing is bilinear, with antialiasing
@@ -54,7 +54,7 @@ class InputAdapter(nn.Module):
 
 
 def add_input_adapter(model: nn.Module, data: InputFormat, own: InputFormat) -> nn.Module:
-    """Have a network read the data's images in its own format, unless the two are the same."""
+    """Have a network read the data's images in its own format, if it differs."""
     if data != own:
         model.add_module(INPUT_ADAPTER, InputAdapter(data, own))
         # the hook finds the adapter by name, so that a copy of the network uses its own

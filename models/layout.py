@@ -1,4 +1,4 @@
-"""The layout of a network, inferred once: its taps, and the parameters that a stage trains.
+"""The layout of a network: its taps, and the parameters that a stage trains.
 
 Everything is a name, so it holds for every instance of the network. Names are found on a copy on the meta device,
 where nothing is computed; autograd says which parameters a tensor depends on.
@@ -16,7 +16,7 @@ from torch import nn
 
 from errors import UserError, nearest
 from models.structure import Structure, find_structure
-from models.taps import INPUT, MAP, TappedModel, hook_tap, make_black_image
+from models.taps import INPUT, MAP, TappedModel, make_black_image, observe_tap
 from settings.stages import Part
 
 
@@ -83,24 +83,24 @@ class Layout:
         return self._shapes[place]
 
     def check_taps(self) -> None:
-        """Raise `UserError` for a tap of the config that is no module, never runs, or is the classifier."""
+        """Raise `UserError` for a tap of the config that cannot be read."""
         for name, place in self.own_taps.items():
             if place == self.structure.head:
                 raise UserError(f"taps.{name}: {place} is the classifier, name what it reads: {place}{INPUT}")
             self.find_shape(place)
 
     def find_reached(self, places: Sequence[str]) -> frozenset[str]:
-        """Return the parameters that any of `places` depends on; without places, those of the logits."""
+        """Return the parameters that `places` depend on, without places the logits."""
         key = tuple(places)
         if key not in self._reached:
             self._reached[key] = _find_dependencies(self.model, places, self.image_size)
         return self._reached[key]
 
     def find_part_names(self, train: Part, places: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-        """Return names of the parameters that a stage trains, and of the modules in training mode with them.
+        """Return names of the parameters that a stage trains, and of their modules.
 
-        The last block is everything behind the block before it: the block itself, and layers between it and the
-        head, as mobilenets have them.
+        These modules are in training mode with them. The last block is everything behind the block
+        before it: the block itself, and layers between it and the head, as mobilenets have them.
 
         Args:
             train: which part of the network.
@@ -137,14 +137,14 @@ class Layout:
 
     @torch.no_grad()
     def _find_modules_after(self, place: str) -> list[str]:
-        """Return the modules without children that run only after a place was read, in order."""
+        """Return the leaf modules that run only after a place was read, in order."""
         order: list[str] = []  # "" is the place
         with ExitStack() as hooks:
             for name, module in self.model.named_modules():
                 if not list(module.children()):
                     hook = module.register_forward_hook(lambda *_, name=name: order.append(name))
                     hooks.enter_context(hook)
-            hooks.enter_context(hook_tap(self.model, place, lambda features: order.append("")))
+            hooks.enter_context(observe_tap(self.model, place, lambda features: order.append("")))
             self.model.eval()(make_black_image(self.model, self.image_size))
         last = len(order) - 1 - order[::-1].index("")
         before = set(order[:last])

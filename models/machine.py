@@ -75,7 +75,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def compute_reproducibly(device: torch.device) -> None:
-    """Have a GPU give the same bits in every run, at some cost in speed; a CPU does so anyway.
+    """Have a GPU give the same bits in every run, as a CPU does anyway.
 
     Operations without a deterministic form get torch's warning (docs/scaling.md lists them).
     """
@@ -99,10 +99,11 @@ def compute_reproducibly(device: torch.device) -> None:
 
 
 def open_machine(precision: str, device: torch.device, quiet: bool = False) -> Machine:
-    """Return the machine for a config's precision on a device; from now on a GPU computes reproducibly.
+    """Return the machine for a config's precision on a device.
 
-    `auto` is bfloat16 where the hardware multiplies it, otherwise float32. It is never float16, which skips steps
-    and so trains differently. A precision that the hardware only emulates gets a warning.
+    From then on a GPU computes reproducibly. `auto` is bfloat16 where the hardware multiplies it, otherwise
+    float32. It is never float16, which skips steps and so trains differently. A precision that the hardware only
+    emulates gets a warning.
     """
     compute_reproducibly(device)
     native = supports_bfloat16(device)
@@ -117,9 +118,10 @@ def open_machine(precision: str, device: torch.device, quiet: bool = False) -> M
 
 
 def supports_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 natively; without that it is tens of times slower.
+    """Return whether a device multiplies bfloat16 natively.
 
-    torch's own limit on a CPU's instructions (ATEN_CPU_CAPABILITY) is respected.
+    Without that it is tens of times slower. torch's own limit on a CPU's instructions (ATEN_CPU_CAPABILITY) is
+    respected.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -14,7 +14,7 @@ NOTABLE_SHARE = 1e-3  # of initial statistics
 
 
 def find_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Return the batch norm layers whose running statistics follow at a fixed momentum."""
+    """Return the batch norm layers with running statistics at a fixed momentum."""
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     return [layer for layer in layers if layer.track_running_stats and layer.momentum is not None]
 
@@ -27,7 +27,10 @@ def set_momentum(model: nn.Module, momentum: float | None) -> nn.Module:
 
 
 def compute_share_left(model: nn.Module, steps: int) -> float:
-    """Return the share of initial statistics after `steps` in the slowest layer; 0 if none is slow."""
+    """Return the share of initial statistics that `steps` leave in the slowest layer.
+
+    It is 0 where no layer is slower than torch's momentum.
+    """
     momenta = [layer.momentum for layer in find_norms(model) if layer.momentum is not None]
     slowest = min(momenta, default=DEFAULT_MOMENTUM)
     return (1 - slowest) ** steps if slowest < DEFAULT_MOMENTUM else 0.0

@@ -12,7 +12,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measure_memory_growth(call: Callable[[], object], device: torch.device) -> int:
-    """Return how far a call raises memory above what was held before, on the device that computes."""
+    """Return how far a call raises memory above what was held before."""
     reset_peak(device)
     if device.type == "cuda":
         before = int(torch.cuda.memory_allocated(device))
@@ -23,7 +23,7 @@ def measure_memory_growth(call: Callable[[], object], device: torch.device) -> i
 
 
 def reset_peak(device: torch.device) -> bool:
-    """Start counting peaks anew; return whether the process's peak could be reset, which only Linux allows."""
+    """Reset peaks; return whether the process's was, which only Linux allows."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:

@@ -1,4 +1,4 @@
-"""Pillow's bilinear resizing as two matrix products, which every graph format has, for any size.
+"""Pillow's bilinear resizing as two matrix products, for every graph format.
 
 Letters: B batch, H x W height and width of an image, S side of the result, L length of an edge.
 """
@@ -28,12 +28,14 @@ def resize_pixels(pixels: Tensor, side: int, resize: Resize) -> Tensor:
 
 
 def _make_weights(length: int, side: int, short: int | None, device: torch.device) -> Tensor:
-    """Return the weight of each pixel of an edge in each of the result, (S, L): a triangle around its centre.
+    """Return the weights of an edge's pixels in those of the result, (S, L).
+
+    Each is a triangle around its centre.
 
     short: length of the shorter edge, to whose central part this edge is cropped; None keeps all of it.
     """
     wanted = side if short is None else side * length // short  # L after resizing
-    left = 0 if short is None else _halve(wanted - side)
+    left = 0 if short is None else _round_half(wanted - side)
     scale = torch.full((1,), length, dtype=torch.float32, device=device) / wanted
     centres = (torch.arange(side, device=device) + (left + 0.5)) * scale
     places = torch.arange(length, device=device) + 0.5
@@ -41,8 +43,8 @@ def _make_weights(length: int, side: int, short: int | None, device: torch.devic
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def _halve(number: int) -> int:
-    """Return half of a number rounded as Python rounds it, to even; `round` is in no exported graph."""
+def _round_half(number: int) -> int:
+    """Return half of a number rounded to even; no exported graph has `round`."""
     low = number // 2
     return low + number % 2 * (low % 2)
 

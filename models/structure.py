@@ -1,4 +1,4 @@
-"""The structure of a network: classifier, blocks and stages, found by tracing one image through it.
+"""Classifier, blocks and stages of a network, found by tracing one image.
 
 A module is on the trunk if every path of the autograd graph from the logits to the image passes through its
 output. Blocks, stages and the classifier are modules on the trunk, so no class of any library is named here.
@@ -32,10 +32,11 @@ NamedModules = list[tuple[str, nn.Module]]
 def forward_black_images(
     model: nn.Module, count: int, image_size: int, needs_grad: bool = False
 ) -> tuple[Tensor, Any]:
-    """Send black images through a network in evaluation mode, and return them with its output.
+    """Send black images through a network, and return them with its output.
 
-    A large network, or one on the meta device, is followed on the meta device: shapes are known, nothing is
-    computed, and the network itself stays where it is. A small one is faster on its own device.
+    The network is in evaluation mode meanwhile. A large network, or one on the meta device, is followed there:
+    shapes are known, nothing is computed, and the network itself stays where it is. A small one is faster on its
+    own device.
     """
     parameter = next(model.parameters())
     work = sum(p.numel() for p in model.parameters()) * image_size**2
@@ -72,7 +73,7 @@ class Trace:
     image: Tensor
 
     def find_trunk(self) -> set[str]:
-        """Return the modules whose output every path from the logits to the image passes through."""
+        """Return the modules that every path from the logits to the image goes through."""
         root = self.logits.grad_fn
         if root is None:
             return set()
@@ -138,7 +139,7 @@ class Trunk:
     names: set[str]
 
     def is_stage(self, name: str, module: nn.Module) -> bool:
-        """Return whether it is on the trunk, has layers, and does not hold the classifier."""
+        """Return whether it is on the trunk, with layers and without the classifier."""
         has_layers = any(parameter.dim() > 1 for parameter in module.parameters())
         return name in self.names and has_layers and not f"{self.head}.".startswith(f"{name}.")
 
@@ -148,7 +149,7 @@ class Trunk:
         return is_composed and self.is_stage(name, module)
 
     def find_outermost(self, prefix: str, is_wanted: Callable[[str, nn.Module], bool]) -> NamedModules:
-        """Return the wanted modules below `prefix`, none inside another, in the network's order."""
+        """Return the wanted modules below `prefix`, none inside another, in order."""
         found: NamedModules = []
         for child, module in self.model.get_submodule(prefix).named_children():
             name = f"{prefix}.{child}" if prefix else child
@@ -170,7 +171,10 @@ class Trunk:
         return found
 
     def find_parts(self) -> list[str]:
-        """Return the modules beside the classifier, opened until there are two, for a network without blocks."""
+        """Return parts of a network without blocks: modules beside the classifier.
+
+        A single module is opened.
+        """
         level = self.find_outermost("", self.is_stage)
         parent = self.head.rpartition(".")[0]
         before = [name for name, _ in level if not parent or not name.startswith(f"{parent}.")]
@@ -181,10 +185,10 @@ class Trunk:
         return [name for name, _ in level]
 
     def find_stages(self, trace: Trace, blocks: list[str]) -> list[str]:
-        """Return the last module at each size of map, the outermost where several give one tensor.
+        """Return the last module at each size of map.
 
-        Modules inside a block or behind the classifier are left out. So is a size at which no block ends (no
-        convolution where there are no blocks), such as a stem's or a pooling's.
+        It is the outermost where several give one tensor. Modules inside a block or behind the classifier are left
+        out. So is a size at which no block ends (no convolution where there are no blocks), such as a stem's.
         """
         last: dict[int, str] = {}
         sides_of_stages: set[int] = set()
@@ -242,7 +246,7 @@ def find_structure(model: nn.Module, image_size: int) -> Structure:
 
 
 def find_last_layer(model: nn.Module, image_size: int) -> str | None:
-    """Return the last linear layer or convolution on the trunk: the classifier, wherever it is defined."""
+    """Return the last linear layer or convolution on the trunk, the classifier."""
     trace = trace_network(model, image_size)
     trunk = trace.find_trunk()
     layers = [name for name in trace.outputs if name in trunk and isinstance(model.get_submodule(name), Head)]

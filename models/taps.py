@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
 
 
 class TappedModel(nn.Module):
-    """A network that returns its logits and its taps in one pass; weights are shared with `model`.
+    """A network returning logits and taps in one pass, with the weights of `model`.
 
     Raises:
         UserError: a tap that names no module of the network.
@@ -56,7 +56,7 @@ class TappedModel(nn.Module):
         seen: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for tap in dict.fromkeys(self.taps):
-                hooks.enter_context(hook_tap(self.model, tap, partial(seen.__setitem__, tap)))
+                hooks.enter_context(observe_tap(self.model, tap, partial(seen.__setitem__, tap)))
             logits = self.model(images)
         unread = [tap for tap in self.taps if tap not in seen]
         if unread:
@@ -65,7 +65,7 @@ class TappedModel(nn.Module):
 
     @torch.no_grad()
     def find_tap_shapes(self, image_size: int) -> list[tuple[int, ...]]:
-        """Return the shape of each tap for one image, found by one image through the network."""
+        """Return the shape of each tap for one image, found by a pass."""
         was_training = self.training
         shapes = [tuple(tap.shape[1:]) for tap in self.eval()(make_black_image(self, image_size)).taps]
         self.train(was_training)
@@ -73,7 +73,7 @@ class TappedModel(nn.Module):
 
 
 def make_black_image(model: nn.Module, image_size: int) -> Tensor:
-    """Return (1, 3, image_size, image_size) on the device of a network, in its precision."""
+    """Return (1, 3, image_size, image_size) on a network's device, in its precision."""
     like = next(model.parameters())
     return torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype)
 
@@ -91,7 +91,7 @@ def find_module(model: nn.Module, tap: str) -> nn.Module:
     return modules[name]
 
 
-def hook_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> RemovableHandle:
+def observe_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> RemovableHandle:
     """Have `read` called with the features of a tap whenever the network runs."""
     module, form = find_module(model, tap), to_map if tap.endswith(MAP) else pool
     if tap.removesuffix(MAP).endswith(INPUT):
@@ -100,13 +100,15 @@ def hook_tap(model: nn.Module, tap: str, read: Callable[[Tensor], object]) -> Re
 
 
 def get_tensor(output: Any) -> Any:
-    """Return the first tensor of a tuple or list, for blocks that also return their output before ReLU."""
+    """Return the first tensor of a tuple or list, which some blocks return."""
     is_several = isinstance(output, tuple | list) and output and isinstance(output[0], Tensor)
     return output[0] if is_several else output
 
 
 def pool(features: Any) -> Tensor:
-    """Average a map over space or tokens (B, T, C) over tokens; copy (B, C), which may change in place later.
+    """Average a map over space or tokens (B, T, C) over tokens; copy (B, C).
+
+    The copy stays when the network goes on and changes `features` in place.
 
     Raises:
         UserError: features of any other rank, or no tensor.
@@ -135,14 +137,14 @@ def to_map(features: Any) -> Tensor:
 
 
 def has_channels_last(features: Tensor) -> bool:
-    """Return whether a map is (B, H, W, C); images are square, so two equal sides before the last tell it."""
+    """Return whether a map is (B, H, W, C): its equal sides come first."""
     first, second, third = features.shape[1:]
     return bool(first == second != third)
 
 
 @torch.no_grad()
 def read_head_inputs(model: nn.Module, images: Tensor, machine: Machine) -> Tensor:
-    """Return the input of a network's classifier for `images`, (B, D), in the precision in which it reads it."""
+    """Return what a network's classifier reads of `images`, (B, D), in its precision."""
     seen: list[Tensor] = []
     with (
         find_classifier(model)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])),

@@ -1,4 +1,4 @@
-"""Checks of files: the checksums of an archive, and a file's digest. No torch is needed."""
+"""Checksums of archives and digests of files, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from files import ARCHIVE_ERRORS
 
 
 def find_damaged_entry(path: Path) -> str | None:
-    """Return an entry of a zip archive (.pt, .npz) that its checksum does not fit, None where all do.
+    """Return an entry of a zip archive (.pt, .npz) whose checksum is wrong, or None.
 
     torch reads archives without their checksums, numpy large entries too. Other files give None.
     """

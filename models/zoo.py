@@ -1,4 +1,4 @@
-"""Networks by name, the published weights of each, and the image sizes that it accepts."""
+"""Networks by name, their published weights, and the image sizes they accept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Build = Callable[[int], nn.Module]  # makes a network for images of that many pi
 
 
 class Weightless(TorchFunctionMode):
-    """Context in which new layers have weights on the meta device: no memory, no values."""
+    """Context in which new layers have weights on the meta device, without values."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -174,7 +174,7 @@ def _build_torchvision_model(
 def _warn_of_unused_options(
     arch: str, given: Mapping[str, Any], options: Mapping[str, Any], model: nn.Module
 ) -> None:
-    """Warn of options without effect: some of torchvision's networks accept and ignore any name."""
+    """Warn of unused options: some of torchvision's networks ignore unknown names."""
     for name in options:
         rest = {key: value for key, value in given.items() if key != name}
         with Weightless():
@@ -239,9 +239,10 @@ def build_for(build: Build, image_size: int) -> nn.Module:
 
 
 def find_smallest_size(build: Build, above: int) -> int | None:
-    """Return the smallest side above `above` that a network accepts, None where none up to `LARGEST` works.
+    """Return the smallest side above `above` that a network accepts.
 
-    Sizes between two multiples of `STEP` are bisected, so the answer may be too large where they work in no order.
+    None means that none up to `LARGEST` works. Sizes between two multiples of `STEP` are bisected, so the answer
+    may be too large where they work in no order.
     """
 
     def has_forward(image_size: int) -> bool:

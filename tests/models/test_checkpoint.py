@@ -191,7 +191,7 @@ def test_scalars_written_by_numpy_1_load(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize(("classes", "side"), [(10, "student"), (7, "teacher")])
-def test_a_distiller_saved_whole_gives_the_side_that_fits(tmp_path, prefix, classes, side, capsys):
+def test_a_whole_distiller_gives_the_fitting_side(tmp_path, prefix, classes, side, capsys):
     sides = {"student": build_model("resnet8", 10), "teacher": build_model("resnet8", 7)}
     weights = {}
     for name, network in sides.items():

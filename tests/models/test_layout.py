@@ -139,7 +139,7 @@ def test_parts_of_each_family(arch: str, size: int, head, last_block, features: 
     assert parts["features"][1] == parts["all"][1] == [""]
 
 
-def test_layers_between_last_block_and_head_belong_to_it() -> None:
+def test_layers_before_the_head_belong_to_last_block() -> None:
     names, modules = get_layout("mobilenet_v3_small", 64).find_part_names("last_block")
     places = {".".join(name.split(".")[:2]) for name in names}
     assert places == {"features.11", "features.12", "classifier.0", "classifier.3"}

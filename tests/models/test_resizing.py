@@ -21,7 +21,7 @@ def make_picture(height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 @settings(max_examples=60, deadline=None)
 @given(height=EDGES, width=EDGES, side=st.integers(1, 40))
-def test_resizing_is_pillows_up_to_one_level_a_pass(resize, height, width, side):
+def test_resizing_is_pillows_up_to_one_level(resize, height, width, side):
     pixels = make_picture(height, width)
     wanted = to_array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()), side, resize=resize)
     difference = np.abs(resize_pixels(pixels, side, resize)[0].numpy() - wanted)

@@ -160,7 +160,7 @@ def test_taps_without_the_wanted_features_are_refused(build, tap: str, message: 
         TappedModel(build(), [tap])(make_images(side=4))
 
 
-def test_shapes_are_those_of_one_image_pooled_or_not() -> None:
+def test_shapes_are_pooled_or_of_maps() -> None:
     tapped = TappedModel(build_resnet8(), ["layer2.0", "layer2.0:map", "layer2.0.conv1:input:map", "fc:input"])
     side = SIDE // 2
     assert tapped.find_tap_shapes(SIDE) == [(32,), (32, side, side), (16, SIDE, SIDE), (64,)]
