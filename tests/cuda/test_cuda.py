@@ -24,8 +24,8 @@ from dataset.sources import load_source
 from dataset.transfer import to_device
 from models.checkpoint import load
 from models.machine import compute_reproducibly
-from settings.methods import STAGE, list_shipped, load_shipped
-from settings.reading import DEFAULT_CONFIG
+from settings.methods import list_shipped
+from settings.reading import DEFAULT_CONFIG, load_config
 from tests.cuda.waiting import forbid_waiting
 from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
@@ -69,10 +69,10 @@ JOBS: dict[str, tuple[JobName, list[str]]] = {
     "kd, cues": (JobName("kd", 0), ["shortcut.cue=patch", "shortcut.pairs=counterfactual"]),
 }
 SHIPPED = {
-    f"shipped, {name} {stage}": (JobName(name, 0, number if len(stages) > 1 else 0), [f"methods.{name}={{}}"])
+    f"shipped, {name} stage{number}": (JobName(name, 0, number if count > 1 else 0), [f"methods.{name}={{}}"])
     for name in list_shipped()
-    for stages in [[key for key in load_shipped(name) if STAGE.fullmatch(key)]]
-    for number, stage in enumerate(stages, start=1)
+    for count in [len(load_config(DEFAULT_CONFIG, [f"methods.{name}={{}}"]).stages[name])]
+    for number in range(1, count + 1)
 }
 JOBS |= SHIPPED
 jobs = pytest.mark.parametrize(("name", "settings"), JOBS.values(), ids=JOBS.keys())
@@ -108,6 +108,7 @@ def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Bat
     prepared.quicken(machine)
     stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1000, 1000, machine)
     objective.train()
+    objective.epoch = 0  # in which ramps have begun
     return train_one_epoch(objective, batches, stepper, machine, tqdm(disable=True), Part(rate=settings.lr))
 
 
@@ -147,7 +148,7 @@ def test_a_step_that_waits_is_found(on, device, monkeypatch):
     objective = prepare_job(TEACHER, experiment).objective
     batch = next(training_batches(experiment.data, 16, 0, 0, 0))
     objective(batch)
-    waits = pytest.raises((AssertionError, RuntimeError), match="asks for a value|synchroniz")
+    waits = pytest.raises((AssertionError, RuntimeError), match="reads a value|reads values|synchroniz")
     with waits, forbid_waiting(experiment.machine.device, objective.parameters()):
         objective(batch)
 
