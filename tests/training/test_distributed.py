@@ -92,7 +92,7 @@ def make_objective(form, model, data, machine):
     trained = [one for name, one in model.named_parameters() if trains_classifier or not name.startswith("3.")]
     reading = Reading({} if form in ("ce", "kl") else {"penultimate": "1", "last": "3"}, {})
     counts = torch.linspace(0.5, 1.5, 24) if form == "batch" else None
-    arguments = StageStudent(model, Trained(trained, [model]), reading), make_teacher(reading, machine), losses
+    arguments = StageStudent(model, TrainedPart(trained, [model]), reading), make_teacher(reading, machine), losses
     return Measured(*arguments, Stage(losses=uses), data, machine, counts)
 
 
@@ -271,11 +271,11 @@ def test_several_processes_report_an_error_once(run_main, tmp_path):
 
 def test_shared_batch_statistics_need_gpus(monkeypatch):
     config = Config(sync_batch_norm=True)
-    assert not main.shares_statistics(config, torch.device("cpu"))  # one process has them anyway
+    assert not main.uses_shared_statistics(config, torch.device("cpu"))  # one process has them anyway
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    assert main.shares_statistics(config, torch.device("cuda"))
+    assert main.uses_shared_statistics(config, torch.device("cuda"))
     with pytest.raises(UserError, match="sync_batch_norm=true: torch has it for GPUs alone"):
-        main.shares_statistics(config, torch.device("cpu"))
+        main.uses_shared_statistics(config, torch.device("cpu"))
 
 
 def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch):
