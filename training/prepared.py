@@ -136,9 +136,7 @@ def prepare(experiment: Experiment, job: JobName) -> Prepared:
     shapes = find_shapes(experiment.layout(config.teacher), own) if teacher else {}
     sizes = Sizes(find_shapes(layout, own), shapes, experiment.data.train.labels, distributed)
     seed = config.teacher.seed if job.seed is None else job.seed
-    model = _load_start(experiment, job, stage, seed)
-    if stage.connector and teacher is not None:
-        find_classifier(model)[1].load_state_dict(teacher.classifier.state_dict())
+    model = _load_start(experiment, job, stage, seed, teacher)
     seed_everything(seed, job.number)
     for loss in own:
         loss.setup(sizes)
@@ -187,21 +185,27 @@ def _make_evaluator(
     return AlignmentEvaluator(images, teacher.network, own, theirs, experiment.machine, config.data.seed)
 
 
-def _load_start(experiment: Experiment, job: JobName, stage: Stage, seed: int) -> nn.Module:
+def _load_start(
+    experiment: Experiment, job: JobName, stage: Stage, seed: int, teacher: FrozenTeacher | None
+) -> nn.Module:
     """Return the network that a job goes on from, on the device."""
     before, network = starts_from(experiment.config, job), experiment.network_of(job)
+    is_connected = network.has_connector
     if job == TEACHER:
         model = _make_teacher(experiment)
     elif before:
         source = experiment.network_of(before[0])
         model = experiment.trained(source, experiment.folder.job(before[0]))
-        if network.has_connector and not source.has_connector:
+        is_connected = is_connected and not source.has_connector
+        if is_connected:
             seed_everything(seed, job.number)
             model = experiment.machine.place(ConnectedStudent(model, experiment.find_connector_sizes()))
     elif stage.starts_from == TEACHER.method:
         model = ensure_teacher(experiment)
     else:
         model = experiment.new_student(seed, network)
+    if is_connected and teacher is not None:  # here, not in a stage before
+        find_classifier(model)[1].load_state_dict(teacher.classifier.state_dict())
     if stage.reset_head:
         seed_everything(seed, job.number)
         find_classifier(model)[1].reset_parameters()

@@ -67,7 +67,7 @@ def write_verdict(scores: Scores) -> list[str]:
     even, ahead, behind = ([one.other for one in contests if one.outcome == outcome] for outcome in (0, 1, -1))
     lines = [*_warn_of_teacher(scores), *_name_best(scores, main)]
     lines += [f"{main} is behind {listed(behind)}."] if behind else []
-    lines += [f"{main} is ahead of {listed(ahead) if ahead else 'no other model'}."]
+    lines += [f"{main} is ahead of {listed(ahead)}."] if ahead else []
     lines += [f"No difference is shown between {main} and {listed(even)}."] if even else []
     return lines
 

@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from diagnostics.names import show_name
 from diagnostics.seeds import plain_number, typographic
@@ -55,7 +56,9 @@ class Column:
 
     def read(self, source: object) -> Cell:
         """Return the value at the column's path in `source`, with its interval and what `notes` say of it."""
-        owner, value, note = source, source, ""
+        owner: Any = source
+        value: Any = source
+        note = ""
         for name in (self.path or self.key).split("."):
             if value is None:
                 break
@@ -64,8 +67,8 @@ class Column:
             note = notes.get(name) or (notes.get("low") if self.interval else "") or note
         note = note or (self.why if value is None else "")
         if not self.interval:
-            return Cell(value, note=note)  # type: ignore[arg-type]  # a path names a number or a word
-        return Cell(value, getattr(owner, "low", None), getattr(owner, "high", None), note)  # type: ignore[arg-type]
+            return Cell(value, note=note)
+        return Cell(value, getattr(owner, "low", None), getattr(owner, "high", None), note)
 
 
 @dataclass(frozen=True)

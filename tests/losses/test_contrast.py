@@ -13,7 +13,7 @@ from losses import crd
 from losses.bank import BLOCK, LossAgainstBank, MemoryBank, Windows
 from losses.contrast import BankContrast
 from losses.negatives import NegativeSampler
-from losses.objectives import BinaryNCE, InfoNCE, LossAndGrad
+from losses.objectives import BinaryNCE, InfoNCE
 from tests.losses.batches import normalise_rows
 
 N, B, K, D, CLASSES = 60, 12, 24, 16, 5
@@ -131,9 +131,6 @@ class Squares:
     def update(self, scores: Tensor, rows: slice) -> None:
         scores.nan_to_num_(neginf=0)
         self.sums[rows] += scores.sum(dim=1)
-
-    def finalize(self, positives: Tensor) -> LossAndGrad:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -14,7 +14,7 @@ from models.checkpoint import load
 from models.connector import ConnectedStudent
 from settings.methods import list_shipped
 from training.checks import check
-from training.job_name import last_job
+from training.job_name import jobs_of_method, last_job
 from training.phases import jobs_of, run_jobs
 from training.prepared import prepare
 from training.run.claim import claim
@@ -27,6 +27,8 @@ METHODS = {
     "connected_kd": "{connector: true, losses: {ce: 1, kl: 1}}",
     "late": "{stage1: {train: features, losses: {pkt: 1}}, "
     "stage2: {train: features, connector: true, epochs: 1, losses: {simkd: 1}}}",
+    "twice": "{stage1: {connector: true, losses: {ce: 1}}, stage2: {connector: true, epochs: 1, losses: {ce: 1}}}",
+    "fresh": "{connector: true, reset_head: true, losses: {ce: 1}}",
     "twin": "{twin_of: simkd_staged}",
     "twin_of_borrowed": "{twin_of: borrowed}",
 }
@@ -113,6 +115,18 @@ def test_simkd_keeps_the_teachers_classifier(experiment):
     later = load_weights_of(experiment, "simkd_staged")
     assert later.keys() == simkd.keys() and not torch.equal(later["classifier.weight"], teachers["fc.weight"])
     assert load_weights_of(experiment, "twin").keys() == simkd.keys()
+
+
+def test_later_stage_keeps_its_trained_classifier(experiment):
+    first, second = jobs_of_method(experiment.config, "twice", 0)
+    trained, teachers = load(experiment.folder.job(first).model), load_teachers(experiment)
+    start = prepare(experiment, second).objective.model.classifier.weight
+    assert torch.equal(start, trained["classifier.weight"]) and not torch.equal(start, teachers["fc.weight"])
+
+
+def test_new_classifier_may_stand_behind_a_connector(experiment):
+    start = prepare(experiment, last_job(experiment.config, "fresh", 0)).objective.model.classifier.weight
+    assert not torch.equal(start, load_teachers(experiment)["fc.weight"])
 
 
 def test_connector_may_follow_a_stage_without(experiment):
