@@ -39,15 +39,15 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MACHINE = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, getattr(errno, "ESTALE", errno.EIO)}
 
 
-def in_words(error: Exception, what: str | None = None) -> UserError | MachineError | None:
+def to_user_error(error: Exception, what: str | None = None) -> UserError | MachineError | None:
     """Return an error as one for users, or None where it is a bug.
 
     what: what could not be done, where the caller knows more than the file name in the error.
     """
     if isinstance(error, UserError | MachineError):
         return error
-    if isinstance(error, RuntimeError) and is_of_worker(error):
-        return worker_ended(error)
+    if isinstance(error, RuntimeError) and is_dataloader_error(error):
+        return make_worker_error(error)
     if not isinstance(error, OSError):
         return None
     text = f"{what or error.filename or 'a file'}: {(error.strerror or str(error)).lower()}"
@@ -59,12 +59,12 @@ def in_words(error: Exception, what: str | None = None) -> UserError | MachineEr
     return None
 
 
-def is_of_worker(error: RuntimeError) -> bool:
+def is_dataloader_error(error: RuntimeError) -> bool:
     """Return whether torch reports with this error that a process of data.workers ended."""
     return str(error).startswith("DataLoader worker")
 
 
-def worker_ended(error: Exception) -> MachineError:
+def make_worker_error(error: Exception) -> MachineError:
     """Return the error for users about a process of data.workers that ended."""
     return MachineError(
         f"data.workers: a process that makes batches has ended ({error}): use fewer of them, or 0; what was "
@@ -72,20 +72,20 @@ def worker_ended(error: Exception) -> MachineError:
     )
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """Return `, did you mean 'x'?` for the known word closest to `word`, or an empty string."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f", did you mean '{match[0]}'?" if match else ""
 
 
-def readable(name: str) -> str:
+def make_readable(name: str) -> str:
     """Return a file's name with bytes that are not UTF-8 as escapes such as `\\xe9`."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def make_printable(text: str) -> str:
     """Return text in which control characters and bytes that are not UTF-8 are escapes."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in readable(text))
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in make_readable(text))
 
 
 @cache
@@ -95,7 +95,7 @@ def warn(text: str) -> None:
 
 
 @cache
-def note(text: str) -> None:
+def info(text: str) -> None:
     """Print a line on stderr once; of several processes only the first does."""
     _print_first_process(text)
 
@@ -122,19 +122,19 @@ class _SignalState:
     """Signals of this process."""
 
     pending: int = 0  # number of the signal that ends the command, 0 for none yet
-    deferrals: int = 0  # how many `finish_first` are open
+    deferrals: int = 0  # how many `defer_signals` are open
 
 
 _state = _SignalState()
 
 
-def asked() -> int:
-    """Return the signal that is about to end the command, 0 for none. For use within `finish_first`."""
+def pending_signal() -> int:
+    """Return the signal that is about to end the command, 0 for none. For use within `defer_signals`."""
     return _state.pending
 
 
 @contextmanager
-def finish_first() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Let the block finish before a signal ends the command."""
     _state.deferrals += 1
     try:
@@ -148,13 +148,13 @@ def finish_first() -> Iterator[None]:
 def _stop(number: int, frame: FrameType | None) -> None:
     """End the command in order; a second signal ends it immediately."""
     if _state.pending:
-        end_at_once(number, frame)
+        exit_immediately(number, frame)
     _state.pending = number
     if not _state.deferrals:
         raise StoppedError(number)
 
 
-def end_at_once(number: int, frame: FrameType | None) -> None:
+def exit_immediately(number: int, frame: FrameType | None) -> None:
     """Exit with the code of a signal and no message."""
     os._exit(128 + number)
 
@@ -180,9 +180,9 @@ def _restore_signals(handlers: dict[int, Handler]) -> None:
 
 
 @contextmanager
-def ending_at_once() -> Iterator[None]:
+def exit_on_signal() -> Iterator[None]:
     """Let a signal exit with no message, as while modules are imported and nothing has begun."""
-    before = handle_signals(end_at_once)
+    before = handle_signals(exit_immediately)
     try:
         yield
     finally:
@@ -214,7 +214,7 @@ def _ignore_broken_pipe() -> None:
             setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines))
 
 
-def exit_code(command: Callable[[], None], again: str = "run again with --resume to go on") -> int:
+def run_command(command: Callable[[], None], again: str = "run again with --resume to go on") -> int:
     """Run a command line and return its exit code; an error for users is one line.
 
     again: how to continue after a signal.
@@ -230,7 +230,7 @@ def exit_code(command: Callable[[], None], again: str = "run again with --resume
         _report_stop(number, again)
         return 128 + number
     except Exception as error:
-        told = in_words(error)
+        told = to_user_error(error)
         if told is None:
             raise
         return _report_error(told)
@@ -247,7 +247,7 @@ def _report_error(error: UserError | MachineError) -> int:
     met the error.
     """
     if not _is_first_process():
-        handle_signals(end_at_once)
+        handle_signals(exit_immediately)
         time.sleep(RANK_DELAY)
     if "--debug" in sys.argv:
         traceback.print_exc()

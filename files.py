@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from errors import FULL, MachineError, UserError, finish_first, in_words
+from errors import FULL, MachineError, UserError, defer_signals, to_user_error
 
 try:
     import fcntl
@@ -45,12 +45,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Temporary files of the same name that dead processes left are removed.
 
     Raises:
-        UserError, MachineError: as `in_one_line`; an earlier file is kept.
+        UserError, MachineError: as `wrap_io_errors`; an earlier file is kept.
     """
     for entry in path.parent.glob(f".{path.name}.*.partial"):
         if _is_abandoned(entry):
             entry.unlink(missing_ok=True)
-    with in_one_line(path, lambda: _count_bytes(write)):
+    with wrap_io_errors(path, lambda: _count_bytes(write)):
         file = _open_partial(path)
         try:
             _fill(file, write)
@@ -127,7 +127,7 @@ def _try_lock(file: io.BufferedWriter | io.BufferedRandom) -> bool | None:
 
 
 @contextmanager
-def in_one_line(path: Path, needed: Callable[[], int], kept: str | None = None) -> Iterator[None]:
+def wrap_io_errors(path: Path, needed: Callable[[], int], kept: str | None = None) -> Iterator[None]:
     """Turn a failure to write `path` into one line: what, where, the space needed and what is kept.
 
     Args:
@@ -147,14 +147,14 @@ def in_one_line(path: Path, needed: Callable[[], int], kept: str | None = None) 
             free = shutil.disk_usage(path.parent).free
             kept = kept or ("the one before is kept" if path.exists() else "nothing of it is kept")
             what += f" ({needed() / 1e6:,.3f} MB needed, {free / 1e6:,.3f} MB free, {kept})"
-        told = in_words(error, what)
+        told = to_user_error(error, what)
         if told is None:
             raise
         raise told from error
 
 
 @contextmanager
-def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+def create_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill, which is renamed to `folder` at the end.
 
     A second process waits for the first. What a dead process left is removed.
@@ -163,13 +163,13 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, aside = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "replaced.partial"))
-    with locked(partial.with_name(f"{partial.name}.lock"), wait=True):
+    with hold_lock(partial.with_name(f"{partial.name}.lock"), wait=True):
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
             yield partial
-            with finish_first():
+            with defer_signals():
                 if replace and folder.exists():
                     os.replace(folder, aside)
                 if not folder.exists():
@@ -179,23 +179,23 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def remove_left_behind(parent: Path) -> None:
-    """Remove temporary folders of `new_folder` that dead processes left in `parent`."""
+def remove_abandoned_folders(parent: Path) -> None:
+    """Remove temporary folders of `create_folder` that dead processes left in `parent`."""
     for lock in parent.glob("*.partial.lock"):
-        with locked(lock, strict=True) as other:
+        with hold_lock(lock, strict=True) as other:
             if other is None:
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
 
 
-def remove_lock_left_behind(path: Path) -> None:
+def remove_abandoned_lock(path: Path) -> None:
     """Remove the lock file of a dead process, unless it lies in a read-only folder."""
     if path.exists():
-        with suppress(UserError, MachineError), locked(path):
+        with suppress(UserError, MachineError), hold_lock(path):
             pass
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockOwner:
     """The process that owns a lock, as its lock file names it."""
 
     host: str = ""
@@ -204,24 +204,24 @@ class Holder:
     since: str = ""
 
     @staticmethod
-    def this() -> Holder:
+    def from_this_process() -> LockOwner:
         """Return this process."""
         boot = BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else ""
         now = datetime.now().astimezone().isoformat(" ", "seconds")
-        return Holder(socket.gethostname(), os.getpid(), boot, now)
+        return LockOwner(socket.gethostname(), os.getpid(), boot, now)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}" if self.process else "another process"
 
     @property
-    def is_near(self) -> bool:
+    def is_same_host(self) -> bool:
         """Return whether the process belongs to this machine, in any container and before any restart."""
-        here = Holder.this()
+        here = LockOwner.from_this_process()
         return self.host == here.host or (self.boot != "" and self.boot == here.boot)
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[Holder | None]:
+def hold_lock(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[LockOwner | None]:
     """Hold a lock file, which is removed at the end. Yields None while this process has it, otherwise the owner.
 
     The system releases the lock of a process that ends in any way.
@@ -232,18 +232,18 @@ def locked(path: Path, *, wait: bool = False, strict: bool = False) -> Iterator[
         strict: refuse a lock that names another machine, since not every shared file system knows of its locks.
 
     Raises:
-        UserError, MachineError: as `in_one_line`.
+        UserError, MachineError: as `wrap_io_errors`.
     """
     lock = _acquire(path, wait)
     owner = _read_owner(path)
-    if lock is None or (strict and owner is not None and not owner.is_near):
+    if lock is None or (strict and owner is not None and not owner.is_same_host):
         if lock is not None:
             lock.release()
-        yield owner or Holder()
+        yield owner or LockOwner()
         return
     try:
-        record = json.dumps(asdict(Holder.this())).encode()
-        with in_one_line(path, lambda: len(record), "a lock"), suppress(PermissionError):  # Windows
+        record = json.dumps(asdict(LockOwner.from_this_process())).encode()
+        with wrap_io_errors(path, lambda: len(record), "a lock"), suppress(PermissionError):  # Windows
             path.write_bytes(record)
         yield None
     finally:
@@ -260,7 +260,7 @@ def _acquire(path: Path, wait: bool) -> FileLock | None:
     lock = FileLock(path)
     while True:
         try:
-            with in_one_line(path, lambda: 0, "a lock"):
+            with wrap_io_errors(path, lambda: 0, "a lock"):
                 lock.acquire(timeout=0)
             return lock
         except Timeout:
@@ -269,9 +269,9 @@ def _acquire(path: Path, wait: bool) -> FileLock | None:
             time.sleep(POLL_SECONDS)
 
 
-def _read_owner(path: Path) -> Holder | None:
+def _read_owner(path: Path) -> LockOwner | None:
     try:
-        found = Holder(**json.loads(path.read_bytes()))
+        found = LockOwner(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError):  # new, gone, or of a process that died as it wrote
         return None
     is_text = all(isinstance(text, str) for text in (found.host, found.boot, found.since))

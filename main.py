@@ -5,10 +5,10 @@ python main.py --phase all
 
 from __future__ import annotations
 
-from errors import UserError, end_at_once, ending_at_once, exit_code, handle_signals, warn
+from errors import UserError, exit_immediately, exit_on_signal, handle_signals, run_command, warn
 
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
-    handle_signals(end_at_once)
+    handle_signals(exit_immediately)
 
 import argparse
 import shlex
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from settings.command_line import CommandLine, match_word, read_folder, read_path
-from settings.loss_options import check_names, complete_losses
+from settings.loss_options import check_names, fill_losses
 from settings.reading import DEFAULT_CONFIG, format_options, list_unused, load_config
 from settings.schema import Config
 from training.job_name import PHASES
@@ -75,8 +75,8 @@ def run() -> None:
         return
     overrides = list_overrides(arguments)
     load_config(arguments.config, overrides, check_names)  # refused before the imports
-    with ending_at_once():  # slow imports, before anything is begun
-        config = load_config(arguments.config, overrides, complete_losses)
+    with exit_on_signal():  # slow imports, before anything is begun
+        config = load_config(arguments.config, overrides, fill_losses)
         from models.machine import choose_device, open_machine
         from training.distributed import process_group
 
@@ -86,17 +86,17 @@ def run() -> None:
             open_machine(config.precision, device, arguments.quiet),
             sync_batch_norm=uses_shared_statistics(config, device),
             compile=config.compile,
-            capture=config.cuda_graphs and can_capture(device),
+            capture=config.cuda_graphs and has_cuda_graphs(device),
         )
         if config.compile:
             from models.compiling import check_compiler
 
             check_compiler(device)
         if arguments.phase == "study":
-            from study.run import study_phase
+            from study.run import run_study_phase
 
             warn_unused(config, arguments)
-            study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
+            run_study_phase(config, arguments.output_dir, machine, arguments.shard, arguments.dry_run)
         else:
             run_phase(config, machine, arguments)
 
@@ -117,7 +117,7 @@ def warn_unused(config: Config, arguments: argparse.Namespace) -> None:
         warn(line)
 
 
-def can_capture(device: torch.device) -> bool:
+def has_cuda_graphs(device: torch.device) -> bool:
     """Return whether this process can use CUDA graphs; if not, warn with the reason."""
     from training.distributed import world_size
 
@@ -143,41 +143,41 @@ def uses_shared_statistics(config: Config, device: torch.device) -> bool:
 
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train the jobs of a phase, or print them."""
-    from training.checks import check
-    from training.distributed import restarted, say
+    from training.checks import check_phase
+    from training.distributed import is_restarted, print_rank0
     from training.experiment import open_experiment
-    from training.phases import jobs_of, run_jobs
+    from training.phases import list_phase_jobs, run_jobs
     from training.plan import describe_command, describe_weak_teacher, show_plan
-    from training.run.claim import claim
+    from training.run.prepare import prepare_run_dir
     from training.run.run_folder import RunFolder
-    from training.run.run_lock import writing_in
+    from training.run.run_lock import lock_run
 
     folder = RunFolder(arguments.output_dir / config.name)
     experiment = open_experiment(config, folder, machine)
-    jobs = jobs_of(arguments.phase, config, folder, arguments.methods)
-    check(arguments.phase, experiment, jobs, arguments.fresh and not restarted())
+    jobs = list_phase_jobs(arguments.phase, config, folder, arguments.methods)
+    check_phase(arguments.phase, experiment, jobs, arguments.fresh and not is_restarted())
     warn_unused(config, arguments)
     if arguments.dry_run:
         show_plan(jobs, experiment, fresh=arguments.fresh, resume=arguments.resume)
         return
-    with writing_in(experiment.folder.path):
-        again = restarted()  # torchrun began with what the person asked for, and goes on from there
+    with lock_run(experiment.folder.path):
+        again = is_restarted()  # torchrun began with what the person asked for, and goes on from there
         fresh, resume = arguments.fresh and not again, arguments.resume or again
         names = [job.name for job in jobs]
-        claim(experiment.folder, config, experiment.data, fresh=fresh, resume=resume, jobs=names)
+        prepare_run_dir(experiment.folder, config, experiment.data, fresh=fresh, resume=resume, jobs=names)
         if not machine.quiet:
-            say("\n".join(describe_command(jobs, experiment)))
+            print_rank0("\n".join(describe_command(jobs, experiment)))
         run_jobs(jobs, experiment)
     if weak := describe_weak_teacher(experiment):
-        say(weak)
-    say(suggest_next_command(arguments, experiment))
+        print_rank0(weak)
+    print_rank0(suggest_next_command(arguments, experiment))
 
 
 def suggest_next_command(arguments: argparse.Namespace, experiment: Experiment) -> str:
     """Return the command that follows this phase."""
-    from training.phases import next_phase
+    from training.phases import find_next_phase
 
-    phase = next_phase(arguments.phase, experiment.config)
+    phase = find_next_phase(arguments.phase, experiment.config)
     if phase is None:
         return f"next: python main_eval.py {experiment.folder.path}"
     shipped = arguments.config == DEFAULT_CONFIG
@@ -190,4 +190,4 @@ def suggest_next_command(arguments: argparse.Namespace, experiment: Experiment) 
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(run))
+    sys.exit(run_command(run))

@@ -6,10 +6,10 @@ python main_eval.py runs/shortcut_digits    # a study: from the recordings of it
 
 from __future__ import annotations
 
-from errors import UserError, end_at_once, ending_at_once, exit_code, handle_signals
+from errors import UserError, exit_immediately, exit_on_signal, handle_signals, run_command
 
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
-    handle_signals(end_at_once)
+    handle_signals(exit_immediately)
 
 import argparse
 import json
@@ -25,7 +25,7 @@ from settings.command_line import CommandLine, read_folder, read_path
 from settings.reading import DEFAULT_CONFIG, load_config
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
-    from diagnostics.evaluation.recording import Recording, Subject
+    from diagnostics.evaluation.recording import EvaluatedModel, Recording
     from training.experiment import Experiment
 
 # what takes seconds to import, with all that stands below it; a study's report runs no network
@@ -137,12 +137,12 @@ def check_labels(arguments: argparse.Namespace, methods: Iterable[str]) -> dict[
 
 
 def evaluate_counts(counts: list[int], as_json: bool) -> None:
-    with ending_at_once():
+    with exit_on_signal():
         from diagnostics.report.terminal import format_counts
-        from diagnostics.statistics import Counts, paired_statistics
+        from diagnostics.statistics import Counts, compute_paired_statistics
 
     try:
-        statistics = paired_statistics(Counts(*counts))
+        statistics = compute_paired_statistics(Counts(*counts))
     except ValueError as error:
         raise UserError(f"--counts: {error}") from None
     print(json.dumps(to_plain(statistics), indent=2) if as_json else format_counts(statistics))
@@ -155,7 +155,7 @@ def evaluate_predictions(path: Path, arguments: argparse.Namespace) -> None:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file: name a recording (predictions.npz) or a run's folder")
     try:
-        found = recording_file.read(path)
+        found = recording_file.read_recording(path)
     except ValueError as error:
         raise UserError(str(error)) from None
     report_on(found, path.parent, arguments)
@@ -163,9 +163,9 @@ def evaluate_predictions(path: Path, arguments: argparse.Namespace) -> None:
 
 def evaluate_files(arguments: argparse.Namespace) -> None:
     """Report on two files of weights, in a folder with the names of their hashes, or export the student's."""
-    from diagnostics.evaluation.evaluated_models import subjects_of_files
-    from diagnostics.export.card import lines
-    from diagnostics.export.pack import export_subject, refuse_export
+    from diagnostics.evaluation.evaluated_models import load_file_models
+    from diagnostics.export.card import summarise_export
+    from diagnostics.export.pack import export_model, refuse_export
     from models.machine import choose_device, open_machine
     from training.experiment import open_experiment
     from training.run.run_folder import RunFolder
@@ -176,17 +176,17 @@ def evaluate_files(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.set)
     machine = open_machine(config.precision, device, arguments.quiet)
     experiment = open_experiment(config, RunFolder(arguments.output_dir / config.name), machine)
-    teacher, student = subjects = subjects_of_files(experiment, arguments.teacher, arguments.student)
+    teacher, student = subjects = load_file_models(experiment, arguments.teacher, arguments.student)
     if arguments.export is not None:
-        made = export_subject(experiment, student, teacher, arguments.export, quantize=arguments.quantize)
-        print("\n".join(lines(made)))
+        made = export_model(experiment, student, teacher, arguments.export, quantize=arguments.quantize)
+        print("\n".join(summarise_export(made)))
     else:
         folder = arguments.output_dir / f"eval-{'-'.join(subject.weights_hash[:8] for subject in subjects)}"
         evaluate_subjects(experiment, subjects, folder, arguments)
 
 
 def evaluate_subjects(
-    experiment: Experiment, subjects: list[Subject], folder: Path, arguments: argparse.Namespace
+    experiment: Experiment, subjects: list[EvaluatedModel], folder: Path, arguments: argparse.Namespace
 ) -> None:
     """Report on networks, or with `--quick` print their accuracies and the tests between them."""
     from diagnostics.evaluation.evaluated_models import record
@@ -237,20 +237,20 @@ def evaluate_study(folder: Path, as_json: bool) -> None:
 
 def export_model(experiment: Experiment, arguments: argparse.Namespace) -> None:
     """Write one model of a run for deployment; without `--model` the best student on validation images."""
-    from diagnostics.evaluation.evaluated_models import find_subject, teacher_of
-    from diagnostics.export.card import lines
+    from diagnostics.evaluation.evaluated_models import find_model, find_teacher
+    from diagnostics.export.card import summarise_export
     from diagnostics.export.choice import choose_student
-    from diagnostics.export.pack import export_subject
+    from diagnostics.export.pack import export_model
 
     method, seed = arguments.model, arguments.seed
     if method is None:
         choice = choose_student(experiment, seed)
         method, seed = choice.method, choice.seed
         print(choice.sentence)
-    subject = find_subject(experiment, method, seed)
-    teacher = None if subject.method == "teacher" else teacher_of(experiment)
-    made = export_subject(experiment, subject, teacher, arguments.export, quantize=arguments.quantize)
-    print("\n".join(lines(made)))
+    subject = find_model(experiment, method, seed)
+    teacher = None if subject.method == "teacher" else find_teacher(experiment)
+    made = export_model(experiment, subject, teacher, arguments.export, quantize=arguments.quantize)
+    print("\n".join(summarise_export(made)))
 
 
 def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], arguments: argparse.Namespace) -> None:
@@ -272,7 +272,7 @@ def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], argu
 
 def evaluate_models(arguments: argparse.Namespace) -> None:
     """Run the modes that need networks of runs."""
-    from diagnostics.evaluation.evaluated_models import open_run, subjects_of_run
+    from diagnostics.evaluation.evaluated_models import list_run_models, open_run
     from diagnostics.export.pack import refuse_export
     from models.machine import choose_device, open_machine
     from study.measurements import is_study
@@ -284,7 +284,7 @@ def evaluate_models(arguments: argparse.Namespace) -> None:
         folder = RunFolder(path)
         if is_study(path):
             raise UserError(f"{path} is a study: name one of the runs in it")
-        return open_run(folder, open_machine(folder.config().precision, device, arguments.quiet))
+        return open_run(folder, open_machine(folder.read_config().precision, device, arguments.quiet))
 
     if arguments.compare is not None:
         evaluate_runs(arguments.compare, open_at, arguments)
@@ -294,7 +294,7 @@ def evaluate_models(arguments: argparse.Namespace) -> None:
         export_model(open_at(find_folder(arguments)), arguments)
         return
     experiment = open_at(find_folder(arguments))
-    evaluate_subjects(experiment, subjects_of_run(experiment), experiment.folder.path / "eval", arguments)
+    evaluate_subjects(experiment, list_run_models(experiment), experiment.folder.path / "eval", arguments)
 
 
 def find_folder(arguments: argparse.Namespace) -> Path:
@@ -313,7 +313,7 @@ def run() -> None:
     if mode == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
         return
-    with ending_at_once():  # all that takes seconds, before anything is begun
+    with exit_on_signal():  # all that takes seconds, before anything is begun
         from study.measurements import is_study
 
         study = mode in ("RUN_DIR", "no RUN_DIR") and arguments.export is None and is_study(find_folder(arguments))
@@ -331,4 +331,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(run, "run again"))
+    sys.exit(run_command(run, "run again"))

@@ -48,7 +48,7 @@ class _KernelSums:
     l_rows: Tensor  # (N,), L1
 
 
-def linear_cka(X: Tensor, Y: Tensor) -> Similarity:
+def compute_linear_cka(X: Tensor, Y: Tensor) -> Similarity:
     """Compute exact linear CKA of X (N, D1) and Y (N, D2) in O(N D1 D2) time.
 
     Any dtype, computed in float64 on the tensors' device (a device without float64 needs `.cpu()` first). The
@@ -82,8 +82,8 @@ def compute_rbf_cka(X: Tensor, Y: Tensor, bandwidth: float = 0.8, block: int = 5
     The kernels are exp(-|x_i - x_j|^2 / (2 sigma^2)). Memory is O(block N), time O(N^2 (D1 + D2)). `bandwidth` >
     0 is sigma as a fraction of the median distance between two samples, taken for X and Y apart, from all pairs
     of at most 2,000 samples drawn with `seed` (the kernels themselves are over all samples). `block` is the
-    number of rows of the kernels held at a time. Besides the cases of `linear_cka`, undefined if half of all
-    pairs coincide.
+    number of rows of the kernels held at a time. Besides the cases of `compute_linear_cka`, undefined if half of
+    all pairs coincide.
     """
     return compute_rbf_cka_with_each(X, [Y], bandwidth, block, seed)[0]
 

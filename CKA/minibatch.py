@@ -41,7 +41,7 @@ class MinibatchCKA:
             cka.update(teacher_features(images), student_features(images))
         matrix = cka.compute()
 
-    Feed both networks the same shuffled batches; the estimate nears `linear_cka` as the number of samples
+    Feed both networks the same shuffled batches; the estimate nears `compute_linear_cka` as the number of samples
     grows. Batches are weighted by their size, which for equal sizes is the paper's mean. A batch of fewer
     than 4 samples is left out and counted in `notes["n"]`.
     """

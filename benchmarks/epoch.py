@@ -30,10 +30,10 @@ from benchmarks.setting import (
 )
 from benchmarks.timing import Timings, measure_in_turn, run_parts
 from dataset.images import Batch
-from dataset.loader import steps_per_epoch, training_batches
+from dataset.loader import count_batches, iter_training_batches
 from training.experiment import Experiment
 from training.job_name import JobName
-from training.prepared import Prepared
+from training.setup import TrainingSetup
 
 STEPS, TURNS = 8, 4
 FIRST_BATCHES = 8  # that regression whitens by, once a run
@@ -44,13 +44,13 @@ FORMS = {  # of stage 1: the losses of each
 }
 
 
-def read_first_batches(prepared: Prepared) -> Iterator[Batch]:
-    return islice(training_batches(prepared.data, prepared.plan.batch_size, 0, 0, 0), FIRST_BATCHES)
+def read_first_batches(prepared: TrainingSetup) -> Iterator[Batch]:
+    return islice(iter_training_batches(prepared.data, prepared.plan.batch_size, 0, 0, 0), FIRST_BATCHES)
 
 
 def make_plain_loop(experiment: Experiment) -> Callable[[], None]:
     """Return a call that trains the student for `STEPS` steps, as one writes it with torchvision alone."""
-    student, device = experiment.new_student(0), experiment.machine.device
+    student, device = experiment.build_student(0), experiment.machine.device
     images = reference.PillowImages(draw_images(TRAIN))
     loader = reference.make_loader(images, experiment.config.training.batch_size, device)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -82,11 +82,11 @@ def compare_epochs(device: torch.device, capture: bool = False) -> Timings:
         calls = {"plain torch loop": make_plain_loop(experiment)}
         for form, job in jobs.items():
             prepared = prepare_random(experiment, job)
-            prepared.objective.begin(read_first_batches(prepared))
+            prepared.objective.prepare(read_first_batches(prepared))
             calls[form] = make_steps(prepared, experiment.machine, STEPS)
         timings = measure_in_turn(calls, TURNS, device)
     gc.collect()  # graphs, which processes that load images must not copy
-    scale = steps_per_epoch(TRAIN, config.training.batch_size) / STEPS
+    scale = count_batches(TRAIN, config.training.batch_size) / STEPS
     return {form: timing.scale(scale) for form, timing in timings.items()}
 
 

@@ -24,14 +24,14 @@ from torchvision.datasets import ImageFolder
 from benchmarks import reference
 from benchmarks.setting import draw_images, load_cifar_config, open_random_experiment
 from benchmarks.timing import CPU, Timings, measure_in_turn, run_parts
-from dataset.loader import training_batches
+from dataset.loader import iter_training_batches
 from dataset.prepare import TrainingData, prepare
 from dataset.sources import load_source
 from models.taps import TappedModel
 from settings.images import Data
 from training.evaluation import EVALUATION_BATCH
 from training.teacher_outputs import list_cached_places, open_outputs
-from training.teacher_outputs import run as run_teacher
+from training.teacher_outputs import predict_taps as run_teacher
 
 IMAGES, JPEGS, VIEW = 12_800, 2_000, 512  # in memory, in files, of a teacher's view
 BATCH, SIDE, TURNS = 64, 64, 3
@@ -48,7 +48,7 @@ def make_epochs(data: TrainingData) -> Callable[[], None]:
 
     def make_epoch() -> None:
         number = next(numbers)
-        iterate(training_batches(data, BATCH, 0, number, number))
+        iterate(iter_training_batches(data, BATCH, 0, number, number))
 
     return make_epoch
 
@@ -111,7 +111,7 @@ def compare_teacher_cache(device: torch.device) -> Timings:
         machine = experiment.machine
         network = machine.place(experiment.build(experiment.config.teacher)).eval().requires_grad_(False)
         teacher = TappedModel(network, list_cached_places(experiment))
-        ready = experiment.data.train.normalised(torch.arange(VIEW, device=device)).split(EVALUATION_BATCH)
+        ready = experiment.data.train.load_normalised(torch.arange(VIEW, device=device)).split(EVALUATION_BATCH)
         views = count(1)  # a cache of one view more than there was lacks that one
 
         def run_forward() -> None:

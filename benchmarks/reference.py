@@ -104,7 +104,7 @@ def repeat(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Ten
         yield from loader
 
 
-def drawn_samples(sampler: NegativeSampler, draw: Draw) -> Tensor:
+def list_drawn_samples(sampler: NegativeSampler, draw: Draw) -> Tensor:
     """Return a draw as positions (B, K + 1) in the training set, positives first, as the published form has it."""
     rows = torch.arange(len(draw.positives))[:, None]
     window = sampler.order[

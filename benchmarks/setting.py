@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from benchmarks.timing import CPU, ROOT
 from dataset.files.decoded_cache import Images
-from dataset.loader import training_batches
+from dataset.loader import iter_training_batches
 from dataset.sources import Source
 from models.machine import Machine, open_machine
 from models.taps import Outputs, TappedModel
@@ -22,10 +22,10 @@ from settings.reading import load_config
 from settings.schema import Config
 from training.engine import train_one_epoch
 from training.experiment import Experiment, open_experiment
-from training.job_name import TEACHER, JobName, starts_from
-from training.prepared import Prepared, prepare
-from training.progress import Part
+from training.job_name import TEACHER, JobName, find_start
+from training.progress import EpochProgress
 from training.run.run_folder import RunFolder
+from training.setup import TrainingSetup, make_setup
 from training.stepping import make_stepper
 from training.teacher_outputs import list_cached_places
 
@@ -54,12 +54,12 @@ def open_random_experiment(
     return open_experiment(config, RunFolder(folder), machine, source)
 
 
-def prepare_random(experiment: Experiment, job: JobName) -> Prepared:
+def prepare_random(experiment: Experiment, job: JobName) -> TrainingSetup:
     """Prepare a job behind networks with random weights, the teacher's cache filled with random outputs."""
-    for name in (TEACHER, *starts_from(experiment.config, job)):
-        if not experiment.folder.job(name).finished:
-            experiment.folder.job(name).finish(experiment.build(experiment.network_of(name)), {})
-    layout = experiment.layout(experiment.config.teacher)
+    for name in (TEACHER, *find_start(experiment.config, job)):
+        if not experiment.folder.get_job(name).is_finished:
+            experiment.folder.get_job(name).finish(experiment.build(experiment.find_network(name)), {})
+    layout = experiment.find_layout(experiment.config.teacher)
     widths = [CLASSES, *(layout.find_shape(place)[0] for place in list_cached_places(experiment))]
 
     def draw_outputs(_: TappedModel, images: torch.Tensor, __: Machine) -> Outputs:
@@ -67,22 +67,23 @@ def prepare_random(experiment: Experiment, job: JobName) -> Prepared:
         return Outputs(logits, tuple(taps))
 
     with mock.patch("training.teacher_outputs.run", draw_outputs):
-        return prepare(experiment, job)
+        return make_setup(experiment, job)
 
 
-def make_steps(prepared: Prepared, machine: Machine, steps: int) -> Callable[[], None]:
+def make_steps(prepared: TrainingSetup, machine: Machine, steps: int) -> Callable[[], None]:
     """Return a call that trains for `steps` further steps by the project's own loop, images and all."""
     objective, plan, settings = prepared.objective, prepared.plan, prepared.plan.optimizer
-    prepared.quicken(machine)
-    groups = objective.parameter_groups(settings.lr)
+    prepared.compile_or_capture(machine)
+    groups = objective.make_parameter_groups(settings.lr)
     stepper = make_stepper(objective, groups, settings, 1000, 1000, machine)
     batches = chain.from_iterable(
-        training_batches(prepared.data, plan.batch_size, plan.seed, epoch, plan.view(0)) for epoch in count()
+        iter_training_batches(prepared.data, plan.batch_size, plan.seed, epoch, plan.select_view(0))
+        for epoch in count()
     )
 
     def train_steps() -> None:
         objective.train()
         some, bar = islice(batches, steps), tqdm(disable=True)
-        train_one_epoch(objective, some, stepper, machine, bar, Part(rate=settings.lr))
+        train_one_epoch(objective, some, stepper, machine, bar, EpochProgress(rate=settings.lr))
 
     return train_steps

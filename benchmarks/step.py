@@ -108,7 +108,7 @@ def compare_losses(device: torch.device) -> Timings:
         calls = {}
         for method in METHODS:
             prepared = prepare_random(experiment, JobName(method, 0))
-            prepared.objective.begin(read_first_batches(prepared))
+            prepared.objective.prepare(read_first_batches(prepared))
             calls[method] = make_steps(prepared, experiment.machine, STEPS)
         return measure_in_turn(calls, 3, device)
 
@@ -116,7 +116,7 @@ def compare_losses(device: torch.device) -> Timings:
 def measure_loss_difference(bfloat16: bool) -> float:
     """Return the relative difference between our loss and the published one on the same draw and banks."""
     crd = make_crd(torch.arange(N) % CLASSES, K, D)
-    bank, sampler = crd.bank_at(TAP), crd.sampler
+    bank, sampler = crd.get_bank(TAP), crd.sampler
     student, teacher, indices = torch.randn(B, D), torch.randn(B, D), torch.randperm(N)[:B]
     own, other = crd.project(View(student, {TAP: student}), View(teacher, {TAP: teacher}))[TAP]
     by_sample = sampler.position
@@ -124,7 +124,7 @@ def measure_loss_difference(bfloat16: bool) -> float:
     bank.log_z.fill_(math.log(N))
     bank.normalizers_set = True
     before = torch.get_rng_state()
-    drawn = reference.drawn_samples(sampler, sampler.draw(indices))
+    drawn = reference.list_drawn_samples(sampler, sampler.draw(indices))
     expected = reference.step(own.double(), other.double(), banks, indices, drawn, float(N))
     torch.set_rng_state(before)  # so that the loss draws the same
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):

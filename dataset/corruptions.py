@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dataset.views.augment import generator
+from dataset.views.augment import make_generator
 
 PLACES = 257  # fields are cut at PLACES x PLACES offsets; a prime, so that images walk through all of them
 LUMA = (0.299, 0.587, 0.114)
@@ -46,7 +46,7 @@ STEPS = (
 def _draw_field(side: int, cell: int, device: torch.device) -> Tensor:
     """Draw normal noise (3, S + 256, S + 256), smooth over `cell` pixels."""
     size = side + PLACES - 1
-    coarse = torch.randn(1, 3, size // cell + 2, size // cell + 2, generator=generator(0, cell))
+    coarse = torch.randn(1, 3, size // cell + 2, size // cell + 2, generator=make_generator(0, cell))
     field = F.interpolate(coarse, scale_factor=cell, mode="bicubic")[0, :, :size, :size] if cell > 1 else coarse[0]
     return (field[:, :size, :size] / field.std()).to(device)
 

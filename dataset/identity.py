@@ -24,7 +24,7 @@ def compute_digest(*parts: str | NDArray[Any] | StoredPixels) -> str:
     return digest.hexdigest()[:16]
 
 
-def array_digest(array: NDArray[Any] | StoredPixels) -> str:
+def compute_array_digest(array: NDArray[Any] | StoredPixels) -> str:
     """Return the digest of an array's shape, type and values, in memory or in a file."""
     return compute_digest(f"{array.shape} {array.dtype.str}", array)
 
@@ -56,7 +56,7 @@ class DataIdentity:
         return compute_digest(repr((self.classes, self.train, self.val, self.test)))
 
     @property
-    def of_test(self) -> str:
+    def test_digest(self) -> str:
         """Digest of test images and classes: models that share it can be compared."""
         return compute_digest(repr((self.classes, self.test)))
 
@@ -64,7 +64,7 @@ class DataIdentity:
         return asdict(self) | {"classes": list(self.classes)}
 
 
-def differences(old: DataIdentity, new: DataIdentity) -> list[str]:
+def describe_differences(old: DataIdentity, new: DataIdentity) -> list[str]:
     """Describe each change from one identity to the other; empty where there is none."""
     if sorted(old.classes) != sorted(new.classes):
         gone, added = (

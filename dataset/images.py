@@ -17,7 +17,7 @@ from dataset.files.decoded_cache import Images
 from dataset.files.stored_pixels import Pixels, StoredPixels
 from dataset.transfer import to_device
 from dataset.views.augment import Augmentation, apply_view, normalise
-from errors import note
+from errors import info
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Batch:
         return replace(self, images=change(self.images), counterfactual=theirs)
 
     @property
-    def for_teacher(self) -> Tensor:
+    def teacher_images(self) -> Tensor:
         """Images (B, 3, S, S) that the teacher sees, perhaps under other cues."""
         return self.images if self.counterfactual is None else self.counterfactual
 
@@ -57,7 +57,7 @@ def _place(pixels: Pixels | StoredPixels, device: torch.device) -> Tensor | Stor
     """Place pixels on the device, or leave them in memory or in a file."""
     if isinstance(pixels, StoredPixels):
         if device.type == "cuda":
-            note("pixels stay in a file, so none are kept on the GPU: data.workers=4 prepares batches in advance")
+            info("pixels stay in a file, so none are kept on the GPU: data.workers=4 prepares batches in advance")
         return pixels
     held = torch.from_numpy(pixels).contiguous()  # decoded ones may have the channels last
     fits = device.type == "cuda" and held.nbytes < torch.cuda.mem_get_info(device)[0] / 4
@@ -102,20 +102,20 @@ class ImageTensors:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def under(self, cues: Cues) -> ImageTensors:
+    def with_cues(self, cues: Cues) -> ImageTensors:
         """Return the same images, sharing their memory, under these cues."""
         images = copy(self)
-        classes_cue, of_image = cues.classes_cue.to(self.device), cues.of_image.to(self.device)
-        images.cues = replace(cues, classes_cue=classes_cue, of_image=of_image)
+        classes_cue, image_cues = cues.classes_cue.to(self.device), cues.image_cues.to(self.device)
+        images.cues = replace(cues, classes_cue=classes_cue, image_cues=image_cues)
         return images
 
-    def raw(self, indices: Tensor) -> Tensor:
+    def load_raw(self, indices: Tensor) -> Tensor:
         """Return uint8 pixels (B, 3, S, S) of `indices` on the device, without a cue."""
         return to_device(select_pixels(self.pixels, indices), self.device)
 
-    def normalised(self, indices: Tensor) -> Tensor:
+    def load_normalised(self, indices: Tensor) -> Tensor:
         """Return normalised images (B, 3, S, S) of `indices` (B,) under their cues."""
-        return self.finish(self.raw(indices), indices)
+        return self.finish(self.load_raw(indices), indices)
 
     def load_augmented(self, indices: Tensor, view: Augmentation, cues: Cues | None = None) -> Tensor:
         """Return normalised images of `indices` under a view and their cues, or `cues`."""
@@ -123,15 +123,15 @@ class ImageTensors:
 
     def load_view(self, indices: Tensor, view: Augmentation) -> Tensor:
         """Return `raw` pixels (B, 3, S, S) of `indices` (B,) under a view."""
-        return apply_view(self.raw(indices), indices, view)
+        return apply_view(self.load_raw(indices), indices, view)
 
     def finish(self, pixels: Tensor, indices: Tensor, cues: Cues | None = None) -> Tensor:
         """Normalise uint8 pixels (B, 3, S, S) of `indices` under their cues, or `cues`."""
         cues = cues or self.cues
-        stamped = pixels if cues is None else cues.stamp(pixels, indices)
+        stamped = pixels if cues is None else cues.draw(pixels, indices)
         return normalise(stamped, self.mean, self.std)
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
+    def iter_batches(self, batch_size: int) -> Iterator[Batch]:
         """Yield all images in order, not augmented; the last batch may be smaller."""
         for indices in torch.arange(len(self), device=self.device).split(batch_size):
-            yield Batch(self.normalised(indices), self.labels[indices], indices, -1)
+            yield Batch(self.load_normalised(indices), self.labels[indices], indices, -1)

@@ -16,25 +16,25 @@ from torch import Tensor
 from dataset.images import Batch
 from dataset.prepare import TrainingData
 from dataset.transfer import to_device
-from dataset.views.augment import Augmentation, draw_view, generator
+from dataset.views.augment import Augmentation, draw_view, make_generator
 from dataset.views.mix import Mix, draw_cutmix, draw_mixup, draw_squares, mask_squares
 from dataset.views.prefetch import prefetch_views
 from dataset.views.transforms import Transforms, build_transforms
 
 
-def steps_per_epoch(num_images: int, batch_size: int) -> int:
+def count_batches(num_images: int, batch_size: int) -> int:
     """Count the whole batches in an epoch; a batch is never larger than the data."""
     return num_images // min(batch_size, num_images)
 
 
 def _draw_order(num_images: int, batch_size: int, seed: int, epoch: int) -> Tensor:
     """Draw the images of each step of an epoch, (steps, B)."""
-    order = torch.randperm(num_images, generator=generator(seed, epoch))
-    batch_size, steps = min(batch_size, num_images), steps_per_epoch(num_images, batch_size)
+    order = torch.randperm(num_images, generator=make_generator(seed, epoch))
+    batch_size, steps = min(batch_size, num_images), count_batches(num_images, batch_size)
     return order[: steps * batch_size].view(steps, batch_size)
 
 
-def training_batches(
+def iter_training_batches(
     data: TrainingData,
     batch_size: int,
     seed: int,
@@ -76,7 +76,7 @@ def training_batches(
 
 def _cut(data: TrainingData, view: int, wanted: Iterator[Tensor]) -> Iterator[Batch]:
     """Yield batches at some indices (B,), as student and teacher see a view."""
-    train, others = data.train, data.other_cues(view)
+    train, others = data.train, data.draw_teacher_cues(view)
     for indices, pixels in _load_views(data, view, wanted):
         images = train.finish(pixels, indices)
         counterfactual = None if others is None else train.finish(pixels, indices, others)
@@ -111,35 +111,35 @@ def _mix_batches(mix: Mix, own: Batch, others: Batch, num_classes: int) -> Batch
     """Mix images and labels of `others` into those of `own`."""
     classes = torch.arange(num_classes, device=own.labels.device)
     shares = mix.mix_labels(*((batch.labels[:, None] == classes).float() for batch in (own, others)))
-    counterfactual = None if own.counterfactual is None else mix(own.for_teacher, others.for_teacher)
+    counterfactual = None if own.counterfactual is None else mix(own.teacher_images, others.teacher_images)
     images = mix(own.images, others.images)
     return replace(own, images=images, counterfactual=counterfactual, shares=shares)
 
 
-def view_batches(
+def iter_view_batches(
     data: TrainingData, view: int, batch_size: int, first: int = 0, for_teacher: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield indices (B,) and images (B, 3, S, S) of a view, in the data set's order.
 
     for_teacher: images as `Batch.for_teacher` has them.
     """
-    others = data.other_cues(view) if for_teacher else None
+    others = data.draw_teacher_cues(view) if for_teacher else None
     wanted = torch.arange(first, len(data.train)).split(batch_size)
     for indices, pixels in _load_views(data, view, iter(wanted if first < len(data.train) else ())):
         yield indices, data.train.finish(pixels, indices, others)
 
 
-def view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Callable[[Tensor], Tensor]:
+def make_view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Callable[[Tensor], Tensor]:
     """Return a function from indices (B,) to images (B, 3, S, S) of a view.
 
     for_teacher: images as `Batch.for_teacher` has them.
     """
     train, drawn = data.train, _choose_view(data, view)
-    others = data.other_cues(view) if for_teacher else None
+    others = data.draw_teacher_cues(view) if for_teacher else None
     return lambda indices: train.load_augmented(indices, drawn, others)
 
 
-def imageless_batches(
+def iter_imageless_batches(
     data: TrainingData,
     batch_size: int,
     seed: int,
@@ -149,7 +149,7 @@ def imageless_batches(
     world_size: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """Yield `training_batches` without images: labels and indices alone."""
+    """Yield `iter_training_batches` without images: labels and indices alone."""
     labels = data.train.labels
     order = _draw_order(len(data.train), batch_size, seed, epoch)
     there, nothing = to_device(order, labels.device), torch.empty(0, device=labels.device)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from errors import UserError, note
+from errors import UserError, info
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use, where there is one
 SYSTEM = Path("/proc/meminfo")  # Linux
@@ -16,7 +16,7 @@ IN_MEMORY = 0.5  # share of the free memory that images may take: what trains on
 LARGE = 10**9  # bytes of images from which a line tells where they are kept
 
 
-def machine_memory() -> int | None:
+def find_machine_memory() -> int | None:
     """Return the bytes of memory of this machine or container, None if unknown."""
     found: list[int] = []
     with suppress(ValueError, OSError, AttributeError):
@@ -41,9 +41,7 @@ def find_free_memory() -> int | None:
     return min(found, default=None)
 
 
-def see_that_it_fits(
-    setting: str, what: str, needed: int, has: int | None, of: str = "memory", hint: str = ""
-) -> None:
+def check_fits(setting: str, what: str, needed: int, has: int | None, of: str = "memory", hint: str = "") -> None:
     """Raise `UserError` where more bytes are needed than there are (None: not known).
 
     The message is "SETTING: WHAT take about 2 GB of OF, this machine has 1 GB: choose a smaller valueHINT".
@@ -55,12 +53,12 @@ def see_that_it_fits(
 
 def check_images_fit(count: int, image_size: int, cache_dir: Path | None = None, hint: str = "") -> None:
     """Raise `UserError` where memory, or the disk of `cache_dir`, is too small."""
-    has, of = machine_memory(), "memory"
+    has, of = find_machine_memory(), "memory"
     if cache_dir is not None:
         there = next(part for part in (cache_dir.absolute(), *cache_dir.absolute().parents) if part.is_dir())
         has, of = shutil.disk_usage(there).free, f"disk in data.cache_dir {cache_dir}"
     needed, what = count * 3 * image_size**2, f"{count:,} decoded images"
-    see_that_it_fits(f"data.image_size={image_size}", what, needed, has, of, hint)
+    check_fits(f"data.image_size={image_size}", what, needed, has, of, hint)
 
 
 def uses_memory(wanted: bool | Literal["auto"], count: int, image_size: int) -> bool:
@@ -81,11 +79,11 @@ def uses_memory(wanted: bool | Literal["auto"], count: int, image_size: int) -> 
         there = "an unknown amount" if free is None else _format_size(free)
         where = "in memory" if fits else "read from a file in data.cache_dir, batch by batch"
         taken = f"{count:,} decoded images take {_format_size(needed)}"
-        note(f"data.in_memory=auto: {taken}, {there} of memory is free: {where}")
+        info(f"data.in_memory=auto: {taken}, {there} of memory is free: {where}")
     return fits
 
 
-def see_that_it_can_be_written(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raise `UserError` where data.cache_dir cannot be made or written in."""
     found = next(part for part in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(part))
     if not found.is_dir():

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset.cues.cue_file import find_frequent_cues, own_cues, sample_balanced
-from dataset.cues.shortcut import Cues, assign, assign_evenly, count_cues, draw_class_cues, draw_other_cues
+from dataset.cues.cue_file import find_frequent_cues, read_own_cues, sample_balanced
+from dataset.cues.shortcut import Cues, assign_cues, assign_evenly, count_cues, draw_class_cues, draw_other_cues
 from dataset.files.stored_pixels import Pixels, StoredPixels, iter_pieces
 from dataset.identity import DataIdentity, compute_digest
 from dataset.images import ImageTensors
@@ -54,25 +54,28 @@ class TrainingData:
         """Whether other processes make training batches, never of pixels on a GPU."""
         return self.settings.workers > 0 and not self.train.is_on_gpu
 
-    def other_cues(self, view: int) -> Cues | None:
+    def draw_teacher_cues(self, view: int) -> Cues | None:
         """Return the cues under which a teacher sees a view, None for the student's."""
         own = self.train.cues
         if own is None or self.shortcut.pairs == "same":
             return None
-        return replace(own, of_image=draw_other_cues(own.of_image, own.count, self.shortcut.seed, view))
+        return replace(own, image_cues=draw_other_cues(own.image_cues, own.count, self.shortcut.seed, view))
 
-    def for_teacher(self) -> TrainingData:
+    def select_teacher_data(self) -> TrainingData:
         """Return the same images under the teacher's cues, unmixed, for its training."""
         data = self
         if self.settings.mix != "none":
             data = replace(self, settings=self.settings.model_copy(update={"mix": "none"}))
         if self.teacher_cues is None:
             return data
-        train, unpaired = self.train.under(self.teacher_cues), self.shortcut.model_copy(update={"pairs": "same"})
-        fingerprint = fingerprint_of(self.identity.digest, train)
+        train, unpaired = (
+            self.train.with_cues(self.teacher_cues),
+            self.shortcut.model_copy(update={"pairs": "same"}),
+        )
+        fingerprint = compute_fingerprint(self.identity.digest, train)
         return replace(data, train=train, shortcut=unpaired, fingerprint=fingerprint)
 
-    def on_balanced(self) -> TrainingData:
+    def select_balanced_data(self) -> TrainingData:
         """Return the balanced images as training images.
 
         Raises:
@@ -80,7 +83,7 @@ class TrainingData:
         """
         if self.balanced is None:
             raise UserError("images: balanced needs a cue (shortcut.cue) and held-out images (data.val_fraction)")
-        fingerprint = fingerprint_of(f"{self.identity.digest} balanced", self.balanced)
+        fingerprint = compute_fingerprint(f"{self.identity.digest} balanced", self.balanced)
         return replace(self, train=self.balanced, val=None, fingerprint=fingerprint, teacher_cues=None)
 
 
@@ -128,15 +131,15 @@ def _add_planted_cues(data: TrainingData, source: Source) -> TrainingData:
 
     def draw(arm: str, labels: Tensor, held_out: bool = False) -> Cues:
         conflicting = shortcut.conflicting if arm == "biased" else "uniform"
-        of_image = assign(labels, classes_cue, count, conflicting, shortcut.seed, held_out)
-        return Cues(shortcut.cue, classes_cue, count, of_image)
+        image_cues = assign_cues(labels, classes_cue, count, conflicting, shortcut.seed, held_out)
+        return Cues(shortcut.cue, classes_cue, count, image_cues)
 
     balanced = held_out = None
     if data.val is not None:
         even = assign_evenly(data.val.labels, count, shortcut.seed)
-        balanced = data.val.under(Cues(shortcut.cue, classes_cue, count, even))
-        held_out = data.val.under(draw(shortcut.students, data.val.labels, held_out=True))
-    train = data.train.under(draw(shortcut.students, data.train.labels))
+        balanced = data.val.with_cues(Cues(shortcut.cue, classes_cue, count, even))
+        held_out = data.val.with_cues(draw(shortcut.students, data.val.labels, held_out=True))
+    train = data.train.with_cues(draw(shortcut.students, data.train.labels))
     return replace(
         _with_cued_training(data, train),
         val=None,
@@ -152,19 +155,19 @@ def _take_own_cues(data: TrainingData, source: Source) -> TrainingData:
     if "unbiased" in (shortcut.teacher, shortcut.students):
         raise UserError("shortcut.cue: file plants nothing: teacher and students can only be biased")
     assert shortcut.file is not None
-    (train, val, test), count = own_cues(shortcut.file, source)
+    (train, val, test), count = read_own_cues(shortcut.file, source)
     cues = Cues("file", find_frequent_cues(data.train.labels, train, data.num_classes, count), count, train)
     balanced = held_out = None
     if data.val is not None:
-        held_out = data.val.under(replace(cues, of_image=val))
+        held_out = data.val.with_cues(replace(cues, image_cues=val))
         chosen = sample_balanced(source.val.labels, val.numpy(), count, shortcut.seed)
         balanced = ImageTensors(source.val.take(chosen), data.mean, data.std, data.train.device)
-        balanced = balanced.under(replace(cues, of_image=val[chosen]))
+        balanced = balanced.with_cues(replace(cues, image_cues=val[chosen]))
     return replace(
-        _with_cued_training(data, data.train.under(cues)),
+        _with_cued_training(data, data.train.with_cues(cues)),
         val=held_out,
         held_out=held_out,
-        test=data.test.under(replace(cues, of_image=test)),
+        test=data.test.with_cues(replace(cues, image_cues=test)),
         balanced=balanced,
     )
 
@@ -174,7 +177,7 @@ def _with_cued_training(data: TrainingData, train: ImageTensors) -> TrainingData
     return replace(
         data,
         train=train,
-        fingerprint=fingerprint_of(data.identity.digest, train),
+        fingerprint=compute_fingerprint(data.identity.digest, train),
         classes_cue=train.cues.classes_cue,
         cue_count=train.cues.count,
     )
@@ -185,11 +188,11 @@ def _has_colour(pixels: Pixels | StoredPixels, sample: int = 1000) -> bool:
     return bool((some != some[:, :1]).any())
 
 
-def fingerprint_of(source: str, images: ImageTensors) -> str:
+def compute_fingerprint(source: str, images: ImageTensors) -> str:
     """Return the digest of a source's own digest and of the cues of its images."""
     cues = images.cues
     assert cues is not None
-    arrays = (cues.classes_cue.cpu().numpy(), cues.of_image.cpu().numpy())
+    arrays = (cues.classes_cue.cpu().numpy(), cues.image_cues.cpu().numpy())
     return compute_digest(f"{source} {cues.kind} {cues.count}", *arrays)
 
 

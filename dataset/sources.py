@@ -21,10 +21,10 @@ from dataset.files.decode import VERSION, decode_files, to_array
 from dataset.files.decoded_cache import Decoded, Images, Undecoded, join_images, read_cache, write_cache
 from dataset.files.image_list import list_images
 from dataset.files.stored_pixels import Pixels
-from dataset.identity import DataIdentity, PartIdentity, array_digest, compute_digest
-from dataset.memory import check_images_fit, see_that_it_can_be_written, uses_memory
-from errors import MachineError, UserError, in_words, readable
-from files import locked, remove_left_behind, remove_lock_left_behind
+from dataset.identity import DataIdentity, PartIdentity, compute_array_digest, compute_digest
+from dataset.memory import check_images_fit, check_writable, uses_memory
+from errors import MachineError, UserError, make_readable, to_user_error
+from files import hold_lock, remove_abandoned_folders, remove_abandoned_lock
 from settings.images import Data
 
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
@@ -45,7 +45,9 @@ class Source:
     def identity(self) -> DataIdentity:
         """Digests of all pixels and labels, computed once."""
         train, val, test = (
-            PartIdentity(len(part), part.digest or array_digest(part.pixels), array_digest(part.labels))
+            PartIdentity(
+                len(part), part.digest or compute_array_digest(part.pixels), compute_array_digest(part.labels)
+            )
             for part in (self.train, self.val, self.test)
         )
         return DataIdentity(tuple(self.classes), train, val, test, VERSION)
@@ -119,22 +121,22 @@ def _load_cached(data: Data) -> Decoded:
     found = _list_files(data) if data.source in FILES else _list_cifar(data)
     folder = _choose_folder(data, found.stamp)
     if not folder.exists():
-        see_that_it_can_be_written(data.cache_dir)
+        check_writable(data.cache_dir)
         check_images_fit(found.count, data.image_size, data.cache_dir)
     in_memory = uses_memory(data.in_memory, found.count, data.image_size)
     lock = folder.with_name(f"{folder.name}.lock")
     cached = read_cache(folder, in_memory)
     if cached is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(lock, wait=True):  # while another process decodes
+        with hold_lock(lock, wait=True):  # while another process decodes
             cached = read_cache(folder, in_memory)
             if cached is None:
                 write_cache(folder, found.read())
                 cached = read_cache(folder, in_memory)
     else:
         with suppress(UserError, MachineError):  # a cache that others own may be read-only
-            remove_left_behind(data.cache_dir)
-            remove_lock_left_behind(lock)
+            remove_abandoned_folders(data.cache_dir)
+            remove_abandoned_lock(lock)
     if cached is None:
         raise UserError(f"{folder}: decoded images read differently just after they were written, check the disk")
     train, test, classes = cached
@@ -162,7 +164,7 @@ def _list_cifar(data: Data) -> _Listing:
             with suppress(OSError):
                 root.rmdir()  # which removes nothing but an empty folder
             what = f"{data.source} could not be downloaded to {root}"
-            told = in_words(error, what) if isinstance(error, OSError) else None  # such as a full disk
+            told = to_user_error(error, what) if isinstance(error, OSError) else None  # such as a full disk
             raise told or UserError(
                 f"{what} ({error}): put torchvision's archive there, use data.source=folder with class folders, "
                 "or data.source=digits, which needs no download"
@@ -208,4 +210,4 @@ def _compute_stamp(data: Data, found: ImageFiles) -> str:
 
 def _list_names(images: list[ImageFile], root: Path) -> NDArray[np.str_]:
     start = len(root.as_posix()) + 1 if root != Path() else 0
-    return np.array([readable(image.path.as_posix()[start:]) for image in images], dtype=np.str_)
+    return np.array([make_readable(image.path.as_posix()[start:]) for image in images], dtype=np.str_)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from diagnostics.names import find_staged
-from diagnostics.plain import section
-from diagnostics.seeds import plain_number
+from diagnostics.plain import get_section
+from diagnostics.seeds import format_number
 
 Word = Literal["aligned", "still improving", "not aligned"]
 MEASURES = {  # the first that was measured counts; a projection that fits nothing explains 0, as a cosine of 0
@@ -34,15 +34,17 @@ class AlignmentVerdict:
     @property
     def sentence(self) -> str:
         gain = (
-            "" if self.gain is None else f", {plain_number(self.gain, 3, '+')} over the last quarter of its epochs"
+            ""
+            if self.gain is None
+            else f", {format_number(self.gain, 3, '+')} over the last quarter of its epochs"
         )
-        value = plain_number(self.value, 2)
+        value = format_number(self.value, 2)
         what = next(kind for kind in MEASURES if self.measure.startswith(kind))
         place = f"{MEASURES[what]} at the {self.measure.removeprefix(what)} tap"
         return f"{place} {value} on images it did not train on{gain}: {self.word}"
 
 
-def judge_stage1(
+def evaluate_stage1(
     curves: Mapping[str, Sequence[Mapping[str, float]]], config: Mapping[str, Any], main: str | None
 ) -> AlignmentVerdict | None:
     """Evaluate a report's stage 1; None if it is not on record, or not `main`'s.
@@ -51,11 +53,11 @@ def judge_stage1(
         curves: measures of each epoch, by model.
         config: of the run, as recorded.
     """
-    is_own = main is not None and main == find_staged(section(config, "methods"))
-    return alignment_verdict(curves.get("stage1", ())) if is_own else None
+    is_own = main is not None and main == find_staged(get_section(config, "methods"))
+    return evaluate_alignment(curves.get("stage1", ())) if is_own else None
 
 
-def alignment_verdict(history: Sequence[Mapping[str, float]]) -> AlignmentVerdict | None:
+def evaluate_alignment(history: Sequence[Mapping[str, float]]) -> AlignmentVerdict | None:
     """Evaluate a stage 1 by its last tap; None where no measure is on record."""
     names = list(dict.fromkeys(name for epoch in history for name in epoch))
     by_kind = [[name for name in names if name.startswith(kind)] for kind in MEASURES]

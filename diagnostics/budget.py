@@ -16,20 +16,20 @@ from losses.kl import KL
 from losses.loss import Loss, Sizes
 from models.layout import Layout
 from models.zoo import count_parameters
-from settings.loss_options import title_of
+from settings.loss_options import get_loss_title
 from settings.stages import LossUse, Stage
 from training.checks import make_losses
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, list_chain, stage_of
+from training.job_name import TEACHER, JobName, get_stage, list_chain
 from training.phases import Job
-from training.prepared import select_images, uses_frozen_features
 from training.reading import find_reading, find_shapes
-from training.stepping import steps_of
+from training.setup import select_images, uses_frozen_features
+from training.stepping import count_steps
 from training.usage import Usage, read_usage
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingBudget:
     """One finished training: of the teacher, or one stage of a method."""
 
     job: str  # its folder below the seed's: "teacher", "kd", "two_stage/stage1", ...
@@ -63,7 +63,7 @@ class Training:
     @property
     def updates(self) -> int:
         """Steps of the optimizer."""
-        return self.epochs * steps_of(self.steps // self.epochs, self.accumulate)
+        return self.epochs * count_steps(self.steps // self.epochs, self.accumulate)
 
     @property
     def seen(self) -> int:
@@ -76,7 +76,7 @@ class Training:
         return self.planned - self.epochs
 
 
-def describe_trainings(experiment: Experiment, job: JobName) -> list[Training] | None:
+def describe_trainings(experiment: Experiment, job: JobName) -> list[TrainingBudget] | None:
     """Describe a finished job, after the jobs whose weights it began with.
 
     None where one of them has no training on record, such as a teacher given as a file.
@@ -86,16 +86,16 @@ def describe_trainings(experiment: Experiment, job: JobName) -> list[Training] |
     return known if len(known) == len(found) else None
 
 
-def _describe(experiment: Experiment, name: JobName) -> Training | None:
-    config, folder = experiment.config, experiment.folder.job(name)
-    epochs = folder.result().get("epochs") if folder.finished else None
+def _describe(experiment: Experiment, name: JobName) -> TrainingBudget | None:
+    config, folder = experiment.config, experiment.folder.get_job(name)
+    epochs = folder.read_result().get("epochs") if folder.is_finished else None
     if epochs is None:
         return None
-    job, data = Job(name, folder, stage_of(config, name)), select_images(experiment, name)
+    job, data = Job(name, folder, get_stage(config, name)), select_images(experiment, name)
     stage, losses = job.stage, list(make_losses(experiment, job).values())
     count = len(data.train)
-    batch_size, steps = min(stage.batch_size, count), job.batches(data)
-    return Training(
+    batch_size, steps = min(stage.batch_size, count), job.count_batches(data)
+    return TrainingBudget(
         job=name.label,
         train=_describe_part(stage),
         epochs=epochs,
@@ -108,7 +108,7 @@ def _describe(experiment: Experiment, name: JobName) -> Training | None:
         parameters=_count_trained(experiment, name, stage, losses),
         optimizer=_describe_optimizer(stage),
         reported=_describe_choice(stage, data, epochs),
-        losses={title_of(loss): _describe_weight(use) for loss, use in stage.losses.items()},
+        losses={get_loss_title(loss): _describe_weight(use) for loss, use in stage.losses.items()},
         temperature=next((loss.temperature for loss in losses if isinstance(loss, KL)), None),
         accumulate=stage.optimizer.accumulate,
         starts_from=stage.starts_from,
@@ -122,7 +122,7 @@ def _count_passes(
     """Count images through student and teacher, by field of `Training`; images: N, and those of an epoch."""
     config, stage = experiment.config, job.stage
     count, shown = images
-    frozen = uses_frozen_features(stage, experiment.layout(experiment.network_of(job.name)), losses)
+    frozen = uses_frozen_features(stage, experiment.find_layout(experiment.find_network(job.name)), losses)
     asking = [loss.first_pass for loss in losses if loss.first_pass != "none"]  # an epoch before the first step
     filled = shown if "both" in asking else 0
     computed = count * (min(config.teacher.cached_views, epochs) if config.teacher.cached_views else epochs)
@@ -144,12 +144,12 @@ def _count_passes(
 
 def _count_trained(experiment: Experiment, job: JobName, stage: Stage, losses: Sequence[Loss]) -> int:
     """Count the parameters that train, those of a loss instead of its classifier."""
-    layout = experiment.layout(experiment.network_of(job))
+    layout = experiment.find_layout(experiment.find_network(job))
     names = layout.find_part_names(stage.train, find_reading(layout, losses).places)[0]
     answering = [loss for loss in losses if loss.replaces_classifier]
     if not answering:
         return layout.count_values(names)
-    head, teacher = f"{layout.structure.head}.", experiment.layout(experiment.config.teacher)
+    head, teacher = f"{layout.structure.head}.", experiment.find_layout(experiment.config.teacher)
     beside = layout.count_values(name for name in names if not name.startswith(head))
     return beside + sum(_count_loss(loss, layout, teacher) for loss in answering)
 

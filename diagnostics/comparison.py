@@ -34,7 +34,7 @@ class DetectableDifference:
     notes: dict[str, str]
 
 
-def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def compute_wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Compute Wilson's (1927) score interval of a share, for n >= 1."""
     _check_fractions(level=level)
     if not 0 <= successes <= n or n < 1:
@@ -45,7 +45,7 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     return float(interval.low), float(interval.high)
 
 
-def bootstrap_difference(
+def compute_bootstrap_interval(
     correct_a: ArrayLike, correct_b: ArrayLike, seed: int, resamples: int = 10_000, level: float = 0.95
 ) -> DifferenceInterval:
     """Compute the bootstrap interval of accuracy_b - accuracy_a (Efron 1979).
@@ -68,7 +68,7 @@ def bootstrap_difference(
     return DifferenceInterval(difference, float(low), float(high), {})
 
 
-def holm(p_values: Sequence[float | None], log10: bool = False) -> list[float | None]:
+def apply_holm_correction(p_values: Sequence[float | None], log10: bool = False) -> list[float | None]:
     """Apply Holm's (1979) correction to p-values, in the order given.
 
     That is p_(i) times (m - i + 1), made monotone, at most 1. With `log10`, takes and gives log10 p, so that
@@ -89,7 +89,7 @@ def holm(p_values: Sequence[float | None], log10: bool = False) -> list[float | 
     return adjusted
 
 
-def smallest_detectable_difference(
+def find_detectable_difference(
     n: int, disagreement: float, alpha: float = 0.05, power: float = 0.8
 ) -> DetectableDifference:
     """Find the smallest |accuracy difference| that McNemar's test would find.

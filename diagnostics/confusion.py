@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.differing import Classifier, choose_main
+from diagnostics.differing import Classifier, find_main_model
 
 MOST_CONFUSED = 20  # pairs of classes that are kept
 
@@ -72,7 +72,7 @@ def find_confusions(
     total = np.sum(list(tables.values()), axis=0)
     np.fill_diagonal(total, 0)
     rows, columns = np.nonzero(total)
-    own = tables[choose_main(models)]
+    own = tables[find_main_model(models)]
     order = np.lexsort((columns, rows, -total[rows, columns], -own[rows, columns]))[:most]
     return [
         Confusion(

@@ -56,7 +56,7 @@ class CostRatio:
     notes: dict[str, str]
 
 
-def model_costs(
+def measure_costs(
     models: Sequence[nn.Module],
     input_shape: Sequence[int],
     device: torch.device | str = "cpu",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from dataset.images import ImageTensors
-from diagnostics.names import focus
+from diagnostics.names import choose_main
 
 EACH = 8  # images shown of each kind of a pair
 SHOWN_SIDE = 128  # most pixels of a side of them
@@ -74,23 +74,23 @@ class Differing:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownImages:
     """Some test images as bytes, before normalisation; larger ones are made smaller."""
 
     indices: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # (E,) positions
     pixels: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 3, 1, 1), np.uint8))  # (E, 3, S, S)
 
 
-def choose_main(models: Sequence[Classifier]) -> str:
+def find_main_model(models: Sequence[Classifier]) -> str:
     """Return the student that the report is about; the teacher where there is none."""
-    return focus([model.name for model in models if model.method != "teacher"] or [models[0].name])
+    return choose_main([model.name for model in models if model.method != "teacher"] or [models[0].name])
 
 
 def choose_pairs(models: Sequence[Classifier], labels: NDArray[np.int64]) -> list[tuple[Classifier, Classifier]]:
     """Return teacher and best other student, each paired with the main one."""
     if not models:
         return []
-    main = next(model for model in models if model.name == choose_main(models))
+    main = next(model for model in models if model.name == find_main_model(models))
     teachers = [model for model in models if model.method == "teacher" and model is not main]
     others = [model for model in models if model not in teachers and model is not main]
     best = [max(others, key=lambda model: float((model.answers == labels).mean()))] if others else []
@@ -143,7 +143,7 @@ def find_differing(
     ]
 
 
-def positions_to_show(models: Sequence[Classifier], labels: NDArray[np.int64]) -> list[int]:
+def choose_positions(models: Sequence[Classifier], labels: NDArray[np.int64]) -> list[int]:
     """Return all images that `find_differing` names, each once, in order."""
     pairs = choose_pairs(models, labels)
     return sorted(
@@ -151,11 +151,11 @@ def positions_to_show(models: Sequence[Classifier], labels: NDArray[np.int64]) -
     )
 
 
-def copy_pixels(images: ImageTensors, positions: Sequence[int]) -> Shown:
+def copy_pixels(images: ImageTensors, positions: Sequence[int]) -> ShownImages:
     """Return the pixels of some images."""
     indices = torch.tensor(positions, dtype=torch.int64)
-    pixels = images.raw(indices).cpu()
+    pixels = images.load_raw(indices).cpu()
     if images.side > SHOWN_SIDE:
         smaller = F.interpolate(pixels.float(), size=(SHOWN_SIDE, SHOWN_SIDE), mode="area")
         pixels = smaller.round().to(torch.uint8)
-    return Shown(indices.numpy(), pixels.numpy())
+    return ShownImages(indices.numpy(), pixels.numpy())

@@ -13,7 +13,7 @@ STAGE = " stage "
 _labels: ContextVar[Mapping[str, str] | None] = ContextVar("labels", default=None)
 
 
-def method_of(name: str) -> str:
+def get_method(name: str) -> str:
     """Return the method of a model or of a stage: `two_stage/1` is of `two_stage`."""
     return name.partition("/")[0].partition(STAGE)[0]
 
@@ -23,7 +23,7 @@ def is_first(name: str) -> bool:
     return "/" not in name
 
 
-def focus(students: Sequence[str]) -> str:
+def choose_main(students: Sequence[str]) -> str:
     """Return the student that a report is about: two_stage where it is there, else the last."""
     return "two_stage" if "two_stage" in students else students[-1]
 
@@ -34,10 +34,10 @@ def find_staged(methods: Mapping[str, Sized]) -> str | None:
     methods: stages by method.
     """
     staged = [name for name, stages in methods.items() if len(stages) > 1]
-    return focus(staged) if staged else None
+    return choose_main(staged) if staged else None
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 

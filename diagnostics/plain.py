@@ -41,13 +41,13 @@ def _convert_field(field: Field[Any], value: Any) -> dict[str, Any]:
     return dict(plain) if field.metadata.get("flat") else {field.metadata.get("key", field.name): plain}
 
 
-def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def get_section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return a section of a recorded config; empty where it has none."""
     found = config.get(name)
     return found if isinstance(found, Mapping) else {}
 
 
-def typed_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:
+def parse_json(adapter: TypeAdapter[T], kind: type[T], text: str) -> T:
     """Return JSON as a dataclass whose fields have their declared types.
 
     Raises:

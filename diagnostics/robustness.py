@@ -17,13 +17,13 @@ KEPT_BYTES = 1 << 28  # of images under all corruptions, up to which they are ke
 
 
 @dataclass(frozen=True)
-class Degraded:
+class DegradedImages:
     """Images under each corruption, kept for all networks where they fit."""
 
     clean: Tensor  # (B, 3, H, W) uint8 on the CPU
     kept: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
-    def under(self, name: str, severity: int) -> Tensor:
+    def get(self, name: str, severity: int) -> Tensor:
         """Return what `apply_degradation` makes of the images."""
         if self.clean.nbytes * len(DEGRADATIONS) * len(SEVERITIES) > KEPT_BYTES:
             return apply_degradation(self.clean, name, severity)
@@ -41,7 +41,7 @@ class CorruptionError:
     notes: dict[str, str]
 
 
-def mean_corruption_error(
+def compute_mean_corruption_error(
     errors: Mapping[str, Sequence[float]], reference_errors: Mapping[str, Sequence[float]]
 ) -> CorruptionError:
     """Compute CE_c = sum of errors / sum of a reference's, and its mean over c.

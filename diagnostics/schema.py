@@ -86,10 +86,10 @@ def from_plain(kind: type[T], plain: Any) -> T:
 
 def make_report_schema() -> dict[str, Any]:
     """Return the JSON schema of report.json, which is what `main_eval.py RUN --json` prints."""
-    return schema_of(Report, SCHEMA_VERSION, "report.json")
+    return make_json_schema(Report, SCHEMA_VERSION, "report.json")
 
 
-def schema_of(kind: type, version: int, title: str) -> dict[str, Any]:
+def make_json_schema(kind: type, version: int, title: str) -> dict[str, Any]:
     """Return the JSON schema of a dataclass with a `schema_version`, as `plain.to_plain` writes it."""
     made = _drop_noise(make_adapter(kind).json_schema())
     made["properties"]["schema_version"] |= {"const": version}

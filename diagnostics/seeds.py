@@ -137,7 +137,7 @@ def describe_difference(
     if (low is None) != (high is None):
         raise ValueError("low and high must both be given or both be None")
     no_difference = (
-        f"no difference shown between {name_b} and {name_a}: {plain_number(difference_points, 1)} points"
+        f"no difference shown between {name_b} and {name_a}: {format_number(difference_points, 1)} points"
     )
     if low is None or high is None:
         source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
@@ -146,11 +146,11 @@ def describe_difference(
     is_significant = p is None or p < SIGNIFICANCE
     if low <= 0 <= high or not is_significant:
         reason = "" if low <= 0 <= high else f" but p = {p:.2f} by the test"
-        return f"{no_difference}, 95 % {plain_number(low, 1)} to {plain_number(high, 1)}{reason}, {place}"
+        return f"{no_difference}, 95 % {format_number(low, 1)} to {format_number(high, 1)}{reason}, {place}"
     sign, verdict = (1, "better") if low > 0 else (-1, "worse")
     least, most = sorted((sign * low, sign * high))
-    interval = f"95 % {plain_number(least, 1)} to {plain_number(most, 1)}"
-    size = plain_number(sign * difference_points, 1)
+    interval = f"95 % {format_number(least, 1)} to {format_number(most, 1)}"
+    size = format_number(sign * difference_points, 1)
     return f"{name_b} is {size} points {verdict} than {name_a}, {interval}, {place}"
 
 
@@ -194,11 +194,11 @@ def _compute_signed_rank_p(differences: np.ndarray, scale: float) -> float:
     return min(1.0, 2 * float(tail))
 
 
-def plain_number(value: float, places: int, sign: str = "") -> str:
+def format_number(value: float, places: int, sign: str = "") -> str:
     """Format a number with so many decimals and a typographic minus; 0 has no minus."""
-    return typographic(f"{round(value, places) + 0.0:{sign}.{places}f}")  # + 0.0 turns -0.0 into 0.0
+    return replace_hyphen(f"{round(value, places) + 0.0:{sign}.{places}f}")  # + 0.0 turns -0.0 into 0.0
 
 
-def typographic(number: str) -> str:
+def replace_hyphen(number: str) -> str:
     """Replace the hyphen of a number by a minus as wide as its plus."""
     return number.replace("-", "−")

@@ -77,7 +77,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Test:
+class TestResult:
     """A statistic, its two-sided p in [0, 1], and log10 p, which stays finite where p underflows to 0."""
 
     statistic: float | None
@@ -104,11 +104,11 @@ class PairedStatistics:
     accuracy_b: float
     difference: float  # accuracy of B minus that of A, in [-1, 1]
     quoted: str
-    mcnemar_corrected: Test
-    mcnemar: Test
-    mcnemar_exact: Test
-    chi_square_yates: Test
-    chi_square: Test
+    mcnemar_corrected: TestResult
+    mcnemar: TestResult
+    mcnemar_exact: TestResult
+    chi_square_yates: TestResult
+    chi_square: TestResult
     phi: float | None  # (ad - bc) / sqrt((a+b)(c+d)(a+c)(b+d)): correlation of the two models' correctness
     error_separation_index: float | None  # |b - c| / (b + c), in [0, 1]
     error_dissimilarity: float | None  # (b + c) / (b + c + 2d): Dice distance of the two sets of errors
@@ -120,7 +120,7 @@ class PairedStatistics:
     notes: dict[str, str]
 
     @property
-    def quoted_test(self) -> Test:
+    def quoted_test(self) -> TestResult:
         return self.mcnemar_exact if self.quoted == "exact" else self.mcnemar_corrected
 
 
@@ -139,7 +139,7 @@ def count_pairs(correct_a: ArrayLike, correct_b: ArrayLike) -> Counts:
     return Counts(a, b, c, first.size - a - b - c)
 
 
-def compute_mcnemar(counts: Counts, corrected: bool = True) -> Test:
+def compute_mcnemar(counts: Counts, corrected: bool = True) -> TestResult:
     """Compute McNemar's test of equal accuracy, chi-square with 1 d.o.f.
 
     (|b - c| - 1)^2 / (b + c), the 1 left out when not `corrected` (McNemar 1947; Edwards 1948). The
@@ -147,30 +147,30 @@ def compute_mcnemar(counts: Counts, corrected: bool = True) -> Test:
     """
     discordant = counts.b + counts.c
     if discordant == 0:
-        return Test(None, None, None)
+        return TestResult(None, None, None)
     distance = abs(counts.b - counts.c)
     return _make_chi_square_test(max(0, distance - corrected) ** 2 / discordant)
 
 
-def compute_exact_mcnemar(counts: Counts) -> Test:
+def compute_exact_mcnemar(counts: Counts) -> TestResult:
     """Compute the exact test of min(b, c) against Binomial(b + c, 1/2)."""
     fewer, discordant = min(counts.b, counts.c), counts.b + counts.c
     if 2 * fewer + 1 >= discordant:  # the tails meet or overlap
-        return Test(float(fewer), 1.0, 0.0)
+        return TestResult(float(fewer), 1.0, 0.0)
     from scipy import stats  # takes most of a second to import, which not every report needs
 
     tail = special.logsumexp(stats.binom.logpmf(np.arange(fewer + 1), discordant, 0.5))
     return _make_test(fewer, math.log(2) + tail)
 
 
-def compute_chi_square(counts: Counts, yates: bool = True) -> Test:
+def compute_chi_square(counts: Counts, yates: bool = True) -> TestResult:
     """Compute Pearson's test of independent errors, chi-square with 1 d.o.f.
 
     n (|ad - bc| - n/2)^2 / ((a+b)(c+d)(a+c)(b+d)); n/2 is Yates' (1934) correction, which never passes 0
     and is left out when not `yates`. Not defined when a model is right on every image or on none.
     """
     if counts.margins == 0:
-        return Test(None, None, None)
+        return TestResult(None, None, None)
     # Whole numbers up to the one division, doubled so that n/2 is whole too.
     distance = max(0, 2 * abs(counts.determinant) - yates * counts.n)
     return _make_chi_square_test(counts.n * distance**2 / (4 * counts.margins))
@@ -190,7 +190,7 @@ def compute_odds_ratio(counts: Counts) -> OddsRatio:
     return OddsRatio(math.exp(log_ratio), math.exp(log_ratio - margin), math.exp(log_ratio + margin))
 
 
-def paired_statistics(counts: Counts) -> PairedStatistics:
+def compute_paired_statistics(counts: Counts) -> PairedStatistics:
     """Compute every statistic; notes explain those that are not defined."""
     a, b, c, d = counts.a, counts.b, counts.c, counts.d
     statistics = PairedStatistics(
@@ -216,7 +216,7 @@ def paired_statistics(counts: Counts) -> PairedStatistics:
         notes={},
     )
     values = {name: getattr(statistics, name) for name in UNDEFINED}
-    missing = [name for name, value in values.items() if value is None or value == Test(None, None, None)]
+    missing = [name for name, value in values.items() if value is None or value == TestResult(None, None, None)]
     return replace(statistics, notes={name: UNDEFINED[name] for name in missing} | _explain_defined(counts))
 
 
@@ -236,11 +236,11 @@ def _compute_ratio(numerator: float, denominator: float) -> float | None:
     return numerator / denominator if denominator else None
 
 
-def _make_chi_square_test(statistic: float) -> Test:
+def _make_chi_square_test(statistic: float) -> TestResult:
     # A chi-square with 1 degree of freedom is a squared normal; log_ndtr does not underflow.
     return _make_test(statistic, math.log(2) + special.log_ndtr(-math.sqrt(statistic)))
 
 
-def _make_test(statistic: float, log_p: float) -> Test:
+def _make_test(statistic: float, log_p: float) -> TestResult:
     log_p = min(0.0, float(log_p))  # two tails that meet, or rounding, may pass 1
-    return Test(float(statistic), math.exp(log_p), log_p / math.log(10))
+    return TestResult(float(statistic), math.exp(log_p), log_p / math.log(10))

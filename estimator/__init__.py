@@ -1,7 +1,7 @@
 """Mutual information: Kraskov 2004, Ross 2014, contrastive lower bound.
 
 `estimate_mutual_information` and `estimate_label_information` give an estimate with its interval. They are made of
-`ksg`, `estimate_ross` and `compute_subsample_interval`. All numbers are in nats.
+`estimate_ksg`, `estimate_ross` and `compute_subsample_interval`. All numbers are in nats.
 """
 
 from estimator.bounds import compute_nce_bound
@@ -12,7 +12,7 @@ from estimator.information import (
     estimate_mutual_information,
     reduce_dimensions,
 )
-from estimator.kraskov import ksg
+from estimator.kraskov import estimate_ksg
 from estimator.ross import estimate_ross
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "estimate_label_information",
     "estimate_mutual_information",
     "estimate_ross",
-    "ksg",
+    "estimate_ksg",
     "reduce_dimensions",
 ]

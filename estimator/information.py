@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from estimator.kraskov import check_neighbours, ksg, make_matrix
+from estimator.kraskov import check_neighbours, estimate_ksg, make_matrix
 from estimator.ross import estimate_ross
 
 MAX_PARTS = 10  # the interval splits the data into 2 to 10 parts
@@ -70,7 +70,7 @@ def estimate_mutual_information(
     Y, kept_y = _reduce_and_note(Y, max_dims, "y", notes)
 
     def estimate(rows: NDArray[np.int64]) -> float:
-        return ksg(X[rows], Y[rows], k=k, variant=variant, seed=seed)
+        return estimate_ksg(X[rows], Y[rows], k=k, variant=variant, seed=seed)
 
     enough = len(X) > k and (len(X) == given or len(X) >= MIN_PART)
     value = estimate(np.arange(len(X))) if enough else None

@@ -15,7 +15,7 @@ from scipy.special import digamma
 NOISE = 1e-10  # of a column's standard deviation, only where values repeat
 
 
-def ksg(X: ArrayLike, Y: ArrayLike, *, k: int = 3, variant: int = 1, seed: int = 0) -> float:
+def estimate_ksg(X: ArrayLike, Y: ArrayLike, *, k: int = 3, variant: int = 1, seed: int = 0) -> float:
     """Estimate I(X; Y) in nats of X (N, Dx) and Y (N, Dy), or (N,).
 
     `variant` 1 is Eq. 8, 2 is Eq. 9. Distances are max-norms. Each column is first scaled to mean 0 and standard

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .loss import STAGES, Loss, Samples, Taps, View
 from .maps import match_sides
-from .reuse import squared_error
+from .reuse import compute_squared_error
 
 
 def compute_attention(maps: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def compute_at(student: Tensor, teacher: Tensor, weights: Tensor | None = None) 
         teacher: (B, C, S, S), channels may differ.
         weights: (B,) that multiply each image's term.
     """
-    return squared_error(compute_attention(student), compute_attention(teacher), weights)
+    return compute_squared_error(compute_attention(student), compute_attention(teacher), weights)
 
 
 class AT(Loss):

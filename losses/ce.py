@@ -11,7 +11,9 @@ from torch import Tensor
 from .loss import Loss, Samples, Share, View
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+def compute_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """Return the cross-entropy in nats of logits (B, C), mean over the batch.
 
     Args:
@@ -39,4 +41,6 @@ class CE(Loss):
         self.label_smoothing = label_smoothing
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
-        return cross_entropy(student.logits.float(), samples.targets, samples.weights, self.label_smoothing)
+        return compute_cross_entropy(
+            student.logits.float(), samples.targets, samples.weights, self.label_smoothing
+        )

@@ -144,7 +144,7 @@ class CRD(Loss):
             if self.uses_bank:
                 self.bank[tap] = BankContrast(self.sampler, self.dim, self.temperature, self.bank_momentum)
 
-    def bank_at(self, tap: str) -> BankContrast:
+    def get_bank(self, tap: str) -> BankContrast:
         """Return the banks of a tap."""
         bank = self.bank[tap]
         assert isinstance(bank, BankContrast)
@@ -157,13 +157,13 @@ class CRD(Loss):
     def prepare(self, student: View, teacher: View, samples: Samples) -> None:
         for tap, (own, other) in self.project(student, teacher).items():
             gathered = (self.processes.gather(one) for one in (own, other, samples.indices))
-            self.bank_at(tap).fill(*gathered)
+            self.get_bank(tap).fill(*gathered)
 
-    def begin_epoch(self) -> None:
+    def start_epoch(self) -> None:
         if self.uses_bank:
             old = self.sampler.reshuffle()
             for tap in self.used_taps:
-                self.bank_at(tap).rearrange(old)
+                self.get_bank(tap).rearrange(old)
 
     def forward(self, student: View, teacher: View, samples: Samples) -> dict[str, Tensor]:
         draw = self._draw(samples.indices) if self.uses_bank else None
@@ -171,7 +171,7 @@ class CRD(Loss):
         for tap in self.used_taps:
             own, other = self.projection[tap](student.taps[tap], teacher.taps[tap])
             if draw is not None:
-                terms[tap] = self.bank_at(tap)(
+                terms[tap] = self.get_bank(tap)(
                     own, other, samples.indices, draw, self.objective, self.processes.gather
                 )
             else:
@@ -182,7 +182,7 @@ class CRD(Loss):
 
     def _draw(self, indices: Tensor) -> Draw:
         """Draw for this process's samples (B,), as part of a common draw."""
-        draw, count = self.sampler.draw(self.processes.whole_batch(indices)), self.processes.world_size()
+        draw, count = self.sampler.draw(self.processes.gather_batch(indices)), self.processes.world_size()
         return draw if count == 1 else draw.select_part(self.processes.rank(), count)
 
     def compare(self, student: View, teacher: View) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .loss import Loss, Samples, Sizes, Taps, View
 from .maps import match_sides
-from .reuse import squared_error
+from .reuse import compute_squared_error
 
 STAGE2: Taps = MappingProxyType({"stage2": 1.0})
 
@@ -28,7 +28,7 @@ def compute_fitnet(student: Tensor, teacher: Tensor, weights: Tensor | None = No
         teacher: (B, C, S, S).
         weights: (B,) that multiply each image's term.
     """
-    return squared_error(student.flatten(1), teacher.flatten(1), weights)
+    return compute_squared_error(student.flatten(1), teacher.flatten(1), weights)
 
 
 def make_regressor(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Sequential:

@@ -30,7 +30,7 @@ def compute_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
 
 
-def softened_kl(
+def compute_softened_kl(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, weights: Tensor | None = None
 ) -> Tensor:
     """Return T² KL(softmax(teacher / T) ‖ softmax(student / T)), batch mean.
@@ -71,4 +71,4 @@ class KL(Loss):
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
         logits = read_logits(student, teacher, self.standardise)
-        return softened_kl(*logits, self.temperature, samples.weights)
+        return compute_softened_kl(*logits, self.temperature, samples.weights)

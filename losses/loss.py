@@ -76,7 +76,7 @@ class Processes(Protocol):
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         """Join the rows of all processes, with gradient."""
 
-    def whole_batch(self, tensor: Tensor) -> Tensor:
+    def gather_batch(self, tensor: Tensor) -> Tensor:
         """Join the rows of all processes in the order of the batch, without gradient."""
 
 
@@ -92,7 +92,7 @@ class OneProcess:
     def gather(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    gather_with_gradient = whole_batch = gather
+    gather_with_gradient = gather_batch = gather
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Loss(nn.Module):
     needs_teacher: bool = True
     needs_classifier: bool = False  # the teacher's, linear
     needs_maps: bool = False  # of its taps, in place of pooled features
-    takes_weights: bool = True  # of images
+    uses_weights: bool = True  # of images
     needs_connector: bool = False  # of the student, which keeps it (option `connector` of a stage)
     replaces_classifier: bool = False  # answers by `answer`, and trains the student's classifier by `fold_into`
     first_pass: Literal["none", "teacher", "both"] = "none"  # whose answers to one epoch `prepare` reads
@@ -148,7 +148,7 @@ class Loss(nn.Module):
     def finish_prepare(self) -> None:
         """End what `prepare` began."""
 
-    def begin_epoch(self) -> None:
+    def start_epoch(self) -> None:
         """Prepare for an epoch, with torch's generators seeded for it."""
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor | dict[str, Tensor]:
@@ -159,18 +159,18 @@ class Loss(nn.Module):
         """Return by name how well held-out features agree."""
         return {}
 
-    def answer(self, student: View, teacher: View) -> Tensor:
+    def predict_logits(self, student: View, teacher: View) -> Tensor:
         """Return logits (B, C) in place of the student's classifier's."""
         return student.logits
 
     def fold_into(self, classifier: nn.Module, teachers: nn.Module) -> None:
         """Write the trained classifier into the student's, given the teacher's."""
 
-    def projections(self) -> dict[str, Tensor]:
+    def list_projections(self) -> dict[str, Tensor]:
         """Return the linear maps behind which features are compared."""
         return {}
 
-    def memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
+    def estimate_memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
         """Return what the loss keeps in memory on a device ("cpu", "cuda")."""
         return []
 

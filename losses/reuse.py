@@ -17,7 +17,7 @@ from .loss import Loss, Samples, Sizes, View
 TAP = "features"  # what a classifier reads
 
 
-def squared_error(projected: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+def compute_squared_error(projected: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
     """Return the mean squared error of (B, D), images weighted by (B,)."""
     if weights is None:
         return F.mse_loss(projected, target)
@@ -43,7 +43,7 @@ class Reuse(Loss):
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor:
         projected = self.projector(student.taps[TAP])
-        return squared_error(projected.float(), teacher.taps[TAP].float(), samples.weights)
+        return compute_squared_error(projected.float(), teacher.taps[TAP].float(), samples.weights)
 
     def answer(self, student: View, teacher: View) -> Tensor:
         assert teacher.classifier is not None  # as asked for above

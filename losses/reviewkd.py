@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .loss import STAGES, Loss, Samples, Sizes, Taps, View
 from .maps import match_sides, pool_to
-from .reuse import squared_error
+from .reuse import compute_squared_error
 
 POOLED = "pooled"  # the level of the deepest map's average
 SIDES = (4, 2, 1)  # at which maps are compared, beside their own
@@ -41,7 +41,7 @@ def compute_hcl(student: Tensor, teacher: Tensor, weights: Tensor | None = None)
     total = student.new_zeros(())
     for side, scale in zip(sides, scales, strict=True):
         own, other = (pool_to(maps, side).flatten(1) for maps in (student, teacher))
-        total = total + scale * squared_error(own, other, weights)
+        total = total + scale * compute_squared_error(own, other, weights)
     return total / sum(scales)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .loss import Loss, NonNegative, Samples, Sizes, View
-from .reuse import squared_error
+from .reuse import compute_squared_error
 
 
 def compute_srrl(
@@ -35,8 +35,8 @@ def compute_srrl(
         beta: weight of the logits.
         weights: (B,) that multiply each image's term.
     """
-    features = squared_error(student, teacher, weights)
-    return alpha * features + beta * squared_error(student_logits, teacher_logits, weights)
+    features = compute_squared_error(student, teacher, weights)
+    return alpha * features + beta * compute_squared_error(student_logits, teacher_logits, weights)
 
 
 class SRRL(Loss):

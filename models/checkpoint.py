@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-from errors import UserError, note, warn
+from errors import UserError, info, warn
 from files import write_atomically
 from models.whole import find_damaged_entry
 
@@ -145,7 +145,7 @@ def load_weights(model: nn.Module, path: Path, arch: str) -> None:
 def _drop_counters(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     counters = [name for name in tensors if name.rpartition(".")[2] in COUNTERS and name not in wanted]
     if counters:
-        note(f"{path}: left out a profiler's counters ({len(counters)} of {', '.join(COUNTERS)})")
+        info(f"{path}: left out a profiler's counters ({len(counters)} of {', '.join(COUNTERS)})")
     return {name: value for name, value in tensors.items() if name not in counters}
 
 
@@ -161,7 +161,7 @@ def _choose_side(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path:
         return tensors
     fitting = [side for side, part in found.items() if not _find_misfit(wanted, part)]
     side = fitting[0] if fitting else SIDES[0]
-    note(f"{path}: holds a student and a teacher, took the {side}")
+    info(f"{path}: holds a student and a teacher, took the {side}")
     return found[side]
 
 
@@ -176,7 +176,7 @@ def _drop_prefix(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], path:
     if not wanted.keys() & set(names):
         return tensors
     if dropped:
-        note(f"{path}: left out {dropped!r}, with which all its names begin")
+        info(f"{path}: left out {dropped!r}, with which all its names begin")
     return dict(zip(names, tensors.values(), strict=True))
 
 

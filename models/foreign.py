@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 from settings.own_code import load_own
 
 TIMM = "timm/"
@@ -26,7 +26,7 @@ def import_timm(arch: str) -> tuple[Any, str]:
         raise UserError(f"arch {arch}: timm is not installed: pip install -r requirements-timm.txt")
     timm, name = importlib.import_module("timm"), arch.removeprefix(TIMM)
     if not timm.is_model(name.partition(".")[0]):
-        raise UserError(f"arch {arch}: timm has no such network{nearest(name, timm.list_models())}")
+        raise UserError(f"arch {arch}: timm has no such network{suggest_nearest(name, timm.list_models())}")
     return timm, name
 
 
@@ -66,7 +66,7 @@ def build_own_model(arch: str, num_classes: int, image_size: int, options: Mappi
     strange = [name for name in options if name not in taken and not takes_any]
     if strange:
         names = [name for name in taken if name not in known]
-        raise UserError(f"arch_options: {arch} takes no {strange[0]}{nearest(strange[0], names)}")
+        raise UserError(f"arch_options: {arch} takes no {strange[0]}{suggest_nearest(strange[0], names)}")
     # **kwargs are mostly handed on to a class that takes num_classes but no image_size
     wanted = taken | {"num_classes"} if takes_any else taken
     given = {name: value for name, value in known.items() if name in wanted}

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 from models.structure import Structure, find_structure
 from models.taps import INPUT, MAP, TappedModel, make_black_image, observe_tap
 from settings.stages import Part
@@ -72,7 +72,7 @@ class Layout:
             raise UserError(f"{self.name} has no blocks or stages: name a module with taps: {{penultimate: NAME}}")
         if tap not in self.taps:
             known = ", ".join(self.taps)
-            hint = nearest(tap, self.taps)
+            hint = suggest_nearest(tap, self.taps)
             raise UserError(f"{self.name} has no tap {tap}{hint}: there are {known}; taps names more")
         return f"{self.taps[tap]}{MAP if as_map else ''}"
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.backends.cuda import enable_cudnn_sdp, enable_flash_sdp, enable_mem_efficient_sdp
 
-from errors import UserError, note, warn
+from errors import UserError, info, warn
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -112,7 +112,7 @@ def open_machine(precision: str, device: torch.device, quiet: bool = False) -> M
     if precision == "float16" and not _supports_float16(device):
         warn("precision=float16 is not native to this processor and slower than float32: it is for GPUs")
     if precision == "auto" and device.type == "cuda" and not native:
-        note("precision=auto is float32 on this GPU, which has no bfloat16: precision=float16 is faster")
+        info("precision=auto is float32 on this GPU, which has no bfloat16: precision=float16 is faster")
     bfloat16 = native if precision == "auto" else precision == "bfloat16"
     return Machine(device, bfloat16, quiet, float16=precision == "float16")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 from models.heads import find_classifier
 from models.machine import Machine
 
@@ -87,7 +87,7 @@ def find_module(model: nn.Module, tap: str) -> nn.Module:
     modules: dict[str, nn.Module] = {name: module for name, module in model.named_modules() if name}
     name = tap.removesuffix(MAP).removesuffix(INPUT)
     if name not in modules:
-        raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{nearest(name, modules)}")
+        raise UserError(f"tap {tap!r} is no module of {type(model).__name__}{suggest_nearest(name, modules)}")
     return modules[name]
 
 

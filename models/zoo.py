@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import get_model, get_model_weights, list_models
 
-from errors import UserError, nearest, warn
+from errors import UserError, suggest_nearest, warn
 from models.foreign import TIMM, build_own_model, build_timm_model, extract_logits, import_timm
 from models.heads import count_outputs, find_classifier, name_classifier, replace_classifier
 from models.networks import SMALL_NETWORKS
@@ -219,7 +219,8 @@ def _find_timm_weights(arch: str, weights: str) -> PublishedWeights:
 
 def _describe_unknown_arch(arch: str) -> str:
     known = [*SMALL_NETWORKS, *list_models(module=torchvision.models)]
-    return f"unknown arch {arch!r}{nearest(arch, known)} (timm/NAME and package.module:callable are taken too)"
+    nearest = suggest_nearest(arch, known)
+    return f"unknown arch {arch!r}{nearest} (timm/NAME and package.module:callable are taken too)"
 
 
 def build_for(build: Build, image_size: int) -> nn.Module:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 
 
 class StoreOnce(argparse.Action):
@@ -45,7 +45,9 @@ class CommandLine(argparse.ArgumentParser):
         for word in rest:
             name = word.partition("=")[0]
             if name.startswith("-"):
-                raise UserError(f"{name} is no option of {self.prog}{nearest(name, options)} (--help lists all)")
+                raise UserError(
+                    f"{name} is no option of {self.prog}{suggest_nearest(name, options)} (--help lists all)"
+                )
         if rest:
             raise UserError(f"'{rest[0]}' is one argument too many: {self.prog} --help shows the usage")
         changed = {name for name, value in vars(arguments).items() if value != self.get_default(name)}
@@ -57,7 +59,9 @@ def match_word(*words: str) -> Callable[[str], str]:
 
     def match(text: str) -> str:
         if text not in words:
-            raise argparse.ArgumentTypeError(f"'{text}' is none of {', '.join(words)}{nearest(text, words)}")
+            raise argparse.ArgumentTypeError(
+                f"'{text}' is none of {', '.join(words)}{suggest_nearest(text, words)}"
+            )
         return text
 
     return match

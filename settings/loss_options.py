@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import Field, ValidationError, create_model
 
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 from settings.own_code import digest_code, is_own, load_own
 from settings.schema import Config
 from settings.section import Section, describe_problem, iterate_fields, suggest_keys
@@ -87,7 +87,7 @@ def check_names(config: Config) -> Config:
 
 def _describe_unknown(path: str, known: Iterable[str]) -> str:
     return (
-        f"losses: there is no {path}{nearest(path, known)} (there are {', '.join(known)}, or "
+        f"losses: there is no {path}{suggest_nearest(path, known)} (there are {', '.join(known)}, or "
         "package.module:Class for one of your own)"
     )
 
@@ -116,7 +116,7 @@ def find_loss(name: str, shared: Mapping[str, Any]) -> type[Loss]:
     return found
 
 
-def title_of(name: str) -> str:
+def get_loss_title(name: str) -> str:
     """Return the name of a loss's terms: its own, or its class's where that is a path."""
     return name.rpartition(":")[2].rpartition(".")[2].lower() if is_own(name) else name
 
@@ -152,7 +152,7 @@ def list_options() -> Iterator[tuple[str, Any, Any, str]]:
         yield from iterate_fields(make_model(loss)(), f"losses.{name}.")
 
 
-def complete_losses(config: Config) -> Config:
+def fill_losses(config: Config) -> Config:
     """Check every loss of a config and fill in the defaults of its options.
 
     Raises:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 from settings.merge import merge
 from settings.plain_yaml import parse, read_text
 
@@ -173,7 +173,7 @@ def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) 
     elif own:
         stages = []
     else:
-        hint = nearest(name, list_shipped()) or f": {', '.join(list_shipped())}"
+        hint = suggest_nearest(name, list_shipped()) or f": {', '.join(list_shipped())}"
         raise ValueError(f"it has no stages, and none is shipped by this name{hint}")
     stages = [merge(stage, common) for stage in stages]
     for key in sorted(own):
@@ -190,7 +190,7 @@ def _load_named(name: str, methods: Mapping[str, Any]) -> Values:
     if name in list_shipped():
         return load_shipped(name)
     known = dict.fromkeys([*methods, *list_shipped()])
-    hint = nearest(name, known) or f": {', '.join(known)}"
+    hint = suggest_nearest(name, known) or f": {', '.join(known)}"
     raise ValueError(f"there is no method {name}{hint}")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from errors import UserError, nearest, note
+from errors import UserError, info, suggest_nearest
 
 
 def is_own(name: str) -> bool:
@@ -40,7 +40,7 @@ def load_own(key: str, name: str) -> Callable[..., object]:
         if not hasattr(found, part):
             place = getattr(module, "__file__", module_name)
             callables = [known for known, value in vars(module).items() if callable(value)]
-            raise UserError(f"{key} {name}: {place} has no {wanted}{nearest(wanted, callables)}")
+            raise UserError(f"{key} {name}: {place} has no {wanted}{suggest_nearest(wanted, callables)}")
         found = getattr(found, part)
     if not callable(found):
         raise UserError(f"{key} {name}: {wanted} is a {type(found).__name__}, name a class or a function")
@@ -73,5 +73,5 @@ def _import_module(key: str, name: str, module_name: str) -> ModuleType:
         raise UserError(f"{key} {name}: no module {error.name}, {reason}") from None
     except Exception as error:  # code of the user's own may raise anything
         raise UserError(f"{key} {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
-    note(f"{key} {name}: imported {module.__file__ or module_name}, which is code of your own")
+    info(f"{key} {name}: imported {module.__file__ or module_name}, which is code of your own")
     return module

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 from settings.merge import flatten, merge
 from settings.methods import list_shipped, normalise_methods
 from settings.moved import find_moved
 from settings.plain_yaml import parse, read_text
-from settings.schema import Config, waited_for
+from settings.schema import Config, list_prerequisites
 from settings.section import describe_problem, iterate_fields
 from settings.stages import LossUse, Stage, Training
 
@@ -37,7 +37,7 @@ def load_config(
 ) -> Config:
     """Read a YAML file with its bases, apply `key=value` overrides and validate.
 
-    check: more validation, such as `loss_options.complete_losses`.
+    check: more validation, such as `loss_options.fill_losses`.
 
     Raises:
         UserError: what is wrong, after the name of the file or override to blame.
@@ -108,7 +108,7 @@ def set_key(values: dict[str, Any], key: str, value: Any, where: str) -> dict[st
     if section == "methods" and len(names) > 1 and names[1] not in ("base", "twin_of"):
         known = [*values.get("methods", {}), *list_shipped()]
         if names[0] not in known:  # it would make a new one
-            raise UserError(f"{where}: there is no method {names[0]}{nearest(names[0], known)}")
+            raise UserError(f"{where}: there is no method {names[0]}{suggest_nearest(names[0], known)}")
     place: Any = values
     for part in key.split(".")[:-1] if section != "methods" else []:
         place = place.get(part, {})
@@ -185,7 +185,8 @@ def list_unused(
     used = {loss for stage in stages for loss in stage.losses}
     trained = set(methods or config.methods)
     while (
-        needed := {need for name in trained for one in config.stages[name] for need in waited_for(one)} - trained
+        needed := {need for name in trained for one in config.stages[name] for need in list_prerequisites(one)}
+        - trained
     ):
         trained |= needed
     files = [(str(one), values) for one, values in _read_files(path) if CONFIGS not in one.resolve().parents]
@@ -251,12 +252,12 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def differing_keys(first: Config, second: Config) -> list[str]:
+def find_differing_keys(first: Config, second: Config) -> list[str]:
     """Return dotted keys whose values differ in two configs, but for `FREE`.
 
     Methods that only one of them has are left out: a run may gain methods.
     """
-    own, other = (config.resolved() for config in (first, second))
+    own, other = (config.resolve() for config in (first, second))
     both = [name for name in own["methods"] if name in other["methods"]]
     for values in (own, other):
         values["methods"] = {name: values["methods"][name] for name in both}

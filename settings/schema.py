@@ -79,7 +79,7 @@ class Config(Section):
         own["losses"] = {name: {**self.losses.get(name, {}), **use} for name, use in own["losses"].items()}
         return Stage.model_validate(own)
 
-    def resolved(self) -> dict[str, Any]:
+    def resolve(self) -> dict[str, Any]:
         """Return all that a run depends on as plain values, methods as stages."""
         values = self.model_dump(mode="json", exclude={"losses", "training", "methods"})
         values["teacher"]["losses"] = self.teacher_stage.model_dump(mode="json")["losses"]
@@ -142,7 +142,8 @@ class Config(Section):
     def _check_order(self) -> None:
         """Refuse methods that wait for each other."""
         waits = {
-            name: {one for stage in stages for one in waited_for(stage)} for name, stages in self.stages.items()
+            name: {one for stage in stages for one in list_prerequisites(stage)}
+            for name, stages in self.stages.items()
         }
         try:
             TopologicalSorter(waits).prepare()
@@ -151,7 +152,7 @@ class Config(Section):
             raise ValueError(f"methods.{cycle[0]}: it would wait for itself: {' -> '.join(cycle)}") from None
 
 
-def waited_for(stage: Stage) -> list[str]:
+def list_prerequisites(stage: Stage) -> list[str]:
     """Return the methods whose results a stage needs."""
     named = (stage.starts_from, stage.upweight_errors_of, stage.teacher)
     return [one for one in named if one is not None and one != TEACHER]

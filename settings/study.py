@@ -56,7 +56,7 @@ class Hypothesis(Section):
             raise ValueError("margin claims equivalence, exceeds a difference: give one of them")
         return self
 
-    def says(self, other: Hypothesis) -> bool:
+    def has_same_claim(self, other: Hypothesis) -> bool:
         """Return whether both make the same claim; equivalence has no direction."""
         turned = self.model_copy(update={"first": self.second, "second": self.first})
         return other == self or (self.margin is not None and other == turned)

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from diagnostics.aligned import LEAST, MOST_GAIN
-from diagnostics.seeds import plain_number
-from diagnostics.shortcut.measures import accuracy_gap
+from diagnostics.seeds import format_number
+from diagnostics.shortcut.measures import compute_accuracy_gap
 from study.measurements import TEACHER, Measurement
 
 Values = Sequence[tuple[str, float | None]]  # place in words, and a number, None where it was not recorded
@@ -67,7 +67,7 @@ def run_checks(records: Sequence[Measurement]) -> list[Check]:
         place = f"{record.place}, seed {record.seed}"
         model = f"{record.method}, {place}"
         if record.method == TEACHER and record.measures:
-            gap = accuracy_gap(record.measures)
+            gap = compute_accuracy_gap(record.measures)
             if record.teacher_arm == "biased":
                 values["teacher_biased"].append((place, gap))
             else:
@@ -90,7 +90,7 @@ def check_worst(name: str, values: Values) -> Check:
     worst, where = min(found, key=lambda pair: sign * pair[0])
     failed = [place for value, place in found if sign * (value - rule.limit) < 0]
     result = f"{len(failed)} of {len(found)} fail" if failed else f"passed by all {len(found)}"
-    value = f"{plain_number(100 * worst, 1)}{rule.unit} ({where})"
+    value = f"{format_number(100 * worst, 1)}{rule.unit} ({where})"
     limit = f"{rule.bound} {100 * rule.limit:g}{rule.unit}"
     sentence = f"{rule.text} must be {limit}: {result}, at worst {value}"
     return Check(name, not failed, float(worst), rule.limit, sentence, failed)

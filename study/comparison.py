@@ -12,9 +12,9 @@ from typing import Any
 
 from scipy import special
 
-from diagnostics.comparison import holm
+from diagnostics.comparison import apply_holm_correction
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.seeds import compare_over_seeds, plain_number, typographic
+from diagnostics.seeds import compare_over_seeds, format_number, replace_hyphen
 from diagnostics.statistics import SIGNIFICANCE
 
 BySeed = Mapping[int, float]
@@ -91,7 +91,7 @@ def compare_paired(first: BySeed, second: BySeed) -> Difference:
 
 def apply_holm(rows: Sequence[Contrast]) -> list[Contrast]:
     """Return the same rows with Holm's correction of their p over all of them."""
-    adjusted = holm([row.result.p for row in rows])
+    adjusted = apply_holm_correction([row.result.p for row in rows])
     return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
@@ -133,7 +133,7 @@ def make_decision(row: Contrast) -> str:
 def describe_stated(row: Contrast) -> str:
     """Return the answer to a hypothesis, of a row with its decision."""
     if row.exceeds is not None:
-        claim = f"above {typographic(f'{100 * row.exceeds:g}')} points"
+        claim = f"above {replace_hyphen(f'{100 * row.exceeds:g}')} points"
     else:
         claim = f"equivalent within ±{100 * (row.margin or 0):g} points"
     return f"{row.name} ({claim}), {row.decision}: {describe_difference(row)}"
@@ -176,4 +176,4 @@ def describe_caution(row: Contrast, unbiased: Difference) -> str | None:
 
 def format_points(share: float) -> str:
     """Return a share or a difference of shares in percent points, for a sentence."""
-    return plain_number(100 * share, 1)
+    return format_number(100 * share, 1)

@@ -17,13 +17,13 @@ from diagnostics.figures.style import (
     NARROW,
     POINTS,
     describe,
-    label,
-    panels,
+    find_window,
+    make_panels,
     pick_colour,
     pick_marker,
-    window,
+    truncate_label,
 )
-from diagnostics.seeds import SeedSummary, plain_number
+from diagnostics.seeds import SeedSummary, format_number
 from study.grid import trim_labels
 from study.measurements import TEACHER
 from study.reported import StudyReport
@@ -50,7 +50,7 @@ def plot_frontier(report: StudyReport) -> Figure | None:
     if not shown:
         return None
     headings = trim_labels([point for point, _ in shown])
-    figure, grid = panels(len(shown), 2, HEIGHT)
+    figure, grid = make_panels(len(shown), 2, HEIGHT)
     for axes, (point, found) in zip(grid, shown, strict=True):
         _plot_places(axes, found, report)
         title = textwrap.fill(headings[point], 40) if len(report.points) > 1 else ""
@@ -87,17 +87,17 @@ def _set_limits(axes: Axes, found: Places) -> str:
     for number, axis in enumerate("xy"):
         students = [_get_ends(pair[number]) for method, pair in found.items() if method != TEACHER]
         teachers = [100 * pair[number].mean for method, pair in found.items() if method == TEACHER]
-        ends = window(students, teachers)
+        ends = find_window(students, teachers)
         if ends is not None:
             axes.set(**{f"{axis}lim": ends})
-            x, y = (plain_number(100 * one.mean, 1) for one in found[TEACHER])
+            x, y = (format_number(100 * one.mean, 1) for one in found[TEACHER])
             text = f"teacher outside, at {x} and {y} %"
     return text
 
 
 def plot_accuracy(report: StudyReport) -> Figure | None:
     """Draw the test top-1 of each method at every point, with intervals over seeds."""
-    figure, (axes,) = panels(1, 1, HEIGHT, width=NARROW)
+    figure, (axes,) = make_panels(1, 1, HEIGHT, width=NARROW)
     for method in report.methods:
         rows = [row for row in report.summary if row.method == method and row.values.get("top1")]
         summaries = [row.values["top1"] for row in rows]
@@ -111,7 +111,7 @@ def plot_accuracy(report: StudyReport) -> Figure | None:
                 fmt=f"{pick_marker(method)}-",
                 markersize=5,
             )
-    axes.set_xticks(range(len(report.points)), [label(point) for point in report.points])
+    axes.set_xticks(range(len(report.points)), [truncate_label(point) for point in report.points])
     axes.grid(color=LIGHT)
     describe(axes, y="test top-1, %")
     _add_legend(figure, report.methods)
@@ -127,7 +127,7 @@ def _add_legend(figure: Figure, methods: Sequence[str], hollow: Sequence[str] = 
             marker=pick_marker(method),
             markerfacecolor="none" if method in hollow else pick_colour(method),
             markersize=5,
-            label=label(method),
+            label=truncate_label(method),
         )
         for method in methods
     ]

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.aligned import AlignmentVerdict, alignment_verdict
+from diagnostics.aligned import AlignmentVerdict, evaluate_alignment
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import CueRecording
-from diagnostics.shortcut.measures import Measures, following_per_image, measures
+from diagnostics.shortcut.measures import ShortcutMeasures, compute_following, measure_shortcut
 from errors import UserError
 from settings.schema import Config
 from settings.study import Hypothesis
@@ -23,7 +23,7 @@ from study.methods import find_recording, is_end_to_end
 from training.run.run_folder import RunFolder
 
 TEACHER = "teacher"  # the method name of the teachers' own records
-MEASURED = tuple(part.name for part in fields(Measures) if part.name not in ("images", "shows", "notes"))
+MEASURED = tuple(part.name for part in fields(ShortcutMeasures) if part.name not in ("images", "shows", "notes"))
 PLAIN = ("top1", "clean")  # on test images as they are: one number where no cue is planted
 PROBED = ("cue_decoding", "label_decoding")
 HELD_OUT = ("held_out_top1", "held_out_unbiased")
@@ -46,14 +46,14 @@ class Measurement:
     """One model of one run.
 
     point: the grid's keys and values, without the seed. measures and per_image_following (n,), from
-    `shortcut.following_per_image`, are None where no cue is planted. numbers: top1 and others by name, all
+    `shortcut.compute_following`, are None where no cue is planted. numbers: top1 and others by name, all
     summarised; `cue_read`, the accuracy of a probe that reads the cue off augmented images, is checked too.
     """
 
     point: Point
     seed: int
     method: str
-    measures: Measures | None
+    measures: ShortcutMeasures | None
     per_image_following: NDArray[np.float64] | None
     numbers: Mapping[str, float | None]
     kl: Sequence[float] = ()  # training KL of each epoch of the last stage, empty for methods of one
@@ -100,7 +100,7 @@ def is_study(folder: Path) -> bool:
     run = RunFolder(folder)
     if not (folder / "config.yaml").exists():
         return False
-    return any(folder.glob("*/*/cues.json")) or bool(run.config().study.grid and not run.seeds())
+    return any(folder.glob("*/*/cues.json")) or bool(run.read_config().study.grid and not run.list_seeds())
 
 
 def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
@@ -111,7 +111,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
     """
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder} is no study (no config.yaml in it): make one with main.py --phase study")
-    config = RunFolder(folder).config()
+    config = RunFolder(folder).read_config()
     runs, points = list_runs(config), list_points(config.study.grid)
     measured: list[Measurement] = []
     found = []
@@ -143,7 +143,7 @@ def _read(run: StudyRun, files: Path) -> CueRecording:
     Raises:
         UserError: it is that of another run.
     """
-    found = recording_file.read(files)
+    found = recording_file.read_cue_recording(files)
     if (found.about.point, found.about.seed) != (to_plain(dict(run.point)), run.seed):
         raise UserError(f"{files}: cues.json is the recording of another run: put back that of {run.name}")
     return found
@@ -161,7 +161,7 @@ def find_number(record: Measurement, name: str) -> float | None:
 
 
 def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
-    shown = [recording.shown(number) for number in range(len(recording.models))]
+    shown = [recording.get_shown(number) for number in range(len(recording.models))]
     teachers = [own for own, model in zip(shown, recording.models, strict=True) if model.method == TEACHER]
     teacher = teachers[0] if teachers else None
     for own, model in zip(shown, recording.models, strict=True):
@@ -181,11 +181,11 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
             point=run.point,
             seed=run.seed,
             method=model.method,
-            measures=measures(own, None if is_teacher else teacher) if own else None,
-            per_image_following=following_per_image(own) if own else None,
+            measures=measure_shortcut(own, None if is_teacher else teacher) if own else None,
+            per_image_following=compute_following(own) if own else None,
             numbers=numbers,
             kl=model.history.get("kl", ()) if staged else (),
             teacher_arm=run.config.shortcut.teacher,
-            alignment=alignment_verdict(stage1),
+            alignment=evaluate_alignment(stage1),
             label=run.label,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from settings.schema import Config
 from study.grid import StudyRun
-from training.job_name import JobName, last_job
+from training.job_name import JobName, find_last_job
 from training.run.run_folder import RunFolder
 
 
@@ -21,7 +21,7 @@ def list_students(config: Config, seed: int) -> dict[str, JobName]:
     A method that ends with features alone has no classifier to compare.
     """
     return {
-        method: last_job(config, method, seed)
+        method: find_last_job(config, method, seed)
         for method, stages in config.stages.items()
         if stages[-1].has_answers
     }

@@ -12,21 +12,21 @@ from pathlib import Path
 
 from dataset.cues.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
-from diagnostics.seeds import typographic
+from diagnostics.seeds import replace_hyphen
 from diagnostics.shortcut import recording_file
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 from models.machine import Machine
-from settings.loss_options import complete_losses
+from settings.loss_options import fill_losses
 from settings.schema import Config
 from settings.study import Hypothesis
 from study.grid import Shard, StudyRun, has_values, list_runs
 from study.measurements import MEASURES, list_measures
 from study.methods import find_recording, list_students
-from study.sharing import Fingerprints, fingerprint
-from training.checks import check
+from study.sharing import Fingerprints, compute_fingerprint
+from training.checks import check_phase
 from training.experiment import Experiment, open_experiment
-from training.job_name import TEACHER, JobName, last_job, needs, stage_of
-from training.phases import Job, jobs_of
+from training.job_name import TEACHER, JobName, find_last_job, get_stage, list_sources
+from training.phases import Job, list_phase_jobs
 from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
 
@@ -63,13 +63,13 @@ class StudyRuns:
 
     def compute_fingerprint(self, run: StudyRun, job: JobName) -> str:
         """Return a digest of everything that a job's weights depend on."""
-        return fingerprint(run.config, job, self.fingerprints.setdefault(run.name, {}))
+        return compute_fingerprint(run.config, job, self.fingerprints.setdefault(run.name, {}))
 
-    def run_folder(self, run: StudyRun) -> RunFolder:
+    def get_run_folder(self, run: StudyRun) -> RunFolder:
         return RunFolder(self.folder / run.name)
 
     def list_jobs(self, run: StudyRun) -> list[Job]:
-        return jobs_of("all", run.config, self.run_folder(run))
+        return list_phase_jobs("all", run.config, self.get_run_folder(run))
 
     def open(self, run: StudyRun) -> Experiment:
         """Return a run with its images, which runs with the same data section share."""
@@ -77,17 +77,17 @@ class StudyRuns:
         key = data.model_dump_json()
         if key not in self.sources:
             self.sources[key] = load_source(data)
-        return open_experiment(run.config, self.run_folder(run), self.machine, self.sources[key])
+        return open_experiment(run.config, self.get_run_folder(run), self.machine, self.sources[key])
 
     def find_copy(self, run: StudyRun, job: Job) -> JobFolder | None:
         """Return a finished job of another run with the same fingerprint."""
         found = self.jobs_by_fingerprint[self.compute_fingerprint(run, job.name)]
-        return next((other for other in found if other != job.folder and other.finished), None)
+        return next((other for other in found if other != job.folder and other.is_finished), None)
 
 
 def _fill_losses(run: StudyRun) -> StudyRun:
     try:
-        return replace(run, config=complete_losses(run.config))
+        return replace(run, config=fill_losses(run.config))
     except UserError as error:
         raise UserError(f"study.grid at {run.label}: {error}") from None
 
@@ -115,14 +115,14 @@ def check_study(study: StudyRuns) -> None:
         for run in firsts:
             _check_choosable(run, f"study.tries.{family}", tries)
     for run in firsts:
-        check("all", study.open(run), study.list_jobs(run))
+        check_phase("all", study.open(run), study.list_jobs(run))
 
 
 def _check_effects(runs: Iterable[StudyRun]) -> None:
     """Raise `UserError` for two points that train the same."""
     found: dict[str, str] = {}
     for run in runs:
-        settings = json.dumps({**run.config.resolved(), "name": ""})
+        settings = json.dumps({**run.config.resolve(), "name": ""})
         same = found.setdefault(settings, run.label)
         if same != run.label:
             raise UserError(f"study.grid: {same} and {run.label} train the same: no method uses what differs")
@@ -130,7 +130,7 @@ def _check_effects(runs: Iterable[StudyRun]) -> None:
 
 def _check_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
     for one, other in combinations(hypotheses, 2):
-        if hypotheses[one].says(hypotheses[other]):
+        if hypotheses[one].has_same_claim(hypotheses[other]):
             raise UserError(
                 f"study.hypotheses.{other} claims the same as {one} (one may come from the config's base): "
                 "remove one of them, since Holm's correction counts both"
@@ -140,7 +140,7 @@ def _check_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
 def _check_known(key: str, named: Iterable[str], methods: Collection[str]) -> None:
     for method in named:
         if method not in methods:
-            raise UserError(f"{key}: {method} is none of {', '.join(methods)}{nearest(method, methods)}")
+            raise UserError(f"{key}: {method} is none of {', '.join(methods)}{suggest_nearest(method, methods)}")
 
 
 def _check_measure(key: str, measure: str, run: StudyRun) -> None:
@@ -150,7 +150,7 @@ def _check_measure(key: str, measure: str, run: StudyRun) -> None:
     listed = f"compare one of {', '.join(known)}"
     if measure in MEASURES:
         raise UserError(f"{key}: {measure} is not measured at {run.label}, {listed}")
-    raise UserError(f"{key}: there is no {measure}{nearest(measure, known)} ({listed})")
+    raise UserError(f"{key}: there is no {measure}{suggest_nearest(measure, known)} ({listed})")
 
 
 def _check_choosable(run: StudyRun, key: str, tries: Iterable[str]) -> None:
@@ -164,18 +164,18 @@ def _check_choosable(run: StudyRun, key: str, tries: Iterable[str]) -> None:
 
 def _uses_held_out(config: Config, job: JobName) -> bool:
     """Return True where a job, or one it depends on, trains on held-out images."""
-    balanced = stage_of(config, job).images == "balanced"
-    return balanced or any(_uses_held_out(config, source) for source in needs(config, job))
+    balanced = get_stage(config, job).images == "balanced"
+    return balanced or any(_uses_held_out(config, source) for source in list_sources(config, job))
 
 
 def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
     """Return True where all models of a run are finished and recorded."""
-    lasts = [last_job(run.config, method, run.seed) for method in run.config.methods]
-    if not all(folder.job(job).finished for job in (TEACHER, *lasts)):
+    lasts = [find_last_job(run.config, method, run.seed) for method in run.config.methods]
+    if not all(folder.get_job(job).is_finished for job in (TEACHER, *lasts)):
         return False
     recorded = {TEACHER.method: TEACHER, **list_students(run.config, run.seed)}
-    hashes = {method: folder.job(job).result()["model_sha256"] for method, job in recorded.items()}
-    return recording_file.up_to_date(find_recording(run, folder), hashes)
+    hashes = {method: folder.get_job(job).read_result()["model_sha256"] for method, job in recorded.items()}
+    return recording_file.is_up_to_date(find_recording(run, folder), hashes)
 
 
 def describe_study(study: StudyRuns) -> str:
@@ -186,11 +186,11 @@ def describe_study(study: StudyRuns) -> str:
     for run in study.mine:
         counts = points.setdefault(run.name.removesuffix(f"seed{run.seed}").rstrip("-") or "one point", Counter())
         counts["runs"] += 1
-        counts["recorded"] += is_recorded(run, study.run_folder(run))
+        counts["recorded"] += is_recorded(run, study.get_run_folder(run))
         for job in study.list_jobs(run):
             key = study.compute_fingerprint(run, job.name)
             shared = key in made or study.find_copy(run, job) is not None
-            counts["finished" if job.folder.finished else "shared" if shared else "to run"] += 1
+            counts["finished" if job.folder.is_finished else "shared" if shared else "to run"] += 1
             made.add(key)
     lines = [f"{point}: {_describe_counts(counts)}" for point, counts in points.items()]
     whole = "this shard" if len(study.mine) < len(study.runs) else "in all"
@@ -213,7 +213,7 @@ def _describe_hypothesis(name: str, stated: Hypothesis) -> str:
     bound = f"equivalent within ±{stated.margin:g}" if stated.exceeds is None else f"above {stated.exceeds:g}"
     return (
         f"hypothesis {name}, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
-        f"paired by seed, {typographic(bound)}"
+        f"paired by seed, {replace_hyphen(bound)}"
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from diagnostics.report.files import make, write_figures, write_json, write_tables
-from diagnostics.report.parts import embedded, facts, files, template
-from diagnostics.tables.table import Table, letter
+from diagnostics.report.files import make_folder, write_figures, write_json, write_tables
+from diagnostics.report.parts import embed_picture, list_facts, list_files, load_template
+from diagnostics.tables.table import Table, to_letter
 from files import write_text
 from study.answer import RESULTS, list_answers
 from study.figures import FIGURES, draw_figures
@@ -31,20 +31,20 @@ def write_study(records: Sequence[Measurement], context: StudyContext, folder: P
     Raises:
         ValueError: no record, or two of one point, method and seed.
     """
-    report = assemble(records, context)
+    report = make_report(records, context)
     tables = make_tables(report)
-    place = make(folder / "tables")
+    place = make_folder(folder / "tables")
     for path in [*place.glob("*.csv"), *place.glob("*.tex")]:
         if path.stem in TABLES and path.stem not in tables:
             path.unlink()
     write_tables(tables, place)
-    pictures = write_figures(draw_figures(report), make(folder / "figures"), FIGURES.__contains__)
+    pictures = write_figures(draw_figures(report), make_folder(folder / "figures"), FIGURES.__contains__)
     write_json(report, folder / "report.json")
     write_text(folder / "report.html", render_page(report, tables, pictures))
     return report
 
 
-def assemble(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
+def make_report(records: Sequence[Measurement], context: StudyContext) -> StudyReport:
     """Return all numbers of a study, hypotheses' points and teachers first."""
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
@@ -126,7 +126,7 @@ def _list_gaps(summary: Sequence[SummaryRow]) -> list[str]:
 def render_page(report: StudyReport, tables: Mapping[str, Table], pictures: Mapping[str, bytes]) -> str:
     """Return the report as one HTML page that needs nothing but itself."""
     numbers = "tables/measures.csv has all numbers."
-    return template(Path(__file__).with_name("study.html.j2")).render(
+    return load_template(Path(__file__).with_name("study.html.j2")).render(
         report=report,
         config=report.config,
         answers=list_answers(report),
@@ -134,11 +134,11 @@ def render_page(report: StudyReport, tables: Mapping[str, Table], pictures: Mapp
         tables=tables,
         leads=tables,
         captions=FIGURES,
-        pictures={name: embedded(picture) for name, picture in pictures.items()},
+        pictures={name: embed_picture(picture) for name, picture in pictures.items()},
         words={name: f"{caption} {numbers}" for name, caption in FIGURES.items()},
         missing={},
-        files=files(tables, pictures, others=()),
+        files=list_files(tables, pictures, others=()),
         yaml=yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True),
-        facts=[facts(None, known) for known in report.environments],
-        letter=letter,
+        facts=[list_facts(None, known) for known in report.environments],
+        letter=to_letter,
     )

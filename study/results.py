@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.seeds import SeedSummary, summarise, summarise_shares
-from diagnostics.shortcut.measures import excess_following, inheritance
+from diagnostics.shortcut.measures import compute_excess_following, compute_inheritance
 from settings.study import NAME, Hypothesis
 from study.checks import Check, describe_unaligned, run_checks
 from study.comparison import (
@@ -204,7 +204,7 @@ def _compute_inheritance(
         reason = "No seed has an answer to conflicting images of all four models."
         return InheritanceRow(point, label, method, seeds, None, None, None, {"value": reason})
     arms = [np.stack([complete[seed][number] for seed in seeds]) for number in range(len(four))]  # (S, n) each
-    found = inheritance(arms[0], arms[1], arms[2], arms[3])
+    found = compute_inheritance(arms[0], arms[1], arms[2], arms[3])
     return InheritanceRow(point, label, method, seeds, found.value, found.low, found.high, found.notes)
 
 
@@ -236,7 +236,7 @@ def _add_excess(records: Sequence[Measurement]) -> list[Measurement]:
         fair = {**record.point, TEACHER_ARM: "unbiased", STUDENT_ARM: "unbiased"}
         reference = measured.get((_make_key(fair), record.method, record.seed))
         if record.measures and reference and _make_key(fair) != _make_key(record.point):
-            excess = excess_following(record.measures, reference)
+            excess = compute_excess_following(record.measures, reference)
             record = replace(record, numbers={**record.numbers, "excess_following": excess})
         result.append(record)
     return result

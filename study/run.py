@@ -14,35 +14,35 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from diagnostics.evaluation.evaluated_models import subjects_of_run
+from diagnostics.evaluation.evaluated_models import list_run_models
 from diagnostics.shortcut import recording as shortcut_recording
 from diagnostics.shortcut import recording_file
-from diagnostics.shortcut.cued import About
-from errors import MachineError, UserError, in_words
-from files import locked, write_text
+from diagnostics.shortcut.cued import CueContext
+from errors import MachineError, UserError, to_user_error
+from files import hold_lock, write_text
 from models.machine import Machine
-from settings.reading import differing_keys, show_keys
+from settings.reading import find_differing_keys, show_keys
 from settings.schema import Config
 from study.grid import StudyRun, read_shard
 from study.methods import find_recording
 from study.plan import StudyRuns, check_study, describe_study, is_recorded
 from study.sharing import copy_job
 from training import distributed
-from training.distributed import say
+from training.distributed import print_rank0
 from training.experiment import Experiment
 from training.job_name import TEACHER
 from training.pace import show_duration
 from training.phases import train_job
-from training.run.claim import keep_methods
-from training.run.environment import environment
+from training.run.environment import collect_environment
 from training.run.identity import check_identity, write_identity
+from training.run.prepare import keep_methods
 from training.run.record_file import write_record
 from training.run.run_folder import RunFolder, write_config
-from training.run.run_lock import writing_in
+from training.run.run_lock import lock_run
 from training.teacher import ensure_teacher, is_given
 
 
-def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str | None, dry_run: bool) -> None:
+def run_study_phase(config: Config, output_dir: Path, machine: Machine, shard: str | None, dry_run: bool) -> None:
     """Run or describe a study; `machine.quiet` leaves out the line of each run.
 
     Raises:
@@ -53,11 +53,11 @@ def study_phase(config: Config, output_dir: Path, machine: Machine, shard: str |
     study = StudyRuns(config, output_dir / config.name, replace(machine, quiet=True), read_shard(shard or "1/1"))
     if dry_run:
         _read_seeds(study)
-        say(describe_study(study))
-        say("dry run: nothing was trained, no run folder was written")
+        print_rank0(describe_study(study))
+        print_rank0("dry run: nothing was trained, no run folder was written")
         return
     run_study(study, machine.quiet)
-    say(f"next: python main_eval.py {study.folder}")
+    print_rank0(f"next: python main_eval.py {study.folder}")
 
 
 def run_study(study: StudyRuns, quiet: bool) -> None:
@@ -72,27 +72,27 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
     """
     check_study(study)
     _write_study_config(study)
-    waiting = [run for run in study.mine if not is_recorded(run, study.run_folder(run))]
+    waiting = [run for run in study.mine if not is_recorded(run, study.get_run_folder(run))]
     kept, started = len(study.mine) - len(waiting), time.perf_counter()
     failed: dict[str, UserError | MachineError] = {}
     where = "" if study.shard.count == 1 else f" of shard {study.shard.number}/{study.shard.count}"
-    say(f"{len(study.mine)} runs{where}, {kept} already finished")
+    print_rank0(f"{len(study.mine)} runs{where}, {kept} already finished")
     for number, run in enumerate(waiting, start=1):
         begun = time.perf_counter()
         try:
-            counts = do_run(study, run)
+            counts = train_run(study, run)
         except (UserError, MachineError, OSError) as error:
-            known = in_words(error)
+            known = to_user_error(error)
             if known is None:
                 raise
             failed[run.name] = known
-            say(f"{run.name} failed: {known}")
+            print_rank0(f"{run.name} failed: {known}")
             continue
         if not quiet:
             now = time.perf_counter()
             left = show_duration((now - started) / number * (len(waiting) - number))
             done = f"{_describe_trainings(counts)} in {show_duration(now - begun)}"
-            say(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
+            print_rank0(f"{kept + number}/{len(study.mine)} {run.name}: {done}; about {left} left")
     if failed:
         by_machine = any(isinstance(error, MachineError) for error in failed.values())
         kind = MachineError if by_machine else UserError
@@ -118,8 +118,8 @@ def _read_seeds(study: StudyRuns) -> list[int]:
         if study.folder.exists() and any(study.folder.glob("[!.]*")):
             raise UserError(f"{study.folder} holds files but no config.yaml: choose another --set name=...")
         return []
-    old = RunFolder(study.folder).config()
-    keys = differing_keys(old, study.config)
+    old = RunFolder(study.folder).read_config()
+    keys = find_differing_keys(old, study.config)
     if keys:
         raise UserError(
             f"{study.folder} is a study with other values of {show_keys(keys)}: "
@@ -133,36 +133,36 @@ def _write_study_config(study: StudyRuns) -> None:
     path = study.folder / "config.yaml"
     _read_seeds(study)
     study.folder.mkdir(parents=True, exist_ok=True)
-    with locked(study.folder / ".lock", wait=True):  # shards start together
+    with hold_lock(study.folder / ".lock", wait=True):  # shards start together
         seeds = list(dict.fromkeys([*_read_seeds(study), *study.config.seeds]))
         write_config(path, study.config.model_copy(update={"seeds": seeds}))
-        write_record(study.folder / "environment.json", environment())
+        write_record(study.folder / "environment.json", collect_environment())
 
 
-def do_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
+def train_run(study: StudyRuns, run: StudyRun) -> Counter[str]:
     """Train each missing job or copy it, then record; return the counts of both.
 
     Raises:
         UserError: another process works on this run, it was made with other settings, or training fails.
     """
-    with writing_in(study.run_folder(run).path):
+    with lock_run(study.get_run_folder(run).path):
         return _train_missing(study, run)
 
 
 def _train_missing(study: StudyRuns, run: StudyRun) -> Counter[str]:
-    experiment, folder, counts = study.open(run), study.run_folder(run), Counter[str]()
+    experiment, folder, counts = study.open(run), study.get_run_folder(run), Counter[str]()
     if (folder.path / "config.yaml").exists():
-        keys = differing_keys(folder.config(), run.config)
+        keys = find_differing_keys(folder.read_config(), run.config)
         if keys:
             raise UserError(f"{folder.path} was made with other values of {show_keys(keys)}: remove it")
         check_identity(folder.path, experiment.data)
     else:
         write_text(folder.path / "environment.json", (study.folder / "environment.json").read_text("utf-8"))
         write_identity(folder.path, experiment.data)
-    trained = [job.method for job in folder.present()]
+    trained = [job.method for job in folder.list_present_jobs()]
     write_config(folder.path / "config.yaml", keep_methods(folder, run.config, trained))  # it may have gained some
     for job in study.list_jobs(run):
-        if job.folder.finished:
+        if job.folder.is_finished:
             job.folder.drop_checkpoints()
             continue
         if job.name == TEACHER and is_given(experiment):
@@ -180,8 +180,8 @@ def _train_missing(study: StudyRuns, run: StudyRun) -> Counter[str]:
 
 
 def _record(experiment: Experiment, run: StudyRun) -> None:
-    subjects = [subject for subject in subjects_of_run(experiment) if subject.classifies]
-    temperature = run.config.losses.get("kl", {}).get("temperature", About.temperature)
-    about = About(dict(run.point), run.seed, run.config.shortcut.model_dump(mode="json"), temperature)
+    subjects = [subject for subject in list_run_models(experiment) if subject.classifies]
+    temperature = run.config.losses.get("kl", {}).get("temperature", CueContext.temperature)
+    about = CueContext(dict(run.point), run.seed, run.config.shortcut.model_dump(mode="json"), temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
-    recording_file.write(recording, find_recording(run, experiment.folder))
+    recording_file.write_cue_recording(recording, find_recording(run, experiment.folder))

@@ -14,7 +14,7 @@ from typing import Any
 
 from diagnostics.evaluation.results import SCHEMA_VERSION
 from diagnostics.evaluation.runs import RunsCompared
-from diagnostics.schema import schema_of
+from diagnostics.schema import make_json_schema
 from study.reported import STUDY_VERSION, StudyReport
 
 KINDS: dict[str, tuple[type, int]] = {
@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[type, int]] = {
 def make_schema(name: str) -> dict[str, Any]:
     """Return the schema of report.json of a comparison or a study."""
     kind, version = KINDS[name]
-    return schema_of(kind, version, f"report.json of a {name}")
+    return make_json_schema(kind, version, f"report.json of a {name}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,15 @@ from settings.networks import Network
 from settings.own_code import digest_code
 from settings.schema import Config
 from settings.stages import Stage
-from training.job_name import TEACHER, JobName, first_epoch, last_job, stage_of, starts_from, trains_teacher
+from training.job_name import (
+    TEACHER,
+    JobName,
+    count_earlier_epochs,
+    find_last_job,
+    find_start,
+    get_stage,
+    uses_teacher_network,
+)
 from training.run.job_folder import JobFolder
 
 MIXING = ("mix", "mix_strength")  # of data, not for the teacher
@@ -21,7 +29,7 @@ NAMED = {"starts_from", "upweight_errors_of", "teacher"}  # of a stage: methods,
 Fingerprints = dict[JobName, str]
 
 
-def fingerprint(config: Config, job: JobName, known: Fingerprints | None = None) -> str:
+def compute_fingerprint(config: Config, job: JobName, known: Fingerprints | None = None) -> str:
     """Return a digest of all that a job's weights depend on.
 
     Args:
@@ -37,7 +45,7 @@ def fingerprint(config: Config, job: JobName, known: Fingerprints | None = None)
 
 def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[str, Any]:
     """Return all parts of a run's config that a job's weights depend on."""
-    stage = stage_of(config, job)
+    stage = get_stage(config, job)
     data = config.data.model_dump(mode="json", exclude={*LOADING, *MIXING})
     common: dict[str, Any] = {"data": data, "precision": config.precision}
     common["stage"] = _describe_stage(config, job, stage)
@@ -46,7 +54,7 @@ def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[
     if job == TEACHER:
         common |= config.teacher.model_dump(mode="json", include={"checkpoint", "init", "seed"})
         return {**common, "network": _describe_network(config.teacher), "cues": _describe_cues(config, "teacher")}
-    network = config.teacher if trains_teacher(config, job) else config.student
+    network = config.teacher if uses_teacher_network(config, job) else config.student
     return {
         **common,
         "network": _describe_network(network),
@@ -55,7 +63,7 @@ def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[
         "views": config.teacher.cached_views,
         "cues": _describe_cues(config, "balanced" if stage.images == "balanced" else "students"),
         "number": job.number,
-        "first_epoch": first_epoch(config, job),
+        "first_epoch": count_earlier_epochs(config, job),
         "from_teacher": stage.starts_from == TEACHER.method,
         **_list_sources(config, job, stage, known),
     }
@@ -64,14 +72,16 @@ def list_ingredients(config: Config, job: JobName, known: Fingerprints) -> dict[
 def _list_sources(config: Config, job: JobName, stage: Stage, known: Fingerprints) -> dict[str, Any]:
     """Return fingerprints of the jobs whose weights or answers a job uses."""
     seed = job.seed or 0
-    found: dict[str, Any] = {"starts_from": [fingerprint(config, one, known) for one in starts_from(config, job)]}
+    found: dict[str, Any] = {
+        "starts_from": [compute_fingerprint(config, one, known) for one in find_start(config, job)]
+    }
     for option in ("upweight_errors_of", "teacher"):
         method = getattr(stage, option)
-        found[option] = method and fingerprint(config, last_job(config, method, seed), known)
+        found[option] = method and compute_fingerprint(config, find_last_job(config, method, seed), known)
     losses = [make_loss(job.key, name, use.options, config.losses) for name, use in stage.losses.items()]
     needs_teacher = any(loss.needs_teacher for loss in losses)
     if needs_teacher or stage.starts_from == TEACHER.method:
-        found["taught_by"] = fingerprint(config, TEACHER, known)
+        found["taught_by"] = compute_fingerprint(config, TEACHER, known)
     if needs_teacher:
         found["pairs"] = config.shortcut.pairs
     return found

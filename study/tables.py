@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from diagnostics.seeds import ONE_SEED, SeedSummary, plain_number
-from diagnostics.tables.table import Cell, Column, Show, Table, decimals, grouped, percent, signed
+from diagnostics.seeds import ONE_SEED, SeedSummary, format_number
+from diagnostics.tables.table import (
+    Cell,
+    Column,
+    Show,
+    Table,
+    format_decimals,
+    format_percent,
+    format_points,
+    format_whole,
+)
 from study.comparison import Contrast, Difference
 from study.grid import name_keys, trim_labels
 from study.measurements import TEACHER
@@ -52,7 +61,10 @@ HELD_OUT = {
     "held_out_unbiased": "held-out unbiased, %",
 }
 HEADINGS = {**PLANTED, **PLAIN, **HELD_OUT}
-SHOWN: dict[str, Show] = {"excess_following": signed(), "held_out_kl": decimals(3)}  # all others in percent
+SHOWN: dict[str, Show] = {
+    "excess_following": format_points(),
+    "held_out_kl": format_decimals(3),
+}  # all others in percent
 CAUTION = "Followed less, but unbiased accuracy is lower too: lower following by lower accuracy is not mitigation."
 
 Row = SummaryRow | InheritanceRow | Contrast | SelectionRow
@@ -91,7 +103,7 @@ def make_main_table(report: StudyReport, measure: str, most: int | None = None) 
     points = [label for label in report.points if any(found.get((label, name)) for name in report.methods)][:most]
     headings = trim_labels(points)
     best = {label: _find_best(report, found, label, measure) for label in points}
-    columns = [Column("method", "method"), *(Column(label, headings[label], percent()) for label in points)]
+    columns = [Column("method", "method"), *(Column(label, headings[label], format_percent()) for label in points)]
     rows = [
         [Cell(method), *(_show_main(method, found.get((label, method)), best[label]) for label in points)]
         for method in report.methods
@@ -115,9 +127,9 @@ def _find_best(
 def _show_main(method: str, summary: SeedSummary | None, best: float | None) -> Cell:
     if summary is None:
         return Cell(None, note="Not recorded.")
-    text = plain_number(100 * summary.mean, 1)
+    text = format_number(100 * summary.mean, 1)
     if summary.low is not None and summary.high is not None:
-        text += f" ± {plain_number(50 * (summary.high - summary.low), 1)}"
+        text += f" ± {format_number(50 * (summary.high - summary.low), 1)}"
     if summary.mean == best and method != TEACHER:
         text += "*"
     return Cell(summary.mean, show=lambda _: text)
@@ -129,8 +141,8 @@ def make_measures(report: StudyReport, keys: Sequence[str]) -> Table:
     columns = [
         *_make_key_columns(keys),
         Column("method", "method"),
-        Column("seeds", "seeds", grouped),
-        *(Column(name, heading, SHOWN.get(name, percent()), True) for name, heading in shown.items()),
+        Column("seeds", "seeds", format_whole),
+        *(Column(name, heading, SHOWN.get(name, format_percent()), True) for name, heading in shown.items()),
     ]
     cells = [
         [
@@ -150,7 +162,7 @@ def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
         Column("name", "hypothesis"),
         *_make_contrast_columns(keys),
         Column("claim", "claim on A − B"),
-        Column("threshold", "threshold, points", percent()),
+        Column("threshold", "threshold, points", format_percent()),
         Column("decision", "decision"),
     ]
     cells = []
@@ -169,7 +181,10 @@ def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
 def make_comparisons(report: StudyReport, keys: Sequence[str]) -> Table:
     """Return all exploratory comparisons, with the accuracies that belong to them."""
     beside = [name for name in ("unbiased", "clean") if report.planted]
-    columns = [*_make_contrast_columns(keys), *(Column(n, f"{n}, A − B", signed(), interval=True) for n in beside)]
+    columns = [
+        *_make_contrast_columns(keys),
+        *(Column(n, f"{n}, A − B", format_points(), interval=True) for n in beside),
+    ]
     cells = [
         [*_make_contrast_cells(row, keys), *(_make_difference_cell(row.beside[name]) for name in beside)]
         for row in report.rest
@@ -184,8 +199,8 @@ def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Tab
     columns = [
         *_make_key_columns(keys),
         Column("method", "method"),
-        Column("seeds", "seeds", grouped),
-        Column("value", "inheritance [95 % Fieller]", decimals(2), interval=True),
+        Column("seeds", "seeds", format_whole),
+        Column("value", "inheritance [95 % Fieller]", format_decimals(2), interval=True),
     ]
     cells = []
     for row in rows:
@@ -197,12 +212,12 @@ def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Tab
 def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
     """Return the tries that each criterion picks, with their test measures."""
     tested = ("following", "unbiased") if report.planted else ("top1",)
-    criteria = {"blind": (BLIND, decimals(3)), "oracle": (ORACLE, percent())}
+    criteria = {"blind": (BLIND, format_decimals(3)), "oracle": (ORACLE, format_percent())}
     shown = {name: criteria[name] for name in criteria if report.planted or name == "blind"}
     columns = [*_make_key_columns(keys), Column("family", "family"), Column("tries", "tries")]
     for name, (measure, show) in shown.items():
         columns += [Column(name, f"pick, {name}"), Column(measure, HELD_OUT[measure], show)]
-        columns += [Column(f"{name}_{one}", f"its {HEADINGS[one]}", percent(), True) for one in tested]
+        columns += [Column(f"{name}_{one}", f"its {HEADINGS[one]}", format_percent(), True) for one in tested]
     cells = []
     for row in report.selection:
         tries = Cell(", ".join(row.tries), note=row.notes.get("tries", ""))
@@ -230,10 +245,10 @@ def _make_contrast_columns(keys: Sequence[str]) -> list[Column]:
         Column("first", "A"),
         Column("second", "B"),
         Column("measure", "measure", lambda value: str(value).replace("_", " ")),
-        Column("seeds", "seeds", grouped),
-        Column("difference", "A − B, points [95 % t]", signed(), interval=True),
-        Column("p", "p", decimals(4)),
-        Column("holm_p", "Holm p", decimals(4)),
+        Column("seeds", "seeds", format_whole),
+        Column("difference", "A − B, points [95 % t]", format_points(), interval=True),
+        Column("p", "p", format_decimals(4)),
+        Column("holm_p", "Holm p", format_decimals(4)),
     ]
 
 

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 import main
 from dataset.prepare import prepare
 from dataset.sources import load_source
-from errors import exit_code
+from errors import run_command
 from models.machine import Machine
 from settings.reading import load_config
 from training.experiment import Experiment
@@ -171,7 +171,7 @@ def train(tiny_config):
         words = ["main.py", "--config", str(tiny_config), "--output-dir", str(runs), "--quiet", *arguments]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", words)
-            assert exit_code(main.run) == 0
+            assert run_command(main.run) == 0
 
     return run_to_the_end
 
@@ -185,7 +185,7 @@ def call_main(tiny_config, monkeypatch, capfd):
         words = ["main.py", *config, "--output-dir", str(runs), *arguments]
         monkeypatch.setattr(sys, "argv", words)
         capfd.readouterr()
-        code = exit_code(main.run)
+        code = run_command(main.run)
         out, err = capfd.readouterr()
         return subprocess.CompletedProcess(words, code, out, err)
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import main
-from settings.loss_options import complete_losses, list_options
+from settings.loss_options import fill_losses, list_options
 from settings.moved import find_moved
 from settings.reading import DEFAULT_CONFIG, list_fields, load_config
 from tests.conftest import ROOT
@@ -90,7 +90,7 @@ def test_configs_are_valid(block, tmp_path):
     path = tmp_path / "config.yaml"
     base = "" if "base" in yaml.safe_load(block) else f"base: {DEFAULT_CONFIG}\n"  # of a fragment
     path.write_text(base + block, encoding="utf-8")
-    assert complete_losses(load_config(path)).stages
+    assert fill_losses(load_config(path)).stages
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -100,7 +100,7 @@ def test_commands_are_accepted(name, monkeypatch):
         arguments = main.parse_arguments()
         path = ROOT / arguments.config
         if path.is_file():  # not the reader's own
-            complete_losses(load_config(path, arguments.set))
+            fill_losses(load_config(path, arguments.set))
 
 
 def test_examples_are_found():

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from errors import MachineError, UserError, exit_code, make_printable, nearest
+from errors import MachineError, UserError, make_printable, run_command, suggest_nearest
 
 WORKER = "DataLoader worker (pid 3) is killed by signal: Killed."
 
@@ -28,7 +28,7 @@ def raise_error(error: BaseException) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_errors_are_one_line_with_their_code(error, code, line, capsys):
-    assert exit_code(lambda: raise_error(error)) == code
+    assert run_command(lambda: raise_error(error)) == code
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(line) and err.strip().count("\n") == 0
 
@@ -38,21 +38,21 @@ def test_errors_are_one_line_with_their_code(error, code, line, capsys):
 )
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
-        exit_code(lambda: raise_error(error))
+        run_command(lambda: raise_error(error))
 
 
 def test_success_is_0():
-    assert exit_code(lambda: None) == 0
+    assert run_command(lambda: None) == 0
 
 
 def test_nearest_word_is_suggested():
-    assert nearest("temprature", ["alpha", "temperature"]) == ", did you mean 'temperature'?"
-    assert nearest("xyz", ["alpha", "temperature"]) == ""
+    assert suggest_nearest("temprature", ["alpha", "temperature"]) == ", did you mean 'temperature'?"
+    assert suggest_nearest("xyz", ["alpha", "temperature"]) == ""
 
 
 def test_debug_shows_the_traceback_first(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py", "--debug"])
-    assert exit_code(lambda: raise_error(UserError("no"))) == 2
+    assert run_command(lambda: raise_error(UserError("no"))) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback") and lines[-1] == "error: no"
 

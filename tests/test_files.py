@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pytest
 
 import files
-from files import Holder, locked, new_folder, remove_left_behind, write_atomically, write_text
+from files import LockOwner, create_folder, hold_lock, remove_abandoned_folders, write_atomically, write_text
 
 ROOT = Path(files.__file__).parent
 
@@ -55,25 +55,27 @@ def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a") as partial:
+    with pytest.raises(KeyboardInterrupt), create_folder(tmp_path / "a") as partial:
         (partial / "half").touch()
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
     for name in ("first", "second"):
-        with new_folder(tmp_path / "a") as partial:
+        with create_folder(tmp_path / "a") as partial:
             (partial / name).touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "first"]
-    with new_folder(tmp_path / "a", replace=True) as partial:
+    with create_folder(tmp_path / "a", replace=True) as partial:
         (partial / "new").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process there ends otherwise")
 def test_a_killed_process_leaves_a_removable_folder(tmp_path: Path) -> None:
-    script = "import os, sys, files\nwith files.new_folder(files.Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
+    script = (
+        "import os, sys, files\nwith files.create_folder(files.Path(sys.argv[1])):\n    os.kill(os.getpid(), 9)"
+    )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], cwd=ROOT)
     assert len(list(tmp_path.iterdir())) == 2  # the folder and its lock
-    remove_left_behind(tmp_path)
+    remove_abandoned_folders(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +83,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 import files
-with files.locked(Path(sys.argv[1])) as other:
+with files.hold_lock(Path(sys.argv[1])) as other:
     print(other, flush=True)
     time.sleep(60)
 """
@@ -109,15 +111,15 @@ def test_a_lock_ends_with_its_process(tmp_path: Path, hold: Callable[[Path], sub
     path = tmp_path / "lock"
     other = hold(path)
     for strict in (False, True):
-        with locked(path, strict=strict) as owner:
+        with hold_lock(path, strict=strict) as owner:
             assert owner is not None and (owner.host, owner.process) == (socket.gethostname(), other.pid)
             assert f"process {other.pid} on {owner.host}, since 2" in str(owner)
     other.kill()
     other.wait()
     assert path.exists()
-    with locked(path, strict=True) as owner:
+    with hold_lock(path, strict=True) as owner:
         assert owner is None and json.loads(path.read_text())["process"] == os.getpid()
-        with locked(path) as second:
+        with hold_lock(path) as second:
             assert second is not None and second.process == os.getpid()
     assert not path.exists()
 
@@ -128,22 +130,22 @@ def test_waiting_ends_with_the_other_process(
     other = hold(tmp_path / "lock")
     threading.Timer(0.3, other.kill).start()
     begun = time.monotonic()
-    with locked(tmp_path / "lock", wait=True) as owner:
+    with hold_lock(tmp_path / "lock", wait=True) as owner:
         assert owner is None and time.monotonic() - begun >= 0.25
 
 
 def test_another_machines_lock_counts_if_strict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, here = tmp_path / "lock", replace(Holder.this(), boot="b")
+    path, here = tmp_path / "lock", replace(LockOwner.from_this_process(), boot="b")
     left = {"host": "elsewhere", "process": 7, "boot": "x", "since": "then"}
     path.write_text(json.dumps(left))
-    with locked(path, strict=True) as owner:
+    with hold_lock(path, strict=True) as owner:
         assert str(owner) == "process 7 on elsewhere, since then"
     assert json.loads(path.read_text()) == left
-    with locked(path) as owner:
+    with hold_lock(path) as owner:
         assert owner is None
     path.write_text(json.dumps({**left, "boot": "b"}))  # a container of this machine
-    monkeypatch.setattr(Holder, "this", staticmethod(lambda: here))
-    with locked(path, strict=True) as owner:
+    monkeypatch.setattr(LockOwner, "from_this_process", staticmethod(lambda: here))
+    with hold_lock(path, strict=True) as owner:
         assert owner is None
 
 
@@ -152,5 +154,5 @@ def test_another_machines_lock_counts_if_strict(tmp_path: Path, monkeypatch: pyt
 )
 def test_a_damaged_lock_file_is_free(tmp_path: Path, content: str) -> None:
     (tmp_path / "lock").write_text(content)
-    with locked(tmp_path / "lock", strict=True) as owner:
+    with hold_lock(tmp_path / "lock", strict=True) as owner:
         assert owner is None

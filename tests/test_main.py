@@ -13,7 +13,7 @@ import torch
 
 from models.checkpoint import load
 from models.whole import hash_file
-from settings.loss_options import complete_losses
+from settings.loss_options import fill_losses
 from settings.reading import list_fields, load_config
 from tests.conftest import ROOT
 
@@ -68,7 +68,7 @@ def test_all_trains_and_writes_everything(whole_run, tiny_config):
     gap = 100 * (top1[1] - top1[0])  # of scratch and the teacher
     assert (f"teacher is {gap:.1f} points below scratch on test images" in done.stdout) is (round(gap, 1) > 0)
     assert done.stdout.splitlines()[-1] == f"next: python main_eval.py {folder}"
-    assert load_config(folder / "config.yaml") == complete_losses(load_config(tiny_config))
+    assert load_config(folder / "config.yaml") == fill_losses(load_config(tiny_config))
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["processes"] == 1 and environment["packages"]["torch"] == metadata.version("torch")
     assert "all" in environment["command"] and {"commit", "changed"} == set(environment["git"])

@@ -18,12 +18,12 @@ import torch
 import main_eval
 from dataset.views.augment import normalise
 from diagnostics.evaluation import evaluated_models, recording
-from diagnostics.evaluation.evaluated import read_evaluation
 from diagnostics.evaluation.recording import Meta
-from diagnostics.evaluation.recording_file import META, read
+from diagnostics.evaluation.recording_file import META, read_recording
+from diagnostics.evaluation.saved_evaluation import read_evaluation
 from diagnostics.export.choice import choose_student
-from diagnostics.plain import to_plain, typed_json
-from errors import exit_code
+from diagnostics.plain import parse_json, to_plain
+from errors import run_command
 from models.checkpoint import load
 from models.machine import open_machine
 from models.whole import hash_file
@@ -31,7 +31,7 @@ from models.zoo import build_model
 from settings.reading import load_config
 from training.run.record_file import read_record, write_record
 from training.run.run_folder import RunFolder, write_config
-from training.run.run_lock import writing_in
+from training.run.run_lock import lock_run
 
 CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
 
@@ -39,7 +39,7 @@ CLASSIFIERS = ["teacher", "scratch", "kd", "two_stage"]
 def call(monkeypatch, capfd, *words: object) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["main_eval.py", *map(str, words)])
     capfd.readouterr()
-    code = exit_code(main_eval.run)
+    code = run_command(main_eval.run)
     return code, *capfd.readouterr()
 
 
@@ -153,7 +153,7 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, with
     recorded = []
     original = recording._record_one
     monkeypatch.setattr(recording, "_record_one", lambda *a: recorded.append(a[0].name) or original(*a))
-    with writing_in(run):  # reading asks for no lock
+    with lock_run(run):  # reading asks for no lock
         assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
     assert recorded == []
     weights = load(run / "seed0" / "kd" / "model.pt")
@@ -326,14 +326,14 @@ def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch,
 
 
 def test_recordings_survive_the_file(trained):
-    recordings = read(trained[0] / "eval" / "predictions.npz")
+    recordings = read_recording(trained[0] / "eval" / "predictions.npz")
     teacher = recordings.models[0]
     assert teacher.logits.shape == (32, 4) and np.array_equal(recordings.indices, np.arange(32))
-    assert [part.shape[1] for part in teacher.layer_features()] == [16, 32, 64]
+    assert [part.shape[1] for part in teacher.split_layers()] == [16, 32, 64]
     values = to_plain(teacher.meta)
-    assert typed_json(META, Meta, json.dumps(values)) == teacher.meta and teacher.meta.trainings is not None
+    assert parse_json(META, Meta, json.dumps(values)) == teacher.meta and teacher.meta.trainings is not None
     del values["trainings"]  # as versions of before wrote it
-    assert typed_json(META, Meta, json.dumps(values)).trainings is None
+    assert parse_json(META, Meta, json.dumps(values)).trainings is None
 
 
 @pytest.fixture(scope="module")

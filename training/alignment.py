@@ -9,15 +9,15 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from CKA import linear_cka
+from CKA import compute_linear_cka
 from dataset.images import ImageTensors
-from dataset.views.augment import generator
+from dataset.views.augment import make_generator
 from losses.loss import Loss, View
 from models.machine import Machine
 from models.taps import Outputs, TappedModel
 from training.evaluation import EVALUATION_BATCH, Measures
 from training.reading import Reading
-from training.teacher_outputs import run
+from training.teacher_outputs import predict_taps
 
 T = TypeVar("T")
 HELD_OUT = 1000  # images on which alignment is reported
@@ -37,13 +37,13 @@ class AlignmentEvaluator:
         self, images: ImageTensors, teacher: nn.Module, own: Reading, theirs: Reading, machine: Machine, seed: int
     ) -> None:
         self.images, self.own, self.machine = images, own, machine
-        self.indices = torch.randperm(len(images), generator=generator(seed))[:HELD_OUT].to(images.device)
+        self.indices = torch.randperm(len(images), generator=make_generator(seed))[:HELD_OUT].to(images.device)
         self.teacher = self._compute_view(teacher, theirs)
 
     def _compute_view(self, model: nn.Module, reading: Reading) -> View:
         tapped = TappedModel(model, reading.places).eval()
         parts = [
-            run(tapped, self.images.normalised(indices), self.machine)
+            predict_taps(tapped, self.images.load_normalised(indices), self.machine)
             for indices in self.indices.split(EVALUATION_BATCH)
         ]
         taps = tuple(torch.cat(columns) for columns in zip(*(part.taps for part in parts), strict=True))
@@ -62,7 +62,7 @@ class AlignmentEvaluator:
         for name, loss in losses.items():
             measures |= rename_repeated(name, loss.eval().compare(own, self.teacher), measures)
         for tap, features in own.taps.items():
-            similarity = linear_cka(features.cpu(), self.teacher.taps[tap].cpu()).value
+            similarity = compute_linear_cka(features.cpu(), self.teacher.taps[tap].cpu()).value
             if similarity is not None:
                 measures[f"cka_{tap}"] = similarity
         for module, was_training in zip(modules, training, strict=True):

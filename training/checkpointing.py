@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from training.progress import Training
+from training.progress import TrainState
 from training.usage import EpochUsage
 
 
@@ -24,13 +24,13 @@ class Checkpointer(Protocol):
     def path(self) -> Path:
         """The folder, for messages."""
 
-    def load(self, state: Training) -> bool:
+    def load(self, state: TrainState) -> bool:
         """Restore the newest checkpoint into `state`; return whether there was one."""
 
-    def decide(self, state: Training) -> CheckpointDecision:
+    def decide(self, state: TrainState) -> CheckpointDecision:
         """Decide after a step whether a checkpoint is due and whether the training ends."""
 
-    def save(self, state: Training) -> None:
+    def save(self, state: TrainState) -> None:
         """Write a checkpoint, within an epoch or after it."""
 
     def log_epoch(self, measures: Mapping[str, float], usage: EpochUsage) -> None:

@@ -11,15 +11,15 @@ from models.layout import Layout
 from models.norms import DEFAULT_MOMENTUM, NOTABLE_SHARE, compute_share_left
 from models.taps import INPUT
 from models.zoo import count_parameters
-from settings.loss_options import make_loss, title_of
+from settings.loss_options import get_loss_title, make_loss
 from settings.stages import LossUse, Stage
 from training import distributed
 from training.experiment import Experiment
-from training.job_name import TEACHER, find_phase, needs, trains_teacher
+from training.job_name import TEACHER, find_phase, list_sources, uses_teacher_network
 from training.memory import check_activations, check_cache_space, check_loss_memory
 from training.phases import Job
 from training.reading import find_reading, find_shapes
-from training.stepping import steps_of
+from training.stepping import count_steps
 from training.teacher import check_init, check_teacher, is_given
 
 # how names of measures begin
@@ -27,7 +27,7 @@ MEASURES = ("loss", "top1", "val", "test", "epoch", "learning", "cosine", "cka",
 FALL_TO_THE_END = ("cosine", "onecycle", "multistep")  # schedules that are stretched over all epochs
 
 
-def check(phase: str, experiment: Experiment, jobs: list[Job], fresh: bool = False) -> None:
+def check_phase(phase: str, experiment: Experiment, jobs: list[Job], fresh: bool = False) -> None:
     """Raise `UserError` if something that a phase needs is missing or does not fit."""
     config = experiment.config
     if phase != "teacher" and not config.methods:
@@ -68,7 +68,7 @@ def _check_networks(experiment: Experiment) -> None:
     config, sizes = experiment.config, []
     for title, network in (("teacher", config.teacher), ("student", config.student)):
         try:
-            sizes.append(count_parameters(experiment.layout(network).model))
+            sizes.append(count_parameters(experiment.find_layout(network).model))
         except UserError as error:
             raise UserError(f"{title}: {error}") from None
     if sizes[1] > sizes[0]:
@@ -87,7 +87,7 @@ def make_losses(experiment: Experiment, job: Job) -> dict[str, Loss]:
 def _check_losses(experiment: Experiment, job: Job, losses: dict[str, Loss]) -> None:
     """Check that every loss gets what it needs."""
     key, stage = job.name.key, job.stage
-    titles = [title_of(name) for name in stage.losses]
+    titles = [get_loss_title(name) for name in stage.losses]
     if len(set(titles)) < len(titles):
         raise UserError(f"{key}.losses: two losses would be called {', '.join(titles)}: name one by `class`")
     taken = [title for title in titles if title.partition("_")[0] in MEASURES]
@@ -107,8 +107,8 @@ def _check_losses(experiment: Experiment, job: Job, losses: dict[str, Loss]) -> 
 
 
 def _check_loss(experiment: Experiment, job: Job, key: str, loss: Loss, use: LossUse) -> None:
-    config, stage, network = experiment.config, job.stage, experiment.network_of(job.name)
-    own, teacher = experiment.layout(network), experiment.layout(config.teacher)
+    config, stage, network = experiment.config, job.stage, experiment.find_network(job.name)
+    own, teacher = experiment.find_layout(network), experiment.find_layout(config.teacher)
     if job.name == TEACHER and loss.needs_teacher:
         raise UserError(f"{key}: the teacher has no teacher, use losses of labels alone")
     reads_own = loss.needs_logits and use.through == "student" and not stage.connector
@@ -121,7 +121,7 @@ def _check_loss(experiment: Experiment, job: Job, key: str, loss: Loss, use: Los
         raise UserError(f"{key}: through: teacher is for losses that read logits, remove it")
     if loss.needs_connector and not network.has_connector:
         raise UserError(f"{key}: it needs a student with a connector, set connector: true in its stage")
-    if stage.upweight_errors_of is not None and not loss.takes_weights:
+    if stage.upweight_errors_of is not None and not loss.uses_weights:
         raise UserError(
             f"{key}: upweight_errors_of weights no losses from a bank: use negatives: batch, or regression"
         )
@@ -129,15 +129,15 @@ def _check_loss(experiment: Experiment, job: Job, key: str, loss: Loss, use: Los
         _check_linear(experiment, job, key)
     if loss.needs_maps and stage.train == "head":
         raise UserError(f"{key}: it trains features through maps, and train: head freezes them")
-    _check_taps(f"{key}: {'teacher' if trains_teacher(config, job.name) else 'student'}", own, loss)
+    _check_taps(f"{key}: {'teacher' if uses_teacher_network(config, job.name) else 'student'}", own, loss)
     if loss.needs_teacher:
         _check_taps(f"{key}: teacher", teacher, loss)
 
 
 def _check_linear(experiment: Experiment, job: Job, key: str) -> None:
     """Check that both networks end in a linear classifier of a vector."""
-    networks = (experiment.network_of(job.name), experiment.config.teacher)
-    for layout in map(experiment.layout, networks):
+    networks = (experiment.find_network(job.name), experiment.config.teacher)
+    for layout in map(experiment.find_layout, networks):
         if not layout.structure.reads_vector:
             raise UserError(f"{key}: it needs linear classifiers of vectors, which {layout.name} has not")
 
@@ -164,9 +164,9 @@ def _check_taps(where: str, layout: Layout, loss: Loss) -> None:
 def _check_sizes(experiment: Experiment, job: Job, losses: dict[str, Loss]) -> None:
     """Check a job's batches, its number of steps and its memory."""
     stage, count = job.stage, len(experiment.data.train)
-    section, batches = job.name.key, job.batches(experiment.data)
+    section, batches = job.name.key, job.count_batches(experiment.data)
     key, size = f"{section}.batch_size", stage.batch_size
-    layout = experiment.layout(experiment.network_of(job.name))
+    layout = experiment.find_layout(experiment.find_network(job.name))
     check_lengths(section, stage, batches)
     if size > count and stage.images != "balanced":
         raise UserError(f"{key}={size}: there are {count} training images, use at most {count}")
@@ -194,7 +194,7 @@ def check_lengths(key: str, stage: Stage, batches: int) -> None:
         raise UserError(
             f"{key}.optimizer.accumulate={optimizer.accumulate}: an epoch has {batches} batches, use no more"
         )
-    steps = epochs * steps_of(batches, optimizer.accumulate)
+    steps = epochs * count_steps(batches, optimizer.accumulate)
     if optimizer.ema is not None and 1 / (1 - optimizer.ema) > steps:
         warn(
             f"{key}.optimizer.ema={optimizer.ema:g} averages over about {1 / (1 - optimizer.ema):,.0f} steps, but "
@@ -240,7 +240,7 @@ def _warn_slow_batch_norm(model: nn.Module, side: str, section: str, batches: in
 def _has_random_weights(job: Job, experiment: Experiment) -> bool:
     """Return whether an unfinished job begins from random weights."""
     teacher, student = experiment.config.teacher, experiment.config.student
-    if job.folder.finished or job.name.number > 1 or job.stage.starts_from is not None:
+    if job.folder.is_finished or job.name.number > 1 or job.stage.starts_from is not None:
         return False
     if job.name == TEACHER:
         return teacher.weights is None and teacher.init is None and not is_given(experiment)
@@ -253,7 +253,7 @@ def _check_trained(experiment: Experiment, method: str) -> None:
     stages, student = config.stages[method], config.student
     if len(stages) == 1 or student.allow_untrained or stages[0].starts_from or stages[0].train != "features":
         return
-    layout = experiment.layout(student)
+    layout = experiment.find_layout(student)
     trained: set[str] = set()
     taps: list[str] = []
     for number, stage in enumerate(stages, start=1):
@@ -277,9 +277,9 @@ def _check_sources(experiment: Experiment, jobs: list[Job]) -> None:
     """Check that the jobs that others need are finished or come first."""
     folder, coming = experiment.folder, [job.name for job in jobs]
     for job in jobs:
-        for source in needs(experiment.config, job.name):
-            if source not in coming and not folder.job(source).finished:
-                folder.job(source).refuse_lacking()
+        for source in list_sources(experiment.config, job.name):
+            if source not in coming and not folder.get_job(source).is_finished:
+                folder.get_job(source).refuse_missing_files()
                 raise UserError(
                     f"{job.name.title} needs {source.short}, which is not finished in {folder.path}: "
                     f"run --phase {find_phase(source)} first, or all"

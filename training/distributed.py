@@ -75,7 +75,7 @@ def _count_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def restarted() -> bool:
+def is_restarted() -> bool:
     """Return whether torchrun has restarted this process after a failure."""
     return _count_restarts() > 0
 
@@ -90,13 +90,13 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def say(text: str) -> None:
+def print_rank0(text: str) -> None:
     """Print in the first process alone."""
     if rank() == 0:
         print(text, flush=True)
 
 
-def barrier() -> None:
+def wait_for_all() -> None:
     """Wait until every process is here."""
     if dist.is_initialized():
         dist.barrier()
@@ -126,7 +126,7 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
     return joined
 
 
-def whole_batch(tensor: Tensor) -> Tensor:
+def gather_batch(tensor: Tensor) -> Tensor:
     """Join every R-th rows (B, ...) of each process to the batch (R B, ...)."""
     if world_size() == 1:
         return tensor
@@ -134,7 +134,7 @@ def whole_batch(tensor: Tensor) -> Tensor:
     return by_process.transpose(0, 1).flatten(0, 1)
 
 
-def over_processes(parts: Sequence[Tensor], compute: Callable[[Tensor], Tensor]) -> Tensor:
+def parallel_map(parts: Sequence[Tensor], compute: Callable[[Tensor], Tensor]) -> Tensor:
     """Compute the rows (N, ...) of all parts in order, each process its share.
 
     parts: `compute` gives a row for each number in a part; all parts but the last have the same length.
@@ -149,7 +149,7 @@ def over_processes(parts: Sequence[Tensor], compute: Callable[[Tensor], Tensor])
     return gather(rows)[: sum(len(part) for part in parts)]
 
 
-def averaging(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
+def wrap_ddp(module: nn.Module, sync_batch_norm: bool) -> nn.Module:
     """Wrap a module in DDP, with shared batch statistics where they are wanted."""
     if sync_batch_norm:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -176,7 +176,7 @@ def share_buffers(module: nn.Module) -> None:
         dist.broadcast(buffer, src=0)
 
 
-def from_first(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """Return the first process's value of a plain object, in every process."""
     if world_size() == 1:
         return value
@@ -194,7 +194,7 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
-def largest(numbers: Sequence[int], device: torch.device) -> list[int]:
+def reduce_max(numbers: Sequence[int], device: torch.device) -> list[int]:
     """Return the largest of all processes' numbers at each place, in every process."""
     tensor = torch.tensor(numbers, device=device)
     if world_size() > 1:
@@ -202,7 +202,7 @@ def largest(numbers: Sequence[int], device: torch.device) -> list[int]:
     return [int(number) for number in tensor.tolist()]
 
 
-def mean(tensor: Tensor) -> Tensor:
+def reduce_mean(tensor: Tensor) -> Tensor:
     """Average a tensor over all processes."""
     if world_size() == 1:
         return tensor

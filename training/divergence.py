@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from errors import UserError
-from training.progress import Part
+from training.progress import EpochProgress
 from training.stepping import Stepper
 
 SMALLEST_SCALE = 2.0**-10  # it starts at 2^16, halves at a step that overflows, and doubles after 2,000 others
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingLocation:
     """Where a training is, for the message."""
 
     job: Path  # its folder
@@ -41,7 +41,7 @@ class Place:
 
 
 class DivergedError(Exception):
-    """What is not finite, and where it was found first; `told_where` turns it into a `UserError`."""
+    """What is not finite, and where it was found first; `report_divergence` turns it into a `UserError`."""
 
     def __init__(self, what: str, step: int | None = None, rate: float | None = None) -> None:
         super().__init__(what)
@@ -49,7 +49,7 @@ class DivergedError(Exception):
 
 
 @contextmanager
-def told_where(place: Place, part: Part) -> Iterator[None]:
+def report_divergence(place: TrainingLocation, part: EpochProgress) -> Iterator[None]:
     """Turn `DivergedError` into one line.
 
     part: of the current epoch.

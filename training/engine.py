@@ -15,19 +15,25 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.images import Batch
-from dataset.loader import imageless_batches, steps_per_epoch, training_batches
+from dataset.loader import count_batches, iter_imageless_batches, iter_training_batches
 from dataset.prepare import TrainingData
-from dataset.views.augment import generator
-from errors import StoppedError, UserError, finish_first
+from dataset.views.augment import make_generator
+from errors import StoppedError, UserError, defer_signals
 from models.checkpoint import copy_weights
 from models.machine import Machine
 from settings import stages
 from training import distributed
 from training.checkpointing import Checkpointer
-from training.divergence import Place, refuse_divergence, refuse_infinite, refuse_lost_scale, told_where
+from training.divergence import (
+    TrainingLocation,
+    refuse_divergence,
+    refuse_infinite,
+    refuse_lost_scale,
+    report_divergence,
+)
 from training.evaluation import Measures, show_measures
 from training.pace import Pace, show_duration
-from training.progress import Part, Training, set_rng_states
+from training.progress import EpochProgress, TrainState, set_rng_states
 from training.stepping import Stepper, make_stepper, train_step
 from training.usage import EpochUsage, PeakMemory
 
@@ -55,14 +61,14 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Term]:
         raise TypeError(f"{type(self).__name__} defines no terms")
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+    def make_parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return the optimizer's parameter groups: by default all parameters that require a gradient, at `lr`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
-    def begin(self, batches: Iterator[Batch]) -> None:
+    def prepare(self, batches: Iterator[Batch]) -> None:
         """Prepare for the first epoch, which has these batches. Not called when training is resumed."""
 
-    def begin_epoch(self) -> None:
+    def start_epoch(self) -> None:
         """Prepare for an epoch, with torch's generators seeded for it.
 
         Not called when training is resumed within the epoch, so what it changes must be in the state dict.
@@ -74,7 +80,7 @@ class Objective(nn.Module):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long a phase trains, and with what."""
 
     epochs: int
@@ -85,10 +91,10 @@ class Plan:
     views: int = 0  # after so many epochs views come again, 0 for never
     candidates: int = 0  # among how many last epochs validation chooses, 0 for all
     rate_key: str = "optimizer.lr"  # the learning rate's name in messages
-    ended: Callable[[Sequence[Measures]], bool] = lambda history: False  # early stopping
+    early_stopping: Callable[[Sequence[Measures]], bool] = lambda history: False  # early stopping
     name: str = ""  # of the training, in its progress
 
-    def view(self, epoch: int) -> int:
+    def select_view(self, epoch: int) -> int:
         """Return the number of the view that an epoch shows."""
         view = self.first_epoch + epoch
         return view % self.views if self.views else view
@@ -100,7 +106,7 @@ def train_one_epoch(
     stepper: Stepper,
     machine: Machine,
     progress: tqdm[NoReturn],
-    part: Part,
+    part: EpochProgress,
     after_step: Callable[[Callable[[], None]], None] = lambda check: None,
 ) -> Measures:
     """Make one pass over `batches`, or the rest of one; return the mean over steps of every term.
@@ -118,8 +124,8 @@ def train_one_epoch(
         recent.clear()
 
     for first in batches:
-        rate, size = stepper.rate, stepper.size(part.steps)
-        with finish_first():
+        rate, size = stepper.rate, stepper.count_batches(part.steps)
+        with defer_signals():
             values = train_step(objective, chain([first], islice(batches, size - 1)), stepper, machine, size)
             part.add(values)
             recent.append((rate, values))
@@ -130,25 +136,25 @@ def train_one_epoch(
             progress.set_postfix_str(show_measures(means), refresh=False)
         progress.update()
     check()
-    return {name: distributed.mean(total).item() / part.steps for name, total in part.sums.items()}
+    return {name: distributed.reduce_mean(total).item() / part.steps for name, total in part.sums.items()}
 
 
 def seed_everything(*key: int) -> None:
     """Seed torch's global generators by a tuple of non-negative integers."""
-    torch.manual_seed(generator(*key).initial_seed())
+    torch.manual_seed(make_generator(*key).initial_seed())
 
 
 def seed_epoch(*key: int) -> None:
     """Seed an epoch: on the CPU alike in all processes, which draw negatives together."""
     seed_everything(*key, 0)
     if distributed.rank() > 0 and torch.cuda.is_available():
-        torch.cuda.manual_seed(generator(*key, distributed.rank()).initial_seed())
+        torch.cuda.manual_seed(make_generator(*key, distributed.rank()).initial_seed())
 
 
 def fit(
     objective: Objective,
     data: TrainingData,
-    plan: Plan,
+    plan: TrainingPlan,
     machine: Machine,
     checkpointer: Checkpointer,
     pace: Pace | None = None,
@@ -172,36 +178,39 @@ def fit(
             f"{world} processes cannot share batches of {plan.batch_size} images equally: change batch_size"
         )
     peak = PeakMemory(machine.device)
-    wrapped = distributed.averaging(objective, machine.sync_batch_norm)
-    batches, groups = steps_per_epoch(count, plan.batch_size), objective.parameter_groups(plan.optimizer.lr)
+    wrapped = distributed.wrap_ddp(objective, machine.sync_batch_norm)
+    batches, groups = count_batches(count, plan.batch_size), objective.make_parameter_groups(plan.optimizer.lr)
     stepper = make_stepper(objective, groups, plan.optimizer, plan.epochs, batches, machine)
-    training = Training(objective, stepper, machine.device)
+    training = TrainState(objective, stepper, machine.device)
     if not checkpointer.load(training):
-        objective.begin(_load_batches(objective, data, plan, epoch=0))
+        objective.prepare(_load_batches(objective, data, plan, epoch=0))
     history, images = training.history, batches * min(plan.batch_size, count)
     after_step = partial(_save_if_due, checkpointer, training)
     is_quiet, name = machine.quiet or distributed.rank() > 0, plan.name or checkpointer.path.name
     try:
-        while training.part is not None or (len(history) < plan.epochs and not plan.ended(history)):
+        while training.progress is not None or (len(history) < plan.epochs and not plan.early_stopping(history)):
             part, epoch = _enter_epoch(training, objective, plan), len(history) + 1
             is_low = machine.dtype != torch.float32
-            place = Place(checkpointer.path, plan.rate_key, epoch, part.rate, stepper.steps, is_low)
+            place = TrainingLocation(checkpointer.path, plan.rate_key, epoch, part.rate, stepper.steps, is_low)
             rest = _load_batches(objective, data, plan, epoch - 1, part.steps * stepper.accumulate)
             title = f"{name} {epoch}/{plan.epochs}"
-            with _show_progress(title, stepper.steps, part.steps, is_quiet) as progress, told_where(place, part):
-                with finish_first() if world > 1 else nullcontext():  # processes end after the same step
+            with (
+                _show_progress(title, stepper.steps, part.steps, is_quiet) as progress,
+                report_divergence(place, part),
+            ):
+                with defer_signals() if world > 1 else nullcontext():  # processes end after the same step
                     means = train_one_epoch(wrapped, rest, stepper, machine, progress, part, after_step)
                 speed = images / part.elapsed
                 history.append(_end_epoch(training, objective, plan, part, means))
                 seconds = part.elapsed
-            training.part = None
-            with finish_first():
+            training.progress = None
+            with defer_signals():
                 checkpointer.save(training)
                 checkpointer.log_epoch(history[-1], EpochUsage(epoch, speed, seconds, peak.read(), peak.of))
                 left = _predict_left(pace, images, seconds, plan.epochs - epoch)
                 if not is_quiet:
                     _print_epoch(title, history[-1], speed, left)
-            distributed.barrier()
+            distributed.wait_for_all()
     finally:
         checkpointer.finish()
     if len(history) < plan.epochs and not is_quiet:
@@ -214,32 +223,32 @@ def fit(
 
 
 def _load_batches(
-    objective: Objective, data: TrainingData, plan: Plan, epoch: int, first: int = 0
+    objective: Objective, data: TrainingData, plan: TrainingPlan, epoch: int, first: int = 0
 ) -> Iterator[Batch]:
     """Return an epoch's batches of this process, from the batch `first` on."""
-    load = training_batches if objective.sees_images else imageless_batches
+    load = iter_training_batches if objective.sees_images else iter_imageless_batches
     number, rank, world = plan.first_epoch + epoch, distributed.rank(), distributed.world_size()
-    return load(data, plan.batch_size, plan.seed, number, plan.view(epoch), rank, world, first)
+    return load(data, plan.batch_size, plan.seed, number, plan.select_view(epoch), rank, world, first)
 
 
 def _show_progress(title: str, steps: int, done: int, is_quiet: bool) -> tqdm[NoReturn]:
     return tqdm(total=steps, initial=done, desc=title, disable=is_quiet or None, leave=False, unit="step")
 
 
-def _save_if_due(checkpointer: Checkpointer, training: Training, check: Callable[[], None]) -> None:
+def _save_if_due(checkpointer: Checkpointer, training: TrainState, check: Callable[[], None]) -> None:
     """Save within an epoch where that is due, and end the training where a signal asked for it.
 
     Raises:
         DivergedError: by `check`, or for weights that are not finite; nothing is saved.
         StoppedError: a signal asked one of the processes to end.
     """
-    decision, part = checkpointer.decide(training), training.part
+    decision, part = checkpointer.decide(training), training.progress
     if decision.is_due and part is not None:
         check()
         refuse_infinite({}, training.objective, training.stepper)
         checkpointer.save(training)
         part.kept = part.steps
-        distributed.barrier()  # a process that ends has the others ended
+        distributed.wait_for_all()  # a process that ends has the others ended
     if decision.signal:
         raise StoppedError(decision.signal)
 
@@ -260,13 +269,13 @@ def _print_epoch(title: str, measures: Measures, images_per_second: float, secon
     sys.stdout.flush()  # so that a log file shows each epoch as it ends
 
 
-def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
+def _enter_epoch(training: TrainState, objective: Objective, plan: TrainingPlan) -> EpochProgress:
     """Begin the next epoch, or continue the one that a checkpoint was written in."""
-    part, number = training.part, plan.first_epoch + len(training.history)
+    part, number = training.progress, plan.first_epoch + len(training.history)
     if part is None:
         seed_epoch(plan.seed, number)
-        objective.begin_epoch()
-        training.part = part = Part(rate=training.stepper.rate)
+        objective.start_epoch()
+        training.progress = part = EpochProgress(rate=training.stepper.rate)
     elif part.generators is None:
         seed_epoch(plan.seed, number, part.steps)
     else:
@@ -276,14 +285,14 @@ def _enter_epoch(training: Training, objective: Objective, plan: Plan) -> Part:
 
 
 def _end_epoch(
-    training: Training, objective: Objective, plan: Plan, part: Part, means: Measures
+    training: TrainState, objective: Objective, plan: TrainingPlan, part: EpochProgress, means: Measures
 ) -> dict[str, float]:
     """Measure an epoch, keep it where it is the best so far, and return all its numbers."""
     epoch = len(training.history) + 1
     distributed.share_buffers(objective.model)
-    with training.stepper.averaged():
+    with training.stepper.hold_average():
         distributed.share_buffers(objective.model)
-        measures = distributed.from_first(objective.measure())  # so that all processes decide the same
+        measures = distributed.broadcast_object(objective.measure())  # so that all processes decide the same
         known = {"epoch": epoch, "learning_rate": part.rate, **means, **measures}
         if epoch > plan.epochs - (plan.candidates or plan.epochs):
             training.best = _choose_best(training.best, known, objective.model)

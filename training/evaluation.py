@@ -30,14 +30,14 @@ def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
     model.eval()
     parts = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
     with machine.autocast():
-        logits = distributed.over_processes(parts, lambda part: model(images.normalised(part)).float())
+        logits = distributed.parallel_map(parts, lambda part: model(images.load_normalised(part)).float())
     model.train(was_training)
     return logits
 
 
 def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: str) -> Measures:
     """Return `score` of a network on images."""
-    return score(predict(model, images, machine), images.labels, prefix)
+    return measure_logits(predict(model, images, machine), images.labels, prefix)
 
 
 def compute_top1(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def compute_top1(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(dim=1) == labels).double().mean()
 
 
-def score(logits: Tensor, labels: Tensor, prefix: str) -> Measures:
+def measure_logits(logits: Tensor, labels: Tensor, prefix: str) -> Measures:
     """Return top-1 accuracy in 0..1 and mean cross-entropy in nats of logits."""
     return {
         f"{prefix}_top1": compute_top1(logits, labels).item(),

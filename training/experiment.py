@@ -22,7 +22,7 @@ from settings.networks import Network, connect
 from settings.own_code import digest_code
 from settings.schema import Config
 from training.engine import seed_everything
-from training.job_name import JobName, has_connector, trains_teacher
+from training.job_name import JobName, has_connector, uses_teacher_network
 from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
 
@@ -37,13 +37,13 @@ class Experiment:
     folder: RunFolder
     layouts: dict[str, Layout] = field(default_factory=dict, compare=False, repr=False)  # by network
 
-    def network_of(self, job: JobName) -> Network:
+    def find_network(self, job: JobName) -> Network:
         """Return the config's section on the network that a job trains."""
-        if trains_teacher(self.config, job):
+        if uses_teacher_network(self.config, job):
             return self.config.teacher
         return connect(self.config.student) if has_connector(self.config, job) else self.config.student
 
-    def layout(self, network: Network) -> Layout:
+    def find_layout(self, network: Network) -> Layout:
         """Return the layout of a network, inferred once.
 
         Raises:
@@ -51,7 +51,7 @@ class Experiment:
         """
         key = f"{network.has_connector} {network.model_dump_json(include={*Network.model_fields})}"
         if key not in self.layouts:
-            seen = self.input_of(network)
+            seen = self.find_input_format(network)
             model = build_for(lambda size: self._build(network, None, replace(seen, size=size), size), seen.size)
             self.layouts[key] = infer_layout(model, self.config.data.image_size, network.taps)
         return self.layouts[key]
@@ -61,10 +61,10 @@ class Experiment:
 
         pretrained: load `network.weights`; not needed where other weights replace them.
         """
-        seen = self.input_of(network)
+        seen = self.find_input_format(network)
         return self._build(network, network.weights if pretrained else None, seen, seen.size)
 
-    def input_of(self, network: Network) -> InputFormat:
+    def find_input_format(self, network: Network) -> InputFormat:
         """Return the size and normalisation of a network's images.
 
         They are its own, those of its published weights, or the data's.
@@ -82,7 +82,7 @@ class Experiment:
             size = network.image_size
         return InputFormat(size, mean, std)
 
-    def made_with(self, network: Network) -> dict[str, Any]:
+    def list_dependencies(self, network: Network) -> dict[str, Any]:
         """Return plain values that outputs depend on beside arch, weights and images.
 
         They are empty for a network by name that reads images as the data have them.
@@ -94,7 +94,7 @@ class Experiment:
             parts["code"] = code
         if network.has_connector:
             parts["connector"] = self.config.teacher.arch
-        seen = self.input_of(network)
+        seen = self.find_input_format(network)
         if seen != self._data_input:
             parts["input"] = [seen.size, list(seen.mean), list(seen.std)]
         return parts
@@ -125,7 +125,7 @@ class Experiment:
         Raises:
             UserError: a network without maps, or a teacher whose classifier does not read its last map averaged.
         """
-        student, teacher = self.layout(self.config.student), self.layout(self.config.teacher)
+        student, teacher = self.find_layout(self.config.student), self.find_layout(self.config.teacher)
         place = student.find_place("last_stage", as_map=True)
         last = teacher.find_shape(teacher.find_place("last_stage", as_map=True))
         if not teacher.structure.reads_vector or last[:1] != teacher.find_shape(teacher.find_place("features")):
@@ -135,7 +135,7 @@ class Experiment:
             )
         return ConnectorSizes(place, student.find_shape(place), last, self.data.num_classes)
 
-    def new_student(self, seed: int, network: Network | None = None) -> nn.Module:
+    def build_student(self, seed: int, network: Network | None = None) -> nn.Module:
         """Return the student that every method with this seed starts from, on the device.
 
         network: the student's section, or that of a student with a connector.
@@ -143,11 +143,11 @@ class Experiment:
         seed_everything(seed)
         return self.machine.place(self.build(network or self.config.student))
 
-    def trained(self, network: Network, job: JobFolder) -> nn.Module:
+    def load_trained(self, network: Network, job: JobFolder) -> nn.Module:
         """Return a finished job's network in evaluation mode on the device."""
-        return self.loaded(network, job.verified_model())
+        return self.load_network(network, job.verify_model())
 
-    def loaded(self, network: Network, path: Path) -> nn.Module:
+    def load_network(self, network: Network, path: Path) -> nn.Module:
         """Return a network with the weights of a file, in evaluation mode on the device.
 
         Raises:

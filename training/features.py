@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dataset.images import Batch, ImageTensors
-from dataset.loader import view_cutter
+from dataset.loader import make_view_cutter
 from dataset.prepare import TrainingData
 from dataset.transfer import to_device
 from models.machine import Machine
 from models.taps import read_head_inputs
 from training import distributed
-from training.evaluation import EVALUATION_BATCH, Measures, score
+from training.evaluation import EVALUATION_BATCH, Measures, measure_logits
 
 GROUP = 64  # batches of features that are on the device at once
 
@@ -48,10 +48,10 @@ class ViewCache:
         return to_device(self.views[batch.view][batch.rows], batch.indices.device)
 
     def _extract_view(self, view: int) -> Tensor:  # (N, D), computed by all processes together
-        cut = view_cutter(self.data, view, self.for_teacher)
+        cut = make_view_cutter(self.data, view, self.for_teacher)
         parts = torch.arange(len(self.data.train)).split(EVALUATION_BATCH)
         groups = [parts[i : i + GROUP] for i in range(0, len(parts), GROUP)]
-        rows = [distributed.over_processes(group, lambda part: self.extract(cut(part))).cpu() for group in groups]
+        rows = [distributed.parallel_map(group, lambda part: self.extract(cut(part))).cpu() for group in groups]
         return torch.cat(rows)
 
 
@@ -75,7 +75,7 @@ class FrozenFeatures:
 
     def _extract_split(self, images: ImageTensors) -> Tensor:  # (N, D)
         parts = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
-        return distributed.over_processes(parts, lambda part: self.extract(images.normalised(part)))
+        return distributed.parallel_map(parts, lambda part: self.extract(images.load_normalised(part)))
 
     @torch.no_grad()
     def evaluate(self, head: nn.Module) -> Measures:
@@ -88,5 +88,5 @@ class FrozenFeatures:
                 self.measured[split] = self._extract_split(images)
             with self.machine.autocast():
                 logits = [head(part).float() for part in self.measured[split].split(EVALUATION_BATCH)]
-            measures |= score(torch.cat(logits), images.labels, split)
+            measures |= measure_logits(torch.cat(logits), images.labels, split)
         return measures

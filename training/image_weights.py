@@ -14,7 +14,7 @@ from torch import Tensor
 from settings.stages import Stage
 from training.evaluation import predict
 from training.experiment import Experiment
-from training.job_name import JobName, last_job
+from training.job_name import JobName, find_last_job
 
 
 def weigh_errors(wrong: Tensor, error_weight: float) -> Tensor:
@@ -38,8 +38,8 @@ def weigh_images(experiment: Experiment, job: JobName, stage: Stage) -> Tensor |
     """
     if stage.upweight_errors_of is None:
         return None
-    source = last_job(experiment.config, stage.upweight_errors_of, job.seed or 0)
-    model = experiment.trained(experiment.network_of(source), experiment.folder.job(source))
+    source = find_last_job(experiment.config, stage.upweight_errors_of, job.seed or 0)
+    model = experiment.load_trained(experiment.find_network(source), experiment.folder.get_job(source))
     images = experiment.data.train
     wrong = predict(model, images, experiment.machine).argmax(dim=1) != images.labels
     return weigh_errors(wrong, stage.error_weight)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from settings.schema import TEACHER as TEACHER_NAME
-from settings.schema import Config, waited_for
+from settings.schema import Config, list_prerequisites
 from settings.stages import Stage
 
 PHASES = ("teacher", "crd", "kd", "baselines", "all")
@@ -72,14 +72,14 @@ def find_job(config: Config, method: str, number: int, seed: int) -> JobName:
     return JobName(owner, seed, number if len(config.stages[owner]) > 1 else 0)
 
 
-def jobs_of_method(config: Config, method: str, seed: int) -> list[JobName]:
+def list_method_jobs(config: Config, method: str, seed: int) -> list[JobName]:
     """Return the jobs of a method's stages, in order."""
     return [find_job(config, method, number, seed) for number in range(1, len(config.stages[method]) + 1)]
 
 
-def last_job(config: Config, method: str, seed: int) -> JobName:
+def find_last_job(config: Config, method: str, seed: int) -> JobName:
     """Return the job whose weights are a method's result."""
-    return jobs_of_method(config, method, seed)[-1]
+    return list_method_jobs(config, method, seed)[-1]
 
 
 def is_known(config: Config, job: JobName) -> bool:
@@ -87,50 +87,50 @@ def is_known(config: Config, job: JobName) -> bool:
     return job == TEACHER or len(config.stages.get(job.method, ())) >= job.number
 
 
-def stage_of(config: Config, job: JobName) -> Stage:
+def get_stage(config: Config, job: JobName) -> Stage:
     """Return what a job trains and how."""
     return config.teacher_stage if job == TEACHER else config.stages[job.method][job.number - 1]
 
 
-def first_epoch(config: Config, job: JobName) -> int:
+def count_earlier_epochs(config: Config, job: JobName) -> int:
     """Return the epochs before a job, from which order and views of images follow."""
     if job == TEACHER:
         return 0
     return sum(stage.epochs for stage in config.stages[job.method][: job.number - 1])
 
 
-def trains_teacher(config: Config, job: JobName) -> bool:
+def uses_teacher_network(config: Config, job: JobName) -> bool:
     """Return whether a job trains the teacher's network."""
     return job == TEACHER or (is_known(config, job) and config.stages[job.method][0].starts_from == TEACHER_NAME)
 
 
-def starts_from(config: Config, job: JobName) -> list[JobName]:
+def find_start(config: Config, job: JobName) -> list[JobName]:
     """Return the job whose weights a job goes on from, or none."""
     if job == TEACHER or job.seed is None or not is_known(config, job):
         return []
     if job.number > 1:
         return [find_job(config, job.method, job.number - 1, job.seed)]
-    source = stage_of(config, job).starts_from
-    return [] if source in (None, TEACHER_NAME) else [last_job(config, str(source), job.seed)]
+    source = get_stage(config, job).starts_from
+    return [] if source in (None, TEACHER_NAME) else [find_last_job(config, str(source), job.seed)]
 
 
 def list_chain(config: Config, job: JobName) -> list[JobName]:
     """Return the jobs whose weights lead to a job's, in order, the job itself last."""
-    sources = starts_from(config, job)
+    sources = find_start(config, job)
     return [*(list_chain(config, sources[0]) if sources else []), job]
 
 
 def has_connector(config: Config, job: JobName) -> bool:
     """Return whether a job's stage, or one before it, puts a connector behind the student."""
-    return any(is_known(config, one) and stage_of(config, one).connector for one in list_chain(config, job))
+    return any(is_known(config, one) and get_stage(config, one).connector for one in list_chain(config, job))
 
 
-def needs(config: Config, job: JobName) -> list[JobName]:
+def list_sources(config: Config, job: JobName) -> list[JobName]:
     """Return the jobs whose weights, classifier or errors a job takes."""
     if job == TEACHER or job.seed is None or not is_known(config, job):
         return []
-    named = [last_job(config, method, job.seed) for method in waited_for(stage_of(config, job))]
-    return list(dict.fromkeys([*starts_from(config, job), *named]))
+    named = [find_last_job(config, method, job.seed) for method in list_prerequisites(get_stage(config, job))]
+    return list(dict.fromkeys([*find_start(config, job), *named]))
 
 
 def list_jobs(config: Config, phase: str, seed: int, methods: list[str]) -> list[JobName]:
@@ -138,13 +138,13 @@ def list_jobs(config: Config, phase: str, seed: int, methods: list[str]) -> list
 
     crd has the first stages, kd the later ones, baselines the methods of one stage.
     """
-    waiting = [job for method in methods for job in jobs_of_method(config, method, seed)]
+    waiting = [job for method in methods for job in list_method_jobs(config, method, seed)]
     found: list[JobName] = []
     while waiting:
         job = waiting.pop(0)
         if job in found:
             continue
-        lacking = [source for source in needs(config, job) if source not in found]
+        lacking = [source for source in list_sources(config, job) if source not in found]
         if lacking:
             waiting = [*lacking, job, *waiting]
         else:

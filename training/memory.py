@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from dataset.memory import machine_memory, see_that_it_can_be_written, see_that_it_fits
+from dataset.memory import check_fits, check_writable, find_machine_memory
 from losses.loss import Loss, MemoryNeed, Sizes
 from models.layout import Layout
 from models.machine import Machine
@@ -22,7 +22,7 @@ def get_memory(machine: Machine) -> int | None:
     """Return the bytes of memory on the device, None where that is not known."""
     if machine.device.type == "cuda":
         return int(torch.cuda.get_device_properties(machine.device).total_memory)
-    return machine_memory()
+    return find_machine_memory()
 
 
 @torch.no_grad()
@@ -46,9 +46,9 @@ def check_activations(experiment: Experiment, layout: Layout, key: str, batch: i
     """Raise `UserError` for a batch whose activations do not fit into memory."""
     size, machine = experiment.config.data.image_size, experiment.machine
     one, has = count_activations(layout.model, size) * machine.dtype.itemsize, get_memory(machine)
-    see_that_it_fits(f"data.image_size={size}", "the activations of one image", one, has)
+    check_fits(f"data.image_size={size}", "the activations of one image", one, has)
     own = _share_batch(batch, len(experiment.data.train))
-    see_that_it_fits(f"{key}={batch}", f"the activations of {own:,} images", one * own, has)
+    check_fits(f"{key}={batch}", f"the activations of {own:,} images", one * own, has)
 
 
 def _share_batch(batch: int, count: int) -> int:
@@ -60,13 +60,13 @@ def list_needs(
     experiment: Experiment, losses: Mapping[str, Loss], layout: Layout, batch: int
 ) -> list[tuple[str, MemoryNeed]]:
     """Return the memory of losses by config key. `layout`: of the trained network."""
-    teacher, labels = experiment.layout(experiment.config.teacher), experiment.data.train.labels
+    teacher, labels = experiment.find_layout(experiment.config.teacher), experiment.data.train.labels
     own, device = _share_batch(batch, len(labels)), experiment.machine.device.type
     found = []
     for key, loss in losses.items():
         if loss.needs_teacher:
             sizes = Sizes(find_shapes(layout, [loss]), find_shapes(teacher, [loss]), labels)
-            found += [(key, need) for need in loss.memory(sizes, own, device)]
+            found += [(key, need) for need in loss.estimate_memory(sizes, own, device)]
     return found
 
 
@@ -75,12 +75,12 @@ def check_loss_memory(experiment: Experiment, losses: Mapping[str, Loss], layout
     has = get_memory(experiment.machine)
     for key, need in list_needs(experiment, losses, layout, batch):
         value = getattr(losses[key], need.option)
-        see_that_it_fits(f"{key}.{need.option}={value}", need.what, need.bytes, has)
+        check_fits(f"{key}.{need.option}={value}", need.what, need.bytes, has)
 
 
 def count_cache_bytes(experiment: Experiment) -> int:
     """Count the bytes of the teacher's cached outputs, in float16."""
-    layout = experiment.layout(experiment.config.teacher)
+    layout = experiment.find_layout(experiment.config.teacher)
     width = experiment.data.num_classes + sum(
         layout.find_shape(place)[0] for place in list_cached_places(experiment)
     )
@@ -91,9 +91,9 @@ def check_cache_space(experiment: Experiment) -> None:
     """Raise `UserError` for a teacher's cache that the disk cannot hold."""
     views, folder = experiment.config.teacher.cached_views, experiment.config.data.cache_dir
     if views:
-        see_that_it_can_be_written(folder)
+        check_writable(folder)
         kept = sum(path.stat().st_size for path in folder.glob("teacher-*/view*.npy"))
         there = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.is_dir())
         free, needed = shutil.disk_usage(there).free, count_cache_bytes(experiment)
         where = f"disk in data.cache_dir {folder}"
-        see_that_it_fits(f"teacher.cached_views={views}", "cached outputs", needed, free + kept, where)
+        check_fits(f"teacher.cached_views={views}", "cached outputs", needed, free + kept, where)

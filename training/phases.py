@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataset.loader import steps_per_epoch
+from dataset.loader import count_batches
 from dataset.prepare import TrainingData
 from settings.schema import Config
 from settings.stages import Stage
 from training import distributed
-from training.distributed import say
+from training.distributed import print_rank0
 from training.evaluation import show_measures
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, list_jobs, stage_of
+from training.job_name import TEACHER, JobName, get_stage, list_jobs
 from training.pace import Pace
-from training.prepared import train
 from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
 from training.run.tensorboard import write_hparams
-from training.stepping import steps_of
+from training.setup import train_stage
+from training.stepping import count_steps
 from training.teacher import is_given
 
 SHOWN = ("test_top1", "cosine_", "cka_", "explained_")  # how names of measures begin that the line of a job shows
@@ -33,21 +33,21 @@ class Job:
     folder: JobFolder
     stage: Stage
 
-    def batches(self, data: TrainingData) -> int:
+    def count_batches(self, data: TrainingData) -> int:
         """Return the batches of an epoch."""
         images = data.balanced if self.stage.images == "balanced" and data.balanced else data.train
-        return steps_per_epoch(len(images), self.stage.batch_size)
+        return count_batches(len(images), self.stage.batch_size)
 
     def count_images(self, data: TrainingData) -> int:
         """Return the images that all epochs show, each as often as it comes."""
-        return self.stage.epochs * self.batches(data) * self.stage.batch_size
+        return self.stage.epochs * self.count_batches(data) * self.stage.batch_size
 
     def count_steps(self, data: TrainingData) -> int:
         """Return the optimizer's steps of an epoch."""
-        return steps_of(self.batches(data), self.stage.optimizer.accumulate)
+        return count_steps(self.count_batches(data), self.stage.optimizer.accumulate)
 
 
-def jobs_of(phase: str, config: Config, folder: RunFolder, methods: Sequence[str] = ()) -> list[Job]:
+def list_phase_jobs(phase: str, config: Config, folder: RunFolder, methods: Sequence[str] = ()) -> list[Job]:
     """Return the trainings of a phase, each after those that it needs.
 
     methods: to train, with what they need; all of the config by default.
@@ -56,7 +56,7 @@ def jobs_of(phase: str, config: Config, folder: RunFolder, methods: Sequence[str
     if phase != "teacher":
         for seed in config.seeds:
             names += list_jobs(config, phase, seed, list(methods or config.methods))
-    return [Job(name, folder.job(name), stage_of(config, name)) for name in names]
+    return [Job(name, folder.get_job(name), get_stage(config, name)) for name in names]
 
 
 def list_waiting(jobs: Sequence[Job], experiment: Experiment, removed: Sequence[JobName] = ()) -> list[Job]:
@@ -64,7 +64,7 @@ def list_waiting(jobs: Sequence[Job], experiment: Experiment, removed: Sequence[
 
     removed: finished jobs that have to be trained again.
     """
-    unfinished = [job for job in jobs if not job.folder.finished or job.name in removed]
+    unfinished = [job for job in jobs if not job.folder.is_finished or job.name in removed]
     return [job for job in unfinished if not (job.name == TEACHER and is_given(experiment))]
 
 
@@ -76,24 +76,24 @@ def run_jobs(jobs: list[Job], experiment: Experiment) -> None:
             waiting.remove(job)
             pace.waiting = sum(other.count_images(experiment.data) for other in waiting)
             train_job(job, experiment, pace)
-            say(f"{job.name.title}: done, {_describe_result(job.folder)}, files in {job.folder.path}")
-        elif job.folder.finished:
+            print_rank0(f"{job.name.title}: done, {_describe_result(job.folder)}, files in {job.folder.path}")
+        elif job.folder.is_finished:
             if distributed.rank() == 0:
                 job.folder.drop_checkpoints()
-            say(f"{job.name.title}: finished before, kept")
+            print_rank0(f"{job.name.title}: finished before, kept")
 
 
 def train_job(job: Job, experiment: Experiment, pace: Pace | None = None) -> None:
     """Train one network, and write its settings and results for TensorBoard."""
-    train(experiment, job.name, pace)
+    train_stage(experiment, job.name, pace)
     write_hparams(experiment.config, job.name, job.folder)
 
 
 def _describe_result(folder: JobFolder) -> str:
-    return show_measures({name: value for name, value in folder.result().items() if name.startswith(SHOWN)})
+    return show_measures({name: value for name, value in folder.read_result().items() if name.startswith(SHOWN)})
 
 
-def next_phase(phase: str, config: Config) -> str | None:
+def find_next_phase(phase: str, config: Config) -> str | None:
     """Return the phase that comes after one, None where everything is trained."""
     staged = any(len(stages) > 1 for stages in config.stages.values())
     single = any(len(stages) == 1 for stages in config.stages.values())

@@ -7,16 +7,16 @@ from statistics import fmean
 
 from dataset.cues.contact_sheet import write_contact_sheet
 from models.zoo import count_parameters
-from settings.loss_options import title_of
+from settings.loss_options import get_loss_title
 from settings.reading import to_yaml
 from training import distributed
 from training.checks import make_losses
-from training.distributed import say
+from training.distributed import print_rank0
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, last_job
+from training.job_name import TEACHER, JobName, find_last_job
 from training.memory import count_cache_bytes, list_needs
 from training.phases import Job, list_waiting
-from training.run.claim import check_config, find_outdated
+from training.run.prepare import check_config, find_outdated
 from training.teacher import is_given
 
 SCRATCH = "scratch"  # the shipped method without a teacher
@@ -30,7 +30,9 @@ def describe_command(jobs: Sequence[Job], experiment: Experiment, removed: Seque
     config, data, machine = experiment.config, experiment.data, experiment.machine
     where = "" if config.data.root is None else f" in {config.data.root}"
     train, val, test = len(data.train), len(data.val) if data.val else 0, len(data.test)
-    sizes = [count_parameters(experiment.layout(network).model) for network in (config.teacher, config.student)]
+    sizes = [
+        count_parameters(experiment.find_layout(network).model) for network in (config.teacher, config.student)
+    ]
     count, waiting = distributed.world_size(), list_waiting(jobs, experiment, removed)
     methods = ", ".join(dict.fromkeys(job.name.method for job in jobs))
     seeds = [str(seed) for seed in dict.fromkeys(job.name.seed for job in jobs) if seed is not None]
@@ -53,11 +55,11 @@ def describe_weak_teacher(experiment: Experiment) -> str | None:
     otherwise on test images.
     """
     config, folder = experiment.config, experiment.folder
-    scratch = [last_job(config, SCRATCH, seed) for seed in config.seeds] if SCRATCH in config.methods else []
-    students = [folder.job(job).result() for job in scratch if folder.job(job).finished]
-    if not students or not folder.teacher.finished:
+    scratch = [find_last_job(config, SCRATCH, seed) for seed in config.seeds] if SCRATCH in config.methods else []
+    students = [folder.get_job(job).read_result() for job in scratch if folder.get_job(job).is_finished]
+    if not students or not folder.teacher.is_finished:
         return None
-    teacher = folder.teacher.result()
+    teacher = folder.teacher.read_result()
     splits = [one for one in ("val", "test") if all(f"{one}_top1" in result for result in (teacher, *students))]
     if not splits:
         return None
@@ -80,14 +82,14 @@ def show_plan(jobs: list[Job], experiment: Experiment, fresh: bool, resume: bool
     """
     config, folder = experiment.config, experiment.folder
     outdated = find_outdated(folder, config, [job.name for job in jobs]) if fresh else []
-    kept = [job for job in folder.present() if job not in outdated]
+    kept = [job for job in folder.list_present_jobs() if job not in outdated]
     check_config(folder, config, kept, fresh=fresh, resume=resume)
-    say(describe_plan(jobs, experiment, outdated))
+    print_rank0(describe_plan(jobs, experiment, outdated))
     if config.shortcut.cue != "none" and distributed.rank() == 0:
         path = folder.path.with_name(f"{config.name}-cues.png")
         write_contact_sheet(experiment.data, path)
-        say(f"contact sheet: {path}")
-    say("dry run: nothing was trained, no run folder was written")
+        print_rank0(f"contact sheet: {path}")
+    print_rank0("dry run: nothing was trained, no run folder was written")
 
 
 def describe_plan(jobs: list[Job], experiment: Experiment, removed: Sequence[JobName] = ()) -> str:
@@ -97,22 +99,22 @@ def describe_plan(jobs: list[Job], experiment: Experiment, removed: Sequence[Job
     """
     lines = [to_yaml(experiment.config), *describe_command(jobs, experiment, removed)]
     for job in jobs:
-        is_kept = job.folder.finished and job.name not in removed
+        is_kept = job.folder.is_finished and job.name not in removed
         most = "at most " if job.stage.early_stopping is not None else ""
-        losses = ", ".join(f"{title_of(name)} {use.weight:g}" for name, use in job.stage.losses.items())
+        losses = ", ".join(f"{get_loss_title(name)} {use.weight:g}" for name, use in job.stage.losses.items())
         steps = f"{job.stage.epochs} epochs x {job.count_steps(experiment.data)} steps"
         state = "finished" if is_kept else f"{most}{steps}, {job.stage.train} by {losses}"
         if job.name == TEACHER and is_given(experiment) and not is_kept:
             state = "given by the config, not trained"
         lines.append(f"{job.name.title}: {state} -> {job.folder.path}")
     lines.append(_describe_cost(jobs, experiment))
-    return "\n".join([*lines, *(f"--fresh removes {experiment.folder.job(name).path}" for name in removed)])
+    return "\n".join([*lines, *(f"--fresh removes {experiment.folder.get_job(name).path}" for name in removed)])
 
 
 def _describe_cost(jobs: list[Job], experiment: Experiment) -> str:
     costs = []
     for job in jobs:
-        layout = experiment.layout(experiment.network_of(job.name))
+        layout = experiment.find_layout(experiment.find_network(job.name))
         needs = list_needs(experiment, make_losses(experiment, job), layout, job.stage.batch_size)
         if needs:
             costs.append(f"{job.name.short} {sum(need.bytes for _, need in needs) / 1e6:,.2f} MB")

@@ -21,7 +21,7 @@ RngStates = dict[str, Tensor]  # of torch's global generators, by "cpu" and "cud
 
 
 @dataclass
-class Part:
+class EpochProgress:
     """The steps done of an epoch, and what its other steps need of them."""
 
     rate: float  # learning rate as the epoch began
@@ -57,7 +57,7 @@ class Part:
         }
 
 
-def restore_part(state: Mapping[str, Any], device: torch.device) -> Part:
+def restore_progress(state: Mapping[str, Any], device: torch.device) -> EpochProgress:
     """Return this process's part from what `Part.collect_state` returned.
 
     With another number of processes, sums are the mean over the former ones and the epoch's other steps draw other
@@ -80,7 +80,7 @@ def restore_part(state: Mapping[str, Any], device: torch.device) -> Part:
         sums = {name: sum(one["sums"][name] for one in processes) / len(processes) for name in names}
     steps = int(state["steps"])
     totals = {name: torch.tensor(total, dtype=torch.float64, device=device) for name, total in sums.items()}
-    return Part(float(state["rate"]), steps, steps, float(state["seconds"]), totals, drawn)
+    return EpochProgress(float(state["rate"]), steps, steps, float(state["seconds"]), totals, drawn)
 
 
 def get_rng_states(device: torch.device) -> RngStates:
@@ -99,7 +99,7 @@ def set_rng_states(states: RngStates, device: torch.device) -> None:
 
 
 @dataclass
-class Training:
+class TrainState:
     """A training and how far it has come."""
 
     objective: nn.Module
@@ -107,16 +107,16 @@ class Training:
     device: torch.device
     history: list[dict[str, float]] = field(default_factory=list)  # measures of the finished epochs
     best: dict[str, Any] | None = None  # epoch by validation accuracy, with its weights
-    part: Part | None = None  # of the current epoch, None between two
+    progress: EpochProgress | None = None  # of the current epoch, None between two
 
-    def state(self) -> dict[str, Any]:
+    def collect_state(self) -> dict[str, Any]:
         """Return all that a resumed training needs; within an epoch all processes have to call this."""
         return {
             "objective": self.objective.state_dict(),
             **self.stepper.state(),
             "history": list(self.history),
             "best": self.best,
-            "part": None if self.part is None else self.part.collect_state(self.device),
+            "part": None if self.progress is None else self.progress.collect_state(self.device),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -128,10 +128,10 @@ class Training:
         self.objective.load_state_dict(state["objective"])
         self.stepper.load(state)
         self.history, self.best = check_history(state["history"]), _check_best(state["best"])
-        self.part = None if state["part"] is None else restore_part(state["part"], self.device)
+        self.progress = None if state["part"] is None else restore_progress(state["part"], self.device)
         steps = self.stepper.steps
-        if self.part is not None and not 0 < self.part.steps <= steps:
-            raise ValueError(f"step {self.part.steps} of {steps}")
+        if self.progress is not None and not 0 < self.progress.steps <= steps:
+            raise ValueError(f"step {self.progress.steps} of {steps}")
 
 
 def check_history(lines: Any) -> list[dict[str, float]]:

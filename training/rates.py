@@ -11,7 +11,7 @@ from errors import warn
 from settings.merge import flatten
 from settings.reading import FREE
 from settings.schema import Config
-from training.job_name import JobName, is_known, jobs_of_method, stage_of
+from training.job_name import JobName, get_stage, is_known, list_method_jobs
 
 KEYS = ("optimizer.lr", "feature_lr")  # how the names of learning rates end
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a parameter group, all in proportion to the config's
@@ -36,17 +36,17 @@ def rescale_rates(optimizer: Optimizer, schedule: LRScheduler, wanted: Sequence[
             one.base_lrs[position] = initial
 
 
-def differ_in_rates_only(old: Config, new: Config, finished: Sequence[JobName]) -> bool:
+def has_only_rate_changes(old: Config, new: Config, finished: Sequence[JobName]) -> bool:
     """Return whether two configs differ in learning rates alone, and in none of a finished job.
 
     What methods share they must still share: a later stage would otherwise be of a first one that is not its own.
     """
-    first, second = (flatten(config.resolved()) for config in (old, new))
+    first, second = (flatten(config.resolve()) for config in (old, new))
     changed = {key for key in {*first, *second} - {*FREE} if first.get(key) != second.get(key)}
     if not all(key.endswith(KEYS) for key in changed):
         return False
     both = [method for method in old.methods if method in new.methods]
-    if any(jobs_of_method(old, method, 0) != jobs_of_method(new, method, 0) for method in both):
+    if any(list_method_jobs(old, method, 0) != list_method_jobs(new, method, 0) for method in both):
         return False
     known = [job for job in finished if is_known(old, job) and is_known(new, job)]
-    return all(stage_of(old, job) == stage_of(new, job) for job in known)
+    return all(get_stage(old, job) == get_stage(new, job) for job in known)

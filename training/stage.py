@@ -27,7 +27,7 @@ from training.engine import Objective, Term
 from training.evaluation import Measures, compute_top1, evaluate_splits
 from training.features import FrozenFeatures
 from training.reading import Reading
-from training.teacher_outputs import FEATURES, FrozenTeacher, run
+from training.teacher_outputs import FEATURES, FrozenTeacher, predict_taps
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class StageObjective(Objective):
             module.train(mode)
         return self
 
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+    def make_parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return classifier and losses at `lr`, and the rest at `feature_lr`."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if self.settings.feature_lr is None:
@@ -134,7 +134,7 @@ class StageObjective(Objective):
                 terms |= {f"{name}_{key}": Term(v, weight * loss.taps.get(key, 1.0)) for key, v in value.items()}
         if self.student.evaluator is None:
             answering = self.answering
-            answers = borrowed.logits if answering is None else answering.answer(own, theirs)
+            answers = borrowed.logits if answering is None else answering.predict_logits(own, theirs)
             terms["top1"] = Term(compute_top1(answers, batch.labels))
         return terms
 
@@ -153,7 +153,7 @@ class StageObjective(Objective):
         return View(self.head(features), dict.fromkeys(reading.pooled, features))
 
     @torch.no_grad()
-    def begin(self, batches: Iterator[Batch]) -> None:
+    def prepare(self, batches: Iterator[Batch]) -> None:
         """Show one epoch to the losses that ask for it, both networks in evaluation mode."""
         asking = [loss for loss, _ in self.terms.values() if loss.first_pass != "none"]
         if not asking:
@@ -174,12 +174,12 @@ class StageObjective(Objective):
         if self.student.features is not None:
             return self._compute_view(batch)
         reading = self.student.reading
-        return reading.make_view(run(self.tapped, batch.images, self.machine), reading.places)
+        return reading.make_view(predict_taps(self.tapped, batch.images, self.machine), reading.places)
 
-    def begin_epoch(self) -> None:
+    def start_epoch(self) -> None:
         self.epoch += 1
         for loss, _ in self.terms.values():
-            loss.begin_epoch()
+            loss.start_epoch()
 
     def measure(self) -> Measures:
         if self.student.evaluator is not None:
@@ -199,7 +199,7 @@ class StageObjective(Objective):
         """Return the linear maps of all losses by name."""
         found: dict[str, Tensor] = {}
         for name, (loss, _) in self.terms.items():
-            found |= rename_repeated(name, loss.projections(), found)
+            found |= rename_repeated(name, loss.list_projections(), found)
         return found
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -43,9 +43,9 @@ class Stepper:
     @property
     def steps(self) -> int:
         """Of an epoch."""
-        return steps_of(self.batches, self.accumulate)
+        return count_steps(self.batches, self.accumulate)
 
-    def size(self, step: int) -> int:
+    def count_batches(self, step: int) -> int:
         """Return the batches of an epoch's step, counted from 0."""
         return min(self.accumulate, self.batches - step * self.accumulate)
 
@@ -61,7 +61,7 @@ class Stepper:
         if self.average is not None:
             self.average.update()
 
-    def averaged(self) -> AbstractContextManager[None]:
+    def hold_average(self) -> AbstractContextManager[None]:
         """Have the objective hold the average of its weights, where there is one."""
         return nullcontext() if self.average is None else self.average.hold()
 
@@ -95,7 +95,7 @@ class Stepper:
             self.average.load_state_dict(state["average"])
 
 
-def steps_of(batches: int, accumulate: int) -> int:
+def count_steps(batches: int, accumulate: int) -> int:
     """Return the number of steps of so many batches."""
     return -(-batches // accumulate)
 
@@ -116,7 +116,7 @@ def make_stepper(
         batches: an epoch.
     """
     optimizer = make_optimizer(groups, settings)
-    schedule = make_schedule(optimizer, settings, epochs, steps_of(batches, settings.accumulate))
+    schedule = make_schedule(optimizer, settings, epochs, count_steps(batches, settings.accumulate))
     scaler = GradScaler(machine.device.type, enabled=machine.float16)
     average = None if settings.ema is None else Average(objective, settings.ema)
     return Stepper(optimizer, schedule, scaler, average, batches, settings.accumulate)

@@ -32,11 +32,11 @@ def ensure_teacher(experiment: Experiment) -> nn.Module:
     """
     folder = experiment.folder.teacher
     _check_unchanged(experiment)
-    is_missing = not folder.finished
-    distributed.barrier()  # every process has looked before the first of them writes
+    is_missing = not folder.is_finished
+    distributed.wait_for_all()  # every process has looked before the first of them writes
     if is_missing:
         _copy_given(experiment)
-    return experiment.trained(experiment.config.teacher, folder).requires_grad_(False)
+    return experiment.load_trained(experiment.config.teacher, folder).requires_grad_(False)
 
 
 def check_teacher(experiment: Experiment, renewed: bool) -> None:
@@ -48,17 +48,17 @@ def check_teacher(experiment: Experiment, renewed: bool) -> None:
     if not renewed:
         _check_unchanged(experiment)
         if not is_given(experiment):  # a given one is copied again
-            folder.refuse_lacking()
-    if renewed or not folder.finished:
+            folder.refuse_missing_files()
+    if renewed or not folder.is_finished:
         _load_given(experiment)
 
 
 def _check_unchanged(experiment: Experiment) -> None:
     """Raise `UserError` for a given file that has changed since the run copied it."""
     path, folder = experiment.config.teacher.checkpoint, experiment.folder.teacher
-    if path is None or not folder.marked or not path.exists():
+    if path is None or not folder.has_result or not path.exists():
         return
-    copied = folder.result().get("source_sha256")
+    copied = folder.read_result().get("source_sha256")
     if copied is not None and copied != hash_file(path):
         raise UserError(
             f"teacher.checkpoint {path} has changed since {folder.path} copied it: put the old file back, "
@@ -107,10 +107,10 @@ def _copy_given(experiment: Experiment) -> None:
     measures = evaluate_splits(experiment.machine.place(model), experiment.data, experiment.machine)
     if distributed.rank() == 0:
         experiment.folder.teacher.finish(model, {**origin, **measures})
-    distributed.barrier()
+    distributed.wait_for_all()
     top1 = measures["test_top1"]
     if not experiment.machine.quiet:
-        distributed.say(f"teacher: copied from {origin['source']}, {show_measures({'test_top1': top1})}")
+        distributed.print_rank0(f"teacher: copied from {origin['source']}, {show_measures({'test_top1': top1})}")
     if top1 <= 2 / experiment.data.num_classes:
         warn(
             f"the teacher from {origin['source']} is right on {100 * top1:.1f} % of the test images, hardly more "

@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset.loader import view_batches
+from dataset.loader import iter_view_batches
 from dataset.prepare import TrainingData
 from errors import UserError, warn
-from files import in_one_line, locked, remove_lock_left_behind, write_text
+from files import hold_lock, remove_abandoned_lock, wrap_io_errors, write_text
 from models.checkpoint import hash_weights
 from models.taps import TappedModel
 from models.whole import hash_file
 from training import distributed
-from training.distributed import say
+from training.distributed import print_rank0
 from training.evaluation import EVALUATION_BATCH
 from training.experiment import Experiment
 
@@ -48,7 +48,7 @@ def name_cache(experiment: Experiment, teacher: TappedModel) -> Path:
         "normalisation": [data.mean.tolist(), data.std.tolist()],
         "precision": experiment.machine.precision,
     }
-    parts |= experiment.made_with(experiment.config.teacher)
+    parts |= experiment.list_dependencies(experiment.config.teacher)
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return settings.cache_dir / f"teacher-{key}"
 
@@ -61,25 +61,25 @@ def fill_cache(folder: Path, data: TrainingData, views: int, width: int, compute
     """
     header = _make_header(len(data.train), width)
     missing = [view for view in range(views) if not _is_intact(folder / f"view{view}.npy", header)]
-    distributed.barrier()  # every process has looked before one of them fills what is missing
+    distributed.wait_for_all()  # every process has looked before one of them fills what is missing
     if missing:
         size = len(missing) * len(data.train) * width * 2 / 1e6
-        say(f"caching the teacher's outputs for {len(missing)} views, {size:,.0f} MB in {folder}")
+        print_rank0(f"caching the teacher's outputs for {len(missing)} views, {size:,.0f} MB in {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     for wait in (False, True):  # views that another process is filling come last
         for view in missing:
             path = folder / f"view{view}.npy"
             if path.exists():
                 continue
-            with locked(path.with_suffix(".lock"), wait=wait) as other:
+            with hold_lock(path.with_suffix(".lock"), wait=wait) as other:
                 if other is None and not path.exists():  # another process may have finished it meanwhile
                     _write_view(
                         path, header, _compute_rows(data, view, compute, quiet), len(data.train) * width * 2
                     )
-    distributed.barrier()
+    distributed.wait_for_all()
     if distributed.rank() == 0:
         for view in range(views):  # a kill may have come between a view and the end of its lock
-            remove_lock_left_behind(folder / f"view{view}.lock")
+            remove_abandoned_lock(folder / f"view{view}.lock")
 
 
 def _is_intact(path: Path, header: bytes) -> bool:
@@ -110,7 +110,7 @@ def _write_view(path: Path, header: bytes, rows: Iterator[bytes], size: int) -> 
     """Write a view, then its digest, then rename it. `size`: of all rows, in bytes."""
     partial, digest = path.with_suffix(".partial"), hashlib.sha256()
     try:
-        with in_one_line(partial, lambda: size), open(partial, "wb") as file:
+        with wrap_io_errors(partial, lambda: size), open(partial, "wb") as file:
             for part in chain([header], rows):
                 file.write(part)  # plainly: writing to a mapped file ends the process where the disk is full
                 digest.update(part)
@@ -134,7 +134,7 @@ def _compute_rows(data: TrainingData, view: int, compute: Compute, quiet: bool) 
     """Yield the rows of a view as float16, a batch at a time."""
     title = f"teacher view {view}"
     with tqdm(total=len(data.train), desc=title, disable=quiet or None, leave=False, unit="image") as progress:
-        for indices, images in view_batches(data, view, EVALUATION_BATCH):
+        for indices, images in iter_view_batches(data, view, EVALUATION_BATCH):
             halves = compute(images).half()
             if not torch.isfinite(halves).all():
                 raise UserError("the teacher's outputs do not fit into float16: use --set teacher.cached_views=0")

@@ -25,7 +25,7 @@ from settings.loss_options import list_stages, make_loss
 from settings.stages import Stage
 from training.experiment import Experiment
 from training.features import ViewCache
-from training.job_name import TEACHER, JobName, last_job
+from training.job_name import TEACHER, JobName, find_last_job
 from training.reading import Reading, find_reading
 from training.teacher import ensure_teacher
 from training.teacher_cache import fill_cache, name_cache
@@ -43,7 +43,7 @@ class LiveTeacher:
             compile_blocks(teacher.model, teacher.taps)
 
     def __call__(self, batch: Batch) -> Outputs:
-        return run(self.teacher, batch.for_teacher, self.machine)
+        return predict_taps(self.teacher, batch.teacher_images, self.machine)
 
 
 class CachedTeacher:
@@ -71,7 +71,7 @@ class ViewedTeacher:
 
 
 def _run_rows(teacher: TappedModel, images: Tensor, machine: Machine) -> Tensor:
-    outputs = run(teacher, images, machine)
+    outputs = predict_taps(teacher, images, machine)
     return torch.cat([outputs.logits, *outputs.taps], dim=1)
 
 
@@ -81,7 +81,7 @@ def _split_rows(rows: Tensor, widths: list[int]) -> Outputs:
 
 
 @torch.no_grad()
-def run(teacher: TappedModel, images: Tensor, machine: Machine) -> Outputs:
+def predict_taps(teacher: TappedModel, images: Tensor, machine: Machine) -> Outputs:
     """Return the outputs of a network in evaluation mode, in float32."""
     with machine.autocast():
         out = teacher(images)
@@ -139,13 +139,13 @@ def open_teacher(
         UserError: there is no teacher, or the given one does not fit.
     """
     settings = experiment.config.teacher
-    layout, network, head = experiment.layout(settings), ensure_teacher(experiment), None
+    layout, network, head = experiment.find_layout(settings), ensure_teacher(experiment), None
     reading = find_reading(layout, [loss for loss in losses if loss.needs_teacher])
     if _needs_features(stage):
         reading = reading.add_pooled(FEATURES, layout.find_place(FEATURES))
     if stage.teacher is not None:
-        folder = experiment.folder.job(last_job(experiment.config, stage.teacher, job.seed or 0))
-        head = find_classifier(experiment.trained(settings, folder).requires_grad_(False))[1]
+        folder = experiment.folder.get_job(find_last_job(experiment.config, stage.teacher, job.seed or 0))
+        head = find_classifier(experiment.load_trained(settings, folder).requires_grad_(False))[1]
     is_live = bool(reading.maps)
     places = reading.places if is_live else list_cached_places(experiment)
     tapped = experiment.machine.place(TappedModel(network, places))
@@ -155,7 +155,7 @@ def open_teacher(
 
 def list_cached_places(experiment: Experiment) -> list[str]:
     """Return the teacher's places that any stage reads pooled, for one shared cache."""
-    config, layout = experiment.config, experiment.layout(experiment.config.teacher)
+    config, layout = experiment.config, experiment.find_layout(experiment.config.teacher)
     places: list[str] = []
     for key, stage in list_stages(config):
         losses = [make_loss(key, name, use.options, config.losses) for name, use in stage.losses.items()]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from dataset.cues.shortcut import stamp
+from dataset.cues.shortcut import draw_cues
 from dataset.prepare import TrainingData
 from dataset.views.augment import apply_view, draw_view
 from files import write_atomically
@@ -51,17 +51,17 @@ def _list_training_images(data: TrainingData, label: int) -> Tensor:
     images, settings = data.train, data.settings
     indices = (images.labels == label).nonzero()[:COLUMNS, 0].cpu()
     view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
-    pixels = apply_view(images.raw(indices), indices, view)
-    return (pixels if images.cues is None else images.cues.stamp(pixels, indices)).cpu()
+    pixels = apply_view(images.load_raw(indices), indices, view)
+    return (pixels if images.cues is None else images.cues.draw(pixels, indices)).cpu()
 
 
 def _list_test_images(data: TrainingData) -> Tensor:
     images = data.test
     cues = torch.linspace(0, data.cue_count - 1, min(CUES, data.cue_count)).round().long()
     if images.cues is not None:
-        found = [(images.cues.of_image == cue).nonzero()[:1, 0] for cue in cues.tolist()]
-        return images.raw(torch.cat(found)).cpu()
+        found = [(images.cues.image_cues == cue).nonzero()[:1, 0] for cue in cues.tolist()]
+        return images.load_raw(torch.cat(found)).cpu()
     first = torch.zeros(1 + len(cues), dtype=torch.int64)
-    pixels = images.raw(first).cpu()
+    pixels = images.load_raw(first).cpu()
     shown = torch.cat([torch.tensor([-1]), cues])
-    return pixels if data.shortcut.cue == "none" else stamp(data.shortcut.cue, pixels, shown, first)
+    return pixels if data.shortcut.cue == "none" else draw_cues(data.shortcut.cue, pixels, shown, first)

@@ -17,7 +17,7 @@ from dataset.sources import Source
 from errors import UserError
 
 
-def own_cues(path: Path, source: Source) -> tuple[list[Tensor], int]:
+def read_own_cues(path: Path, source: Source) -> tuple[list[Tensor], int]:
     """Read cues (N,) of training, validation and test images, and their number K.
 
     Cues are numbered in sorted order.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dataset.corruptions import CORRUPTIONS, apply_corruption, convert_to_gray
 from dataset.transfer import to_device
-from dataset.views.augment import generator
+from dataset.views.augment import make_generator
 from errors import UserError
 
 COLOURS = (
@@ -71,7 +71,7 @@ def draw_class_cues(kind: str, classes: Sequence[str], seed: int) -> Tensor:
         UserError: a kind that cannot serve these classes.
     """
     count = count_cues(kind, len(classes))
-    source = generator(STREAM, seed, 1)
+    source = make_generator(STREAM, seed, 1)
     if kind == "corruption" and len(classes) > count:
         return torch.randperm(count, generator=source)[_find_superclasses(classes)]
     return torch.randperm(len(classes), generator=source) % count
@@ -90,7 +90,7 @@ def _find_superclasses(classes: Sequence[str]) -> Tensor:
     return torch.tensor([numbers[name] for name in names])
 
 
-def assign(
+def assign_cues(
     labels: Tensor,
     cue_of_class: Tensor,
     num_cues: int,
@@ -109,7 +109,7 @@ def assign(
         cue_of_class: (C,) in 0..K-1.
         held_out: for held-out images, which have draws of their own.
     """
-    source = generator(STREAM, seed, 6 if held_out else 2)
+    source = make_generator(STREAM, seed, 6 if held_out else 2)
     own = cue_of_class[labels.cpu()]
     draws = torch.rand(len(own), generator=source, dtype=torch.float64)
     others = (own + torch.randint(1, num_cues, (len(own),), generator=source)) % num_cues
@@ -122,13 +122,13 @@ def draw_other_cues(cues: Tensor, num_cues: int, seed: int, view: int) -> Tensor
 
     A function of seed, view and the image's place alone.
     """
-    shifts = torch.randint(1, num_cues, (len(cues),), generator=generator(STREAM, seed, 4, view))
+    shifts = torch.randint(1, num_cues, (len(cues),), generator=make_generator(STREAM, seed, 4, view))
     return (cues + to_device(shifts, cues.device)) % num_cues
 
 
 def assign_evenly(labels: Tensor, num_cues: int, seed: int) -> Tensor:
     """Assign each cue to as many images of each class, within one, (N,) int64."""
-    source = generator(STREAM, seed, 3)
+    source = make_generator(STREAM, seed, 3)
     order = torch.randperm(len(labels), generator=source)
     order = order[labels.cpu()[order].argsort(stable=True)]  # class by class, shuffled within
     cues = torch.empty(len(labels), dtype=torch.int64)
@@ -179,7 +179,7 @@ DRAWINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def stamp(kind: str, pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
+def draw_cues(kind: str, pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
     """Draw cues in images, uint8 (B, 3, S, S); those of cue -1 stay.
 
     Args:
@@ -211,10 +211,10 @@ class Cues:
     kind: str  # as of `stamp`, or "file" where the images have them already
     classes_cue: Tensor  # (C,)
     count: int  # K
-    of_image: Tensor  # (N,)
+    image_cues: Tensor  # (N,)
 
-    def stamp(self, pixels: Tensor, indices: Tensor) -> Tensor:
+    def draw(self, pixels: Tensor, indices: Tensor) -> Tensor:
         """Return the images at `indices` (B,), uint8 (B, 3, S, S), under their own cues."""
         if self.kind == "file":
             return pixels
-        return stamp(self.kind, pixels, self.of_image[to_device(indices, self.of_image.device)], indices)
+        return draw_cues(self.kind, pixels, self.image_cues[to_device(indices, self.image_cues.device)], indices)

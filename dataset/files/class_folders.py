@@ -12,7 +12,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import UserError, readable
+from errors import UserError, make_readable
 
 IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
@@ -158,7 +158,7 @@ def _list_class(folder: Path, outside: Path | None) -> list[ImageFile]:
         elif suffix in OTHER_PICTURES:
             raise UserError(f"{path}: {suffix} is not read, convert it to .png or remove it from the class")
         elif suffix in IMAGE_SUFFIXES:
-            found.append(open_entry(path, readable(folder.name)))
+            found.append(open_entry(path, make_readable(folder.name)))
     if not found:
         raise UserError(f"{folder}: a class without images, remove the folder or put images into it")
     return found

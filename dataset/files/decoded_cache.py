@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset.files.stored_pixels import Pixels, StoredPixels
-from dataset.identity import array_digest, compute_digest
+from dataset.identity import compute_array_digest, compute_digest
 from errors import UserError, warn
-from files import in_one_line, new_folder
+from files import create_folder, wrap_io_errors
 
 # what numpy and json raise for bytes that are none of theirs
 UNREADABLE = (
@@ -81,11 +81,11 @@ def write_cache(folder: Path, images: Undecoded) -> None:
     """Decode into a temporary folder, which then takes its name.
 
     Raises:
-        UserError, MachineError: as `files.in_one_line`; what decoding raises.
+        UserError, MachineError: as `files.wrap_io_errors`; what decoding raises.
     """
     shape = len(images.labels), 3, images.image_size, images.image_size
     size = len(images.labels) * (3 * images.image_size**2 + 8)
-    with in_one_line(folder, lambda: size), new_folder(folder) as partial:
+    with wrap_io_errors(folder, lambda: size), create_folder(folder) as partial:
         _write_array(partial / "pixels.npy", shape, "|u1", images.decode())
         _write_array(partial / "labels.npy", shape[:1], "<i8", [images.labels.astype("<i8")])
         digests = _compute_digests(*_open_parts(partial, images.train_count, False), images.classes)
@@ -135,10 +135,10 @@ def _read(folder: Path, in_memory: bool) -> Decoded:
 
 def _compute_digests(train: Images, test: Images, classes: list[str]) -> dict[str, str]:
     return {
-        "train_pixels": array_digest(train.pixels),
-        "train_labels": array_digest(train.labels),
-        "test_pixels": array_digest(test.pixels),
-        "test_labels": array_digest(test.labels),
+        "train_pixels": compute_array_digest(train.pixels),
+        "train_labels": compute_array_digest(train.labels),
+        "test_pixels": compute_array_digest(test.pixels),
+        "test_labels": compute_array_digest(test.labels),
         "classes": compute_digest(json.dumps(classes)),
     }
 

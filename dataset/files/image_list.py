@@ -18,7 +18,7 @@ from dataset.files.class_folders import (
     check_link,
     open_entry,
 )
-from errors import UserError, nearest
+from errors import UserError, suggest_nearest
 
 SPLITS = ("train", "test")
 
@@ -65,7 +65,7 @@ def list_images(path: Path, follow_links: bool = False) -> ImageFiles:
         where = f"{path}, line {line}"
         split = row.get("split", "train").strip()
         if split not in SPLITS:
-            raise UserError(f"{where}: split '{split}' is neither train nor test{nearest(split, SPLITS)}")
+            raise UserError(f"{where}: split '{split}' is neither train nor test{suggest_nearest(split, SPLITS)}")
         image = _find_image(row, where, path.parent, follow_links)
         if image.path in lines:
             raise UserError(f"{where}: {row['file']} is in line {lines[image.path]} too, keep one of them")

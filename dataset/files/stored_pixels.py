@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import MachineError, in_words
+from errors import MachineError, to_user_error
 
 Pixels = NDArray[np.uint8]
 Positions = NDArray[np.int64]
@@ -67,7 +67,7 @@ class StoredPixels:
                     if file.readinto(image.data) < size:
                         raise MachineError(f"{self.path} was cut while it was in use: run again, with --resume")
         except OSError as error:
-            raise in_words(error, f"{self.path} cannot be read") or error from error
+            raise to_user_error(error, f"{self.path} cannot be read") or error from error
         return pixels
 
     def take(self, chosen: slice | Positions) -> StoredPixels:

@@ -28,7 +28,7 @@ class Augmentation:
     change: Callable[[Tensor, Tensor], Tensor] | None = None  # of pixels (B, 3, S, S) at indices (B,), afterwards
 
 
-def generator(*key: int) -> torch.Generator:
+def make_generator(*key: int) -> torch.Generator:
     """Return a CPU generator that is seeded by a tuple of integers."""
     state = np.random.SeedSequence([part % 2**64 for part in key]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
@@ -36,7 +36,7 @@ def generator(*key: int) -> torch.Generator:
 
 def draw_view(seed: int, view: int, num_images: int, padding: int, flip: bool) -> Augmentation:
     """Draw a view of all images: offsets uniform over 2P + 1, mirrored by chance."""
-    source = generator(seed, view)
+    source = make_generator(seed, view)
     rows, columns = torch.randint(0, 2 * padding + 1, (2, num_images), generator=source)
     mirrored = torch.rand(num_images, generator=source) < 0.5
     return Augmentation(rows, columns, mirrored & flip, padding)

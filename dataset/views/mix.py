@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dataset.transfer import to_device
-from dataset.views.augment import generator
+from dataset.views.augment import make_generator
 
 STREAM = 0x313  # keeps the draws below apart from those of views, batches and cues
 
@@ -44,7 +44,7 @@ class Mix:
 
 def draw_mixup(count: int, strength: float, seed: int, epoch: int, step: int) -> Mix:
     """Draw a share from Beta(strength, strength) and a permutation of `count` images."""
-    source = generator(STREAM, seed, epoch, step)
+    source = make_generator(STREAM, seed, epoch, step)
     share = float(np.random.default_rng(source.initial_seed()).beta(strength, strength))
     return Mix(torch.randperm(count, generator=source), share)
 
@@ -54,7 +54,7 @@ def draw_cutmix(count: int, side: int, strength: float, seed: int, epoch: int, s
 
     The share is then what the box leaves of an image of `side` x `side` pixels.
     """
-    source = generator(STREAM, seed, epoch, step)
+    source = make_generator(STREAM, seed, epoch, step)
     draw = np.random.default_rng(source.initial_seed())
     half = side * (1 - float(draw.beta(strength, strength))) ** 0.5 / 2
     centre = draw.uniform(0, side, 2)
@@ -67,7 +67,7 @@ def draw_cutmix(count: int, side: int, strength: float, seed: int, epoch: int, s
 def draw_squares(count: int, image_side: int, share: float, seed: int, epoch: int, step: int) -> Tensor:
     """Draw a square of `share` of the area for each image, bool (count, S, S)."""
     side = min(image_side, max(1, round(image_side * share**0.5)))
-    source = generator(STREAM, seed, epoch, step)
+    source = make_generator(STREAM, seed, epoch, step)
     corners = torch.randint(0, image_side - side + 1, (count, 2, 1), generator=source)  # row and column
     places = torch.arange(image_side)
     inside = (places >= corners) & (places < corners + side)  # (count, 2, S)

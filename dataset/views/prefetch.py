@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from dataset.files.stored_pixels import StoredPixels
 from dataset.images import select_pixels
 from dataset.views.augment import Augmentation, apply_view
-from errors import SIGNALS, MachineError, is_of_worker, worker_ended
+from errors import SIGNALS, MachineError, is_dataloader_error, make_worker_error
 
 DESCRIPTORS = Path("/proc/self/fd")  # Linux
 
@@ -67,9 +67,9 @@ def prefetch_views(
                 raise found
             yield found
     except (RuntimeError, EOFError, OSError) as error:  # the last two: it ended as it handed over a batch
-        if isinstance(error, RuntimeError) and not is_of_worker(error):
+        if isinstance(error, RuntimeError) and not is_dataloader_error(error):
             raise
-        raise worker_ended(error) from error
+        raise make_worker_error(error) from error
 
 
 def _prepare_worker(number: int) -> None:

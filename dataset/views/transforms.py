@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dataset.views.augment import generator
-from errors import UserError, nearest
+from dataset.views.augment import make_generator
+from errors import UserError, suggest_nearest
 
 STREAM = 0x2A1  # keeps the draws below apart from those of crops, batches, mixes and cues
 NAMES = (
@@ -44,7 +44,9 @@ class Transforms:
         changed = []
         with torch.random.fork_rng(devices=[]):
             for image, index in zip(pixels, indices.tolist(), strict=True):
-                torch.default_generator.manual_seed(generator(STREAM, self.seed, self.view, index).initial_seed())
+                torch.default_generator.manual_seed(
+                    make_generator(STREAM, self.seed, self.view, index).initial_seed()
+                )
                 for step in self.steps:
                     image = step(image)
                 changed.append(image)
@@ -71,7 +73,9 @@ def _build(name: str, options: Mapping[str, Any], side: int) -> nn.Module:
 
 def _check(name: str, options: Mapping[str, Any], side: int) -> None:
     if name not in NAMES:
-        raise UserError(f"data.augment: unknown transform {name!r}{nearest(name, NAMES)} ({', '.join(NAMES)})")
+        raise UserError(
+            f"data.augment: unknown transform {name!r}{suggest_nearest(name, NAMES)} ({', '.join(NAMES)})"
+        )
     tried = []
     try:
         step = _build(name, options, side)

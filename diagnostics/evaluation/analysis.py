@@ -14,22 +14,23 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from CKA import MinibatchCKA, compute_rbf_cka_with_each, linear_cka
+from CKA import MinibatchCKA, compute_linear_cka, compute_rbf_cka_with_each
 from CKA.biased import compute_biased_linear_cka
 from dataset.corruptions import DEGRADATIONS
-from dataset.views.augment import generator
+from dataset.views.augment import make_generator
 from diagnostics.calibration import measure_calibration
 from diagnostics.confusion import find_confusions, measure_classes
 from diagnostics.cost import compute_cost_ratio
 from diagnostics.differing import find_differing
 from diagnostics.evaluation.budget_parity import compare_budgets
 from diagnostics.evaluation.claims import measure_claims
-from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two, measure_accuracy, right
-from diagnostics.evaluation.recording import RecordedModel, Recording, first_classifiers
+from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two, find_correct, measure_accuracy
+from diagnostics.evaluation.recording import RecordedModel, Recording, list_first_classifiers
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     ContrastiveBound,
     Faithfulness,
+    FeatureShape,
     Information,
     LayerMatrix,
     LostClass,
@@ -40,14 +41,13 @@ from diagnostics.evaluation.results import (
     Report,
     Representation,
     Robustness,
-    Shape,
     TapSimilarity,
 )
 from diagnostics.fidelity import measure_fidelity
 from diagnostics.geometry import fit_linear_probe, map_by_tsne, measure_geometry
-from diagnostics.names import find_staged, focus
-from diagnostics.plain import section
-from diagnostics.robustness import mean_corruption_error
+from diagnostics.names import choose_main, find_staged
+from diagnostics.plain import get_section
+from diagnostics.robustness import compute_mean_corruption_error
 from diagnostics.seeds import summarise_shares
 from estimator import (
     MutualInformation,
@@ -62,18 +62,18 @@ LOST_MOST = 10  # classes named as having lost most
 Tap = Literal["penultimate", "last"]
 
 
-def analyse(recording: Recording) -> Report:
+def compute_report(recording: Recording) -> Report:
     """Compute every number of the report."""
     models, labels, classes = recording.models, recording.labels, recording.context.classes
     teacher = next((model for model in models if model.meta.method == "teacher"), None)
     detailed = [model for model in models if model.meta.detailed]
     students = [model for model in detailed if model is not teacher]
-    correct = {model.name: right(model, recording) for model in models if model.meta.classifies}
+    correct = {model.name: find_correct(model, recording) for model in models if model.meta.classifies}
     classifiers = [model for model in models if model.name in correct]
-    first = first_classifiers(models)
+    first = list_first_classifiers(models)
     candidates = [one.name for one in first if one.method != "teacher"]
-    main = focus(candidates) if candidates else None
-    pairs, seeds = paired(classifiers, correct), compare_methods(models, correct)
+    main = choose_main(candidates) if candidates else None
+    pairs, seeds = compare_pairs(classifiers, correct), compare_methods(models, correct)
     curves = {model.name: model.meta.history for model in models}
     for model in models:
         curves |= model.meta.earlier
@@ -87,7 +87,7 @@ def analyse(recording: Recording) -> Report:
         pairs=pairs,
         seeds=seeds,
         calibration={model.name: measure_calibration(model.logits, labels) for model in classifiers},
-        geometry={model.name: shape(model, recording) for model in detailed},
+        geometry={model.name: measure_shape(model, recording) for model in detailed},
         information=_measure_information(detailed, teacher, recording),
         cost=_compare_costs(models, teacher),
         curves=curves,
@@ -98,7 +98,7 @@ def analyse(recording: Recording) -> Report:
             for model in classifiers
             if model is not teacher
         },
-        representation=None if teacher is None else similarities(teacher, students),
+        representation=None if teacher is None else compare_features(teacher, students),
         robustness=_measure_robustness(models, teacher, recording),
         claims=measure_claims(recording, correct, pairs, seeds),
         sentences=_choose_sentences(pairs, seeds, main),
@@ -108,7 +108,7 @@ def analyse(recording: Recording) -> Report:
     )
 
 
-def paired(classifiers: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> list[Pair]:
+def compare_pairs(classifiers: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> list[Pair]:
     """Compare every two models that share a seed, or of which one is the teacher."""
     rows = []
     for first, second in itertools.combinations(classifiers, 2):
@@ -123,7 +123,7 @@ def compare_methods(models: Sequence[RecordedModel], correct: dict[str, NDArray[
     for model in models:
         if model.meta.seed is not None and model.name in correct:
             top1.setdefault(model.meta.method, {})[model.meta.seed] = float(correct[model.name].mean())
-    main = focus(list(top1)) if top1 else ""
+    main = choose_main(list(top1)) if top1 else ""
     found = [compare_seeds(method, main, top1[method], top1[main]) for method in top1 if method != main]
     comparisons = [comparison for comparison in found if comparison is not None]
     summaries = {
@@ -144,7 +144,7 @@ def _compare_with_teacher(teacher: RecordedModel, student: RecordedModel, record
     return Faithfulness(result, lost)
 
 
-def similarities(teacher: RecordedModel, students: Sequence[RecordedModel]) -> dict[str, Representation]:
+def compare_features(teacher: RecordedModel, students: Sequence[RecordedModel]) -> dict[str, Representation]:
     """Compare each student's features with the teacher's: taps and layers."""
     penultimate, last = (_compare_taps(teacher, students, tap) for tap in ("penultimate", "last"))
     return {
@@ -160,7 +160,7 @@ def _compare_taps(teacher: RecordedModel, students: Sequence[RecordedModel], tap
         for matrix, Y in zip(minibatches, others, strict=True):
             matrix.update([X[rows]], [Y[rows]])
     rbf = compute_rbf_cka_with_each(X, others)
-    linear = [linear_cka(X, Y) for Y in others]
+    linear = [compute_linear_cka(X, Y) for Y in others]
     batched = [matrix.compute().values[0][0] for matrix in minibatches]
     cosines = []
     for student in students:
@@ -173,8 +173,8 @@ def _compare_taps(teacher: RecordedModel, students: Sequence[RecordedModel], tap
 def _compare_layers(teacher: RecordedModel, student: RecordedModel) -> LayerMatrix:
     """Compute minibatch CKA of teacher layers (rows) and student layers."""
     matrix = MinibatchCKA()
-    rows = [torch.from_numpy(layer) for layer in teacher.layer_features()]  # (M, D) each
-    columns = [torch.from_numpy(layer) for layer in student.layer_features()]
+    rows = [torch.from_numpy(layer) for layer in teacher.split_layers()]  # (M, D) each
+    columns = [torch.from_numpy(layer) for layer in student.split_layers()]
     for chosen in _draw_minibatches(len(rows[0])):
         matrix.update([layer[chosen] for layer in rows], [layer[chosen] for layer in columns])
     return LayerMatrix(teacher.meta.layers, student.meta.layers, matrix.compute())
@@ -182,7 +182,7 @@ def _compare_layers(teacher: RecordedModel, student: RecordedModel) -> LayerMatr
 
 def _draw_minibatches(count: int) -> tuple[torch.Tensor, ...]:
     """Draw positions in random batches, since test images often stand by class."""
-    batches: tuple[torch.Tensor, ...] = torch.randperm(count, generator=generator(0)).split(MINIBATCH)
+    batches: tuple[torch.Tensor, ...] = torch.randperm(count, generator=make_generator(0)).split(MINIBATCH)
     return batches
 
 
@@ -199,14 +199,14 @@ def _project(teacher: RecordedModel, student: RecordedModel, tap: Tap) -> tuple[
     return sides[0], sides[1]
 
 
-def shape(model: RecordedModel, recording: Recording) -> Shape:
+def measure_shape(model: RecordedModel, recording: Recording) -> FeatureShape:
     """Measure the last tap's geometry, and what a linear probe reads from it."""
     features = model.last.astype(np.float32)
     probe = fit_linear_probe(model.probe.astype(np.float32), recording.probe_labels, features, recording.labels)
-    return Shape(measure_geometry(features, recording.labels), probe)
+    return FeatureShape(measure_geometry(features, recording.labels), probe)
 
 
-def embeddings(recording: Recording, main: str | None) -> dict[str, NDArray[np.float64]]:
+def map_features(recording: Recording, main: str | None) -> dict[str, NDArray[np.float64]]:
     """Map the last tap of teacher, stage 1 and `main` to points (M, 2) by t-SNE."""
     methods = ("teacher", "stage1", main)
     chosen = [model for model in recording.models if model.meta.method in methods and model.meta.detailed]
@@ -217,22 +217,22 @@ def _measure_information(
     models: Sequence[RecordedModel], teacher: RecordedModel | None, recording: Recording
 ) -> Information:
     """Estimate information of last taps on the label and on the teacher's."""
-    labels = {model.name: information_on_labels(model, recording) for model in models}
+    labels = {model.name: estimate_information_on_labels(model, recording) for model in models}
     if teacher is None:
         return Information(labels, None, None)
     students = [model for model in models if model is not teacher]
-    shared = {student.name: information_on_teacher(teacher, student, recording) for student in students}
+    shared = {student.name: estimate_information_on_teacher(teacher, student, recording) for student in students}
     bounds = {student.name: compute_contrastive_bound(teacher, student, recording) for student in students}
     return Information(labels, shared, {name: bound for name, bound in bounds.items() if bound is not None})
 
 
-def information_on_labels(model: RecordedModel, recording: Recording) -> MutualInformation:
+def estimate_information_on_labels(model: RecordedModel, recording: Recording) -> MutualInformation:
     """Estimate information of the last tap on the label, on the layer sample."""
     rows = recording.layer_indices
     return estimate_label_information(model.last[rows].astype(np.float64), recording.labels[rows])
 
 
-def information_on_teacher(
+def estimate_information_on_teacher(
     teacher: RecordedModel, student: RecordedModel, recording: Recording
 ) -> MutualInformation:
     """Estimate information of two last taps, on the layer sample."""
@@ -252,9 +252,9 @@ def compute_contrastive_bound(
     """
     pair = _project(teacher, student, "last")
     batches = [rows for rows in _draw_minibatches(len(recording.labels)) if len(rows) == MINIBATCH]
-    methods = section(recording.context.config, "methods")
-    stage = section(section(methods, find_staged(methods) or ""), "stage1")
-    temperature = section(section(stage, "losses"), "crd").get("temperature")
+    methods = get_section(recording.context.config, "methods")
+    stage = get_section(get_section(methods, find_staged(methods) or ""), "stage1")
+    temperature = get_section(get_section(stage, "losses"), "crd").get("temperature")
     if student.meta.method != "stage1" or pair is None or not batches or temperature is None:
         return None
     losses = []
@@ -262,7 +262,10 @@ def compute_contrastive_bound(
         own, other = (F.normalize(side[rows], dim=1) for side in pair)  # (K + 1, D) each
         scores = own @ other.T / temperature
         target = torch.arange(len(rows))
-        losses += [F.cross_entropy(scores, target).item(), F.cross_entropy(scores.T, target).item()]
+        losses += [
+            F.cross_entropy(scores, target).item(),
+            F.cross_entropy(scores.T, target).item(),
+        ]
     loss = float(np.mean(losses))
     return ContrastiveBound(compute_nce_bound(loss, MINIBATCH - 1), loss, MINIBATCH - 1)
 
@@ -282,7 +285,7 @@ def _measure_robustness(
     }
     if teacher is None or teacher.name not in rates:
         return Robustness(rates, {}, len(labels))
-    relative = {name: mean_corruption_error(errors, rates[teacher.name]) for name, errors in rates.items()}
+    relative = {name: compute_mean_corruption_error(errors, rates[teacher.name]) for name, errors in rates.items()}
     return Robustness(rates, relative, len(labels))
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from diagnostics.budget import Training
+from diagnostics.budget import TrainingBudget
 from diagnostics.evaluation.recording import Meta
-from diagnostics.evaluation.results import Given
-from diagnostics.names import listed
+from diagnostics.evaluation.results import BudgetParity
+from diagnostics.names import join_names
 
 NOT_RECORDED = "How these models were trained is not in this recording: evaluate the run again for it."
 NO_PAIR = "There is no student with a single-stage one beside it: no comparison of what they were given."
-Trainings = Sequence[Training]
+Trainings = Sequence[TrainingBudget]
 
 
-def compare_budgets(models: Sequence[Meta], main: str | None) -> Given | None:
+def compare_budgets(models: Sequence[Meta], main: str | None) -> BudgetParity | None:
     """Return the budget of each model; None for two files of weights."""
     if any(model.method == "student" and not model.history for model in models):  # a method may be called so
         return None
     found = {model.name: model.trainings for model in models}
-    return Given(found, describe_parity(found, main))
+    return BudgetParity(found, describe_parity(found, main))
 
 
 def describe_parity(models: Mapping[str, Trainings | None], main: str | None) -> list[str]:
@@ -45,7 +45,7 @@ def describe_parity(models: Mapping[str, Trainings | None], main: str | None) ->
         elif len(values) > 1:
             even.append(f"{what} ({values[main]})")
     if even:
-        names = listed(list(single))
+        names = join_names(list(single))
         lines.append(f"Even between {main} and the single-stage methods ({names}): {', '.join(even)}.")
     others = {name: one for name, one in students.items() if name not in single}
     return lines + _describe_others(others, main, own)
@@ -77,7 +77,7 @@ def _describe_others(others: Mapping[str, Trainings], main: str, own: Trainings)
     if balanced:
         lines.append(
             f"Trained on {max(balanced.values()):,} balanced, held-out images: the classifier of "
-            f"{listed(list(balanced))}; that of {main} on {own[-1].images:,} training images."
+            f"{join_names(list(balanced))}; that of {main} on {own[-1].images:,} training images."
         )
     for what in ("epochs", "the epoch reported"):
         known = ASPECTS[what](own, own)
@@ -96,7 +96,7 @@ def _format_weights(trainings: Trainings, own: Trainings) -> str:
     return words if wanted.temperature is None else f"{words} at T {last.temperature:g}"
 
 
-def batches_of(training: Training) -> str:
+def format_batches(training: TrainingBudget) -> str:
     """Return images a step, those of several batches as "4 x 32"."""
     size = str(training.batch_size)
     return size if training.accumulate == 1 else f"{training.accumulate} x {size}"
@@ -105,7 +105,7 @@ def batches_of(training: Training) -> str:
 ASPECTS: dict[str, Callable[[Trainings, Trainings], str]] = {  # of a method, beside the one in question
     "epochs": lambda trainings, own: f"{sum(one.epochs for one in trainings):,}",
     "images seen": lambda trainings, own: f"{sum(one.seen for one in trainings):,}",
-    "batch size": lambda trainings, own: " + ".join(dict.fromkeys(map(batches_of, trainings))),
+    "batch size": lambda trainings, own: " + ".join(dict.fromkeys(map(format_batches, trainings))),
     "weights of losses": _format_weights,
     "the epoch reported": lambda trainings, own: trainings[-1].reported,
 }
@@ -116,4 +116,4 @@ def _group_names(values: Mapping[str, str]) -> str:
     groups: dict[str, list[str]] = {}
     for name, text in values.items():
         groups.setdefault(text, []).append(name)
-    return ", ".join(f"{listed(names)} {text}" for text, names in groups.items())
+    return ", ".join(f"{join_names(names)} {text}" for text, names in groups.items())

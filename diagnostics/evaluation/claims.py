@@ -12,15 +12,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.comparison import holm, wilson_interval
+from diagnostics.comparison import apply_holm_correction, compute_wilson_interval
 from diagnostics.ensembles import MIN_VOTERS, average_probabilities, take_majority_vote
 from diagnostics.evaluation.pairs import compare_two
 from diagnostics.evaluation.recording import RecordedModel, Recording
 from diagnostics.evaluation.results import Claims, Ensemble, OverSeeds, Pair, VariancesCompared
 from diagnostics.generalisation import Gap, measure_gap
-from diagnostics.names import find_staged, focus
-from diagnostics.plain import section
-from diagnostics.seeds import plain_number
+from diagnostics.names import choose_main, find_staged
+from diagnostics.plain import get_section
+from diagnostics.seeds import format_number
 from diagnostics.stability import measure_stability
 from diagnostics.statistics import SIGNIFICANCE
 from diagnostics.variance import MAX_SEEDS, VarianceTest, compare_variances
@@ -60,7 +60,7 @@ def _measure_ensembles(
             answers["majority vote"] = take_majority_vote(logits)
         for rule, answer in answers.items():
             found.append(_measure_ensemble(names, rule, answer == recording.labels, correct))
-    adjusted = holm([row.gain.quoted_log10_p for row in found], log10=True)
+    adjusted = apply_holm_correction([row.gain.quoted_log10_p for row in found], log10=True)
     return [
         replace(row, gain=replace(row.gain, holm_log10_p=value))
         for row, value in zip(found, adjusted, strict=True)
@@ -85,7 +85,7 @@ def _group_members(classifiers: Sequence[RecordedModel]) -> Iterator[list[Record
 
 def _measure_ensemble(names: Sequence[str], rule: Rule, right: NDArray[np.bool_], correct: Correct) -> Ensemble:
     best = max(names, key=lambda name: float(correct[name].mean()))  # the first of several that are equal
-    low, high = wilson_interval(int(right.sum()), len(right))
+    low, high = compute_wilson_interval(int(right.sum()), len(right))
     title = f"{'+'.join(names)} ({rule.partition(' ')[0]})"
     gain = compare_two(best, correct[best], title, right)
     return Ensemble(list(names), rule, float(right.mean()), low, high, gain)
@@ -95,7 +95,7 @@ def measure_model_gap(model: RecordedModel, recording: Recording) -> Gap:
     """Compare a model on training images with the same on test images."""
     found = measure_gap(model.train_logits, recording.probe_labels, model.logits, recording.labels)
     trainings = model.meta.trainings
-    cue = section(recording.context.config, "shortcut").get("cue", "none")
+    cue = get_section(recording.context.config, "shortcut").get("cue", "none")
     remark = "" if cue in ("none", "file") else CUED
     if model.meta.detailed and trainings is None:
         remark = FOREIGN
@@ -111,7 +111,7 @@ def _compare_all_variances(classifiers: Sequence[RecordedModel], correct: Correc
         if model.meta.seed is not None:
             top1.setdefault(model.meta.method, []).append(float(correct[model.name].mean()))
     several = {method: values for method, values in top1.items() if len(values) > 1}
-    main = focus(list(top1)) if top1 else None
+    main = choose_main(list(top1)) if top1 else None
     if main not in several:
         return []
     rows = []
@@ -119,23 +119,23 @@ def _compare_all_variances(classifiers: Sequence[RecordedModel], correct: Correc
         if method != main:
             result = compare_variances(several[method], several[main])
             rows.append(VariancesCompared(method, main, result, _describe_spread(method, main, result)))
-    adjusted = holm([row.result.p for row in rows])
+    adjusted = apply_holm_correction([row.result.p for row in rows])
     return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _describe_spread(a: str, b: str, result: VarianceTest) -> str:
     """Describe two spreads over seeds by the test's p, without correction."""
-    shown = [f"{plain_number(100 * sd, 2)} points" if sd else "no spread" for sd in (result.sd_a, result.sd_b)]
+    shown = [f"{format_number(100 * sd, 2)} points" if sd else "no spread" for sd in (result.sd_a, result.sd_b)]
     if result.ratio is None:
         return f"spread over seeds of {b} and {a} not compared: {result.notes['ratio']}"
     seeds = result.seeds_for_ratio
     need = (
         f"it would take {f'about {seeds}' if seeds else f'more than {MAX_SEEDS}'} seeds of each to see this ratio"
     )
-    sizes = f"sd {shown[1]} and {shown[0]}, ratio {plain_number(result.ratio, 2)}"
+    sizes = f"sd {shown[1]} and {shown[0]}, ratio {format_number(result.ratio, 2)}"
     if result.p is None:
         return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, too few seeds to test; {need}"
-    p = "p < 0.001" if result.p < 0.001 else f"p = {plain_number(result.p, 3)}"
+    p = "p < 0.001" if result.p < 0.001 else f"p = {format_number(result.p, 3)}"
     if result.p >= SIGNIFICANCE:
         return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, {p}; {need}"
     side = "more" if result.ratio > 1 else "less"
@@ -144,13 +144,13 @@ def _describe_spread(a: str, b: str, result: VarianceTest) -> str:
 
 def describe_depth(recording: Recording, pairs: Sequence[Pair], seeds: OverSeeds) -> list[str]:
     """Compare methods that differ in what their last stage trains alone."""
-    methods = section(recording.context.config, "methods")
+    methods = get_section(recording.context.config, "methods")
     main, lines = find_staged(methods), []
     if main is None:
         return []
     for name, stages in methods.items():
         last = f"stage{len(methods[main])}"
-        own, other = (section(one, last).get("train") for one in (methods[main], stages))
+        own, other = (get_section(one, last).get("train") for one in (methods[main], stages))
         if other in (None, own) or {**stages, last: {**stages[last], "train": own}} != methods[main]:
             continue
         # over seeds where there are several, otherwise on these images

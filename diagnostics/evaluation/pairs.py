@@ -14,35 +14,35 @@ from numpy.typing import NDArray
 
 from diagnostics.comparison import (
     DifferenceInterval,
-    bootstrap_difference,
-    holm,
-    smallest_detectable_difference,
-    wilson_interval,
+    apply_holm_correction,
+    compute_bootstrap_interval,
+    compute_wilson_interval,
+    find_detectable_difference,
 )
 from diagnostics.evaluation.recording import RecordedModel, Recording
 from diagnostics.evaluation.results import MethodsCompared, ModelAccuracy, Pair
 from diagnostics.seeds import SeedComparison, compare_over_seeds, describe_difference
-from diagnostics.statistics import count_pairs, paired_statistics
+from diagnostics.statistics import compute_paired_statistics, count_pairs
 
 Basis = tuple[int, Literal["seeds", "images"]]
 
 
-def right(model: RecordedModel, recording: Recording) -> NDArray[np.bool_]:
+def find_correct(model: RecordedModel, recording: Recording) -> NDArray[np.bool_]:
     """Return where a model is right, (N,)."""
     return np.asarray(model.logits.argmax(axis=1) == recording.labels)
 
 
 def measure_accuracy(model: RecordedModel, correct: NDArray[np.bool_]) -> ModelAccuracy:
     """Measure the top-1 of a model with its Wilson interval."""
-    meta, (low, high) = model.meta, wilson_interval(int(correct.sum()), len(correct))
+    meta, (low, high) = model.meta, compute_wilson_interval(int(correct.sum()), len(correct))
     top1 = float(correct.mean())
     return ModelAccuracy(meta.name, meta.method, meta.seed, meta.arch, meta.weights_hash, top1, low, high)
 
 
 def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Pair:
     """Compute every paired statistic of two models on the same images (N,)."""
-    statistics = paired_statistics(count_pairs(a, b))
-    interval = bootstrap_difference(a, b, seed=0)
+    statistics = compute_paired_statistics(count_pairs(a, b))
+    interval = compute_bootstrap_interval(a, b, seed=0)
     return Pair(
         name_a,
         name_b,
@@ -50,14 +50,14 @@ def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bo
         statistics.quoted_test.p,
         statistics.quoted_test.log10_p,
         interval,
-        smallest_detectable_difference(len(a), statistics.disagreement),
+        find_detectable_difference(len(a), statistics.disagreement),
         _describe(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
     )
 
 
 def apply_holm(pairs: Sequence[Pair]) -> list[Pair]:
     """Add Holm's correction over all pairs."""
-    adjusted = holm([pair.quoted_log10_p for pair in pairs], log10=True)
+    adjusted = apply_holm_correction([pair.quoted_log10_p for pair in pairs], log10=True)
     return [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagnostics.evaluation.analysis import compare_methods, paired
+from diagnostics.evaluation.analysis import compare_methods, compare_pairs
 from diagnostics.evaluation.pairs import measure_accuracy
-from diagnostics.evaluation.recording import Meta, RecordedModel, Subject
+from diagnostics.evaluation.recording import EvaluatedModel, Meta, RecordedModel
 from diagnostics.evaluation.results import ModelAccuracy, OverSeeds, Pair
-from diagnostics.names import focus, is_first
+from diagnostics.names import choose_main, is_first
 from training.evaluation import predict
 from training.experiment import Experiment
 
@@ -27,7 +27,7 @@ class QuickReport:
     seeds: OverSeeds
 
 
-def evaluate_quickly(experiment: Experiment, subjects: Sequence[Subject]) -> QuickReport:
+def evaluate_quickly(experiment: Experiment, subjects: Sequence[EvaluatedModel]) -> QuickReport:
     """Return the top-1 of each model on the test images, and the tests between them."""
     classifiers = [_predict(experiment, subject) for subject in subjects if subject.classifies]
     labels = experiment.data.test.labels.cpu().numpy()  # (N,)
@@ -35,14 +35,14 @@ def evaluate_quickly(experiment: Experiment, subjects: Sequence[Subject]) -> Qui
     students = [model.name for model in classifiers if is_first(model.name) and model.meta.method != "teacher"]
     return QuickReport(
         images=len(labels),
-        main=focus(students) if students else None,
+        main=choose_main(students) if students else None,
         models=[measure_accuracy(model, correct[model.name]) for model in classifiers],
-        pairs=paired(classifiers, correct),
+        pairs=compare_pairs(classifiers, correct),
         seeds=compare_methods(classifiers, correct),
     )
 
 
-def _predict(experiment: Experiment, subject: Subject) -> RecordedModel:
+def _predict(experiment: Experiment, subject: EvaluatedModel) -> RecordedModel:
     logits = predict(subject.build(), experiment.data.test, experiment.machine).cpu().numpy()  # (N, C)
     meta = Meta(
         name=subject.name,

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from dataset.corruptions import DEGRADATIONS, SEVERITIES
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from dataset.views.augment import generator, normalise
-from diagnostics.budget import Training
-from diagnostics.cost import Cost, model_costs
-from diagnostics.differing import Classifier, Shown, copy_pixels, positions_to_show
-from diagnostics.robustness import Degraded
+from dataset.views.augment import make_generator, normalise
+from diagnostics.budget import TrainingBudget
+from diagnostics.cost import Cost, measure_costs
+from diagnostics.differing import Classifier, ShownImages, choose_positions, copy_pixels
+from diagnostics.robustness import DegradedImages
 from models.machine import Machine
 from models.structure import find_structure
 from models.taps import INPUT, TappedModel
@@ -40,7 +40,7 @@ History = Sequence[Mapping[str, int | float]]  # measures of each epoch; int fir
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A network to evaluate."""
 
     name: str  # unique, such as "two_stage" or "two_stage/1" with a seed other than the first
@@ -57,7 +57,7 @@ class Subject:
     made_with: Mapping[str, Any] = field(default_factory=dict)  # see `Experiment.made_with`
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
     stage1: History = ()  # measures of the stage 1 that it started from
-    trainings: list[Training] | None = None  # stage after stage; None where not on record
+    trainings: list[TrainingBudget] | None = None  # stage after stage; None where not on record
     earlier: Mapping[str, History] = field(default_factory=dict)  # of stages before its last one, by title
     job: JobName | None = None  # the training of its weights, None for a file
 
@@ -78,7 +78,7 @@ class Meta:
     widths: list[int]  # their channels
     cost: Cost | None  # None if not detailed
     made_by: str = ""  # `compute_model_fingerprint`
-    trainings: list[Training] | None = None
+    trainings: list[TrainingBudget] | None = None
     earlier: dict[str, History] = field(default_factory=dict)  # measures of stages before its last one, by title
 
 
@@ -116,7 +116,7 @@ class RecordedModel:
     def name(self) -> str:
         return self.meta.name
 
-    def layer_features(self) -> list[NDArray[np.float16]]:
+    def split_layers(self) -> list[NDArray[np.float16]]:
         """Return the (M, D) features of each layer."""
         return np.split(self.layers, np.cumsum(self.meta.widths)[:-1], axis=1)
 
@@ -136,7 +136,7 @@ class Recording:
     probe_labels: NDArray[np.int64]  # (P,)
     models: list[RecordedModel]
     names: NDArray[np.str_] | None = None  # (N,) of the files of the test images, None where they lie in none
-    shown: Shown = field(default_factory=Shown)  # images of the report's sheets
+    shown: ShownImages = field(default_factory=ShownImages)  # images of the report's sheets
 
 
 SHARED = ("labels", "indices", "layer_indices", "corrupted_indices", "probe_labels")
@@ -144,7 +144,7 @@ Known = Mapping[tuple[str, bool], RecordedModel]  # by fingerprint and detail
 
 
 def record_models(
-    subjects: Sequence[Subject],
+    subjects: Sequence[EvaluatedModel],
     data: TrainingData,
     machine: Machine,
     context: Context,
@@ -162,7 +162,9 @@ def record_models(
     is_same_data = old is not None and old.context.made_on == context.made_on
     known = {(one.meta.made_by, one.meta.detailed): one for one in old.models} if old and is_same_data else {}
     costs = _measure_costs(subjects, known, data.settings.image_size, machine)
-    degraded = Degraded(data.test.raw(torch.from_numpy(shared["corrupted_indices"]).to(data.test.device)).cpu())
+    degraded = DegradedImages(
+        data.test.load_raw(torch.from_numpy(shared["corrupted_indices"]).to(data.test.device)).cpu()
+    )
     models = []
     for subject in tqdm(subjects, desc="evaluating", disable=machine.quiet or None, leave=False, unit="model"):
         found = known.get((compute_model_fingerprint(subject), subject.detailed))
@@ -171,29 +173,29 @@ def record_models(
             models.append(replace(found, meta=_make_meta(subject, found.meta.layers, found.meta.widths, cost)))
         else:
             models.append(_record_one(subject, data, machine, shared, probe, degraded, cost))
-    shown = copy_pixels(data.test, positions_to_show(first_classifiers(models), shared["labels"]))
+    shown = copy_pixels(data.test, choose_positions(list_first_classifiers(models), shared["labels"]))
     shared["probe_labels"] = data.train.labels.cpu().numpy()[probe]
     return Recording(context, models=models, names=data.test_names, shown=shown, **shared)
 
 
-def first_classifiers(models: Sequence[RecordedModel]) -> list[Classifier]:
+def list_first_classifiers(models: Sequence[RecordedModel]) -> list[Classifier]:
     """List the models of the first seed that classify, in their order."""
     chosen = [model for model in models if model.meta.classifies and model.meta.detailed]
     return [Classifier(model.name, model.meta.method, model.logits) for model in chosen]
 
 
-def _get_cost_key(subject: Subject) -> tuple[str, ...] | None:
+def _get_cost_key(subject: EvaluatedModel) -> tuple[str, ...] | None:
     """Return what cost depends on, None for a subject whose cost is not shown."""
     made_with = json.dumps(subject.made_with, sort_keys=True)
     return (subject.arch, subject.stem, made_with) if subject.detailed else None
 
 
 def _measure_costs(
-    subjects: Sequence[Subject], known: Known, image_size: int, machine: Machine
+    subjects: Sequence[EvaluatedModel], known: Known, image_size: int, machine: Machine
 ) -> dict[tuple[str, ...] | None, Cost]:
     """Return one cost an architecture, measured before or now."""
     costs: dict[tuple[str, ...] | None, Cost] = {}
-    new: dict[tuple[str, ...], Subject] = {}
+    new: dict[tuple[str, ...], EvaluatedModel] = {}
     for subject in subjects:
         key, found = _get_cost_key(subject), known.get((compute_model_fingerprint(subject), subject.detailed))
         if key is None:
@@ -203,15 +205,15 @@ def _measure_costs(
         new.setdefault(key, subject)
     missing = {key: subject for key, subject in new.items() if key not in costs}
     built = [subject.build().eval() for subject in missing.values()]
-    measured = model_costs(built, (3, image_size, image_size), machine.device, seconds=COST_SECONDS)
+    measured = measure_costs(built, (3, image_size, image_size), machine.device, seconds=COST_SECONDS)
     return {**costs, **dict(zip(missing, measured, strict=True))}
 
 
 def _sample(total: int, most: int) -> NDArray[np.int64]:
-    return np.sort(torch.randperm(total, generator=generator(0))[:most].numpy())
+    return np.sort(torch.randperm(total, generator=make_generator(0))[:most].numpy())
 
 
-def compute_model_fingerprint(subject: Subject) -> str:
+def compute_model_fingerprint(subject: EvaluatedModel) -> str:
     """Return a digest of all that a network's outputs depend on."""
     taps = list(subject.taps) if subject.taps else None
     parts: list[object] = [
@@ -225,7 +227,7 @@ def compute_model_fingerprint(subject: Subject) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _make_meta(subject: Subject, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
+def _make_meta(subject: EvaluatedModel, layers: list[str], widths: list[int], cost: Cost | None) -> Meta:
     known = {field.name: getattr(subject, field.name) for field in fields(Meta) if hasattr(subject, field.name)}
     known["history"] = [dict(epoch) for epoch in subject.history]
     known["earlier"] = {title: [dict(epoch) for epoch in history] for title, history in subject.earlier.items()}
@@ -234,12 +236,12 @@ def _make_meta(subject: Subject, layers: list[str], widths: list[int], cost: Cos
 
 @torch.no_grad()
 def _record_one(
-    subject: Subject,
+    subject: EvaluatedModel,
     data: TrainingData,
     machine: Machine,
     shared: Mapping[str, NDArray[Any]],
     probe: NDArray[np.int64],
-    degraded: Degraded,
+    degraded: DegradedImages,
     cost: Cost | None,
 ) -> RecordedModel:
     model = subject.build().eval()
@@ -277,20 +279,20 @@ def _run_network(
     layers: list[tuple[NDArray[np.float16], ...]] = []
     for part in torch.from_numpy(indices).to(images.device).split(EVALUATION_BATCH):
         with machine.autocast():
-            out = tapped(images.normalised(part))
+            out = tapped(images.load_normalised(part))
         logits.append(out.logits.float().cpu().numpy())
         layers.append(tuple(tap.half().cpu().numpy() for tap in out.taps))
     return np.concatenate(logits), [np.concatenate(columns) for columns in zip(*layers, strict=True)]
 
 
 def _predict_corrupted(
-    model: nn.Module, images: ImageTensors, degraded: Degraded, machine: Machine
+    model: nn.Module, images: ImageTensors, degraded: DegradedImages, machine: Machine
 ) -> NDArray[np.int32]:
     """Return predicted classes, (corruptions, severities, images)."""
     predicted = np.empty((len(DEGRADATIONS), len(SEVERITIES), len(degraded.clean)), dtype=np.int32)
     for row, name in enumerate(DEGRADATIONS):
         for column, severity in enumerate(SEVERITIES):
-            pixels = degraded.under(name, severity).to(images.device)
+            pixels = degraded.get(name, severity).to(images.device)
             with machine.autocast():
                 parts = [
                     model(normalise(part, images.mean, images.std)) for part in pixels.split(EVALUATION_BATCH)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from dataset.corruptions import DEGRADATIONS, SEVERITIES
-from diagnostics.differing import SHOWN_SIDE, Shown
+from diagnostics.differing import SHOWN_SIDE, ShownImages
 from diagnostics.evaluation.archive import check_integers, check_reals, open_arrays, pack_arrays
 from diagnostics.evaluation.recording import ARRAYS, SHARED, Context, Meta, RecordedModel, Recording
-from diagnostics.plain import to_plain, typed_json
+from diagnostics.plain import parse_json, to_plain
 
 META, CONTEXT = TypeAdapter(Meta), TypeAdapter(Context)
 REPORTED = {  # of a config, by key, what every report shows
@@ -32,7 +32,7 @@ REPORTED = {  # of a config, by key, what every report shows
 }
 
 
-def write(recording: Recording, file: BinaryIO) -> None:
+def write_recording(recording: Recording, file: BinaryIO) -> None:
     """Store a recording as a compressed .npz without pickled objects."""
     arrays: dict[str, NDArray[Any]] = {name: getattr(recording, name) for name in SHARED}
     arrays |= {"shown.indices": recording.shown.indices, "shown.pixels": recording.shown.pixels}
@@ -46,7 +46,7 @@ def write(recording: Recording, file: BinaryIO) -> None:
     file.write(pack_arrays(arrays))
 
 
-def read(path: Path) -> Recording:
+def read_recording(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
@@ -65,14 +65,14 @@ def _build_recording(arrays: Mapping[str, NDArray[Any]]) -> Recording:
         projections = {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
         own = {name: arrays[f"{number}.{name}"] for name in ARRAYS}
         models.append(RecordedModel(meta, **own, projections=projections))
-    context = typed_json(CONTEXT, Context, str(arrays["context"]))
-    shown = Shown(arrays["shown.indices"], arrays["shown.pixels"])
+    context = parse_json(CONTEXT, Context, str(arrays["context"]))
+    shown = ShownImages(arrays["shown.indices"], arrays["shown.pixels"])
     shared = {name: arrays[name] for name in SHARED}
     return Recording(context, models=models, names=arrays.get("names"), shown=shown, **shared)
 
 
 def _read_metas(arrays: Mapping[str, NDArray[Any]]) -> list[Meta]:
-    return [typed_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
+    return [parse_json(META, Meta, str(text)) for text in np.atleast_1d(arrays["meta"])]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from CKA.cka import Similarity
 from CKA.minibatch import SimilarityMatrix
-from diagnostics.budget import Training
+from diagnostics.budget import TrainingBudget
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
 from diagnostics.confusion import ClassAccuracy, Confusion
@@ -47,13 +47,13 @@ class ModelAccuracy:
 
 
 @dataclass(frozen=True)
-class Given:
+class BudgetParity:
     """Training budgets of the models of the first seed, and sentences on their parity.
 
     `models` holds the trainings that a model went through, in order, or None where they are not on record.
     """
 
-    models: dict[str, list[Training] | None]
+    models: dict[str, list[TrainingBudget] | None]
     sentences: list[str]
 
 
@@ -167,7 +167,7 @@ class Information:
 
 
 @dataclass(frozen=True)
-class Shape:
+class FeatureShape:
     """Geometry of a model's last tap, and a linear probe on it."""
 
     geometry: Geometry = field(metadata=FLAT)
@@ -237,11 +237,11 @@ class Report:
     images: int
     main: str | None  # the student that sentences, figures and pairs are about; None without a student
     models: list[ModelAccuracy]
-    given: Given | None = field(metadata=WHERE_GIVEN)
+    given: BudgetParity | None = field(metadata=WHERE_GIVEN)
     pairs: list[Pair]
     seeds: OverSeeds
     calibration: dict[str, Calibration]
-    geometry: dict[str, Shape]
+    geometry: dict[str, FeatureShape]
     information: Information
     cost: dict[str, RelativeCost]
     curves: dict[str, History]  # by model, and by stage where a model went through more than one

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diagnostics.cost import CostRatio
-from diagnostics.evaluation.evaluated import TEACHER, Evaluation, list_missing
 from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
@@ -21,9 +20,10 @@ from diagnostics.evaluation.results import (
     Pair,
     Representation,
 )
+from diagnostics.evaluation.saved_evaluation import TEACHER, Evaluation, list_missing
 from diagnostics.generalisation import Gap
 from diagnostics.names import is_first
-from diagnostics.plain import FLAT, section
+from diagnostics.plain import FLAT, get_section
 from diagnostics.stability import Stability
 
 
@@ -107,7 +107,7 @@ def _summarise_run(run: Evaluation) -> RunSummary:
     cost, config = report.cost.get(name), report.context.config
     return RunSummary(
         run=run.run,
-        source=str(section(config, "data").get("source", "")),
+        source=str(get_section(config, "data").get("source", "")),
         images=report.images,
         teacher=by_name.get(TEACHER),
         student=student,

@@ -13,7 +13,7 @@ from diagnostics.cost import Latency
 from diagnostics.export.checks import PIXEL_TOLERANCE, CheckedFile, CheckedScript
 from diagnostics.export.folder import METADATA, PREPROCESSING, SCRIPT
 from diagnostics.export.quantize import QUANTIZED, Quantized
-from diagnostics.seeds import plain_number
+from diagnostics.seeds import format_number
 from models.export import ONNX, PROGRAM, WEIGHTS
 
 CONTENTS = {
@@ -34,7 +34,7 @@ class Export:
     quantized: Quantized | None
 
 
-def lines(exported: Export) -> Iterator[str]:
+def summarise_export(exported: Export) -> Iterator[str]:
     """Yield what the terminal shows."""
     for file in exported.checks:
         yield f"{exported.folder / file.file}: {_format_check(file)}"
@@ -80,7 +80,7 @@ def _compare_int8(quantized: Quantized) -> Iterator[str]:
     """Compare int8 with the float file in the same runtime."""
     _, float32, int8 = quantized.rows
     assert int8.bytes is not None and float32.bytes is not None  # both are files
-    points = plain_number(100 * (int8.top1 - float32.top1), 2, "+")
+    points = format_number(100 * (int8.top1 - float32.top1), 2, "+")
     yield f"int8 has {points} points top-1 and {int8.bytes / float32.bytes:.0%} of the bytes."
     for fast, slow in zip(int8.latencies, float32.latencies, strict=True):
         yield f"int8 at batch {fast.batch}: {_compare_speed(fast, slow)} float32 in onnxruntime."

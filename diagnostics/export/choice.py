@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from diagnostics.names import listed
+from diagnostics.names import join_names
 from errors import UserError
 from training.experiment import Experiment
-from training.job_name import last_job
+from training.job_name import find_last_job
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,18 @@ def choose_student(experiment: Experiment, seed: int | None) -> Choice:
     """
     folder, found, finished = experiment.folder, dict[str, list[Choice]](), dict[str, None]()
     for method in experiment.config.stages:
-        for number in folder.seeds() if seed is None else [seed]:
-            job = folder.job(last_job(experiment.config, method, number))
-            result = job.result() if job.marked else {}
+        for number in folder.list_seeds() if seed is None else [seed]:
+            job = folder.get_job(find_last_job(experiment.config, method, number))
+            result = job.read_result() if job.has_result else {}
             if "test_top1" in result:
                 finished[method] = None
             if "val_top1" in result:
                 choice = Choice(method, number, result["val_top1"], result["test_top1"])
                 found.setdefault(method, []).append(choice)
     if not found:
-        which = f"its finished students are {listed(list(finished))}" if finished else "it has no finished student"
+        which = (
+            f"its finished students are {join_names(list(finished))}" if finished else "it has no finished student"
+        )
         raise UserError(f"--export: {folder.path} has no validation images to choose by, use --model: {which}")
     best = max(found.values(), key=lambda choices: fmean(choice.val_top1 for choice in choices))
     return max(best, key=lambda choice: choice.val_top1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diagnostics.export.quantize import QUANTIZED
 from errors import UserError
-from files import new_folder
+from files import create_folder
 from models.export import ONNX, PROGRAM, WEIGHTS
 
 METADATA, PREPROCESSING, CARD, SCRIPT = "metadata.json", "preprocessing.json", "README.md", "predict.py"
@@ -44,7 +44,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     """
     refuse_foreign(folder)
     folder = folder.resolve()  # a link keeps pointing at it
-    with new_folder(folder, replace=True) as partial:
+    with create_folder(folder, replace=True) as partial:
         yield partial
         for path in partial.iterdir():
             with open(path, "rb") as file:

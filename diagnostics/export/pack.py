@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diagnostics.evaluation.evaluated_models import find_network, list_taps
-from diagnostics.evaluation.recording import Subject
+from diagnostics.evaluation.recording import EvaluatedModel
 from diagnostics.export.card import Export, format_card
 from diagnostics.export.checks import (
     CheckedFile,
@@ -54,7 +54,7 @@ from models.zoo import count_parameters
 from settings.networks import Network
 from training.evaluation import compute_top1, predict
 from training.experiment import Experiment
-from training.run.environment import environment
+from training.run.environment import collect_environment
 
 COMPARED_IMAGES = 256  # test images on which each file is compared with the model
 COMPARED_FILES = 64  # of them that predict.py reads from their files
@@ -86,8 +86,13 @@ class _Prepared:
     reference: Reference
 
 
-def export_subject(
-    experiment: Experiment, subject: Subject, teacher: Subject | None, folder: Path, *, quantize: bool
+def export_model(
+    experiment: Experiment,
+    subject: EvaluatedModel,
+    teacher: EvaluatedModel | None,
+    folder: Path,
+    *,
+    quantize: bool,
 ) -> Export:
     """Write a model to `folder`, each file loaded again and compared with it.
 
@@ -101,7 +106,7 @@ def export_subject(
     return replace(exported, folder=folder)
 
 
-def _prepare(experiment: Experiment, subject: Subject, teacher: Subject | None) -> _Prepared:
+def _prepare(experiment: Experiment, subject: EvaluatedModel, teacher: EvaluatedModel | None) -> _Prepared:
     network, data = find_network(experiment, subject), experiment.data
     built = subject.build().float()
     machine = replace(experiment.machine, bfloat16=False, float16=False)
@@ -110,7 +115,7 @@ def _prepare(experiment: Experiment, subject: Subject, teacher: Subject | None) 
     preprocessing = export.Preprocessing(data.test.side, mean, std, data.settings.resize)
     model = FromPixels(export.prepare_network(built), preprocessing).eval()
     positions = choose_evenly(len(data.test), COMPARED_IMAGES)
-    images = data.test.normalised(positions.to(data.test.device)).cpu()
+    images = data.test.load_normalised(positions.to(data.test.device)).cpu()
     with torch.no_grad():
         reference = Reference(
             _load_pixels(experiment, positions), model.network(images), model.network(images[:1])
@@ -122,10 +127,14 @@ def _prepare(experiment: Experiment, subject: Subject, teacher: Subject | None) 
 
 
 def _describe(
-    experiment: Experiment, subject: Subject, teacher: Subject | None, network: Network, model: FromPixels
+    experiment: Experiment,
+    subject: EvaluatedModel,
+    teacher: EvaluatedModel | None,
+    network: Network,
+    model: FromPixels,
 ) -> dict[str, Any]:
     """Return the metadata of a model as JSON holds it."""
-    here, preprocessing = environment(), model.preprocessing
+    here, preprocessing = collect_environment(), model.preprocessing
     return {
         "made_by": MADE_BY,
         "format": FORMAT,
@@ -213,7 +222,7 @@ def _write_script(prepared: _Prepared, folder: Path, graphs: list[str]) -> Check
 def _quantize(prepared: _Prepared, folder: Path) -> Quantized:
     """Write the int8 file and measure it."""
     experiment, data = prepared.experiment, prepared.experiment.data
-    calibration = data.train.raw(choose_evenly(len(data.train), CALIBRATION_IMAGES)).cpu()
+    calibration = data.train.load_raw(choose_evenly(len(data.train), CALIBRATION_IMAGES)).cpu()
     onnx, int8 = folder / ONNX, folder / QUANTIZED
     method = write_quantized(onnx, int8, prepared.model.network, calibration, prepared.metadata)
     positions = choose_evenly(len(data.test), MEASURED_IMAGES)
@@ -224,7 +233,7 @@ def _quantize(prepared: _Prepared, folder: Path) -> Quantized:
         data.test.labels.cpu()[positions],
     )
     calibrated = len(calibration) if method == "static" else 0
-    threads, processor = torch.get_num_threads(), environment()["processor"]
+    threads, processor = torch.get_num_threads(), collect_environment()["processor"]
     return Quantized(method, calibrated, len(positions), threads, processor, rows)
 
 
@@ -234,7 +243,7 @@ def choose_evenly(count: int, wanted: int) -> Tensor:
 
 
 def _load_pixels(experiment: Experiment, positions: Tensor) -> Tensor:
-    return experiment.data.test.raw(positions).cpu()
+    return experiment.data.test.load_raw(positions).cpu()
 
 
 def _format_json(content: Mapping[str, Any]) -> str:

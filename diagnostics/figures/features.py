@@ -17,8 +17,17 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from diagnostics.evaluation.results import LayerMatrix
-from diagnostics.figures.fonts import families, label_classes
-from diagnostics.figures.style import CLASSES, LIGHT, MARKERS, POINTS, describe, label, label_model, panels
+from diagnostics.figures.fonts import label_classes, list_families
+from diagnostics.figures.style import (
+    CLASSES,
+    LIGHT,
+    MARKERS,
+    POINTS,
+    describe,
+    label_model,
+    make_panels,
+    truncate_label,
+)
 
 MOST_TICKS = 14
 MOST_COLOURED = 10  # classes told apart in a map
@@ -30,7 +39,7 @@ def draw_layers(representation: Mapping[str, LayerMatrix]) -> Figure | None:
     if not matrices:
         return None
     deepest = max(min(len(part.teacher), MOST_TICKS) for part in matrices.values())
-    figure, grid = panels(len(matrices), 3, 1.3 + 0.2 * deepest)
+    figure, grid = make_panels(len(matrices), 3, 1.3 + 0.2 * deepest)
     for number, (axes, (name, part)) in enumerate(zip(grid, matrices.items(), strict=True)):
         image = _draw_heat_map(axes, np.array(part.matrix.values, dtype=np.float64))
         _draw_ticks(axes, part.teacher, part.student, rows=number % 3 == 0)
@@ -62,8 +71,8 @@ def _draw_heat_map(axes: Axes, values: NDArray[np.float64]) -> AxesImage:
 
 def _draw_ticks(axes: Axes, teacher: Sequence[str], student: Sequence[str], rows: bool) -> None:
     across, up = _select_names(student, 6), _select_names(teacher, MOST_TICKS)
-    axes.set_xticks(across, [label(student[position]) for position in across], rotation=90)
-    axes.set_yticks(up, [label(teacher[position]) for position in up] if rows else [])
+    axes.set_xticks(across, [truncate_label(student[position]) for position in across], rotation=90)
+    axes.set_yticks(up, [truncate_label(teacher[position]) for position in up] if rows else [])
 
 
 def _select_names(names: Sequence[str], most: int) -> list[int]:
@@ -87,7 +96,7 @@ def draw_maps(
         return None
     shown = choose_coloured(len(classes))
     looks = {c: (CLASSES[place], MARKERS[place]) for place, c in enumerate(shown)}
-    figure, grid = panels(len(maps), 3, 3.1)
+    figure, grid = make_panels(len(maps), 3, 3.1)
     for axes, (name, points) in zip(grid, maps.items(), strict=True):
         others = ~np.isin(labels, shown)
         axes.scatter(points[others, 0], points[others, 1], s=3, color=LIGHT, linewidths=0, rasterized=True)
@@ -113,6 +122,6 @@ def draw_maps(
     ]
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(5, int(figure.get_figwidth() / (0.5 + 0.085 * longest))))  # inches of marker and letters
-    font = FontProperties(family=list(families()), size=POINTS)
+    font = FontProperties(family=list(list_families()), size=POINTS)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, prop=font, frameon=False)
     return figure

@@ -11,7 +11,7 @@ from functools import cache
 
 from matplotlib.font_manager import fontManager, get_font
 
-from diagnostics.figures.style import label
+from diagnostics.figures.style import truncate_label
 
 FIRST = "DejaVu Sans"  # comes with matplotlib
 OTHERS = (  # of other scripts, in the order in which they are tried
@@ -31,7 +31,7 @@ JOINED = {"R", "AL"}  # scripts written from the right, which matplotlib would s
 
 
 @cache
-def families() -> tuple[str, ...]:
+def list_families() -> tuple[str, ...]:
     """Return the fonts of this machine that names are set in, the first that has a letter wins."""
     installed = {entry.name for entry in fontManager.ttflist}
     return (FIRST, *(name for name in OTHERS if name in installed))
@@ -43,11 +43,11 @@ def _list_letters(family: str) -> frozenset[int]:
     return frozenset(get_font(path).get_charmap())
 
 
-def can_draw(name: str) -> bool:
+def is_drawable(name: str) -> bool:
     """Return whether a figure can show a name as written: not with joined letters or combined marks."""
     composed = unicodedata.normalize("NFC", name)
     return all(
-        any(ord(letter) in _list_letters(family) for family in families())
+        any(ord(letter) in _list_letters(family) for family in list_families())
         and unicodedata.bidirectional(letter) not in JOINED
         and not unicodedata.category(letter).startswith("M")
         for letter in composed
@@ -57,6 +57,6 @@ def can_draw(name: str) -> bool:
 def label_classes(classes: Sequence[str]) -> list[str]:
     """Return what a figure calls each class: its name, or its number where that cannot be drawn."""
     return [
-        label(unicodedata.normalize("NFC", name)) if can_draw(name) else f"class {number}"
+        truncate_label(unicodedata.normalize("NFC", name)) if is_drawable(name) else f"class {number}"
         for number, name in enumerate(classes)
     ]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diagnostics.calibration import Calibration
-from diagnostics.comparison import wilson_interval
+from diagnostics.comparison import compute_wilson_interval
 from diagnostics.evaluation.results import ErrorRates, ModelAccuracy
 from diagnostics.evaluation.runs import ModelOfRun
 from diagnostics.figures.style import (
@@ -19,14 +19,14 @@ from diagnostics.figures.style import (
     LIGHT,
     NARROW,
     POINTS,
-    beyond,
     describe,
     draw_key,
+    find_window,
     label_model,
-    panels,
+    make_panels,
     pick_colour,
     pick_marker,
-    window,
+    write_beyond,
 )
 from diagnostics.names import is_first
 
@@ -42,13 +42,13 @@ def draw_accuracy(models: Sequence[ModelAccuracy]) -> Figure | None:
         return None
     order = list(dict.fromkeys(model.method for model in models))
     models = sorted(models, key=lambda model: order.index(model.method))  # the seeds of a method together
-    figure, (axes,) = panels(1, 1, 0.9 + 0.26 * len(models), width=NARROW)
+    figure, (axes,) = make_panels(1, 1, 0.9 + 0.26 * len(models), width=NARROW)
     students = [list_bounds(model) for model in models if model.method != "teacher"]
     teacher = [value for model in models if model.method == "teacher" for value in list_bounds(model)]
-    ends = window(students, teacher)
+    ends = find_window(students, teacher)
     for row, model in enumerate(models):
         if ends and model.method == "teacher":
-            beyond(axes, 100 * model.top1, row, ends)
+            write_beyond(axes, 100 * model.top1, row, ends)
             continue
         _draw_interval(axes, model, row)
         top1 = 100 * model.top1
@@ -67,7 +67,7 @@ def draw_runs(models: Sequence[ModelOfRun]) -> Figure | None:
         return None
     runs = list(dict.fromkeys(row.run for row in shown))
     methods = list(dict.fromkeys(row.accuracy.name for row in shown))
-    figure, grid = panels(len(runs), 3, 0.9 + 0.24 * len(methods), share=True)
+    figure, grid = make_panels(len(runs), 3, 0.9 + 0.24 * len(methods), share=True)
     for axes, run in zip(grid, runs, strict=True):
         for row in (row.accuracy for row in shown if row.run == run):
             _draw_interval(axes, row, methods.index(row.name))
@@ -102,7 +102,7 @@ def draw_reliability(calibration: Mapping[str, Calibration]) -> Figure | None:
     names = [name for name in calibration if is_first(name)]
     if not names:
         return None
-    figure, grid = panels(len(names), 3, 2.1, share=True)
+    figure, grid = make_panels(len(names), 3, 2.1, share=True)
     for number, (axes, name) in enumerate(zip(grid, names, strict=True)):
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle="--")
         _draw_bins(axes, name, calibration[name])
@@ -120,7 +120,7 @@ def _draw_bins(axes: Axes, name: str, measured: Calibration) -> None:
         if part.confidence is None or part.accuracy is None:
             continue
         x, y, enough = 100 * part.confidence, 100 * part.accuracy, part.count >= ENOUGH
-        low, high = wilson_interval(round(part.accuracy * part.count), part.count)
+        low, high = compute_wilson_interval(round(part.accuracy * part.count), part.count)
         axes.plot([x, x], [100 * low, 100 * high], color=shade, linewidth=0.8, alpha=0.9 if enough else 0.35)
         size = (6 if enough else 14) + 90 * part.count / measured.images
         face = shade if enough else "white"
@@ -136,7 +136,7 @@ def draw_corruptions(errors: Mapping[str, ErrorRates]) -> Figure | None:
     if not names:
         return None
     kinds = list(errors[names[0]])
-    figure, grid = panels(len(kinds), 3, 1.9, share=True)
+    figure, grid = make_panels(len(kinds), 3, 1.9, share=True)
     for number, (axes, kind) in enumerate(zip(grid, kinds, strict=True)):
         for name in names:
             rates, look = [100 * rate for rate in errors[name][kind]], pick_marker(name)

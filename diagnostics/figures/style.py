@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from diagnostics.names import method_of, show_name
+from diagnostics.names import get_method, show_name
 
 WIDTH = 6.5  # inches, the text width of a page
 NARROW = 4.6  # of a figure with one panel, which a phone can show whole
@@ -43,12 +43,12 @@ LONGEST = 18  # characters of a class or layer name in a figure
 
 def pick_colour(name: str) -> str:
     """Return the colour of a model's method."""
-    return _find_look(method_of(name))[0]
+    return _find_look(get_method(name))[0]
 
 
 def pick_marker(name: str) -> str:
     """Return the marker of a model's method."""
-    return _find_look(method_of(name))[1]
+    return _find_look(get_method(name))[1]
 
 
 def _find_look(method: str) -> tuple[str, str]:
@@ -56,7 +56,7 @@ def _find_look(method: str) -> tuple[str, str]:
     return METHODS.get(method, (OTHERS[number % len(OTHERS)], MARKERS[number // len(OTHERS) % len(MARKERS)]))
 
 
-def label(name: str) -> str:
+def truncate_label(name: str) -> str:
     """Return a name as text in a figure: not too long, and without dollar signs that would start a formula."""
     short = name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
     return short.replace("$", r"\$")
@@ -64,10 +64,10 @@ def label(name: str) -> str:
 
 def label_model(name: str) -> str:
     """Return a model's name, or the label of its method, as text in a figure."""
-    return label(show_name(name))
+    return truncate_label(show_name(name))
 
 
-def panels(
+def make_panels(
     count: int, columns: int, height: float, share: bool = False, width: float = WIDTH
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of `count` panels in rows of `columns`, each row `height` inches."""
@@ -90,7 +90,7 @@ def describe(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
     axes.set_title(title, fontsize=POINTS, loc="left", y=1.0)  # where it would be: looking for it costs a tenth
 
 
-def window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tuple[float, float] | None:
+def find_window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tuple[float, float] | None:
     """Return the ends of an axis for two or more students alone, where a teacher far from them would squeeze them.
 
     Values are those of a mark and the ends of its interval; None where one axis does for all.
@@ -105,7 +105,7 @@ def window(students: Sequence[Sequence[float]], teacher: Sequence[float]) -> tup
     return low - 0.12 * span, high + 0.12 * span
 
 
-def beyond(axes: Axes, value: float, place: float, ends: tuple[float, float]) -> None:
+def write_beyond(axes: Axes, value: float, place: float, ends: tuple[float, float]) -> None:
     """Write a teacher's value at the edge of an axis that ends before it, in its row at `place`."""
     high = value > ends[1]
     text, at = (f"{value:.1f} →", (1.0, place)) if high else (f"← {value:.1f}", (0.0, place))
@@ -124,7 +124,7 @@ def draw_key(figure: Figure, names: Sequence[str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=POINTS, frameon=False)
 
 
-def lay_out(figure: Figure) -> None:
+def place_panels(figure: Figure) -> None:
     """Place the panels once: matplotlib would do it, and draw for it, in each save."""
     engine = figure.get_layout_engine()
     if engine is None:
@@ -136,7 +136,7 @@ def lay_out(figure: Figure) -> None:
 
 def to_bytes(figure: Figure, kind: str) -> bytes:
     """Return a figure as `png` or `pdf`, without a date, so that the same numbers give the same file."""
-    lay_out(figure)
+    place_panels(figure)
     buffer = io.BytesIO()
     metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
     with rc_context({"pdf.fonttype": 42}):  # TrueType: many venues refuse matplotlib's own type 3

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diagnostics.figures.style import LIGHT, describe, draw_key, panels, pick_colour, pick_marker
-from diagnostics.names import is_first, method_of
+from diagnostics.figures.style import LIGHT, describe, draw_key, make_panels, pick_colour, pick_marker
+from diagnostics.names import get_method, is_first
 from diagnostics.terms import History, is_accuracy, list_terms
 
 WIDE_RANGE = 30  # of values in one panel, from which on it is drawn in decades
@@ -26,7 +26,7 @@ def draw_epochs(curves: Mapping[str, History], before: Mapping[str, int]) -> Fig
 
     before: epochs of the stages before, by curve or by method; what is not there has none.
     """
-    students = {name: history for name, history in curves.items() if method_of(name) != "teacher"}
+    students = {name: history for name, history in curves.items() if get_method(name) != "teacher"}
     if not any("test_top1" in epoch for history in students.values() for epoch in history):
         return None
     first = {name: history for name, history in curves.items() if is_first(name)}
@@ -34,8 +34,8 @@ def draw_epochs(curves: Mapping[str, History], before: Mapping[str, int]) -> Fig
     is_validated = any("val_top1" in epoch for history in first.values() for epoch in history)
     others = ["learning_rate", *(["val_top1"] if is_validated else []), *terms]
     shown = {"test_top1": students, **dict.fromkeys(others, first)}
-    figure, grid = panels(len(shown), 2, 2.5)
-    starts = {name: before.get(name, before.get(method_of(name), 0)) for name in curves}
+    figure, grid = make_panels(len(shown), 2, 2.5)
+    starts = {name: before.get(name, before.get(get_method(name), 0)) for name in curves}
     last = max(starts[name] + history[-1]["epoch"] for name, history in curves.items() if history)
     drawn: dict[str, None] = {}
     for axes, (measure, histories) in zip(grid, shown.items(), strict=True):
@@ -43,7 +43,7 @@ def draw_epochs(curves: Mapping[str, History], before: Mapping[str, int]) -> Fig
             points = [(starts[name] + epoch, value) for epoch, value in _list_points(history, measure)]
             if points:
                 _draw_curve(axes, name, points)
-                drawn[method_of(name)] = None
+                drawn[get_method(name)] = None
         axes.set_xlim(0.5, last + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", color=LIGHT)

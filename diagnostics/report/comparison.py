@@ -8,17 +8,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from diagnostics.evaluation.evaluated import Evaluation, read_evaluation
-from diagnostics.evaluation.evaluated_models import record, subjects_of_run
+from diagnostics.evaluation.evaluated_models import list_run_models, record
 from diagnostics.evaluation.runs import RunsCompared, compare_runs
+from diagnostics.evaluation.saved_evaluation import Evaluation, read_evaluation
 from diagnostics.figures.predictions import draw_runs
 from diagnostics.names import show_name
-from diagnostics.report.files import make, write_figures, write_json, write_tables
+from diagnostics.report.files import make_folder, write_figures, write_json, write_tables
 from diagnostics.report.folder import write_report
 from diagnostics.report.page import MOST_TOLD
-from diagnostics.report.parts import embedded, template
+from diagnostics.report.parts import embed_picture, load_template
 from diagnostics.tables.runs import make_tables
-from diagnostics.tables.table import Table, letter
+from diagnostics.tables.table import Table, to_letter
 from errors import UserError
 from files import write_text
 from training.experiment import Experiment
@@ -49,7 +49,7 @@ def read_or_evaluate(path: Path, open_at: Callable[[Path], Experiment], quiet: b
         experiment, why = open_at(path), str(error)
     if not quiet:
         print(f"{why}: {path} is evaluated first", file=sys.stderr, flush=True)
-    write_report(record(experiment, subjects_of_run(experiment), path / "eval"), path / "eval")
+    write_report(record(experiment, list_run_models(experiment), path / "eval"), path / "eval")
     return read_evaluation(path)
 
 
@@ -61,11 +61,11 @@ def write_comparison(runs: Sequence[Evaluation], folder: Path) -> RunsCompared:
     """
     compared = compare_runs(runs)
     tables = make_tables(compared)
-    write_json(compared, make(folder) / "report.json")
-    write_tables(tables, make(folder / "tables"))
+    write_json(compared, make_folder(folder) / "report.json")
+    write_tables(tables, make_folder(folder / "tables"))
     drawn = {FIGURE: draw_runs(compared.models)}
     figures = {name: figure for name, figure in drawn.items() if figure is not None}
-    pictures = write_figures(figures, make(folder / "figures"), lambda name: name == FIGURE)
+    pictures = write_figures(figures, make_folder(folder / "figures"), lambda name: name == FIGURE)
     links = {run.run: os.path.relpath(run.folder / "eval" / "report.html", folder) for run in runs}
     write_text(folder / "report.html", render_comparison(compared, tables, pictures, links))
     return compared
@@ -75,16 +75,16 @@ def render_comparison(
     compared: RunsCompared, tables: Mapping[str, Table], pictures: Mapping[str, bytes], links: Mapping[str, str]
 ) -> str:
     """Return the comparison as one HTML page that needs nothing but itself; links lead to the runs' own pages."""
-    return template(Path(__file__).with_name("compare.html.j2")).render(
+    return load_template(Path(__file__).with_name("compare.html.j2")).render(
         compared=compared,
         answer=[row.sentence for row in compared.seeds] or [row.sentence for row in compared.pairs],
         links={run: Path(path).as_posix() for run, path in links.items()},
         tables=tables,
         leads=tables,
-        pictures={name: embedded(picture) for name, picture in pictures.items()},
+        pictures={name: embed_picture(picture) for name, picture in pictures.items()},
         words={FIGURE: tables["runs"].describe(MOST_TOLD)},
         label=show_name,
         names=", ".join(run.run for run in compared.runs),
         missing={FIGURE: "No model classifies."},
-        letter=letter,
+        letter=to_letter,
     )

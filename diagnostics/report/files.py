@@ -16,7 +16,7 @@ from diagnostics.tables.table import Table, to_csv, to_tex
 from files import write_atomically, write_text
 
 
-def make(folder: Path) -> Path:
+def make_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diagnostics.evaluation.analysis import analyse, embeddings
+from diagnostics.evaluation.analysis import compute_report, map_features
 from diagnostics.evaluation.recording import Recording
 from diagnostics.evaluation.results import Report
 from diagnostics.figures.catalogue import FIGURES, draw_all
-from diagnostics.report.files import make, write_figures, write_json, write_tables
+from diagnostics.report.files import make_folder, write_figures, write_json, write_tables
 from diagnostics.report.page import render_page
 from diagnostics.report.sheet import make_thumbnails
 from diagnostics.tables.catalogue import make_tables
@@ -25,13 +25,13 @@ LEAST_MAPPED = 10  # images below which a map of them would show nothing
 
 def write_report(recording: Recording, folder: Path) -> Report:
     """Analyse a recording and write all of the report to `folder`."""
-    report = analyse(recording)
-    maps = embeddings(recording, report.main) if len(recording.layer_indices) >= LEAST_MAPPED else {}
+    report = compute_report(recording)
+    maps = map_features(recording, report.main) if len(recording.layer_indices) >= LEAST_MAPPED else {}
     tables = make_tables(report)
-    write_json(report, make(folder) / "report.json")
-    write_tables(tables, make(folder / "tables"))
+    write_json(report, make_folder(folder) / "report.json")
+    write_tables(tables, make_folder(folder / "tables"))
     figures = draw_all(report, recording, maps)
-    pictures = write_figures(figures, make(folder / "figures"), lambda name: name in FIGURES)
+    pictures = write_figures(figures, make_folder(folder / "figures"), lambda name: name in FIGURES)
     write_text(folder / "predictions.csv", to_csv(make_predictions_table(recording)))
     write_text(folder / "report.html", render_page(report, tables, pictures, make_thumbnails(recording)))
     return report

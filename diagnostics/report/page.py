@@ -10,14 +10,14 @@ import yaml
 from diagnostics.evaluation.results import Report
 from diagnostics.figures.catalogue import FIGURES
 from diagnostics.figures.features import choose_coloured
-from diagnostics.figures.fonts import can_draw
+from diagnostics.figures.fonts import is_drawable
 from diagnostics.figures.predictions import ENOUGH
 from diagnostics.names import is_first, show_name
-from diagnostics.report.parts import HERE, embedded, facts, files, template
+from diagnostics.report.parts import HERE, embed_picture, list_facts, list_files, load_template
 from diagnostics.report.sheet import Thumbnail
 from diagnostics.report.verdict import OF_SEEDS, ONE_SEED, write_cautions, write_verdict
 from diagnostics.tables.catalogue import has_several_seeds
-from diagnostics.tables.table import Table, letter
+from diagnostics.tables.table import Table, to_letter
 
 MOST_PAIRS = 10  # rows of a pair table before it is cut to the pairs of the student in question
 MOST_TOLD = 12  # rows of a table that stand in an alternative text
@@ -33,7 +33,7 @@ def render_page(
     main, context = report.main, report.context
     faithful = (report.fidelity or {}).get(main or "")
     leads = {name: cut_rows(table, main) for name, table in tables.items()}
-    return template(HERE / "report.html.j2").render(
+    return load_template(HERE / "report.html.j2").render(
         report=report,
         context=context,
         answer=write_verdict(report),
@@ -42,20 +42,20 @@ def render_page(
         label=show_name,
         tables=tables,
         leads=leads,
-        pictures={name: embedded(picture) for name, picture in pictures.items()},
+        pictures={name: embed_picture(picture) for name, picture in pictures.items()},
         missing={name: drawing.missing for name, drawing in FIGURES.items()},
         words={name: leads[drawing.table].describe(MOST_TOLD) for name, drawing in FIGURES.items()},
         thumbnails=thumbnails,
         several=has_several_seeds(report),
         one_seed=f"{ONE_SEED} {OF_SEEDS}",
         enough=ENOUGH,
-        files=files(tables, pictures),
-        numbered=not all(map(can_draw, context.classes)),
+        files=list_files(tables, pictures),
+        numbered=not all(map(is_drawable, context.classes)),
         lost=faithful.lost_most if faithful else [],
         coloured=len(choose_coloured(len(context.classes))),
         config=yaml.safe_dump(context.config, sort_keys=False, allow_unicode=True),
-        facts=facts(context.evaluated_on, context.trained_on),
-        letter=letter,
+        facts=list_facts(context.evaluated_on, context.trained_on),
+        letter=to_letter,
     )
 
 

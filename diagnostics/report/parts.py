@@ -15,7 +15,7 @@ from diagnostics.figures.style import DPI
 HERE = Path(__file__).parent
 
 
-def template(path: Path) -> Template:
+def load_template(path: Path) -> Template:
     """Return a page's template, which may use those beside it and beside this file; an unknown name fails."""
     environment = Environment(
         loader=FileSystemLoader([path.parent, HERE]),
@@ -27,7 +27,7 @@ def template(path: Path) -> Template:
     return environment.get_template(path.name)
 
 
-def files(
+def list_files(
     tables: Iterable[str], pictures: Iterable[str], others: Iterable[str] = ("predictions.csv",)
 ) -> list[str]:
     """Return the files that a report writes beside its page, as links from it."""
@@ -36,14 +36,14 @@ def files(
     return ["report.json", *others, *kept, *drawn]
 
 
-def embedded(picture: bytes) -> dict[str, Any]:
+def embed_picture(picture: bytes) -> dict[str, Any]:
     """Return a PNG as text, with its size in CSS pixels, so that the page does not jump while it loads."""
     width, height = struct.unpack(">II", picture[16:24])
     data = base64.b64encode(picture).decode()
     return {"data": data, "width": width * 96 // DPI, "height": height * 96 // DPI}
 
 
-def facts(
+def list_facts(
     evaluated_on: Mapping[str, Any] | None, trained_on: Mapping[str, Any] | None
 ) -> dict[str, dict[str, str]]:
     """Return versions and hardware, of the evaluation and of the training, as lines of text."""

@@ -32,7 +32,7 @@ class Thumbnail:
         return self.side <= SMALL
 
 
-def thumbnail(pixels: NDArray[np.uint8]) -> Thumbnail:
+def make_thumbnail(pixels: NDArray[np.uint8]) -> Thumbnail:
     """Return an image (3, S, S) as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, format="PNG")
@@ -42,4 +42,4 @@ def thumbnail(pixels: NDArray[np.uint8]) -> Thumbnail:
 def make_thumbnails(recording: Recording) -> dict[int, Thumbnail]:
     """Return the images that were kept of a recording, by their position in the test set."""
     shown = recording.shown
-    return {place: thumbnail(one) for place, one in zip(shown.indices.tolist(), shown.pixels, strict=True)}
+    return {place: make_thumbnail(one) for place, one in zip(shown.indices.tolist(), shown.pixels, strict=True)}

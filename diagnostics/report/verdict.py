@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Protocol
 
-from diagnostics.aligned import judge_stage1
-from diagnostics.comparison import DifferenceInterval, holm
+from diagnostics.aligned import evaluate_stage1
+from diagnostics.comparison import DifferenceInterval, apply_holm_correction
 from diagnostics.evaluation.results import ModelAccuracy, OverSeeds, Pair, Report
-from diagnostics.names import is_first, listed
+from diagnostics.names import is_first, join_names
 from diagnostics.seeds import SeedComparison, compare_over_seeds
 from diagnostics.statistics import SIGNIFICANCE
 
@@ -66,9 +66,9 @@ def write_verdict(scores: Scores) -> list[str]:
     contests = list_contests(scores, main)
     even, ahead, behind = ([one.other for one in contests if one.outcome == outcome] for outcome in (0, 1, -1))
     lines = [*_warn_of_teacher(scores), *_name_best(scores, main)]
-    lines += [f"{main} is behind {listed(behind)}."] if behind else []
-    lines += [f"{main} is ahead of {listed(ahead)}."] if ahead else []
-    lines += [f"No difference is shown between {main} and {listed(even)}."] if even else []
+    lines += [f"{main} is behind {join_names(behind)}."] if behind else []
+    lines += [f"{main} is ahead of {join_names(ahead)}."] if ahead else []
+    lines += [f"No difference is shown between {main} and {join_names(even)}."] if even else []
     return lines
 
 
@@ -77,7 +77,7 @@ def write_cautions(report: Report) -> list[str]:
     main, lines = report.main, []
     if main is None or len(report.models) == 1:
         return []
-    aligned = judge_stage1(report.curves, report.context.config, main)
+    aligned = evaluate_stage1(report.curves, report.context.config, main)
     if aligned is not None:
         unfit = "" if aligned.word == "aligned" else f"; {main} is no example of its method before it is"
         lines.append(f"Stage 1: {aligned.sentence}{unfit}.")
@@ -85,14 +85,14 @@ def write_cautions(report: Report) -> list[str]:
     doubtful = [f"{one.other} (p = {one.p:.2f})" for one in contests if one.is_doubtful]
     if doubtful:
         lines.append(
-            f"For {listed(doubtful)} the bootstrap interval leaves out 0, but McNemar's test does not confirm it. "
-            "The interval is too narrow where few images decide, so the test counts."
+            f"For {join_names(doubtful)} the bootstrap interval leaves out 0, but McNemar's test does not confirm "
+            "it. The interval is too narrow where few images decide, so the test counts."
         )
     on_images = [one.other for one in contests if not one.is_over_seeds]
     if on_images:
         lines.append(
-            f"Against {listed(on_images)} the basis is one training of each on these test images: the interval "
-            "shows what other images would change, not what training again would."
+            f"Against {join_names(on_images)} the basis is one training of each on these test images: the "
+            "interval shows what other images would change, not what training again would."
         )
     return lines
 
@@ -145,10 +145,10 @@ def _name_best(scores: Scores, main: str) -> list[str]:
     best = max(means, key=lambda method: means[method])
     parts = [f"Best student: {best}, {100 * means[best]:.1f} %."]
     contests = [one for one in list_contests(scores, best) if one.other != TEACHER]
-    adjusted = holm([contest.p for contest in contests])
+    adjusted = apply_holm_correction([contest.p for contest in contests])
     others = [(one.other, p) for one, p in zip(contests, adjusted, strict=True) if main not in (best, one.other)]
     ahead = [other for other, p in others if p is not None and p < SIGNIFICANCE]
     even = [other for other, _ in others if other not in ahead]
-    parts += [f"It is ahead of {listed(ahead)} (p < 0.05 by Holm)."] if ahead else []
-    parts += [f"No difference is shown from {listed(even)}."] if even else []
+    parts += [f"It is ahead of {join_names(ahead)} (p < 0.05 by Holm)."] if ahead else []
+    parts += [f"No difference is shown from {join_names(even)}."] if even else []
     return [" ".join(parts)]

@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.shortcut.measures import Shown, Shows
+from diagnostics.shortcut.measures import CuedAnswers, CuedImages
 
 Array = NDArray[Any]
 
@@ -53,7 +53,7 @@ class CuedModel:
 
 
 @dataclass(frozen=True)
-class About:
+class CueContext:
     """The run of a recording."""
 
     point: dict[str, Any]  # of the study's grid
@@ -67,7 +67,7 @@ class About:
 class CueRecording:
     """The models of a run on the test images."""
 
-    about: About
+    about: CueContext
     models: list[CuedModel]
     labels: Array  # (n,)
     classes_cue: Array  # (C,), empty without a cue
@@ -75,14 +75,14 @@ class CueRecording:
     predictions: Array  # (models, n, J) int16
     clean: Array  # (models, n) int16 without a cue, no rows where the images always have theirs
 
-    def shown(self, number: int) -> Shown | None:
+    def get_shown(self, number: int) -> CuedAnswers | None:
         """Return the answers of the `number`-th model; None without a cue."""
         return self._shown[number]
 
     @cached_property
-    def _shown(self) -> list[Shown | None]:
+    def _shown(self) -> list[CuedAnswers | None]:
         if not self.cues.shape[1]:
             return [None] * len(self.models)
-        shows = Shows(self.labels, self.cues, self.classes_cue)
+        shows = CuedImages(self.labels, self.cues, self.classes_cue)
         cleans = self.clean if len(self.clean) else [None] * len(self.models)
-        return [Shown(shows, *pair) for pair in zip(self.predictions, cleans, strict=True)]
+        return [CuedAnswers(shows, *pair) for pair in zip(self.predictions, cleans, strict=True)]

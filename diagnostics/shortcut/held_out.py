@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dataset.prepare import TrainingData
 from diagnostics.shortcut.cued import HeldOut
-from diagnostics.shortcut.measures import Shown, Shows, measures
-from losses.kl import softened_kl
+from diagnostics.shortcut.measures import CuedAnswers, CuedImages, measure_shortcut
+from losses.kl import compute_softened_kl
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def measure_held_out(
     assert data.held_out is not None
     labels = data.held_out.labels.cpu()
     return HeldOut(
-        None if teacher is None else softened_kl(own.drawn, teacher.drawn, temperature).item(),
+        None if teacher is None else compute_softened_kl(own.drawn, teacher.drawn, temperature).item(),
         float((own.drawn.argmax(dim=1).cpu() == labels).double().mean()),
         None if own.balanced is None else _measure_unbiased(own.balanced, data),
     )
@@ -43,7 +43,7 @@ def _measure_unbiased(logits: Tensor, data: TrainingData) -> float | None:
     images = data.balanced
     if images is None or images.cues is None or data.classes_cue is None:
         return None
-    predictions, cues = logits.argmax(dim=1)[:, None], images.cues.of_image[:, None]
+    predictions, cues = logits.argmax(dim=1)[:, None], images.cues.image_cues[:, None]
     arrays = [part.cpu().numpy() for part in (images.labels, cues, predictions)]
-    shows = Shows(arrays[0], arrays[1], data.classes_cue.cpu().numpy())
-    return measures(Shown(shows, arrays[2], None)).unbiased
+    shows = CuedImages(arrays[0], arrays[1], data.classes_cue.cpu().numpy())
+    return measure_shortcut(CuedAnswers(shows, arrays[2], None)).unbiased

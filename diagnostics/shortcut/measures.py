@@ -32,7 +32,7 @@ NO_BOUND = "The teachers' difference varies so much over these seeds that the ra
 
 
 @dataclass(frozen=True)
-class Shows:
+class CuedImages:
     """The test images under their cues, the same to all models of a run.
 
     labels (n,), cues (n, J) the cue of each show, all different within an image, classes_cue (C,) the cue of each
@@ -74,13 +74,13 @@ class Shows:
 
 
 @dataclass(frozen=True)
-class Shown:
+class CuedAnswers:
     """The answers of one model to each show: predictions (n, J), clean (n,) predictions without a cue or None.
 
     Raises ValueError for shapes that do not agree with the shows, or predictions outside [0, C).
     """
 
-    shows: Shows
+    shows: CuedImages
     predictions: NDArray[np.integer]
     clean: NDArray[np.integer] | None
 
@@ -107,7 +107,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Measures:
+class ShortcutMeasures:
     """Shares in [0, 1] of one model. None where not defined, `notes` says why."""
 
     images: int
@@ -127,7 +127,7 @@ class Measures:
     notes: dict[str, str]
 
 
-def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
+def measure_shortcut(shown: CuedAnswers, teacher: CuedAnswers | None = None) -> ShortcutMeasures:
     """Compute every measure of one model, and its fidelity to a teacher.
 
     Raises ValueError where the teacher's shows are others.
@@ -172,7 +172,7 @@ def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
             "fidelity_followed": share("fidelity_followed", same, fooled, nothing),
             "also_followed": share("also_followed", shown.follows, fooled, nothing),
         }
-    return Measures(
+    return ShortcutMeasures(
         images=len(shows.labels),
         shows=shows.cues.shape[1],
         unbiased=unbiased,
@@ -184,13 +184,13 @@ def measures(shown: Shown, teacher: Shown | None = None) -> Measures:
     )
 
 
-def _check_same(shows: Shows, others: Shows) -> None:
+def _check_same(shows: CuedImages, others: CuedImages) -> None:
     for name in ("labels", "cues", "classes_cue"):
         if shows is not others and not np.array_equal(getattr(shows, name), getattr(others, name)):
             raise ValueError(f"teacher and student must see the same images under the same cues: {name} differ")
 
 
-def _measure_groups(shown: Shown, notes: dict[str, str]) -> tuple[float, float | None]:
+def _measure_groups(shown: CuedAnswers, notes: dict[str, str]) -> tuple[float, float | None]:
     """Return mean and smallest of A(y, g)."""
     cell, size = shown.shows.cells
     right = np.bincount(cell[shown.right], minlength=len(size))
@@ -210,7 +210,7 @@ def _compute_flip_rate(predictions: NDArray[np.integer]) -> float:
     return float((differ / len(predictions)).mean())
 
 
-def following_per_image(shown: Shown) -> NDArray[np.float64]:
+def compute_following(shown: CuedAnswers) -> NDArray[np.float64]:
     """Compute each image's share of conflicting shows that follow, (n,), or NaN."""
     shows = shown.shows.misleading.sum(axis=1)
     shares = np.full(len(shows), np.nan)
@@ -218,7 +218,7 @@ def following_per_image(shown: Shown) -> NDArray[np.float64]:
     return shares
 
 
-def excess_following(own: Measures, reference: Measures) -> float | None:
+def compute_excess_following(own: ShortcutMeasures, reference: ShortcutMeasures) -> float | None:
     """Subtract the following of a model trained without the cue, in [-1, 1].
 
     A model that never reads the cue still "follows" it whenever it confuses two classes.
@@ -228,7 +228,7 @@ def excess_following(own: Measures, reference: Measures) -> float | None:
     return own.following - reference.following
 
 
-def accuracy_gap(own: Measures) -> float | None:
+def compute_accuracy_gap(own: ShortcutMeasures) -> float | None:
     """Subtract conflicting from aligned accuracy: about 0 without the cue."""
     return None if own.aligned is None or own.conflicting is None else own.aligned - own.conflicting
 
@@ -244,7 +244,7 @@ class Inheritance:
     notes: dict[str, str]
 
 
-def inheritance(
+def compute_inheritance(
     biased_student: NDArray[np.floating],
     unbiased_student: NDArray[np.floating],
     biased_teacher: NDArray[np.floating],
@@ -253,7 +253,7 @@ def inheritance(
     """Compute the students' difference in following over their teachers'.
 
     (student of biased - student of unbiased teacher) / (biased - unbiased teacher): 0 nothing is inherited, 1 all.
-    Each argument is (S, n): for each seed `following_per_image` on the same shows; images with a NaN are left out.
+    Each argument is (S, n): for each seed `compute_following` on the same shows; images with a NaN are left out.
     Following of a seed is the mean over its images, and the ratio is that of the sums over seeds, with Fieller's
     interval. No value where the teachers differ by less than SMALLEST_GAP; no interval with one seed, or where the
     teachers vary so much that it has no bound.

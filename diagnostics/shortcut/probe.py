@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from dataset.cues.shortcut import Cues, assign
+from dataset.cues.shortcut import Cues, assign_cues
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from dataset.views.augment import apply_view, draw_view, generator
+from dataset.views.augment import apply_view, draw_view, make_generator
 
 MAX_SAMPLES = 10_000  # more would take minutes and move a linear probe little
 ITERATIONS = 200
@@ -62,8 +62,8 @@ def assign_uniform_cues(data: TrainingData) -> ImageTensors:
     cue, seed = data.shortcut.cue, data.shortcut.seed
     assert data.classes_cue is not None
     own = data.classes_cue.cpu()
-    of_image = assign(data.train.labels, own, data.cue_count, "uniform", seed)
-    return data.train.under(Cues(cue, own, data.cue_count, of_image))
+    image_cues = assign_cues(data.train.labels, own, data.cue_count, "uniform", seed)
+    return data.train.with_cues(Cues(cue, own, data.cue_count, image_cues))
 
 
 def read_cue(data: TrainingData) -> float | None:
@@ -76,11 +76,11 @@ def read_cue(data: TrainingData) -> float | None:
         return None
     images, settings = assign_uniform_cues(data), data.settings
     assert images.cues is not None
-    chosen = torch.randperm(len(images), generator=generator(0))[: 2 * PROBE_IMAGES].to(images.device)
+    chosen = torch.randperm(len(images), generator=make_generator(0))[: 2 * PROBE_IMAGES].to(images.device)
     view = draw_view(settings.seed, 0, len(images), settings.crop, settings.flip)
-    parts = (images.cues.stamp(apply_view(images.raw(i), i.cpu(), view), i) for i in chosen.split(BATCH))
+    parts = (images.cues.draw(apply_view(images.load_raw(i), i.cpu(), view), i) for i in chosen.split(BATCH))
     maps = torch.cat([_map_coarsely(part) for part in parts])
-    cues, X, half = images.cues.of_image[chosen].cpu().numpy(), maps.cpu().numpy(), len(chosen) // 2
+    cues, X, half = images.cues.image_cues[chosen].cpu().numpy(), maps.cpu().numpy(), len(chosen) // 2
     return fit_balanced_probe(X[:half], cues[:half], X[half:], cues[half:])
 
 

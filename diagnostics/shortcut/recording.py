@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset.cues.shortcut import STREAM, stamp
+from dataset.cues.shortcut import STREAM, draw_cues
 from dataset.images import ImageTensors
 from dataset.prepare import TrainingData
-from dataset.views.augment import generator, normalise
-from diagnostics.evaluation.recording import History, Subject
-from diagnostics.shortcut.cued import About, Array, CuedModel, CueRecording, Decoding
+from dataset.views.augment import make_generator, normalise
+from diagnostics.evaluation.recording import EvaluatedModel, History
+from diagnostics.shortcut.cued import Array, CueContext, CuedModel, CueRecording, Decoding
 from diagnostics.shortcut.held_out import HeldOutLogits, measure_held_out
 from diagnostics.shortcut.probe import BATCH, PROBE_IMAGES, assign_uniform_cues, fit_balanced_probe, read_cue
 from models.heads import find_classifier
@@ -38,13 +38,15 @@ def draw_shown_cues(labels: Tensor, classes_cue: Tensor, count: int, most: int, 
         most: J, at least 2 so that there is another; all K where there are fewer.
     """
     own = classes_cue.cpu()[labels.cpu()][:, None]
-    order = torch.rand(len(labels), count - 1, generator=generator(STREAM, seed, 4)).argsort(dim=1)
+    order = torch.rand(len(labels), count - 1, generator=make_generator(STREAM, seed, 4)).argsort(dim=1)
     others = (own + 1 + order[:, : max(most, 2) - 1]) % count
     return torch.cat([own, others], dim=1)
 
 
 @torch.no_grad()
-def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machine, about: About) -> CueRecording:
+def record_cues(
+    subjects: Sequence[EvaluatedModel], data: TrainingData, machine: Machine, about: CueContext
+) -> CueRecording:
     """Run every subject over the test images under cues; probe its features.
 
     Networks that differ in their classifier alone are run once.
@@ -78,7 +80,7 @@ def record_cues(subjects: Sequence[Subject], data: TrainingData, machine: Machin
     )
 
 
-def _describe_model(subject: Subject, top1: float, decoding: Decoding | None) -> CuedModel:
+def _describe_model(subject: EvaluatedModel, top1: float, decoding: Decoding | None) -> CuedModel:
     kept, before = _list_columns(subject.history), _list_columns(subject.stage1)
     return CuedModel(subject.method, subject.arch, subject.weights_hash, kept, top1, decoding, stage1=before)
 
@@ -116,19 +118,19 @@ class _CueViews:
         self.learned = data.balanced or (assign_uniform_cues(data) if self.planted else data.train)
         if self.own:
             assert data.test.cues is not None
-            self.cues = data.test.cues.of_image.cpu()[:, None]
+            self.cues = data.test.cues.image_cues.cpu()[:, None]
             return
         settings = data.shortcut
         self.cues = draw_shown_cues(data.test.labels, data.classes_cue, data.cue_count, settings.test_cues, seed)
-        draws = torch.rand(len(self.labels), generator=generator(STREAM, seed, 5))
+        draws = torch.rand(len(self.labels), generator=make_generator(STREAM, seed, 5))
         self.probed = (draws >= 1 / data.cue_count).long()  # its own, or the first other: uniform over all K
 
     def iter_images(self, column: int | None) -> Iterator[Tensor]:
         """Yield test images, uint8 (B, 3, S, S), under the cues of a column or none."""
         for indices in torch.arange(len(self.labels)).split(BATCH):
-            pixels = self.data.test.raw(indices)
+            pixels = self.data.test.load_raw(indices)
             if column is not None and self.planted:
-                pixels = stamp(self.data.shortcut.cue, pixels, self.cues[indices, column], indices)
+                pixels = draw_cues(self.data.shortcut.cue, pixels, self.cues[indices, column], indices)
             yield pixels
 
 
@@ -168,7 +170,7 @@ class _NetworkAnswers:
     def _read_images(self, images: ImageTensors | None) -> Tensor | None:
         if images is None:
             return None
-        return torch.cat([self.read(batch.images) for batch in images.batches(BATCH)])
+        return torch.cat([self.read(batch.images) for batch in images.iter_batches(BATCH)])
 
     def _predict_classes(self, head: nn.Module, features: Tensor) -> Array:
         with self.machine.autocast():
@@ -180,12 +182,12 @@ class _NetworkAnswers:
         shows, images = self.shows, self.shows.learned
         if images is None or images.cues is None:
             return None
-        chosen = torch.randperm(len(images), generator=generator(0))[:PROBE_IMAGES].to(images.device)
-        parts = [self.read(images.normalised(part)) for part in chosen.split(BATCH)]
+        chosen = torch.randperm(len(images), generator=make_generator(0))[:PROBE_IMAGES].to(images.device)
+        parts = [self.read(images.load_normalised(part)) for part in chosen.split(BATCH)]
         train = torch.cat(parts).float().cpu().numpy()
         rows = torch.arange(len(shows.labels))
         test = torch.stack(self.columns)[shows.probed, rows].float().cpu().numpy()
-        cues, labels = images.cues.of_image[chosen].cpu().numpy(), images.labels[chosen].cpu().numpy()
+        cues, labels = images.cues.image_cues[chosen].cpu().numpy(), images.labels[chosen].cpu().numpy()
         return Decoding(
             fit_balanced_probe(train, cues, test, shows.cues[rows, shows.probed].numpy()),
             fit_balanced_probe(train, labels, test, shows.labels),

@@ -14,7 +14,7 @@ from diagnostics.evaluation.results import (
     Pair,
     VariancesCompared,
 )
-from diagnostics.names import method_of
+from diagnostics.names import get_method
 from diagnostics.statistics import PairedStatistics
 from diagnostics.tables.table import (
     MODEL,
@@ -22,12 +22,12 @@ from diagnostics.tables.table import (
     Cell,
     Column,
     Table,
-    decimals,
-    grouped,
-    percent,
+    format_decimals,
+    format_percent,
+    format_points,
+    format_whole,
     read_row,
     show_p,
-    signed,
 )
 from diagnostics.variance import GIVEN_RATIO
 
@@ -49,79 +49,85 @@ class Compared(Protocol):
 
 PAIRS = (
     *PAIR,
-    Column("difference", "B − A, points", signed(), interval=True, path="interval.difference"),
-    Column("only_a", "only A right", grouped, path="statistics.counts.b"),
-    Column("only_b", "only B right", grouped, path="statistics.counts.c"),
+    Column("difference", "B − A, points", format_points(), interval=True, path="interval.difference"),
+    Column("only_a", "only A right", format_whole, path="statistics.counts.b"),
+    Column("only_b", "only B right", format_whole, path="statistics.counts.c"),
     Column("quoted", "McNemar", path="statistics.quoted"),
     Column("p", "p", show_p, path="quoted_p"),
     Column("holm_p", "Holm p", show_p),
-    Column("detectable", "detectable (uncorrected), points", percent(), path="detectable.difference"),
+    Column("detectable", "detectable (uncorrected), points", format_percent(), path="detectable.difference"),
 )
 TESTS = (
     *PAIR,
-    Column("count_a", "both right", grouped, path="statistics.counts.a"),
-    Column("count_b", "only A", grouped, path="statistics.counts.b"),
-    Column("count_c", "only B", grouped, path="statistics.counts.c"),
-    Column("count_d", "both wrong", grouped, path="statistics.counts.d"),
-    Column("mcnemar_corrected", "McNemar corrected", decimals(2), path="statistics.mcnemar_corrected.statistic"),
+    Column("count_a", "both right", format_whole, path="statistics.counts.a"),
+    Column("count_b", "only A", format_whole, path="statistics.counts.b"),
+    Column("count_c", "only B", format_whole, path="statistics.counts.c"),
+    Column("count_d", "both wrong", format_whole, path="statistics.counts.d"),
+    Column(
+        "mcnemar_corrected", "McNemar corrected", format_decimals(2), path="statistics.mcnemar_corrected.statistic"
+    ),
     Column("mcnemar_corrected_p", "p", show_p, path="statistics.mcnemar_corrected.p"),
-    Column("mcnemar", "uncorrected", decimals(2), path="statistics.mcnemar.statistic"),
+    Column("mcnemar", "uncorrected", format_decimals(2), path="statistics.mcnemar.statistic"),
     Column("mcnemar_p", "p", show_p, path="statistics.mcnemar.p"),
     Column("mcnemar_exact_p", "exact p", show_p, path="statistics.mcnemar_exact.p"),
-    Column("chi_square_yates", "χ² Yates", decimals(2), path="statistics.chi_square_yates.statistic"),
+    Column("chi_square_yates", "χ² Yates", format_decimals(2), path="statistics.chi_square_yates.statistic"),
     Column("chi_square_yates_p", "p", show_p, path="statistics.chi_square_yates.p"),
-    Column("chi_square", "χ² plain", decimals(2), path="statistics.chi_square.statistic"),
+    Column("chi_square", "χ² plain", format_decimals(2), path="statistics.chi_square.statistic"),
     Column("chi_square_p", "p", show_p, path="statistics.chi_square.p"),
 )
 ERRORS = (
     *PAIR,
-    Column("phi", "φ", decimals(3), path="statistics.phi"),
-    Column("error_separation_index", "ESI", decimals(3), path="statistics.error_separation_index"),
-    Column("error_dissimilarity", "error dissimilarity", decimals(3), path="statistics.error_dissimilarity"),
-    Column("kappa", "κ", decimals(3), path="statistics.kappa"),
-    Column("yules_q", "Yule's Q", decimals(3), path="statistics.yules_q"),
-    Column("odds_ratio", "odds ratio", decimals(2), interval=True, path="statistics.odds_ratio.value"),
-    Column("disagreement", "disagreement, %", percent(), path="statistics.disagreement"),
-    Column("double_fault", "double fault, %", percent(), path="statistics.double_fault"),
+    Column("phi", "φ", format_decimals(3), path="statistics.phi"),
+    Column("error_separation_index", "ESI", format_decimals(3), path="statistics.error_separation_index"),
+    Column(
+        "error_dissimilarity", "error dissimilarity", format_decimals(3), path="statistics.error_dissimilarity"
+    ),
+    Column("kappa", "κ", format_decimals(3), path="statistics.kappa"),
+    Column("yules_q", "Yule's Q", format_decimals(3), path="statistics.yules_q"),
+    Column("odds_ratio", "odds ratio", format_decimals(2), interval=True, path="statistics.odds_ratio.value"),
+    Column("disagreement", "disagreement, %", format_percent(), path="statistics.disagreement"),
+    Column("double_fault", "double fault, %", format_percent(), path="statistics.double_fault"),
 )
 SEEDS = (
     replace(MODEL, key="method", heading="method"),
-    Column("n", "seeds", grouped, path="summary.n"),
-    Column("mean", "mean top-1, % [95 % over seeds]", percent(2), interval=True, path="summary.mean"),
-    Column("sd", "sd, points", percent(2), path="summary.sd"),
+    Column("n", "seeds", format_whole, path="summary.n"),
+    Column("mean", "mean top-1, % [95 % over seeds]", format_percent(2), interval=True, path="summary.mean"),
+    Column("sd", "sd, points", format_percent(2), path="summary.sd"),
 )
 SEED_PAIRS = (
     *PAIR,
-    Column("n", "seeds", grouped, path="result.n"),
-    Column("difference", "B − A, points [95 % t-interval]", signed(2), interval=True, path="result.difference"),
-    Column("sd", "sd, points", percent(2), path="result.sd"),
-    Column("t", "t", decimals(2), path="result.t"),
+    Column("n", "seeds", format_whole, path="result.n"),
+    Column(
+        "difference", "B − A, points [95 % t-interval]", format_points(2), interval=True, path="result.difference"
+    ),
+    Column("sd", "sd, points", format_percent(2), path="result.sd"),
+    Column("t", "t", format_decimals(2), path="result.t"),
     Column("p", "p", show_p, path="result.p"),
     Column("wilcoxon_p", "Wilcoxon p", show_p, path="result.wilcoxon_p"),
 )
 ENSEMBLES = (
     replace(MODEL, key="members", heading="members"),
     Column("rule", "rule"),
-    Column("top1", "top-1, %", percent(), interval=True),
+    Column("top1", "top-1, %", format_percent(), interval=True),
     replace(MODEL, key="best", heading="best member", path="gain.a"),
-    Column("best_top1", "its top-1, %", percent(), path="gain.statistics.accuracy_a"),
-    Column("gain", "gain, points", signed(), interval=True, path="gain.interval.difference"),
+    Column("best_top1", "its top-1, %", format_percent(), path="gain.statistics.accuracy_a"),
+    Column("gain", "gain, points", format_points(), interval=True, path="gain.interval.difference"),
     Column("quoted", "McNemar", path="gain.statistics.quoted"),
     Column("p", "p", show_p, path="gain.quoted_p"),
     Column("holm_p", "Holm p", show_p, path="gain.holm_p"),
 )
 VARIANCES = (
     *PAIR,
-    Column("n_a", "seeds of A", grouped, path="result.n_a"),
-    Column("n_b", "of B", grouped, path="result.n_b"),
-    Column("sd_a", "sd of A, points", percent(2), path="result.sd_a"),
-    Column("sd_b", "of B", percent(2), path="result.sd_b"),
-    Column("ratio", "B / A", decimals(2), path="result.ratio"),
-    Column("statistic", "Brown-Forsythe W", decimals(2), path="result.statistic"),
+    Column("n_a", "seeds of A", format_whole, path="result.n_a"),
+    Column("n_b", "of B", format_whole, path="result.n_b"),
+    Column("sd_a", "sd of A, points", format_percent(2), path="result.sd_a"),
+    Column("sd_b", "of B", format_percent(2), path="result.sd_b"),
+    Column("ratio", "B / A", format_decimals(2), path="result.ratio"),
+    Column("statistic", "Brown-Forsythe W", format_decimals(2), path="result.statistic"),
     Column("p", "p", show_p, path="result.p"),
     Column("holm_p", "Holm p", show_p, why="There is no test to correct."),
-    Column("seeds_for_ratio", "seeds to see this ratio", grouped, path="result.seeds_for_ratio"),
-    Column("seeds_for_double", f"to see a ratio of {GIVEN_RATIO:g}", grouped, path="result.seeds_for_double"),
+    Column("seeds_for_ratio", "seeds to see this ratio", format_whole, path="result.seeds_for_ratio"),
+    Column("seeds_for_double", f"to see a ratio of {GIVEN_RATIO:g}", format_whole, path="result.seeds_for_double"),
 )
 
 
@@ -146,7 +152,7 @@ def make_errors_table(rows: Sequence[Compared]) -> Table:
 def make_seeds_table(methods: Mapping[str, MethodOverSeeds], models: Sequence[ModelAccuracy]) -> Table:
     """Return the mean over seeds of each student method, and the accuracy of each seed."""
     numbers = sorted({seed for row in methods.values() for seed in row.seeds})
-    columns = [*SEEDS, *(Column(f"seed_{number}", f"seed {number}, %", percent(2)) for number in numbers)]
+    columns = [*SEEDS, *(Column(f"seed_{number}", f"seed {number}, %", format_percent(2)) for number in numbers)]
     top1 = {(model.method, model.seed): model.top1 for model in models}
     rows = []
     for method, row in methods.items():
@@ -170,7 +176,7 @@ def make_ensembles_table(rows: Sequence[Ensemble]) -> Table:
 
 
 def _join_members(members: Sequence[str]) -> str:
-    methods = {method_of(name) for name in members}
+    methods = {get_method(name) for name in members}
     return " + ".join(members) if len(methods) > 1 else f"{methods.pop()} of {len(members)} seeds"
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diagnostics.evaluation.results import Information, Representation, Shape
+from diagnostics.evaluation.results import FeatureShape, Information, Representation
 from diagnostics.tables.table import (
     MODEL,
     NO_TEACHER,
     Cell,
     Column,
     Table,
-    decimals,
-    grouped,
-    percent,
+    format_decimals,
+    format_percent,
+    format_whole,
     read_row,
 )
 
@@ -24,35 +24,35 @@ NO_DETAILS = "No model was looked at in detail."
 REPRESENTATION = (
     MODEL,
     Column("tap", "tap"),
-    Column("linear", "linear CKA", decimals(3), path="linear.value", why=TOO_FEW),
-    Column("linear_biased", "linear CKA, biased", decimals(3), why=TOO_FEW),
-    Column("rbf", "RBF CKA", decimals(3), path="rbf.value", why=TOO_FEW),
-    Column("linear_minibatch", "minibatch CKA", decimals(3), why=TOO_FEW),
-    Column("cosine", "cosine of projections, −1 to 1", decimals(3), why=NO_PROJECTION),
+    Column("linear", "linear CKA", format_decimals(3), path="linear.value", why=TOO_FEW),
+    Column("linear_biased", "linear CKA, biased", format_decimals(3), why=TOO_FEW),
+    Column("rbf", "RBF CKA", format_decimals(3), path="rbf.value", why=TOO_FEW),
+    Column("linear_minibatch", "minibatch CKA", format_decimals(3), why=TOO_FEW),
+    Column("cosine", "cosine of projections, −1 to 1", format_decimals(3), why=NO_PROJECTION),
 )
 INFORMATION = (
     MODEL,
     Column("of", "last tap with"),
-    Column("value", "nats", decimals(2), interval=True),
-    Column("n", "images", grouped),
-    Column("k", "k", grouped),
-    Column("dims_x", "dimensions", grouped),
-    Column("dims_y", "of the teacher", grouped),
-    Column("variance_kept_x", "variance kept, %", percent(0)),
-    Column("variance_kept_y", "of the teacher, %", percent(0)),
+    Column("value", "nats", format_decimals(2), interval=True),
+    Column("n", "images", format_whole),
+    Column("k", "k", format_whole),
+    Column("dims_x", "dimensions", format_whole),
+    Column("dims_y", "of the teacher", format_whole),
+    Column("variance_kept_x", "variance kept, %", format_percent(0)),
+    Column("variance_kept_y", "of the teacher, %", format_percent(0)),
 )
 GEOMETRY = (
     MODEL,
-    Column("probe", "linear probe, %", percent(), path="probe.accuracy"),
-    Column("scatter_ratio", "between / within", decimals(2), path="geometry.scatter_ratio"),
-    Column("fisher", "Fisher", decimals(1), path="geometry.fisher"),
-    Column("silhouette", "silhouette", decimals(3), path="geometry.silhouette"),
-    Column("compactness", "compactness", decimals(3), path="geometry.compactness"),
-    Column("mean_separation", "mean separation", decimals(3), path="geometry.mean_separation"),
-    Column("min_separation", "closest two", decimals(3), path="geometry.min_separation"),
-    Column("effective_rank", "effective rank", decimals(1), path="geometry.effective_rank"),
-    Column("collapsed_dimensions", "collapsed", grouped, path="geometry.collapsed_dimensions"),
-    Column("dimensions", "dimensions", grouped, path="geometry.dimensions"),
+    Column("probe", "linear probe, %", format_percent(), path="probe.accuracy"),
+    Column("scatter_ratio", "between / within", format_decimals(2), path="geometry.scatter_ratio"),
+    Column("fisher", "Fisher", format_decimals(1), path="geometry.fisher"),
+    Column("silhouette", "silhouette", format_decimals(3), path="geometry.silhouette"),
+    Column("compactness", "compactness", format_decimals(3), path="geometry.compactness"),
+    Column("mean_separation", "mean separation", format_decimals(3), path="geometry.mean_separation"),
+    Column("min_separation", "closest two", format_decimals(3), path="geometry.min_separation"),
+    Column("effective_rank", "effective rank", format_decimals(1), path="geometry.effective_rank"),
+    Column("collapsed_dimensions", "collapsed", format_whole, path="geometry.collapsed_dimensions"),
+    Column("dimensions", "dimensions", format_whole, path="geometry.dimensions"),
 )
 
 
@@ -85,7 +85,7 @@ def make_information_table(section: Information) -> Table:
     return Table("information", caption, INFORMATION, rows, NO_DETAILS)
 
 
-def make_geometry_table(section: Mapping[str, Shape]) -> Table:
+def make_geometry_table(section: Mapping[str, FeatureShape]) -> Table:
     """Return the shape of the last tap's feature space."""
     rows = []
     for name, row in section.items():

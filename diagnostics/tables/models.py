@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from diagnostics.budget import Training
-from diagnostics.evaluation.results import Given, MethodOverSeeds, ModelAccuracy, RelativeCost
+from diagnostics.budget import TrainingBudget
+from diagnostics.evaluation.results import BudgetParity, MethodOverSeeds, ModelAccuracy, RelativeCost
 from diagnostics.names import is_first
-from diagnostics.seeds import typographic
+from diagnostics.seeds import replace_hyphen
 from diagnostics.tables.table import (
     MODEL,
     NO_TEACHER,
     Cell,
     Column,
     Table,
-    decimals,
+    format_decimals,
     format_multiple,
-    grouped,
-    percent,
+    format_percent,
+    format_points,
+    format_whole,
     read_row,
-    signed,
 )
 from diagnostics.terms import History, is_accuracy, list_measures
 from training.usage import MemoryOf
@@ -52,10 +52,10 @@ def make_models_table(
     """
     columns = [
         MODEL,
-        Column("top1", "top-1, %", percent(), interval=True),
-        Column("less_teacher", "less teacher, points", signed()),
-        Column("parameter_ratio", "× parameters", decimals(3)),
-        Column("latency_ratio", "× time", decimals(2)),
+        Column("top1", "top-1, %", format_percent(), interval=True),
+        Column("less_teacher", "less teacher, points", format_points()),
+        Column("parameter_ratio", "× parameters", format_decimals(3)),
+        Column("latency_ratio", "× time", format_decimals(2)),
     ]
     teacher = next((model.top1 for model in models if model.method == "teacher"), None)
     rows = []
@@ -97,20 +97,20 @@ def make_cost_table(section: Mapping[str, RelativeCost], models: Sequence[ModelA
     columns = [
         MODEL,
         Column("arch", "architecture"),
-        Column("parameters", "parameters", grouped, path="cost.parameters"),
-        Column("state_bytes", "bytes", grouped, path="cost.state_bytes"),
-        Column("flops", "FLOPs an image", grouped, path="cost.flops"),
-        Column("parameter_ratio", "× parameters", decimals(3), path="ratio.parameters", why=NO_TEACHER),
-        Column("flop_ratio", "× FLOPs", decimals(3), path="ratio.flops", why=NO_TEACHER),
+        Column("parameters", "parameters", format_whole, path="cost.parameters"),
+        Column("state_bytes", "bytes", format_whole, path="cost.state_bytes"),
+        Column("flops", "FLOPs an image", format_whole, path="cost.flops"),
+        Column("parameter_ratio", "× parameters", format_decimals(3), path="ratio.parameters", why=NO_TEACHER),
+        Column("flop_ratio", "× FLOPs", format_decimals(3), path="ratio.flops", why=NO_TEACHER),
     ]
     timed = []
     for latency in first.cost.latencies if first else []:
         batch = latency.batch
         timed += [
-            Column(f"median_ms_{batch}", f"batch {batch}: ms", decimals(2)),
-            Column(f"iqr_ms_{batch}", "quartiles apart, ms", decimals(2)),
+            Column(f"median_ms_{batch}", f"batch {batch}: ms", format_decimals(2)),
+            Column(f"iqr_ms_{batch}", "quartiles apart, ms", format_decimals(2)),
             Column(f"images_per_second_{batch}", "images a second", format_multiple(1, 0)),
-            Column(f"latency_ratio_{batch}", "× time", decimals(2)),
+            Column(f"latency_ratio_{batch}", "× time", format_decimals(2)),
         ]
     archs = {model.name: model.arch for model in models}
     rows = []
@@ -132,27 +132,27 @@ def make_cost_table(section: Mapping[str, RelativeCost], models: Sequence[ModelA
 TRAININGS = (
     MODEL,
     replace(MODEL, key="training", heading="training", path="title"),
-    Column("epochs", "epochs", grouped),
-    Column("planned", "planned", grouped),
-    Column("updates", "steps", grouped),
-    Column("seen", "images seen", grouped),
-    Column("passes", "forward-backward passes", grouped),
-    Column("forward_only", "forward passes alone", grouped),
-    Column("teacher_passes", "teacher's forward passes", grouped),
-    Column("parameters", "parameters trained", grouped),
-    Column("batch_size", "batch size", grouped),
-    Column("accumulate", "batches a step", grouped),
+    Column("epochs", "epochs", format_whole),
+    Column("planned", "planned", format_whole),
+    Column("updates", "steps", format_whole),
+    Column("seen", "images seen", format_whole),
+    Column("passes", "forward-backward passes", format_whole),
+    Column("forward_only", "forward passes alone", format_whole),
+    Column("teacher_passes", "teacher's forward passes", format_whole),
+    Column("parameters", "parameters trained", format_whole),
+    Column("batch_size", "batch size", format_whole),
+    Column("accumulate", "batches a step", format_whole),
     Column("losses", "losses and weights"),
-    Column("temperature", "T of KL", decimals(1), why="No KL term."),
-    Column("optimizer", "optimizer", lambda value: typographic(str(value))),
+    Column("temperature", "T of KL", format_decimals(1), why="No KL term."),
+    Column("optimizer", "optimizer", lambda value: replace_hyphen(str(value))),
     Column("reported", "epoch reported"),
-    Column("seconds", "seconds", decimals(1), path="usage.seconds", why=NOT_TIMED),
+    Column("seconds", "seconds", format_decimals(1), path="usage.seconds", why=NOT_TIMED),
     Column("images_per_second", "images/s", format_multiple(1, 0), path="usage.images_per_second", why=NOT_TIMED),
     Column("peak_memory", "peak memory, MB", format_multiple(1e6, 0), path="usage.peak_memory"),
 )
 
 
-def make_trainings_table(result: Given | None) -> Table:
+def make_trainings_table(result: BudgetParity | None) -> Table:
     """Return the trainings that each model of the first seed went through, a row a training."""
     caption = (
         "What each method was given in training, first seed, a row a stage. Rates and weights are those of the "
@@ -167,7 +167,7 @@ def make_trainings_table(result: Given | None) -> Table:
     return Table("given", caption, TRAININGS, rows, empty)
 
 
-def _read_training(name: str, training: Training) -> list[Cell]:
+def _read_training(name: str, training: TrainingBudget) -> list[Cell]:
     cells = {
         column.key: cell for column, cell in zip(TRAININGS, read_row([name], training, TRAININGS), strict=True)
     }
@@ -185,10 +185,12 @@ def make_reached_table(curves: Mapping[str, History]) -> Table:
     """Return the last epoch of each training, a row a model or stage, a column a measure."""
     trained = {name: history for name, history in curves.items() if history}
     measures = list(dict.fromkeys(name for history in trained.values() for name in list_measures(history)))
-    columns = [MODEL, Column("epochs", "epochs", grouped)]
+    columns = [MODEL, Column("epochs", "epochs", format_whole)]
     for name in measures:
         is_share = is_accuracy(name)
-        columns.append(Column(name, f"{name}, %" if is_share else name, percent(2) if is_share else decimals(4)))
+        columns.append(
+            Column(name, f"{name}, %" if is_share else name, format_percent(2) if is_share else format_decimals(4))
+        )
     rows = [
         [Cell(name), Cell(len(history)), *(_read_measure(history[-1], measure) for measure in measures)]
         for name, history in trained.items()

@@ -17,43 +17,43 @@ from diagnostics.tables.table import (
     Cell,
     Column,
     Table,
-    decimals,
-    grouped,
-    percent,
+    format_decimals,
+    format_percent,
+    format_points,
+    format_whole,
     read_row,
-    signed,
 )
 
 NO_IMAGE = "No test image of this class."
 NO_MODEL = "No model classifies."
 FIDELITY = (
     MODEL,
-    Column("agreement", "agreement, %", percent(), path="result.agreement"),
-    Column("kl", "KL, nats", decimals(3), path="result.kl"),
-    Column("teacher_errors", "teacher's errors", grouped, path="result.teacher_errors"),
-    Column("agreement_on_errors", "shared errors, %", percent(), path="result.agreement_on_errors"),
-    Column("lost", "classes that lost", grouped),
+    Column("agreement", "agreement, %", format_percent(), path="result.agreement"),
+    Column("kl", "KL, nats", format_decimals(3), path="result.kl"),
+    Column("teacher_errors", "teacher's errors", format_whole, path="result.teacher_errors"),
+    Column("agreement_on_errors", "shared errors, %", format_percent(), path="result.agreement_on_errors"),
+    Column("lost", "classes that lost", format_whole),
 )
 CALIBRATION = (
     MODEL,
-    Column("ece", "ECE, %", percent()),
-    Column("classwise_ece", "classwise ECE, %", percent(2)),
-    Column("brier", "Brier", decimals(3)),
-    Column("nll", "NLL", decimals(3)),
-    Column("temperature", "best T", decimals(2), path="scaling.temperature"),
-    Column("ece_before", "ECE before, %", percent(), path="scaling.ece_before"),
-    Column("ece_after", "ECE after, %", percent(), path="scaling.ece_after"),
-    Column("nll_before", "NLL before", decimals(3), path="scaling.nll_before"),
-    Column("nll_after", "NLL after", decimals(3), path="scaling.nll_after"),
+    Column("ece", "ECE, %", format_percent()),
+    Column("classwise_ece", "classwise ECE, %", format_percent(2)),
+    Column("brier", "Brier", format_decimals(3)),
+    Column("nll", "NLL", format_decimals(3)),
+    Column("temperature", "best T", format_decimals(2), path="scaling.temperature"),
+    Column("ece_before", "ECE before, %", format_percent(), path="scaling.ece_before"),
+    Column("ece_after", "ECE after, %", format_percent(), path="scaling.ece_after"),
+    Column("nll_before", "NLL before", format_decimals(3), path="scaling.nll_before"),
+    Column("nll_after", "NLL after", format_decimals(3), path="scaling.nll_after"),
 )
 GENERALISATION = (
     MODEL,
-    Column("train_top1", "training top-1, %", percent()),
-    Column("test_top1", "test top-1, %", percent()),
-    Column("top1_gap", "gap, points", signed()),
-    Column("train_loss", "training loss", decimals(3)),
-    Column("test_loss", "test loss", decimals(3)),
-    Column("loss_gap", "gap of loss", decimals(3)),
+    Column("train_top1", "training top-1, %", format_percent()),
+    Column("test_top1", "test top-1, %", format_percent()),
+    Column("top1_gap", "gap, points", format_points()),
+    Column("train_loss", "training loss", format_decimals(3)),
+    Column("test_loss", "test loss", format_decimals(3)),
+    Column("loss_gap", "gap of loss", format_decimals(3)),
 )
 
 
@@ -89,8 +89,8 @@ def make_robustness_table(section: Robustness) -> Table:
     kinds = list(next(iter(section.errors.values()), {}))
     columns = [
         MODEL,
-        Column("relative_error", "relative error", decimals(2), path="mean", why=NO_TEACHER),
-        *(Column(kind, f"{kind.replace('_', ' ')}, %", percent()) for kind in kinds),
+        Column("relative_error", "relative error", format_decimals(2), path="mean", why=NO_TEACHER),
+        *(Column(kind, f"{kind.replace('_', ' ')}, %", format_percent()) for kind in kinds),
     ]
     rows = [
         [
@@ -111,9 +111,9 @@ def make_classes_table(rows: Sequence[ClassAccuracy]) -> Table:
     names = list(rows[0].accuracy) if rows else []
     columns = [
         Column("class", "class"),
-        Column("number", "number", grouped),
-        Column("images", "images", grouped),
-        *(Column(name, f"{show_name(name)}, %", percent(), why=NO_IMAGE) for name in names),
+        Column("number", "number", format_whole),
+        Column("images", "images", format_whole),
+        *(Column(name, f"{show_name(name)}, %", format_percent(), why=NO_IMAGE) for name in names),
     ]
     cells = [
         [
@@ -137,8 +137,8 @@ def make_confusions_table(rows: Sequence[Confusion]) -> Table:
     columns = [
         Column("label", "is"),
         Column("answer", "is taken for"),
-        Column("images", "images of the class", grouped),
-        *(Column(name, show_name(name), grouped) for name in names),
+        Column("images", "images of the class", format_whole),
+        *(Column(name, show_name(name), format_whole) for name in names),
     ]
     cells = [
         [Cell(row.label), Cell(row.answer), Cell(row.images), *map(Cell, row.counts.values())] for row in rows

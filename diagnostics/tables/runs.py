@@ -7,7 +7,17 @@ from dataclasses import replace
 
 from diagnostics.evaluation.runs import RunsCompared, RunSummary
 from diagnostics.tables.comparison import make_pairs_table, make_seed_pairs_table
-from diagnostics.tables.table import MODEL, Cell, Column, Table, decimals, grouped, percent, show_p, signed
+from diagnostics.tables.table import (
+    MODEL,
+    Cell,
+    Column,
+    Table,
+    format_decimals,
+    format_percent,
+    format_points,
+    format_whole,
+    show_p,
+)
 
 NO_PAIR = "This run has no teacher and student that were evaluated together."
 OF_PAIR = ("teacher", "student", "over_seeds", "pair")
@@ -17,45 +27,61 @@ PAPER = (  # rows of the paper's table: each is read from a run as a column is f
     Column("teacher", "teacher", path="teacher.arch"),
     Column("student", "student", path="student.arch"),
     replace(MODEL, path="student.name"),
-    Column("images", "test images", grouped),
-    Column("teacher_top1", "teacher's top-1, %", percent(2), True, "teacher.top1"),
-    Column("student_top1", "student's top-1, %", percent(2), True, "student.top1"),
-    Column("student_top1_over_seeds", "the same over seeds, %", percent(2), True, "over_seeds.summary.mean"),
-    Column("difference", "student − teacher, points", signed(2), True, "pair.interval.difference"),
-    Column("count_a", "both right", grouped, path=f"{STATISTICS}.counts.a"),
-    Column("count_b", "only the teacher right", grouped, path=f"{STATISTICS}.counts.b"),
-    Column("count_c", "only the student right", grouped, path=f"{STATISTICS}.counts.c"),
-    Column("count_d", "both wrong", grouped, path=f"{STATISTICS}.counts.d"),
+    Column("images", "test images", format_whole),
+    Column("teacher_top1", "teacher's top-1, %", format_percent(2), True, "teacher.top1"),
+    Column("student_top1", "student's top-1, %", format_percent(2), True, "student.top1"),
     Column(
-        "mcnemar_corrected", "McNemar corrected", decimals(2), path=f"{STATISTICS}.mcnemar_corrected.statistic"
+        "student_top1_over_seeds", "the same over seeds, %", format_percent(2), True, "over_seeds.summary.mean"
+    ),
+    Column("difference", "student − teacher, points", format_points(2), True, "pair.interval.difference"),
+    Column("count_a", "both right", format_whole, path=f"{STATISTICS}.counts.a"),
+    Column("count_b", "only the teacher right", format_whole, path=f"{STATISTICS}.counts.b"),
+    Column("count_c", "only the student right", format_whole, path=f"{STATISTICS}.counts.c"),
+    Column("count_d", "both wrong", format_whole, path=f"{STATISTICS}.counts.d"),
+    Column(
+        "mcnemar_corrected",
+        "McNemar corrected",
+        format_decimals(2),
+        path=f"{STATISTICS}.mcnemar_corrected.statistic",
     ),
     Column("mcnemar_corrected_p", "McNemar corrected, p", show_p, path=f"{STATISTICS}.mcnemar_corrected.p"),
     Column("mcnemar_exact_p", "McNemar exact, p", show_p, path=f"{STATISTICS}.mcnemar_exact.p"),
-    Column("chi_square_yates", "χ² Yates", decimals(2), path=f"{STATISTICS}.chi_square_yates.statistic"),
+    Column("chi_square_yates", "χ² Yates", format_decimals(2), path=f"{STATISTICS}.chi_square_yates.statistic"),
     Column("chi_square_yates_p", "χ² Yates, p", show_p, path=f"{STATISTICS}.chi_square_yates.p"),
-    Column("phi", "φ", decimals(3), path=f"{STATISTICS}.phi"),
-    Column("error_separation_index", "ESI", decimals(3), path=f"{STATISTICS}.error_separation_index"),
+    Column("phi", "φ", format_decimals(3), path=f"{STATISTICS}.phi"),
+    Column("error_separation_index", "ESI", format_decimals(3), path=f"{STATISTICS}.error_separation_index"),
     Column(
         "error_dissimilarity",
         "error dissimilarity (published as ESI)",
-        decimals(3),
+        format_decimals(3),
         path=f"{STATISTICS}.error_dissimilarity",
     ),
     Column(
-        "cka_penultimate", "linear CKA, penultimate", decimals(3), path="representation.penultimate.linear.value"
+        "cka_penultimate",
+        "linear CKA, penultimate",
+        format_decimals(3),
+        path="representation.penultimate.linear.value",
     ),
-    Column("cka_last", "linear CKA, last tap", decimals(3), path="representation.last.linear.value"),
-    Column("cosine_last", "cosine of projections, last tap", decimals(3), path="representation.last.cosine"),
-    Column("parameter_ratio", "× parameters", decimals(3), path="cost.parameters"),
-    Column("flop_ratio", "× FLOPs", decimals(3), path="cost.flops"),
-    Column("top1_gap", "training − test top-1, points", signed(2), path="gap.top1_gap"),
-    Column("ensemble_gain", "gain with its teacher, points", signed(2), True, "ensemble.gain.interval.difference"),
+    Column("cka_last", "linear CKA, last tap", format_decimals(3), path="representation.last.linear.value"),
+    Column(
+        "cosine_last", "cosine of projections, last tap", format_decimals(3), path="representation.last.cosine"
+    ),
+    Column("parameter_ratio", "× parameters", format_decimals(3), path="cost.parameters"),
+    Column("flop_ratio", "× FLOPs", format_decimals(3), path="cost.flops"),
+    Column("top1_gap", "training − test top-1, points", format_points(2), path="gap.top1_gap"),
+    Column(
+        "ensemble_gain",
+        "gain with its teacher, points",
+        format_points(2),
+        True,
+        "ensemble.gain.interval.difference",
+    ),
 )
 MODELS = (
     Column("run", "run"),
     replace(MODEL, path="accuracy.name"),
     Column("arch", "architecture", path="accuracy.arch"),
-    Column("top1", "top-1, %", percent(2), interval=True, path="accuracy.top1"),
+    Column("top1", "top-1, %", format_percent(2), interval=True, path="accuracy.top1"),
 )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diagnostics.names import show_name
-from diagnostics.seeds import plain_number, typographic
+from diagnostics.seeds import format_number, replace_hyphen
 
 Value = str | int | float | None
 Show = Callable[[Value], str]
@@ -92,7 +92,7 @@ class Table:
 
     def show_rows(self) -> list[list[tuple[str, str]]]:
         """Return for each cell what is shown, and the letter of its footnote or an empty string."""
-        letters = {note: letter(number) for number, note in enumerate(self.notes)}
+        letters = {note: to_letter(number) for number, note in enumerate(self.notes)}
         return [
             [(column.format_cell(cell), letters.get(cell.note, "")) for column, cell in self.match_cells(row)]
             for row in self.rows
@@ -153,46 +153,46 @@ def read_row(names: Sequence[Value], source: object, columns: Sequence[Column]) 
     return [*map(Cell, names), *(column.read(source) for column in columns[len(names) :])]
 
 
-def letter(number: int) -> str:
+def to_letter(number: int) -> str:
     """Return a to z, then aa, ab and so on."""
     head, tail = divmod(number, 26)
-    return (letter(head - 1) if head else "") + chr(ord("a") + tail)
+    return (to_letter(head - 1) if head else "") + chr(ord("a") + tail)
 
 
-def percent(places: int = 1) -> Show:
+def format_percent(places: int = 1) -> Show:
     """Show fractions as percent."""
-    return lambda value: plain_number(100 * _require_number(value), places)
+    return lambda value: format_number(100 * _require_number(value), places)
 
 
-def decimals(places: int) -> Show:
+def format_decimals(places: int) -> Show:
     """Show fixed decimals, or the power of ten where these would be too many or too few digits."""
 
     def show(value: Value) -> str:
         number = _require_number(value)
         tiny = 0 < abs(number) < 0.5 * 10**-places
-        return typographic(f"{number:.1e}") if tiny or abs(number) >= 1e6 else plain_number(number, places)
+        return replace_hyphen(f"{number:.1e}") if tiny or abs(number) >= 1e6 else format_number(number, places)
 
     return show
 
 
-def signed(places: int = 1) -> Show:
+def format_points(places: int = 1) -> Show:
     """Show a difference of fractions in percentage points."""
-    return lambda value: plain_number(100 * _require_number(value), places, sign="+")
+    return lambda value: format_number(100 * _require_number(value), places, sign="+")
 
 
 def format_multiple(unit: float, places: int) -> Show:
     """Show numbers in multiples of `unit`, with commas."""
-    return lambda value: typographic(f"{_require_number(value) / unit:,.{places}f}")
+    return lambda value: replace_hyphen(f"{_require_number(value) / unit:,.{places}f}")
 
 
-def grouped(value: Value) -> str:
+def format_whole(value: Value) -> str:
     """Show whole numbers with commas."""
-    return typographic(f"{_require_number(value):,}")
+    return replace_hyphen(f"{_require_number(value):,}")
 
 
 def show_p(value: Value) -> str:
     """Show a p-value."""
-    return "< 1e-16" if _require_number(value) < SMALLEST_P else decimals(4)(value)
+    return "< 1e-16" if _require_number(value) < SMALLEST_P else format_decimals(4)(value)
 
 
 def _require_number(value: Value) -> float:
@@ -257,7 +257,7 @@ def to_tex(table: Table) -> str:
         "\\bottomrule",
         "\\end{tabular}" + ("}" if wide else ""),
         *(
-            f"\\par\\footnotesize\\textsuperscript{{{letter(number)}}} {encode_tex(note)}"
+            f"\\par\\footnotesize\\textsuperscript{{{to_letter(number)}}} {encode_tex(note)}"
             for number, note in enumerate(table.notes)
         ),
         "\\end{table}",
@@ -275,7 +275,7 @@ def to_text(table: Table) -> str:
         return f"{table.caption}\n{table.empty}\n"
     left_out, table = table.undefined, table.drop_empty()
     cells = [[text + (f" ({mark})" if mark else "") for text, mark in row] for row in table.show_rows()]
-    notes = [f"({letter(number)}) {note}" for number, note in enumerate(table.notes)]
+    notes = [f"({to_letter(number)}) {note}" for number, note in enumerate(table.notes)]
     notes += [left_out] if left_out else []
     head, *lines = align_columns(table, cells)
     rule = "  ".join("-" * width for width in measure_widths(table, cells))

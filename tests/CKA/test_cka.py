@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from CKA import compute_rbf_cka, compute_rbf_cka_with_each, linear_cka
+from CKA import compute_linear_cka, compute_rbf_cka, compute_rbf_cka_with_each
 
-BOTH = pytest.mark.parametrize("cka", [linear_cka, compute_rbf_cka])
+BOTH = pytest.mark.parametrize("cka", [compute_linear_cka, compute_rbf_cka])
 
 
 def draw_normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -47,12 +47,12 @@ def test_linear_equals_gram_matrices(n: int, d1: int, d2: int) -> None:
     X, Y = draw_related(n, d1, d2)
     X = X + 3  # a shift must not matter
     expected = compute_cka((X @ X.T).numpy(), (Y @ Y.T).numpy())
-    assert linear_cka(X, Y).value == pytest.approx(expected, rel=1e-9)
+    assert compute_linear_cka(X, Y).value == pytest.approx(expected, rel=1e-9)
 
 
 def test_linear_keeps_its_digits_far_from_the_origin() -> None:
     X, Y = draw_related(200, 8, 8)
-    assert linear_cka(X + 1e5, Y - 1e5).value == pytest.approx(linear_cka(X, Y).value, rel=1e-9)
+    assert compute_linear_cka(X + 1e5, Y - 1e5).value == pytest.approx(compute_linear_cka(X, Y).value, rel=1e-9)
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.8, 2.0])
@@ -104,7 +104,7 @@ def test_constant_features_are_undefined(cka) -> None:
 def test_one_sample_apart_from_the_others_is_undefined() -> None:
     X = torch.zeros(20, 3)
     X[7] = 1.7  # K is 0 off its diagonal, so HSIC_1 is 0 though X varies
-    assert linear_cka(X, draw_normal(20, 3)).value is None
+    assert compute_linear_cka(X, draw_normal(20, 3)).value is None
 
 
 @BOTH

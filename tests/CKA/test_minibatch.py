@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from CKA import MinibatchCKA, SimilarityMatrix, linear_cka
+from CKA import MinibatchCKA, SimilarityMatrix, compute_linear_cka
 
 
 def draw_normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -26,7 +26,7 @@ def test_one_batch_is_exact_linear_cka() -> None:
     X_layers = [draw_normal(40, 3, seed=1), draw_normal(40, 200, seed=2)]
     Y_layers = [X_layers[0] @ draw_normal(3, 7) + 5, draw_normal(40, 4, seed=3), X_layers[1][:, :90]]
     result = run_batches(X_layers, Y_layers, 40)
-    expected = [[linear_cka(X, Y).value for Y in Y_layers] for X in X_layers]
+    expected = [[compute_linear_cka(X, Y).value for Y in Y_layers] for X in X_layers]
     assert np.array(result.values) == pytest.approx(np.array(expected), abs=1e-12)
     assert (result.n, result.batches, result.notes) == (40, 1, {})
 
@@ -36,7 +36,7 @@ def test_many_samples_come_within_one_percent() -> None:
     Y_layers = [X + noise * draw_normal(10_000, 512, seed=2) for noise in (0.3, 1.0)]
     values = run_batches([X], Y_layers, 256).values[0]
     for value, Y in zip(values, Y_layers, strict=True):
-        assert value == pytest.approx(linear_cka(X, Y).value, rel=0.01)
+        assert value == pytest.approx(compute_linear_cka(X, Y).value, rel=0.01)
 
 
 def test_unrelated_layers_score_zero_equal_layers_one() -> None:

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from dataset.images import Batch
-from dataset.loader import imageless_batches, training_batches
+from dataset.loader import iter_imageless_batches, iter_training_batches
 from dataset.prepare import prepare
 from dataset.sources import load_source
 from dataset.transfer import to_device
@@ -31,8 +31,8 @@ from tests.training.untrained import prepare_job
 from training.engine import train_one_epoch
 from training.experiment import Experiment
 from training.job_name import TEACHER, JobName
-from training.prepared import Prepared, train
-from training.progress import Part
+from training.progress import EpochProgress
+from training.setup import TrainingSetup, train_stage
 from training.stage import StageObjective
 from training.stepping import make_stepper
 
@@ -94,22 +94,24 @@ def on(make_experiment, monkeypatch):
     return make
 
 
-def batches_of(prepared: Prepared) -> Iterator[Batch]:
+def format_batches(prepared: TrainingSetup) -> Iterator[Batch]:
     plan = prepared.plan
-    made = training_batches if prepared.objective.sees_images else imageless_batches
+    made = iter_training_batches if prepared.objective.sees_images else iter_imageless_batches
     return chain.from_iterable(
-        made(prepared.data, plan.batch_size, plan.seed, epoch, plan.view(0)) for epoch in count()
+        made(prepared.data, plan.batch_size, plan.seed, epoch, plan.select_view(0)) for epoch in count()
     )
 
 
-def make_steps(prepared: Prepared, experiment: Experiment, batches: Iterator[Batch]) -> dict[str, float]:
+def make_steps(prepared: TrainingSetup, experiment: Experiment, batches: Iterator[Batch]) -> dict[str, float]:
     """Train on some batches as an epoch does; gives the mean of every term."""
     settings, objective, machine = prepared.plan.optimizer, prepared.objective, experiment.machine
-    prepared.quicken(machine)
-    stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1000, 1000, machine)
+    prepared.compile_or_capture(machine)
+    stepper = make_stepper(objective, objective.make_parameter_groups(settings.lr), settings, 1000, 1000, machine)
     objective.train()
     objective.epoch = 0  # in which ramps have begun
-    return train_one_epoch(objective, batches, stepper, machine, tqdm(disable=True), Part(rate=settings.lr))
+    return train_one_epoch(
+        objective, batches, stepper, machine, tqdm(disable=True), EpochProgress(rate=settings.lr)
+    )
 
 
 @on_each_way
@@ -119,11 +121,11 @@ def test_no_step_waits_for_the_device(on, device, name, settings):
     prepared = prepare_job(name, experiment)
     train, objective = prepared.data.train, prepared.objective
     there = [train.labels, train.pixels, *objective.parameters(), *objective.buffers()]
-    there += [] if train.cues is None else [train.cues.of_image]
+    there += [] if train.cues is None else [train.cues.image_cues]
     watch = forbid_waiting(experiment.machine.device, there)
 
     def watched() -> Iterator[Batch]:
-        batches = batches_of(prepared)
+        batches = format_batches(prepared)
         yield from islice(batches, 2)  # the first prepare what later ones use
         with watch:
             yield from islice(batches, 5)
@@ -146,7 +148,7 @@ def test_a_step_that_waits_is_found(on, device, monkeypatch):
     monkeypatch.setattr(StageObjective, "forward", asking)
     experiment = on(device)
     objective = prepare_job(TEACHER, experiment).objective
-    batch = next(training_batches(experiment.data, 16, 0, 0, 0))
+    batch = next(iter_training_batches(experiment.data, 16, 0, 0, 0))
     objective(batch)
     waits = pytest.raises((AssertionError, RuntimeError), match="reads a value|reads values|synchroniz")
     with waits, forbid_waiting(experiment.machine.device, objective.parameters()):
@@ -161,7 +163,7 @@ def test_losses_are_those_of_a_cpu(on, device, name, settings):
         experiment = on(place, *settings)
         prepared = prepare_job(name, experiment)
         torch.manual_seed(4)
-        found.append(make_steps(prepared, experiment, islice(batches_of(prepared), 4)))
+        found.append(make_steps(prepared, experiment, islice(format_batches(prepared), 4)))
     assert found[1] == pytest.approx(found[0], rel=2e-3, abs=2e-3)
 
 
@@ -209,8 +211,8 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
         if kind == "stopped":
             with monkeypatch.context() as patch, pytest.raises(StoppedError):
                 patch.setattr("training.run.checkpointer.JobCheckpointer.save", _stops_at_the_second())
-                train(experiment, job)
-        train(experiment, job)
+                train_stage(experiment, job)
+        train_stage(experiment, job)
         ends.append(load(experiment.folder.job(job).model))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
@@ -233,7 +235,7 @@ def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
     ends = []
     for name in ("first", "second"):
         experiment = on(device, "teacher.epochs=1", runs=tmp_path / name)
-        train(experiment, TEACHER)
+        train_stage(experiment, TEACHER)
         ends.append(load(experiment.folder.teacher.model))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert not [one for one in recwarn if "deterministic" in str(one.message)]
@@ -255,5 +257,5 @@ def test_images_and_banks_lie_on_the_device(on, device):
 @pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
 def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
     experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
-    train(replace(experiment, machine=replace(experiment.machine, compile=True)), TEACHER)
+    train_stage(replace(experiment, machine=replace(experiment.machine, compile=True)), TEACHER)
     assert experiment.folder.teacher.finished

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from dataset.identity import DataIdentity, PartIdentity, array_digest, differences
+from dataset.identity import DataIdentity, PartIdentity, compute_array_digest, describe_differences
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 4), dtype=np.uint8)
 LABELS = np.arange(9) % 3
@@ -15,7 +15,7 @@ LABELS = np.arange(9) % 3
 
 def make_identity(classes="abc", pixels=PIXELS, labels=LABELS, train=6):
     parts = [slice(0, train), slice(train, train), slice(6, 9)]
-    digests = [(array_digest(pixels[part]), array_digest(labels[part])) for part in parts]
+    digests = [(compute_array_digest(pixels[part]), compute_array_digest(labels[part])) for part in parts]
     counts = (train, 0, 3)
     identities = [PartIdentity(count, *pair) for count, pair in zip(counts, digests, strict=True)]
     return DataIdentity(tuple(classes), *identities, decoder=2)
@@ -41,7 +41,7 @@ def flip_pixel(position):
 )
 def test_each_change_is_described(options, words):
     other = make_identity(**options)
-    assert differences(make_identity(), other) == words
+    assert describe_differences(make_identity(), other) == words
     assert (make_identity().digest == other.digest) == (not words)
 
 
@@ -59,8 +59,8 @@ def test_test_images_have_a_digest_of_their_own():
 def test_another_decoder_is_named_with_changed_pixels():
     identity = make_identity()
     same, other = (replace(one, decoder=99) for one in (identity, make_identity(pixels=flip_pixel(7))))
-    assert differences(identity, same) == [] and same.digest == identity.digest
-    assert differences(identity, other)[1].startswith("images are decoded by version 99")
+    assert describe_differences(identity, same) == [] and same.digest == identity.digest
+    assert describe_differences(identity, other)[1].startswith("images are decoded by version 99")
 
 
 def test_it_survives_json():

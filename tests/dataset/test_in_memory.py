@@ -11,11 +11,11 @@ import torch
 
 from dataset import images, memory
 from dataset.files.stored_pixels import StoredPixels
-from dataset.loader import training_batches, view_batches
+from dataset.loader import iter_training_batches, iter_view_batches
 from dataset.prepare import prepare
 from dataset.sources import load_source
-from errors import UserError, note
-from files import locked
+from errors import UserError, info
+from files import hold_lock
 from settings.images import Data, Shortcut
 from tests.dataset.small_data import list_parts
 
@@ -47,14 +47,14 @@ def test_batches_are_the_same_bit_by_bit(settings, shortcut, split):
     first, second = prepare_both(settings, shortcut, split=split, val_fraction=0.25)
     assert first.fingerprint == second.fingerprint and first.identity == second.identity
     assert torch.equal(first.mean, second.mean) and torch.equal(first.std, second.std)
-    batches = [list_parts(training_batches(data, 10, seed=3, epoch=1, view=4)) for data in (first, second)]
+    batches = [list_parts(iter_training_batches(data, 10, seed=3, epoch=1, view=4)) for data in (first, second)]
     assert len(batches[0]) > 2 and batches[0] == batches[1]
     names = ("train", "val", "test", "balanced", "held_out")
     parts = [(getattr(first, name), getattr(second, name)) for name in names if getattr(first, name) is not None]
     assert len(parts) >= 4
     for one, other in parts:
         assert len(one) == len(other) and list_parts(one.batches(7)) == list_parts(other.batches(7))
-    seen = [[images for _, images in view_batches(data, 2, 9, for_teacher=True)] for data in (first, second)]
+    seen = [[images for _, images in iter_view_batches(data, 2, 9, for_teacher=True)] for data in (first, second)]
     assert torch.equal(*map(torch.cat, seen))
 
 
@@ -62,7 +62,7 @@ def test_batches_are_the_same_bit_by_bit(settings, shortcut, split):
 def test_mixed_batches_are_the_same_in_each_process(settings, mix):
     both = prepare_both(settings, mix=mix, augment=[{"RandomErasing": {}}, {"ColorJitter": {"hue": 0.3}}])
     for rank in (0, 1):
-        batches = [list_parts(training_batches(data, 16, 3, 1, 4, rank, 2)) for data in both]
+        batches = [list_parts(iter_training_batches(data, 16, 3, 1, 4, rank, 2)) for data in both]
         assert len(batches[0]) == 4 and batches[0] == batches[1]
 
 
@@ -83,7 +83,7 @@ def test_a_second_process_waits_for_the_first(settings, tmp_path, monkeypatch):
     folder.rename(tmp_path / "elsewhere")
     monkeypatch.setattr("dataset.sources.decode_files", None)  # who waits does not decode
     with ThreadPoolExecutor(1) as pool:
-        with locked(folder.with_name(f"{folder.name}.lock")):
+        with hold_lock(folder.with_name(f"{folder.name}.lock")):
             other = pool.submit(load_source, data)
             time.sleep(0.1)
             assert not other.done()
@@ -96,7 +96,7 @@ def test_a_second_process_waits_for_the_first(settings, tmp_path, monkeypatch):
 
 
 def test_auto_decides_by_free_memory(settings, monkeypatch, capsys):
-    note.cache_clear()
+    info.cache_clear()
     data, needed = Data(**settings), 96 * 3 * 12**2
     for free, stored in ((2 * needed, False), (2 * needed - 1, True), (None, False)):
         monkeypatch.setattr(memory, "find_free_memory", lambda free=free: free)
@@ -109,7 +109,7 @@ def test_images_that_do_not_fit_are_refused(settings, monkeypatch, tmp_path):
     class Usage:
         free = 1000
 
-    monkeypatch.setattr(memory, "machine_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "find_machine_memory", lambda: 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     with pytest.raises(UserError, match=r"data\.image_size=12: 96 decoded images take .* of disk in"):
         load_source(Data(**settings))
@@ -121,7 +121,7 @@ def test_images_that_do_not_fit_are_refused(settings, monkeypatch, tmp_path):
 
 
 def test_stored_pixels_never_stay_on_the_gpu(tmp_path, capsys):
-    note.cache_clear()
+    info.cache_clear()
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 4), np.uint8))
     pixels = StoredPixels.open(tmp_path / "a.npy")
     assert images._place(pixels, torch.device("cuda")) is pixels

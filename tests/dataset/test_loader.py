@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from dataset.cues.shortcut import COLOURS, stamp
+from dataset.cues.shortcut import COLOURS, draw_cues
 from dataset.files import stored_pixels
-from dataset.loader import imageless_batches, steps_per_epoch, training_batches, view_batches
+from dataset.loader import count_batches, iter_imageless_batches, iter_training_batches, iter_view_batches
 from dataset.prepare import compute_channel_statistics
 from dataset.views.augment import apply_view, draw_view, normalise
 from errors import UserError
@@ -26,8 +26,8 @@ def make_planted(cue="background", val=0, **options):
 
 
 def list_orders(data, *args, **ranks):
-    orders = [batch.indices.tolist() for batch in training_batches(data, *args, **ranks)]
-    assert orders == [batch.indices.tolist() for batch in imageless_batches(data, *args, **ranks)]
+    orders = [batch.indices.tolist() for batch in iter_training_batches(data, *args, **ranks)]
+    assert orders == [batch.indices.tolist() for batch in iter_imageless_batches(data, *args, **ranks)]
     return orders
 
 
@@ -47,7 +47,7 @@ def test_order_is_a_function_of_seed_and_epoch():
 def test_batches_are_whole_and_images_unique(batch_size, steps):
     batches = list_orders(make_data(22), batch_size, 0, 0, 0)
     seen = sum(batches, [])
-    assert len(batches) == steps == steps_per_epoch(22, batch_size)
+    assert len(batches) == steps == count_batches(22, batch_size)
     assert len(seen) == len(set(seen)) == steps * min(batch_size, 22)
     assert {len(batch) for batch in batches} == {min(batch_size, 22)}
 
@@ -69,7 +69,7 @@ def test_batches_hold_the_view_of_their_images(has_channels_last):
         pixels = np.ascontiguousarray(images.pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         images = replace(images, pixels=pixels)
     data = make_data(images, side=6, seed=5)
-    for batch in training_batches(data, 5, seed=3, epoch=1, view=4):
+    for batch in iter_training_batches(data, 5, seed=3, epoch=1, view=4):
         pixels = torch.from_numpy(images.pixels)[batch.indices]
         cropped = apply_view(pixels, batch.indices, draw_view(5, 4, 22, 2, flip=True))
         assert torch.equal(batch.images, normalise(cropped, data.mean, data.std))
@@ -78,7 +78,7 @@ def test_batches_hold_the_view_of_their_images(has_channels_last):
 
 def test_measuring_batches_are_in_order_and_not_augmented():
     data, images = make_data(test=7), make_images(7, seed=2)
-    batches = list(data.test.batches(3))
+    batches = list(data.test.iter_batches(3))
     assert [len(batch.labels) for batch in batches] == [3, 3, 1]
     joined = torch.cat([batch.images for batch in batches])
     assert torch.equal(joined, normalise(torch.from_numpy(images.pixels), data.mean, data.std))
@@ -103,7 +103,7 @@ def test_a_constant_channel_stays_finite():
 def test_images_are_normalised_by_config_or_statistics():
     data = make_data(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     assert data.mean.tolist() + data.std.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
-    images = make_data().train.normalised(torch.arange(60)).double()
+    images = make_data().train.load_normalised(torch.arange(60)).double()
     torch.testing.assert_close(images.mean(dim=(0, 2, 3)), torch.zeros(3).double(), rtol=0, atol=1e-6)
     torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(3).double(), rtol=1e-6, atol=0)
 
@@ -111,19 +111,19 @@ def test_images_are_normalised_by_config_or_statistics():
 @pytest.mark.parametrize("cue", ["background", "tint", "frame", "patch", "corruption", "gray"])
 def test_images_are_stamped_after_crop_and_flip(cue):
     data = make_planted(cue)
-    seen = next(training_batches(data, 20, seed=3, epoch=1, view=4))
-    pixels = apply_view(data.train.raw(seen.indices), seen.indices, draw_view(0, 4, 60, 3, flip=True))
-    cues = data.train.cues.of_image[seen.indices]
-    assert torch.equal(restore_pixels(seen.images, data), stamp(cue, pixels, cues, seen.indices))
+    seen = next(iter_training_batches(data, 20, seed=3, epoch=1, view=4))
+    pixels = apply_view(data.train.load_raw(seen.indices), seen.indices, draw_view(0, 4, 60, 3, flip=True))
+    cues = data.train.cues.image_cues[seen.indices]
+    assert torch.equal(restore_pixels(seen.images, data), draw_cues(cue, pixels, cues, seen.indices))
     still = next(data.train.batches(20))
-    expected = data.train.cues.stamp(data.train.raw(still.indices), still.indices)
+    expected = data.train.cues.stamp(data.train.load_raw(still.indices), still.indices)
     assert torch.equal(restore_pixels(still.images, data), expected)
 
 
 def test_cues_change_neither_test_images_nor_normalisation():
     clean, data = make_planted("none"), make_planted("tint")
     assert data.test.cues is None
-    assert torch.equal(data.test.normalised(torch.arange(9)), clean.test.normalised(torch.arange(9)))
+    assert torch.equal(data.test.load_normalised(torch.arange(9)), clean.test.load_normalised(torch.arange(9)))
     assert torch.equal(data.mean, clean.mean) and torch.equal(data.std, clean.std)
     assert (clean.classes_cue, clean.cue_count, clean.fingerprint) == (None, 0, clean.identity.digest)
     assert clean.for_teacher() is clean
@@ -134,26 +134,26 @@ def test_teacher_and_students_see_their_own_cues():
     data = make_planted(students="unbiased")
     teacher = data.for_teacher()
     differing = 0
-    pairs = zip(*(training_batches(one, 20, 5, 3, 1) for one in (data, teacher)), strict=True)
+    pairs = zip(*(iter_training_batches(one, 20, 5, 3, 1) for one in (data, teacher)), strict=True)
     for ours, theirs in pairs:
         assert torch.equal(ours.indices, theirs.indices) and torch.equal(ours.labels, theirs.labels)
-        same = data.train.cues.of_image[ours.indices] == teacher.train.cues.of_image[ours.indices]
+        same = data.train.cues.image_cues[ours.indices] == teacher.train.cues.image_cues[ours.indices]
         assert torch.equal((ours.images == theirs.images).flatten(1).all(1), same)
         differing += int((~same).sum())
     assert differing > 10 and teacher.train.pixels is data.train.pixels
     own = data.classes_cue[data.train.labels]
-    aligned = [(images.cues.of_image == own).float().mean() for images in (data.train, teacher.train)]
+    aligned = [(images.cues.image_cues == own).float().mean() for images in (data.train, teacher.train)]
     assert aligned[0] < 0.6 < aligned[1]
 
 
 def test_a_counterfactual_pair_differs_in_the_cue_alone():
     data = make_planted("patch", pairs="counterfactual")
-    for batch in training_batches(data, 20, seed=3, epoch=1, view=4):
-        ours, theirs = restore_pixels(batch.images, data), restore_pixels(batch.for_teacher, data)
+    for batch in iter_training_batches(data, 20, seed=3, epoch=1, view=4):
+        ours, theirs = restore_pixels(batch.images, data), restore_pixels(batch.teacher_images, data)
         corners = theirs[..., :2, :2]
         shown = (corners[:, None] == PALETTE[:3, :, None, None]).all(dim=(2, 3, 4)).nonzero()[:, 1]
-        assert len(shown) == 20 and not (shown == data.train.cues.of_image[batch.indices]).any()
-        assert torch.equal(shown, data.other_cues(4).of_image[batch.indices])
+        assert len(shown) == 20 and not (shown == data.train.cues.image_cues[batch.indices]).any()
+        assert torch.equal(shown, data.draw_teacher_cues(4).image_cues[batch.indices])
         ours[..., :2, :2] = corners
         assert torch.equal(ours, theirs)
 
@@ -162,23 +162,23 @@ def test_a_teachers_view_ignores_the_batch():
     data = make_planted("tint", pairs="counterfactual")
 
     def load_view(view, for_teacher):
-        return torch.cat([images for _, images in view_batches(data, view, 25, for_teacher=for_teacher)])
+        return torch.cat([images for _, images in iter_view_batches(data, view, 25, for_teacher=for_teacher)])
 
     own, whole = load_view(4, False), load_view(4, True)
     for batch_size, seed, rank in ((20, 3, 0), (12, 5, 0), (12, 5, 1)):
-        for batch in training_batches(data, batch_size, seed, 1, 4, rank, world_size=2):
-            assert torch.equal(batch.for_teacher, whole[batch.indices])
+        for batch in iter_training_batches(data, batch_size, seed, 1, 4, rank, world_size=2):
+            assert torch.equal(batch.teacher_images, whole[batch.indices])
             assert torch.equal(batch.images, own[batch.indices])
     assert not (whole == own).flatten(1).all(1).any() and not torch.equal(whole, load_view(5, True))
-    assert not torch.equal(data.other_cues(4).of_image, data.other_cues(5).of_image)
+    assert not torch.equal(data.draw_teacher_cues(4).image_cues, data.draw_teacher_cues(5).image_cues)
 
 
 def test_unpaired_images_are_one_for_both():
     for data in (make_planted("tint"), make_planted("tint", pairs="counterfactual").for_teacher()):
-        batch = next(training_batches(data, 20, 3, 1, 4))
-        assert batch.counterfactual is None and batch.for_teacher is batch.images
-    balanced = make_planted("tint", val=9, pairs="counterfactual").on_balanced()
-    assert next(training_batches(balanced, 9, 0, 0, 0)).counterfactual is not None
+        batch = next(iter_training_batches(data, 20, 3, 1, 4))
+        assert batch.counterfactual is None and batch.teacher_images is batch.images
+    balanced = make_planted("tint", val=9, pairs="counterfactual").select_balanced_data()
+    assert next(iter_training_batches(balanced, 9, 0, 0, 0)).counterfactual is not None
 
 
 def test_fingerprints_differ_by_cues_alone():
@@ -197,24 +197,24 @@ def test_fingerprints_differ_by_cues_alone():
 def test_held_out_images_are_balanced_and_never_validate():
     data = make_planted(val=27)
     assert data.val is None and make_planted().balanced is None
-    cells = data.balanced.labels * 3 + data.balanced.cues.of_image
+    cells = data.balanced.labels * 3 + data.balanced.cues.image_cues
     assert cells.bincount().tolist() == [3] * 9
-    balanced = data.on_balanced()
+    balanced = data.select_balanced_data()
     assert balanced.train is data.balanced and len(balanced.train) == 27 and balanced.val is None
     assert balanced.fingerprint not in (data.fingerprint, data.identity.digest)
     assert balanced.for_teacher() is balanced
     with pytest.raises(UserError, match=r"data\.val_fraction"):
-        make_planted().on_balanced()
+        make_planted().select_balanced_data()
 
 
 def test_held_out_images_have_draws_of_their_own():
     data = make_planted(val=60)  # as many images of each class as there are to train on
     own = data.classes_cue[data.held_out.labels]
-    assert 0.7 < (data.held_out.cues.of_image == own).float().mean() < 0.95  # 0.8
-    assert not torch.equal(data.held_out.cues.of_image, data.train.cues.of_image)
+    assert 0.7 < (data.held_out.cues.image_cues == own).float().mean() < 0.95  # 0.8
+    assert not torch.equal(data.held_out.cues.image_cues, data.train.cues.image_cues)
     aligned, random = make_planted(val=60, conflicting=0.0), make_planted(val=60, students="unbiased")
-    assert torch.equal(aligned.held_out.cues.of_image, own)
-    assert (random.held_out.cues.of_image == own).float().mean() < 0.6  # 1 / 3
+    assert torch.equal(aligned.held_out.cues.image_cues, own)
+    assert (random.held_out.cues.image_cues == own).float().mean() < 0.6  # 1 / 3
     clean = make_planted("none", val=27)
     assert clean.held_out is clean.val and make_planted().held_out is None
 

@@ -5,20 +5,20 @@ import os
 import pytest
 
 from dataset import memory
-from dataset.memory import machine_memory, see_that_it_can_be_written, see_that_it_fits
+from dataset.memory import check_fits, check_writable, find_machine_memory
 from dataset.sources import load_source
 from errors import UserError
 from settings.images import Data
 
 
 def test_machine_memory_is_the_least_known(monkeypatch, tmp_path):
-    has = machine_memory()
+    has = find_machine_memory()
     assert has is not None and 10**8 < has < 10**14
     monkeypatch.setattr(memory, "CGROUP", tmp_path / "memory.max")
     (tmp_path / "memory.max").write_text("1000000\n")
-    assert machine_memory() == 1000000
+    assert find_machine_memory() == 1000000
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine_memory() >= has
+    assert find_machine_memory() >= has
 
 
 def test_free_memory_is_the_least_known(monkeypatch, tmp_path):
@@ -34,14 +34,14 @@ def test_free_memory_is_the_least_known(monkeypatch, tmp_path):
 
 
 def test_the_message_has_both_sizes():
-    see_that_it_fits("a=1", "things", 10**12, None)
-    see_that_it_fits("a=1", "things", 10**9, 10**9)
+    check_fits("a=1", "things", 10**12, None)
+    check_fits("a=1", "things", 10**9, 10**9)
     with pytest.raises(UserError, match="a=1: things take about 2.5 GB of memory, this machine has 1.0 GB"):
-        see_that_it_fits("a=1", "things", 25 * 10**8, 10**9)
+        check_fits("a=1", "things", 25 * 10**8, 10**9)
 
 
 def test_images_too_large_for_memory_are_refused(monkeypatch):
-    monkeypatch.setattr(memory, "machine_memory", lambda: 1797 * 3 * 16**2)
+    monkeypatch.setattr(memory, "find_machine_memory", lambda: 1797 * 3 * 16**2)
     load_source(Data(image_size=16))
     with pytest.raises(UserError, match="data.image_size=17: 1,797 decoded images take about 0.0 GB"):
         load_source(Data(image_size=17))
@@ -50,7 +50,7 @@ def test_images_too_large_for_memory_are_refused(monkeypatch):
 def test_a_folder_that_can_be_made_is_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path, tmp_path / "a" / "b", tmp_path.relative_to(tmp_path) / "new"):
-        see_that_it_can_be_written(folder)
+        check_writable(folder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, name):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match=rf"data\.cache_dir {tmp_path / name}: .* is not a folder: name another"):
-        see_that_it_can_be_written(tmp_path / name)
+        check_writable(tmp_path / name)
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for another person, or where it is read-only
     with pytest.raises(UserError, match=f"no permission to write in {tmp_path}: name another folder"):
-        see_that_it_can_be_written(tmp_path / "new")
+        check_writable(tmp_path / "new")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from diagnostics.aligned import alignment_verdict
+from diagnostics.aligned import evaluate_alignment
 
 
 @pytest.mark.parametrize(
@@ -17,18 +17,18 @@ from diagnostics.aligned import alignment_verdict
 )
 @pytest.mark.parametrize("measure", ["cosine_last", "explained_last"])
 def test_verdicts(values, gain, word, measure):
-    verdict = alignment_verdict([{measure: value, "loss": 1.0} for value in values])
+    verdict = evaluate_alignment([{measure: value, "loss": 1.0} for value in values])
     assert (verdict.measure, verdict.value, verdict.word) == (measure, values[-1], word)
     assert verdict.gain == (None if gain is None else pytest.approx(gain))
     assert word in verdict.sentence and f"{values[-1]:.2f}" in verdict.sentence
 
 
 def test_regression_is_judged_by_explained_variance():
-    verdict = alignment_verdict([{"cosine_last": 0.9, "explained_last": 0.2}])
+    verdict = evaluate_alignment([{"cosine_last": 0.9, "explained_last": 0.2}])
     assert (verdict.measure, verdict.word) == ("explained_last", "not aligned")
-    other = alignment_verdict([{"cosine_stage1": 0.2, "cosine_stage2": 0.7}])
+    other = evaluate_alignment([{"cosine_stage1": 0.2, "cosine_stage2": 0.7}])
     assert (other.measure, other.word) == (
         "cosine_stage2",
         "aligned",
     ) and "at the stage2 tap 0.70" in other.sentence
-    assert alignment_verdict([]) is None and alignment_verdict([{"loss": 1.0}]) is None
+    assert evaluate_alignment([]) is None and evaluate_alignment([{"loss": 1.0}]) is None

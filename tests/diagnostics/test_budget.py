@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from diagnostics.budget import Training, describe_trainings
+from diagnostics.budget import TrainingBudget, describe_trainings
 from training.experiment import Experiment
-from training.job_name import TEACHER, JobName, last_job
+from training.job_name import TEACHER, JobName, find_last_job
 
 # of a resnet8 for 4 classes: 3 x 3 convolutions and two numbers a channel of each batch normalisation
 STEM = 3 * 16 * 9 + 32
@@ -20,11 +20,11 @@ STAGE1, STAGE2 = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
 def finish(experiment: Experiment, epochs: dict[JobName, int | None]) -> None:
     """Leave what a finished job leaves beside its weights; a teacher that was taken over has no epochs."""
     for name, number in epochs.items():
-        experiment.folder.job(name).finish(nn.Linear(1, 1), {} if number is None else {"epochs": number})
+        experiment.folder.get_job(name).finish(nn.Linear(1, 1), {} if number is None else {"epochs": number})
 
 
 @pytest.fixture
-def live(make_experiment) -> dict[str, list[Training] | None]:
+def live(make_experiment) -> dict[str, list[TrainingBudget] | None]:
     """Of 48 training and 16 validation images, with a stage 1 that ended after 9 of 14 epochs."""
     experiment = make_experiment(
         "data.val_fraction=0.25",
@@ -117,7 +117,7 @@ def test_frozen_features_and_a_cached_teacher(make_experiment) -> None:
         "methods.two_stage.stage2.epochs=10",
         *(f"methods.{name}={method}" for name, method in own.items()),
     )
-    names = {name: last_job(experiment.config, name, 0) for name in own}
+    names = {name: find_last_job(experiment.config, name, 0) for name in own}
     epochs = {name: 2 if label == "reuse" else 10 for label, name in names.items()}
     finish(experiment, {TEACHER: None, STAGE1: 2, JobName("kd", 0): 12, **epochs})
     head, ce, reuse, llr, on_kd = (describe_trainings(experiment, name) for name in names.values())

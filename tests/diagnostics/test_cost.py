@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diagnostics.cost import Cost, Latency, compute_cost_ratio, model_costs
+from diagnostics.cost import Cost, Latency, compute_cost_ratio, measure_costs
 
 
 def measure_one(model: nn.Module, shape: tuple[int, int, int], **options: Any) -> Cost:
-    return model_costs([model], shape, **options)[0]
+    return measure_costs([model], shape, **options)[0]
 
 
 def make_net() -> nn.Module:
@@ -117,7 +117,7 @@ def test_models_take_turns() -> None:
             order.append(self.name)
             return x.sum(dim=(1, 2, 3))
 
-    costs = model_costs([Noting("a"), Noting("b")], (3, 2, 2), batches=(1,), seconds=0.0)
+    costs = measure_costs([Noting("a"), Noting("b")], (3, 2, 2), batches=(1,), seconds=0.0)
     assert order[:12] == ["a", "b"] * 6  # one of warm-up and five of each
     assert [cost.latencies[0].repeats for cost in costs] == [5, 5]
-    assert model_costs([], (3, 2, 2)) == []
+    assert measure_costs([], (3, 2, 2)) == []

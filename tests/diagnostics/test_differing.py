@@ -15,9 +15,9 @@ from diagnostics.differing import (
     SHOWN_SIDE,
     Classifier,
     choose_pairs,
+    choose_positions,
     copy_pixels,
     find_differing,
-    positions_to_show,
 )
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.recording import Recording
@@ -48,7 +48,7 @@ def test_surest_wrong_answers_come_first():
     assert (first.file, first.label, first.answer_a, first.answer_b) == ("test/1.png", "a", "a", "猫")
     assert first.probability_b == pytest.approx(0.8, abs=1e-6)
     assert [(image.answer_a, image.answer_b) for image in kinds[BOTH_WRONG].images] == [("a", "b")]
-    assert positions_to_show([TEACHER, STUDENT], LABELS) == [0, 1, 3, 4, 5]
+    assert choose_positions([TEACHER, STUDENT], LABELS) == [0, 1, 3, 4, 5]
 
 
 def test_main_student_meets_teacher_and_best_other():
@@ -80,8 +80,8 @@ def test_recording_keeps_names_and_images(tmp_path):
 
     def write_and_read(found: Recording) -> Recording:
         with open(path, "wb") as file:
-            recording_file.write(found, file)
-        return recording_file.read(path)
+            recording_file.write_recording(found, file)
+        return recording_file.read_recording(path)
 
     whole = pictured(recordings(usual()))
     read = write_and_read(whole)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dataset.corruptions import apply_degradation
-from diagnostics.robustness import Degraded, mean_corruption_error
+from diagnostics.robustness import DegradedImages, compute_mean_corruption_error
 
 TEACHER = {"jpeg": [0.1, 0.1, 0.2, 0.2, 0.4], "contrast": [0.0, 0.1, 0.1, 0.1, 0.2]}
 STUDENT = {"jpeg": [0.2, 0.2, 0.2, 0.4, 0.5], "contrast": [0.1, 0.1, 0.1, 0.1, 0.1]}
@@ -17,23 +17,23 @@ STUDENT = {"jpeg": [0.2, 0.2, 0.2, 0.4, 0.5], "contrast": [0.1, 0.1, 0.1, 0.1, 0
 def test_degraded_images_are_kept_where_they_fit(monkeypatch, fits):
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("diagnostics.robustness.KEPT_BYTES", images.nbytes * 30 - (not fits))
-    degraded = Degraded(images)
-    once = degraded.under("jpeg", 3)
+    degraded = DegradedImages(images)
+    once = degraded.get("jpeg", 3)
     assert torch.equal(once, apply_degradation(images, "jpeg", 3)) and not torch.equal(
-        degraded.under("jpeg", 5), once
+        degraded.get("jpeg", 5), once
     )
-    assert (degraded.under("jpeg", 3) is once) == fits
+    assert (degraded.get("jpeg", 3) is once) == fits
 
 
 def test_mean_corruption_error_by_hand():
-    result = mean_corruption_error(STUDENT, TEACHER)
+    result = compute_mean_corruption_error(STUDENT, TEACHER)
     assert result.by_corruption == {"jpeg": pytest.approx(1.5), "contrast": pytest.approx(1.0)}
     assert result.mean == pytest.approx(1.25)
-    assert mean_corruption_error(TEACHER, TEACHER).mean == 1.0
+    assert compute_mean_corruption_error(TEACHER, TEACHER).mean == 1.0
 
 
 def test_a_reference_without_errors_gives_no_ratio():
-    result = mean_corruption_error(STUDENT, TEACHER | {"contrast": [0.0] * 5})
+    result = compute_mean_corruption_error(STUDENT, TEACHER | {"contrast": [0.0] * 5})
     assert result.mean is None
     assert result.by_corruption == {"jpeg": pytest.approx(1.5), "contrast": None}
     assert result.notes["mean"] == "The reference never errs under contrast."

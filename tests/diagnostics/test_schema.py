@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diagnostics import schema as schema_module
-from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.analysis import compute_report
 from diagnostics.evaluation.results import SCHEMA_VERSION, Report
 from diagnostics.plain import FLAT, WHERE_GIVEN, to_plain
 from diagnostics.schema import from_plain, make_report_schema, read_report
@@ -80,7 +80,7 @@ REPORTS = {
 
 @pytest.mark.parametrize("case", REPORTS)
 def test_what_is_written_is_what_the_schema_says_and_can_be_read_back(case, tmp_path):
-    report = analyse(recordings(REPORTS[case]))
+    report = compute_report(recordings(REPORTS[case]))
     path = tmp_path / "report.json"
     path.write_text(json.dumps(to_plain(report)), encoding="utf-8")
     written = json.loads(path.read_text(encoding="utf-8"))

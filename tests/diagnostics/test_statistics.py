@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from statsmodels.stats import contingency_tables as sm
 
 from diagnostics import statistics
-from diagnostics.statistics import Counts, count_pairs, paired_statistics
+from diagnostics.statistics import Counts, compute_paired_statistics, count_pairs
 
 cell = st.integers(0, 300)
 tables = st.tuples(cell, cell, cell, cell).filter(any).map(lambda cells: Counts(*cells))
@@ -30,7 +30,7 @@ random_tables = settings(deadline=None, max_examples=50, derandomize=True)
     ],
 )
 def test_published_table(cells, mcnemar, chi_square, phi, dissimilarity, separation):
-    result = paired_statistics(Counts(*cells))
+    result = compute_paired_statistics(Counts(*cells))
     assert f"{result.mcnemar_corrected.statistic:.2f}" == mcnemar
     assert f"{result.chi_square_yates.statistic:.2f}" == chi_square
     assert f"{result.phi:.3f}" == phi
@@ -45,12 +45,12 @@ def test_counts_and_statistics_by_hand():
     correct_b = np.array([True, True, True, True, False, False, True, False, False, False])
     counts = count_pairs(correct_a, correct_b)
     assert counts == Counts(a=4, b=2, c=1, d=3)
-    result = paired_statistics(counts)
+    result = compute_paired_statistics(counts)
     assert (result.n, result.accuracy_a, result.accuracy_b) == (10, 0.6, 0.5)
     assert result.difference == pytest.approx(-0.1)
     assert result.mcnemar.statistic == pytest.approx(1 / 3)
     assert result.mcnemar_corrected.statistic == 0
-    assert result.mcnemar_exact == statistics.Test(1.0, pytest.approx(1.0), pytest.approx(0.0, abs=1e-12))
+    assert result.mcnemar_exact == statistics.TestResult(1.0, pytest.approx(1.0), pytest.approx(0.0, abs=1e-12))
     assert result.chi_square.statistic == pytest.approx(10 * 10**2 / (6 * 4 * 5 * 5))
     assert result.chi_square_yates.statistic == pytest.approx(10 * (10 - 5) ** 2 / (6 * 4 * 5 * 5))
     assert result.phi == pytest.approx(10 / math.sqrt(600))
@@ -65,7 +65,7 @@ def test_counts_and_statistics_by_hand():
 @random_tables
 @given(tables)
 def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts):
-    result = paired_statistics(counts)
+    result = compute_paired_statistics(counts)
     cells = [counts.a, counts.b, counts.c, counts.d]
     correct_a = np.repeat([True, True, False, False], cells)
     correct_b = np.repeat([True, False, True, False], cells)
@@ -96,8 +96,8 @@ def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts):
 @random_tables
 @given(tables)
 def test_swapping_the_models_changes_signs_alone(counts):
-    swapped = paired_statistics(Counts(counts.a, counts.c, counts.b, counts.d))
-    result = paired_statistics(counts)
+    swapped = compute_paired_statistics(Counts(counts.a, counts.c, counts.b, counts.d))
+    result = compute_paired_statistics(counts)
     assert swapped.difference == -result.difference
     for name in ("mcnemar_corrected", "mcnemar_exact", "chi_square_yates", "phi", "kappa", "yules_q"):
         assert getattr(swapped, name) == getattr(result, name)
@@ -126,30 +126,30 @@ def test_log10_p_of_exact_test_does_not_underflow(b, c):
 
 
 def test_exact_test_is_quoted_below_25_discordant_images():
-    few, many = paired_statistics(Counts(50, 20, 4, 10)), paired_statistics(Counts(50, 20, 5, 10))
+    few, many = compute_paired_statistics(Counts(50, 20, 4, 10)), compute_paired_statistics(Counts(50, 20, 5, 10))
     assert (few.quoted, many.quoted) == ("exact", "corrected")
     assert few.quoted_test == few.mcnemar_exact
     assert few.mcnemar_exact.p == pytest.approx(stats.binomtest(4, 24).pvalue)
 
 
 def test_equal_wins_give_p_of_one():
-    result = paired_statistics(Counts(10, 30, 30, 5))
+    result = compute_paired_statistics(Counts(10, 30, 30, 5))
     assert dataclasses.astuple(result.mcnemar_corrected) == pytest.approx((0.0, 1.0, 0.0), abs=1e-12)
     assert result.mcnemar_exact.p == 1.0 and result.error_separation_index == 0
 
 
 def test_identical_models_have_no_discordant_images():
-    result = paired_statistics(Counts(80, 0, 0, 20))
+    result = compute_paired_statistics(Counts(80, 0, 0, 20))
     undefined = {"mcnemar_corrected", "mcnemar", "error_separation_index"}
     assert set(result.notes) == undefined | {"mcnemar_exact", "odds_ratio"}
-    assert result.mcnemar_corrected == statistics.Test(None, None, None)
+    assert result.mcnemar_corrected == statistics.TestResult(None, None, None)
     assert (result.quoted, result.quoted_test.p) == ("exact", 1.0)
     assert (result.phi, result.kappa, result.yules_q, result.error_dissimilarity) == (1, 1, 1, 0)
     assert result.odds_ratio.value == pytest.approx(80.5 * 20.5 / 0.25)
 
 
 def test_model_that_is_always_right_has_no_phi():
-    result = paired_statistics(Counts(90, 0, 10, 0))
+    result = compute_paired_statistics(Counts(90, 0, 10, 0))
     assert set(result.notes) == {"chi_square", "chi_square_yates", "phi", "yules_q", "odds_ratio"}
     assert result.phi is None and result.yules_q is None and result.chi_square.p is None
     assert (result.kappa, result.error_separation_index, result.error_dissimilarity) == (0, 1, 1)
@@ -159,7 +159,7 @@ def test_model_that_is_always_right_has_no_phi():
 @random_tables
 @given(st.tuples(*[st.integers(0, 2)] * 4).filter(any))
 def test_every_undefined_number_has_a_note(cells):
-    result = paired_statistics(Counts(*cells))
+    result = compute_paired_statistics(Counts(*cells))
     json.dumps(dataclasses.asdict(result), allow_nan=False)
     for name, value in dataclasses.asdict(result).items():
         missing = value is None or (isinstance(value, dict) and value.get("p", 0) is None)

@@ -110,7 +110,7 @@ def _call(folder: str, script: str, words: list[str], errors: str, environment: 
     """Run a command as its own last lines do, in a process of its own."""
     import torch
 
-    from errors import exit_code
+    from errors import run_command
 
     os.environ.update(environment)
     os.setsid()
@@ -125,4 +125,4 @@ def _call(folder: str, script: str, words: list[str], errors: str, environment: 
         sys.argv = [script, *words]
         runpy.run_path(script)
         return
-    sys.exit(exit_code(importlib.import_module(script).run))
+    sys.exit(run_command(importlib.import_module(script).run))

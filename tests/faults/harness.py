@@ -23,7 +23,7 @@ import main
 import main_eval
 from dataset.prepare import prepare
 from dataset.sources import load_source
-from errors import exit_code, warn
+from errors import run_command, warn
 from models.machine import Machine
 from settings.merge import merge
 from settings.reading import load_config
@@ -148,7 +148,7 @@ def call_command(command: Callable[[], None], *words: str) -> Outcome:
     """Run a command with its words in this process; an error that the command does not handle is raised."""
     out = io.StringIO()
     with mock.patch.object(sys, "argv", list(words)), contextlib.redirect_stdout(out), capture_warnings() as err:
-        code = exit_code(command)
+        code = run_command(command)
     return Outcome(code, out.getvalue(), err.getvalue())
 
 

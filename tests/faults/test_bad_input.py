@@ -19,7 +19,7 @@ from PIL import Image
 import main
 import main_eval
 from errors import UserError
-from settings.loss_options import complete_losses, list_options
+from settings.loss_options import fill_losses, list_options
 from settings.reading import DEFAULT_CONFIG, list_fields, load_config
 from tests.faults.harness import Outcome, Workspace, call_command
 
@@ -218,7 +218,7 @@ def check_refused(workspace: Workspace, run: Callable[[], Outcome], pattern: str
 def test_odd_value_of_any_option_is_refused():
     for key, *_ in (*list_fields(), *list_options()):
         with pytest.raises(UserError, match=re.escape(key)):
-            complete_losses(load_config(DEFAULT_CONFIG, [f"{key}=[[[]]]"]))
+            fill_losses(load_config(DEFAULT_CONFIG, [f"{key}=[[[]]]"]))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from dataset.identity import array_digest
+from dataset.identity import compute_array_digest
 from models.whole import hash_file
 from tests.faults.harness import Outcome, Workspace, evaluate
 from training.run.record_file import read_record, write_record
@@ -132,7 +132,7 @@ def read_decoded_images(workspace: Workspace, content: bytes) -> Outcome:
     path = next(workspace.cache.glob("folder-*/pixels.npy"))
     path.write_bytes(content)
     meta = json.loads((path.parent / "meta.json").read_text(encoding="utf-8"))
-    meta["digests"]["train_pixels"] = array_digest(np.array([1]))
+    meta["digests"]["train_pixels"] = compute_array_digest(np.array([1]))
     (path.parent / "meta.json").write_text(json.dumps(meta))
     return workspace.train("--phase", "all")
 

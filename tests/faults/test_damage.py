@@ -14,11 +14,11 @@ import pytest
 
 from dataset.sources import load_source
 from diagnostics.evaluation import recording_file
-from diagnostics.evaluation.evaluated_models import subjects_of_run
+from diagnostics.evaluation.evaluated_models import list_run_models
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import recording_file as cue_file
 from errors import MachineError, UserError, warn
-from files import locked
+from files import hold_lock
 from models.checkpoint import get_previous_path, hash_weights, load, load_newest, load_weights, save_and_keep
 from tests.faults.harness import (
     LONG,
@@ -42,15 +42,15 @@ def read_run(workspace: Workspace) -> Any:
     """Read all that a report is made from."""
     experiment, folder = workspace.open_experiment(), RunFolder(workspace.run)
     check_identity(folder.path, experiment.data)
-    subjects = subjects_of_run(experiment)
+    subjects = list_run_models(experiment)
     read = [(one.name, one.history, one.stage1, hash_weights(one.build())) for one in subjects]
     projections = [str(one.projections) for one in subjects]
-    results = [folder.job(job).result() for job in folder.present()]
-    return folder.config(), read, projections, results
+    results = [folder.get_job(job).read_result() for job in folder.list_present_jobs()]
+    return folder.read_config(), read, projections, results
 
 
 def load_given_weights(workspace: Workspace) -> Any:
-    network = workspace.open_experiment().new_student(0)
+    network = workspace.open_experiment().build_student(0)
     load_weights(network, workspace.run / "teacher" / "model.pt", "resnet8")
     return hash_weights(network)
 
@@ -88,7 +88,7 @@ def load_images(workspace: Workspace) -> Any:
 
 def read_predictions(workspace: Workspace) -> Any:
     try:
-        found = recording_file.read(workspace.run / "eval" / "predictions.npz")
+        found = recording_file.read_recording(workspace.run / "eval" / "predictions.npz")
     except ValueError as error:
         raise UserError(str(error)) from None
     arrays = [array.tobytes() for model in found.models for array in (model.logits, model.last, model.layers)]
@@ -96,7 +96,7 @@ def read_predictions(workspace: Workspace) -> Any:
 
 
 def read_cues(workspace: Workspace) -> Any:
-    found = cue_file.read(next(workspace.runs.glob("study/**/cues.*")).parent)
+    found = cue_file.read_cue_recording(next(workspace.runs.glob("study/**/cues.*")).parent)
     names = ("labels", "cues", "classes_cue", "predictions", "clean")
     arrays = [getattr(found, name).tobytes() for name in names]
     return to_plain(found.about), to_plain(found.models), arrays
@@ -113,7 +113,7 @@ def read_cue_table(workspace: Workspace) -> Any:
 
 
 def take_lock(workspace: Workspace) -> Any:
-    with locked(workspace.run / ".lock", strict=True) as other:
+    with hold_lock(workspace.run / ".lock", strict=True) as other:
         if other is not None:
             raise UserError(f"in use by {other}")
     return True
@@ -152,7 +152,7 @@ def before(workspace):
     cues.mkdir(exist_ok=True)
     (cues / "cues.csv").write_text("\n".join(["file,cue", *rows]) + "\n", encoding="utf-8")
     write_identity(cues, open_with_cues(workspace).data)
-    with locked(workspace.run / ".lock"):
+    with hold_lock(workspace.run / ".lock"):
         content = (workspace.run / ".lock").read_bytes()
     (workspace.run / ".lock").write_bytes(content)
     return take_snapshot(workspace.folder)

@@ -27,7 +27,7 @@ from models.checkpoint import load, save
 from study import run as study
 from tests.conftest import ROOT
 from tests.faults.harness import STUDY, Outcome, Workspace, call_command, evaluate
-from training.run.run_lock import writing_in
+from training.run.run_lock import lock_run
 
 RESULTS = re.compile(
     r"(model\.pt|projections\.pt|metrics\.jsonl|result\.json|config\.yaml|cues\.json|view\d\.npy)$"
@@ -180,15 +180,15 @@ def test_output_folder_must_be_a_folder(call_main, tmp_path, given):
 
 
 def test_study_goes_on_with_its_other_runs(workspace, monkeypatch):
-    do_run = study.do_run
+    train = study.train_run
 
     def run_full(opened, run):
         if run.config.losses["crd"]["objective"] == "nce":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
-        with writing_in(opened.run_folder(run).path):  # as another process that trains this run
-            return do_run(opened, run)
+        with lock_run(opened.get_run_folder(run).path):  # as another process that trains this run
+            return train(opened, run)
 
-    monkeypatch.setattr(study, "do_run", run_full)
+    monkeypatch.setattr(study, "train_run", run_full)
     done = workspace.train(*STUDY, "name=p", "study.grid=[{losses.crd.objective: [nce, infonce]}]")
     done.check_line("2 runs failed, the first nce-seed0", code=1)
     assert "nce-seed0 failed: somewhere: no space left on device" in done.out
@@ -234,7 +234,7 @@ def command():
     for number in range(100_000):
         print(number)
     Path(sys.argv[1]).touch()
-sys.exit(exit_code(command))
+sys.exit(run_command(command))
 """
 
 

@@ -15,16 +15,22 @@ from models.checkpoint import load
 from settings.reading import load_config
 from settings.schema import Config
 from settings.stages import Optimizer
-from training.divergence import DivergedError, Place, refuse_divergence, refuse_infinite, told_where
-from training.job_name import TEACHER, JobName, jobs_of_method
+from training.divergence import (
+    DivergedError,
+    TrainingLocation,
+    refuse_divergence,
+    refuse_infinite,
+    report_divergence,
+)
+from training.job_name import TEACHER, JobName, list_method_jobs
 from training.optimizers import make_schedule
-from training.progress import Part
-from training.rates import differ_in_rates_only, rescale_rates
+from training.progress import EpochProgress
+from training.rates import has_only_rate_changes, rescale_rates
 from training.stage import StageObjective
 from training.stepping import Stepper
 
 KEY = "methods.two_stage.stage1.optimizer.lr"
-PLACE = Place(Path("runs/tiny/seed0/two_stage/stage1"), KEY, 3, 0.2, steps=80, low_precision=False)
+PLACE = TrainingLocation(Path("runs/tiny/seed0/two_stage/stage1"), KEY, 3, 0.2, steps=80, low_precision=False)
 
 
 def make_steps(*rows):
@@ -37,7 +43,7 @@ def test_first_bad_step_term_and_rate_are_named():
     fine, bad = {"loss": 1.0, "ce": 1.0, "kl": 0.0}, {"loss": float("nan"), "ce": 1.0, "kl": float("inf")}
     refuse_divergence(make_steps(fine, fine), 52)
     refuse_divergence([], 0)
-    with pytest.raises(UserError) as caught, told_where(PLACE, Part(rate=0.2)):
+    with pytest.raises(UserError) as caught, report_divergence(PLACE, EpochProgress(rate=0.2)):
         refuse_divergence(make_steps(fine, bad, bad), 53)
     assert str(caught.value) == (
         "stage1 diverged in epoch 3, step 52 of 80: kl became inf at a learning rate of 0.2; epoch 2 is kept in "
@@ -49,13 +55,13 @@ def test_first_bad_step_term_and_rate_are_named():
     ("place", "step", "advice"),
     [
         (PLACE, 1, "a smaller one"),
-        (Place(*list(vars(PLACE).values())[:-1], low_precision=True), 1, "precision=float32"),
-        (Place(PLACE.job, PLACE.rate_key, 1, 0.2, 80, False), 1, "no step was made yet"),
-        (Place(PLACE.job, PLACE.rate_key, 1, 0.2, 80, False), 2, "a smaller one"),
+        (TrainingLocation(*list(vars(PLACE).values())[:-1], low_precision=True), 1, "precision=float32"),
+        (TrainingLocation(PLACE.job, PLACE.rate_key, 1, 0.2, 80, False), 1, "no step was made yet"),
+        (TrainingLocation(PLACE.job, PLACE.rate_key, 1, 0.2, 80, False), 2, "a smaller one"),
     ],
 )
 def test_advice_fits_the_cause(place, step, advice):
-    with pytest.raises(UserError, match=advice) as caught, told_where(place, Part(rate=0.2)):
+    with pytest.raises(UserError, match=advice) as caught, report_divergence(place, EpochProgress(rate=0.2)):
         raise DivergedError("ce became nan", step, 0.1)
     assert ("float32" in str(caught.value)) == place.low_precision
 
@@ -117,26 +123,26 @@ def test_only_rates_of_unfinished_jobs_may_change(tiny_config):
 
     first, second = (JobName("two_stage", 0, number) for number in (1, 2))
     lower = f"{KEY}=0.001"
-    assert differ_in_rates_only(read(), read(lower), [TEACHER])
-    assert not differ_in_rates_only(read(), read(lower), [TEACHER, first])
-    assert not differ_in_rates_only(read(), read(lower, "training.epochs=3"), [TEACHER])
-    assert not differ_in_rates_only(read(), read("teacher.optimizer.lr=0.001"), [TEACHER])
-    assert differ_in_rates_only(read(), read("teacher.optimizer.lr=0.001"), [])
+    assert has_only_rate_changes(read(), read(lower), [TEACHER])
+    assert not has_only_rate_changes(read(), read(lower), [TEACHER, first])
+    assert not has_only_rate_changes(read(), read(lower, "training.epochs=3"), [TEACHER])
+    assert not has_only_rate_changes(read(), read("teacher.optimizer.lr=0.001"), [TEACHER])
+    assert has_only_rate_changes(read(), read("teacher.optimizer.lr=0.001"), [])
     later = read("methods.two_stage.stage2.feature_lr=1e-6", "seeds=[0,1]")
-    assert differ_in_rates_only(read(), later, [TEACHER, first])
-    assert not differ_in_rates_only(read(), later, [TEACHER, first, second])
-    assert differ_in_rates_only(read(), read("training.optimizer.lr=0.04"), [TEACHER, first, second])
-    assert not differ_in_rates_only(read(), read("training.optimizer.lr=0.04"), [TEACHER, JobName("kd", 0)])
+    assert has_only_rate_changes(read(), later, [TEACHER, first])
+    assert not has_only_rate_changes(read(), later, [TEACHER, first, second])
+    assert has_only_rate_changes(read(), read("training.optimizer.lr=0.04"), [TEACHER, first, second])
+    assert not has_only_rate_changes(read(), read("training.optimizer.lr=0.04"), [TEACHER, JobName("kd", 0)])
 
 
 def test_rates_may_not_part_shared_stages(tiny_config):
     def read(*settings) -> Config:
         return load_config(tiny_config, ["methods.v={base: two_stage, stage2: {train: head}}", *settings])
 
-    assert jobs_of_method(read(), "v", 0) == [JobName("two_stage", 0, 1), JobName("v", 0, 2)]
-    assert not differ_in_rates_only(read(), read("methods.v.stage1.optimizer.lr=0.1"), [TEACHER])
-    assert differ_in_rates_only(read(), read("methods.v.stage2.optimizer.lr=0.1"), [TEACHER])
-    assert differ_in_rates_only(read(), read(f"{KEY}=0.1"), [TEACHER])
+    assert list_method_jobs(read(), "v", 0) == [JobName("two_stage", 0, 1), JobName("v", 0, 2)]
+    assert not has_only_rate_changes(read(), read("methods.v.stage1.optimizer.lr=0.1"), [TEACHER])
+    assert has_only_rate_changes(read(), read("methods.v.stage2.optimizer.lr=0.1"), [TEACHER])
+    assert has_only_rate_changes(read(), read(f"{KEY}=0.1"), [TEACHER])
 
 
 def test_diverged_run_goes_on_at_a_smaller_rate(workspace, monkeypatch):

@@ -44,7 +44,7 @@ def test_interrupted_fresh_leaves_only_whole_jobs(workspace, snapshot, monkeypat
     assert JOBS[1] in found or JOBS[2] not in found
     assert "teacher" in found or found == set()
     assert len(found) == max(0, 4 - removals)
-    assert all(run.job(name).finished for name in run.present() if str(name.path) in found)
+    assert all(run.get_job(name).is_finished for name in run.list_present_jobs() if str(name.path) in found)
     if removals:
         workspace.train("--phase", "all").check_line("is unfinished")
     assert workspace.train("--phase", "all", "--resume").code == 0
@@ -85,15 +85,15 @@ def test_folders_of_no_seed_are_left_alone(workspace):
     for name in names:
         (workspace.run / name / "stage1").mkdir(parents=True)
     (workspace.run / "seed-3").mkdir()
-    assert RunFolder(workspace.run).seeds() == [-3, 0]
+    assert RunFolder(workspace.run).list_seeds() == [-3, 0]
     assert workspace.train("--phase", "all").code == 0
     assert all((workspace.run / name / "stage1").exists() for name in names)
 
 
 def test_method_folder_without_stages_is_no_job(workspace):
     run = RunFolder(workspace.run)
-    assert JobName("two_stage", 0, 1) in run.present()
+    assert JobName("two_stage", 0, 1) in run.list_present_jobs()
     for job in (JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)):
-        run.job(job).clear()
+        run.get_job(job).clear()
     assert (workspace.run / "seed0" / "two_stage").exists()
-    assert run.present() == [TEACHER, JobName("scratch", 0)]
+    assert run.list_present_jobs() == [TEACHER, JobName("scratch", 0)]

@@ -14,11 +14,11 @@ import pytest
 
 from dataset.files.decoded_cache import read_cache
 from errors import UserError
-from files import locked
+from files import hold_lock
 from models.whole import find_damaged_entry
 from tests.conftest import ROOT
 from training.run.record_file import read_record
-from training.run.run_lock import writing_in
+from training.run.run_lock import lock_run
 
 LONG = ("--phase", "teacher", "--quiet", "--set", "teacher.epochs=8")
 WORK = """
@@ -26,7 +26,7 @@ import os, sys
 from pathlib import Path
 from files import locked, new_folder
 folder = Path(sys.argv[1])
-with new_folder(folder / "decoded") as partial, locked(folder / "lock", strict=True) as other:
+with create_folder(folder / "decoded") as partial, locked(folder / "lock", strict=True) as other:
     (partial / "pixels").touch()
     print(os.getpid(), other, flush=True)
     if sys.argv[2] == "dies":
@@ -98,7 +98,7 @@ def test_pipes_and_links_are_no_locks(tmp_path):
     (tmp_path / "target").write_text("mine")
     (tmp_path / "link.lock").symlink_to(tmp_path / "target")
     for name in ("pipe.lock", "link.lock"):
-        with pytest.raises(UserError, match="where a lock belongs: remove it"), locked(tmp_path / name):
+        with pytest.raises(UserError, match="where a lock belongs: remove it"), hold_lock(tmp_path / name):
             pass
     assert (tmp_path / "target").read_text() == "mine"
 
@@ -107,6 +107,6 @@ def test_pipes_and_links_are_no_locks(tmp_path):
 def test_folder_that_cannot_be_made_is_named():
     with (
         pytest.raises(UserError, match="folder"),
-        writing_in(Path("/proc/x/run")),
+        lock_run(Path("/proc/x/run")),
     ):
         pass

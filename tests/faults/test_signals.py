@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 import training.engine
-from errors import StoppedError, asked, exit_code, finish_first, handle_signals
+from errors import StoppedError, defer_signals, handle_signals, pending_signal, run_command
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(
@@ -33,33 +33,33 @@ def send(number):
 )
 def test_signals_have_lines_and_codes(capsys, number, code, by):
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    assert exit_code(lambda: send(number), "run again") == code
+    assert run_command(lambda: send(number), "run again") == code
     assert capsys.readouterr().err == f"\nstopped{by}: what was finished is kept, run again\n"
     assert before == [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    assert asked() == 0  # a later training in this process would end at its first step
+    assert pending_signal() == 0  # a later training in this process would end at its first step
 
 
 def test_steps_are_finished_first(capsys):
     seen = []
 
     def command():
-        with finish_first(), finish_first():
+        with defer_signals(), defer_signals():
             send(signal.SIGTERM)
             seen.append("the step")
         seen.append("the next step")
 
-    assert exit_code(command) == 143 and seen == ["the step"]
-    assert exit_code(lambda: None) == 0  # nothing is left of it
+    assert run_command(command) == 143 and seen == ["the step"]
+    assert run_command(lambda: None) == 0  # nothing is left of it
 
 
 def test_ignored_signals_stay_ignored():
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert exit_code(lambda: send(signal.SIGHUP)) == 0
+        assert run_command(lambda: send(signal.SIGHUP)) == 0
     finally:
         signal.signal(signal.SIGHUP, old)
     codes = []
-    thread = threading.Thread(target=lambda: codes.append((exit_code(lambda: None), handle_signals(print))))
+    thread = threading.Thread(target=lambda: codes.append((run_command(lambda: None), handle_signals(print))))
     thread.start()
     thread.join()
     assert codes == [(0, {})]
@@ -96,8 +96,8 @@ def run_in_process(code):
 
 def test_second_signal_ends_at_once():
     kill = "os.kill(os.getpid(), signal.SIGTERM)"
-    held = f"with errors.finish_first():\n {kill}\n {kill}\n print('still here')"
-    done = run_in_process(f"import errors; sys.exit(errors.exit_code(lambda: exec({held!r})))")
+    held = f"with errors.defer_signals():\n {kill}\n {kill}\n print('still here')"
+    done = run_in_process(f"import errors; sys.exit(errors.run_command(lambda: exec({held!r})))")
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
 
 
@@ -119,8 +119,8 @@ def test_swallowed_signal_ends_the_next_step():
     def command():
         with suppress(StoppedError):  # as a library may
             send(signal.SIGTERM)
-        with finish_first():
+        with defer_signals():
             pass
         raise AssertionError("went on")
 
-    assert exit_code(command) == 143
+    assert run_command(command) == 143

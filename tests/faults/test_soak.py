@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-from files import Holder, locked, remove_lock_left_behind
+from files import LockOwner, hold_lock, remove_abandoned_lock
 from tests.faults.harness import Workspace
 from tests.faults.soak import Soaked, find_differences, soak
 
@@ -25,9 +25,11 @@ def test_kills_change_nothing_and_leave_nothing(tmp_path, capsys):
 
 def test_dead_locks_are_removed_and_live_ones_stay(tmp_path):
     path = tmp_path / "view0.lock"
-    path.write_text(json.dumps({"host": Holder.this().host, "process": 999999999}), encoding="utf-8")
-    remove_lock_left_behind(path)
+    path.write_text(
+        json.dumps({"host": LockOwner.from_this_process().host, "process": 999999999}), encoding="utf-8"
+    )
+    remove_abandoned_lock(path)
     assert not path.exists()
-    with locked(path):
-        remove_lock_left_behind(path)
+    with hold_lock(path):
+        remove_abandoned_lock(path)
         assert path.exists()

@@ -6,7 +6,7 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor
 
-from losses.ce import CE, cross_entropy
+from losses.ce import CE, compute_cross_entropy
 from losses.loss import Samples, View
 
 LABELS = torch.tensor([0, 2, 1, 4, 4, 3])
@@ -25,16 +25,16 @@ def compute_ce(
 
 def test_cross_entropy_by_hand() -> None:
     logits = torch.tensor([[3.0, 1.0], [1.0, 1.0]]).log()  # shares 3/4 and 1/2 of the first class
-    found = cross_entropy(logits, torch.tensor([1, 0]))
+    found = compute_cross_entropy(logits, torch.tensor([1, 0]))
     assert found.item() == pytest.approx((np.log(4) + np.log(2)) / 2)
-    smoothed = cross_entropy(logits[:1], torch.tensor([0]), smoothing=0.5)  # label 3/4 and 1/4
+    smoothed = compute_cross_entropy(logits[:1], torch.tensor([0]), smoothing=0.5)  # label 3/4 and 1/4
     assert smoothed.item() == pytest.approx(0.75 * np.log(4 / 3) + 0.25 * np.log(4))
 
 
 def test_equals_scipys_log_softmax_of_the_label() -> None:
     expected = -LOG_SHARES[np.arange(6), LABELS].mean()
-    assert cross_entropy(LOGITS, LABELS).item() == pytest.approx(expected, rel=1e-5)
-    assert compute_ce(CE()).item() == cross_entropy(LOGITS, LABELS).item()
+    assert compute_cross_entropy(LOGITS, LABELS).item() == pytest.approx(expected, rel=1e-5)
+    assert compute_ce(CE()).item() == compute_cross_entropy(LOGITS, LABELS).item()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -53,14 +53,14 @@ def test_weighted_terms_are_a_loop_over_images(smoothing: float) -> None:
 def test_labels_may_be_shares_of_classes() -> None:
     shares = 0.3 * torch.eye(5)[LABELS] + 0.7 * torch.eye(5)[LABELS.flip(0)]
     for weights in (None, WEIGHTS):
-        own, other = (cross_entropy(LOGITS, labels, weights) for labels in (LABELS, LABELS.flip(0)))
+        own, other = (compute_cross_entropy(LOGITS, labels, weights) for labels in (LABELS, LABELS.flip(0)))
         expected = (0.3 * own + 0.7 * other).item()
         assert compute_ce(CE(), shares, weights).item() == pytest.approx(expected)
 
 
 def test_gradient_is_share_minus_label() -> None:
     logits = LOGITS.double().requires_grad_()
-    cross_entropy(logits, LABELS, WEIGHTS.double()).backward()
+    compute_cross_entropy(logits, LABELS, WEIGHTS.double()).backward()
     expected = WEIGHTS.double()[:, None] * (LOGITS.double().softmax(dim=1) - torch.eye(5)[LABELS]) / 6
     torch.testing.assert_close(logits.grad, expected)
 
@@ -69,7 +69,7 @@ def test_gradcheck() -> None:
     logits = LOGITS.double().requires_grad_()
     for weights in (None, WEIGHTS.double()):
         assert torch.autograd.gradcheck(
-            lambda one, weights=weights: cross_entropy(one, LABELS, weights, 0.2), (logits,)
+            lambda one, weights=weights: compute_cross_entropy(one, LABELS, weights, 0.2), (logits,)
         )
 
 

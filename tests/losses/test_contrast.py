@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.reference import drawn_samples
+from benchmarks.reference import list_drawn_samples
 from losses import crd
 from losses.bank import BLOCK, LossAgainstBank, MemoryBank, Windows
 from losses.contrast import BankContrast
@@ -66,7 +66,7 @@ def compare_with_gathered(contrast: BankContrast, objective: str) -> None:
     for step in range(4):  # from the second on with updated banks and the first batch's Z
         student, teacher, indices = draw_projections(step, torch.float64)
         draw = sampler.draw(indices)
-        drawn = drawn_samples(sampler, draw)
+        drawn = list_drawn_samples(sampler, draw)
         pairs = [(student.clone().requires_grad_(), teacher.clone().requires_grad_()) for _ in range(2)]
         actual = contrast(*pairs[0], indices, draw, objective)
         if step == 0 and objective == "nce":
@@ -143,7 +143,7 @@ def test_windows_equal_gathered_products(block: int, masked: bool, B: int, N: in
     bank, anchors = torch.randn(N, D), torch.randn(B, D)
     for _ in range(10):
         draw, squares = sampler.draw(torch.randperm(N)[:B]), Squares()
-        entries = bank[sampler.position[drawn_samples(sampler, draw)[:, 1:]]]  # (B, K, D)
+        entries = bank[sampler.position[list_drawn_samples(sampler, draw)[:, 1:]]]  # (B, K, D)
         scores = (entries * anchors[:, None]).sum(dim=2)
         pulls = Windows(draw, N, block, masked).apply(squares, anchors, bank).sum(dim=0)
         torch.testing.assert_close(squares.sums.view(-1, B).sum(dim=0), scores.sum(dim=1), rtol=1e-4, atol=1e-3)

@@ -64,7 +64,7 @@ def compute(package, name):
     if loss.first_pass != "none":
         loss.prepare(*views, samples)
         loss.finish_prepare()
-    loss.begin_epoch()
+    loss.start_epoch()
     found = loss(*views, samples)
     return {tap: term.item() for tap, term in (found.items() if isinstance(found, dict) else [("", found)])}
 

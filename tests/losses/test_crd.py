@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.reference import drawn_samples
+from benchmarks.reference import list_drawn_samples
 from losses.bank import BLOCK
 from losses.contrast import BankContrast
 from losses.crd import CRD, Projections, compute_batch_contrast, compute_infonce, compute_nce
@@ -66,7 +66,7 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 
 def order_by_sample(loss: CRD, tap: str) -> list[Tensor]:
     """The student's and the teacher's bank in the order of the samples, float64."""
-    bank = loss.bank_at(tap)
+    bank = loss.get_bank(tap)
     return [one.features[loss.sampler.position].double() for one in (bank.student, bank.teacher)]
 
 
@@ -117,7 +117,7 @@ def step_both(loss: CRD, reference: Reference, seed: int) -> None:
     """One training step of both on one draw for all taps; losses and all gradients must agree."""
     student, teacher, samples = draw_features(seed)
     torch.manual_seed(seed)
-    drawn = drawn_samples(loss.sampler, loss.sampler.draw(samples.indices))
+    drawn = list_drawn_samples(loss.sampler, loss.sampler.draw(samples.indices))
     views = [with_gradient(view, torch.float32) for view in (student, teacher)]
     exact = [with_gradient(view, torch.float64) for view in (student, teacher)]
     loss.zero_grad()
@@ -143,12 +143,12 @@ def test_equals_the_equations_over_several_steps(mode: str, objective: str) -> N
     reference = Reference(loss, momentum=0.7)
     for step in range(4):  # from the second on with updated banks and the first batch's Z
         step_both(loss, reference, seed=step)
-        loss.begin_epoch()  # a new order, which the reference knows nothing of
+        loss.start_epoch()  # a new order, which the reference knows nothing of
     for tap in TAPS:
         for found, expected in zip(order_by_sample(loss, tap), reference.banks[tap], strict=True):
             assert_close(found, expected)
         if objective == "nce":
-            assert_close(loss.bank_at(tap).log_z, torch.stack(reference.normalizers[tap]).log())
+            assert_close(loss.get_bank(tap).log_z, torch.stack(reference.normalizers[tap]).log())
 
 
 def make_vectors(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -343,12 +343,12 @@ def test_a_saved_state_continues_identically(objective: str) -> None:
         values = []
         for each in (loss, other):
             torch.manual_seed(step)
-            each.begin_epoch()
+            each.start_epoch()
             values.append({tap: term.item() for tap, term in each(*draw_features(step)).items()})
         assert values[0] == values[1]
     for tap in TAPS:
-        assert torch.equal(loss.bank_at(tap).student.features, other.bank_at(tap).student.features)
-        assert torch.equal(loss.bank_at(tap).log_z, other.bank_at(tap).log_z)
+        assert torch.equal(loss.get_bank(tap).student.features, other.get_bank(tap).student.features)
+        assert torch.equal(loss.get_bank(tap).log_z, other.get_bank(tap).log_z)
 
 
 class OneOfTwo:
@@ -371,7 +371,7 @@ class OneOfTwo:
 
     gather_with_gradient = gather
 
-    def whole_batch(self, tensor: Tensor) -> Tensor:
+    def gather_batch(self, tensor: Tensor) -> Tensor:
         return self.batch
 
 
@@ -401,9 +401,9 @@ def test_two_processes_keep_banks_and_z_of_one(negatives: str) -> None:
     whole(*given)
     first, _, _ = run_in_two(given, negatives=negatives)
     for tap in TAPS:
-        torch.testing.assert_close(first.bank_at(tap).log_z, whole.bank_at(tap).log_z)
+        torch.testing.assert_close(first.get_bank(tap).log_z, whole.get_bank(tap).log_z)
         for bank in ("student", "teacher"):
-            own, other = (getattr(loss.bank_at(tap), bank).features for loss in (first, whole))
+            own, other = (getattr(loss.get_bank(tap), bank).features for loss in (first, whole))
             torch.testing.assert_close(own, other)
 
 
@@ -442,12 +442,12 @@ def test_prepare_fills_banks_with_projected_features() -> None:
 def test_new_epoch_reorders_but_keeps_entries() -> None:
     loss = make()
     order, before = loss.sampler.order.clone(), {tap: order_by_sample(loss, tap) for tap in TAPS}
-    loss.begin_epoch()
+    loss.start_epoch()
     assert not torch.equal(loss.sampler.order, order)
     assert all(
         torch.equal(*pair) for tap in TAPS for pair in zip(order_by_sample(loss, tap), before[tap], strict=True)
     )
-    make(**IN_BATCH).begin_epoch()  # without a bank there is nothing to do
+    make(**IN_BATCH).start_epoch()  # without a bank there is nothing to do
 
 
 def test_evaluation_changes_no_bank() -> None:
@@ -502,7 +502,7 @@ def test_memory_by_hand() -> None:
 
 def test_memory_counts_the_banks_that_are_made() -> None:
     loss = make(taps={"last": 1.0})
-    bank = loss.bank_at("last")
+    bank = loss.get_bank("last")
     assert isinstance(bank, BankContrast)
     made = sum(one.features.nbytes for one in (bank.student, bank.teacher))
     parameters = sum(one.nbytes for name, one in loss.named_parameters() if name.endswith("weight"))

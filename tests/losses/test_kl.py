@@ -8,7 +8,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from losses.ce import CE
-from losses.kl import KL, softened_kl, standardise
+from losses.kl import KL, compute_softened_kl, standardise
 from losses.loss import Samples, View
 from tests.losses.literals import Z_STUDENT, Z_TEACHER, draw
 
@@ -35,7 +35,7 @@ def compute_distillation(
 
 def compute_gradient(temperature: float) -> Tensor:
     student = draw_logits(0).requires_grad_()
-    softened_kl(student, draw_logits(1), temperature).backward()
+    compute_softened_kl(student, draw_logits(1), temperature).backward()
     return student.grad
 
 
@@ -43,18 +43,20 @@ def compute_gradient(temperature: float) -> Tensor:
 def test_kl_is_scipys_entropy_times_squared_temperature(temperature: float) -> None:
     student, teacher = (softmax(draw_logits(seed).double().numpy() / temperature, axis=1) for seed in (0, 1))
     expected = temperature**2 * entropy(teacher, student, axis=1).mean()
-    assert softened_kl(draw_logits(0), draw_logits(1), temperature).item() == pytest.approx(expected, rel=1e-5)
+    assert compute_softened_kl(draw_logits(0), draw_logits(1), temperature).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_kl_by_hand() -> None:
     teacher, student = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 1.0]]).log()
     expected = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
-    assert softened_kl(student, teacher, 1.0).item() == pytest.approx(expected)
-    assert softened_kl(teacher, teacher, 4.0).item() == 0.0
+    assert compute_softened_kl(student, teacher, 1.0).item() == pytest.approx(expected)
+    assert compute_softened_kl(teacher, teacher, 4.0).item() == 0.0
 
 
 def test_loss_mixes_kl_and_cross_entropy() -> None:
-    kl = softened_kl(draw_logits(0), draw_logits(1), 4.0).item()
+    kl = compute_softened_kl(draw_logits(0), draw_logits(1), 4.0).item()
     cross_entropy = -log_softmax(draw_logits(0).double().numpy(), axis=1)[np.arange(6), LABELS].mean()
     assert compute_distillation(draw_logits(0), draw_logits(1), 4.0, alpha=1.0).item() == kl
     for alpha in (0.0, 0.9):
@@ -69,7 +71,7 @@ def test_weighted_terms_are_a_loop_over_images() -> None:
     teacher, student = (softmax(draw_logits(seed).double().numpy() / 2, axis=1) for seed in (1, 0))
     kl = sum(w * 4 * entropy(teacher[i], student[i]) for i, w in enumerate(weights.tolist())) / 6
     assert found.item() == pytest.approx(kl, rel=1e-5)
-    assert softened_kl(draw_logits(0), draw_logits(1), 2.0, weights).item() == found.item()
+    assert compute_softened_kl(draw_logits(0), draw_logits(1), 2.0, weights).item() == found.item()
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
@@ -144,4 +146,4 @@ def test_standardised_logits_have_gradients() -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0])
 def test_temperatures_out_of_range_are_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="need temperature > 0"):
-        softened_kl(draw_logits(0), draw_logits(1), temperature)
+        compute_softened_kl(draw_logits(0), draw_logits(1), temperature)

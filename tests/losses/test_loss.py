@@ -52,7 +52,7 @@ CASES = [
     Case("reviewkd", "reviewkd", {}),
     Case("simkd", "simkd", {}),
 ]
-WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).takes_weights]
+WEIGHTED = [case for case in CASES if list_losses()[case.loss](**case.options).uses_weights]
 IN_ANY_ORDER = [case for case in CASES if case.loss != "cc"]  # whose pairs are neighbours in the batch
 WHOLE_BATCH = ["crd_batch", "dist", "rkd", "pkt", "sp", "cc", "itrd"]  # compare the images of a batch
 every_loss = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -74,7 +74,7 @@ def prepare(loss: Loss, batches: Sequence[Batch]) -> None:
             loss.prepare(*batch)
     if loss.first_pass != "none":
         loss.finish_prepare()
-    loss.begin_epoch()
+    loss.start_epoch()
     compute_terms(loss, batches[0])
 
 
@@ -86,7 +86,7 @@ def compute_terms(loss: Loss, batch: Batch) -> dict[str, Tensor]:
 
 
 def make_weighted_batch(loss: Loss, seed: int, count: int = 6) -> Batch:
-    return make_batch(seed, count, weighted=loss.takes_weights)
+    return make_batch(seed, count, weighted=loss.uses_weights)
 
 
 def map_view(view: View, function: Callable[[Tensor], Tensor]) -> View:
@@ -291,7 +291,7 @@ def test_only_what_is_declared_is_read(case: Case) -> None:
 @every_loss
 def test_projections_are_matrices_of_its_taps(case: Case) -> None:
     loss = make(case)
-    for name, value in loss.projections().items():
+    for name, value in loss.list_projections().items():
         tap, side, part = name.split(".")
         width = {"student": SIZES.student, "teacher": SIZES.teacher}[side][tap][0]
         assert tap in loss.used_taps and not value.requires_grad
@@ -314,14 +314,14 @@ def test_a_loss_may_define_forward_alone() -> None:
 
     loss, batch = Mean(), make_batch(0)
     loss.setup(SIZES)
-    loss.begin_epoch()
+    loss.start_epoch()
     loss.prepare(*batch)
     loss.finish_prepare()
     loss.fold_into(nn.Linear(4, CLASSES), nn.Linear(6, CLASSES))
     assert loss(*batch).item() == pytest.approx((batch.student.logits - batch.teacher.logits).mean().item())
-    assert loss.compare(batch.student, batch.teacher) == {} and loss.projections() == {}
-    assert loss.answer(batch.student, batch.teacher) is batch.student.logits
-    assert loss.memory(SIZES, 6, "cpu") == []
+    assert loss.compare(batch.student, batch.teacher) == {} and loss.list_projections() == {}
+    assert loss.predict_logits(batch.student, batch.teacher) is batch.student.logits
+    assert loss.estimate_memory(SIZES, 6, "cpu") == []
 
 
 def test_a_loss_without_forward_is_named() -> None:
@@ -335,5 +335,5 @@ def test_a_loss_without_forward_is_named() -> None:
 def test_the_only_process_has_every_row() -> None:
     alone, rows = OneProcess(), torch.arange(3)
     assert (alone.rank(), alone.world_size()) == (0, 1)
-    for join in (alone.gather, alone.gather_with_gradient, alone.whole_batch):
+    for join in (alone.gather, alone.gather_with_gradient, alone.gather_batch):
         assert join(rows) is rows

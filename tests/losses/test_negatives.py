@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from benchmarks.reference import drawn_samples
+from benchmarks.reference import list_drawn_samples
 from losses.negatives import NegativeSampler
 
 CLASS_SIZES = st.lists(st.integers(1, 9), min_size=2, max_size=6)
@@ -22,7 +22,7 @@ def shuffle_labels(sizes: list[int], seed: int) -> Tensor:
 def draw(sampler: NegativeSampler, indices: Tensor) -> Tensor:
     """Samples (B, K + 1) of a draw from a new order."""
     sampler.reshuffle()
-    return drawn_samples(sampler, sampler.draw(indices))
+    return list_drawn_samples(sampler, sampler.draw(indices))
 
 
 def find_candidates(labels: Tensor, anchor: int, mode: str) -> set[int]:
@@ -92,7 +92,7 @@ def test_a_loaded_order_draws_the_same() -> None:
     draws = []
     for each in (sampler, other):
         torch.manual_seed(1)
-        draws.append(drawn_samples(each, each.draw(torch.arange(12))))
+        draws.append(list_drawn_samples(each, each.draw(torch.arange(12))))
     assert torch.equal(draws[0], draws[1])
 
 

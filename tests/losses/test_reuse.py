@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses.loss import View
-from losses.reuse import Reuse, fold, squared_error
+from losses.reuse import Reuse, compute_squared_error, fold
 from tests.losses.batches import CLASSES, SIZES, make_batch
 
 PROJECTED = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -22,14 +22,14 @@ def loss() -> Reuse:
 
 
 def test_squared_error_by_hand() -> None:
-    assert squared_error(PROJECTED, TARGET, None).item() == pytest.approx((0 + 4 + 9 + 1) / 4)
+    assert compute_squared_error(PROJECTED, TARGET, None).item() == pytest.approx((0 + 4 + 9 + 1) / 4)
 
 
 def test_weights_multiply_each_images_error() -> None:
-    found = squared_error(PROJECTED, TARGET, torch.tensor([0.5, 3.0]))
+    found = compute_squared_error(PROJECTED, TARGET, torch.tensor([0.5, 3.0]))
     assert found.item() == pytest.approx((0.5 * (0 + 4) / 2 + 3 * (9 + 1) / 2) / 2)
-    alike = squared_error(PROJECTED, TARGET, torch.ones(2))
-    assert alike.item() == pytest.approx(squared_error(PROJECTED, TARGET, None).item())
+    alike = compute_squared_error(PROJECTED, TARGET, torch.ones(2))
+    assert alike.item() == pytest.approx(compute_squared_error(PROJECTED, TARGET, None).item())
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -87,10 +87,12 @@ def test_gradients_agree_with_differences(loss: Reuse) -> None:
     weight, bias = (one.detach().double().requires_grad_() for one in loss.projector.parameters())
 
     def compute(student: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return squared_error(F.linear(student, weight, bias), target, weights)
+        return compute_squared_error(F.linear(student, weight, bias), target, weights)
 
     assert torch.autograd.gradcheck(compute, (student, weight, bias))
-    expected = torch.autograd.grad(squared_error(F.linear(student, weight, bias), target, None), student)[0]
+    expected = torch.autograd.grad(compute_squared_error(F.linear(student, weight, bias), target, None), student)[
+        0
+    ]
     own = batch.student.taps["features"].requires_grad_()
     loss(View(batch.student.logits, {"features": own}), batch.teacher, batch.samples).backward()
     torch.testing.assert_close(own.grad.double(), expected, rtol=1e-4, atol=1e-6)

@@ -86,7 +86,7 @@ def test_a_network_that_cannot_be_captured_is_named(monkeypatch, captures, error
 
 def test_cuda_graphs_without_a_gpu_get_a_warning(capsys):
     warn.cache_clear()
-    assert not main.can_capture(torch.device("cpu"))
+    assert not main.has_cuda_graphs(torch.device("cpu"))
     assert "cuda_graphs=true is ignored: it needs a GPU" in capsys.readouterr().err
 
 

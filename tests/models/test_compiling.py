@@ -1,4 +1,4 @@
-"""Of models/compiling.py and training/prepared.py."""
+"""Of models/compiling.py and training/setup.py."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from models.checkpoint import load
 from models.compiling import COMPILERS, check_compiler, compile_blocks
 from models.taps import TappedModel, read_head_inputs
 from models.zoo import build_model
-from study.sharing import fingerprint
+from study.sharing import compute_fingerprint
 from training import prepared
 from training.job_name import TEACHER, JobName
-from training.prepared import train
+from training.setup import train_stage
 
 # dynamo looks at .grad of what is no leaf, and is silent where warnings are no errors
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -100,8 +100,8 @@ def test_training_on_compiled_blocks_gives_the_same_weights(make_experiment, tmp
         short = ("training.epochs=2", "teacher.epochs=1", "methods=[two_stage]")
         experiment = make_experiment(*short, runs=tmp_path / str(compiles))
         experiment = replace(experiment, machine=replace(experiment.machine, compile=compiles))
-        train(experiment, TEACHER)
-        train(experiment, STAGE1)
+        train_stage(experiment, TEACHER)
+        train_stage(experiment, STAGE1)
         ends.append(load(experiment.folder.job(STAGE1).model))
     assert blocks == [["layer1", "layer2", "layer3"], *[["layer1", "layer2.0.downsample", "layer3"]] * 2]
     assert ends[0].keys() == ends[1].keys()
@@ -119,14 +119,14 @@ def test_what_torch_cannot_compile_is_one_line(make_experiment, monkeypatch):
 
     monkeypatch.setattr(prepared, "fit", fail)
     with pytest.raises(MachineError, match=r"^compile=true: .*no such kernel\): use compile=false$"):
-        train(experiment, TEACHER)
+        train_stage(experiment, TEACHER)
 
 
 @pytest.mark.parametrize("setting", ["compile=true", "cuda_graphs=true"])
 def test_faster_runs_have_their_own_fingerprint(make_experiment, setting):
     plain, faster = make_experiment(), make_experiment(setting)
     for job in (TEACHER, STAGE1):
-        assert fingerprint(plain.config, job) != fingerprint(faster.config, job)
+        assert compute_fingerprint(plain.config, job) != compute_fingerprint(faster.config, job)
 
 
 def test_compile_and_cuda_graphs_exclude_each_other(make_experiment):

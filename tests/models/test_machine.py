@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from errors import UserError, note, warn
+from errors import UserError, info, warn
 from models import machine as machine_module
 from models.machine import Machine, choose_device, open_machine, supports_bfloat16
 from models.zoo import build_model
@@ -48,7 +48,7 @@ def test_float16_is_never_automatic_and_warned_about(monkeypatch, capsys):
     monkeypatch.setattr(machine_module, "supports_bfloat16", lambda device: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
     warn.cache_clear()
-    note.cache_clear()
+    info.cache_clear()
     asked = open_machine("float16", CPU)
     assert asked.float16 and asked.dtype == torch.float16 and asked.precision == "float16"
     assert "precision=float16 is not native to this processor" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from torch import nn
 from errors import warn
 from models.norms import compute_share_left, find_norms, set_momentum
 from models.zoo import build_model
-from training.checks import check
-from training.phases import jobs_of
+from training.checks import check_phase
+from training.phases import list_phase_jobs
 
 
 def test_share_of_initial_statistics_is_exact():
@@ -38,7 +38,7 @@ def test_too_short_trainings_get_a_warning(make_experiment, capsys):
 
     def check_run(*overrides):
         experiment = make_experiment(*settings, *overrides)
-        check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
+        check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder))
         return capsys.readouterr().err
 
     assert "batch norm" not in check_run("student.norm_momentum=0.1")

@@ -16,9 +16,10 @@ from losses.crd import CRD
 from losses.kl import KL
 from losses.loss import Loss, Positive, Range, Taps
 from settings.loss_options import (
-    complete_losses,
     digest_own_losses,
+    fill_losses,
     find_loss,
+    get_loss_title,
     list_losses,
     list_options,
     list_stages,
@@ -27,7 +28,6 @@ from settings.loss_options import (
     read_descriptions,
     read_options,
     read_signatures,
-    title_of,
 )
 from settings.schema import Config
 
@@ -91,7 +91,7 @@ DEFAULTS = {
 def read_losses(losses: Mapping[str, Any], **stage_losses: Any) -> Config:
     """A config of one method of one stage, `methods.mine.stage1`, with its losses completed."""
     methods = {"mine": {"stage1": {"losses": stage_losses or {"ce": 1}}}}
-    return complete_losses(Config.model_validate({"losses": losses, "methods": methods}))
+    return fill_losses(Config.model_validate({"losses": losses, "methods": methods}))
 
 
 def get_refusal(function: Callable[..., object], *given: Any, **options: Any) -> str:
@@ -262,7 +262,7 @@ def test_own_class_is_found_by_its_path(own: str) -> None:
     assert key == "methods.mine.stage1" and stage.losses[path].options == {"scale": 3}
     made = make_loss(f"{key}.losses.{path}", path, stage.losses[path].options, config.losses)
     assert type(made).__name__ == "Cosine" and made.scale == 3.0
-    assert title_of(path) == "cosine" and title_of("crd") == "crd"
+    assert get_loss_title(path) == "cosine" and get_loss_title("crd") == "crd"
 
 
 def test_own_class_may_have_a_shorter_name(own: str) -> None:
@@ -344,16 +344,16 @@ def test_options_of_a_stage_go_before_shared_ones() -> None:
 
 def test_options_of_the_teachers_losses_are_read() -> None:
     config = Config.model_validate({"teacher": {"losses": {"ce": {"label_smoothing": 1}}}})
-    assert get_refusal(complete_losses, config).startswith(
+    assert get_refusal(fill_losses, config).startswith(
         "teacher.losses.ce.label_smoothing: Input should be less than 1"
     )
-    whole = complete_losses(Config.model_validate({"losses": {"ce": {"label_smoothing": 0.25}}}))
+    whole = fill_losses(Config.model_validate({"losses": {"ce": {"label_smoothing": 0.25}}}))
     assert whole.teacher_stage.losses["ce"].options == {"label_smoothing": 0.25}
 
 
 def test_completed_config_writes_out_every_default() -> None:
     config = Config.model_validate({"methods": ["two_stage", "crd_kd"], "losses": {"crd": {"dim": 8}}})
-    done = complete_losses(config)
+    done = fill_losses(config)
     assert done.losses == {
         "crd": DEFAULTS["crd"] | {"dim": 8},
         "ce": DEFAULTS["ce"],
@@ -368,9 +368,9 @@ def test_completed_config_writes_out_every_default() -> None:
 def test_completing_twice_changes_nothing(own: str) -> None:
     given = {"mine": {"class": f"{own}:Cosine"}, "crd": BATCH}
     once = read_losses(given, mine=1, crd={"weight": 0.5, "temperature": 0.5}, kl=1)
-    twice = complete_losses(once)
+    twice = fill_losses(once)
     assert twice == once and twice.stages == once.stages
-    again = complete_losses(Config.model_validate(once.model_dump(mode="json")))
+    again = fill_losses(Config.model_validate(once.model_dump(mode="json")))
     assert again == once and again.stages == once.stages
 
 

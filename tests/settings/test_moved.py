@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from settings.loss_options import complete_losses, list_options
+from settings.loss_options import fill_losses, list_options
 from settings.moved import MOVED, find_moved
 from settings.reading import list_fields, load_config
 
@@ -48,7 +48,7 @@ def test_every_old_option_names_its_new_place(empty: Path, key: str) -> None:
         load_config(empty, ["methods=[kd]"])
         return
     with pytest.raises(UserError) as refused:  # of this value, not of the key
-        complete_losses(load_config(empty, [f"{place.replace('NAME', 'two_stage')}=[[]]"]))
+        fill_losses(load_config(empty, [f"{place.replace('NAME', 'two_stage')}=[[]]"]))
     assert place.rpartition(".")[2] in str(refused.value) and "unknown key" not in str(refused.value)
 
 

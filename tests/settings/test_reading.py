@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from settings.loss_options import complete_losses, list_options
+from settings.loss_options import fill_losses, list_options
 from settings.merge import flatten
 from settings.reading import (
     STAGE_N,
-    differing_keys,
+    find_differing_keys,
     format_options,
     list_fields,
     list_unused,
@@ -34,7 +34,7 @@ TWO = "methods: [two_stage]"
 
 def load(folder: Path, text: str, *overrides: str) -> Config:
     """Read a config as the commands do, options of losses included."""
-    return load_config(_write(folder, text), overrides, complete_losses)
+    return load_config(_write(folder, text), overrides, fill_losses)
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -45,7 +45,7 @@ def _write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_shipped_files_load_and_round_trip(path: Path, tmp_path: Path) -> None:
-    config = complete_losses(load_config(path))
+    config = fill_losses(load_config(path))
     assert load(tmp_path, to_yaml(config)) == config
     assert config.stages or path.stem == "common"
     if path.parent.name == "cifar100" and path.stem != "common":
@@ -54,7 +54,7 @@ def test_shipped_files_load_and_round_trip(path: Path, tmp_path: Path) -> None:
 
 
 def test_paper_settings_are_the_published_ones() -> None:
-    config = complete_losses(load_config(CONFIGS / "paper" / "bank.yaml"))
+    config = fill_losses(load_config(CONFIGS / "paper" / "bank.yaml"))
     first, second = config.stages["two_stage"]
     crd = config.losses["crd"] | first.losses["crd"].options
     assert (crd["dim"], crd["num_negatives"], crd["mode"], crd["objective"]) == (256, 16384, "exact", "nce")
@@ -320,34 +320,36 @@ def test_a_hypothesis_has_margin_or_exceeds(tmp_path: Path) -> None:
 def test_the_same_claim_is_known_again() -> None:
     equal, other = Hypothesis(first="kd", second="crd"), Hypothesis(first="kd", second="crd", exceeds=0)
     turned = {"first": "crd", "second": "kd"}
-    assert equal.says(equal.model_copy()) and equal.says(equal.model_copy(update=turned))
-    assert other.says(other.model_copy()) and not other.says(other.model_copy(update=turned))
-    assert not equal.says(other) and not equal.says(equal.model_copy(update={"measure": "clean"}))
+    assert equal.has_same_claim(equal.model_copy()) and equal.has_same_claim(equal.model_copy(update=turned))
+    assert other.has_same_claim(other.model_copy()) and not other.has_same_claim(other.model_copy(update=turned))
+    assert not equal.has_same_claim(other) and not equal.has_same_claim(
+        equal.model_copy(update={"measure": "clean"})
+    )
 
 
 def test_differing_keys_ignore_seeds_and_new_methods(tmp_path: Path) -> None:
     first = load(tmp_path, TWO)
-    assert differing_keys(first, load(tmp_path, f"seeds: [4, 5]\n{TWO}")) == []
-    assert differing_keys(first, load(tmp_path, "methods: [kd, two_stage]")) == []
+    assert find_differing_keys(first, load(tmp_path, f"seeds: [4, 5]\n{TWO}")) == []
+    assert find_differing_keys(first, load(tmp_path, "methods: [kd, two_stage]")) == []
     other = load(
         tmp_path, "seeds: [4]\ndata: {seed: 1}\nmethods: {two_stage: {stage1: {optimizer: {lr: 0.2}}}, kd: {}}"
     )
-    assert differing_keys(first, other) == ["data.seed", "methods.two_stage.stage1.optimizer.lr"]
+    assert find_differing_keys(first, other) == ["data.seed", "methods.two_stage.stage1.optimizer.lr"]
 
 
 def test_equal_stages_do_not_differ_however_written(tmp_path: Path) -> None:
     plain = load(tmp_path, "methods: [kd, two_stage]")
     shared = load(tmp_path, "losses: {kl: {temperature: 2}}\nmethods: [kd, two_stage]")
-    assert differing_keys(plain, shared) == [
+    assert find_differing_keys(plain, shared) == [
         "methods.kd.stage1.losses.kl.temperature",
         "methods.two_stage.stage2.losses.kl.temperature",
     ]
     written = "losses: {kl: {temperature: 4}}\nmethods: {kd: {epochs: 30, losses: {ce: 0.1}}, two_stage: {}}"
-    assert differing_keys(plain, load(tmp_path, written)) == []  # defaults, written out
+    assert find_differing_keys(plain, load(tmp_path, written)) == []  # defaults, written out
     unused = load(tmp_path, "losses: {regression: {ridge: 0.1}}\nmethods: [kd, two_stage]")
-    assert differing_keys(plain, unused) == []
+    assert find_differing_keys(plain, unused) == []
     longer = load(tmp_path, "training: {epochs: 40}\nmethods: [kd, two_stage]")
-    assert differing_keys(plain, longer) == [
+    assert find_differing_keys(plain, longer) == [
         "methods.kd.stage1.epochs",
         "methods.two_stage.stage1.epochs",
         "methods.two_stage.stage2.epochs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from diagnostics.shortcut.measures import Measures
+from diagnostics.shortcut.measures import ShortcutMeasures
 
 GRID = (
     "study.grid=[{shortcut.conflicting: [0.1, 0.3], shortcut.teacher: [biased, unbiased], "
@@ -28,8 +28,8 @@ STUDY = (
 )
 
 
-def make_measures(following: float, unbiased: float, **others: float | None) -> Measures:
+def make_measures(following: float, unbiased: float, **others: float | None) -> ShortcutMeasures:
     """Return measures of which the others are None, with a note on the worst group."""
-    given = {field.name: None for field in fields(Measures)} | {"images": 40, "shows": 4}
+    given = {field.name: None for field in fields(ShortcutMeasures)} | {"images": 40, "shows": 4}
     notes = {"worst_group": "Too few."}
-    return Measures(**{**given, "following": following, "unbiased": unbiased, **others, "notes": notes})
+    return ShortcutMeasures(**{**given, "following": following, "unbiased": unbiased, **others, "notes": notes})

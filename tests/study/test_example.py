@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 import main_eval
-from errors import exit_code
+from errors import run_command
 
 PAGE = Path(__file__).parents[2] / "docs" / "studies.md"
 CONFIGS = PAGE.parents[1] / "configs"
@@ -37,7 +37,7 @@ def test_the_example_runs_and_its_report_answers(call_main, tiny_config, tmp_pat
     assert counted == ["trained 5 models"] * 3 + ["trained 4 models, copied 1 from another run"] * 3
     assert done.stdout.endswith(f"next: python main_eval.py {tmp_path / 'my_study'}\n")
     monkeypatch.setattr(sys, "argv", ["main_eval.py", str(tmp_path / "my_study")])
-    assert exit_code(main_eval.run) == 0
+    assert run_command(main_eval.run) == 0
     text = capfd.readouterr().out
     report = json.loads((tmp_path / "my_study" / "eval" / "report.json").read_text(encoding="utf-8"))
     found = {(row["label"], row["method"]): row["values"] for row in report["summary"]}

@@ -10,7 +10,7 @@ import yaml
 
 from dataset.prepare import prepare
 from dataset.sources import load_source
-from settings.loss_options import complete_losses
+from settings.loss_options import fill_losses
 from settings.reading import load_config
 from study.grid import list_runs
 from study.methods import list_students
@@ -30,7 +30,7 @@ def list_bases(path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_is_a_valid_study(name):
-    config = complete_losses(load_config(CONFIGS[name]))
+    config = fill_losses(load_config(CONFIGS[name]))
     assert list_runs(config)
     methods = list_students(config, 0).keys()
     study = config.study

@@ -7,16 +7,16 @@ import pytest
 
 from diagnostics.seeds import SeedSummary, summarise
 from study.figures import plot_accuracy, plot_frontier
-from study.report import assemble
+from study.report import make_report
 from study.results import SummaryRow
 from tests.study.test_report import POINTS, make_context, make_records
 
 FOLLOWING = {"teacher": 0.2, "crd_kd": 0.4, "two_stage": 0.7, "head": 0.72, "mine": 0.41}
 
 
-def make_report(rows, **changes):
+def make_rows_report(rows, **changes):
     """Return a report that has these rows."""
-    report = assemble(make_records(1, POINTS[-1:]), make_context(make_records(1, POINTS[-1:])))
+    report = make_report(make_records(1, POINTS[-1:]), make_context(make_records(1, POINTS[-1:])))
     points = list(dict.fromkeys(row.label for row in rows))
     return replace(report, summary=rows, points=points, methods=list({row.method: 0 for row in rows}), **changes)
 
@@ -49,7 +49,8 @@ def list_marks(axes):
 def test_frontier_has_a_panel_a_point():
     rows = [*make_rows("a 1"), *make_rows("a 2")[:2]]
     end_to_end = ["crd_kd", "mine"]
-    figure = plot_frontier(make_report(rows, twins={"two_stage": "crd_kd", "head": "gone"}, end_to_end=end_to_end))
+    twins = {"two_stage": "crd_kd", "head": "gone"}
+    figure = plot_frontier(make_rows_report(rows, twins=twins, end_to_end=end_to_end))
     first, second = figure.axes
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["a 1", "a 2"]
     assert list_marks(first) == sorted((round(100 * f, 6), round(100 - 100 * f, 6)) for f in FOLLOWING.values())
@@ -73,21 +74,21 @@ def test_a_far_teacher_does_not_squeeze_students():
         SummaryRow({}, "", name, [0], {"following": make_summary(x), "unbiased": make_summary(y)}, {})
         for name, (x, y) in places.items()
     ]
-    (axes,) = plot_frontier(make_report(rows)).axes
+    (axes,) = plot_frontier(make_rows_report(rows)).axes
     assert axes.get_ylim()[1] < 25 and axes.get_title(loc="left") == "teacher outside, at 10.0 and 69.0 %"
-    (axes,) = plot_frontier(make_report(rows[:2])).axes
+    (axes,) = plot_frontier(make_rows_report(rows[:2])).axes
     assert axes.get_ylim()[1] > 69  # one student is not squeezed among others
 
 
 def test_methods_without_both_numbers_are_left_out():
     rows = [replace(row, values={**row.values, "unbiased": None}) for row in make_rows()]
-    assert plot_frontier(make_report(rows)) is None
+    assert plot_frontier(make_rows_report(rows)) is None
     one = [replace(make_rows()[1], values={"following": summarise([0.3]), "unbiased": summarise([0.5])})]
-    assert list_marks(plot_frontier(make_report(one)).axes[0]) == [(30, 50)]
+    assert list_marks(plot_frontier(make_rows_report(one)).axes[0]) == [(30, 50)]
 
 
 def test_accuracy_has_a_line_a_method_over_points():
-    (axes,) = plot_accuracy(make_report([*make_rows("slow"), *make_rows("fast")])).axes
+    (axes,) = plot_accuracy(make_rows_report([*make_rows("slow"), *make_rows("fast")])).axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["slow", "fast"]
     lines = [line.get_ydata() for line in axes.lines]
     assert [list(line) for line in lines] == [pytest.approx([100 * share] * 2) for share in FOLLOWING.values()]

@@ -12,7 +12,7 @@ import torch
 from diagnostics.plain import to_plain
 from errors import UserError
 from models.checkpoint import load
-from settings.loss_options import complete_losses
+from settings.loss_options import fill_losses
 from settings.reading import load_config
 from study import run as study
 from study.grid import read_shard
@@ -32,18 +32,18 @@ def call(call_main, runs, *arguments, settings=STUDY):
 def whole_study(tiny_config, tmp_path_factory):
     """A study run to its end: its folder and how many jobs each run trained and copied."""
     runs, counts = tmp_path_factory.mktemp("study"), {}
-    config = complete_losses(load_config(tiny_config, STUDY))
+    config = fill_losses(load_config(tiny_config, STUDY))
 
     def counted(opened, run):
-        counts[run.name] = do_run(opened, run)
+        counts[run.name] = train(opened, run)
         return counts[run.name]
 
-    do_run, study.do_run = study.do_run, counted
+    train, study.train_run = study.train_run, counted
     try:
         machine = study.Machine(torch.device("cpu"), bfloat16=False, quiet=True)
-        study.study_phase(config, runs, machine, None, dry_run=False)
+        study.run_study_phase(config, runs, machine, None, dry_run=False)
     finally:
-        study.do_run = do_run
+        study.train_run = train
     return runs / "s", counts
 
 
@@ -224,10 +224,10 @@ def test_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch):
     def failing(opened, run):
         if run.config.losses["crd"]["objective"] == "nce":
             raise UserError("loss became nan")
-        return do_run(opened, run)
+        return train(opened, run)
 
-    do_run = study.do_run
-    monkeypatch.setattr(study, "do_run", failing)
+    train = study.train_run
+    monkeypatch.setattr(study, "train_run", failing)
     done = call(call_main, tmp_path, settings=(*plain, grid))
     assert done.returncode == 2 and "1 run failed, the first nce-seed0" in done.stderr
     monkeypatch.undo()
@@ -241,7 +241,7 @@ def test_a_study_gains_methods(call_main, tmp_path):
     done = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch]"))
     more = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch, kd]"))
     assert "trained 2 models in" in done.stdout and "trained 1 model in" in more.stdout
-    assert list(RunFolder(tmp_path / "s" / "seed0").config().methods) == ["scratch", "kd"]
+    assert list(RunFolder(tmp_path / "s" / "seed0").read_config().methods) == ["scratch", "kd"]
     assert [record.method for record in load_measurements(tmp_path / "s")[0]] == ["teacher", "scratch", "kd"]
     alone = "methods.aligned=[{train: features, losses: {crd: 1}}]"  # which has no classifier to compare
     given = f"teacher.checkpoint={tmp_path / 's' / 'seed0' / 'teacher' / 'model.pt'}"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.evaluation.analysis import analyse
-from diagnostics.evaluation.evaluated import Evaluation
-from diagnostics.evaluation.pairs import right
+from diagnostics.evaluation.analysis import compute_report
+from diagnostics.evaluation.pairs import find_correct
 from diagnostics.evaluation.runs import compare_runs
+from diagnostics.evaluation.saved_evaluation import Evaluation
 from diagnostics.plain import to_plain
 from study import schemas
-from study.report import assemble
+from study.report import make_report
 from study.schemas import KINDS, make_schema
 from tests.diagnostics.report.test_folder import recordings, usual
 from tests.diagnostics.test_schema import accepts
@@ -25,8 +25,8 @@ DOCS = Path(schemas.__file__).parents[1] / "docs"
 
 def make_comparison() -> object:
     found = recordings(usual())
-    answers = {model.name: right(model, found) for model in found.models if model.meta.classifies}
-    return compare_runs([Evaluation(Path(name), analyse(found), answers) for name in ("a", "b")])
+    answers = {model.name: find_correct(model, found) for model in found.models if model.meta.classifies}
+    return compare_runs([Evaluation(Path(name), compute_report(found), answers) for name in ("a", "b")])
 
 
 def make_study_without_a_cue() -> object:
@@ -34,14 +34,14 @@ def make_study_without_a_cue() -> object:
         replace(one, measures=None, per_image_following=None, numbers={"top1": 0.5 + one.seed / 100})
         for one in make_records(points=POINTS[:1])
     ]
-    return assemble(bare, make_context(bare, NONE))
+    return make_report(bare, make_context(bare, NONE))
 
 
 WRITTEN = {
     "comparison": [make_comparison],
     "study": [
-        lambda: assemble(make_records(), make_context(make_records())),
-        lambda: assemble(make_records(seeds=1), make_context(make_records(seeds=1), NONE)),
+        lambda: make_report(make_records(), make_context(make_records())),
+        lambda: make_report(make_records(seeds=1), make_context(make_records(seeds=1), NONE)),
         make_study_without_a_cue,
     ],
 }

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from settings.reading import load_config
-from study.sharing import fingerprint
+from study.sharing import compute_fingerprint
 from tests.study.small_study import STUDY
-from training.job_name import TEACHER, jobs_of_method
+from training.job_name import TEACHER, list_method_jobs
 
 ROOT = Path(__file__).parents[2]
 METHODS = (
@@ -24,9 +24,9 @@ def make_key(path, label, *overrides):
     """Return the fingerprint of a job such as two_stage/stage2, or that of another method with the same stages."""
     config = load_config(path, overrides)
     if label == "teacher":
-        return fingerprint(config, TEACHER)
+        return compute_fingerprint(config, TEACHER)
     method, _, stage = label.partition("/stage")
-    return fingerprint(config, jobs_of_method(config, method, config.seeds[0])[int(stage or 1) - 1])
+    return compute_fingerprint(config, list_method_jobs(config, method, config.seeds[0])[int(stage or 1) - 1])
 
 
 SECOND = {"two_stage/stage2", "other/stage2", "again/stage2"}

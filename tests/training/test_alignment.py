@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from CKA import linear_cka
+from CKA import compute_linear_cka
 from losses.crd import CRD
 from losses.kl import KL
 from losses.loss import Loss, Sizes
@@ -18,7 +18,7 @@ PLACES = ["layer2.0", "fc:input"]
 
 def set_up(experiment, **losses: Loss) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, Loss]]:
     """A student, a teacher and losses that are ready."""
-    student, teacher = experiment.new_student(0), experiment.new_student(1).requires_grad_(False).eval()
+    student, teacher = experiment.build_student(0), experiment.build_student(1).requires_grad_(False).eval()
     layout = experiment.layout(experiment.config.student)
     shapes = find_shapes(layout, losses.values())
     for loss in losses.values():
@@ -47,7 +47,7 @@ def test_measures_equal_those_of_the_features(make_experiment):
             pair = projection.student(own[position]).numpy(), projection.teacher(other[position]).numpy()
             cosines = [(a @ b) / ((a @ a) * (b @ b)) ** 0.5 for a, b in zip(*pair, strict=True)]
             assert measures[f"cosine_{tap}"] == pytest.approx(sum(cosines) / len(cosines), rel=1e-4)
-            cka = linear_cka(own[position], other[position]).value
+            cka = compute_linear_cka(own[position], other[position]).value
             assert measures[f"cka_{tap}"] == pytest.approx(cka, rel=1e-4)
     assert set(measures) == {f"{kind}_{tap}" for kind in ("cosine", "cka") for tap in ("penultimate", "last")}
     same = make_evaluator(experiment, student, losses).measure(student, losses)

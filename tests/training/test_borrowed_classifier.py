@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 
 import main_eval
-from errors import UserError, exit_code
+from errors import UserError, run_command
 from models.checkpoint import load
 from models.connector import ConnectedStudent
 from settings.methods import list_shipped
-from training.checks import check
-from training.job_name import jobs_of_method, last_job
-from training.phases import jobs_of, run_jobs
-from training.prepared import prepare
-from training.run.claim import claim
+from training.checks import check_phase
+from training.job_name import find_last_job, list_method_jobs
+from training.phases import list_phase_jobs, run_jobs
+from training.run.prepare import prepare_run_dir
+from training.setup import make_setup
 
 METHODS = {
     "borrowed": "{train: features, losses: {dkd: {through: teacher}, kl: {through: teacher}}}",
@@ -52,16 +52,18 @@ def experiment(make_experiment, runs):
         runs=runs,
     )
     if not experiment.folder.teacher.finished:
-        jobs = jobs_of("all", experiment.config, experiment.folder)
-        check("all", experiment, jobs)
+        jobs = list_phase_jobs("all", experiment.config, experiment.folder)
+        check_phase("all", experiment, jobs)
         names = [job.name for job in jobs]
-        claim(experiment.folder, experiment.config, experiment.data, fresh=False, resume=False, jobs=names)
+        prepare_run_dir(
+            experiment.folder, experiment.config, experiment.data, fresh=False, resume=False, jobs=names
+        )
         run_jobs(jobs, experiment)
     return experiment
 
 
 def load_weights_of(experiment, method):
-    return load(experiment.folder.job(last_job(experiment.config, method, 0)).model)
+    return load(experiment.folder.job(find_last_job(experiment.config, method, 0)).model)
 
 
 def load_teachers(experiment):
@@ -71,13 +73,13 @@ def load_teachers(experiment):
 @pytest.mark.parametrize("method", [name for name in METHODS if "twin" not in name])
 def test_every_method_reports_accuracy(experiment, method):
     result = json.loads(
-        (experiment.folder.job(last_job(experiment.config, method, 0)).path / "result.json").read_text()
+        (experiment.folder.job(find_last_job(experiment.config, method, 0)).path / "result.json").read_text()
     )
     assert 0 <= result["test_top1"] <= 1
 
 
 def test_terms_are_those_behind_the_teachers_classifier(experiment):
-    setup = prepare(experiment, last_job(experiment.config, "borrowed", 0))
+    setup = make_setup(experiment, find_last_job(experiment.config, "borrowed", 0))
     objective = setup.objective
     batch = next(iter(experiment_batches(setup)))
     own = objective._compute_view(batch)
@@ -94,13 +96,13 @@ def test_terms_are_those_behind_the_teachers_classifier(experiment):
 
 
 def experiment_batches(setup):
-    from dataset.loader import training_batches
+    from dataset.loader import iter_training_batches
 
-    return training_batches(setup.data, setup.plan.batch_size, 0, 0, 0)
+    return iter_training_batches(setup.data, setup.plan.batch_size, 0, 0, 0)
 
 
 def test_projector_is_folded_into_the_students_classifier(experiment):
-    weights, plain = load_weights_of(experiment, "borrowed"), experiment.new_student(0).state_dict()
+    weights, plain = load_weights_of(experiment, "borrowed"), experiment.build_student(0).state_dict()
     assert weights.keys() == plain.keys()
     assert not torch.equal(weights["fc.weight"], plain["fc.weight"])
     teachers = load_teachers(experiment)["fc.weight"]  # (4, 256): a product with it has its rank at most
@@ -118,14 +120,14 @@ def test_simkd_keeps_the_teachers_classifier(experiment):
 
 
 def test_later_stage_keeps_its_trained_classifier(experiment):
-    first, second = jobs_of_method(experiment.config, "twice", 0)
+    first, second = list_method_jobs(experiment.config, "twice", 0)
     trained, teachers = load(experiment.folder.job(first).model), load_teachers(experiment)
-    start = prepare(experiment, second).objective.model.classifier.weight
+    start = make_setup(experiment, second).objective.model.classifier.weight
     assert torch.equal(start, trained["classifier.weight"]) and not torch.equal(start, teachers["fc.weight"])
 
 
 def test_new_classifier_may_stand_behind_a_connector(experiment):
-    start = prepare(experiment, last_job(experiment.config, "fresh", 0)).objective.model.classifier.weight
+    start = make_setup(experiment, find_last_job(experiment.config, "fresh", 0)).objective.model.classifier.weight
     assert not torch.equal(start, load_teachers(experiment)["fc.weight"])
 
 
@@ -145,7 +147,7 @@ def test_evaluation_and_export_include_the_connector(experiment, runs, monkeypat
         [str(experiment.folder.path), "--export", str(out), "--model", "simkd"],
     ):
         monkeypatch.setattr("sys.argv", ["main_eval.py", *words])
-        assert exit_code(main_eval.run) == 0
+        assert run_command(main_eval.run) == 0
     report = json.loads((experiment.folder.path / "eval" / "report.json").read_text())
     assert set(METHODS) <= {model["method"] for model in report["models"]}
     assert load(out / "model.pt").keys() == load_weights_of(experiment, "simkd").keys()
@@ -168,7 +170,7 @@ def test_evaluation_and_export_include_the_connector(experiment, runs, monkeypat
 def test_wrong_uses_are_refused(make_experiment, method, message):
     with pytest.raises(UserError, match=message):
         experiment = make_experiment("methods=[kd]", f"methods={{wrong: {method}}}", "methods=[wrong]")
-        check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
+        check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder))
 
 
 @pytest.mark.parametrize(
@@ -176,6 +178,6 @@ def test_wrong_uses_are_refused(make_experiment, method, message):
 )
 def test_shipped_staged_methods_pass_the_checks(make_experiment, method):
     experiment = make_experiment(f"methods=[{method}]", "teacher.arch=resnet14")
-    check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
-    network = experiment.network_of(last_job(experiment.config, method, 0))
+    check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder))
+    network = experiment.find_network(find_last_job(experiment.config, method, 0))
     assert isinstance(experiment.build(network), ConnectedStudent) == method.startswith("simkd")

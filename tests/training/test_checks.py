@@ -10,9 +10,9 @@ from errors import UserError, warn
 from models.zoo import Weightless
 from settings.stages import Stage
 from tests.training.untrained import finish_needed
-from training.checks import check, check_lengths
+from training.checks import check_lengths, check_phase
 from training.job_name import TEACHER, JobName
-from training.phases import jobs_of
+from training.phases import list_phase_jobs
 
 CODE = """
 from torch import nn
@@ -56,7 +56,7 @@ def look(make_experiment):
 
     def run(*overrides, phase="all", methods=()):
         experiment = make_experiment(*overrides)
-        check(phase, experiment, jobs_of(phase, experiment.config, experiment.folder, methods))
+        check_phase(phase, experiment, list_phase_jobs(phase, experiment.config, experiment.folder, methods))
         return experiment
 
     return run
@@ -235,17 +235,17 @@ def test_a_phase_names_the_jobs_that_it_needs(make_experiment, phase, method, me
     )
     experiment = make_experiment(*settings)
     finish(experiment, TEACHER)
-    jobs = jobs_of(phase, experiment.config, experiment.folder, [method])
+    jobs = list_phase_jobs(phase, experiment.config, experiment.folder, [method])
     with pytest.raises(UserError, match=message):
-        check(phase, experiment, jobs)
+        check_phase(phase, experiment, jobs)
     for job in jobs:
         finish_needed(job.name, experiment)
-    check(phase, experiment, jobs)
+    check_phase(phase, experiment, jobs)
 
 
 def finish(experiment, *jobs):
     for job in jobs:
-        experiment.folder.job(job).finish(experiment.build(experiment.network_of(job)), {})
+        experiment.folder.job(job).finish(experiment.build(experiment.find_network(job)), {})
 
 
 def test_a_source_without_its_weights_is_named(make_experiment):
@@ -254,11 +254,11 @@ def test_a_source_without_its_weights_is_named(make_experiment):
     finish(experiment, TEACHER, first)
     experiment.folder.job(first).model.unlink()
     with pytest.raises(UserError, match=r"two_stage/stage1/model\.pt is gone"):
-        check("kd", experiment, jobs_of("kd", experiment.config, experiment.folder))
+        check_phase("kd", experiment, list_phase_jobs("kd", experiment.config, experiment.folder))
     finish(experiment, first)
     experiment.folder.teacher.model.unlink()
     with pytest.raises(UserError, match=r"teacher/model\.pt is gone"):
-        check("kd", experiment, jobs_of("kd", experiment.config, experiment.folder))
+        check_phase("kd", experiment, list_phase_jobs("kd", experiment.config, experiment.folder))
 
 
 def test_a_given_teacher_must_fit(look, make_experiment, tmp_path):
@@ -271,4 +271,4 @@ def test_a_given_teacher_must_fit(look, make_experiment, tmp_path):
     experiment = make_experiment(settings)
     torch.save(experiment.build(experiment.config.teacher).state_dict(), given)
     look(settings, phase="crd")
-    check("all", experiment, jobs_of("all", experiment.config, experiment.folder), fresh=True)
+    check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder), fresh=True)

@@ -18,7 +18,7 @@ from settings.schema import Config
 from tests.faults.commands import TORCHRUN, start_two
 from training import distributed
 from training.job_name import TEACHER
-from training.prepared import train
+from training.setup import train_stage
 
 # A network without batch statistics, trained by one process or by two. Each process measures something else, and
 # the plan ends by it: they must agree all the same.
@@ -147,7 +147,7 @@ def stop(form, out, name):  # the second process alone gets a signal, in some st
         return step(*arguments)
 
     training.engine.train_step = signal_in_step
-    codes = [exit_code(lambda: run(form, out, name, 0.2, minutes=1e-9)) for _ in range(4)]
+    codes = [run_command(lambda: run(form, out, name, 0.2, minutes=1e-9)) for _ in range(4)]
     assert codes == [143, 143, 143, 0] and len(steps) == 15, (codes, steps)  # of 5 epochs, none is done twice
 
 
@@ -281,4 +281,4 @@ def test_shared_batch_statistics_need_gpus(monkeypatch):
 def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(UserError, match="3 processes cannot share batches of 16 images equally"):
-        train(make_experiment(), TEACHER)
+        train_stage(make_experiment(), TEACHER)

@@ -11,7 +11,7 @@ from settings.stages import EarlyStopping
 from training.alignment import average_alignment
 from training.early_stopping import has_stalled, make_stopping
 from training.job_name import TEACHER, JobName
-from training.phases import jobs_of, run_jobs
+from training.phases import list_phase_jobs, run_jobs
 from training.plan import describe_plan
 
 VALIDATED = "data.val_fraction=0.25"
@@ -75,7 +75,7 @@ JOBS = (TEACHER, JobName("two_stage", 0, 1), JobName("two_stage", 0, 2), JobName
 
 def test_every_phase_stops_early_and_resumes(make_experiment, monkeypatch):
     whole, stopped = (make_experiment(f"name={name}", *EARLY) for name in ("whole", "stopped"))
-    jobs = jobs_of("all", whole.config, whole.folder)
+    jobs = list_phase_jobs("all", whole.config, whole.folder)
     assert "at most 5 epochs x 3 steps" in describe_plan(jobs, whole)
     run_jobs(jobs, whole)
     enter, starts = training.engine._enter_epoch, []
@@ -89,7 +89,7 @@ def test_every_phase_stops_early_and_resumes(make_experiment, monkeypatch):
     monkeypatch.setattr(training.engine, "_enter_epoch", stop)
     for _ in range(20):
         try:
-            run_jobs(jobs_of("all", stopped.config, stopped.folder), stopped)
+            run_jobs(list_phase_jobs("all", stopped.config, stopped.folder), stopped)
             break
         except KeyboardInterrupt:
             continue

@@ -17,14 +17,16 @@ from settings.stages import Optimizer
 from tests.test_layering import ROOT, imported_with
 from tests.training.cross_entropy import CrossEntropy, assert_same, copy_tensors
 from training.checkpointing import CheckpointDecision
-from training.engine import Objective, Plan, Term, fit, seed_everything
-from training.evaluation import compute_top1, evaluate, evaluate_splits, predict, score
+from training.engine import Objective, Term, TrainingPlan, fit, seed_everything
+from training.evaluation import compute_top1, evaluate, evaluate_splits, measure_logits, predict
 from training.optimizers import make_schedule
 from training.run.checkpointer import JobCheckpointer
 from training.run.job_folder import JobFolder
 from training.stepping import make_stepper, train_step
 
-PLAN = Plan(epochs=3, batch_size=16, optimizer=Optimizer(lr=0.02, nesterov=True, schedule="onecycle"), seed=3)
+PLAN = TrainingPlan(
+    epochs=3, batch_size=16, optimizer=Optimizer(lr=0.02, nesterov=True, schedule="onecycle"), seed=3
+)
 
 
 class StoppedError(Exception):
@@ -234,7 +236,7 @@ class Two(Objective):
 
 def test_a_step_descends_the_weighted_terms(make_experiment):
     objective = Two()
-    groups, settings = objective.parameter_groups(0.1), Optimizer(lr=0.1, momentum=0, weight_decay=0)
+    groups, settings = objective.make_parameter_groups(0.1), Optimizer(lr=0.1, momentum=0, weight_decay=0)
     machine = make_experiment().machine
     stepper = make_stepper(objective, groups, settings, 1, 1, machine)
     values = train_step(objective, [None], stepper, machine)
@@ -250,7 +252,7 @@ def test_a_step_descends_the_weighted_terms(make_experiment):
 
 def test_evaluation_agrees_with_sklearn(make_experiment):
     experiment = make_experiment()
-    model = experiment.new_student(0).train()
+    model = experiment.build_student(0).train()
     before = copy_tensors(model)
     measures = evaluate(model, experiment.data.test, experiment.machine, "test")
     logits = predict(model, experiment.data.test, experiment.machine)
@@ -260,14 +262,14 @@ def test_evaluation_agrees_with_sklearn(make_experiment):
     assert measures["test_loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(4)), rel=1e-5)
     assert model.training
     assert_same(before, model.state_dict())
-    assert score(logits, experiment.data.test.labels, "test") == measures
+    assert measure_logits(logits, experiment.data.test.labels, "test") == measures
     assert compute_top1(logits, experiment.data.test.labels).item() == measures["test_top1"]
 
 
 def test_held_out_images_are_measured_too(make_experiment):
     for fraction, splits in ((0, ("test",)), (0.25, ("val", "test"))):
         experiment = make_experiment(f"data.val_fraction={fraction}")
-        measures = evaluate_splits(experiment.new_student(0), experiment.data, experiment.machine)
+        measures = evaluate_splits(experiment.build_student(0), experiment.data, experiment.machine)
         assert set(measures) == {f"{split}_{kind}" for split in splits for kind in ("top1", "loss")}
 
 

@@ -45,7 +45,7 @@ def test_size_and_normalisation_are_part_of_a_network(make_experiment):
 def test_named_weights_bring_size_and_normalisation(make_experiment):
     weights = ("student.arch=resnet18", "student.weights=DEFAULT")
     experiment = make_experiment(*weights, "student.image_size=weights")
-    seen = experiment.input_of(experiment.config.student)
+    seen = experiment.find_input_format(experiment.config.student)
     assert seen.size == 224 and seen.std == pytest.approx((0.229, 0.224, 0.225))
     kept = make_experiment(*weights, "student.mean=data", "student.std=data")
     assert kept.made_with(kept.config.student) == {}

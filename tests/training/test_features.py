@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from dataset.loader import imageless_batches, training_batches
+from dataset.loader import iter_imageless_batches, iter_training_batches
 from models.checkpoint import load
 from models.heads import find_classifier
 from models.machine import Machine
@@ -17,7 +17,7 @@ from training import prepared
 from training.evaluation import evaluate_splits
 from training.features import FrozenFeatures, ViewCache
 from training.job_name import JobName
-from training.prepared import train
+from training.setup import train_stage
 
 STAGE1, HEAD = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
 TRAIN_HEAD = "methods.two_stage.stage2.train=head"
@@ -66,7 +66,7 @@ def test_cached_features_are_those_of_the_view(after_stage1):
 def test_processes_share_imageless_batches_alike(make_experiment):
     data = make_experiment().data
     for rank in (0, 1):
-        made = (batches(data, 16, 4, 1, 0, rank, 2) for batches in (training_batches, imageless_batches))
+        made = (batches(data, 16, 4, 1, 0, rank, 2) for batches in (iter_training_batches, iter_imageless_batches))
         assert all(torch.equal(one.indices, other.indices) for one, other in zip(*made, strict=True))
 
 
@@ -100,7 +100,7 @@ def test_training_on_features_equals_training_on_images(after_stage1, monkeypatc
             if path == "images":
                 patch.setattr(prepared, "uses_frozen_features", lambda *_: False)
             assert prepare_job(HEAD, experiment).objective.sees_images is (path == "images")
-            train(experiment, HEAD)
+            train_stage(experiment, HEAD)
         ends.append((load(folder.model), folder.history()))
         folder.clear()
     (cached, history), (plain, other) = ends
@@ -115,8 +115,8 @@ def test_training_on_features_equals_training_on_images(after_stage1, monkeypatc
 
 def test_cached_features_need_no_images_and_teacher(after_stage1, monkeypatch):
     experiment = after_stage1("methods.two_stage.stage2.losses.kl=false")
-    monkeypatch.setattr("training.engine.training_batches", lambda *_: pytest.fail("made images"))
+    monkeypatch.setattr("training.engine.iter_training_batches", lambda *_: pytest.fail("made images"))
     monkeypatch.setattr("training.teacher_outputs.ensure_teacher", lambda *_: pytest.fail("asked for a teacher"))
-    train(experiment, HEAD)
+    train_stage(experiment, HEAD)
     expected = {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
     assert set(experiment.folder.job(HEAD).history()[0]) == expected

@@ -10,7 +10,7 @@ from settings.stages import Stage
 from tests.training.untrained import finish_needed
 from training.image_weights import weigh_errors, weigh_images
 from training.job_name import JobName
-from training.prepared import prepare, train
+from training.setup import make_setup, train_stage
 
 JTT = JobName("jtt", 0)
 REGRESSED = "{base: two_stage, stage1: {losses: {crd: false, regression: 1}, upweight_errors_of: biased}}"
@@ -36,7 +36,7 @@ def test_errors_are_those_of_the_named_network(make_experiment):
     for data in (experiment.data, replace(experiment.data, train=experiment.data.test)):
         network = experiment.trained(experiment.config.student, experiment.folder.job(JobName("biased", 0)))
         with torch.no_grad():
-            logits = network(data.train.normalised(torch.arange(len(data.train))))
+            logits = network(data.train.load_normalised(torch.arange(len(data.train))))
         wrong = logits.argmax(dim=1) != data.train.labels
         assert 0 < wrong.sum() < len(wrong)
         stage = Stage(upweight_errors_of="biased", error_weight=3)
@@ -52,9 +52,9 @@ def test_weights_change_the_training(make_experiment, job):
     stage = plain.config.stages[job.method][job.number - 1]
     for one in (experiment, plain):
         finish_needed(job, one)
-    assert torch.equal(prepare(experiment, job).objective.image_weights, weigh_images(experiment, job, stage))
-    train(experiment, job)
+    assert torch.equal(make_setup(experiment, job).objective.image_weights, weigh_images(experiment, job, stage))
+    train_stage(experiment, job)
     plain.config.stages[job.method] = (stage.model_copy(update={"upweight_errors_of": None}),)
-    train(plain, job)
+    train_stage(plain, job)
     weights, others = (load(one.folder.job(job).model) for one in (experiment, plain))
     assert any(not torch.equal(value, others[name]) for name, value in weights.items())

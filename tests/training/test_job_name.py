@@ -11,18 +11,18 @@ from training.job_name import (
     PHASES,
     TEACHER,
     JobName,
+    count_earlier_epochs,
     find_job,
+    find_last_job,
     find_phase,
-    first_epoch,
+    find_start,
+    get_stage,
     is_known,
-    jobs_of_method,
-    last_job,
     list_jobs,
-    needs,
+    list_method_jobs,
+    list_sources,
     read_path,
-    stage_of,
-    starts_from,
-    trains_teacher,
+    uses_teacher_network,
 )
 
 NAMES = st.builds(
@@ -73,14 +73,14 @@ def test_methods_share_their_first_stages() -> None:
     for name in ("two_stage", "head", "again"):
         assert find_job(CONFIG, name, 1, seed=1) == FIRST
     assert find_job(CONFIG, "own", 1, seed=1) == make_job("own", 1)
-    assert jobs_of_method(CONFIG, "head", 1) == [FIRST, make_job("head", 2)]
+    assert list_method_jobs(CONFIG, "head", 1) == [FIRST, make_job("head", 2)]
     assert find_job(CONFIG, "three", 1, 1) == make_job("three", 1)  # of other epochs
-    assert jobs_of_method(CONFIG, "kd", 1) == [make_job("kd")]
-    assert jobs_of_method(CONFIG, "early", 1) == [
+    assert list_method_jobs(CONFIG, "kd", 1) == [make_job("kd")]
+    assert list_method_jobs(CONFIG, "early", 1) == [
         make_job("kd"),
         make_job("early", 2),
     ]  # its first stage is all of kd
-    assert last_job(CONFIG, "early", 1) == make_job("early", 2)
+    assert find_last_job(CONFIG, "early", 1) == make_job("early", 2)
 
 
 def test_equal_later_stages_are_not_shared() -> None:
@@ -88,11 +88,11 @@ def test_equal_later_stages_are_not_shared() -> None:
         {"methods": {"two_stage": {}, "own": {**TWO, "stage1": {"epochs": 20}, "stage2": {"epochs": 8}}}}
     )
     assert changed.stages["own"][1] == changed.stages["two_stage"][1]
-    assert jobs_of_method(changed, "own", 0) == [JobName("own", 0, 1), JobName("own", 0, 2)]
+    assert list_method_jobs(changed, "own", 0) == [JobName("own", 0, 1), JobName("own", 0, 2)]
 
 
 def test_each_job_needs_its_sources() -> None:
-    found = {name: needs(CONFIG, last_job(CONFIG, name, 1)) for name in METHODS}
+    found = {name: list_sources(CONFIG, find_last_job(CONFIG, name, 1)) for name in METHODS}
     assert found == {
         "kd": [],
         "two_stage": [FIRST],
@@ -108,22 +108,25 @@ def test_each_job_needs_its_sources() -> None:
         "early": [make_job("kd")],
     }
     assert (
-        needs(CONFIG, TEACHER) == needs(CONFIG, make_job("gone", 2)) == starts_from(CONFIG, make_job("gone")) == []
+        list_sources(CONFIG, TEACHER)
+        == list_sources(CONFIG, make_job("gone", 2))
+        == find_start(CONFIG, make_job("gone"))
+        == []
     )
-    assert starts_from(CONFIG, make_job("weighted")) == [] and starts_from(CONFIG, make_job("again", 2)) == [FIRST]
+    assert find_start(CONFIG, make_job("weighted")) == [] and find_start(CONFIG, make_job("again", 2)) == [FIRST]
     assert (
         not is_known(CONFIG, make_job("kd", 2)) and is_known(CONFIG, make_job("kd")) and is_known(CONFIG, TEACHER)
     )
 
 
 def test_network_and_epochs_of_a_job() -> None:
-    assert [name for name in METHODS if trains_teacher(CONFIG, last_job(CONFIG, name, 1))] == ["llr"]
-    assert trains_teacher(CONFIG, TEACHER) and not trains_teacher(CONFIG, make_job("gone"))
-    assert [first_epoch(CONFIG, make_job("three", number)) for number in (1, 2, 3)] == [0, 25, 28]
-    assert first_epoch(CONFIG, TEACHER) == first_epoch(CONFIG, make_job("kd")) == 0
+    assert [name for name in METHODS if uses_teacher_network(CONFIG, find_last_job(CONFIG, name, 1))] == ["llr"]
+    assert uses_teacher_network(CONFIG, TEACHER) and not uses_teacher_network(CONFIG, make_job("gone"))
+    assert [count_earlier_epochs(CONFIG, make_job("three", number)) for number in (1, 2, 3)] == [0, 25, 28]
+    assert count_earlier_epochs(CONFIG, TEACHER) == count_earlier_epochs(CONFIG, make_job("kd")) == 0
     assert (
-        stage_of(CONFIG, make_job("three", 2)).train == "head"
-        and stage_of(CONFIG, TEACHER) == CONFIG.teacher_stage
+        get_stage(CONFIG, make_job("three", 2)).train == "head"
+        and get_stage(CONFIG, TEACHER) == CONFIG.teacher_stage
     )
 
 
@@ -137,8 +140,8 @@ def test_jobs_come_once_after_their_sources() -> None:
     everything = list_jobs(CONFIG, "all", 1, list(METHODS))
     assert len(everything) == len(set(everything))
     for position, one in enumerate(everything):
-        assert set(needs(CONFIG, one)) <= set(everything[:position])
-    assert set(everything) == {one for name in METHODS for one in jobs_of_method(CONFIG, name, 1)}
+        assert set(list_sources(CONFIG, one)) <= set(everything[:position])
+    assert set(everything) == {one for name in METHODS for one in list_method_jobs(CONFIG, name, 1)}
     by_phase = [one for phase in PHASES[1:4] for one in list_jobs(CONFIG, phase, 1, list(METHODS))]
     assert sorted(by_phase, key=everything.index) == everything
 

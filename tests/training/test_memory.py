@@ -8,16 +8,16 @@ from errors import UserError
 from losses.bank import MemoryBank
 from tests.training.untrained import prepare_job
 from training import memory
-from training.checks import check, make_losses
+from training.checks import check_phase, make_losses
 from training.job_name import JobName
 from training.memory import count_activations, count_cache_bytes, list_needs
-from training.phases import jobs_of
+from training.phases import list_phase_jobs
 
 STAGE1 = JobName("two_stage", 0, 1)
 
 
 def look(experiment):
-    check("all", experiment, jobs_of("all", experiment.config, experiment.folder))
+    check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder))
 
 
 def test_activations_are_counted_by_hand():
@@ -61,7 +61,7 @@ def test_banks_take_the_counted_bytes(make_experiment, settings):
     banks = [
         buffer for module in objective.modules() if isinstance(module, MemoryBank) for buffer in module.buffers()
     ]
-    (job,) = jobs_of("crd", experiment.config, experiment.folder)
+    (job,) = list_phase_jobs("crd", experiment.config, experiment.folder)
     layout = experiment.layout(experiment.config.student)
     needs = list_needs(experiment, make_losses(experiment, job), layout, job.stage.batch_size)
     counted = sum(need.bytes for _, need in needs if need.option == "dim")

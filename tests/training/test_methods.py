@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from models.checkpoint import load
-from training.checks import check
-from training.job_name import JobName, jobs_of_method, last_job
-from training.phases import jobs_of, run_jobs
-from training.prepared import prepare
+from training.checks import check_phase
+from training.job_name import JobName, find_last_job, list_method_jobs
+from training.phases import list_phase_jobs, run_jobs
+from training.setup import make_setup
 
 HEAD = "train: head, epochs: 2"
 METHODS = {  # some stand before what they need
@@ -49,15 +49,15 @@ def experiment(make_experiment, runs):
         runs=runs,
     )
     if not experiment.folder.teacher.finished:
-        jobs = jobs_of("all", experiment.config, experiment.folder)
-        check("all", experiment, jobs)
+        jobs = list_phase_jobs("all", experiment.config, experiment.folder)
+        check_phase("all", experiment, jobs)
         run_jobs(jobs, experiment)
     return experiment
 
 
 def load_model(experiment, method, stage=None):
     config = experiment.config
-    job = last_job(config, method, 0) if stage is None else jobs_of_method(config, method, 0)[stage - 1]
+    job = find_last_job(config, method, 0) if stage is None else list_method_jobs(config, method, 0)[stage - 1]
     return load(experiment.folder.job(job).model)
 
 
@@ -66,7 +66,7 @@ def has_same_features(one, other):
 
 
 def test_methods_train_once_after_their_sources(experiment):
-    jobs = jobs_of("all", experiment.config, experiment.folder)
+    jobs = list_phase_jobs("all", experiment.config, experiment.folder)
     names = [job.name.label for job in jobs]
     assert names[0] == "teacher" and len(names) == len(set(names))
     assert set(names[1:]) == {
@@ -75,11 +75,11 @@ def test_methods_train_once_after_their_sources(experiment):
     }  # three methods share the first stage of the first of them
     assert names.index("oracle") < names.index("reheaded/stage2")
     assert names.index("kd") < min(names.index("on_kd"), names.index("after_kd"))
-    assert all(job.folder.finished for job in jobs)
+    assert all(job.folder.is_finished for job in jobs)
 
 
 def test_every_method_starts_from_its_source(experiment):
-    teacher, new = load(experiment.folder.teacher.model), experiment.new_student(0).state_dict()
+    teacher, new = load(experiment.folder.teacher.model), experiment.build_student(0).state_dict()
     assert has_same_features(load_model(experiment, "oracle"), teacher)
     assert has_same_features(load_model(experiment, "blank"), new)
     for name in ("on_kd", "after_kd"):
@@ -96,16 +96,16 @@ def test_every_method_starts_from_its_source(experiment):
 
 
 def test_a_classifier_goes_on_or_is_reset(experiment):
-    went_on, reset = (prepare(experiment, JobName(name, 0)).objective.head for name in ("after_kd", "on_kd"))
+    went_on, reset = (make_setup(experiment, JobName(name, 0)).objective.head for name in ("after_kd", "on_kd"))
     assert torch.equal(went_on.weight, load_model(experiment, "kd")["fc.weight"])
     assert not torch.equal(reset.weight, went_on.weight) and reset.weight.abs().max() <= 1 / 8  # of 64 features
-    again = prepare(experiment, JobName("on_kd", 0)).objective.head
+    again = make_setup(experiment, JobName("on_kd", 0)).objective.head
     assert torch.equal(reset.weight, again.weight)  # by the seed alone
 
 
 @pytest.mark.parametrize(("method", "share"), [("reused", 0.5), ("at_once", 1)])
 def test_a_reused_classifier_is_the_projected_teachers(experiment, method, share):
-    folder = experiment.folder.job(last_job(experiment.config, method, 0))
+    folder = experiment.folder.job(find_last_job(experiment.config, method, 0))
     history = folder.history()
     assert set(history[0]) == {"epoch", "learning_rate", "loss", "reuse", "top1", "test_top1", "test_loss"}
     assert history[-1]["reuse"] < share * history[0]["reuse"]

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from models.checkpoint import load
 from tests.conftest import ROOT
 from tests.training.untrained import prepare_job
-from training.job_name import JobName, jobs_of_method
+from training.job_name import JobName, list_method_jobs
 
 LOSS = """
 import torch.nn.functional as F  # my_losses.py
@@ -133,4 +133,4 @@ def test_its_projection_follows_seed_and_options(place, make_experiment):
     assert "losses.angle.project.weight" in first.state_dict()
     assert first.losses["angle"].project.weight.shape == (64, 64)
     assert plain.losses["angle"].project.weight.shape == (32, 32)  # by its path: the default, and its class's name
-    assert jobs_of_method(experiment.config, "staged", 0)[0] == FIRST
+    assert list_method_jobs(experiment.config, "staged", 0)[0] == FIRST

@@ -6,7 +6,7 @@ from settings.schema import Config
 from tests.training.untrained import finish_needed
 from training import phases
 from training.job_name import JobName
-from training.phases import jobs_of, next_phase, run_jobs
+from training.phases import find_next_phase, list_phase_jobs, run_jobs
 
 FIRST, SECOND = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
 LATE = "methods.late={base: two_stage, stage2: {train: head, epochs: 1}, stage3: {losses: {ce: 1}, epochs: 1}}"
@@ -16,7 +16,7 @@ LATE = "methods.late={base: two_stage, stage2: {train: head, epochs: 1}, stage3:
 def list_labels(make_experiment):
     def list_titles(phase, *overrides, methods=()):
         experiment = make_experiment("methods=[kd, two_stage, crd]", LATE, *overrides)
-        return [job.name.title for job in jobs_of(phase, experiment.config, experiment.folder, methods)]
+        return [job.name.title for job in list_phase_jobs(phase, experiment.config, experiment.folder, methods)]
 
     return list_titles
 
@@ -55,8 +55,8 @@ def test_chosen_methods_bring_what_they_need(list_labels):
 )
 def test_the_next_phase_trains_something(methods, order):
     config = Config.model_validate({"methods": methods})
-    assert [next_phase(phase, config) for phase in order[:-1]] == order[1:]
-    assert next_phase("all", config) is None
+    assert [find_next_phase(phase, config) for phase in order[:-1]] == order[1:]
+    assert find_next_phase("all", config) is None
 
 
 def test_only_unfinished_jobs_are_trained(make_experiment, monkeypatch, capsys):
@@ -65,7 +65,7 @@ def test_only_unfinished_jobs_are_trained(make_experiment, monkeypatch, capsys):
     monkeypatch.setattr(phases, "_describe_result", lambda folder: "test top-1 50.0 %")
     experiment = make_experiment("methods=[two_stage]")
     finish_needed(SECOND, experiment)
-    jobs = jobs_of("all", experiment.config, experiment.folder)
+    jobs = list_phase_jobs("all", experiment.config, experiment.folder)
     (experiment.folder.job(FIRST).path / "checkpoint.pt").touch()  # as a kill leaves it
     run_jobs(jobs, experiment)
     assert trained == [SECOND] and not (experiment.folder.job(FIRST).path / "checkpoint.pt").exists()
@@ -80,7 +80,7 @@ def test_only_unfinished_jobs_are_trained(make_experiment, monkeypatch, capsys):
 def test_each_job_ends_with_a_line(make_experiment, capsys):
     experiment = make_experiment("methods=[two_stage]", "training.epochs=2", "losses.regression.ridge=0.1")
     finish_needed(FIRST, experiment)
-    run_jobs(jobs_of("all", experiment.config, experiment.folder), experiment)
+    run_jobs(list_phase_jobs("all", experiment.config, experiment.folder), experiment)
     lines = {line.partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
     first, second = (experiment.folder.job(job).result() for job in (FIRST, SECOND))
     assert f"done, cosine penultimate {first['cosine_penultimate']:.4g}, " in lines["two_stage stage 1 seed 0"]
@@ -93,7 +93,7 @@ def test_a_given_teacher_is_not_trained(make_experiment, monkeypatch):
     monkeypatch.setattr(phases, "train_job", lambda job, *_: trained.append(job.name))
     monkeypatch.setattr(phases, "_describe_result", lambda folder: "")
     experiment = make_experiment("methods=[kd]", "teacher.checkpoint=a.pt")
-    run_jobs(jobs_of("all", experiment.config, experiment.folder), experiment)
+    run_jobs(list_phase_jobs("all", experiment.config, experiment.folder), experiment)
     assert trained == [JobName("kd", 0)]
 
 
@@ -104,6 +104,6 @@ def test_jobs_count_their_images_and_steps(make_experiment):
         "methods={a: {epochs: 3, batch_size: 10, optimizer: {accumulate: 2}, losses: {ce: 1}}}",
         "methods={b: {images: balanced, epochs: 2, losses: {ce: 1}}}",
     )
-    a, b = (jobs_of("all", experiment.config, experiment.folder, [name])[-1] for name in "ab")
-    assert (a.batches(experiment.data), a.count_steps(experiment.data)) == (4, 2)  # of 48 images
-    assert (b.batches(experiment.data), b.count_images(experiment.data)) == (1, 2 * 16)
+    a, b = (list_phase_jobs("all", experiment.config, experiment.folder, [name])[-1] for name in "ab")
+    assert (a.count_batches(experiment.data), a.count_steps(experiment.data)) == (4, 2)  # of 48 images
+    assert (b.count_batches(experiment.data), b.count_images(experiment.data)) == (1, 2 * 16)

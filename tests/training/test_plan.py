@@ -8,21 +8,21 @@ from errors import UserError
 from tests.training.untrained import finish_needed
 from training import plan
 from training.job_name import TEACHER, JobName
-from training.phases import jobs_of
+from training.phases import list_phase_jobs
 from training.plan import describe_command, describe_plan, describe_weak_teacher, show_plan
-from training.run.claim import claim
+from training.run.prepare import prepare_run_dir
 
 FIRST, SECOND = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
 LATE = "methods.late={base: two_stage, stage2: {train: head, epochs: 1}, stage3: {losses: {ce: 1}, epochs: 1}}"
 
 
 def finish(experiment, job, **measures):
-    experiment.folder.job(job).finish(experiment.build(experiment.network_of(job)), measures)
+    experiment.folder.job(job).finish(experiment.build(experiment.find_network(job)), measures)
 
 
 def test_a_command_begins_with_five_lines(make_experiment):
     experiment = make_experiment("methods=[scratch, two_stage]", "seeds=[0, 2]", "data.val_fraction=0.25")
-    jobs = jobs_of("all", experiment.config, experiment.folder)
+    jobs = list_phase_jobs("all", experiment.config, experiment.folder)
     finish_needed(FIRST, experiment)  # the teacher
     assert describe_command(jobs, experiment) == [
         f"data: folder in {experiment.config.data.root}, 48 train, 16 val, 32 test images, 4 classes",
@@ -31,7 +31,7 @@ def test_a_command_begins_with_five_lines(make_experiment):
         "machine: cpu, float32, 1 process",
         "plan: teacher, scratch, two_stage; seeds 0, 2; 6 of 7 jobs to train, 16 epochs",
     ]
-    teacher = jobs_of("teacher", experiment.config, experiment.folder)
+    teacher = list_phase_jobs("teacher", experiment.config, experiment.folder)
     assert describe_command(teacher, experiment)[-1] == "plan: teacher; 0 of 1 jobs to train, 0 epochs"
     assert describe_command(teacher, experiment, [TEACHER])[-1] == "plan: teacher; 1 of 1 jobs to train, 2 epochs"
 
@@ -73,7 +73,7 @@ def test_a_plan_lists_jobs_and_cost(make_experiment, tmp_path):
         "methods=[two_stage, crd_kd, kd]", *settings, f"data.cache_dir={tmp_path / 'cache'}"
     )
     finish_needed(FIRST, experiment)
-    jobs, folder = jobs_of("all", experiment.config, experiment.folder), experiment.folder.path
+    jobs, folder = list_phase_jobs("all", experiment.config, experiment.folder), experiment.folder.path
     lines = describe_plan(jobs, experiment).splitlines()
     assert "name: tiny" in lines and set(describe_command(jobs, experiment)) <= set(lines)
     stages = folder / "seed0" / "two_stage"
@@ -88,22 +88,22 @@ def test_a_plan_lists_jobs_and_cost(make_experiment, tmp_path):
     assert ", kd " not in lines[-1] and "stage 2" not in lines[-1]
     # two views of 48 images: logits and two taps in float16
     assert lines[-1].endswith(f"teacher's outputs on disk: {2 * 48 * (4 + 32 + 64) * 2 / 1e6:,.2f} MB")
-    assert experiment.folder.present() == [TEACHER]
+    assert experiment.folder.list_present_jobs() == [TEACHER]
 
 
 def test_a_given_teacher_is_not_planned(make_experiment, tmp_path):
     experiment = make_experiment(f"teacher.checkpoint={tmp_path / 'a.pt'}")
-    lines = describe_plan(jobs_of("all", experiment.config, experiment.folder), experiment).splitlines()
+    lines = describe_plan(list_phase_jobs("all", experiment.config, experiment.folder), experiment).splitlines()
     assert f"teacher: given by the config, not trained -> {experiment.folder.path / 'teacher'}" in lines
 
 
 def test_a_fresh_plan_names_what_it_removes(make_experiment, capsys):
     experiment = make_experiment("methods=[two_stage, kd]", LATE)
-    claim(experiment.folder, experiment.config, experiment.data, fresh=False, resume=False, jobs=[])
+    prepare_run_dir(experiment.folder, experiment.config, experiment.data, fresh=False, resume=False, jobs=[])
     for job in (SECOND, JobName("late", 0, 2)):
         finish_needed(job, experiment)
         finish(experiment, job)
-    jobs = jobs_of("crd", experiment.config, experiment.folder)
+    jobs = list_phase_jobs("crd", experiment.config, experiment.folder)
     paths = [experiment.folder.job(job).path for job in (JobName("late", 0, 2), SECOND, FIRST)]
     for fresh in (False, True):
         show_plan(jobs, experiment, fresh)
@@ -123,6 +123,6 @@ def test_planted_cues_are_drawn_beside_the_run(make_experiment, monkeypatch, cap
     drawn = []
     monkeypatch.setattr(plan, "write_contact_sheet", lambda data, path: drawn.append(path))
     experiment = make_experiment("methods=[kd]", "shortcut.cue=tint")
-    show_plan(jobs_of("all", experiment.config, experiment.folder), experiment, fresh=False)
+    show_plan(list_phase_jobs("all", experiment.config, experiment.folder), experiment, fresh=False)
     assert drawn == [experiment.folder.path.with_name("tiny-cues.png")]
     assert f"contact sheet: {drawn[0]}" in capsys.readouterr().out

@@ -10,14 +10,14 @@ import torch
 
 import training.engine
 import training.run.checkpointer
-from errors import StoppedError, UserError, exit_code
+from errors import StoppedError, UserError, run_command
 from models.checkpoint import load, save
 from training import distributed
 from training.job_name import TEACHER
-from training.phases import jobs_of, run_jobs
-from training.prepared import train
-from training.progress import Part, check_history, restore_part
+from training.phases import list_phase_jobs, run_jobs
+from training.progress import EpochProgress, check_history, restore_progress
 from training.run.checkpointer import JobCheckpointer
+from training.setup import train_stage
 from training.stage import StageObjective
 
 SHORT = ("teacher.epochs=1", "training.epochs=4")  # two a stage of two_stage
@@ -87,7 +87,7 @@ def read_files(experiment):
 
 def train_phases(experiment, phases):
     for phase in phases:
-        run_jobs(jobs_of(phase, experiment.config, experiment.folder), experiment)
+        run_jobs(list_phase_jobs(phase, experiment.config, experiment.folder), experiment)
 
 
 @pytest.fixture
@@ -140,19 +140,19 @@ def test_random_numbers_of_a_step_are_resumed(make_experiment, steps, monkeypatc
         return forward(self, batch)
 
     monkeypatch.setattr(StageObjective, "forward", draw)
-    train(make_experiment("name=whole", "teacher.epochs=2"), TEACHER)
+    train_stage(make_experiment("name=whole", "teacher.epochs=2"), TEACHER)
     whole, stopped = drawn.copy(), make_experiment("name=stopped", "teacher.epochs=2", AFTER_EVERY_STEP)
     for number in (3, 4, 100):
         steps.stop_before(number)
         with pytest.raises(StoppedError) if number < 100 else pytest.MonkeyPatch.context():
-            train(stopped, TEACHER)
+            train_stage(stopped, TEACHER)
     assert drawn == 2 * whole
 
 
 @pytest.mark.parametrize("minutes", [0, 15])
 def test_a_signal_saves_the_step(make_experiment, steps, monkeypatch, capsys, minutes):
     whole = make_experiment("name=whole", "teacher.epochs=2")
-    train(whole, TEACHER)
+    train_stage(whole, TEACHER)
     stopped = make_experiment("name=stopped", "teacher.epochs=2", f"checkpoint_minutes={minutes}")
 
     def start(before):
@@ -166,14 +166,14 @@ def test_a_signal_saves_the_step(make_experiment, steps, monkeypatch, capsys, mi
 
         with monkeypatch.context() as patch:
             patch.setattr(training.engine, "train_step", make_step)
-            assert exit_code(lambda: train(stopped, TEACHER)) == 143
+            assert run_command(lambda: train_stage(stopped, TEACHER)) == 143
         assert "run again with --resume to go on" in capsys.readouterr().err
         state = load(stopped.folder.teacher.checkpoint)
         return len(state["history"]), state["part"] and state["part"]["steps"]
 
     assert start(len(steps) + 1) == (0, 2)
     assert start(len(steps) + 5) == (1, 4)  # all of an epoch, which is not measured yet
-    assert exit_code(lambda: train(stopped, TEACHER)) == 0
+    assert run_command(lambda: train_stage(stopped, TEACHER)) == 0
     assert read_files(whole) == read_files(stopped) and len(steps) == 8 + 8
 
 
@@ -190,7 +190,7 @@ def test_checkpoints_follow_the_clock(make_experiment, monkeypatch):
 
     monkeypatch.setattr(training.run.checkpointer.time, "perf_counter", read_clock)
     monkeypatch.setattr(JobCheckpointer, "save", save_and_note)
-    train(make_experiment("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15"), TEACHER)
+    train_stage(make_experiment("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15"), TEACHER)
     apart = [after - before for before, after in zip(kept, kept[1:-1], strict=False)]
     assert kept[-1] is None and len(kept) >= 3 and len(set(apart)) == 1 and apart[0] > 1, kept
 
@@ -207,8 +207,8 @@ def test_diverged_steps_are_not_saved(make_experiment, monkeypatch):
     monkeypatch.setattr(StageObjective, "forward", explode)
     experiment = make_experiment("teacher.epochs=2", AFTER_EVERY_STEP)
     with pytest.raises(UserError, match=r"diverged in epoch 2, step 3 of 4: ce became inf .*; its step 2 is kept"):
-        train(experiment, TEACHER)
-    train(experiment, TEACHER)
+        train_stage(experiment, TEACHER)
+    train_stage(experiment, TEACHER)
     assert len(seen) == 9 and len(experiment.folder.teacher.history()) == 2
 
 
@@ -216,7 +216,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(make_experiment, steps):
     experiment = make_experiment("teacher.epochs=1", AFTER_EVERY_STEP)
     steps.stop_before(4)
     with pytest.raises(StoppedError):
-        train(experiment, TEACHER)
+        train_stage(experiment, TEACHER)
     checkpoint = experiment.folder.teacher.checkpoint
     state = load(checkpoint)
     for changed in (
@@ -228,7 +228,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(make_experiment, steps):
     ):
         save(checkpoint, {**state, "part": {**state["part"], **changed}})
         with pytest.raises(UserError, match=r"checkpoint\.pt does not fit what is trained here"):
-            train(experiment, TEACHER)
+            train_stage(experiment, TEACHER)
 
 
 def test_fewer_processes_resume_with_a_warning(monkeypatch, capsys):
@@ -236,14 +236,14 @@ def test_fewer_processes_resume_with_a_warning(monkeypatch, capsys):
     own = {"generators": {"cpu": torch.get_rng_state()}}
     processes = [{**own, "sums": {"ce": value}} for value in (1, 2, 6)]
     state = {"rate": 0.1, "steps": 3, "seconds": 1.0, "processes": processes}
-    part = restore_part(state, torch.device("cpu"))
+    part = restore_progress(state, torch.device("cpu"))
     assert part.sums["ce"].item() == 3 and part.generators is None
     assert "that 3 processes began, with 2" in capsys.readouterr().err
 
 
 def test_seconds_between_two_starts_do_not_count():
-    part = Part(rate=0.1, seconds=100.0)
-    again = restore_part({**part.collect_state(torch.device("cpu")), "steps": 1}, torch.device("cpu"))
+    part = EpochProgress(rate=0.1, seconds=100.0)
+    again = restore_progress({**part.collect_state(torch.device("cpu")), "steps": 1}, torch.device("cpu"))
     assert 100 <= again.seconds < 160 and again.elapsed >= again.seconds
 
 

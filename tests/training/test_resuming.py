@@ -9,7 +9,7 @@ from models.checkpoint import load
 from tests.training.cross_entropy import assert_same
 from tests.training.untrained import finish_needed
 from training.job_name import TEACHER, JobName
-from training.prepared import train
+from training.setup import train_stage
 from training.stage import StageObjective
 
 STAGE1, STAGE2 = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
@@ -51,9 +51,9 @@ def test_stopped_training_ends_with_the_same_bits(make_experiment, monkeypatch, 
         if name == "stopped":
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(StageObjective, "measure", stop)
-                train(experiment, job)
+                train_stage(experiment, job)
             assert len(folder.history()) == 2 and not folder.finished
-        train(experiment, job)
+        train_stage(experiment, job)
         ends.append((load(folder.model), (folder.path / "metrics.jsonl").read_bytes()))
     (whole, metrics), (stopped, again) = ends
     assert_same(whole, stopped)

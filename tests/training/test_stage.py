@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from losses.kl import softened_kl
+from losses.kl import compute_softened_kl
 from losses.loss import Samples
 from settings.stages import LossUse
 from tests.training.batches import cut_batch
@@ -42,9 +42,11 @@ def compute_terms(objective, batch):
 
 def take_step(experiment, prepared, batch):
     objective, settings = prepared.objective, prepared.plan.optimizer
-    stepper = make_stepper(objective, objective.parameter_groups(settings.lr), settings, 1, 1, experiment.machine)
+    stepper = make_stepper(
+        objective, objective.make_parameter_groups(settings.lr), settings, 1, 1, experiment.machine
+    )
     seed_everything(0)
-    objective.begin_epoch()
+    objective.start_epoch()
     return train_step(objective.train(), [batch], stepper, experiment.machine)
 
 
@@ -120,7 +122,7 @@ def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
         if "ce" in names:
             expected = expected + 0.2 * F.cross_entropy(logits, batch.labels)
         if "kl" in names:
-            expected = expected + 0.8 * softened_kl(logits, theirs, 3.0)
+            expected = expected + 0.8 * compute_softened_kl(logits, theirs, 3.0)
         own, other = objective._compute_view(batch), objective.teacher(batch)
         samples = Samples(batch.indices, batch.labels, batch.targets)
         if "crd_last" in names:
@@ -164,12 +166,12 @@ def test_a_checkpoint_keeps_the_epoch_of_weights(prepared):
     experiment, job = prepared("{losses: {ce: 1, kl: {weight: 2, ramp_up: 4}}}")
     objective, batch = job.objective, cut_batch(experiment)
     for expected in (0.5, 1.0, 1.5):
-        objective.begin_epoch()
+        objective.start_epoch()
         assert compute_terms(objective, batch)["kl"].weight == expected
     _, again = prepared("{losses: {ce: 1, kl: {weight: 2, ramp_up: 4}}}")
     again.objective.load_state_dict(objective.state_dict())
     assert compute_terms(again.objective, batch)["kl"].weight == 1.5
-    again.objective.begin_epoch()
+    again.objective.start_epoch()
     assert compute_terms(again.objective, batch)["kl"].weight == 2.0
 
 
@@ -209,7 +211,7 @@ def test_head_and_features_have_their_own_rates(prepared, train, counts):
     rates = "feature_lr: 1.0e-5, optimizer: {name: adam, lr: 1.0e-4}"
     _, job = prepared(f"{{train: {train}, losses: {{ce: 1}}, {rates}}}")
     settings = job.plan.optimizer
-    optimizer = make_optimizer(job.objective.parameter_groups(settings.lr), settings)
+    optimizer = make_optimizer(job.objective.make_parameter_groups(settings.lr), settings)
     assert [group["lr"] for group in optimizer.param_groups] == [1e-4, 1e-5][: len(counts)]
     assert [len(group["params"]) for group in optimizer.param_groups] == counts
     assert isinstance(optimizer, torch.optim.Adam)
@@ -217,7 +219,7 @@ def test_head_and_features_have_their_own_rates(prepared, train, counts):
 
 def test_projections_train_at_the_rate_of_the_head(prepared):
     _, job = prepared("{losses: {ce: 1, crd: 1}, feature_lr: 0.001}")
-    first, rest = job.objective.parameter_groups(0.1)
+    first, rest = job.objective.make_parameter_groups(0.1)
     assert (len(first["params"]), first["lr"], rest["lr"]) == (2 + 2 * 4, 0.1, 0.001)  # two taps, two networks
 
 
@@ -238,7 +240,7 @@ def test_a_first_pass_runs_what_losses_need(prepared, losses, seen):
     if objective.teacher is not None:
         objective.teacher.outputs.teacher.register_forward_hook(lambda *_: passes.append("teacher"))
     before = copy_tensors(objective.model)
-    objective.begin(iter([cut_batch(experiment)]))
+    objective.prepare(iter([cut_batch(experiment)]))
     assert passes == seen
     after = copy_tensors(objective.model)
     assert all(torch.equal(value, after[name]) for name, value in before.items())  # batch statistics too
@@ -285,5 +287,5 @@ def test_mixed_images_reach_labels_and_teacher(make_experiment):
             torch.testing.assert_close(terms["ce"].value, expected, msg=str(job))
             assert not torch.isclose(expected, F.cross_entropy(logits, batch.labels))
             if "kl" in terms:
-                kl = softened_kl(logits, objective.teacher.network(batch.images), 4.0)
+                kl = compute_softened_kl(logits, objective.teacher.network(batch.images), 4.0)
                 assert torch.isclose(terms["kl"].value, kl), job

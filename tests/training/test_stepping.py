@@ -8,18 +8,18 @@ import torch
 from torch import nn
 
 from errors import UserError
-from losses.ce import cross_entropy
+from losses.ce import compute_cross_entropy
 from models.checkpoint import load, save
 from settings.stages import Optimizer
 from tests.training.cross_entropy import CrossEntropy, assert_same, copy_tensors
 from training.ema import Average
-from training.engine import Objective, Plan, Term, fit, seed_everything
+from training.engine import Objective, Term, TrainingPlan, fit, seed_everything
 from training.run.checkpointer import JobCheckpointer
 from training.run.job_folder import JobFolder
 from training.stepping import make_stepper, train_step
 
 PLAIN = Optimizer(lr=0.05, momentum=0.9, schedule="onecycle", clip_norm=0.5)
-PLAN = Plan(epochs=3, batch_size=16, optimizer=PLAIN, seed=3)
+PLAN = TrainingPlan(epochs=3, batch_size=16, optimizer=PLAIN, seed=3)
 
 
 class StoppedError(Exception):
@@ -80,11 +80,11 @@ def test_the_last_step_averages_the_remaining_batches(make_experiment):
 
     settings = Optimizer(lr=0.1, momentum=0, weight_decay=0, schedule="exponential", gamma=0.5, accumulate=2)
     objective, machine = Towards(), make_experiment().machine
-    stepper = make_stepper(objective, objective.parameter_groups(0.1), settings, 2, 5, machine)
-    assert (stepper.steps, [stepper.size(step) for step in range(3)]) == (3, [2, 2, 1])
+    stepper = make_stepper(objective, objective.make_parameter_groups(0.1), settings, 2, 5, machine)
+    assert (stepper.steps, [stepper.count_batches(step) for step in range(3)]) == (3, [2, 2, 1])
     expected, start = weight.detach().clone(), 0
     for step in range(3):
-        size = stepper.size(step)
+        size = stepper.count_batches(step)
         batches = range(start, start + size)
         values = train_step(objective, iter(batches), stepper, machine, size)
         losses = [0.5 * ((expected - targets[batch]) ** 2).sum() for batch in batches]
@@ -132,7 +132,7 @@ class Watching(CrossEntropy):
         self.measured.append(self.model[0].weight.detach().clone())
         return {"test_loss": super().measure()["test_loss"]}
 
-    def begin_epoch(self):
+    def start_epoch(self):
         self.begun.append(self.model[0].weight.detach().clone())
 
 
@@ -145,8 +145,8 @@ def test_the_average_is_measured_and_kept(train):
     assert all(not torch.equal(*pair) for pair in zip(plain.measured, averaged.measured, strict=True))
     assert torch.equal(averaged.model[0].weight, averaged.measured[-1])
     test = averaged.data.test
-    logits = averaged.model.eval()(test.normalised(torch.arange(len(test))))
-    assert history[-1]["test_loss"] == pytest.approx(cross_entropy(logits, test.labels).item())
+    logits = averaged.model.eval()(test.load_normalised(torch.arange(len(test))))
+    assert history[-1]["test_loss"] == pytest.approx(compute_cross_entropy(logits, test.labels).item())
     held = load(folder.checkpoint)
     assert torch.equal(held["objective"]["model.0.weight"], plain.measured[-1])  # what trains goes on from there
     assert torch.equal(held["average"]["weights"]["model.0.weight"], averaged.measured[-1])
@@ -226,7 +226,7 @@ def test_an_overflowing_step_is_left_out(make_experiment):
     machine = replace(experiment.machine, float16=True)
     objective = make_overflowing(lambda step: step == 1)(make_plain(), experiment.data, machine)
     settings = PLAIN.model_copy(update={"ema": 0.9, "schedule": "exponential"})
-    stepper = make_stepper(objective, objective.parameter_groups(0.05), settings, 1, 4, machine)
+    stepper = make_stepper(objective, objective.make_parameter_groups(0.05), settings, 1, 4, machine)
     batches, found = experiment.data.train.batches(16), []
     for _ in range(3):
         values = train_step(objective, [next(batches)], stepper, machine)

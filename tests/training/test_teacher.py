@@ -6,35 +6,35 @@ import torch
 from errors import UserError
 from models.checkpoint import load, save
 from training.job_name import TEACHER
-from training.prepared import train
+from training.setup import train_stage
 
 TINY = ("teacher.epochs=1", "teacher.optimizer.lr=1.0e-9", "teacher.optimizer.weight_decay=0")
 
 
 def test_training_starts_from_the_weights_of_init(make_experiment, tmp_path):
-    start = make_experiment().new_student(7).state_dict()
+    start = make_experiment().build_student(7).state_dict()
     save(tmp_path / "start.pt", start)
     experiment = make_experiment(f"teacher.init={tmp_path / 'start.pt'}", *TINY)
-    train(experiment, TEACHER)
+    train_stage(experiment, TEACHER)
     end = load(experiment.folder.teacher.model)
     torch.testing.assert_close(end["conv1.weight"], start["conv1.weight"])
     assert not torch.equal(end["bn1.running_mean"], start["bn1.running_mean"])  # it did train
     assert experiment.folder.teacher.result()["source"] == "trained"
     plain = make_experiment("name=plain", *TINY)
-    train(plain, TEACHER)
+    train_stage(plain, TEACHER)
     assert not torch.allclose(load(plain.folder.teacher.model)["conv1.weight"], start["conv1.weight"])
 
 
 def test_weights_of_init_must_fit(make_experiment, tmp_path):
     save(tmp_path / "start.pt", {"x": torch.ones(1)})
     with pytest.raises(UserError, match="does not fit resnet8"):
-        train(make_experiment(f"teacher.init={tmp_path / 'start.pt'}"), TEACHER)
+        train_stage(make_experiment(f"teacher.init={tmp_path / 'start.pt'}"), TEACHER)
 
 
 def test_the_teacher_trains_under_its_own_cues(make_experiment):
     def train_teacher(*overrides):
         experiment = make_experiment("shortcut.cue=tint", *overrides, *TINY, "teacher.optimizer.lr=0.01")
-        train(experiment, TEACHER)
+        train_stage(experiment, TEACHER)
         return load(experiment.folder.teacher.model)["conv1.weight"]
 
     first = train_teacher("name=a", "shortcut.students=biased")
@@ -46,7 +46,7 @@ def test_the_teacher_trains_by_its_own_losses(make_experiment):
     histories = []
     for name, settings in (("a", ["teacher.losses.ce.label_smoothing=0.3"]), ("b", [])):
         experiment = make_experiment(f"name={name}", "teacher.epochs=1", *settings)
-        train(experiment, TEACHER)
+        train_stage(experiment, TEACHER)
         histories.append(experiment.folder.teacher.history()[0])
     assert set(histories[0]) == {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
     assert histories[0]["ce"] != histories[1]["ce"]

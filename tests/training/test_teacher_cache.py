@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from errors import UserError, warn
-from files import locked
+from files import hold_lock
 from models.heads import find_classifier
 from models.taps import TappedModel
 from tests.training.batches import cut_batch
@@ -27,7 +27,7 @@ def make_teacher(make_experiment, tmp_path):
     def make(*overrides, seed=0):
         settings = [f"teacher.cached_views={VIEWS}", f"data.cache_dir={tmp_path / 'cache'}", *overrides]
         experiment = make_experiment(*settings)
-        network = experiment.new_student(seed).requires_grad_(False)
+        network = experiment.build_student(seed).requires_grad_(False)
         return experiment, TappedModel(network, list_cached_places(experiment))
 
     return make
@@ -47,7 +47,7 @@ def list_files(experiment):
 
 def count_images(monkeypatch, most=None):
     """Record the size of every batch that the teacher runs on, and interrupt it after `most`."""
-    run, images = teacher_outputs.run, []
+    run, images = teacher_outputs.predict_taps, []
 
     def count(model, batch, machine):
         if len(images) == most:
@@ -56,7 +56,7 @@ def count_images(monkeypatch, most=None):
         return run(model, batch, machine)
 
     monkeypatch.setattr(teacher_cache, "EVALUATION_BATCH", 8)
-    monkeypatch.setattr(teacher_outputs, "run", count)
+    monkeypatch.setattr(teacher_outputs, "predict_taps", count)
     return images
 
 
@@ -168,7 +168,7 @@ def test_views_that_others_fill_come_last(make_teacher, monkeypatch):
 
     monkeypatch.setattr(time, "sleep", finish_other)
     with ExitStack() as other:
-        assert other.enter_context(locked(folder / "view0.lock")) is None
+        assert other.enter_context(hold_lock(folder / "view0.lock")) is None
         fill(experiment, teacher)
     assert looks == [True]  # this run went on with another view
     assert (folder / "view0.npy").read_bytes() == first and list_files(experiment) == WHOLE

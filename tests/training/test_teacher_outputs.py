@@ -13,8 +13,8 @@ from tests.training.batches import cut_batch
 from tests.training.untrained import finish_needed, prepare_job
 from training import teacher_outputs
 from training.job_name import JobName
-from training.prepared import prepare, train
-from training.teacher_outputs import CachedTeacher, LiveTeacher, list_cached_places, open_outputs, run
+from training.setup import make_setup, train_stage
+from training.teacher_outputs import CachedTeacher, LiveTeacher, list_cached_places, open_outputs, predict_taps
 
 MAPS = """
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ def test_a_cached_teacher_answers_like_a_live_one(make):
 
 def test_a_live_teacher_keeps_its_batch_statistics(make):
     experiment = make(views=0)
-    network = TappedModel(experiment.new_student(0).requires_grad_(False), list_cached_places(experiment))
+    network = TappedModel(experiment.build_student(0).requires_grad_(False), list_cached_places(experiment))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     outputs = open_outputs(experiment, network.train(), views=0)
     live = outputs(cut_batch(experiment, 7))
@@ -82,9 +82,9 @@ def test_one_cache_serves_every_stage(make, monkeypatch):
     places = list_cached_places(experiment)
     assert places == ["layer2.0", "fc:input", "layer1"]  # of crd, of the classifier, of regression
     prepare_job(CRD, experiment)
-    monkeypatch.setattr(teacher_outputs, "run", lambda *_: pytest.fail("the teacher ran again"))
+    monkeypatch.setattr(teacher_outputs, "predict_taps", lambda *_: pytest.fail("the teacher ran again"))
     for job in (JobName("kd", 0), JobName("by_stage", 0)):
-        teacher = prepare(experiment, job).objective.teacher
+        teacher = make_setup(experiment, job).objective.teacher
         assert teacher.places == places and isinstance(teacher.outputs, CachedTeacher)
     assert len(list(experiment.config.data.cache_dir.glob("teacher-*"))) == 1
 
@@ -98,7 +98,7 @@ def test_a_loss_of_maps_has_a_live_teacher(make, maps_loss):
     with torch.no_grad():
         expected = TappedModel(teacher.network, ["layer2:map"])(batch.images).taps[0]
     torch.testing.assert_close(view.maps["stage2"], expected)
-    other = prepare(experiment, CRD).objective.teacher  # the others are cached still, without the maps
+    other = make_setup(experiment, CRD).objective.teacher  # the others are cached still, without the maps
     assert isinstance(other.outputs, CachedTeacher) and other.places == ["layer2.0", "fc:input"]
 
 
@@ -122,7 +122,7 @@ def test_the_teacher_is_opened_where_needed(make, losses, asks):
 def test_the_teachers_features_are_not_computed_twice(make, monkeypatch):
     experiment = make("methods.m={starts_from: teacher, train: head, losses: {ce: 1}}")
     finish_needed(OWN, experiment)
-    objective = prepare(experiment, OWN).objective
+    objective = make_setup(experiment, OWN).objective
     for module in ("features", "prepared"):
         monkeypatch.setattr(
             f"training.{module}.read_head_inputs", lambda *_, **__: pytest.fail("a network was run")
@@ -141,7 +141,7 @@ def test_a_stage_may_name_the_teachers_classifier(make):
     torch.nn.init.normal_(network.fc.weight)
     experiment.folder.job(job).clear()
     experiment.folder.job(job).finish(network, {})
-    teacher = prepare(experiment, OWN).objective.teacher
+    teacher = make_setup(experiment, OWN).objective.teacher
     view = teacher(cut_batch(experiment, has_images=False))
     with torch.no_grad():
         torch.testing.assert_close(view.logits, find_classifier(network)[1](view.taps["features"]))
@@ -152,12 +152,12 @@ def test_a_stage_may_name_the_teachers_classifier(make):
 
 def test_the_teacher_sees_counterfactual_images(make):
     experiment = make(*PAIRED, views=0)
-    network = TappedModel(experiment.new_student(0).requires_grad_(False), list_cached_places(experiment))
+    network = TappedModel(experiment.build_student(0).requires_grad_(False), list_cached_places(experiment))
     seeing, viewed = (open_outputs(experiment, network, 0, sees_images=sees) for sees in (True, False))
     for view in (3, 4):
         batch, imageless = (cut_batch(experiment, view, has_images=has) for has in (True, False))
         expected, own = (
-            run(network, images, experiment.machine) for images in (batch.counterfactual, batch.images)
+            predict_taps(network, images, experiment.machine) for images in (batch.counterfactual, batch.images)
         )
         assert torch.equal(seeing(batch).logits, expected.logits) and not torch.equal(expected.logits, own.logits)
         torch.testing.assert_close(viewed(imageless), expected, **CLOSE)
@@ -170,9 +170,10 @@ def test_heads_read_their_own_image_of_a_pair(make):
     batch, imageless = (cut_batch(experiment, 2, has_images=has) for has in (True, False))
     network = TappedModel(experiment.trained(experiment.config.teacher, experiment.folder.teacher), ["fc:input"])
     expected, own = (
-        run(network, images, experiment.machine).taps[0] for images in (batch.counterfactual, batch.images)
+        predict_taps(network, images, experiment.machine).taps[0]
+        for images in (batch.counterfactual, batch.images)
     )
     torch.testing.assert_close(objective.teacher(imageless).taps["features"], expected, **CLOSE)
     torch.testing.assert_close(objective.student.features(imageless), own, **CLOSE)
-    train(experiment, OWN)  # its features are not the teacher's of the other image
+    train_stage(experiment, OWN)  # its features are not the teacher's of the other image
     assert experiment.folder.job(OWN).history()[-1]["reuse"] > 0.001

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from errors import UserError, asked
-from files import in_one_line, write_text
+from errors import UserError, pending_signal
+from files import wrap_io_errors, write_text
 from models.checkpoint import get_previous_path, load_newest, save_and_keep
 from training import distributed
 from training.checkpointing import CheckpointDecision
-from training.progress import Training
+from training.progress import TrainState
 from training.run.job_folder import JobFolder
 from training.run.tensorboard import open_writer, write_scalars
 from training.usage import EpochUsage
@@ -48,14 +48,14 @@ class JobCheckpointer:
         """The job's folder."""
         return self.folder.path
 
-    def load(self, state: Training) -> bool:
+    def load(self, state: TrainState) -> bool:
         """Restore the newest checkpoint that is whole; return whether there was one.
 
         Raises:
             UserError: it does not fit, or a finished job has lost files.
         """
         checkpoint = self.folder.checkpoint
-        self.folder.refuse_lacking()
+        self.folder.refuse_missing_files()
         if not checkpoint.exists() and not get_previous_path(checkpoint).exists():
             return False
         content, found = load_newest(checkpoint)
@@ -66,20 +66,20 @@ class JobCheckpointer:
                 f"{found} does not fit what is trained here, another version may have made it: "
                 "start over with --fresh"
             ) from None
-        distributed.barrier()  # every process has read it
+        distributed.wait_for_all()  # every process has read it
         if distributed.rank() == 0:
             if found != checkpoint:
                 found.replace(checkpoint)  # or the next one would keep the damaged one as previous
             self._write_metrics(state.history)  # a kill may have come between the checkpoint and this file
         return True
 
-    def save(self, state: Training) -> None:
+    def save(self, state: TrainState) -> None:
         """Write the checkpoint and, after an epoch, the metrics."""
-        content = state.state()
+        content = state.collect_state()
         if distributed.rank() == 0:
             self.path.mkdir(parents=True, exist_ok=True)
             save_and_keep(self.folder.checkpoint, content)
-            if state.part is None:
+            if state.progress is None:
                 self._write_metrics(state.history)
         self.saved = time.perf_counter()
 
@@ -87,16 +87,16 @@ class JobCheckpointer:
         lines = [json.dumps(dict(line), allow_nan=False) + "\n" for line in history]
         write_text(self.folder.metrics, "".join(lines))
 
-    def decide(self, state: Training) -> CheckpointDecision:
+    def decide(self, state: TrainState) -> CheckpointDecision:
         """Decide after a step whether a checkpoint is due and whether the training ends."""
-        signal, is_late = asked(), 0 < self.seconds <= time.perf_counter() - self.saved
+        signal, is_late = pending_signal(), 0 < self.seconds <= time.perf_counter() - self.saved
         if distributed.world_size() > 1:
             self.steps += 1
-            is_last = state.part is not None and state.part.steps == state.stepper.steps
+            is_last = state.progress is not None and state.progress.steps == state.stepper.steps
             if self.steps < self.wait and not is_last:
                 return CheckpointDecision(False, 0)
             values = [signal, is_late and distributed.rank() == 0, self._count_steps_to_wait()]
-            signal, late, self.wait = distributed.largest(values, state.device)
+            signal, late, self.wait = distributed.reduce_max(values, state.device)
             is_late = bool(late)
             self.steps, self.synced = 0, time.perf_counter()
         return CheckpointDecision(is_late or signal > 0, signal)
@@ -115,7 +115,7 @@ class JobCheckpointer:
             self.writer = self.logs.enter_context(open_writer(self.path, usage.epoch))
         write_scalars(self.writer, scalars, usage.epoch)
         timing, line = self.folder.timing, usage.to_line()
-        with in_one_line(timing, lambda: len(line)), open(timing, "a", encoding="utf-8") as file:
+        with wrap_io_errors(timing, lambda: len(line)), open(timing, "a", encoding="utf-8") as file:
             file.write(line)
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ from training.run.record_file import read_record
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
-def environment() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """Return what environment.json records of this process."""
     import torch  # takes seconds, and reading the file needs none
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dataset.identity import DataIdentity, differences
-from dataset.prepare import TrainingData, fingerprint_of
+from dataset.identity import DataIdentity, describe_differences
+from dataset.prepare import TrainingData, compute_fingerprint
 from errors import UserError, warn
 from training.run.record_file import is_signed, read_record, write_record
 
@@ -39,7 +39,7 @@ READER = TypeAdapter(RunIdentity)
 
 def compute_identity(data: TrainingData) -> RunIdentity:
     """Return the identity of a run on these images."""
-    cues = "" if data.train.cues is None else fingerprint_of("", data.train)
+    cues = "" if data.train.cues is None else compute_fingerprint("", data.train)
     return RunIdentity(data.identity, cues, data.mean.tolist(), data.std.tolist())
 
 
@@ -78,7 +78,7 @@ def list_changes(folder: Path, data: TrainingData) -> list[str]:
     old, new = read_identity(folder), compute_identity(data)
     if old is None:
         return []
-    found = differences(old.data, new.data)
+    found = describe_differences(old.data, new.data)
     if not found and old.cues != new.cues:
         found.append("the cues of the images changed")
     if not found and (old.mean, old.std) != (new.mean, new.std):

@@ -58,53 +58,55 @@ class JobFolder:
         return self.path / "timing.jsonl"
 
     @property
-    def begun(self) -> bool:
+    def has_files(self) -> bool:
         """Return whether a training has left anything here."""
         return any(True for pattern in LEFT for _ in self.path.glob(pattern))
 
     @property
-    def marked(self) -> bool:
+    def has_result(self) -> bool:
         """Return whether training has ended; its files may be gone since."""
         return (self.path / "result.json").exists()
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Return whether training has ended and all its files are there.
 
         Raises:
             UserError: result.json is damaged.
         """
-        return self.marked and not self.lacking()
+        return self.has_result and not self.list_missing_files()
 
     @property
-    def unfinished(self) -> bool:
+    def is_unfinished(self) -> bool:
         """Return whether the folder is there and training has not ended."""
-        return self.path.exists() and not self.marked
+        return self.path.exists() and not self.has_result
 
-    def lacking(self) -> list[str]:
+    def list_missing_files(self) -> list[str]:
         """List files that a finished job has lost."""
-        names = [self.model.name, *self.result().get("files", {})]
+        names = [self.model.name, *self.read_result().get("files", {})]
         return [name for name in names if not (self.path / name).exists()]
 
-    def refuse_lacking(self) -> None:
+    def refuse_missing_files(self) -> None:
         """Raise `UserError` for a finished job that has lost files, which another training would hide."""
-        if self.marked and self.lacking():
-            raise UserError(f"{self.path / self.lacking()[0]} is gone, and {self.name} was finished: {HINT}")
+        if self.has_result and self.list_missing_files():
+            raise UserError(
+                f"{self.path / self.list_missing_files()[0]} is gone, and {self.name} was finished: {HINT}"
+            )
 
-    def verified_model(self) -> Path:
+    def verify_model(self) -> Path:
         """Return the file of weights after comparing all files with their digests.
 
         Raises:
             UserError: one was removed, replaced or edited.
         """
-        self.refuse_lacking()
-        result = self.result()
+        self.refuse_missing_files()
+        result = self.read_result()
         for name, digest in {self.model.name: result["model_sha256"], **result.get("files", {})}.items():
             if hash_file(self.path / name) != digest:
                 raise UserError(f"{self.path / name} is not the file that training left: {HINT}")
         return self.model
 
-    def result(self) -> dict[str, Any]:
+    def read_result(self) -> dict[str, Any]:
         """Read result.json: what training reached, and digests of its files.
 
         Raises:
@@ -119,7 +121,7 @@ class JobFolder:
             raise UserError(f"{path} names files that training does not leave: {HINT}")
         return result
 
-    def history(self) -> list[dict[str, float]]:
+    def read_history(self) -> list[dict[str, float]]:
         """Read metrics.jsonl: the measures of each epoch.
 
         Raises:
@@ -131,7 +133,7 @@ class JobFolder:
         except (ValueError, RecursionError):
             raise UserError(f"{self.metrics} is damaged: {HINT}") from None
 
-    def unmark(self) -> None:
+    def delete_result(self) -> None:
         """Remove result.json, so that the job is unfinished."""
         self._remove(lambda: (self.path / "result.json").unlink(missing_ok=True))
 
@@ -142,7 +144,7 @@ class JobFolder:
             UserError: something could not be removed.
         """
         if self.path.exists():
-            self.unmark()
+            self.delete_result()
             self._remove(lambda: shutil.rmtree(self.path))
 
     def _remove(self, remove: Callable[[], object]) -> None:

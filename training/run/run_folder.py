@@ -35,26 +35,26 @@ class RunFolder:
 
     @property
     def teacher(self) -> JobFolder:
-        return self.job(TEACHER)
+        return self.get_job(TEACHER)
 
-    def job(self, name: JobName) -> JobFolder:
+    def get_job(self, name: JobName) -> JobFolder:
         """Return the folder of a job."""
         from training.run.job_folder import JobFolder
 
         return JobFolder(self.path / name.path)
 
-    def present(self) -> list[JobName]:
+    def list_present_jobs(self) -> list[JobName]:
         """List the jobs that have files; other folders are ignored."""
         found = [TEACHER]
-        for seed in self.seeds():
+        for seed in self.list_seeds():
             place = self.path / f"seed{seed}"
             for folder in sorted(place.glob("[!.]*/")):
                 paths = sorted(folder.glob("stage[1-9]/")) or [folder]
                 names = [read_path(path.relative_to(place), seed) for path in paths]
                 found += [name for name in names if name is not None]
-        return [name for name in found if self.job(name).begun]
+        return [name for name in found if self.get_job(name).has_files]
 
-    def config(self) -> Config:
+    def read_config(self) -> Config:
         """Read the config that the run was made with.
 
         Raises:
@@ -71,7 +71,7 @@ class RunFolder:
             )
         return load_written(path)
 
-    def seeds(self) -> list[int]:
+    def list_seeds(self) -> list[int]:
         """List the seeds that have a folder, in order."""
         names = [SEED_FOLDER.fullmatch(path.name) for path in self.path.glob("seed*") if path.is_dir()]
         return sorted(int(name[1]) for name in names if name is not None)

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from files import in_one_line
+from files import wrap_io_errors
 from settings.merge import flatten
 from settings.schema import Config
 from training import distributed
-from training.job_name import JobName, stage_of
+from training.job_name import JobName, get_stage
 from training.run.job_folder import JobFolder
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def open_writer(folder: Path, next_epoch: int) -> Iterator[SummaryWriter]:
     excepthook = threading.excepthook
     threading.excepthook = lambda died: None if isinstance(died.exc_value, OSError) else excepthook(died)
     try:
-        with in_one_line(folder / EVENTS, lambda: 0):
+        with wrap_io_errors(folder / EVENTS, lambda: 0):
             writer = SummaryWriter(str(folder), purge_step=next_epoch)
         try:
             yield writer
@@ -44,14 +44,14 @@ def open_writer(folder: Path, next_epoch: int) -> Iterator[SummaryWriter]:
 
 
 def _wrap_errors(writer: SummaryWriter) -> AbstractContextManager[None]:
-    return in_one_line(Path(writer.log_dir) / EVENTS, lambda: 0, "what was written of it")
+    return wrap_io_errors(Path(writer.log_dir) / EVENTS, lambda: 0, "what was written of it")
 
 
 def write_scalars(writer: SummaryWriter, values: Mapping[str, float], epoch: int) -> None:
     """Write an epoch's numbers to disk.
 
     Raises:
-        UserError, MachineError: as `files.in_one_line`.
+        UserError, MachineError: as `files.wrap_io_errors`.
     """
     with _wrap_errors(writer):
         for name, value in values.items():
@@ -63,13 +63,15 @@ def write_hparams(config: Config, name: JobName, folder: JobFolder) -> None:
     """Write the settings of a finished training with its results, in the first process.
 
     Raises:
-        UserError, MachineError: as `files.in_one_line`; the training is finished all the same.
+        UserError, MachineError: as `files.wrap_io_errors`; the training is finished all the same.
     """
     from torch.utils.tensorboard.summary import hparams
 
     if distributed.rank() != 0:
         return
-    results = {f"result/{key}": float(one) for key, one in folder.result().items() if type(one) in (int, float)}
+    results = {
+        f"result/{key}": float(one) for key, one in folder.read_result().items() if type(one) in (int, float)
+    }
     with open_writer(folder.path, int(results.get("result/epochs", 0)) + 1) as writer, _wrap_errors(writer):
         for summary in hparams(list_settings(config, name), results):
             writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]  # torch gives it no type
@@ -83,7 +85,7 @@ def list_settings(config: Config, name: JobName) -> dict[str, Value]:
     plain = config.model_dump(mode="json")
     sections = ["data", "teacher", "student"] + (["shortcut"] if config.shortcut.cue != "none" else [])
     settings = {section: plain[section] for section in sections}
-    settings["stage"] = stage_of(config, name).model_dump(mode="json")
+    settings["stage"] = get_stage(config, name).model_dump(mode="json")
     found: dict[str, Value] = {"job": name.label, "seed": -1 if name.seed is None else name.seed}
     for key, value in flatten(settings).items():
         found[key] = value if isinstance(value, Value) else str(value)

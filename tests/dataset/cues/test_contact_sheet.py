@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dataset.cues.contact_sheet import draw_contact_sheet, write_contact_sheet
-from dataset.cues.shortcut import stamp
+from dataset.cues.shortcut import draw_cues
 from settings.images import Shortcut
 from tests.dataset.small_data import make_data
 
@@ -18,9 +18,9 @@ def test_a_contact_sheet_shows_every_cue(tmp_path, cue, shown):
     tile = 64 + 4  # four times enlarged, with a border of the same width
     assert sheet.dtype == torch.uint8 and sheet.shape == (3, 4 + 4 * tile, 4 + 11 * tile)
     last = sheet[:, 4 + 3 * tile :: 4, 4::4][:, :16]  # every fourth pixel of the last row's tiles
-    clean = data.test.raw(torch.tensor([0]))
+    clean = data.test.load_raw(torch.tensor([0]))
     for number in range(-1, shown):  # -1 is no cue
-        expected = clean if number < 0 else stamp(cue, clean, torch.tensor([number]), torch.tensor([0]))
+        expected = clean if number < 0 else draw_cues(cue, clean, torch.tensor([number]), torch.tensor([0]))
         start = (1 + number) * tile // 4
         assert torch.equal(last[:, :, start : start + 16], expected[0])
     write_contact_sheet(data, tmp_path / "new" / "sheet.png")

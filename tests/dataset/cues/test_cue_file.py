@@ -45,10 +45,10 @@ def cue_file(tmp_path):
 def test_cues_are_numbered_in_sorted_order(cue_file):
     cue_file.rows["train/ant/0.png"] = "water"
     data, plain = cue_file.prepare(), prepare(cue_file.load(), Data(), torch.device("cpu"))
-    assert data.train.cues.of_image.tolist() == [1, 1, 0, 1, 0, 1] + [0, 1] * 3
-    assert data.test.cues.of_image.tolist() == [0, 1] * 2
+    assert data.train.cues.image_cues.tolist() == [1, 1, 0, 1, 0, 1] + [0, 1] * 3
+    assert data.test.cues.image_cues.tolist() == [0, 1] * 2
     assert (data.classes_cue.tolist(), data.cue_count) == ([1, 0], 2)  # of two as frequent the first
-    assert torch.equal(data.train.normalised(torch.arange(12)), plain.train.normalised(torch.arange(12)))
+    assert torch.equal(data.train.load_normalised(torch.arange(12)), plain.train.load_normalised(torch.arange(12)))
     assert data.for_teacher() is data
     cue_file.rows["train/ant/0.png"] = "land"
     assert cue_file.prepare().fingerprint not in (data.fingerprint, plain.fingerprint)
@@ -57,7 +57,7 @@ def test_cues_are_numbered_in_sorted_order(cue_file):
 def test_balanced_images_are_even_over_classes_and_cues(cue_file):
     data = cue_file.prepare(source=cue_file.load(split=0.9, val_fraction=0.5))
     held_out, chosen = (
-        (images.labels * 2 + images.cues.of_image).bincount(minlength=4) for images in (data.val, data.balanced)
+        (images.labels * 2 + images.cues.image_cues).bincount(minlength=4) for images in (data.val, data.balanced)
     )
     smallest = held_out[held_out > 0].min()
     assert held_out.max() > smallest

@@ -12,12 +12,12 @@ from scipy.stats import binomtest, chisquare
 from dataset.cues.shortcut import (
     COLOURS,
     SUPERCLASSES,
-    assign,
+    assign_cues,
     assign_evenly,
     count_cues,
     draw_class_cues,
+    draw_cues,
     draw_other_cues,
-    stamp,
 )
 from errors import UserError
 
@@ -80,7 +80,7 @@ def test_cifar100s_superclasses_share_a_corruption(separator):
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, "uniform"])
 def test_conflicting_cues_have_their_share_and_are_uniform(share):
     labels, own = torch.arange(20_000) % 10, draw_class_cues("background", list_names(10), 1)
-    steps = (assign(labels, own, 10, share, 1) - own[labels]) % 10  # 0 = aligned
+    steps = (assign_cues(labels, own, 10, share, 1) - own[labels]) % 10  # 0 = aligned
     counts = steps.bincount(minlength=10).tolist()
     expected = 0.9 if share == "uniform" else share
     assert binomtest(20_000 - counts[0], 20_000, expected).pvalue > 1e-3
@@ -89,13 +89,13 @@ def test_conflicting_cues_have_their_share_and_are_uniform(share):
 
 def test_conflicting_images_conflict_at_higher_shares():
     labels, own = torch.arange(5000) % 4, torch.tensor([2, 0, 3, 1])
-    few, more, all_ = (assign(labels, own, 4, share, 7) for share in (0.02, 0.05, "uniform"))
+    few, more, all_ = (assign_cues(labels, own, 4, share, 7) for share in (0.02, 0.05, "uniform"))
     conflicting = few != own[labels]
     assert 0 < conflicting.sum() < (more != own[labels]).sum() < (all_ != own[labels]).sum()
     assert torch.equal(few[conflicting], more[conflicting])
     assert torch.equal(more[more != own[labels]], all_[more != own[labels]])
-    assert torch.equal(few, assign(labels, own, 4, 0.02, 7))
-    assert not torch.equal(few, assign(labels, own, 4, 0.02, 8))
+    assert torch.equal(few, assign_cues(labels, own, 4, 0.02, 7))
+    assert not torch.equal(few, assign_cues(labels, own, 4, 0.02, 8))
 
 
 def test_other_cues_are_uniform_and_follow_the_view():
@@ -126,12 +126,12 @@ def test_a_stamp_is_the_same_in_any_batch(kind, side):
     pixels, indices = make_pixels(45, side), torch.arange(45) * 1234
     cues = torch.arange(45) % KINDS[kind] - 1
     before = pixels.clone()
-    whole = stamp(kind, pixels, cues, indices)
+    whole = draw_cues(kind, pixels, cues, indices)
     assert whole.dtype == torch.uint8 and torch.equal(pixels, before)
     assert torch.equal(whole[cues == -1], pixels[cues == -1])
     assert (whole[cues == 1] != pixels[cues == 1]).flatten(1).any(1).all()
     for rows in (torch.tensor([7]), torch.tensor([41, 19, 7, 0]), torch.arange(44, -1, -1)):
-        assert torch.equal(stamp(kind, pixels[rows], cues[rows], indices[rows]), whole[rows])
+        assert torch.equal(draw_cues(kind, pixels[rows], cues[rows], indices[rows]), whole[rows])
 
 
 @pytest.mark.parametrize("side", [8, 16, 64])
@@ -139,7 +139,9 @@ def test_a_stamp_is_the_same_in_any_batch(kind, side):
 def test_cues_differ_visibly(kind, side):
     count = KINDS[kind]
     pixels = make_pixels(1, side).expand(count, -1, -1, -1)
-    stamped = stamp(kind, pixels, torch.arange(count), torch.zeros(count, dtype=torch.int64)).float().flatten(1)
+    stamped = (
+        draw_cues(kind, pixels, torch.arange(count), torch.zeros(count, dtype=torch.int64)).float().flatten(1)
+    )
     distances = torch.cdist(stamped, stamped, p=torch.inf).fill_diagonal_(255)
     assert distances.min() >= 10  # gray levels, in the pixel that differs most
 
@@ -147,7 +149,7 @@ def test_cues_differ_visibly(kind, side):
 def test_background_by_hand():
     pixels = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     pixels[..., 0, :3] = torch.tensor([255, 51, 0], dtype=torch.uint8)
-    stamped = stamp("background", pixels, torch.tensor([2]), torch.tensor([0]))[0, :, 0]
+    stamped = draw_cues("background", pixels, torch.tensor([2]), torch.tensor([0]))[0, :, 0]
     assert stamped[:, 0].tolist() == [255, 255, 255]
     assert stamped[:, 1].tolist() == [round(51 + 0.8 * value) for value in COLOURS[2]]
     assert stamped[:, 2].tolist() == list(COLOURS[2])
@@ -156,7 +158,7 @@ def test_background_by_hand():
 @pytest.mark.parametrize(("side", "size"), [(8, 2), (16, 3), (32, 6)])
 def test_patches_show_units_and_tens_by_corner(side, size):
     pixels = make_pixels(2, side)
-    one, two = stamp("patch", pixels, torch.tensor([7, 42]), torch.arange(2))
+    one, two = draw_cues("patch", pixels, torch.tensor([7, 42]), torch.arange(2))
     for stamped, colour in ((one, 7), (two, 2)):
         assert (stamped[:, :size, :size] == torch.tensor(COLOURS[colour])[:, None, None]).all()
     assert (two[:, -size:, -size:] == torch.tensor(COLOURS[4])[:, None, None]).all()
@@ -167,7 +169,7 @@ def test_patches_show_units_and_tens_by_corner(side, size):
 @pytest.mark.parametrize(("side", "width"), [(8, 1), (16, 2), (32, 4)])
 def test_a_frame_leaves_the_inside(side, width):
     pixels = make_pixels(1, side)
-    stamped = stamp("frame", pixels, torch.tensor([3]), torch.tensor([0]))
+    stamped = draw_cues("frame", pixels, torch.tensor([3]), torch.tensor([0]))
     inside = slice(width, side - width)
     assert torch.equal(stamped[..., inside, inside], pixels[..., inside, inside])
     stamped[..., inside, inside] = torch.tensor(COLOURS[3], dtype=torch.uint8)[:, None, None]
@@ -176,7 +178,7 @@ def test_a_frame_leaves_the_inside(side, width):
 
 def test_gray_equals_pillows():
     pixels = make_pixels(2, 8)
-    stamped = stamp("gray", pixels, torch.tensor([0, 1]), torch.arange(2))
+    stamped = draw_cues("gray", pixels, torch.tensor([0, 1]), torch.arange(2))
     assert torch.equal(stamped[0], pixels[0])
     gray = np.asarray(Image.fromarray(pixels[1].permute(1, 2, 0).numpy()).convert("L"))
     assert np.abs(stamped[1].numpy().astype(int) - gray).max() <= 1  # Pillow truncates its weights

@@ -11,7 +11,7 @@ import pytest
 
 from dataset.files import stored_pixels
 from dataset.files.stored_pixels import StoredPixels, iter_pieces
-from dataset.identity import array_digest
+from dataset.identity import compute_array_digest
 from errors import MachineError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (11, 3, 5, 5), dtype=np.uint8)
@@ -39,7 +39,7 @@ def test_reading_is_indexing(tmp_path, chosen):
 def test_digests_do_not_depend_on_the_pieces(tmp_path, monkeypatch, size):
     whole = hashlib.sha256(f"{PIXELS.shape} |u1".encode() + PIXELS.tobytes()).hexdigest()[:16]
     monkeypatch.setattr(stored_pixels, "PIECE", size)
-    assert array_digest(store(tmp_path)) == array_digest(PIXELS) == whole
+    assert compute_array_digest(store(tmp_path)) == compute_array_digest(PIXELS) == whole
     assert [len(piece) for piece in iter_pieces(PIXELS)][0] == max(1, min(11, size // 75))
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torchvision.transforms.v2.functional import normalize
 
-from dataset.views.augment import apply_view, draw_view, generator, normalise
+from dataset.views.augment import apply_view, draw_view, make_generator, normalise
 
 
 def make_images(count, side):
@@ -34,7 +34,7 @@ def crop_naively(image, row, column, mirrored, padding):
 )
 def test_views_equal_cropping_one_image_at_a_time(seed, view, padding, side, flip):
     pixels, drawn = make_images(10, side), draw_view(seed, view, 10, padding, flip)
-    indices = torch.randperm(10, generator=generator(seed))[:7]
+    indices = torch.randperm(10, generator=make_generator(seed))[:7]
     cropped = apply_view(pixels[indices], indices, drawn)
     assert cropped.dtype == torch.uint8
     for out, i in zip(cropped, indices.tolist(), strict=True):

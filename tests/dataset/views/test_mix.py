@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from dataset.loader import training_batches
+from dataset.loader import iter_training_batches
 from dataset.views.mix import draw_cutmix, draw_mixup, draw_squares, mask_squares
 from settings.images import Shortcut
 from tests.dataset.small_data import list_parts, make_data
@@ -18,7 +18,7 @@ def make_mixed(mix, strength=None):
 
 
 def list_batches(data, **ranks):
-    return list(training_batches(data, 20, 3, 1, 4, **ranks))
+    return list(iter_training_batches(data, 20, 3, 1, 4, **ranks))
 
 
 def match_batches(mix):

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from dataset.files.stored_pixels import StoredPixels
-from dataset.loader import training_batches, view_batches
+from dataset.loader import iter_training_batches, iter_view_batches
 from dataset.views.augment import draw_view
 from dataset.views.prefetch import DESCRIPTORS, prefetch_views
 from errors import MachineError
-from files import locked
+from files import hold_lock
 from tests.dataset.small_data import list_parts, make_data, make_images
 
 IMAGES = make_images(24, side=10)
@@ -47,14 +47,14 @@ def test_prefetched_batches_are_the_same(stored, mix):
     found, drawn = [], []
     for data in make_pair(stored, mix=mix, augment=[{"RandAugment": {}}, {"RandomErasing": {"p": 0.5}}]):
         torch.manual_seed(5)
-        found.append(list_parts(training_batches(data, 7, seed=3, epoch=1, view=4, first=1)))
+        found.append(list_parts(iter_training_batches(data, 7, seed=3, epoch=1, view=4, first=1)))
         drawn.append(torch.rand(3).tolist())  # what a model draws, for dropout, is the same
     assert len(found[0]) == 2 and found[0] == found[1] and drawn[0] == drawn[1]
 
 
 @pytest.mark.parametrize("first", [0, 10, 24])
 def test_a_view_goes_on_from_any_image(stored, first):
-    own, ahead = (list(view_batches(data, 2, 5, first)) for data in make_pair(stored))
+    own, ahead = (list(iter_view_batches(data, 2, 5, first)) for data in make_pair(stored))
     assert [indices.tolist() for indices, _ in own] == [indices.tolist() for indices, _ in ahead]
     assert all(torch.equal(one[1], other[1]) for one, other in zip(own, ahead, strict=True))
     assert sum(len(indices) for indices, _ in own) == 24 - first
@@ -62,7 +62,7 @@ def test_a_view_goes_on_from_any_image(stored, first):
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="a system without /proc, where locks are not looked for")
 def test_workers_ignore_interrupts_and_release_locks(tmp_path):
-    with locked(tmp_path / "a.lock"):
+    with hold_lock(tmp_path / "a.lock"):
         batches = prefetch_views(PIXELS, VIEW, WANTED, 2, pinned=False)
         next(batches), next(batches)  # one of each, so both have begun
         workers = multiprocessing.active_children()

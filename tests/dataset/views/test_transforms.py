@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from dataset.loader import training_batches, view_batches
+from dataset.loader import iter_training_batches, iter_view_batches
 from dataset.views.transforms import NAMES, build_transforms, check_transforms
 from errors import UserError
 from settings.reading import load_config
@@ -26,7 +26,7 @@ NEEDED = {
 
 
 def load_view(data, view):
-    return torch.cat([images for _, images in view_batches(data, view, 24)])
+    return torch.cat([images for _, images in iter_view_batches(data, view, 24)])
 
 
 def test_an_image_is_the_same_in_any_batch():
@@ -34,7 +34,7 @@ def test_an_image_is_the_same_in_any_batch():
     view = load_view(data, 2)
     for epoch in (0, 1):
         torch.manual_seed(epoch)
-        for batch in training_batches(data, 8, 5, epoch, 2):
+        for batch in iter_training_batches(data, 8, 5, epoch, 2):
             assert torch.equal(batch.images, view[batch.indices])
     state = torch.get_rng_state()
     assert not torch.equal(load_view(data, 3), view)

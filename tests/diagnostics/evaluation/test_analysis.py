@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 from diagnostics.evaluation import analysis
-from diagnostics.evaluation.analysis import compute_contrastive_bound, similarities
+from diagnostics.evaluation.analysis import compare_features, compute_contrastive_bound
 from diagnostics.evaluation.recording import Context, Meta, RecordedModel, Recording
 
 
@@ -24,7 +24,7 @@ def test_minibatch_cka_ignores_the_order_of_images():
     centres = rng.normal(size=(40, 12))
     teacher = centres[labels] + 0.5 * rng.normal(size=(2000, 12))
     student = centres[labels][:, :8] + 0.5 * rng.normal(size=(2000, 8))
-    told = similarities(make_recorded(teacher), [make_recorded(student)])["kd"]
+    told = compare_features(make_recorded(teacher), [make_recorded(student)])["kd"]
     exact = told.last.linear.value
     assert 0.2 < exact < 0.9
     assert abs(told.last.linear_minibatch / exact - 1) < 0.02

@@ -6,18 +6,18 @@ import csv
 import io
 from dataclasses import replace
 
-from diagnostics.budget import Training
+from diagnostics.budget import TrainingBudget
 from diagnostics.evaluation.budget_parity import NO_PAIR, NOT_RECORDED, describe_parity
-from diagnostics.evaluation.results import Given
+from diagnostics.evaluation.results import BudgetParity
 from diagnostics.tables.models import CACHED, FROZEN, make_trainings_table
 from diagnostics.tables.table import to_csv
 
 
-def make_training(job: str, epochs: int, batch_size: int = 32, **changes: object) -> Training:
+def make_training(job: str, epochs: int, batch_size: int = 32, **changes: object) -> TrainingBudget:
     """Of 1,000 images with batches that leave 8 of them over."""
     steps = epochs * (1000 // batch_size)
     seen = steps * batch_size
-    plain = Training(
+    plain = TrainingBudget(
         job=job,
         train="all",
         epochs=epochs,
@@ -51,7 +51,7 @@ MODELS = {
 }
 
 
-def describe(models: dict[str, list[Training] | None]) -> list[str]:
+def describe(models: dict[str, list[TrainingBudget] | None]) -> list[str]:
     return describe_parity(models, "two_stage")
 
 
@@ -101,12 +101,12 @@ def test_steps_of_several_batches_are_told() -> None:
     lines = describe({**MODELS, "two_stage": [several, SECOND]})
     assert "Not even in batch size: scratch and kd 32, two_stage 4 x 32 + 32." in lines
     ended = replace(SECOND, epochs=8, planned=10)
-    first, second = read_rows(Given({"two_stage": [several, ended]}, []))
+    first, second = read_rows(BudgetParity({"two_stage": [several, ended]}, []))
     assert (first["batch_size"], first["accumulate"], first["updates"]) == ("32", "4", str(14 * 8))
     assert (second["epochs"], second["planned"], second["updates"]) == ("8", "10", str(8 * 38))
 
 
-def read_rows(given: Given) -> list[dict[str, str]]:
+def read_rows(given: BudgetParity) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(to_csv(make_trainings_table(given)))))
 
 
@@ -146,7 +146,7 @@ def test_missing_pair_or_record_is_stated() -> None:
 
 def test_each_training_is_a_row_of_numbers() -> None:
     frozen = replace(SECOND, frozen=True, passes=0, forward_only=3000, cached=True, teacher_passes=3000)
-    given = Given(
+    given = BudgetParity(
         {**MODELS, "head": [replace(ALIGNED, cached=True, teacher_passes=3000), frozen], "old": None}, []
     )
     rows = {(row["model"], row["training"]): row for row in read_rows(given)}

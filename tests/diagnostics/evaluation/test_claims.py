@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.analysis import compute_report
 from diagnostics.evaluation.claims import BALANCED, CUED, FOREIGN, describe_depth, measure_model_gap
 from diagnostics.evaluation.recording import Recording
 from diagnostics.tables.comparison import make_ensembles_table, make_variances_table
@@ -24,7 +24,7 @@ def several() -> Recording:
 
 
 def test_ensembles_join_teacher_student_seeds_and_methods():
-    found = analyse(several()).claims.ensembles
+    found = compute_report(several()).claims.ensembles
     assert [(row.members, row.rule) for row in found] == [
         (["teacher", "two_stage"], "mean of probabilities"),
         (["teacher", "kd"], "mean of probabilities"),
@@ -44,7 +44,7 @@ def test_ensembles_join_teacher_student_seeds_and_methods():
 
 
 def test_spread_is_tested_with_seeds_needed():
-    report = analyse(several())
+    report = compute_report(several())
     (row,) = report.claims.variances
     assert (row.a, row.b, row.result.n_a, row.result.n_b) == ("kd", "two_stage", 3, 3)
     assert row.holm_p == row.result.p and row.result.seeds_for_ratio is not None
@@ -78,7 +78,7 @@ def test_frozen_and_fine_tuned_features_are_compared():
     }
     config = {**recording.context.config, "methods": methods}
     recording = replace(recording, context=replace(recording.context, config=config))
-    report = analyse(recording)
+    report = compute_report(recording)
     (line,) = describe_depth(recording, report.pairs, report.seeds)
     assert line.startswith("train: last_block in two_stage, head in frozen: two_stage is 50.0 points worse")
     assert report.claims.sentences[0] == line

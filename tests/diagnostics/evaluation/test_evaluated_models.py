@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diagnostics.evaluation.evaluated import find_finished
-from diagnostics.evaluation.evaluated_models import find_network, find_subject, subjects_of_run
+from diagnostics.evaluation.evaluated_models import find_model, find_network, list_run_models
+from diagnostics.evaluation.saved_evaluation import find_finished
 from errors import UserError
 from models.checkpoint import save
 from settings.reading import load_config
 from tests.diagnostics.test_budget import finish
-from training.job_name import TEACHER, JobName, jobs_of_method
+from training.job_name import TEACHER, JobName, list_method_jobs
 from training.run.job_folder import PROJECTIONS
 from training.run.run_folder import write_config
 
@@ -32,14 +32,14 @@ def experiment(make_experiment):
         job
         for method in made.config.methods
         for seed in (0, 1)
-        for job in jobs_of_method(made.config, method, seed)
+        for job in list_method_jobs(made.config, method, seed)
     }
     finish(made, {TEACHER: 2, **dict.fromkeys(jobs - {JobName("three", 1, 3)}, 2)})
     return made
 
 
 def test_single_stages_come_first_main_method_last(experiment):
-    names = [subject.name for subject in subjects_of_run(experiment)]
+    names = [subject.name for subject in list_run_models(experiment)]
     first = ["teacher", "kd", "llr", "on_own", "align", "own", "stage1", "three"]
     assert names == [*first, "kd/1", "llr/1", "on_own/1", "align/1", "own/1"]  # three/1 is not finished
     write_config(experiment.folder.path / "config.yaml", experiment.config)
@@ -53,7 +53,7 @@ def test_each_model_knows_its_first_stage(experiment):
         folder.job(JobName(method, 0, 1)).path.joinpath("metrics.jsonl").write_text(
             '{"epoch": 1, "cosine_last": 0.5}\n'
         )
-    found = {subject.name: subject for subject in subjects_of_run(experiment)}
+    found = {subject.name: subject for subject in list_run_models(experiment)}
     kept = {name: list(subject.projections) for name, subject in found.items() if subject.projections}
     own, three = ["own.weight"], ["three.weight"]
     assert kept == {"own": own, "on_own": own, "stage1": three, "three": three}
@@ -70,7 +70,7 @@ def test_each_model_knows_its_first_stage(experiment):
 
 
 def test_networks_and_taps_are_those_of_the_training(experiment):
-    found = {subject.name: subject for subject in subjects_of_run(experiment)}
+    found = {subject.name: subject for subject in list_run_models(experiment)}
     assert find_network(experiment, found["llr"]) == experiment.config.teacher
     assert (
         find_network(experiment, found["three"])
@@ -81,14 +81,14 @@ def test_networks_and_taps_are_those_of_the_training(experiment):
 
 
 def test_main_model_is_found_without_its_name(experiment, make_experiment):
-    assert find_subject(experiment, None, None).name == "three" and find_subject(experiment, None, 0).seed == 0
+    assert find_model(experiment, None, None).name == "three" and find_model(experiment, None, 0).seed == 0
     with pytest.raises(UserError, match="align does not classify"):
-        find_subject(experiment, "align", None)
+        find_model(experiment, "align", None)
     with pytest.raises(UserError, match="no finished three of seed 1: it has"):
-        find_subject(experiment, None, 1)
+        find_model(experiment, None, 1)
     alone = make_experiment("name=alone", "methods=[scratch,kd]")
     finish(alone, {JobName("kd", 0): 2})
-    assert find_subject(alone, None, None).name == "kd"
+    assert find_model(alone, None, None).name == "kd"
 
 
 def test_no_method_takes_the_name_of_another_model(tiny_config):

@@ -16,12 +16,12 @@ from PIL import Image
 
 from dataset.files.decode import decode_files
 from diagnostics.cost import Latency
-from diagnostics.evaluation.recording import Subject
+from diagnostics.evaluation.recording import EvaluatedModel
 from diagnostics.export import pack
-from diagnostics.export.card import format_card, lines
+from diagnostics.export.card import format_card, summarise_export
 from diagnostics.export.checks import Reference, check_file, find_bit_depth, find_files
 from diagnostics.export.folder import refuse_foreign
-from diagnostics.export.pack import choose_evenly, export_subject, refuse_export
+from diagnostics.export.pack import choose_evenly, export_model, refuse_export
 from diagnostics.export.quantize import QUANTIZED, Deployment, Quantized
 from errors import MachineError, UserError
 from models.checkpoint import hash_weights
@@ -31,11 +31,11 @@ from settings.images import Data
 FILES = {WEIGHTS, PROGRAM, "README.md", "metadata.json", "preprocessing.json", "predict.py"}
 
 
-def make_subject(experiment) -> Subject:
+def make_subject(experiment) -> EvaluatedModel:
     """Make a student with random weights as if it were trained."""
     torch.manual_seed(0)
     network = experiment.build(experiment.config.student).eval()
-    return Subject("kd", "kd", 0, "resnet8", "abcd", True, True, None, [], lambda: network, "cifar")
+    return EvaluatedModel("kd", "kd", 0, "resnet8", "abcd", True, True, None, [], lambda: network, "cifar")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def export(make_experiment, tmp_path):
     student = make_subject(experiment)
 
     def run(quantize: bool = False):
-        return export_subject(experiment, student, None, tmp_path / "out", quantize=quantize)
+        return export_model(experiment, student, None, tmp_path / "out", quantize=quantize)
 
     run.experiment, run.student = experiment, student
     return run
@@ -72,7 +72,7 @@ def test_folder_holds_checked_files_and_card(export, tmp_path):
     assert card == format_card(made) and card.startswith("# resnet8 of run tiny: kd, seed 0\n\nA classifier")
     assert "Classes in order: ash, birch, cedar, date." in card and "| model.pt | plain state dict" in card
     assert known["weights"] in card and f"{known['accuracy']['top1']:.2%} right" in card
-    assert any("largest difference" in line for line in lines(made))
+    assert any("largest difference" in line for line in summarise_export(made))
 
 
 def test_earlier_export_is_replaced_and_other_files_never(export, tmp_path):
@@ -143,7 +143,7 @@ def test_script_reads_pictures_as_the_decoder_does(make_experiment, tmp_path):
     Image.fromarray(deep).save(tmp_path / "photos/test/ash/9.png")
     data = {"data.root": tmp_path / "photos", "data.cache_dir": tmp_path / "cache", "losses.crd.num_negatives": 2}
     experiment = make_experiment(*(f"{key}={value}" for key, value in data.items()))
-    made = export_subject(experiment, make_subject(experiment), None, tmp_path / "out", quantize=False)
+    made = export_model(experiment, make_subject(experiment), None, tmp_path / "out", quantize=False)
     assert made.script is not None and made.script.count == 15 and made.script.levels <= 1
     assert json.loads((tmp_path / "out" / "preprocessing.json").read_text())["bit_depth"] == 12
 
@@ -204,7 +204,7 @@ def test_slower_int8_is_reported_as_slower(export):
         ]
         quantized = Quantized("static", 5, 50, 1, "processor", rows)
         exported = pack.replace(made, quantized=quantized)
-        shown = "\n".join(lines(exported))
+        shown = "\n".join(summarise_export(exported))
         head = "| runtime | bytes | top-1 | agrees with float | ms, batch 1 (iqr) |"
         row = f"| torch | 100 | 90.00% | 90.00% | 9.00 ({iqr:.2f}) |"
         assert f"{head}\n| --- | --- | --- | --- | --- |\n{row}\n| float |" in shown

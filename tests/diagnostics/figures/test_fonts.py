@@ -7,7 +7,7 @@ import pytest
 
 from diagnostics.figures import fonts
 from diagnostics.figures.features import draw_maps
-from diagnostics.figures.fonts import can_draw, families, label_classes
+from diagnostics.figures.fonts import is_drawable, label_classes, list_families
 from diagnostics.figures.style import to_bytes
 
 SCRIPTS = ["猫", "고양이", "ねこ", "قط", "חתול", "बिल्ली", "แมว", "🐈", "naïve", "кот", "γάτα", "$x_1$"]
@@ -17,9 +17,9 @@ SCRIPTS = ["猫", "고양이", "ねこ", "قط", "חתול", "बिल्ली
 def bare(monkeypatch):
     """A machine that has no font but matplotlib's own."""
     monkeypatch.setattr(fonts, "OTHERS", ())
-    families.cache_clear()
+    list_families.cache_clear()
     yield
-    families.cache_clear()
+    list_families.cache_clear()
 
 
 def test_a_name_that_no_font_has_is_a_number(bare):
@@ -29,8 +29,8 @@ def test_a_name_that_no_font_has_is_a_number(bare):
 
 
 def test_letters_that_would_be_set_apart_or_backwards_are_not_drawn():
-    assert not any(map(can_draw, ["قط", "חתול", "e\u0323\u0331"]))
-    assert can_draw("e\u0301")  # one letter when composed
+    assert not any(map(is_drawable, ["قط", "חתול", "e\u0323\u0331"]))
+    assert is_drawable("e\u0301")  # one letter when composed
 
 
 @pytest.mark.parametrize("kind", ["png", "pdf"])

@@ -7,7 +7,7 @@ from PIL import Image
 
 from diagnostics.evaluation.results import ModelAccuracy
 from diagnostics.figures.predictions import draw_accuracy
-from diagnostics.figures.style import METHODS, label, pick_colour, pick_marker, to_bytes, window
+from diagnostics.figures.style import METHODS, find_window, pick_colour, pick_marker, to_bytes, truncate_label
 
 
 def model(name: str, top1: float) -> ModelAccuracy:
@@ -32,14 +32,14 @@ def test_a_method_of_ones_own_looks_as_its_name_decides():
 
 def test_an_axis_is_the_students_where_a_teacher_would_squeeze_them():
     students = [[40], [41, 42]]
-    assert window(students, [70]) == pytest.approx((39.76, 42.24)) == window(students, [10])
-    assert window(students, [43.9]) is None is window(students, [38.1])
-    assert window([[40, 42]], [70]) is None is window([], [1]) is window(students, [])
+    assert find_window(students, [70]) == pytest.approx((39.76, 42.24)) == find_window(students, [10])
+    assert find_window(students, [43.9]) is None is find_window(students, [38.1])
+    assert find_window([[40, 42]], [70]) is None is find_window([], [1]) is find_window(students, [])
 
 
 def test_labels_are_short_and_never_a_formula():
-    assert label("$x$") == r"\$x\$"
-    assert len(label("a" * 40)) == 18
+    assert truncate_label("$x$") == r"\$x\$"
+    assert len(truncate_label("a" * 40)) == 18
     figure = draw_accuracy([model("$a_b$", 0.5)])
     assert to_bytes(figure, "png")
 

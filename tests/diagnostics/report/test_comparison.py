@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from diagnostics.evaluation import recording_file
-from diagnostics.evaluation.evaluated import outdated, read_evaluation
 from diagnostics.evaluation.pairs import compare_two
 from diagnostics.evaluation.runs import RunSummary
+from diagnostics.evaluation.saved_evaluation import list_outdated, read_evaluation
 from diagnostics.figures.predictions import draw_runs
 from diagnostics.plain import to_plain
 from diagnostics.report import files as report_files
@@ -68,7 +68,7 @@ def evaluated(tmp_path, monkeypatch):
         asked = {**what.context.config, **config}
         what = replace(what, context=replace(what.context, run=name, config=asked, test=test))
         write_report(what, tmp_path / name / "eval")
-        write_atomically(tmp_path / name / "eval/predictions.npz", partial(recording_file.write, what))
+        write_atomically(tmp_path / name / "eval/predictions.npz", partial(recording_file.write_recording, what))
         return tmp_path / name
 
     return make
@@ -147,8 +147,8 @@ def test_an_evaluation_that_does_not_hold_is_named(evaluated, tmp_path):
 
 
 def test_a_model_that_was_trained_anew_or_came_since_makes_a_report_outdated():
-    assert outdated({"kd": "1", "crd": "2"}, {"kd": "1"}) == []  # crd's folder may be gone, its numbers hold
-    assert outdated({"kd": "1"}, {"kd": "3", "scratch": "4"}) == ["kd", "scratch"]
+    assert list_outdated({"kd": "1", "crd": "2"}, {"kd": "1"}) == []  # crd's folder may be gone, its numbers hold
+    assert list_outdated({"kd": "1"}, {"kd": "3", "scratch": "4"}) == ["kd", "scratch"]
 
 
 def test_long_names_become_a_digest_and_no_model_no_figure(evaluated):

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diagnostics.budget import Training
+from diagnostics.budget import TrainingBudget
 from diagnostics.cost import Cost, Latency
-from diagnostics.differing import Shown, positions_to_show
-from diagnostics.evaluation.recording import Context, Meta, RecordedModel, Recording, first_classifiers
+from diagnostics.differing import ShownImages, choose_positions
+from diagnostics.evaluation.recording import Context, Meta, RecordedModel, Recording, list_first_classifiers
 from diagnostics.evaluation.results import Report
 from diagnostics.names import use_labels
 from diagnostics.plain import to_plain
@@ -56,7 +56,7 @@ CONTEXT = Context(
     evaluated_on={"python": "3.12", "packages": {"torch": "2.9"}, "gpus": [], "git": {"commit": None}},
     trained_on=None,
 )
-TRAINING = Training(
+TRAINING = TrainingBudget(
     job="kd",
     train="all",
     epochs=2,
@@ -169,10 +169,10 @@ def page(tmp_path_factory) -> tuple[Report, str, Path]:
 
 def pictured(found: Recording) -> Recording:
     """The same with file names, and the pixels of the images that its sheets show."""
-    positions = np.array(positions_to_show(first_classifiers(found.models), found.labels))
+    positions = np.array(choose_positions(list_first_classifiers(found.models), found.labels))
     pixels = np.zeros((len(positions), 3, 8, 8), np.uint8)
     names = np.array([f"猫/{number}<.png" for number in range(len(found.labels))])
-    return replace(found, names=names, shown=Shown(positions, pixels))
+    return replace(found, names=names, shown=ShownImages(positions, pixels))
 
 
 def usual() -> list[RecordedModel]:

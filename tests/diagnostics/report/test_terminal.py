@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from diagnostics.evaluation.analysis import analyse
+from diagnostics.evaluation.analysis import compute_report
 from diagnostics.names import use_labels
 from diagnostics.report.terminal import MOST_LINES, WIDTH, summarise, summarise_quickly
 from diagnostics.report.verdict import write_verdict
@@ -13,7 +13,7 @@ from tests.diagnostics.report.test_folder import network, recordings, usual
 
 @pytest.fixture(scope="module")
 def report():
-    return analyse(recordings(usual()))
+    return compute_report(recordings(usual()))
 
 
 def test_summary_fits_a_terminal(report) -> None:
@@ -36,7 +36,7 @@ def test_many_models_are_counted_not_listed(report) -> None:
 
 def test_the_best_student_is_ahead_by_corrected_tests_alone() -> None:
     names = {"teacher": 0.95, "kd": 0.9, "crd": 0.72, "two_stage": 0.5}
-    report = analyse(recordings([network(name, right=right) for name, right in names.items()]))
+    report = compute_report(recordings([network(name, right=right) for name, right in names.items()]))
     assert write_verdict(report)[0] == "Best student: kd, 91.7 %. It is ahead of crd (p < 0.05 by Holm)."
     doubtful = [replace(row, quoted_p=0.2) for row in report.pairs]
     assert (

@@ -15,7 +15,7 @@ CLASSES_CUE = torch.tensor([0, 1])
 
 def make_data(labels=LABELS, cues=(0, 0, 0, 1), cued=True):
     """Four held-out images of two classes; of the cells (class, cue), (0, 1) has none."""
-    images = SimpleNamespace(labels=labels, cues=SimpleNamespace(of_image=torch.tensor(cues)))
+    images = SimpleNamespace(labels=labels, cues=SimpleNamespace(image_cues=torch.tensor(cues)))
     balanced, classes_cue = (images, CLASSES_CUE) if cued else (None, None)
     return SimpleNamespace(held_out=images, balanced=balanced, classes_cue=classes_cue)
 

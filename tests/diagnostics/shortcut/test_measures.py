@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from diagnostics.shortcut.measures import (
-    Measures,
-    Shown,
-    Shows,
-    accuracy_gap,
+    CuedAnswers,
+    CuedImages,
+    ShortcutMeasures,
+    compute_accuracy_gap,
+    compute_excess_following,
     compute_fieller_interval,
-    excess_following,
-    following_per_image,
-    inheritance,
-    measures,
+    compute_following,
+    compute_inheritance,
+    measure_shortcut,
 )
 
 CLASSES = 10
@@ -28,38 +28,38 @@ LABELS = np.repeat(np.arange(CLASSES), 20)
 ALL_CUES = np.tile(np.arange(CLASSES), (len(LABELS), 1))
 
 
-def make_answers(labels, cues, predictions, clean, classes_cue) -> Shown:
-    return Shown(Shows(labels, cues, classes_cue), predictions, clean)
+def make_answers(labels, cues, predictions, clean, classes_cue) -> CuedAnswers:
+    return CuedAnswers(CuedImages(labels, cues, classes_cue), predictions, clean)
 
 
-def make_shown(predictions, clean=None) -> Shown:
+def make_shown(predictions, clean=None) -> CuedAnswers:
     return make_answers(LABELS, ALL_CUES, np.broadcast_to(predictions, ALL_CUES.shape), clean, CLASSES_CUE)
 
 
 def test_a_model_that_only_reads_the_cue():
-    result = measures(make_shown(np.argsort(CLASSES_CUE)[ALL_CUES], clean=np.zeros_like(LABELS)))
+    result = measure_shortcut(make_shown(np.argsort(CLASSES_CUE)[ALL_CUES], clean=np.zeros_like(LABELS)))
     assert (result.aligned, result.conflicting, result.unbiased) == (1, 0, pytest.approx(1 / CLASSES))
     assert (result.following, result.cue_bias, result.flip_rate, result.worst_group) == (1, 1, 1, 0)
-    assert (result.clean, accuracy_gap(result)) == (0.1, 1)
+    assert (result.clean, compute_accuracy_gap(result)) == (0.1, 1)
     assert (result.images, result.shows) == (200, 10)
 
 
 def test_blind_model_follows_at_its_confusion_rate():
     wrong = np.arange(len(LABELS)) % 20 < 4  # one in five images of each class, taken for the next class
     answers = np.where(wrong, (LABELS + 1) % CLASSES, LABELS)
-    result = measures(make_shown(answers[:, None], clean=answers))
+    result = measure_shortcut(make_shown(answers[:, None], clean=answers))
     for name in ("aligned", "conflicting", "unbiased", "worst_group", "clean"):
         assert getattr(result, name) == pytest.approx(0.8)
-    assert (result.flip_rate, accuracy_gap(result)) == (0, pytest.approx(0))
+    assert (result.flip_rate, compute_accuracy_gap(result)) == (0, pytest.approx(0))
     assert result.following == pytest.approx(0.2 / 9)  # of its nine wrong cues, one is that of the next class
     assert result.cue_bias == pytest.approx(0.2 / 9 / (0.2 / 9 + 0.8))
-    reader = measures(make_shown(np.argsort(CLASSES_CUE)[ALL_CUES]))
-    assert excess_following(reader, result) == pytest.approx(1 - 0.2 / 9)
+    reader = measure_shortcut(make_shown(np.argsort(CLASSES_CUE)[ALL_CUES]))
+    assert compute_excess_following(reader, result) == pytest.approx(1 - 0.2 / 9)
 
 
 def test_a_model_that_guesses():
     guesses = np.random.default_rng(0).integers(CLASSES, size=(50, *ALL_CUES.shape))
-    results = [measures(make_shown(one)) for one in guesses]
+    results = [measure_shortcut(make_shown(one)) for one in guesses]
     for name, chance in {
         "aligned": 0.1,
         "conflicting": 0.1,
@@ -78,13 +78,13 @@ def test_many_classes_with_one_cue_by_hand():
         labels, cues, np.array([[0, 2], [0, 1], [2, 2], [1, 3]]), np.array([0, 1, 2, 2]), classes_cue
     )
     teacher = make_answers(labels, cues, np.array([[0, 3], [1, 1], [1, 2], [1, 3]]), None, classes_cue)
-    result = measures(student, teacher)
+    result = measure_shortcut(student, teacher)
     assert (result.aligned, result.conflicting, result.unbiased) == (3 / 4, 2 / 4, 5 / 8)
     assert (result.following, result.cue_bias) == (2 / 4, 2 / 4)  # 0 -> 2 under cue 1, 3 -> 1 under cue 0
     assert (result.flip_rate, result.clean) == (3 / 4, 3 / 4)
     assert (result.fidelity_aligned, result.fidelity_conflicting) == (3 / 4, 2 / 4)
     assert (result.fidelity_followed, result.also_followed) == (1 / 3, 2 / 3)  # the teacher follows on three
-    assert following_per_image(student).tolist() == [1, 0, 0, 1]
+    assert compute_following(student).tolist() == [1, 0, 0, 1]
     assert result.worst_group is None and result.notes == {
         "worst_group": "8 of 8 groups have fewer than 10 images."
     }
@@ -98,7 +98,7 @@ def test_measures_agree_with_a_loop(seed, shows, classes):
     labels, classes_cue = rng.integers(classes, size=30), rng.integers(3, size=classes)
     cues = np.stack([rng.permutation(5)[:shows] for _ in labels])  # cues 3 and 4 belong to no class
     predictions = rng.integers(classes, size=cues.shape)
-    result = measures(make_answers(labels, cues, predictions, None, classes_cue))
+    result = measure_shortcut(make_answers(labels, cues, predictions, None, classes_cue))
     cells: dict = {}
     conflicting, following, cue_or_right, flips = [], [], [], []
     for i, y in enumerate(labels):
@@ -119,13 +119,15 @@ def test_measures_agree_with_a_loop(seed, shows, classes):
 
 def test_undefined_measures_say_why():
     clean_only = {"labels": np.array([0, 1]), "clean": None, "classes_cue": np.array([0, 1])}
-    aligned = measures(make_answers(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only))
+    aligned = measure_shortcut(
+        make_answers(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only)
+    )
     for name in ("conflicting", "following", "cue_bias", "flip_rate", "clean", "worst_group", "also_followed"):
         assert getattr(aligned, name) is None and aligned.notes[name]
     assert aligned.unbiased == 1 and aligned.notes["unbiased"].startswith("2 of 4 groups")
-    assert accuracy_gap(aligned) is None and excess_following(aligned, aligned) is None
+    assert compute_accuracy_gap(aligned) is None and compute_excess_following(aligned, aligned) is None
     only = make_answers(cues=np.array([[0], [0]]), predictions=np.array([[0], [1]]), **clean_only)
-    assert np.isnan(following_per_image(only)).tolist() == [True, False]
+    assert np.isnan(compute_following(only)).tolist() == [True, False]
 
 
 def test_wrong_input_is_refused():
@@ -147,7 +149,7 @@ def test_wrong_input_is_refused():
             with pytest.raises(ValueError, match=message):
                 make_answers(**{**good, name: value})
     with pytest.raises(ValueError, match="cues differ"):
-        measures(make_answers(**good), make_answers(**{**good, "cues": ALL_CUES[:, ::-1]}))
+        measure_shortcut(make_answers(**good), make_answers(**{**good, "cues": ALL_CUES[:, ::-1]}))
 
 
 def draw_following(rng, rates, n) -> np.ndarray:
@@ -158,30 +160,30 @@ def draw_following(rng, rates, n) -> np.ndarray:
 def test_inheritance_of_all_and_of_nothing():
     rng = np.random.default_rng(0)
     biased, unbiased = draw_following(rng, [0.5, 0.6, 0.4], 100), draw_following(rng, [0.05] * 3, 100)
-    same = inheritance(biased, unbiased, biased, unbiased)
+    same = compute_inheritance(biased, unbiased, biased, unbiased)
     assert (same.low, same.high) == pytest.approx((1, 1), abs=1e-6)
     assert (same.value, same.seeds, same.notes) == (1, 3, {})
-    nothing = inheritance(unbiased, unbiased, biased, unbiased)
+    nothing = compute_inheritance(unbiased, unbiased, biased, unbiased)
     assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
     hole = biased.copy()
     hole[:, :50] = np.nan  # images without a conflicting show are left out
     biased[:, :50] = 1 - biased[:, :50]
-    assert inheritance(hole, unbiased, biased, unbiased).value == 1
+    assert compute_inheritance(hole, unbiased, biased, unbiased).value == 1
 
 
 def test_inheritance_is_not_given_where_teachers_hardly_differ():
     rng = np.random.default_rng(0)
     low = draw_following(rng, [0.05, 0.05], 100)
-    result = inheritance(low, low, low + 0.01, low)
+    result = compute_inheritance(low, low, low + 0.01, low)
     assert result.value is None and set(result.notes) == {"value", "low", "high"}
-    result = inheritance(low, low, np.stack([low[0] + 0.5, low[1]]), low)  # one of two seeds is no teacher
+    result = compute_inheritance(low, low, np.stack([low[0] + 0.5, low[1]]), low)  # one of two seeds is no teacher
     assert result.value == 0 and result.low is None and "no bounds" in result.notes["low"]
-    result = inheritance(low[:1], low[:1], low[:1] + 0.5, low[:1])
+    result = compute_inheritance(low[:1], low[:1], low[:1] + 0.5, low[:1])
     assert result.value == 0 and result.low is None and "One seed" in result.notes["low"]
     with pytest.raises(ValueError, match="S, n"):
-        inheritance(low, low, low[:, :50], low)
+        compute_inheritance(low, low, low[:, :50], low)
     with pytest.raises(ValueError, match="each seed"):
-        inheritance(low * np.nan, low, low, low)
+        compute_inheritance(low * np.nan, low, low, low)
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -193,7 +195,7 @@ def test_the_interval_of_inheritance_covers(seeds):
         theirs = 0.5 + 0.08 * rng.standard_normal(seeds)  # the teachers' difference of each seed
         own = truth * theirs + 0.05 * rng.standard_normal(seeds)
         fair = np.full((seeds, 1), 0.1)
-        result = inheritance(fair + own[:, None], fair, fair + theirs[:, None], fair)
+        result = compute_inheritance(fair + own[:, None], fair, fair + theirs[:, None], fair)
         covered += result.low is None or result.low <= truth <= result.high  # without bounds all ratios are in it
     assert covered / trials == pytest.approx(0.95, abs=0.03)
 
@@ -210,7 +212,7 @@ def test_fieller_bounds_are_at_the_t_tests_limit():
 
 
 def test_measures_are_plain_numbers():
-    result = dataclasses.asdict(measures(make_shown(ALL_CUES, LABELS), make_shown(ALL_CUES, LABELS)))
+    result = dataclasses.asdict(measure_shortcut(make_shown(ALL_CUES, LABELS), make_shown(ALL_CUES, LABELS)))
     json.dumps(result, allow_nan=False)
-    assert {field.name for field in dataclasses.fields(Measures)} == set(result)
+    assert {field.name for field in dataclasses.fields(ShortcutMeasures)} == set(result)
     assert result["fidelity_conflicting"] == 1 and all(type(v) is not np.float64 for v in result.values())

@@ -17,18 +17,18 @@ from dataset.files.decoded_cache import Images
 from dataset.files.stored_pixels import StoredPixels
 from dataset.prepare import prepare
 from dataset.sources import Source
-from diagnostics.evaluation.recording import Subject
-from diagnostics.shortcut.cued import About
-from diagnostics.shortcut.measures import measures
+from diagnostics.evaluation.recording import EvaluatedModel
+from diagnostics.shortcut.cue_recording_file import is_up_to_date, read_cue_recording, write_cue_recording
+from diagnostics.shortcut.cued import CueContext
+from diagnostics.shortcut.measures import measure_shortcut
 from diagnostics.shortcut.probe import read_cue
 from diagnostics.shortcut.recording import draw_shown_cues, record_cues
-from diagnostics.shortcut.recording_file import read, up_to_date, write
 from errors import UserError
-from losses.kl import softened_kl
+from losses.kl import compute_softened_kl
 from models.machine import Machine
 from settings.images import Data, Shortcut
 
-ABOUT = About({}, 0, {})
+ABOUT = CueContext({}, 0, {})
 CPU = Machine(torch.device("cpu"), bfloat16=False, quiet=True)
 CLASSES = 6
 
@@ -65,14 +65,14 @@ def make_subject(method, model):
     aligned = [{"epoch": 1, "mine_stage2": 3.0, "cosine_stage2": 0.7}]
     known = {"name": method, "method": method, "seed": 0, "arch": "colour", "weights_hash": f"hash of {method}"}
     looked_at = {"classifies": True, "detailed": True, "taps": None, "history": history, "stage1": aligned}
-    return Subject(**known, **looked_at, build=lambda: model)
+    return EvaluatedModel(**known, **looked_at, build=lambda: model)
 
 
 @pytest.fixture(scope="module")
 def recorded():
     data, first, second = make_data(), ByColour(0), ByColour(1)
     models = [make_subject("teacher", first), make_subject("two_stage", second)]
-    return data, (first, second), record_cues(models, data, CPU, About({}, 3, {}))
+    return data, (first, second), record_cues(models, data, CPU, CueContext({}, 3, {}))
 
 
 def test_images_are_shown_under_different_cues():
@@ -92,7 +92,7 @@ def test_predictions_are_of_stamped_images(recorded):
     assert recording.predictions.shape == (2, 90, 6) and recording.clean.shape == (2, 90)
     for number, model in enumerate((first, second)):
         with torch.no_grad():
-            plain = model(data.test.normalised(torch.arange(90))).argmax(dim=1).numpy()
+            plain = model(data.test.load_normalised(torch.arange(90))).argmax(dim=1).numpy()
         assert (recording.clean[number] == plain).all()
         assert recording.models[number].test_top1 == pytest.approx((plain == recording.labels).mean())
         # the features are the cue, so a prediction depends on the shown cue alone
@@ -105,7 +105,7 @@ def test_predictions_are_of_stamped_images(recorded):
         "top1": [0.5, 0.6],
     }  # all but epoch
     assert recording.models[1].stage1 == {"mine_stage2": [3.0], "cosine_stage2": [0.7]}
-    found = measures(recording.shown(1), recording.shown(0))
+    found = measure_shortcut(recording.shown(1), recording.shown(0))
     assert found.shows == 6 and found.clean == recording.models[1].test_top1
 
 
@@ -115,7 +115,7 @@ def test_images_that_stay_in_files_are_recorded_alike(recorded, tmp_path):
     stored = copy(data.test)
     stored.pixels = StoredPixels.open(tmp_path / "test.npy")
     models = [make_subject("teacher", ByColour(0)), make_subject("two_stage", ByColour(1))]
-    again = record_cues(models, replace(data, test=stored), CPU, About({}, 3, {}))
+    again = record_cues(models, replace(data, test=stored), CPU, CueContext({}, 3, {}))
     for name in ("predictions", "clean", "cues", "labels"):
         assert np.array_equal(getattr(again, name), getattr(recording, name))
     assert again.models[0].decoding == recording.models[0].decoding
@@ -150,26 +150,26 @@ def test_a_probe_reads_the_cue_after_augmentation(cue):
 def test_own_cues_are_shown_once(recorded):
     data = recorded[0]
     plain = record_cues([make_subject("teacher", ByColour(0))], make_data("none"), CPU, ABOUT)
-    assert plain.shown(0) is None and plain.about.cue_read is None
+    assert plain.get_shown(0) is None and plain.about.cue_read is None
     assert plain.models[0].test_top1 == recorded[2].models[0].test_top1
     own = SimpleNamespace(**vars(data))  # test images with cues that they brought
     own.shortcut = Shortcut(cue="file", file="cues.csv")
     own.test = data.test.under(Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
-    shown = record_cues([make_subject("teacher", ByColour(0))], own, CPU, ABOUT).shown(0)
-    assert shown.shows.cues.shape == (90, 1) and shown.clean is None and measures(shown).clean is None
+    shown = record_cues([make_subject("teacher", ByColour(0))], own, CPU, ABOUT).get_shown(0)
+    assert shown.shows.cues.shape == (90, 1) and shown.clean is None and measure_shortcut(shown).clean is None
 
 
 def test_held_out_numbers_equal_direct_ones(recorded):
     data, (first, second), recording = recorded
     with torch.no_grad():
-        drawn = [model(data.held_out.normalised(torch.arange(60))) for model in (first, second)]
-        balanced = second(data.balanced.normalised(torch.arange(60))).argmax(dim=1)
+        drawn = [model(data.held_out.load_normalised(torch.arange(60))) for model in (first, second)]
+        balanced = second(data.balanced.load_normalised(torch.arange(60))).argmax(dim=1)
     teacher, student = (model.held_out for model in recording.models)
     labels = data.held_out.labels
-    expected = float(softened_kl(drawn[1], drawn[0], 4.0))
+    expected = float(compute_softened_kl(drawn[1], drawn[0], 4.0))
     assert teacher.held_out_kl == 0 and student.held_out_kl == pytest.approx(expected, rel=1e-4)
     assert student.held_out_top1 == pytest.approx((drawn[1].argmax(dim=1) == labels).double().mean())
-    cells = (labels * CLASSES + data.balanced.cues.of_image).tolist()
+    cells = (labels * CLASSES + data.balanced.cues.image_cues).tolist()
     right = (balanced == labels).tolist()
     by_cell = [[hit for hit, own in zip(right, cells, strict=True) if own == cell] for cell in set(cells)]
     assert student.held_out_unbiased == pytest.approx(np.mean([np.mean(hits) for hits in by_cell]))
@@ -181,12 +181,12 @@ def test_held_out_numbers_equal_direct_ones(recorded):
 def test_what_is_written_is_read(recorded, tmp_path):
     recording = recorded[2]
     hashes = {"teacher": "hash of teacher", "two_stage": "hash of two_stage"}
-    assert not up_to_date(tmp_path, hashes)
-    write(recording, tmp_path)
-    assert up_to_date(tmp_path, hashes) and not up_to_date(tmp_path, {**hashes, "kd": "hash of kd"})
-    assert not up_to_date(tmp_path, {**hashes, "two_stage": "another"})
+    assert not is_up_to_date(tmp_path, hashes)
+    write_cue_recording(recording, tmp_path)
+    assert is_up_to_date(tmp_path, hashes) and not is_up_to_date(tmp_path, {**hashes, "kd": "hash of kd"})
+    assert not is_up_to_date(tmp_path, {**hashes, "two_stage": "another"})
     assert {path.name for path in tmp_path.iterdir()} == {"cues.npz", "cues.json"}
-    again = read(tmp_path)
+    again = read_cue_recording(tmp_path)
     assert (again.about, again.models) == (recording.about, recording.models)
     for name in ("labels", "classes_cue", "cues", "predictions", "clean"):
         assert np.array_equal(getattr(again, name), getattr(recording, name))
@@ -195,10 +195,10 @@ def test_what_is_written_is_read(recorded, tmp_path):
 
 @pytest.mark.parametrize("name", ["cues.npz", "cues.json"])
 def test_a_damaged_recording_is_named(recorded, tmp_path, name):
-    write(recorded[2], tmp_path)
+    write_cue_recording(recorded[2], tmp_path)
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=r"cues\.(json|npz) .*--phase study makes it again"):
-        read(tmp_path)
-    assert not up_to_date(tmp_path, {"teacher": "hash of teacher", "two_stage": "hash of two_stage"})
+        read_cue_recording(tmp_path)
+    assert not is_up_to_date(tmp_path, {"teacher": "hash of teacher", "two_stage": "hash of two_stage"})

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from diagnostics.comparison import bootstrap_difference, smallest_detectable_difference
+from diagnostics.comparison import compute_bootstrap_interval, find_detectable_difference
 from diagnostics.evaluation.results import MethodOverSeeds, MethodsCompared, ModelAccuracy, Pair
 from diagnostics.seeds import compare_over_seeds, summarise
-from diagnostics.statistics import Counts, paired_statistics
+from diagnostics.statistics import Counts, compute_paired_statistics
 from diagnostics.tables.comparison import (
     make_errors_table,
     make_pairs_table,
@@ -15,12 +15,12 @@ from diagnostics.tables.table import Table, to_text
 
 
 def pair_row(a: int, b: int, c: int, d: int) -> Pair:
-    statistics = paired_statistics(Counts(a, b, c, d))
+    statistics = compute_paired_statistics(Counts(a, b, c, d))
     right_a = [True] * (a + b) + [False] * (c + d)
     right_b = [True] * a + [False] * b + [True] * c + [False] * d
     quoted = statistics.quoted_test
-    interval = bootstrap_difference(right_a, right_b, seed=0)
-    detectable = smallest_detectable_difference(a + b + c + d, statistics.disagreement)
+    interval = compute_bootstrap_interval(right_a, right_b, seed=0)
+    detectable = find_detectable_difference(a + b + c + d, statistics.disagreement)
     return Pair("teacher", "kd", statistics, quoted.p, quoted.log10_p, interval, detectable, "", quoted.log10_p)
 
 

@@ -10,23 +10,23 @@ from diagnostics.tables.table import (
     Cell,
     Column,
     Table,
-    decimals,
-    grouped,
-    letter,
-    percent,
+    format_decimals,
+    format_percent,
+    format_points,
+    format_whole,
     read_row,
     show_p,
-    signed,
     to_csv,
+    to_letter,
     to_tex,
     to_text,
 )
 
 COLUMNS = (
     Column("model", "model"),
-    Column("top1", "top-1, %", percent(), interval=True),
-    Column("n", "images", grouped),
-    Column("phi", "φ", decimals(2)),
+    Column("top1", "top-1, %", format_percent(), interval=True),
+    Column("n", "images", format_whole),
+    Column("phi", "φ", format_decimals(2)),
 )
 
 
@@ -77,7 +77,7 @@ class Whole:
     ],
 )
 def test_a_column_reads_value_interval_and_note(source, cell):
-    columns = (Column("name", "name"), Column("x", "x", percent(), True, "part.value", "No part."))
+    columns = (Column("name", "name"), Column("x", "x", format_percent(), True, "part.value", "No part."))
     assert read_row(["kd"], source, columns) == [Cell("kd"), cell]
 
 
@@ -92,15 +92,15 @@ def test_a_table_describes_its_first_rows():
 @pytest.mark.parametrize(
     ("show", "value", "text"),
     [
-        (percent(1), 0.98333, "98.3"),
-        (signed(1), -0.0111, "−1.1"),
-        (signed(1), -0.0001, "+0.0"),
-        (decimals(3), 0.0, "0.000"),
-        (decimals(3), -0.0, "0.000"),
-        (decimals(3), 0.0002, "2.0e−04"),
-        (decimals(2), 0.006, "0.01"),
-        (decimals(2), 7.5e9, "7.5e+09"),
-        (grouped, 11220132, "11,220,132"),
+        (format_percent(1), 0.98333, "98.3"),
+        (format_points(1), -0.0111, "−1.1"),
+        (format_points(1), -0.0001, "+0.0"),
+        (format_decimals(3), 0.0, "0.000"),
+        (format_decimals(3), -0.0, "0.000"),
+        (format_decimals(3), 0.0002, "2.0e−04"),
+        (format_decimals(2), 0.006, "0.01"),
+        (format_decimals(2), 7.5e9, "7.5e+09"),
+        (format_whole, 11220132, "11,220,132"),
         (show_p, 0.04567, "0.0457"),
         (show_p, 3e-7, "3.0e−07"),
         (show_p, 0.0, "< 1e-16"),
@@ -113,7 +113,7 @@ def test_numbers_as_they_are_shown(show, value, text):
 def test_what_is_not_defined_says_why_in_a_footnote():
     assert TABLE.show_rows()[1] == [("kd", ""), ("100.0", ""), ("7", ""), ("n/a", "a")]
     assert TABLE.notes == ["Always right."]
-    assert [letter(number) for number in (0, 25, 26, 52)] == ["a", "z", "aa", "ba"]
+    assert [to_letter(number) for number in (0, 25, 26, 52)] == ["a", "z", "aa", "ba"]
 
 
 def test_csv_keeps_every_digit_and_leaves_out_what_is_not_defined():

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import main_eval
-from errors import UserError, exit_code, warn
+from errors import UserError, run_command, warn
 from models.checkpoint import load
 from tests.faults import harness
 from training.run.identity import check_identity, list_changes, write_identity
@@ -86,7 +86,7 @@ def evaluate(monkeypatch, capfd):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["main_eval.py", *map(str, words), "--quiet"])
         capfd.readouterr()
-        code = exit_code(main_eval.run)
+        code = run_command(main_eval.run)
         out, err = capfd.readouterr()
         return code, out, err
 

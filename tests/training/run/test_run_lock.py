@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from errors import UserError
-from training.run.run_lock import has_files, writing_in
+from training.run.run_lock import has_files, lock_run
 
 
 def test_the_lock_exists_only_while_a_run_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "a"
-    with writing_in(folder):
+    with lock_run(folder):
         assert json.loads((folder / ".lock").read_text())["host"] == socket.gethostname()
         assert not has_files(folder)
         (folder / "config.yaml").touch()
@@ -21,10 +21,10 @@ def test_the_lock_exists_only_while_a_run_is_written(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with writing_in(tmp_path):
+    with lock_run(tmp_path):
         with (
             pytest.raises(UserError, match=r"is in use by process \d+ on .*: wait for it or stop it"),
-            writing_in(tmp_path),
+            lock_run(tmp_path),
         ):
             pytest.fail("two write in one folder")
         assert (tmp_path / ".lock").exists()
@@ -35,13 +35,13 @@ def test_another_machines_lock_is_refused_with_its_file(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text(json.dumps(left))
     with (
         pytest.raises(UserError, match=rf"process 7 on elsewhere.*remove {tmp_path / '.lock'}"),
-        writing_in(tmp_path),
+        lock_run(tmp_path),
     ):
         pytest.fail("it is held")
     assert json.loads((tmp_path / ".lock").read_text()) == left
 
 
 def test_a_refusal_leaves_no_new_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no"), writing_in(tmp_path / "a"):
+    with pytest.raises(UserError, match="no"), lock_run(tmp_path / "a"):
         raise UserError("no")
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from errors import MachineError
 from settings.reading import load_config
 from tests.faults.test_disk import full_beyond
 from training.job_name import TEACHER, JobName
-from training.phases import jobs_of, run_jobs
+from training.phases import list_phase_jobs, run_jobs
 from training.run.tensorboard import list_settings, open_writer, write_scalars
 
 FIRST, SECOND = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
@@ -49,7 +49,7 @@ def test_full_disk_gives_one_error(tmp_path, capsys):
 
 def test_finished_trainings_show_settings_and_results(make_experiment):
     experiment = make_experiment("methods=[two_stage]")
-    run_jobs(jobs_of("all", experiment.config, experiment.folder), experiment)
+    run_jobs(list_phase_jobs("all", experiment.config, experiment.folder), experiment)
     teacher, first, second = (read_events(experiment.folder.job(job).path) for job in (TEACHER, FIRST, SECOND))
     settings, result = read_hparams(second), experiment.folder.job(SECOND).result()
     assert settings["stage.optimizer.lr"] == pytest.approx(0.01) and settings["job"] == "two_stage/stage2"

@@ -12,8 +12,8 @@ from settings.loss_options import make_loss
 from tests.training.cross_entropy import assert_same, copy_tensors
 from tests.training.untrained import prepare_job
 from training import prepared as module
-from training.job_name import TEACHER, JobName, stage_of
-from training.prepared import select_images, train, uses_frozen_features
+from training.job_name import TEACHER, JobName, get_stage
+from training.setup import select_images, train_stage, uses_frozen_features
 
 STAGE1, STAGE2 = JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)
 KD, CRD_KD = JobName("kd", 0), JobName("crd_kd", 0)
@@ -30,9 +30,9 @@ def captured(monkeypatch) -> list[torch.nn.Module]:
 def test_the_tapped_network_is_captured(make_experiment, captured, name, taps):
     experiment = make_experiment()
     prepared = prepare_job(name, experiment)
-    prepared.quicken(experiment.machine)
+    prepared.compile_or_capture(experiment.machine)
     assert not captured
-    prepared.quicken(replace(experiment.machine, capture=True))
+    prepared.compile_or_capture(replace(experiment.machine, capture=True))
     [network] = captured
     assert isinstance(network, TappedModel) and len(network.taps) == taps
     assert network.model is prepared.objective.model
@@ -44,7 +44,7 @@ def test_the_tapped_network_is_captured(make_experiment, captured, name, taps):
 def test_capture_is_ignored_where_it_would_fail(make_experiment, captured, capsys, setting, why):
     experiment = make_experiment(setting)
     warn.cache_clear()
-    prepare_job(TEACHER, experiment).quicken(replace(experiment.machine, capture=True))
+    prepare_job(TEACHER, experiment).compile_or_capture(replace(experiment.machine, capture=True))
     assert not captured
     assert f"cuda_graphs=true is ignored with {why}" in capsys.readouterr().err
 
@@ -55,7 +55,7 @@ def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeyp
     experiment = make_experiment()
     machine = replace(experiment.machine, compile=True)
     for name in (TEACHER, STAGE1):
-        prepare_job(name, experiment).quicken(machine)
+        prepare_job(name, experiment).compile_or_capture(machine)
     assert not captured
     assert [len(taps) for _, taps in compiled] == [0, 2]
 
@@ -64,7 +64,7 @@ def test_methods_start_from_the_same_weights(make_experiment):
     experiment = make_experiment("seeds=[0, 1]", "methods.head={train: head, losses: {ce: 1}}")
     jobs = [JobName(name, 0) for name in ("scratch", "kd", "crd", "crd_kd", "head")]
     starts = [copy_tensors(prepare_job(job, experiment).objective.model) for job in [*jobs, STAGE1]]
-    expected = experiment.new_student(0).state_dict()
+    expected = experiment.build_student(0).state_dict()
     for start in starts:
         assert_same(start, expected)
     other = prepare_job(JobName("kd", 1), experiment).objective.model
@@ -97,7 +97,7 @@ def test_projections_follow_seed_and_stage(make_experiment):
 )
 def test_features_are_frozen_for_heads_alone(make_experiment, stage, is_frozen):
     experiment = make_experiment(f"methods.m={stage}")
-    found = stage_of(experiment.config, JobName("m", 0))
+    found = get_stage(experiment.config, JobName("m", 0))
     losses = [make_loss("m", name, use.options, {}) for name, use in found.losses.items()]
     assert uses_frozen_features(found, experiment.layout(experiment.config.student), losses) is is_frozen
     assert prepare_job(JobName("m", 0), experiment).objective.sees_images is not is_frozen
@@ -121,7 +121,7 @@ def test_validation_chooses_among_the_selection_epochs(make_experiment):
     ends = {}
     for name, own in {"all": (), "last": ("training.selection_epochs=1",)}.items():
         experiment = make_experiment(f"name={name}", *settings, *own)
-        train(experiment, JobName("scratch", 0))
+        train_stage(experiment, JobName("scratch", 0))
         folder = experiment.folder.job(JobName("scratch", 0))
         ends[name] = folder.result(), folder.history()
     assert ends["all"][1] == ends["last"][1]
@@ -132,9 +132,9 @@ def test_validation_chooses_among_the_selection_epochs(make_experiment):
 
 def test_a_feature_stage_writes_alignment_and_projections(make_experiment):
     experiment = make_experiment("losses.crd.bank_init=features", "methods=[two_stage]")
-    start = experiment.new_student(0).state_dict()
-    train(experiment, TEACHER)  # a random one's features are learnt slowly
-    train(experiment, STAGE1)
+    start = experiment.build_student(0).state_dict()
+    train_stage(experiment, TEACHER)  # a random one's features are learnt slowly
+    train_stage(experiment, STAGE1)
     folder = experiment.folder.job(STAGE1)
     for name, value in load(folder.model).items():
         assert torch.equal(value, start[name]) == name.startswith("fc."), name
@@ -163,7 +163,7 @@ def test_jobs_have_their_own_images(make_experiment):
     experiment = make_experiment(*planted, "methods.even={images: balanced, losses: {ce: 1}}")
     plain, even = (select_images(experiment, JobName(name, 0)) for name in ("kd", "even"))
     assert plain is experiment.data and len(even.train) == 16
-    assert not torch.equal(select_images(experiment, TEACHER).train.cues.of_image, plain.train.cues.of_image)
-    classes, cues = even.train.labels, even.train.cues.of_image
+    assert not torch.equal(select_images(experiment, TEACHER).train.cues.image_cues, plain.train.cues.image_cues)
+    classes, cues = even.train.labels, even.train.cues.image_cues
     counts = torch.zeros(4, 4).index_put((classes, cues), torch.ones(()), accumulate=True)
     assert (counts.max(dim=1).values - counts.min(dim=1).values <= 1).all()  # each class under all cues alike

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from errors import UserError
-from settings.loss_options import complete_losses
-from settings.reading import differing_keys, load_config
+from settings.loss_options import fill_losses
+from settings.reading import find_differing_keys, load_config
 from training.job_name import TEACHER, JobName
-from training.run.claim import claim, find_outdated, keep_methods
+from training.run.prepare import find_outdated, keep_methods, prepare_run_dir
 from training.run.record_file import write_signed
 from training.run.run_folder import RunFolder, write_config
 
@@ -27,18 +27,20 @@ def run(make_experiment):
 
     def make(*jobs, overrides=()):
         experiment = make_experiment("methods=[two_stage, kd, crd]", LATE, *overrides)
-        experiment = replace(experiment, config=complete_losses(experiment.config))
+        experiment = replace(experiment, config=fill_losses(experiment.config))
         if jobs:
             enter(experiment)
         for job in jobs:
-            experiment.folder.job(job).finish(experiment.build(experiment.network_of(job)), {})
+            experiment.folder.job(job).finish(experiment.build(experiment.find_network(job)), {})
         return experiment
 
     return make
 
 
 def enter(experiment, *jobs, fresh=False, resume=False):
-    claim(experiment.folder, experiment.config, experiment.data, fresh=fresh, resume=resume, jobs=list(jobs))
+    prepare_run_dir(
+        experiment.folder, experiment.config, experiment.data, fresh=fresh, resume=resume, jobs=list(jobs)
+    )
 
 
 def test_a_claimed_run_has_its_records(run):
@@ -46,14 +48,14 @@ def test_a_claimed_run_has_its_records(run):
     enter(experiment, TEACHER)
     folder = experiment.folder
     assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "environment.json", "identity.json"}
-    assert folder.config() == experiment.config and folder.present() == []
+    assert folder.config() == experiment.config and folder.list_present_jobs() == []
     enter(experiment, TEACHER)  # again, as another phase does
 
 
 def test_jobs_are_found_by_their_folders(run):
     jobs = [TEACHER, CRD, JobName("kd", -3), FIRST, SECOND, HEAD]
     experiment = run(*jobs)
-    found = experiment.folder.present()
+    found = experiment.folder.list_present_jobs()
     assert set(found) == set(jobs) and found[0] == TEACHER and found.index(FIRST) < found.index(SECOND)
     assert experiment.folder.seeds() == [-3, 0]
 
@@ -65,9 +67,9 @@ def test_other_folders_are_no_jobs_and_stay(run):
         (seed / name).mkdir()
         (seed / name / "mine.txt").write_text("mine")
     (seed / "empty").mkdir()
-    assert set(experiment.folder.present()) == {TEACHER, FIRST, KD}
+    assert set(experiment.folder.list_present_jobs()) == {TEACHER, FIRST, KD}
     enter(experiment, TEACHER, fresh=True)
-    assert experiment.folder.present() == [] and not (seed / "kd").exists()
+    assert experiment.folder.list_present_jobs() == [] and not (seed / "kd").exists()
     kept = {path.relative_to(seed).as_posix() for path in seed.rglob("mine.txt")}
     assert kept == {"notes/mine.txt", "two_stage/plots/mine.txt", "kd_old/mine.txt", ".hidden/mine.txt"}
 
@@ -77,7 +79,7 @@ def test_dependent_jobs_are_removed_first(run):
         TEACHER, FIRST, SECOND, HEAD, KD, overrides=["methods.late={starts_from: head, losses: {ce: 1}}"]
     )
     late = JobName("late", 0)
-    experiment.folder.job(late).finish(experiment.new_student(0), {})
+    experiment.folder.job(late).finish(experiment.build_student(0), {})
     folder, config = experiment.folder, experiment.config
     found = find_outdated(folder, config, [FIRST])
     assert set(found) == {FIRST, SECOND, HEAD, late} and found[-1] == FIRST
@@ -91,7 +93,7 @@ def test_unnamed_methods_lose_dependent_jobs_too(run):
     experiment = run(TEACHER, FIRST, SECOND, HEAD, KD)
     other = run(overrides=["methods=[two_stage]"])
     enter(other, FIRST, fresh=True)
-    assert set(other.folder.present()) == {TEACHER, KD}
+    assert set(other.folder.list_present_jobs()) == {TEACHER, KD}
     assert list(other.folder.config().methods) == ["two_stage", "kd"]
     assert not experiment.folder.job(HEAD).path.parent.exists()
 
@@ -103,7 +105,7 @@ def test_a_run_of_an_earlier_version_can_restart(run):
     with pytest.raises(UserError, match="written by an earlier version"):
         enter(experiment, FIRST, fresh=True)
     enter(experiment, TEACHER, FIRST, fresh=True)
-    assert experiment.folder.present() == [] and experiment.folder.config() == experiment.config
+    assert experiment.folder.list_present_jobs() == [] and experiment.folder.config() == experiment.config
 
 
 def test_a_run_gains_methods_and_keeps_others(run):
@@ -149,7 +151,7 @@ def test_another_config_is_refused_with_its_keys(run):
     for words in ({}, {"fresh": True}, {"resume": True}):
         with pytest.raises(UserError, match="made with other values of data.seed, .*: choose another --set name="):
             enter(run(overrides=settings), KD, **words)
-    found = differing_keys(run().folder.config(), run(overrides=settings).config)
+    found = find_differing_keys(run().folder.config(), run(overrides=settings).config)
     assert all(any(one.startswith(key) for one in found) for key in keys)
     assert not any(one.startswith("methods.crd.") for one in found)
     assert run().folder.config() == run().config
@@ -165,7 +167,7 @@ def test_seeds_and_speed_may_change(run):
 def test_an_unfinished_job_is_resumed_or_restarted(run):
     experiment = run(TEACHER, KD)
     folder = experiment.folder.job(KD)
-    folder.unmark()
+    folder.delete_result()
     (folder.path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
     with pytest.raises(UserError, match=r"seed0/kd is unfinished \(2 epochs done\): go on with --resume or start"):
         enter(experiment, KD)

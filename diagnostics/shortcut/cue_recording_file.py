@@ -15,19 +15,19 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from diagnostics.evaluation.archive import open_arrays, pack_arrays
-from diagnostics.plain import to_plain, typed_json
-from diagnostics.shortcut.cued import About, CuedModel, CueRecording, Decoding, HeldOut
+from diagnostics.plain import parse_json, to_plain
+from diagnostics.shortcut.cued import CueContext, CuedModel, CueRecording, Decoding, HeldOut
 from errors import UserError, warn
 from files import write_atomically
 from models.whole import hash_file
 from training.run.record_file import read_record, write_record
 
 ANSWERS = "cues_npz_sha256"  # in cues.json
-CUED_MODEL, ABOUT = TypeAdapter(CuedModel), TypeAdapter(About)
+CUED_MODEL, ABOUT = TypeAdapter(CuedModel), TypeAdapter(CueContext)
 NAMES = ("labels", "classes_cue", "cues", "predictions", "clean")
 
 
-def write(recording: CueRecording, folder: Path) -> None:
+def write_cue_recording(recording: CueRecording, folder: Path) -> None:
     """Write cues.npz and then cues.json into `folder`."""
     content = pack_arrays({name: getattr(recording, name) for name in NAMES})
     write_atomically(folder / "cues.npz", lambda file: file.write(content))
@@ -35,19 +35,19 @@ def write(recording: CueRecording, folder: Path) -> None:
     write_record(folder / "cues.json", {**about, "models": to_plain(recording.models)})
 
 
-def up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
+def is_up_to_date(folder: Path, weights_hashes: Mapping[str, str]) -> bool:
     """Return whether `folder` has a recording of these models, by weights hash."""
     if not (folder / "cues.json").exists():
         return False
     try:
-        models = read(folder).models
+        models = read_cue_recording(folder).models
     except UserError as error:
         warn(str(error))
         return False
     return {model.method: model.weights_hash for model in models} == dict(weights_hashes)
 
 
-def read(folder: Path) -> CueRecording:
+def read_cue_recording(folder: Path) -> CueRecording:
     """Read a recording.
 
     Raises:
@@ -60,7 +60,7 @@ def read(folder: Path) -> CueRecording:
             if about.pop(ANSWERS, None) != hash_file(answers):
                 raise ValueError("answers of another recording")
             models = [_build_model(dict(model)) for model in about.pop("models")]
-            found = CueRecording(typed_json(ABOUT, About, json.dumps(about)), models, **dict(arrays))
+            found = CueRecording(parse_json(ABOUT, CueContext, json.dumps(about)), models, **dict(arrays))
             _check(found)
     except ValueError:
         raise UserError(f"{folder}: cues.json or cues.npz is damaged: {hint}") from None
@@ -79,7 +79,7 @@ def _check(found: CueRecording) -> None:
     if not models or len({model.method for model in found.models}) < models:
         raise ValueError("no models, or two of one name")
     for number in range(models):
-        found.shown(number)  # raises for labels, cues and answers that do not agree
+        found.get_shown(number)  # raises for labels, cues and answers that do not agree
 
 
 def _build_model(values: dict[str, Any]) -> CuedModel:
@@ -87,4 +87,4 @@ def _build_model(values: dict[str, Any]) -> CuedModel:
     probes, choices = ({f.name: values.pop(f.name, ...) for f in fields(kind)} for kind in (Decoding, HeldOut))
     values["decoding"] = None if ... in probes.values() else probes
     values["held_out"] = None if ... in choices.values() else choices
-    return typed_json(CUED_MODEL, CuedModel, json.dumps(values))
+    return parse_json(CUED_MODEL, CuedModel, json.dumps(values))

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.results import Report
-from diagnostics.plain import section
+from diagnostics.plain import get_section
 from diagnostics.schema import read_report
 from settings.stages import Stage
-from training.job_name import last_job, stage_of
+from training.job_name import find_last_job, get_stage
 from training.run.identity import NAME, read_identity
 from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
@@ -54,16 +54,16 @@ def read_evaluation(folder: Path) -> Evaluation:
     if hashes != recorded or len(answers.labels) != report.images:
         raise ValueError(f"{report_path} and {answers_path.name} are of different evaluations")
     if (folder / "config.yaml").exists():
-        changed = outdated(hashes, find_finished(RunFolder(folder)))
+        changed = list_outdated(hashes, find_finished(RunFolder(folder)))
         if changed:
             raise ValueError(f"{changed[0]} was trained since {report_path}")
         made_from = read_identity(folder) if (folder / NAME).exists() else None
-        if made_from is not None and made_from.data.of_test != report.context.test:
+        if made_from is not None and made_from.data.test_digest != report.context.test:
             raise ValueError(f"{report_path} is of other test images than {folder / NAME}")
     return Evaluation(folder, report, answers.right)
 
 
-def outdated(reported: dict[str, str], finished: dict[str, str]) -> list[str]:
+def list_outdated(reported: dict[str, str], finished: dict[str, str]) -> list[str]:
     """List finished models that a report lacks, or has with other weights."""
     return [name for name, digest in finished.items() if reported.get(name) != digest]
 
@@ -74,22 +74,22 @@ def find_finished(folder: RunFolder) -> dict[str, str]:
     Raises:
         UserError: result.json of one is damaged.
     """
-    config, seeds = folder.config(), folder.seeds()
+    config, seeds = folder.read_config(), folder.list_seeds()
     jobs: dict[str, JobFolder] = {TEACHER: folder.teacher}
     for seed in seeds:
         suffix = "" if seed == seeds[0] else f"/{seed}"
         for method in config.stages:
-            job = last_job(config, method, seed)
-            if stage_of(config, job).has_answers:
-                jobs[f"{method}{suffix}"] = folder.job(job)
-    return {name: job.result()["model_sha256"] for name, job in jobs.items() if job.marked}
+            job = find_last_job(config, method, seed)
+            if get_stage(config, job).has_answers:
+                jobs[f"{method}{suffix}"] = folder.get_job(job)
+    return {name: job.read_result()["model_sha256"] for name, job in jobs.items() if job.has_result}
 
 
 def list_missing(run: Evaluation) -> list[str]:
     """List in words the methods of a run's config of which its report lacks a seed."""
     config, have = run.report.context.config, {(model.method, model.seed) for model in run.report.models}
     lines = [] if (TEACHER, None) in have else [f"{run.run}: no finished teacher"]
-    for method, stages in section(config, "methods").items():
+    for method, stages in get_section(config, "methods").items():
         missing = [str(seed) for seed in config["seeds"] if (method, seed) not in have]
         if missing and Stage(**stages[f"stage{len(stages)}"]).has_answers:
             lines.append(f"{run.run}: no finished {method} of seed{'s' * (len(missing) > 1)} {', '.join(missing)}")

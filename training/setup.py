@@ -20,18 +20,18 @@ from models.heads import find_classifier
 from models.layout import Layout
 from models.machine import Machine
 from models.taps import read_head_inputs
-from settings.loss_options import make_loss, title_of
+from settings.loss_options import get_loss_title, make_loss
 from settings.stages import Stage
 from training import distributed
 from training.alignment import AlignmentEvaluator, average_alignment
 from training.checkpointing import Checkpointer
 from training.early_stopping import make_stopping
-from training.engine import Plan, fit, seed_everything
+from training.engine import TrainingPlan, fit, seed_everything
 from training.evaluation import Measures, evaluate_splits
 from training.experiment import Experiment
 from training.features import FrozenFeatures, ViewCache
 from training.image_weights import weigh_images
-from training.job_name import TEACHER, JobName, first_epoch, stage_of, starts_from
+from training.job_name import TEACHER, JobName, count_earlier_epochs, find_start, get_stage
 from training.pace import Pace
 from training.reading import find_reading, find_shapes
 from training.run.checkpointer import JobCheckpointer
@@ -44,14 +44,14 @@ COMPILING = ("torch._dynamo", "torch._inductor", "triton")  # where errors of co
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingSetup:
     """A job's objective, the images that it trains on, and its plan."""
 
     objective: StageObjective
     data: TrainingData
-    plan: Plan
+    plan: TrainingPlan
 
-    def quicken(self, machine: Machine) -> None:
+    def compile_or_capture(self, machine: Machine) -> None:
         """Compile the network's blocks or capture its passes, as the machine says.
 
         A warning names what cannot be captured: accumulated gradients, which a graph would overwrite, and batches
@@ -74,7 +74,7 @@ class Prepared:
             UserError: as `fit`.
             MachineError: blocks that torch cannot compile, or passes that a GPU cannot capture.
         """
-        self.quicken(machine)
+        self.compile_or_capture(machine)
         try:
             return fit(self.objective, self.data, self.plan, machine, checkpointer, pace)
         except RuntimeError as error:
@@ -86,9 +86,9 @@ class Prepared:
             release_passes(self.objective.tapped)
 
 
-def train(experiment: Experiment, job: JobName, pace: Pace | None = None) -> None:
+def train_stage(experiment: Experiment, job: JobName, pace: Pace | None = None) -> None:
     """Train one job to its end and write its files. `pace`: of the command."""
-    folder, prepared = experiment.folder.job(job), prepare(experiment, job)
+    folder, prepared = experiment.folder.get_job(job), make_setup(experiment, job)
     checkpointer = JobCheckpointer(folder, experiment.config.checkpoint_minutes)
     history, objective = prepared.fit(experiment.machine, checkpointer, pace), prepared.objective
     result: dict[str, Any] = {"source": "trained"} if job == TEACHER else {}
@@ -103,25 +103,25 @@ def train(experiment: Experiment, job: JobName, pace: Pace | None = None) -> Non
         if projections:
             save(folder.path / PROJECTIONS, projections)
         folder.finish(objective.model, result)
-    distributed.barrier()
+    distributed.wait_for_all()
 
 
-def summarise_stop(history: Sequence[Measures], plan: Plan) -> dict[str, int | str]:
+def summarise_stop(history: Sequence[Measures], plan: TrainingPlan) -> dict[str, int | str]:
     """Return for result.json after how many epochs a training ended, and by what."""
     return {"epochs": len(history), "ended_by": "plateau" if len(history) < plan.epochs else "epochs"}
 
 
-def prepare(experiment: Experiment, job: JobName) -> Prepared:
+def make_setup(experiment: Experiment, job: JobName) -> TrainingSetup:
     """Return the setup of a job.
 
     Raises:
         UserError: a job that it needs is not finished, or does not fit.
     """
-    stage, config, machine = stage_of(experiment.config, job), experiment.config, experiment.machine
+    stage, config, machine = get_stage(experiment.config, job), experiment.config, experiment.machine
     experiment = replace(experiment, data=select_images(experiment, job))
-    layout = experiment.layout(experiment.network_of(job))
+    layout = experiment.find_layout(experiment.find_network(job))
     losses = {
-        title_of(name): make_loss(f"{job.key}.losses.{name}", name, use.options, config.losses)
+        get_loss_title(name): make_loss(f"{job.key}.losses.{name}", name, use.options, config.losses)
         for name, use in stage.losses.items()
     }
     own = list(losses.values())
@@ -133,7 +133,7 @@ def prepare(experiment: Experiment, job: JobName) -> Prepared:
     if not stage.has_answers and teacher is not None:
         evaluator = _make_evaluator(experiment, own, layout, teacher)
     weights = weigh_images(experiment, job, stage)
-    shapes = find_shapes(experiment.layout(config.teacher), own) if teacher else {}
+    shapes = find_shapes(experiment.find_layout(config.teacher), own) if teacher else {}
     sizes = Sizes(find_shapes(layout, own), shapes, experiment.data.train.labels, distributed)
     seed = config.teacher.seed if job.seed is None else job.seed
     model = _load_start(experiment, job, stage, seed, teacher)
@@ -150,15 +150,17 @@ def prepare(experiment: Experiment, job: JobName) -> Prepared:
     part = layout.find_part(model, stage.train, trained.places)
     student = StageStudent(model, part, reading, features, evaluator, projector)
     objective = StageObjective(student, teacher, losses, stage, experiment.data, machine, weights)
-    return Prepared(objective, experiment.data, _make_plan(experiment, job, stage, seed, evaluator is not None))
+    return TrainingSetup(
+        objective, experiment.data, _make_plan(experiment, job, stage, seed, evaluator is not None)
+    )
 
 
 def select_images(experiment: Experiment, job: JobName) -> TrainingData:
     """Return the images that a job trains and is measured on."""
     if job == TEACHER:
-        return experiment.data.for_teacher()
-    balanced = stage_of(experiment.config, job).images == "balanced"
-    return experiment.data.on_balanced() if balanced else experiment.data
+        return experiment.data.select_teacher_data()
+    balanced = get_stage(experiment.config, job).images == "balanced"
+    return experiment.data.select_balanced_data() if balanced else experiment.data
 
 
 def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -> bool:
@@ -171,7 +173,7 @@ def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -
 
 def _make_projector(experiment: Experiment, student: Layout) -> nn.Linear:
     """Return a linear map from what the student's classifier reads to what the teacher's does."""
-    teacher = experiment.layout(experiment.config.teacher)
+    teacher = experiment.find_layout(experiment.config.teacher)
     own, wanted = (layout.find_shape(layout.find_place(FEATURES))[0] for layout in (student, teacher))
     return experiment.machine.place(nn.Linear(own, wanted))
 
@@ -180,7 +182,9 @@ def _make_evaluator(
     experiment: Experiment, losses: list[Loss], layout: Layout, teacher: FrozenTeacher
 ) -> AlignmentEvaluator:
     config, data = experiment.config, experiment.data
-    own, theirs = (find_reading(one, losses, pooled=True) for one in (layout, experiment.layout(config.teacher)))
+    own, theirs = (
+        find_reading(one, losses, pooled=True) for one in (layout, experiment.find_layout(config.teacher))
+    )
     images = data.held_out or data.test  # nothing is decided by the latter
     return AlignmentEvaluator(images, teacher.network, own, theirs, experiment.machine, config.data.seed)
 
@@ -189,13 +193,13 @@ def _load_start(
     experiment: Experiment, job: JobName, stage: Stage, seed: int, teacher: FrozenTeacher | None
 ) -> nn.Module:
     """Return the network that a job goes on from, on the device."""
-    before, network = starts_from(experiment.config, job), experiment.network_of(job)
+    before, network = find_start(experiment.config, job), experiment.find_network(job)
     is_connected = network.has_connector
     if job == TEACHER:
         model = _make_teacher(experiment)
     elif before:
-        source = experiment.network_of(before[0])
-        model = experiment.trained(source, experiment.folder.job(before[0]))
+        source = experiment.find_network(before[0])
+        model = experiment.load_trained(source, experiment.folder.get_job(before[0]))
         is_connected = is_connected and not source.has_connector
         if is_connected:
             seed_everything(seed, job.number)
@@ -203,7 +207,7 @@ def _load_start(
     elif stage.starts_from == TEACHER.method:
         model = ensure_teacher(experiment)
     else:
-        model = experiment.new_student(seed, network)
+        model = experiment.build_student(seed, network)
     if is_connected and teacher is not None:  # here, not in a stage before
         find_classifier(model)[1].load_state_dict(teacher.classifier.state_dict())
     if stage.reset_head:
@@ -235,19 +239,19 @@ def _freeze_features(
     )
 
 
-def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, aligns: bool) -> Plan:
+def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, aligns: bool) -> TrainingPlan:
     """Return a job's plan. `aligns`: features are measured in place of accuracy."""
     config = experiment.config
     stops_early = stage.early_stopping is not None
-    return Plan(
+    return TrainingPlan(
         stage.epochs,
         stage.batch_size,
         stage.optimizer,
         seed,
-        first_epoch=first_epoch(config, job),
+        first_epoch=count_earlier_epochs(config, job),
         views=0 if job == TEACHER else config.teacher.cached_views,
         candidates=0 if stops_early else stage.selection_epochs or 0,
-        ended=make_stopping(stage.early_stopping, average_alignment if aligns else None),
+        early_stopping=make_stopping(stage.early_stopping, average_alignment if aligns else None),
         rate_key=f"{job.key}.optimizer.lr",
         name=job.short,
     )
