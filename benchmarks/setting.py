@@ -66,7 +66,7 @@ def prepare_random(experiment: Experiment, job: JobName) -> TrainingSetup:
         logits, *taps = torch.randn(len(images), sum(widths)).split(widths, dim=1)
         return Outputs(logits, tuple(taps))
 
-    with mock.patch("training.teacher_outputs.run", draw_outputs):
+    with mock.patch("training.teacher_outputs.predict_taps", draw_outputs):
         return make_setup(experiment, job)
 
 

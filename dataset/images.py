@@ -122,7 +122,7 @@ class ImageTensors:
         return self.finish(self.load_view(indices, view), indices, cues)
 
     def load_view(self, indices: Tensor, view: Augmentation) -> Tensor:
-        """Return `raw` pixels (B, 3, S, S) of `indices` (B,) under a view."""
+        """Return raw pixels (B, 3, S, S) of `indices` (B,) under a view."""
         return apply_view(self.load_raw(indices), indices, view)
 
     def finish(self, pixels: Tensor, indices: Tensor, cues: Cues | None = None) -> Tensor:

@@ -121,7 +121,7 @@ def iter_view_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield indices (B,) and images (B, 3, S, S) of a view, in the data set's order.
 
-    for_teacher: images as `Batch.for_teacher` has them.
+    for_teacher: images as `Batch.teacher_images` has them.
     """
     others = data.draw_teacher_cues(view) if for_teacher else None
     wanted = torch.arange(first, len(data.train)).split(batch_size)
@@ -132,7 +132,7 @@ def iter_view_batches(
 def make_view_cutter(data: TrainingData, view: int, for_teacher: bool = False) -> Callable[[Tensor], Tensor]:
     """Return a function from indices (B,) to images (B, 3, S, S) of a view.
 
-    for_teacher: images as `Batch.for_teacher` has them.
+    for_teacher: images as `Batch.teacher_images` has them.
     """
     train, drawn = data.train, _choose_view(data, view)
     others = data.draw_teacher_cues(view) if for_teacher else None

@@ -119,7 +119,7 @@ def _describe(experiment: Experiment, name: JobName) -> TrainingBudget | None:
 def _count_passes(
     experiment: Experiment, job: Job, losses: Sequence[Loss], epochs: int, images: tuple[int, int]
 ) -> dict[str, Any]:
-    """Count images through student and teacher, by field of `Training`; images: N, and those of an epoch."""
+    """Count images through student and teacher, by field of `TrainingBudget`; images: N, and those of an epoch."""
     config, stage = experiment.config, job.stage
     count, shown = images
     frozen = uses_frozen_features(stage, experiment.find_layout(experiment.find_network(job.name)), losses)

@@ -50,13 +50,13 @@ def estimate_mutual_information(
     level: float = 0.95,
     seed: int = 0,
 ) -> MutualInformation:
-    """Estimate I(X; Y) of X (N, Dx) and Y (N, Dy) by `ksg` after PCA.
+    """Estimate I(X; Y) of X (N, Dx) and Y (N, Dy) by `estimate_ksg` after PCA.
 
     The information in what PCA dropped is missing from the value, and nearest neighbours lose accuracy with every
     dimension: compare values at equal N, k and dimensions, and do not read them as absolutes. The interval asks
     for 200 samples. Of samples that repeat, in X and Y alike, one is kept: copies of a point are its nearest
     neighbours and would pass for dependence. `value` is None for N <= k, and where samples repeat and fewer than
-    20 distinct ones remain. Raises ValueError as `ksg` does.
+    20 distinct ones remain. Raises ValueError as `estimate_ksg` does.
     """
     check_neighbours(k)
     X, Y = make_matrix(X), make_matrix(Y)

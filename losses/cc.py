@@ -33,7 +33,7 @@ class CC(Loss):
         dim: D of the projections
     """
 
-    takes_weights = False
+    uses_weights = False
 
     def __init__(self, taps: Taps = LAST, dim: Count = 128) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class CC(Loss):
         pairs = self.project(student, teacher)
         return {f"cosine_{tap}": F.cosine_similarity(*pair).mean().item() for tap, pair in pairs.items()}
 
-    def projections(self) -> dict[str, Tensor]:
+    def list_projections(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for side, layers in (("student", self.student), ("teacher", self.teacher)):
             for tap, layer in layers.items():

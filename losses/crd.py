@@ -130,7 +130,7 @@ class CRD(Loss):
         self.num_negatives, self.dim = num_negatives, dim
         self.temperature, self.bank_momentum = temperature, bank_momentum
         self.uses_bank = negatives != "batch"
-        self.needs_labels, self.takes_weights = mode != "instance", not self.uses_bank
+        self.needs_labels, self.uses_weights = mode != "instance", not self.uses_bank
         self.first_pass = "both" if self.uses_bank and bank_init == "features" else "none"
 
     def setup(self, sizes: Sizes) -> None:
@@ -189,14 +189,14 @@ class CRD(Loss):
         pairs = self.project(student, teacher)
         return {f"cosine_{tap}": F.cosine_similarity(*pair).mean().item() for tap, pair in pairs.items()}
 
-    def projections(self) -> dict[str, Tensor]:
+    def list_projections(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for tap in self.used_taps:
             for side, layer in self.projection[tap].named_children():
                 found |= {f"{tap}.{side}.{name}": value.detach() for name, value in layer.named_parameters()}
         return found
 
-    def memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
+    def estimate_memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
         count, taps = len(sizes.labels), self.used_taps
         widths = sum(sizes.student[tap][0] + sizes.teacher[tap][0] for tap in taps)
         banks = 2 * len(taps) * count * self.dim if self.uses_bank else 0  # of two networks

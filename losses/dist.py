@@ -47,7 +47,7 @@ class DIST(Loss):
         standardise: whether logits of each image are first standardised (Sun et al., CVPR 2024)
     """
 
-    needs_logits, takes_weights = True, False
+    needs_logits, uses_weights = True, False
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class ITRD(Loss):
         gram: weight of the similarities' term
     """
 
-    takes_weights = False
+    uses_weights = False
 
     def __init__(
         self,

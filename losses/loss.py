@@ -128,7 +128,9 @@ class Loss(nn.Module):
     needs_maps: bool = False  # of its taps, in place of pooled features
     uses_weights: bool = True  # of images
     needs_connector: bool = False  # of the student, which keeps it (option `connector` of a stage)
-    replaces_classifier: bool = False  # answers by `answer`, and trains the student's classifier by `fold_into`
+    replaces_classifier: bool = (
+        False  # answers by `predict_logits`, and trains the student's classifier by `fold_into`
+    )
     first_pass: Literal["none", "teacher", "both"] = "none"  # whose answers to one epoch `prepare` reads
     taps: Taps = MappingProxyType({})
     processes: Processes = OneProcess()

@@ -41,7 +41,7 @@ class PKT(Loss):
         taps: weight of each tap's term
     """
 
-    takes_weights = False
+    uses_weights = False
 
     def __init__(self, taps: Taps = LAST) -> None:
         super().__init__()

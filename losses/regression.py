@@ -185,7 +185,7 @@ class Regression(Loss):
             found[f"explained_{tap}"] = compute_explained_variance(*pair).item()
         return found
 
-    def projections(self) -> dict[str, Tensor]:
+    def list_projections(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for tap in self.used_taps:
             for side, (weight, bias) in self.get_regression(tap).compute_linear_maps().items():

@@ -45,7 +45,7 @@ class Reuse(Loss):
         projected = self.projector(student.taps[TAP])
         return compute_squared_error(projected.float(), teacher.taps[TAP].float(), samples.weights)
 
-    def answer(self, student: View, teacher: View) -> Tensor:
+    def predict_logits(self, student: View, teacher: View) -> Tensor:
         assert teacher.classifier is not None  # as asked for above
         answer: Tensor = teacher.classifier(self.projector(student.taps[TAP]))
         return answer

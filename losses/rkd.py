@@ -50,7 +50,7 @@ class RKD(Loss):
         angle: weight of angles
     """
 
-    takes_weights = False
+    uses_weights = False
 
     def __init__(self, taps: Taps = LAST, distance: NonNegative = 25.0, angle: NonNegative = 50.0) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class SP(Loss):
         taps: weight of each tap's term
     """
 
-    needs_maps, takes_weights = True, False
+    needs_maps, uses_weights = True, False
 
     def __init__(self, taps: Taps = LAST_STAGE) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diagnostics.aligned import AlignmentVerdict, evaluate_alignment
 from diagnostics.plain import to_plain
-from diagnostics.shortcut import recording_file
+from diagnostics.shortcut import cue_recording_file
 from diagnostics.shortcut.cued import CueRecording
 from diagnostics.shortcut.measures import ShortcutMeasures, compute_following, measure_shortcut
 from errors import UserError
@@ -143,7 +143,7 @@ def _read(run: StudyRun, files: Path) -> CueRecording:
     Raises:
         UserError: it is that of another run.
     """
-    found = recording_file.read_cue_recording(files)
+    found = cue_recording_file.read_cue_recording(files)
     if (found.about.point, found.about.seed) != (to_plain(dict(run.point)), run.seed):
         raise UserError(f"{files}: cues.json is the recording of another run: put back that of {run.name}")
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from dataset.cues.contact_sheet import write_contact_sheet
 from dataset.sources import Source, load_source
 from diagnostics.seeds import replace_hyphen
-from diagnostics.shortcut import recording_file
+from diagnostics.shortcut import cue_recording_file
 from errors import UserError, suggest_nearest
 from models.machine import Machine
 from settings.loss_options import fill_losses
@@ -175,7 +175,7 @@ def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
         return False
     recorded = {TEACHER.method: TEACHER, **list_students(run.config, run.seed)}
     hashes = {method: folder.get_job(job).read_result()["model_sha256"] for method, job in recorded.items()}
-    return recording_file.is_up_to_date(find_recording(run, folder), hashes)
+    return cue_recording_file.is_up_to_date(find_recording(run, folder), hashes)
 
 
 def describe_study(study: StudyRuns) -> str:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from diagnostics.evaluation.evaluated_models import list_run_models
+from diagnostics.shortcut import cue_recording_file
 from diagnostics.shortcut import recording as shortcut_recording
-from diagnostics.shortcut import recording_file
 from diagnostics.shortcut.cued import CueContext
 from errors import MachineError, UserError, to_user_error
 from files import hold_lock, write_text
@@ -184,4 +184,4 @@ def _record(experiment: Experiment, run: StudyRun) -> None:
     temperature = run.config.losses.get("kl", {}).get("temperature", CueContext.temperature)
     about = CueContext(dict(run.point), run.seed, run.config.shortcut.model_dump(mode="json"), temperature)
     recording = shortcut_recording.record_cues(subjects, experiment.data, experiment.machine, about)
-    recording_file.write_cue_recording(recording, find_recording(run, experiment.folder))
+    cue_recording_file.write_cue_recording(recording, find_recording(run, experiment.folder))

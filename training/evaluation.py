@@ -36,7 +36,7 @@ def predict(model: nn.Module, images: ImageTensors, machine: Machine) -> Tensor:
 
 
 def evaluate(model: nn.Module, images: ImageTensors, machine: Machine, prefix: str) -> Measures:
-    """Return `score` of a network on images."""
+    """Return `measure_logits` of a network on images."""
     return measure_logits(predict(model, images, machine), images.labels, prefix)
 
 

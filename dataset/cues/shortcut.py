@@ -208,7 +208,7 @@ def _apply_corruptions(pixels: Tensor, cues: Tensor, indices: Tensor) -> Tensor:
 class Cues:
     """The cues of a set of images."""
 
-    kind: str  # as of `stamp`, or "file" where the images have them already
+    kind: str  # as of `draw_cues`, or "file" where the images have them already
     classes_cue: Tensor  # (C,)
     count: int  # K
     image_cues: Tensor  # (N,)

@@ -54,7 +54,7 @@ class EvaluatedModel:
     history: History
     build: Callable[[], nn.Module]  # gives the network on its device
     stem: str = ""  # see the config's `stem`
-    made_with: Mapping[str, Any] = field(default_factory=dict)  # see `Experiment.made_with`
+    made_with: Mapping[str, Any] = field(default_factory=dict)  # see `Experiment.list_dependencies`
     projections: Mapping[str, Tensor] | None = None  # stage 1's linear maps
     stage1: History = ()  # measures of the stage 1 that it started from
     trainings: list[TrainingBudget] | None = None  # stage after stage; None where not on record
@@ -64,7 +64,7 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class Meta:
-    """Facts of a recorded network beside its outputs; most are those of its `Subject`."""
+    """Facts of a recorded network beside its outputs; most are those of its `EvaluatedModel`."""
 
     name: str
     method: str

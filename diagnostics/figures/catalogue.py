@@ -75,7 +75,7 @@ FIGURES = {  # in the order of the report
 def draw_all(report: Report, recording: Recording, maps: Maps) -> dict[str, Figure]:
     """Draw figures by name; one whose numbers are not there is left out.
 
-    maps: points a model, of `analysis.embeddings`.
+    maps: points a model, of `analysis.map_features`.
     """
     drawn = {name: drawing.draw(report, recording, maps) for name, drawing in FIGURES.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}

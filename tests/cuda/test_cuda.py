@@ -213,7 +213,7 @@ def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, m
                 patch.setattr("training.run.checkpointer.JobCheckpointer.save", _stops_at_the_second())
                 train_stage(experiment, job)
         train_stage(experiment, job)
-        ends.append(load(experiment.folder.job(job).model))
+        ends.append(load(experiment.folder.get_job(job).model))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
@@ -258,4 +258,4 @@ def test_images_and_banks_lie_on_the_device(on, device):
 def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
     experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
     train_stage(replace(experiment, machine=replace(experiment.machine, compile=True)), TEACHER)
-    assert experiment.folder.teacher.finished
+    assert experiment.folder.teacher.is_finished

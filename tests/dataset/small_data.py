@@ -27,5 +27,5 @@ def make_data(train=60, val=0, test=9, side=12, shortcut=None, **options) -> Tra
 
 def list_parts(batches) -> list[tuple]:
     """Return all that a network sees of some batches as plain values."""
-    parts = ("images", "labels", "indices", "targets", "for_teacher")
+    parts = ("images", "labels", "indices", "targets", "teacher_images")
     return [tuple(getattr(batch, part).tolist() for part in parts) for batch in batches]

@@ -47,13 +47,13 @@ def test_each_change_is_described(options, words):
 
 def test_digests_of_earlier_runs_stay():
     identity = make_identity()
-    assert (identity.digest, identity.of_test) == ("b1084b9cae079964", "0d21c77464d5e843")
+    assert (identity.digest, identity.test_digest) == ("b1084b9cae079964", "0d21c77464d5e843")
 
 
 def test_test_images_have_a_digest_of_their_own():
-    own = make_identity().of_test
-    assert own == make_identity(pixels=flip_pixel(2)).of_test == make_identity(train=5).of_test
-    assert own not in (make_identity("abd").of_test, make_identity(pixels=flip_pixel(7)).of_test)
+    own = make_identity().test_digest
+    assert own == make_identity(pixels=flip_pixel(2)).test_digest == make_identity(train=5).test_digest
+    assert own not in (make_identity("abd").test_digest, make_identity(pixels=flip_pixel(7)).test_digest)
 
 
 def test_another_decoder_is_named_with_changed_pixels():

@@ -53,7 +53,7 @@ def test_batches_are_the_same_bit_by_bit(settings, shortcut, split):
     parts = [(getattr(first, name), getattr(second, name)) for name in names if getattr(first, name) is not None]
     assert len(parts) >= 4
     for one, other in parts:
-        assert len(one) == len(other) and list_parts(one.batches(7)) == list_parts(other.batches(7))
+        assert len(one) == len(other) and list_parts(one.iter_batches(7)) == list_parts(other.iter_batches(7))
     seen = [[images for _, images in iter_view_batches(data, 2, 9, for_teacher=True)] for data in (first, second)]
     assert torch.equal(*map(torch.cat, seen))
 

@@ -115,8 +115,8 @@ def test_images_are_stamped_after_crop_and_flip(cue):
     pixels = apply_view(data.train.load_raw(seen.indices), seen.indices, draw_view(0, 4, 60, 3, flip=True))
     cues = data.train.cues.image_cues[seen.indices]
     assert torch.equal(restore_pixels(seen.images, data), draw_cues(cue, pixels, cues, seen.indices))
-    still = next(data.train.batches(20))
-    expected = data.train.cues.stamp(data.train.load_raw(still.indices), still.indices)
+    still = next(data.train.iter_batches(20))
+    expected = data.train.cues.draw(data.train.load_raw(still.indices), still.indices)
     assert torch.equal(restore_pixels(still.images, data), expected)
 
 
@@ -126,13 +126,13 @@ def test_cues_change_neither_test_images_nor_normalisation():
     assert torch.equal(data.test.load_normalised(torch.arange(9)), clean.test.load_normalised(torch.arange(9)))
     assert torch.equal(data.mean, clean.mean) and torch.equal(data.std, clean.std)
     assert (clean.classes_cue, clean.cue_count, clean.fingerprint) == (None, 0, clean.identity.digest)
-    assert clean.for_teacher() is clean
+    assert clean.select_teacher_data() is clean
     assert (sorted(data.classes_cue.tolist()), data.cue_count) == ([0, 1, 2], 3)
 
 
 def test_teacher_and_students_see_their_own_cues():
     data = make_planted(students="unbiased")
-    teacher = data.for_teacher()
+    teacher = data.select_teacher_data()
     differing = 0
     pairs = zip(*(iter_training_batches(one, 20, 5, 3, 1) for one in (data, teacher)), strict=True)
     for ours, theirs in pairs:
@@ -174,7 +174,7 @@ def test_a_teachers_view_ignores_the_batch():
 
 
 def test_unpaired_images_are_one_for_both():
-    for data in (make_planted("tint"), make_planted("tint", pairs="counterfactual").for_teacher()):
+    for data in (make_planted("tint"), make_planted("tint", pairs="counterfactual").select_teacher_data()):
         batch = next(iter_training_batches(data, 20, 3, 1, 4))
         assert batch.counterfactual is None and batch.teacher_images is batch.images
     balanced = make_planted("tint", val=9, pairs="counterfactual").select_balanced_data()
@@ -184,7 +184,7 @@ def test_unpaired_images_are_one_for_both():
 def test_fingerprints_differ_by_cues_alone():
     def list_fingerprints(**options):
         data = make_planted(**options)
-        return data.fingerprint, data.for_teacher().fingerprint
+        return data.fingerprint, data.select_teacher_data().fingerprint
 
     biased, unbiased = list_fingerprints(), list_fingerprints(students="unbiased", teacher="unbiased")
     assert biased[0] == biased[1] and unbiased[0] == unbiased[1]
@@ -202,7 +202,7 @@ def test_held_out_images_are_balanced_and_never_validate():
     balanced = data.select_balanced_data()
     assert balanced.train is data.balanced and len(balanced.train) == 27 and balanced.val is None
     assert balanced.fingerprint not in (data.fingerprint, data.identity.digest)
-    assert balanced.for_teacher() is balanced
+    assert balanced.select_teacher_data() is balanced
     with pytest.raises(UserError, match=r"data\.val_fraction"):
         make_planted().select_balanced_data()
 

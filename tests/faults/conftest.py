@@ -9,7 +9,7 @@ from tests.faults.harness import Workspace, restore_snapshot, take_snapshot
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    workspace = Workspace(tmp_path_factory.mktemp("faults")).make_folder().train_everything()
+    workspace = Workspace(tmp_path_factory.mktemp("faults")).make().train_everything()
     return workspace, take_snapshot(workspace.folder)
 
 

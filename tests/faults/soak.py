@@ -144,10 +144,10 @@ def run_with_kills(soaked: Soaked, seconds: dict[str, float], kills: int, draw: 
 def soak(kind: str, folder: Path, kills: int, draw: random.Random, short: bool = False) -> list[str]:
     """Kill one kind of command `kills` times, each round to its end; return all differences."""
     scripts = ("main",) if short else ("main", "main_eval")
-    whole, met, found, rounds = Soaked(Workspace(folder / kind), kind, short).make_folder(), Counter[str](), [], 0
+    whole, met, found, rounds = Soaked(Workspace(folder / kind), kind, short).make(), Counter[str](), [], 0
     seconds = run_undisturbed(whole, scripts)
     while met.total() < kills:
-        killed = Soaked(Workspace(folder / f"{kind}{rounds}"), kind, short).make_folder()
+        killed = Soaked(Workspace(folder / f"{kind}{rounds}"), kind, short).make()
         met += run_with_kills(killed, seconds, kills - met.total(), draw)
         found += find_differences(whole, killed)
         rounds += 1

@@ -16,7 +16,7 @@ from dataset.sources import load_source
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.evaluated_models import list_run_models
 from diagnostics.plain import to_plain
-from diagnostics.shortcut import recording_file as cue_file
+from diagnostics.shortcut import cue_recording_file as cue_file
 from errors import MachineError, UserError, warn
 from files import hold_lock
 from models.checkpoint import get_previous_path, hash_weights, load, load_newest, load_weights, save_and_keep

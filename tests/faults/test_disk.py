@@ -229,7 +229,7 @@ def test_small_file_system_is_one_line(workspace, snapshot, tmp_path, kilobytes)
 PRINTS = """
 import sys
 from pathlib import Path
-from errors import exit_code
+from errors import run_command
 def command():
     for number in range(100_000):
         print(number)

@@ -24,9 +24,9 @@ LONG = ("--phase", "teacher", "--quiet", "--set", "teacher.epochs=8")
 WORK = """
 import os, sys
 from pathlib import Path
-from files import locked, new_folder
+from files import create_folder, hold_lock
 folder = Path(sys.argv[1])
-with create_folder(folder / "decoded") as partial, locked(folder / "lock", strict=True) as other:
+with create_folder(folder / "decoded") as partial, hold_lock(folder / "lock", strict=True) as other:
     (partial / "pixels").touch()
     print(os.getpid(), other, flush=True)
     if sys.argv[2] == "dies":

@@ -280,8 +280,8 @@ def test_in_batch_weights_multiply_both_anchors() -> None:
 
 
 def test_only_negatives_of_the_batch_take_weights() -> None:
-    assert CRD(**IN_BATCH).takes_weights
-    assert not CRD().takes_weights and not CRD(negatives="shared").takes_weights
+    assert CRD(**IN_BATCH).uses_weights
+    assert not CRD().uses_weights and not CRD(negatives="shared").uses_weights
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
@@ -489,14 +489,16 @@ def test_projections_are_kept_by_tap_and_side() -> None:
 
 def test_memory_by_hand() -> None:
     sizes = Sizes(*WIDTHS, torch.zeros(10_000))
-    banks, negatives = make(num_negatives=5000, dim=8).memory(sizes, batch_size=20, device="cpu")
+    banks, negatives = make(num_negatives=5000, dim=8).estimate_memory(sizes, batch_size=20, device="cpu")
     # two taps, two networks; a parameter, its gradient and momentum of widths 7 + 9 and 10 + 14
     assert (banks.option, banks.bytes) == ("dim", 4 * (2 * 2 * 10_000 * 8 + 3 * (16 + 24) * 8))
     rows = (BLOCK["cpu"] + 5000) * 20 // 10_000 + 2  # whose windows a block is part of
     assert (negatives.option, negatives.bytes) == ("num_negatives", 13 * rows * 2048 + 2 * 4 * 3 * 20 * 8)
-    _, shared = make(num_negatives=5000, dim=8, negatives="shared").memory(sizes, batch_size=20, device="cpu")
+    _, shared = make(num_negatives=5000, dim=8, negatives="shared").estimate_memory(
+        sizes, batch_size=20, device="cpu"
+    )
     assert shared.bytes == 13 * 3 * 20 * 2048 + 2 * 4 * 3 * 20 * 8
-    (alone,) = make(**IN_BATCH, dim=8).memory(sizes, batch_size=20, device="cpu")
+    (alone,) = make(**IN_BATCH, dim=8).estimate_memory(sizes, batch_size=20, device="cpu")
     assert (alone.option, alone.bytes) == ("dim", 4 * 3 * (16 + 24) * 8)
 
 
@@ -506,7 +508,7 @@ def test_memory_counts_the_banks_that_are_made() -> None:
     assert isinstance(bank, BankContrast)
     made = sum(one.features.nbytes for one in (bank.student, bank.teacher))
     parameters = sum(one.nbytes for name, one in loss.named_parameters() if name.endswith("weight"))
-    assert loss.memory(Sizes(*WIDTHS, LABELS), B, "cpu")[0].bytes == made + 3 * parameters
+    assert loss.estimate_memory(Sizes(*WIDTHS, LABELS), B, "cpu")[0].bytes == made + 3 * parameters
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_folded_classifier_equals_head_after_projector(loss: Reuse) -> None:
 def test_answer_is_that_of_the_folded_classifier(loss: Reuse) -> None:
     batch, own = make_batch(1), nn.Linear(4, CLASSES)
     loss.fold_into(own, batch.teacher.classifier)
-    answer = loss.answer(batch.student, batch.teacher)
+    answer = loss.predict_logits(batch.student, batch.teacher)
     torch.testing.assert_close(answer, own(batch.student.taps["features"]), rtol=1e-5, atol=1e-5)
 
 
@@ -104,4 +104,4 @@ def test_perfect_projector_costs_nothing(loss: Reuse) -> None:
     taught = View(batch.teacher.logits, {"features": projected}, classifier=batch.teacher.classifier)
     assert loss(batch.student, taught, batch.samples).item() == 0
     expected = taught.classifier(projected)
-    assert torch.equal(loss.answer(batch.student, taught), expected)
+    assert torch.equal(loss.predict_logits(batch.student, taught), expected)

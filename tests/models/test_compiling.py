@@ -17,7 +17,7 @@ from models.compiling import COMPILERS, check_compiler, compile_blocks
 from models.taps import TappedModel, read_head_inputs
 from models.zoo import build_model
 from study.sharing import compute_fingerprint
-from training import prepared
+from training import setup
 from training.job_name import TEACHER, JobName
 from training.setup import train_stage
 
@@ -94,7 +94,7 @@ def test_training_on_compiled_blocks_gives_the_same_weights(make_experiment, tmp
     def compile_eagerly(model, taps):  # up to torch's tracing, which is quick
         blocks.append(compile_blocks(model, taps, backend="eager"))
 
-    monkeypatch.setattr(prepared, "compile_blocks", compile_eagerly)
+    monkeypatch.setattr(setup, "compile_blocks", compile_eagerly)
     monkeypatch.setattr("training.teacher_outputs.compile_blocks", compile_eagerly)
     for compiles in (False, True):
         short = ("training.epochs=2", "teacher.epochs=1", "methods=[two_stage]")
@@ -102,7 +102,7 @@ def test_training_on_compiled_blocks_gives_the_same_weights(make_experiment, tmp
         experiment = replace(experiment, machine=replace(experiment.machine, compile=compiles))
         train_stage(experiment, TEACHER)
         train_stage(experiment, STAGE1)
-        ends.append(load(experiment.folder.job(STAGE1).model))
+        ends.append(load(experiment.folder.get_job(STAGE1).model))
     assert blocks == [["layer1", "layer2", "layer3"], *[["layer1", "layer2.0.downsample", "layer3"]] * 2]
     assert ends[0].keys() == ends[1].keys()
     for name, value in ends[0].items():
@@ -112,12 +112,12 @@ def test_training_on_compiled_blocks_gives_the_same_weights(make_experiment, tmp
 def test_what_torch_cannot_compile_is_one_line(make_experiment, monkeypatch):
     experiment = make_experiment()
     experiment = replace(experiment, machine=replace(experiment.machine, compile=True))
-    monkeypatch.setattr(prepared, "compile_blocks", lambda *_: None)
+    monkeypatch.setattr(setup, "compile_blocks", lambda *_: None)
 
     def fail(*_):
         raise torch._dynamo.exc.TorchRuntimeError("no such kernel\nand much more")
 
-    monkeypatch.setattr(prepared, "fit", fail)
+    monkeypatch.setattr(setup, "fit", fail)
     with pytest.raises(MachineError, match=r"^compile=true: .*no such kernel\): use compile=false$"):
         train_stage(experiment, TEACHER)
 

@@ -19,7 +19,7 @@ PLACES = ["layer2.0", "fc:input"]
 def set_up(experiment, **losses: Loss) -> tuple[torch.nn.Module, torch.nn.Module, dict[str, Loss]]:
     """A student, a teacher and losses that are ready."""
     student, teacher = experiment.build_student(0), experiment.build_student(1).requires_grad_(False).eval()
-    layout = experiment.layout(experiment.config.student)
+    layout = experiment.find_layout(experiment.config.student)
     shapes = find_shapes(layout, losses.values())
     for loss in losses.values():
         loss.setup(Sizes(shapes, shapes, experiment.data.train.labels))
@@ -27,7 +27,7 @@ def set_up(experiment, **losses: Loss) -> tuple[torch.nn.Module, torch.nn.Module
 
 
 def make_evaluator(experiment, teacher, losses) -> AlignmentEvaluator:
-    reading = find_reading(experiment.layout(experiment.config.student), losses.values(), pooled=True)
+    reading = find_reading(experiment.find_layout(experiment.config.student), losses.values(), pooled=True)
     return AlignmentEvaluator(experiment.data.test, teacher, reading, reading, experiment.machine, seed=0)
 
 
@@ -40,7 +40,7 @@ def test_measures_equal_those_of_the_features(make_experiment):
     assert student.training and losses["crd"].training
     assert all(torch.equal(value, copy_tensors(student)[name]) for name, value in before.items())
     with torch.no_grad():
-        pixels = next(images.batches(len(images))).images
+        pixels = next(images.iter_batches(len(images))).images
         own, other = (TappedModel(model, PLACES).eval()(pixels).taps for model in (student, teacher))
         for tap, position in (("penultimate", 0), ("last", 1)):
             projection = losses["crd"].projection[tap]

@@ -51,7 +51,7 @@ def experiment(make_experiment, runs):
         "training.epochs=2",
         runs=runs,
     )
-    if not experiment.folder.teacher.finished:
+    if not experiment.folder.teacher.is_finished:
         jobs = list_phase_jobs("all", experiment.config, experiment.folder)
         check_phase("all", experiment, jobs)
         names = [job.name for job in jobs]
@@ -63,7 +63,7 @@ def experiment(make_experiment, runs):
 
 
 def load_weights_of(experiment, method):
-    return load(experiment.folder.job(find_last_job(experiment.config, method, 0)).model)
+    return load(experiment.folder.get_job(find_last_job(experiment.config, method, 0)).model)
 
 
 def load_teachers(experiment):
@@ -73,7 +73,7 @@ def load_teachers(experiment):
 @pytest.mark.parametrize("method", [name for name in METHODS if "twin" not in name])
 def test_every_method_reports_accuracy(experiment, method):
     result = json.loads(
-        (experiment.folder.job(find_last_job(experiment.config, method, 0)).path / "result.json").read_text()
+        (experiment.folder.get_job(find_last_job(experiment.config, method, 0)).path / "result.json").read_text()
     )
     assert 0 <= result["test_top1"] <= 1
 
@@ -121,7 +121,7 @@ def test_simkd_keeps_the_teachers_classifier(experiment):
 
 def test_later_stage_keeps_its_trained_classifier(experiment):
     first, second = list_method_jobs(experiment.config, "twice", 0)
-    trained, teachers = load(experiment.folder.job(first).model), load_teachers(experiment)
+    trained, teachers = load(experiment.folder.get_job(first).model), load_teachers(experiment)
     start = make_setup(experiment, second).objective.model.classifier.weight
     assert torch.equal(start, trained["classifier.weight"]) and not torch.equal(start, teachers["fc.weight"])
 

@@ -245,14 +245,14 @@ def test_a_phase_names_the_jobs_that_it_needs(make_experiment, phase, method, me
 
 def finish(experiment, *jobs):
     for job in jobs:
-        experiment.folder.job(job).finish(experiment.build(experiment.find_network(job)), {})
+        experiment.folder.get_job(job).finish(experiment.build(experiment.find_network(job)), {})
 
 
 def test_a_source_without_its_weights_is_named(make_experiment):
     experiment = make_experiment()
     first = JobName("two_stage", 0, 1)
     finish(experiment, TEACHER, first)
-    experiment.folder.job(first).model.unlink()
+    experiment.folder.get_job(first).model.unlink()
     with pytest.raises(UserError, match=r"two_stage/stage1/model\.pt is gone"):
         check_phase("kd", experiment, list_phase_jobs("kd", experiment.config, experiment.folder))
     finish(experiment, first)

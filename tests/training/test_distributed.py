@@ -39,7 +39,7 @@ from dataset.images import Batch, ImageTensors
 from dataset.prepare import TrainingData
 from dataset.files.decoded_cache import Images
 from dataset.sources import Source
-from errors import exit_code
+from errors import run_command
 from losses.ce import CE
 from losses.crd import CRD
 from losses.kl import KL
@@ -49,7 +49,7 @@ from models.layout import TrainedPart
 from models.machine import Machine
 from models.taps import TappedModel
 from training import distributed, evaluation, features
-from training.engine import Plan, fit
+from training.engine import TrainingPlan, fit
 from training.features import ViewCache
 from training.run.job_folder import JobFolder
 from training.run.checkpointer import JobCheckpointer
@@ -120,7 +120,7 @@ def run(form, out, name=None, dropout=0.0, optimizer=Optimizer(lr=0.1), minutes=
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 4), nn.Dropout(dropout))
     objective = make_objective(form, network, data, machine)
     ended = lambda history: bool(history) and history[-1]["own"] == 1
-    plan = Plan(5, 8, optimizer, seed=0, ended=ended)
+    plan = TrainingPlan(5, 8, optimizer, seed=0, early_stopping=ended)
     checkpointer = JobCheckpointer(JobFolder(Path(out) / (name or form)), minutes)
     history = fit(objective, data, plan, machine, checkpointer)
     state = {name: value for name, value in objective.state_dict().items() if torch.is_tensor(value)}

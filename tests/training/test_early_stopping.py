@@ -94,9 +94,9 @@ def test_every_phase_stops_early_and_resumes(make_experiment, monkeypatch):
         except KeyboardInterrupt:
             continue
     for name in JOBS:
-        result, folder = whole.folder.job(name).result(), whole.folder.job(name)
+        result, folder = whole.folder.get_job(name).read_result(), whole.folder.get_job(name)
         assert (result["epochs"], result["ended_by"]) == (2, "plateau"), name
-        assert result == stopped.folder.job(name).result()
+        assert result == stopped.folder.get_job(name).read_result()
         lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
         if name.stage == 1:  # its last epoch remains, whatever it measured
             assert result["cosine_last"] == lines[-1]["cosine_last"]

@@ -71,10 +71,10 @@ class InMemory:
         return False
 
     def decide(self, state):
-        return CheckpointDecision(is_due=state.part.steps == 2, signal=0)
+        return CheckpointDecision(is_due=state.progress.steps == 2, signal=0)
 
     def save(self, state):
-        self.calls.append((len(state.history), state.part and state.part.steps))
+        self.calls.append((len(state.history), state.progress and state.progress.steps))
 
     def log_epoch(self, measures, usage):
         assert measures["epoch"] == usage.epoch and usage.seconds > 0 < usage.peak_memory
@@ -214,7 +214,7 @@ def test_plans_choose_order_views_and_end(train):
     train("rest", replace(PLAN, epochs=1, first_epoch=2), Watching)  # a later stage
     assert seen == [batch for batch in whole if batch[0] == 2]
     seen = []
-    plan = replace(PLAN, epochs=9, first_epoch=3, views=4, ended=lambda history: len(history) == 3)
+    plan = replace(PLAN, epochs=9, first_epoch=3, views=4, early_stopping=lambda history: len(history) == 3)
     _, history, folder = train("short", plan, Watching)
     views = [view for view, _ in seen]
     assert len(history) == 3 and sorted(set(views), key=views.index) == [3, 0, 1]

@@ -31,12 +31,15 @@ MEAN, STD = "[0.485,0.456,0.406]", "[0.229,0.224,0.225]"
 def test_size_and_normalisation_are_part_of_a_network(make_experiment):
     plain = make_experiment()
     assert not hasattr(plain.build(plain.config.teacher), INPUT_ADAPTER)
-    assert plain.made_with(plain.config.teacher) == {}
+    assert plain.list_dependencies(plain.config.teacher) == {}
     other = make_experiment("teacher.image_size=24", f"teacher.mean={MEAN}", f"teacher.std={STD}")
     network = other.config.teacher
     adapter = other.build(network).get_submodule(INPUT_ADAPTER)
     assert adapter.own.size == 24
-    assert adapter.own.mean == pytest.approx((0.485, 0.456, 0.406)) and other.made_with(network)["input"][0] == 24
+    assert (
+        adapter.own.mean == pytest.approx((0.485, 0.456, 0.406))
+        and other.list_dependencies(network)["input"][0] == 24
+    )
     teachers = [TappedModel(plain.build(plain.config.teacher), ["fc:input"]) for _ in range(2)]
     teachers[1].load_state_dict(teachers[0].state_dict())
     assert name_cache(plain, teachers[0]) != name_cache(other, teachers[1])
@@ -48,7 +51,7 @@ def test_named_weights_bring_size_and_normalisation(make_experiment):
     seen = experiment.find_input_format(experiment.config.student)
     assert seen.size == 224 and seen.std == pytest.approx((0.229, 0.224, 0.225))
     kept = make_experiment(*weights, "student.mean=data", "student.std=data")
-    assert kept.made_with(kept.config.student) == {}
+    assert kept.list_dependencies(kept.config.student) == {}
 
 
 @pytest.mark.parametrize(

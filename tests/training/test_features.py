@@ -13,7 +13,7 @@ from models.taps import read_head_inputs
 from settings.networks import Network
 from tests.training.batches import cut_batch
 from tests.training.untrained import finish_needed, prepare_job
-from training import prepared
+from training import setup
 from training.evaluation import evaluate_splits
 from training.features import FrozenFeatures, ViewCache
 from training.job_name import JobName
@@ -36,7 +36,7 @@ def after_stage1(make_experiment):
 
 
 def freeze(experiment, views=2):
-    model = experiment.trained(experiment.config.student, experiment.folder.job(STAGE1))
+    model = experiment.load_trained(experiment.config.student, experiment.folder.get_job(STAGE1))
     cache = ViewCache(partial(read_head_inputs, model, machine=experiment.machine), experiment.data, views)
     return model, FrozenFeatures(model, experiment.data, experiment.machine, cache)
 
@@ -46,7 +46,7 @@ def freeze(experiment, views=2):
 def test_the_head_on_its_inputs_gives_the_logits(make_experiment, arch, bfloat16):
     experiment, machine = make_experiment(), Machine(torch.device("cpu"), bfloat16)
     model = experiment.build(Network(arch=arch)).eval()
-    images = next(experiment.data.train.batches(8)).images
+    images = next(experiment.data.train.iter_batches(8)).images
     read = read_head_inputs(model, images, machine)
     assert read.dtype == (torch.bfloat16 if bfloat16 else torch.float32)
     with torch.no_grad(), machine.autocast():
@@ -92,16 +92,16 @@ def test_frozen_features_give_the_same_evaluation(after_stage1):
 def test_training_on_features_equals_training_on_images(after_stage1, monkeypatch, tmp_path, views, losses):
     more = ("training.epochs=5", "methods.two_stage.stage2.epochs=3", f"methods.two_stage.stage2.losses={losses}")
     experiment = after_stage1(f"teacher.cached_views={views}", f"data.cache_dir={tmp_path}", *more)
-    folder = experiment.folder.job(HEAD)
-    start = load(experiment.folder.job(STAGE1).model)
+    folder = experiment.folder.get_job(HEAD)
+    start = load(experiment.folder.get_job(STAGE1).model)
     ends = []
     for path in ("features", "images"):
         with monkeypatch.context() as patch:
             if path == "images":
-                patch.setattr(prepared, "uses_frozen_features", lambda *_: False)
+                patch.setattr(setup, "uses_frozen_features", lambda *_: False)
             assert prepare_job(HEAD, experiment).objective.sees_images is (path == "images")
             train_stage(experiment, HEAD)
-        ends.append((load(folder.model), folder.history()))
+        ends.append((load(folder.model), folder.read_history()))
         folder.clear()
     (cached, history), (plain, other) = ends
     assert not torch.equal(plain["fc.weight"], start["fc.weight"])
@@ -119,4 +119,4 @@ def test_cached_features_need_no_images_and_teacher(after_stage1, monkeypatch):
     monkeypatch.setattr("training.teacher_outputs.ensure_teacher", lambda *_: pytest.fail("asked for a teacher"))
     train_stage(experiment, HEAD)
     expected = {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
-    assert set(experiment.folder.job(HEAD).history()[0]) == expected
+    assert set(experiment.folder.get_job(HEAD).read_history()[0]) == expected

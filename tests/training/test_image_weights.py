@@ -34,7 +34,9 @@ def test_errors_are_those_of_the_named_network(make_experiment):
     experiment = make_experiment(*SETTINGS)
     finish_needed(JTT, experiment)
     for data in (experiment.data, replace(experiment.data, train=experiment.data.test)):
-        network = experiment.trained(experiment.config.student, experiment.folder.job(JobName("biased", 0)))
+        network = experiment.load_trained(
+            experiment.config.student, experiment.folder.get_job(JobName("biased", 0))
+        )
         with torch.no_grad():
             logits = network(data.train.load_normalised(torch.arange(len(data.train))))
         wrong = logits.argmax(dim=1) != data.train.labels
@@ -56,5 +58,5 @@ def test_weights_change_the_training(make_experiment, job):
     train_stage(experiment, job)
     plain.config.stages[job.method] = (stage.model_copy(update={"upweight_errors_of": None}),)
     train_stage(plain, job)
-    weights, others = (load(one.folder.job(job).model) for one in (experiment, plain))
+    weights, others = (load(one.folder.get_job(job).model) for one in (experiment, plain))
     assert any(not torch.equal(value, others[name]) for name, value in weights.items())

@@ -62,7 +62,7 @@ def test_banks_take_the_counted_bytes(make_experiment, settings):
         buffer for module in objective.modules() if isinstance(module, MemoryBank) for buffer in module.buffers()
     ]
     (job,) = list_phase_jobs("crd", experiment.config, experiment.folder)
-    layout = experiment.layout(experiment.config.student)
+    layout = experiment.find_layout(experiment.config.student)
     needs = list_needs(experiment, make_losses(experiment, job), layout, job.stage.batch_size)
     counted = sum(need.bytes for _, need in needs if need.option == "dim")
     projected = sum(one.nbytes for one in objective.losses.parameters() if one.ndim == 2)

@@ -48,7 +48,7 @@ def experiment(make_experiment, runs):
         f"methods=[{', '.join(METHODS)}]",
         runs=runs,
     )
-    if not experiment.folder.teacher.finished:
+    if not experiment.folder.teacher.is_finished:
         jobs = list_phase_jobs("all", experiment.config, experiment.folder)
         check_phase("all", experiment, jobs)
         run_jobs(jobs, experiment)
@@ -58,7 +58,7 @@ def experiment(make_experiment, runs):
 def load_model(experiment, method, stage=None):
     config = experiment.config
     job = find_last_job(config, method, 0) if stage is None else list_method_jobs(config, method, 0)[stage - 1]
-    return load(experiment.folder.job(job).model)
+    return load(experiment.folder.get_job(job).model)
 
 
 def has_same_features(one, other):
@@ -105,11 +105,11 @@ def test_a_classifier_goes_on_or_is_reset(experiment):
 
 @pytest.mark.parametrize(("method", "share"), [("reused", 0.5), ("at_once", 1)])
 def test_a_reused_classifier_is_the_projected_teachers(experiment, method, share):
-    folder = experiment.folder.job(find_last_job(experiment.config, method, 0))
-    history = folder.history()
+    folder = experiment.folder.get_job(find_last_job(experiment.config, method, 0))
+    history = folder.read_history()
     assert set(history[0]) == {"epoch", "learning_rate", "loss", "reuse", "top1", "test_top1", "test_loss"}
     assert history[-1]["reuse"] < share * history[0]["reuse"]
-    assert folder.result()["test_top1"] == history[-1]["test_top1"]
+    assert folder.read_result()["test_top1"] == history[-1]["test_top1"]
     teacher = load(experiment.folder.teacher.model)["fc.weight"].double()
     own = load_model(experiment, method)["fc.weight"].double()
     # the columns of the student's classifier lie in the span of the teacher's

@@ -66,14 +66,14 @@ def test_only_unfinished_jobs_are_trained(make_experiment, monkeypatch, capsys):
     experiment = make_experiment("methods=[two_stage]")
     finish_needed(SECOND, experiment)
     jobs = list_phase_jobs("all", experiment.config, experiment.folder)
-    (experiment.folder.job(FIRST).path / "checkpoint.pt").touch()  # as a kill leaves it
+    (experiment.folder.get_job(FIRST).path / "checkpoint.pt").touch()  # as a kill leaves it
     run_jobs(jobs, experiment)
-    assert trained == [SECOND] and not (experiment.folder.job(FIRST).path / "checkpoint.pt").exists()
+    assert trained == [SECOND] and not (experiment.folder.get_job(FIRST).path / "checkpoint.pt").exists()
     told = capsys.readouterr().out.splitlines()
     assert told == [
         "teacher: finished before, kept",
         "two_stage stage 1 seed 0: finished before, kept",
-        f"two_stage stage 2 seed 0: done, test top-1 50.0 %, files in {experiment.folder.job(SECOND).path}",
+        f"two_stage stage 2 seed 0: done, test top-1 50.0 %, files in {experiment.folder.get_job(SECOND).path}",
     ]
 
 
@@ -82,7 +82,7 @@ def test_each_job_ends_with_a_line(make_experiment, capsys):
     finish_needed(FIRST, experiment)
     run_jobs(list_phase_jobs("all", experiment.config, experiment.folder), experiment)
     lines = {line.partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
-    first, second = (experiment.folder.job(job).result() for job in (FIRST, SECOND))
+    first, second = (experiment.folder.get_job(job).read_result() for job in (FIRST, SECOND))
     assert f"done, cosine penultimate {first['cosine_penultimate']:.4g}, " in lines["two_stage stage 1 seed 0"]
     assert f"cka last {first['cka_last']:.4g}, files in " in lines["two_stage stage 1 seed 0"]
     assert f"done, test top-1 {100 * second['test_top1']:.1f} %, files in " in lines["two_stage stage 2 seed 0"]

@@ -17,7 +17,7 @@ LATE = "methods.late={base: two_stage, stage2: {train: head, epochs: 1}, stage3:
 
 
 def finish(experiment, job, **measures):
-    experiment.folder.job(job).finish(experiment.build(experiment.find_network(job)), measures)
+    experiment.folder.get_job(job).finish(experiment.build(experiment.find_network(job)), measures)
 
 
 def test_a_command_begins_with_five_lines(make_experiment):
@@ -104,7 +104,7 @@ def test_a_fresh_plan_names_what_it_removes(make_experiment, capsys):
         finish_needed(job, experiment)
         finish(experiment, job)
     jobs = list_phase_jobs("crd", experiment.config, experiment.folder)
-    paths = [experiment.folder.job(job).path for job in (JobName("late", 0, 2), SECOND, FIRST)]
+    paths = [experiment.folder.get_job(job).path for job in (JobName("late", 0, 2), SECOND, FIRST)]
     for fresh in (False, True):
         show_plan(jobs, experiment, fresh)
         lines = capsys.readouterr().out.splitlines()

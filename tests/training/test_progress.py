@@ -181,7 +181,7 @@ def test_checkpoints_follow_the_clock(make_experiment, monkeypatch):
     now, kept, save_once = [0.0], [], JobCheckpointer.save
 
     def save_and_note(self, state):
-        kept.append(state.part and state.part.steps)
+        kept.append(state.progress and state.progress.steps)
         save_once(self, state)
 
     def read_clock():
@@ -209,7 +209,7 @@ def test_diverged_steps_are_not_saved(make_experiment, monkeypatch):
     with pytest.raises(UserError, match=r"diverged in epoch 2, step 3 of 4: ce became inf .*; its step 2 is kept"):
         train_stage(experiment, TEACHER)
     train_stage(experiment, TEACHER)
-    assert len(seen) == 9 and len(experiment.folder.teacher.history()) == 2
+    assert len(seen) == 9 and len(experiment.folder.teacher.read_history()) == 2
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(make_experiment, steps):

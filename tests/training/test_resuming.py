@@ -46,13 +46,13 @@ def test_stopped_training_ends_with_the_same_bits(make_experiment, monkeypatch, 
     for name in ("whole", "stopped"):
         cache = f"data.cache_dir={tmp_path / 'cache'}"
         experiment = make_experiment(f"name={name}", *length, cache, *settings)
-        folder = experiment.folder.job(job)
+        folder = experiment.folder.get_job(job)
         finish_needed(job, experiment)
         if name == "stopped":
             with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
                 patch.setattr(StageObjective, "measure", stop)
                 train_stage(experiment, job)
-            assert len(folder.history()) == 2 and not folder.finished
+            assert len(folder.read_history()) == 2 and not folder.is_finished
         train_stage(experiment, job)
         ends.append((load(folder.model), (folder.path / "metrics.jsonl").read_bytes()))
     (whole, metrics), (stopped, again) = ends

@@ -11,7 +11,7 @@ from models.taps import TappedModel
 from settings.loss_options import make_loss
 from tests.training.cross_entropy import assert_same, copy_tensors
 from tests.training.untrained import prepare_job
-from training import prepared as module
+from training import setup as module
 from training.job_name import TEACHER, JobName, get_stage
 from training.setup import select_images, train_stage, uses_frozen_features
 
@@ -99,7 +99,7 @@ def test_features_are_frozen_for_heads_alone(make_experiment, stage, is_frozen):
     experiment = make_experiment(f"methods.m={stage}")
     found = get_stage(experiment.config, JobName("m", 0))
     losses = [make_loss("m", name, use.options, {}) for name, use in found.losses.items()]
-    assert uses_frozen_features(found, experiment.layout(experiment.config.student), losses) is is_frozen
+    assert uses_frozen_features(found, experiment.find_layout(experiment.config.student), losses) is is_frozen
     assert prepare_job(JobName("m", 0), experiment).objective.sees_images is not is_frozen
 
 
@@ -122,8 +122,8 @@ def test_validation_chooses_among_the_selection_epochs(make_experiment):
     for name, own in {"all": (), "last": ("training.selection_epochs=1",)}.items():
         experiment = make_experiment(f"name={name}", *settings, *own)
         train_stage(experiment, JobName("scratch", 0))
-        folder = experiment.folder.job(JobName("scratch", 0))
-        ends[name] = folder.result(), folder.history()
+        folder = experiment.folder.get_job(JobName("scratch", 0))
+        ends[name] = folder.read_result(), folder.read_history()
     assert ends["all"][1] == ends["last"][1]
     best = max(ends["all"][1], key=lambda epoch: epoch["val_top1"])
     assert ends["all"][0]["val_top1"] == best["val_top1"]
@@ -135,10 +135,10 @@ def test_a_feature_stage_writes_alignment_and_projections(make_experiment):
     start = experiment.build_student(0).state_dict()
     train_stage(experiment, TEACHER)  # a random one's features are learnt slowly
     train_stage(experiment, STAGE1)
-    folder = experiment.folder.job(STAGE1)
+    folder = experiment.folder.get_job(STAGE1)
     for name, value in load(folder.model).items():
         assert torch.equal(value, start[name]) == name.startswith("fc."), name
-    history = folder.history()
+    history = folder.read_history()
     assert len(history) == 2
     kinds = ("crd", "cosine", "cka")
     measured = {f"{kind}_{tap}" for kind in kinds for tap in ("penultimate", "last")}
@@ -148,7 +148,7 @@ def test_a_feature_stage_writes_alignment_and_projections(make_experiment):
         assert -1 <= measures["cosine_last"] <= 1 and 0 <= measures["cka_last"] <= 1 + 1e-6
     assert history[1]["loss"] < history[0]["loss"]
     assert history[1]["learning_rate"] == pytest.approx(0.95 * history[0]["learning_rate"])
-    result = folder.result()
+    result = folder.read_result()
     assert (result["epochs"], result["ended_by"]) == (2, "epochs")
     assert result["cosine_last"] == history[-1]["cosine_last"] and "test_top1" not in result
     projections = load(folder.path / "projections.pt")

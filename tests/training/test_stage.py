@@ -73,7 +73,7 @@ def test_only_the_trained_part_changes(prepared, train, losses, changes):
 def test_a_head_on_frozen_features_changes_alone(prepared):
     experiment, job = prepared("[{losses: {ce: 1}, epochs: 1}, {train: head, losses: {ce: 1}}]", job=SECOND)
     before = copy_tensors(job.objective.model)
-    job.fit(experiment.machine, JobCheckpointer(experiment.folder.job(SECOND)))
+    job.fit(experiment.machine, JobCheckpointer(experiment.folder.get_job(SECOND)))
     changed = {
         name for name, value in copy_tensors(job.objective.model).items() if not torch.equal(value, before[name])
     }
@@ -181,7 +181,7 @@ def test_a_loss_of_weight_0_is_only_measured(prepared, loss):
     for name, losses in {"with": f"{{ce: 1, {loss}: 0}}", "without": "{ce: 1}"}.items():
         experiment, job = prepared(f"{{losses: {losses}, epochs: 2}}", f"name={name}")
         start = copy_tensors(job.objective.losses)
-        history = job.fit(experiment.machine, JobCheckpointer(experiment.folder.job(OWN)))
+        history = job.fit(experiment.machine, JobCheckpointer(experiment.folder.get_job(OWN)))
         ends[name] = copy_tensors(job.objective.model), history
         trained = [
             key for key, value in start.items() if not torch.equal(value, job.objective.losses.state_dict()[key])

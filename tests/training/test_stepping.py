@@ -227,7 +227,7 @@ def test_an_overflowing_step_is_left_out(make_experiment):
     objective = make_overflowing(lambda step: step == 1)(make_plain(), experiment.data, machine)
     settings = PLAIN.model_copy(update={"ema": 0.9, "schedule": "exponential"})
     stepper = make_stepper(objective, objective.make_parameter_groups(0.05), settings, 1, 4, machine)
-    batches, found = experiment.data.train.batches(16), []
+    batches, found = experiment.data.train.iter_batches(16), []
     for _ in range(3):
         values = train_step(objective, [next(batches)], stepper, machine)
         assert values["loss"].isfinite()

@@ -19,7 +19,7 @@ def test_training_starts_from_the_weights_of_init(make_experiment, tmp_path):
     end = load(experiment.folder.teacher.model)
     torch.testing.assert_close(end["conv1.weight"], start["conv1.weight"])
     assert not torch.equal(end["bn1.running_mean"], start["bn1.running_mean"])  # it did train
-    assert experiment.folder.teacher.result()["source"] == "trained"
+    assert experiment.folder.teacher.read_result()["source"] == "trained"
     plain = make_experiment("name=plain", *TINY)
     train_stage(plain, TEACHER)
     assert not torch.allclose(load(plain.folder.teacher.model)["conv1.weight"], start["conv1.weight"])
@@ -47,6 +47,6 @@ def test_the_teacher_trains_by_its_own_losses(make_experiment):
     for name, settings in (("a", ["teacher.losses.ce.label_smoothing=0.3"]), ("b", [])):
         experiment = make_experiment(f"name={name}", "teacher.epochs=1", *settings)
         train_stage(experiment, TEACHER)
-        histories.append(experiment.folder.teacher.history()[0])
+        histories.append(experiment.folder.teacher.read_history()[0])
     assert set(histories[0]) == {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
     assert histories[0]["ce"] != histories[1]["ce"]

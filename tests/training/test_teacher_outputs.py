@@ -123,7 +123,7 @@ def test_the_teachers_features_are_not_computed_twice(make, monkeypatch):
     experiment = make("methods.m={starts_from: teacher, train: head, losses: {ce: 1}}")
     finish_needed(OWN, experiment)
     objective = make_setup(experiment, OWN).objective
-    for module in ("features", "prepared"):
+    for module in ("features", "setup"):
         monkeypatch.setattr(
             f"training.{module}.read_head_inputs", lambda *_, **__: pytest.fail("a network was run")
         )
@@ -139,8 +139,8 @@ def test_a_stage_may_name_the_teachers_classifier(make):
     finish_needed(OWN, experiment)
     network = experiment.build(experiment.config.teacher)
     torch.nn.init.normal_(network.fc.weight)
-    experiment.folder.job(job).clear()
-    experiment.folder.job(job).finish(network, {})
+    experiment.folder.get_job(job).clear()
+    experiment.folder.get_job(job).finish(network, {})
     teacher = make_setup(experiment, OWN).objective.teacher
     view = teacher(cut_batch(experiment, has_images=False))
     with torch.no_grad():
@@ -168,7 +168,9 @@ def test_heads_read_their_own_image_of_a_pair(make):
     experiment = make(*PAIRED, method, views=0)
     objective = prepare_job(OWN, experiment).objective
     batch, imageless = (cut_batch(experiment, 2, has_images=has) for has in (True, False))
-    network = TappedModel(experiment.trained(experiment.config.teacher, experiment.folder.teacher), ["fc:input"])
+    network = TappedModel(
+        experiment.load_trained(experiment.config.teacher, experiment.folder.teacher), ["fc:input"]
+    )
     expected, own = (
         predict_taps(network, images, experiment.machine).taps[0]
         for images in (batch.counterfactual, batch.images)
@@ -176,4 +178,4 @@ def test_heads_read_their_own_image_of_a_pair(make):
     torch.testing.assert_close(objective.teacher(imageless).taps["features"], expected, **CLOSE)
     torch.testing.assert_close(objective.student.features(imageless), own, **CLOSE)
     train_stage(experiment, OWN)  # its features are not the teacher's of the other image
-    assert experiment.folder.job(OWN).history()[-1]["reuse"] > 0.001
+    assert experiment.folder.get_job(OWN).read_history()[-1]["reuse"] > 0.001

@@ -49,7 +49,7 @@ def test_cues_are_numbered_in_sorted_order(cue_file):
     assert data.test.cues.image_cues.tolist() == [0, 1] * 2
     assert (data.classes_cue.tolist(), data.cue_count) == ([1, 0], 2)  # of two as frequent the first
     assert torch.equal(data.train.load_normalised(torch.arange(12)), plain.train.load_normalised(torch.arange(12)))
-    assert data.for_teacher() is data
+    assert data.select_teacher_data() is data
     cue_file.rows["train/ant/0.png"] = "land"
     assert cue_file.prepare().fingerprint not in (data.fingerprint, plain.fingerprint)
 

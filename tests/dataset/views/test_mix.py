@@ -70,7 +70,7 @@ def test_cutmix_cuts_a_box_with_its_area():
         inside[mix.box] = True
         shares.add(mix.share)
         assert mix.share == pytest.approx(1 - inside.double().mean().item())
-        for images, seen in ((plain.images, mixed.images), (plain.for_teacher, mixed.for_teacher)):
+        for images, seen in ((plain.images, mixed.images), (plain.teacher_images, mixed.teacher_images)):
             assert torch.equal(seen[:, :, inside], images[mix.partners][:, :, inside])
             assert torch.equal(seen[:, :, ~inside], images[:, :, ~inside])
         torch.testing.assert_close(mixed.targets, mix_shares(mix, plain.labels))
@@ -90,7 +90,7 @@ def test_erased_squares_are_zero_for_both_networks():
     for step, (plain, erased) in match_batches("erasing"):
         squares = draw_squares(20, 12, 0.1, 3, 1, step)
         inside = squares[:, None].expand_as(plain.images)
-        for one, other in ((plain.images, erased.images), (plain.for_teacher, erased.for_teacher)):
+        for one, other in ((plain.images, erased.images), (plain.teacher_images, erased.teacher_images)):
             assert (other[inside] == 0).all() and torch.equal(other[~inside], one[~inside])
             assert torch.equal(other, mask_squares(one, squares))
         assert erased.targets is erased.labels
@@ -114,5 +114,5 @@ def test_draws_follow_seed_epoch_and_step():
 
 @pytest.mark.parametrize("mix", ["mixup", "erasing"])
 def test_the_teachers_own_training_is_unmixed(mix):
-    mixed, plain = (list_batches(make_mixed(name).for_teacher()) for name in (mix, "none"))
+    mixed, plain = (list_batches(make_mixed(name).select_teacher_data()) for name in (mix, "none"))
     assert list_parts(mixed) == list_parts(plain) and mixed[0].shares is None

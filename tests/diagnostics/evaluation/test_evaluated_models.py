@@ -49,8 +49,8 @@ def test_single_stages_come_first_main_method_last(experiment):
 def test_each_model_knows_its_first_stage(experiment):
     folder = experiment.folder
     for method in ("own", "three"):
-        save(folder.job(JobName(method, 0, 1)).path / PROJECTIONS, {f"{method}.weight": torch.zeros(1)})
-        folder.job(JobName(method, 0, 1)).path.joinpath("metrics.jsonl").write_text(
+        save(folder.get_job(JobName(method, 0, 1)).path / PROJECTIONS, {f"{method}.weight": torch.zeros(1)})
+        folder.get_job(JobName(method, 0, 1)).path.joinpath("metrics.jsonl").write_text(
             '{"epoch": 1, "cosine_last": 0.5}\n'
         )
     found = {subject.name: subject for subject in list_run_models(experiment)}

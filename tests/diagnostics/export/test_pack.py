@@ -66,7 +66,7 @@ def test_folder_holds_checked_files_and_card(export, tmp_path):
     assert known["state_dict"] == hash_weights(export.student.build()) and known["config"]["name"] == "tiny"
     assert known["taps"] == ["layer2.0", "fc:input"] and known["teacher"] is None
     test = export.experiment.data.test
-    right = torch.cat([export.student.build()(batch.images) for batch in test.batches(100)]).argmax(1)
+    right = torch.cat([export.student.build()(batch.images) for batch in test.iter_batches(100)]).argmax(1)
     assert known["accuracy"]["top1"] == (right == test.labels).double().mean().item()
     card = (tmp_path / "out" / "README.md").read_text()
     assert card == format_card(made) and card.startswith("# resnet8 of run tiny: kd, seed 0\n\nA classifier")

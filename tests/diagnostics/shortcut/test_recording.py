@@ -1,4 +1,4 @@
-"""Of diagnostics/shortcut/recording.py, diagnostics/shortcut/cued.py, diagnostics/shortcut/recording_file.py."""
+"""Of diagnostics/shortcut/: recording.py, cued.py, cue_recording_file.py."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_predictions_are_of_stamped_images(recorded):
         "top1": [0.5, 0.6],
     }  # all but epoch
     assert recording.models[1].stage1 == {"mine_stage2": [3.0], "cosine_stage2": [0.7]}
-    found = measure_shortcut(recording.shown(1), recording.shown(0))
+    found = measure_shortcut(recording.get_shown(1), recording.get_shown(0))
     assert found.shows == 6 and found.clean == recording.models[1].test_top1
 
 
@@ -154,7 +154,7 @@ def test_own_cues_are_shown_once(recorded):
     assert plain.models[0].test_top1 == recorded[2].models[0].test_top1
     own = SimpleNamespace(**vars(data))  # test images with cues that they brought
     own.shortcut = Shortcut(cue="file", file="cues.csv")
-    own.test = data.test.under(Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
+    own.test = data.test.with_cues(Cues("file", data.classes_cue, 6, torch.arange(90) % 5))
     shown = record_cues([make_subject("teacher", ByColour(0))], own, CPU, ABOUT).get_shown(0)
     assert shown.shows.cues.shape == (90, 1) and shown.clean is None and measure_shortcut(shown).clean is None
 

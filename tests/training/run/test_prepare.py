@@ -31,7 +31,7 @@ def run(make_experiment):
         if jobs:
             enter(experiment)
         for job in jobs:
-            experiment.folder.job(job).finish(experiment.build(experiment.find_network(job)), {})
+            experiment.folder.get_job(job).finish(experiment.build(experiment.find_network(job)), {})
         return experiment
 
     return make
@@ -48,7 +48,7 @@ def test_a_claimed_run_has_its_records(run):
     enter(experiment, TEACHER)
     folder = experiment.folder
     assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "environment.json", "identity.json"}
-    assert folder.config() == experiment.config and folder.list_present_jobs() == []
+    assert folder.read_config() == experiment.config and folder.list_present_jobs() == []
     enter(experiment, TEACHER)  # again, as another phase does
 
 
@@ -57,7 +57,7 @@ def test_jobs_are_found_by_their_folders(run):
     experiment = run(*jobs)
     found = experiment.folder.list_present_jobs()
     assert set(found) == set(jobs) and found[0] == TEACHER and found.index(FIRST) < found.index(SECOND)
-    assert experiment.folder.seeds() == [-3, 0]
+    assert experiment.folder.list_seeds() == [-3, 0]
 
 
 def test_other_folders_are_no_jobs_and_stay(run):
@@ -79,7 +79,7 @@ def test_dependent_jobs_are_removed_first(run):
         TEACHER, FIRST, SECOND, HEAD, KD, overrides=["methods.late={starts_from: head, losses: {ce: 1}}"]
     )
     late = JobName("late", 0)
-    experiment.folder.job(late).finish(experiment.build_student(0), {})
+    experiment.folder.get_job(late).finish(experiment.build_student(0), {})
     folder, config = experiment.folder, experiment.config
     found = find_outdated(folder, config, [FIRST])
     assert set(found) == {FIRST, SECOND, HEAD, late} and found[-1] == FIRST
@@ -94,8 +94,8 @@ def test_unnamed_methods_lose_dependent_jobs_too(run):
     other = run(overrides=["methods=[two_stage]"])
     enter(other, FIRST, fresh=True)
     assert set(other.folder.list_present_jobs()) == {TEACHER, KD}
-    assert list(other.folder.config().methods) == ["two_stage", "kd"]
-    assert not experiment.folder.job(HEAD).path.parent.exists()
+    assert list(other.folder.read_config().methods) == ["two_stage", "kd"]
+    assert not experiment.folder.get_job(HEAD).path.parent.exists()
 
 
 def test_a_run_of_an_earlier_version_can_restart(run):
@@ -105,20 +105,20 @@ def test_a_run_of_an_earlier_version_can_restart(run):
     with pytest.raises(UserError, match="written by an earlier version"):
         enter(experiment, FIRST, fresh=True)
     enter(experiment, TEACHER, FIRST, fresh=True)
-    assert experiment.folder.list_present_jobs() == [] and experiment.folder.config() == experiment.config
+    assert experiment.folder.list_present_jobs() == [] and experiment.folder.read_config() == experiment.config
 
 
 def test_a_run_gains_methods_and_keeps_others(run):
     experiment = run(TEACHER, FIRST, SECOND, KD)
     other = run(overrides=["methods=[scratch]"])
     enter(other, JobName("scratch", 0))
-    config = other.folder.config()
+    config = other.folder.read_config()
     assert list(config.methods) == ["scratch", "two_stage", "kd"]  # of crd and head nothing is there
     assert {name: config.stages[name] for name in ("two_stage", "kd")} == {
         name: experiment.config.stages[name] for name in ("two_stage", "kd")
     }
     enter(other, JobName("scratch", 0))
-    assert other.folder.config() == config
+    assert other.folder.read_config() == config
 
 
 def test_a_kept_method_stays_as_trained(run):
@@ -151,22 +151,22 @@ def test_another_config_is_refused_with_its_keys(run):
     for words in ({}, {"fresh": True}, {"resume": True}):
         with pytest.raises(UserError, match="made with other values of data.seed, .*: choose another --set name="):
             enter(run(overrides=settings), KD, **words)
-    found = find_differing_keys(run().folder.config(), run(overrides=settings).config)
+    found = find_differing_keys(run().folder.read_config(), run(overrides=settings).config)
     assert all(any(one.startswith(key) for one in found) for key in keys)
     assert not any(one.startswith("methods.crd.") for one in found)
-    assert run().folder.config() == run().config
+    assert run().folder.read_config() == run().config
     enter(run(overrides=settings), TEACHER, FIRST, KD, fresh=True)  # nothing of the old one is left
 
 
 def test_seeds_and_speed_may_change(run):
     run(TEACHER, KD)
     enter(run(overrides=["seeds=[0, 1]", "data.workers=1", "checkpoint_minutes=1"]), JobName("kd", 1))
-    assert run().folder.config().seeds == [0, 1]
+    assert run().folder.read_config().seeds == [0, 1]
 
 
 def test_an_unfinished_job_is_resumed_or_restarted(run):
     experiment = run(TEACHER, KD)
-    folder = experiment.folder.job(KD)
+    folder = experiment.folder.get_job(KD)
     folder.delete_result()
     (folder.path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
     with pytest.raises(UserError, match=r"seed0/kd is unfinished \(2 epochs done\): go on with --resume or start"):
@@ -182,14 +182,14 @@ def test_rates_of_unfinished_jobs_may_change(run):
     run(TEACHER, KD)
     other = run(overrides=["methods.crd.optimizer.lr=0.5", "methods.two_stage.stage2.feature_lr=0.1"])
     enter(other, CRD, resume=True)
-    assert other.folder.config().stages["crd"][0].optimizer.lr == 0.5
+    assert other.folder.read_config().stages["crd"][0].optimizer.lr == 0.5
     with pytest.raises(UserError, match=r"made with other values of .*methods\.kd\.stage1\.optimizer\.lr"):
         enter(run(overrides=["methods.kd.optimizer.lr=0.5"]), CRD, resume=True)
 
 
 def test_a_lost_file_of_a_finished_job_is_named(run):
     experiment = run(TEACHER, KD)
-    experiment.folder.job(KD).model.unlink()
+    experiment.folder.get_job(KD).model.unlink()
     with pytest.raises(UserError, match=r"seed0/kd/model\.pt is gone, and kd was finished"):
         enter(experiment, KD)
     enter(experiment, CRD)
@@ -205,12 +205,12 @@ def test_a_folder_without_config_is_refused(run):
 def test_a_changed_config_file_is_refused(run):
     experiment = run()
     with pytest.raises(UserError, match=r"is no run \(no config\.yaml in it\)"):
-        experiment.folder.config()
+        experiment.folder.read_config()
     enter(experiment)
     path = experiment.folder.path / "config.yaml"
     path.write_text(path.read_text().replace("name: tiny", "name: other"))
     with pytest.raises(UserError, match=r"config\.yaml is not as it was written: put it back, or remove"):
-        experiment.folder.config()
+        experiment.folder.read_config()
     write_config(path, experiment.config)
-    assert experiment.folder.config() == load_config(path) == experiment.config
+    assert experiment.folder.read_config() == load_config(path) == experiment.config
     assert json.loads((experiment.folder.path / "environment.json").read_text())["packages"]

@@ -50,8 +50,8 @@ def test_full_disk_gives_one_error(tmp_path, capsys):
 def test_finished_trainings_show_settings_and_results(make_experiment):
     experiment = make_experiment("methods=[two_stage]")
     run_jobs(list_phase_jobs("all", experiment.config, experiment.folder), experiment)
-    teacher, first, second = (read_events(experiment.folder.job(job).path) for job in (TEACHER, FIRST, SECOND))
-    settings, result = read_hparams(second), experiment.folder.job(SECOND).result()
+    teacher, first, second = (read_events(experiment.folder.get_job(job).path) for job in (TEACHER, FIRST, SECOND))
+    settings, result = read_hparams(second), experiment.folder.get_job(SECOND).read_result()
     assert settings["stage.optimizer.lr"] == pytest.approx(0.01) and settings["job"] == "two_stage/stage2"
     assert settings["stage.train"] == "last_block" and settings["stage.losses.kl.weight"] == pytest.approx(0.9)
     assert settings["data.source"] == "folder" and not any(key.startswith("methods") for key in settings)
