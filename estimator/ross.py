@@ -20,8 +20,8 @@ def estimate_ross(X: ArrayLike, labels: ArrayLike, *, k: int = 3, seed: int = 0)
     classes are that close: I = psi(N) + psi(k) - <psi(N_class)> - <psi(m)> (Ross 2014). As
     in the paper and in scikit-learn, samples of a class with a single sample are left out of everything, N
     too, and k is smaller in a class of k samples or fewer. Distances are max-norms of columns scaled to
-    deviation 1, with noise on repeated values, as in `estimate_ksg`. I cannot exceed the entropy of the labels; the
-    estimate may by a little, and may be below 0 near independence: it is not clipped.
+    deviation 1, with noise on repeated values, as in `estimate_ksg`. I cannot exceed the entropy of the labels;
+    the estimate may by a little, and may be below 0 near independence: it is not clipped.
 
     Raises ValueError for shapes that do not fit, NaN or infinite numbers, k < 1, or no class with 2 samples.
     """

@@ -1,4 +1,4 @@
-"""Results of an evaluation, section by section: made by `analysis.compute_report`, read by tables, figures and the page.
+"""Results of an evaluation, section by section: made by `compute_report`, read by tables, figures and the page.
 
 The order of the fields is that of report.json.
 """

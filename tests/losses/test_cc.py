@@ -46,7 +46,7 @@ def test_one_image_has_no_neighbour() -> None:
 
 def test_module_is_the_function_of_projected_features(loss: CC) -> None:
     student, teacher, _ = batch = make_batch(0)
-    found, maps = loss(*batch), loss.projections()
+    found, maps = loss(*batch), loss.list_projections()
     assert list(found) == ["last", "penultimate"] and CC().dim == 128 and list(CC().taps) == ["last"]
     for tap, term in found.items():
         own, other = (

@@ -480,7 +480,7 @@ def test_compare_is_the_mean_cosine_of_projections() -> None:
 
 def test_projections_are_kept_by_tap_and_side() -> None:
     loss = make()
-    found = loss.projections()
+    found = loss.list_projections()
     assert found.keys() == {name.removeprefix("projection.") for name in PROJECTIONS}
     for name in PROJECTIONS:
         kept = found[name.removeprefix("projection.")]

@@ -209,7 +209,7 @@ def test_unweighted_taps_are_not_read():
     last = [View(view.logits, {"last": view.taps["last"]}) for view in (student, teacher)]
     assert loss(*last, samples).keys() == {"last"}
     assert loss.compare(*last).keys() == {"cosine_last", "explained_last"}
-    assert {name.partition(".")[0] for name in loss.projections()} == {"last"}
+    assert {name.partition(".")[0] for name in loss.list_projections()} == {"last"}
 
 
 def test_comparison_is_of_projected_and_white_features():
@@ -231,7 +231,7 @@ def test_kept_projections_give_the_compared_features():
     loss(*make_batch(6))  # running statistics of a batch
     loss.eval()
     student, teacher, _ = make_batch(7)
-    kept = loss.projections()
+    kept = loss.list_projections()
     for tap in ("penultimate", "last"):
         expected = loss.at[tap].project(student.taps[tap], teacher.taps[tap])
         for side, view, feature in zip(("student", "teacher"), (student, teacher), expected, strict=True):
