@@ -35,6 +35,7 @@ from diagnostics.evaluation.results import (
     LayerMatrix,
     LostClass,
     MethodOverSeeds,
+    ModelAccuracy,
     OverSeeds,
     Pair,
     RelativeCost,
@@ -73,7 +74,8 @@ def compute_report(recording: Recording) -> Report:
     first = list_first_classifiers(models)
     candidates = [one.name for one in first if one.method != "teacher"]
     main = choose_main(candidates) if candidates else None
-    pairs, seeds = compare_pairs(classifiers, correct), compare_methods(models, correct)
+    accuracies = [measure_accuracy(model.meta, correct[model.name]) for model in classifiers]
+    pairs, seeds = compare_pairs(accuracies, correct), compare_methods(models, correct)
     curves = {model.name: model.meta.history for model in models}
     for model in models:
         curves |= model.meta.earlier
@@ -82,7 +84,7 @@ def compute_report(recording: Recording) -> Report:
         context=recording.context,
         images=len(labels),
         main=main,
-        models=[measure_accuracy(model, correct[model.name]) for model in classifiers],
+        models=accuracies,
         given=compare_budgets([model.meta for model in detailed], main),
         pairs=pairs,
         seeds=seeds,
@@ -108,11 +110,11 @@ def compute_report(recording: Recording) -> Report:
     )
 
 
-def compare_pairs(classifiers: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> list[Pair]:
+def compare_pairs(models: Sequence[ModelAccuracy], correct: dict[str, NDArray[np.bool_]]) -> list[Pair]:
     """Compare every two models that share a seed, or of which one is the teacher."""
     rows = []
-    for first, second in itertools.combinations(classifiers, 2):
-        if len({first.meta.seed, second.meta.seed} - {None}) < 2:
+    for first, second in itertools.combinations(models, 2):
+        if len({first.seed, second.seed} - {None}) < 2:
             rows.append(compare_two(first.name, correct[first.name], second.name, correct[second.name]))
     return apply_holm(rows)
 
