@@ -91,15 +91,9 @@ def compare_with_gathered(contrast: BankContrast, objective: str) -> None:
 @pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("count", [1, K, 3 * N])  # fewer than a block, several, and windows that go round
 @pytest.mark.parametrize("mode", MODES)
-def test_bank_equals_gathered_nce(mode: str, count: int) -> None:
-    compare_with_gathered(make(mode=mode, count=count, momentum=0.7), "nce")
-
-
-@pytest.mark.usefixtures("block")
-@pytest.mark.parametrize("count", [1, K, 3 * N])
-@pytest.mark.parametrize("mode", MODES)
-def test_bank_equals_gathered_infonce(mode: str, count: int) -> None:
-    compare_with_gathered(make(mode=mode, count=count, momentum=0.7), "infonce")
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_bank_equals_gathered_vectors(objective: str, mode: str, count: int) -> None:
+    compare_with_gathered(make(mode=mode, count=count, momentum=0.7), objective)
 
 
 @pytest.mark.usefixtures("block")
@@ -189,3 +183,9 @@ def test_bank_update_by_hand() -> None:
     length = math.hypot(0.75, 0.25)
     expected = torch.tensor([[0.75 / length, 0.25 / length], [0.0, 1.0], [0.6, 0.8]])
     torch.testing.assert_close(bank.features, expected)
+
+
+@pytest.mark.parametrize(("temperature", "momentum"), [(0.0, 0.5), (-0.1, 0.5), (0.1, 1.0), (0.1, -0.1)])
+def test_options_out_of_range_are_refused(temperature: float, momentum: float) -> None:
+    with pytest.raises(ValueError, match="need temperature > 0 and 0 <= momentum < 1"):
+        BankContrast(NegativeSampler(LABELS, K, "exact"), D, temperature, momentum)

@@ -33,29 +33,6 @@ def test_whitening_is_a_power_of_the_matrix(power):
     np.testing.assert_allclose(compute_whitening(covariance, 0.01, power).numpy(), expected, rtol=1e-8, atol=1e-10)
 
 
-def test_what_was_observed_in_parts_becomes_white():
-    teacher = draw_features()
-    loss = WhitenedRegression(4, 6, ridge=1e-9)
-    for part in teacher.split(170):
-        loss.update_stats(part)
-    loss.finalize_stats()
-    _, white = loss.project(torch.zeros(500, 4), teacher)
-    np.testing.assert_allclose(np.cov(white.detach().double().numpy().T, bias=True), np.eye(6), atol=1e-3)
-    np.testing.assert_allclose(white.detach().mean(dim=0), 0, atol=1e-4)
-    weight, bias = loss.compute_linear_maps()["teacher"]
-    torch.testing.assert_close(F.linear(teacher.float(), weight, bias), white, rtol=1e-4, atol=1e-4)
-
-
-def test_the_mean_leaves_all_of_the_variance():
-    loss, teacher = WhitenedRegression(4, 6, ridge=0.01), draw_features()
-    loss.update_stats(teacher)
-    loss.finalize_stats()
-    with torch.no_grad():
-        loss.project_student.weight.zero_()
-        loss.project_student.bias.zero_()  # the mean of what is white
-    assert loss(torch.ones(500, 4), teacher).item() == pytest.approx(1, rel=1e-5)
-
-
 def test_channels_are_summed_and_images_averaged():
     loss = WhitenedRegression(2, 3, ridge=0.01)
     with torch.no_grad():
