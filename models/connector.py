@@ -52,6 +52,7 @@ class ConnectedStudent(nn.Module):
         self.connector = build_connector(sizes)
         self.classifier = nn.Linear(sizes.teacher[0], sizes.classes)
         self.place = sizes.place
+        self.observed = [f"student.{sizes.place}"]  # places that a compiled block must not hide
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, classes)
         seen: list[Tensor] = []
