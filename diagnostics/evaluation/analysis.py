@@ -18,6 +18,7 @@ from CKA import MinibatchCKA, compute_linear_cka, compute_rbf_cka_with_each
 from CKA.biased import compute_biased_linear_cka
 from dataset.corruptions import DEGRADATIONS
 from dataset.views.augment import make_generator
+from diagnostics.best_epoch import compare_best_epochs
 from diagnostics.calibration import measure_calibration
 from diagnostics.confusion import find_confusions, measure_classes
 from diagnostics.cost import compute_cost_ratio
@@ -77,12 +78,13 @@ def compute_report(recording: Recording) -> Report:
     curves = {model.name: model.meta.history for model in models}
     for model in models:
         curves |= model.meta.earlier
+    accuracies = [measure_accuracy(model, correct[model.name]) for model in classifiers]
     return Report(
         schema_version=SCHEMA_VERSION,
         context=recording.context,
         images=len(labels),
         main=main,
-        models=[measure_accuracy(model, correct[model.name]) for model in classifiers],
+        models=accuracies,
         given=compare_budgets([model.meta for model in detailed], main),
         pairs=pairs,
         seeds=seeds,
@@ -91,6 +93,7 @@ def compute_report(recording: Recording) -> Report:
         information=_measure_information(detailed, teacher, recording),
         cost=_compare_costs(models, teacher),
         curves=curves,
+        best_epochs=compare_best_epochs({row.name: row.top1 for row in accuracies}, curves),
         fidelity=None
         if teacher is None
         else {

@@ -10,6 +10,7 @@ from typing import Literal
 
 from CKA.cka import Similarity
 from CKA.minibatch import SimilarityMatrix
+from diagnostics.best_epoch import BestEpochs
 from diagnostics.budget import TrainingBudget
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
@@ -245,6 +246,7 @@ class Report:
     information: Information
     cost: dict[str, RelativeCost]
     curves: dict[str, History]  # by model, and by stage where a model went through more than one
+    best_epochs: BestEpochs | None = field(metadata=WHERE_GIVEN)
     fidelity: dict[str, Faithfulness] | None = field(metadata=WHERE_GIVEN)
     representation: dict[str, Representation] | None = field(metadata=WHERE_GIVEN)
     robustness: Robustness

@@ -196,7 +196,7 @@ def test_a_page_that_needs_nothing_else(page):
     assert figures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
     assert len(figures) == text.count("<figure>") == 6
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
-    assert len(tables) == 20 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
+    assert len(tables) == 21 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
