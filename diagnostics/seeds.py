@@ -68,9 +68,13 @@ def summarise_shares(shares: Sequence[float]) -> SeedSummary:
     near the middle the plain t-interval, at the ends one that leans towards the inside.
     Raises ValueError where `summarise` would, or for a value outside [0, 1].
     """
-    found = summarise(shares)
-    if min(shares) < 0 or max(shares) > 1:
+    if min(shares, default=0) < 0 or max(shares, default=0) > 1:
         raise ValueError("shares lie between 0 and 1")
+    return keep_inside(summarise(shares))
+
+
+def keep_inside(found: SeedSummary) -> SeedSummary:
+    """Return a summary of shares with its symmetric interval turned into that of the mean's logit."""
     if found.low is None or found.high is None:
         return found
     mean = found.mean
