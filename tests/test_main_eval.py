@@ -97,6 +97,9 @@ def test_a_run_is_evaluated_and_reported(trained):
     assert ("kd", "two_stage") in pairs and ("kd/1", "two_stage/1") in pairs and ("teacher", "kd/1") in pairs
     assert ("kd", "two_stage/1") not in pairs  # other seeds are no pair
     assert report["seeds"]["methods"]["kd"]["n"] == 2
+    for row in report["seeds"]["comparisons"]:  # over both is never narrower than over one of them
+        widths = [one["high"] - one["low"] for one in (row["images"], row["crossed"]) if one["low"] is not None]
+        assert widths == sorted(widths) and row["images"]["difference"] == pytest.approx(row["difference"])
     students = set(names) - {"teacher"}
     assert set(report["fidelity"]) == students and set(report["calibration"]) == set(names)
     assert set(report["representation"]) == {"scratch", "kd", "stage1", "two_stage"}

@@ -87,13 +87,18 @@ class MethodOverSeeds:
 
 @dataclass(frozen=True)
 class MethodsCompared:
-    """Two methods, paired by seed."""
+    """Two methods, paired by seed.
+
+    result is over student seeds, `images` over the test images of these trainings, and `crossed` over both.
+    """
 
     a: str
     b: str
     seeds: list[int]
     result: SeedComparison = field(metadata=FLAT)
     sentence: str
+    images: DifferenceInterval | None = field(default=None, metadata=WHERE_GIVEN)
+    crossed: DifferenceInterval | None = field(default=None, metadata=WHERE_GIVEN)
 
 
 @dataclass(frozen=True)

@@ -95,9 +95,9 @@ def make_models_table(
 def read_top1(model: ModelAccuracy, over_seeds: MethodOverSeeds | None) -> Cell:
     """Return the accuracy of a model with its interval, or the mean of its method over several seeds."""
     if over_seeds is None or over_seeds.summary.n < 2:
-        return Cell(model.top1, model.low, model.high)
+        return Cell(model.top1, model.low, model.high, "One training, 95 % over test images.")
     found = over_seeds.summary
-    note = found.notes.get("low") or f"Mean of {found.n} seeds, its interval over seeds."
+    note = found.notes.get("low") or f"Mean, 95 % over {found.n} student seeds of one teacher."
     return Cell(found.mean, found.low, found.high, note)
 
 
