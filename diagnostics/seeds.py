@@ -68,9 +68,13 @@ def summarise_shares(shares: Sequence[float]) -> SeedSummary:
     near the middle the plain t-interval, at the ends one that leans towards the inside.
     Raises ValueError where `summarise` would, or for a value outside [0, 1].
     """
-    found = summarise(shares)
-    if min(shares) < 0 or max(shares) > 1:
+    if min(shares, default=0) < 0 or max(shares, default=0) > 1:
         raise ValueError("shares lie between 0 and 1")
+    return keep_inside(summarise(shares))
+
+
+def keep_inside(found: SeedSummary) -> SeedSummary:
+    """Return a summary of shares with its symmetric interval turned into that of the mean's logit."""
     if found.low is None or found.high is None:
         return found
     mean = found.mean
@@ -124,8 +128,9 @@ def describe_difference(
     high: float | None,
     basis: tuple[int, Literal["seeds", "images"]],
     p: float | None = None,
+    teachers: str = " of one teacher",
 ) -> str:
-    """Describe B - A in percent points, over (5, "seeds") or the like.
+    """Describe B - A in percent points, over (5, "seeds") or the like; `teachers` is of which teachers' students.
 
     B is better or worse only where the interval leaves 0 out and the test's p, where one is given, is below 0.05:
     where few images decide, a bootstrap interval is too narrow.
@@ -142,7 +147,7 @@ def describe_difference(
     if low is None or high is None:
         source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
         return f"{no_difference}, and {source} no interval"
-    place = f"{'over' if unit == 'seeds' else 'on'} {number:,} {unit}"
+    place = f"over {number:,} student seeds{teachers}" if unit == "seeds" else f"over {number:,} test images"
     is_significant = p is None or p < SIGNIFICANCE
     if low <= 0 <= high or not is_significant:
         reason = "" if low <= 0 <= high else f" but p = {p:.2f} by the test"

@@ -10,6 +10,10 @@ from study.comparison import Contrast, Difference, format_points
 from study.reported import StudyReport
 
 NOT_STATED = "No hypothesis was stated before the run: all comparisons are exploratory."
+SEVERAL_TEACHERS = (
+    "Differences are paired by teacher and seed. The first interval is over teachers and holds for other "
+    "teachers; the second is over student seeds and holds for these teachers alone."
+)
 MOST_POINTS = 4  # of a table in a terminal
 RESULTS = {True: "passed", False: "FAILED", None: "not checked"}
 
@@ -28,6 +32,8 @@ def list_answers(report: StudyReport) -> list[str]:
             counts = Counter(one.decision for one in tests).items()
             decisions = ", ".join(f"{decision} at {count}" for decision, count in counts)
             lines[-1] += f" This is at {leads[-1].label}; of its {len(tests)} points: {decisions}."
+    if any(row.result.seeds_low is not None for row in leads):
+        lines.append(SEVERAL_TEACHERS)
     if report.planted:
         lines += dict.fromkeys(_describe_accuracies(row) for row in leads)
     lines += dict.fromkeys(f"{row.caution}." for row in leads if row.caution)

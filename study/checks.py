@@ -64,7 +64,7 @@ def run_checks(records: Sequence[Measurement]) -> list[Check]:
     """Return every check of a study in the order of `RULES`."""
     values: dict[str, list[tuple[str, float | None]]] = {name: [] for name in RULES}
     for record in records:
-        place = f"{record.place}, seed {record.seed}"
+        place = ", ".join(filter(None, [record.place, record.teacher, f"seed {record.seed}"]))
         model = f"{record.method}, {place}"
         if record.method == TEACHER and record.measures:
             gap = compute_accuracy_gap(record.measures)

@@ -1,11 +1,10 @@
-"""Comparison of two methods on the same seeds, and its sentences.
+"""Comparison of two methods on the same seeds and teachers, and its sentences.
 
 Numbers are shares in [0, 1]; differences are first - second; sentences speak of percent points.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,10 +13,11 @@ from scipy import special
 
 from diagnostics.comparison import apply_holm_correction
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.seeds import compare_over_seeds, format_number, replace_hyphen
+from diagnostics.seeds import format_number, replace_hyphen
 from diagnostics.statistics import SIGNIFICANCE
+from study.units import Unit, compare_units, describe_units
 
-BySeed = Mapping[int, float]
+ByUnit = Mapping[Unit, float]
 UNBIASED = "unbiased"
 NO_SEED = "No seed has a value of both."
 WORDS = {"following": "cue following", "worst_group": "worst-group accuracy", "top1": "test accuracy"}
@@ -26,9 +26,10 @@ WORDS |= {name: f"{name} accuracy" for name in (UNBIASED, "clean", "aligned", "c
 
 @dataclass(frozen=True)
 class Difference:
-    """first - second over their common seeds, with 95 % t-interval and paired tests.
+    """first - second over their common units, with 95 % t-interval and paired tests.
 
-    Numbers are None without a common seed.
+    Over teachers where there are several (`study.units`); seeds_low and seeds_high are then the interval over the
+    student seeds of these teachers alone. Numbers are None without a common unit.
     """
 
     seeds: list[int]
@@ -42,6 +43,11 @@ class Difference:
     p: float | None
     wilcoxon_p: float | None
     notes: dict[str, str]
+    over: str = ""  # what the interval is over: "5 student seeds of one teacher"
+    se: float | None = None
+    df: float | None = None
+    seeds_low: float | None = None
+    seeds_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,14 +74,19 @@ class Contrast:
     holm_p: float | None = None
 
 
-def compare_paired(first: BySeed, second: BySeed) -> Difference:
-    """Compare two methods by paired t-test and 95 % t-interval over common seeds."""
-    seeds = sorted(first.keys() & second.keys())
-    if not seeds:
+def compare_paired(first: ByUnit, second: ByUnit, teachers: Mapping[Unit, str]) -> Difference:
+    """Compare two methods by paired t-test and 95 % t-interval over common units.
+
+    teachers: a digest of each unit's teacher.
+    """
+    units = sorted(first.keys() & second.keys())
+    if not units:
         return Difference([], None, None, None, None, None, None, None, None, None, {"difference": NO_SEED})
-    found = compare_over_seeds([second[seed] for seed in seeds], [first[seed] for seed in seeds])
+    own, other = ({unit: one[unit] for unit in units} for one in (first, second))
+    compared = compare_units(other, own, teachers)
+    found, error, by_seed = compared.result, compared.error, compared.by_seed
     return Difference(
-        seeds,
+        sorted({unit.seed for unit in units}),
         found.mean_b,
         found.mean_a,
         found.difference,
@@ -86,6 +97,11 @@ def compare_paired(first: BySeed, second: BySeed) -> Difference:
         found.p,
         found.wilcoxon_p,
         found.notes,
+        describe_units(dict.fromkeys(units), teachers),
+        None if error is None else error.se,
+        None if error is None else error.df,
+        None if by_seed is None else by_seed.low,
+        None if by_seed is None else by_seed.high,
     )
 
 
@@ -98,14 +114,13 @@ def apply_holm(rows: Sequence[Contrast]) -> list[Contrast]:
 def compute_above(result: Difference, threshold: float) -> Difference:
     """Return the difference with t and p of the one-sided test above a threshold.
 
-    Both stay None where seeds show no spread. The signed-rank test, which is two-sided, is left out.
+    Both stay None where units show no spread. The signed-rank test, which is two-sided, is left out.
     """
     notes = {**result.notes, "wilcoxon_p": "The stated test is one-sided."}
-    if result.difference is None or not result.sd:
+    if result.difference is None or result.se is None or result.df is None:
         return replace(result, wilcoxon_p=None, notes=notes)
-    n = len(result.seeds)
-    t = (result.difference - threshold) / (result.sd / math.sqrt(n))
-    return replace(result, t=t, p=float(special.stdtr(n - 1, -t)), wilcoxon_p=None, notes=notes)
+    t = (result.difference - threshold) / result.se
+    return replace(result, t=t, p=float(special.stdtr(result.df, -t)), wilcoxon_p=None, notes=notes)
 
 
 def make_decision(row: Contrast) -> str:
@@ -145,10 +160,12 @@ def describe_difference(row: Contrast) -> str:
     text = f"{WORDS.get(row.measure, row.measure.replace('_', ' '))} of {row.first} minus that of {row.second}"
     if result.difference is None:
         return f"{text} is not known: no seed has a value of both{row.remark}"
-    seeds = "1 seed" if len(result.seeds) == 1 else f"{len(result.seeds)} seeds"
-    facts = [seeds]
+    facts = [result.over]
     if result.low is not None and result.high is not None:
-        facts = [f"95 % {format_points(result.low)} to {format_points(result.high)}", seeds]
+        facts = [f"95 % {format_points(result.low)} to {format_points(result.high)} over {result.over}"]
+    if result.seeds_low is not None and result.seeds_high is not None:
+        within = f"{format_points(result.seeds_low)} to {format_points(result.seeds_high)}"
+        facts.append(f"{within} over {len(result.seeds)} student seeds of these teachers")
     if row.holm_p is not None:
         p = "p < 0.001" if row.holm_p < 0.001 else f"p = {row.holm_p:.3f}"
         facts.append(f"{p} by Holm")

@@ -21,7 +21,9 @@ from settings.study import NAME, Study
 Point = Mapping[str, Any]  # dotted config keys and their values, and the name of its entry where that has one
 MOST_POINTS = 10_000  # of a grid, whose combinations soon outgrow any machine
 LONGEST_POINT = MAX_NAME_BYTES - 28  # bytes of a point's name, behind which come a number and a seed
-FIXED = ("seeds", "study", "teacher.seed", "shortcut.seed")  # keys that each run has its own value of
+FIXED = ("seeds", "study", "shortcut.seed")  # keys that each run has its own value of
+TEACHER_SEED = "teacher.seed"
+TEACHERS = (TEACHER_SEED, "teacher.checkpoint")  # keys whose values in one entry are teachers of the same point
 ONLY_POINT = "the only point"
 
 
@@ -32,6 +34,20 @@ class GridPoint:
     values: Point
     name: str = ""  # fit for a folder; empty for the point without values
     label: str = ONLY_POINT  # in words
+    teachers: tuple[str, ...] = ()  # keys of `TEACHERS` of which its entry has several values
+
+    def drop_teacher(self) -> GridPoint:
+        """Return the point that the teachers of an entry share."""
+        values = {key: value for key, value in self.values.items() if key not in self.teachers}
+        label = self.label
+        for key in self.teachers:
+            label = drop_key(label, key)
+        return replace(self, values=values, label=label, teachers=())
+
+    @property
+    def teacher(self) -> str:
+        """The teacher in words, where the point has several."""
+        return ", ".join(f"{key} {self.values[key]}" for key in self.teachers)
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,8 @@ class StudyRun:
     seed: int
     config: Config
     label: str = ONLY_POINT  # the point in words
+    pooled: GridPoint = GridPoint({})  # the point without the teacher, where it has several
+    teacher: str = ""  # in words, where the point has several
 
     @property
     def name(self) -> str:
@@ -62,6 +80,7 @@ def list_points(grid: Sequence[Mapping[str, Any]]) -> list[GridPoint]:
     if size > MOST_POINTS:
         raise UserError(f"study.grid: {size:,} combinations, at most {MOST_POINTS:,} are taken: name fewer values")
     found: list[Point] = []
+    several: list[tuple[str, ...]] = []  # keys that give each its teacher
     shown: list[list[str]] = []  # keys whose values tell a point from the others, behind the name of its entry
     for entry, given in zip(entries, grid, strict=True):
         before = list(found)
@@ -72,8 +91,21 @@ def list_points(grid: Sequence[Mapping[str, Any]]) -> list[GridPoint]:
             named = {NAME: given[NAME], **point} if NAME in given else point
             if same is None and named not in found:
                 found.append(named)
+                several.append(tuple(key for key in TEACHERS if len(entry.get(key, [])) > 1))
                 shown.append([key for key, values in entry.items() if len(values) > 1 or NAME not in given])
-    return _name_points(found, shown) if grid else [GridPoint({})]
+    named_points = _name_points(found, shown) if grid else [GridPoint({})]
+    points = [replace(point, teachers=keys) for point, keys in zip(named_points, several or [()], strict=True)]
+    _refuse_split_teachers(points)
+    return points
+
+
+def _refuse_split_teachers(points: Sequence[GridPoint]) -> None:
+    """Raise `UserError` for two names of points that differ in their several teachers alone."""
+    shared = [point.drop_teacher().values for point in points]
+    for one, other in itertools.combinations(shared, 2):
+        if one != other and _drop_name(one) == _drop_name(other):
+            names = " and ".join(str(point.get(NAME, "an entry without a name")) for point in (one, other))
+            raise UserError(f"study.grid: {names} differ in their teachers alone: write them in one entry")
 
 
 def _combine_values(entry: Mapping[str, list[Any]]) -> list[Point]:
@@ -125,6 +157,8 @@ def _name_points(points: Sequence[Point], shown: Sequence[Sequence[str]]) -> lis
 def name_keys(keys: Iterable[str]) -> dict[str, str]:
     """Return the last part of each key, or as many parts as tell it from the others."""
     known = set(keys)
+    if TEACHER_SEED in known:
+        known.add("seed")  # a run's own, which the teacher's must not be taken for
 
     def find_suffix(key: str) -> str:
         parts = key.split(".")
@@ -163,11 +197,24 @@ def list_runs(config: Config) -> list[StudyRun]:
     """
     points = list_points(config.study.grid)
     runs = [
-        StudyRun(point.values, seed, _make_config(config, point, seed), point.label)
+        StudyRun(
+            point.values,
+            seed,
+            _make_config(config, point, seed),
+            point.label,
+            point.drop_teacher(),
+            point.teacher,
+        )
         for point in points
         for seed in config.seeds
     ]
     for name, stated in config.study.hypotheses.items():
+        averaged = [key for key in stated.where if any(key in point.teachers for point in points)]
+        if averaged:
+            raise UserError(
+                f"study.hypotheses.{name}.where: the values of {averaged[0]} are teachers of one point: "
+                "leave it out, or give each teacher an entry of its own"
+            )
         if not any(has_values(point.values, stated.where) for point in points):
             raise UserError(f"study.hypotheses.{name}.where: no point of study.grid has these values")
     return runs
@@ -191,8 +238,9 @@ def _make_config(config: Config, point: GridPoint, seed: int) -> Config:
         if key in FIXED or key.startswith("study."):
             raise UserError(f"study.grid: {key} cannot be varied, a run has its own")
         values = set_key(values, key, given[key], f"study.grid: {key}")
-    for key in ("teacher.seed", "shortcut.seed"):
-        values = set_key(values, key, seed, f"study.grid: {key}")
+    own = given.get(TEACHER_SEED, seed)  # cues follow the teacher, which has seen them
+    for key in (TEACHER_SEED, "shortcut.seed"):
+        values = set_key(values, key, own, f"study.grid: {key}")
     name = "-".join(filter(None, [point.name, f"seed{seed}"]))
     values |= {"name": name, "seeds": [seed], "study": Study().model_dump()}
     return validate(values, f"study.grid at {point.label}")

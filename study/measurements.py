@@ -20,6 +20,7 @@ from settings.schema import Config
 from settings.study import Hypothesis
 from study.grid import Point, StudyRun, describe_point, list_points, list_runs
 from study.methods import find_recording, is_end_to_end
+from study.units import Unit
 from training.run.run_folder import RunFolder
 
 TEACHER = "teacher"  # the method name of the teachers' own records
@@ -45,9 +46,10 @@ def list_measures(config: Config) -> list[str]:
 class Measurement:
     """One model of one run.
 
-    point: the grid's keys and values, without the seed. measures and per_image_following (n,), from
-    `shortcut.compute_following`, are None where no cue is planted. numbers: top1 and others by name, all
-    summarised; `cue_read`, the accuracy of a probe that reads the cue off augmented images, is checked too.
+    point: the grid's keys and values, without the seed and, where it has several, without the teacher.
+    measures and per_image_following (n,), from `shortcut.compute_following`, are None where no cue is planted.
+    numbers: top1 and others by name, all summarised; `cue_read`, the accuracy of a probe that reads the cue off
+    augmented images, is checked too.
     """
 
     point: Point
@@ -60,6 +62,12 @@ class Measurement:
     teacher_arm: Literal["biased", "unbiased"] = "biased"  # cues that the run's teacher was trained on
     alignment: AlignmentVerdict | None = None  # of the stage 1 that it started from
     label: str = ""  # the point in words, where it is not all of its values
+    teacher: str = ""  # in words, where the point has several
+    teacher_hash: str = ""  # of its teacher's weights
+
+    @property
+    def unit(self) -> Unit:
+        return Unit(self.seed, self.teacher)
 
     @property
     def place(self) -> str:
@@ -178,7 +186,7 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
         staged = model.method in run.config.methods and not is_end_to_end(run.config, model.method)
         stage1 = [{name: value} for name, values in model.stage1.items() for value in values]
         yield Measurement(
-            point=run.point,
+            point=run.pooled.values,
             seed=run.seed,
             method=model.method,
             measures=measure_shortcut(own, None if is_teacher else teacher) if own else None,
@@ -187,5 +195,7 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
             kl=model.history.get("kl", ()) if staged else (),
             teacher_arm=run.config.shortcut.teacher,
             alignment=evaluate_alignment(stage1),
-            label=run.label,
+            label=run.pooled.label,
+            teacher=run.teacher,
+            teacher_hash=next((one.weights_hash for one in recording.models if one.method == TEACHER), ""),
         )

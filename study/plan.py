@@ -16,10 +16,11 @@ from diagnostics.seeds import replace_hyphen
 from diagnostics.shortcut import cue_recording_file
 from errors import UserError, suggest_nearest
 from models.machine import Machine
+from models.whole import hash_file
 from settings.loss_options import fill_losses
 from settings.schema import Config
 from settings.study import Hypothesis
-from study.grid import Shard, StudyRun, has_values, list_runs
+from study.grid import TEACHER_SEED, Shard, StudyRun, has_values, list_runs
 from study.measurements import MEASURES, list_measures
 from study.methods import find_recording, list_students
 from study.sharing import Fingerprints, compute_fingerprint
@@ -29,6 +30,7 @@ from training.job_name import TEACHER, JobName, find_last_job, get_stage, list_s
 from training.phases import Job, list_phase_jobs
 from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
+from training.teacher import is_given
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,22 @@ def check_study(study: StudyRuns) -> None:
             _check_choosable(run, f"study.tries.{family}", tries)
     for run in firsts:
         check_phase("all", study.open(run), study.list_jobs(run))
+    _check_teachers(study, firsts)
+
+
+def _check_teachers(study: StudyRuns, runs: Iterable[StudyRun]) -> None:
+    """Raise `UserError` for teachers of one point that are the same network."""
+    found: dict[tuple[str, str], str] = {}
+    for run in runs:
+        if not run.teacher:
+            continue
+        path = run.config.teacher.checkpoint
+        if TEACHER_SEED in run.point and is_given(study.open(run)):
+            raise UserError("study.grid: teacher.seed has no effect on a given teacher: vary teacher.checkpoint")
+        digest = study.compute_fingerprint(run, TEACHER) if path is None else hash_file(path)
+        same = found.setdefault((run.pooled.label, digest), run.teacher)
+        if same != run.teacher:
+            raise UserError(f"study.grid: {same} and {run.teacher} are the same teacher: remove one of them")
 
 
 def _check_effects(runs: Iterable[StudyRun]) -> None:

@@ -1,24 +1,23 @@
-"""Results of a study: means over seeds, tests, inheritance, choices and checks.
+"""Results of a study: means over seeds and teachers, tests, inheritance, choices and checks.
 
 A point is one combination of the grid's values. Models of one point and seed share images, order and initial
-weights, so they are compared in pairs by seed. Numbers are shares in [0, 1].
+weights, so they are compared in pairs by seed, and by teacher where a point has several. Numbers are shares.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diagnostics.seeds import SeedSummary, summarise, summarise_shares
+from diagnostics.seeds import SeedSummary
 from diagnostics.shortcut.measures import compute_excess_following, compute_inheritance
-from settings.study import NAME, Hypothesis
+from settings.study import Hypothesis
 from study.checks import Check, describe_unaligned, run_checks
 from study.comparison import (
     UNBIASED,
@@ -32,9 +31,20 @@ from study.comparison import (
     describe_stated,
     make_decision,
 )
-from study.grid import Point, drop_key, has_values
+from study.grid import Point, has_values
+from study.groups import (
+    Group,
+    Groups,
+    group_records,
+    list_group_points,
+    list_seeds,
+    list_teachers,
+    make_key,
+    place_group,
+)
 from study.measurements import MEASURES, TEACHER, Measurement, find_number, list_numbers
 from study.selection import SelectionRow, select_tries
+from study.units import Unit, describe_units, summarise_units
 
 TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
 SHARES = {*MEASURES} - {"excess_following"}  # in 0..1
@@ -42,8 +52,6 @@ BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
 NO_TRIES: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 Following = NDArray[np.float64] | None  # (n,) of each test image
-Group = dict[int, Measurement]  # the models of one point and method, by seed
-Groups = Mapping[tuple[str, str], Group]  # point as JSON, method
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class SummaryRow:
     seeds: list[int]
     values: Mapping[str, SeedSummary | None]  # None where no seed has it
     notes: Mapping[str, str]
+    over: str = ""  # what the intervals are over
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class InheritanceRow:
     low: float | None
     high: float | None
     notes: Mapping[str, str]
+    over: str = ""  # what the interval is over
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ def compute_results(
     Raises:
         ValueError: two records of one point, method and seed.
     """
-    groups = _group_records(_add_excess(records))
+    groups = group_records(_add_excess(records))
     planted = any(record.measures for record in records)
     hypotheses = compare_stated(groups, stated)
     inherited = compute_inheritances(groups)
@@ -123,26 +133,28 @@ def summarise_groups(groups: Groups) -> list[SummaryRow]:
     rows = []
     for (_, method), group in groups.items():
         per_seed = [list_numbers(record) for record in group.values()]
+        teachers = list_teachers(group)
         values: dict[str, SeedSummary | None] = {}
         notes: dict[str, str] = {}
         for name in dict.fromkeys(name for numbers in per_seed for name in numbers):
             found = [numbers.get(name) for numbers in per_seed]
-            given = [value for value in found if value is not None]
-            values[name] = (summarise_shares if name in SHARES else summarise)(given) if given else None
+            given = {unit: value for unit, value in zip(group, found, strict=True) if value is not None}
+            values[name] = summarise_units(given, teachers, name in SHARES) if given else None
             remarks = [record.measures.notes.get(name) for record in group.values() if record.measures]
             remark = next(filter(None, remarks), None)
             if len(given) < len(group):
-                missing = f"Missing in {len(group) - len(given)} of {len(group)} seeds"
+                missing = f"Missing in {len(group) - len(given)} of {len(group)} trainings"
                 notes[name] = f"{missing}: {remark or 'not recorded.'}"
             elif remark:
                 notes[name] = remark
-        rows.append(SummaryRow(*_place_group(group), method, sorted(group), values, notes))
+        over = describe_units(group, teachers, of_teachers=method == TEACHER)
+        rows.append(SummaryRow(*place_group(group), method, list_seeds(group), values, notes, over))
     return rows
 
 
 def compare_stated(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contrast]:
     """Return every stated test at each of its points, with Holm's p over all."""
-    rows, points = [], _list_points(groups)
+    rows, points = [], list_group_points(groups)
     for name, one in stated.items():
         for key, point in points.items():
             if has_values(point, one.where):
@@ -161,7 +173,7 @@ def compare_rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contr
     compared, teachers are not among them.
     """
     rows = []
-    for key, point in _list_points(groups).items():
+    for key, point in list_group_points(groups).items():
         here = {method: group for (other, method), group in groups.items() if other == key}
         methods = [method for method in here if method != TEACHER]
         planted = any(record.measures for group in here.values() for record in group.values())
@@ -175,78 +187,63 @@ def compare_rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contr
 
 def compute_inheritances(groups: Groups) -> list[InheritanceRow]:
     """Return inheritance from points that differ in the teacher's arm alone."""
-    rows, points = [], _list_points(groups)
+    rows, points = [], list_group_points(groups)
     for key, method in groups:
         point = points[key]
-        other = _make_key({**point, TEACHER_ARM: "unbiased"})
+        other = make_key({**point, TEACHER_ARM: "unbiased"})
         names = [(key, method), (other, method), (key, TEACHER), (other, TEACHER)]
         if method == TEACHER or point.get(TEACHER_ARM) != "biased" or not all(name in groups for name in names):
             continue
-        four = [{s: r.per_image_following for s, r in groups[name].items()} for name in names]
-        place = _place_group(groups[key, method], without=TEACHER_ARM)
-        rows.append(_compute_inheritance(*place, method, four))
+        four = [{unit: r.per_image_following for unit, r in groups[name].items()} for name in names]
+        place = place_group(groups[key, method], without=TEACHER_ARM)
+        rows.append(_compute_inheritance(*place, method, four, list_teachers(groups[key, method])))
     return rows
 
 
 def _compute_inheritance(
-    point: Point, label: str, method: str, four: Sequence[Mapping[int, Following]]
+    point: Point,
+    label: str,
+    method: str,
+    four: Sequence[Mapping[Unit, Following]],
+    teachers: Mapping[Unit, str],
 ) -> InheritanceRow:
-    """Return the inheritance of one method.
+    """Return the inheritance of one method, over teachers where there are several.
 
-    four: following per image by seed, of the students and of the teachers, biased and unbiased.
+    four: following per image by unit, of the students and of the teachers, biased and unbiased.
     """
     complete = {
-        seed: [array for arm in four if _has_following(array := arm.get(seed))]  # (n,) each
-        for seed in sorted(four[0])
+        unit: [array for arm in four if _has_following(array := arm.get(unit))]  # (n,) each
+        for unit in sorted(four[0])
     }
-    seeds = [seed for seed, arrays in complete.items() if len(arrays) == len(four)]
-    if not seeds:
+    units = [unit for unit, arrays in complete.items() if len(arrays) == len(four)]
+    if not units:
         reason = "No seed has an answer to conflicting images of all four models."
-        return InheritanceRow(point, label, method, seeds, None, None, None, {"value": reason})
-    arms = [np.stack([complete[seed][number] for seed in seeds]) for number in range(len(four))]  # (S, n) each
+        return InheritanceRow(point, label, method, [], None, None, None, {"value": reason})
+    own = {unit: teachers[unit] for unit in units}
+    several = dict.fromkeys(own.values()) if len(set(own.values())) > 1 else None
+    rows = [[unit for unit in units if own[unit] == one] for one in several] if several else [[u] for u in units]
+    arms = [
+        np.stack([np.mean([complete[unit][number] for unit in row], axis=0) for row in rows])  # (S, n) each
+        for number in range(len(four))
+    ]
     found = compute_inheritance(arms[0], arms[1], arms[2], arms[3])
-    return InheritanceRow(point, label, method, seeds, found.value, found.low, found.high, found.notes)
-
-
-def _make_key(point: Mapping[str, Any]) -> str:
-    """Return a point's values as JSON, without its name."""
-    return json.dumps({key: value for key, value in point.items() if key != NAME}, sort_keys=True)
-
-
-def _list_points(groups: Groups) -> dict[str, Point]:
-    """Return each point once, by its key."""
-    return {key: next(iter(group.values())).point for (key, _), group in groups.items()}
-
-
-def _group_records(records: Sequence[Measurement]) -> dict[tuple[str, str], Group]:
-    groups: dict[tuple[str, str], Group] = {}
-    for record in records:
-        group = groups.setdefault((_make_key(record.point), record.method), {})
-        if record.seed in group:
-            raise ValueError(f"two records of {record.method}, seed {record.seed}, at {record.place}")
-        group[record.seed] = record
-    return groups
+    over = describe_units(dict.fromkeys(units), own)
+    seeds = list_seeds(units)
+    return InheritanceRow(point, label, method, seeds, found.value, found.low, found.high, found.notes, over)
 
 
 def _add_excess(records: Sequence[Measurement]) -> list[Measurement]:
     """Return the records, with excess where a counterpart trained on random cues."""
-    measured = {(_make_key(r.point), r.method, r.seed): r.measures for r in records if r.measures}
+    measured = {(make_key(r.point), r.method, r.unit): r.measures for r in records if r.measures}
     result = []
     for record in records:
         fair = {**record.point, TEACHER_ARM: "unbiased", STUDENT_ARM: "unbiased"}
-        reference = measured.get((_make_key(fair), record.method, record.seed))
-        if record.measures and reference and _make_key(fair) != _make_key(record.point):
+        reference = measured.get((make_key(fair), record.method, record.unit))
+        if record.measures and reference and make_key(fair) != make_key(record.point):
             excess = compute_excess_following(record.measures, reference)
             record = replace(record, numbers={**record.numbers, "excess_following": excess})
         result.append(record)
     return result
-
-
-def _place_group(group: Group, without: str = "") -> tuple[Point, str]:
-    """Return the point of a group and its label, both without one key."""
-    record = next(iter(group.values()))
-    point = {key: value for key, value in record.point.items() if key != without}
-    return point, drop_key(record.place, without) if without else record.place
 
 
 def _suggest_tests(
@@ -269,7 +266,7 @@ def _suggest_tests(
 def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:
     """Compare two methods at one point, with accuracies and a caution."""
     pair = [groups.get((key, method), {}) for method in (first, second)]
-    point, label = _place_group(next(group for (other, _), group in groups.items() if other == key))
+    point, label = place_group(next(group for (other, _), group in groups.items() if other == key))
     result = _compare_groups(pair, measure)
     beside = {name: _compare_groups(pair, name) for name in BESIDE}
     remarks = zip((first, second), pair, strict=True)
@@ -279,8 +276,9 @@ def _compare(groups: Groups, key: str, first: str, second: str, measure: str) ->
 
 
 def _compare_groups(pair: Sequence[Group], measure: str) -> Difference:
-    values = [{seed: _find_value(record, measure) for seed, record in group.items()} for group in pair]
-    return compare_paired(*({s: value for s, value in one.items() if value is not None} for one in values))
+    values = [{unit: _find_value(record, measure) for unit, record in group.items()} for group in pair]
+    first, second = ({unit: value for unit, value in one.items() if value is not None} for one in values)
+    return compare_paired(first, second, list_teachers(pair[0]))
 
 
 def _find_value(record: Measurement, name: str) -> float | None:

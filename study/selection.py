@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diagnostics.seeds import SeedSummary, summarise_shares
+from diagnostics.seeds import SeedSummary
 from study.grid import Point
 from study.measurements import Measurement, find_number
+from study.units import Unit, summarise_units
 
 BLIND, ORACLE = "held_out_kl", "held_out_unbiased"
 TESTED = ("following", "unbiased", "top1")  # measures of a pick on test images
@@ -43,11 +44,11 @@ class SelectionRow:
 
 
 def select_tries(
-    groups: Mapping[tuple[str, str], Mapping[int, Measurement]], tries: Mapping[str, Sequence[str]]
+    groups: Mapping[tuple[str, str], Mapping[Unit, Measurement]], tries: Mapping[str, Sequence[str]]
 ) -> list[SelectionRow]:
     """Return both choices of each family at each point.
 
-    groups: records by point as JSON and method, then by seed. tries: methods by family.
+    groups: records by point as JSON and method, then by unit. tries: methods by family.
     """
     rows = []
     for key, record in {key: next(iter(group.values())) for (key, _), group in groups.items()}.items():
@@ -60,20 +61,21 @@ def select_tries(
     return rows
 
 
-def _pick_best(found: Mapping[str, Mapping[int, Measurement]], name: str, smallest: bool) -> Pick:
+def _pick_best(found: Mapping[str, Mapping[Unit, Measurement]], name: str, smallest: bool) -> Pick:
     """Return the try with the best mean over common seeds; of equal ones the first."""
     values = {
-        method: {s: value for s, record in group.items() if (value := find_number(record, name)) is not None}
+        method: {unit: value for unit, record in group.items() if (value := find_number(record, name)) is not None}
         for method, group in found.items()
     }
-    seeds = set.intersection(*map(set, values.values())) if values else set()
-    if not seeds:
+    units = set.intersection(*map(set, values.values())) if values else set()
+    if not units:
         return Pick(None, None, {})
-    means = {method: float(np.mean([own[seed] for seed in sorted(seeds)])) for method, own in values.items()}
+    means = {method: float(np.mean([own[unit] for unit in sorted(units)])) for method, own in values.items()}
     best = min(means, key=lambda method: means[method] if smallest else -means[method])
     return Pick(best, means[best], {measure: _summarise_tested(found[best], measure) for measure in TESTED})
 
 
-def _summarise_tested(group: Mapping[int, Measurement], name: str) -> SeedSummary | None:
-    given = [value for record in group.values() if (value := find_number(record, name)) is not None]
-    return summarise_shares(given) if given else None
+def _summarise_tested(group: Mapping[Unit, Measurement], name: str) -> SeedSummary | None:
+    given = {unit: value for unit, record in group.items() if (value := find_number(record, name)) is not None}
+    teachers = {unit: record.teacher_hash for unit, record in group.items()}
+    return summarise_units(given, teachers, is_share=True) if given else None

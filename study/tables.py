@@ -8,7 +8,6 @@ from diagnostics.seeds import ONE_SEED, SeedSummary, format_number
 from diagnostics.tables.table import (
     Cell,
     Column,
-    Show,
     Table,
     format_decimals,
     format_percent,
@@ -17,17 +16,12 @@ from diagnostics.tables.table import (
 )
 from study.comparison import Contrast, Difference
 from study.grid import name_keys, trim_labels
+from study.headings import HEADINGS, HELD_OUT, MAIN, SHOWN
 from study.measurements import TEACHER
 from study.reported import StudyReport
 from study.results import TEACHER_ARM, InheritanceRow, SummaryRow
 from study.selection import BLIND, NO_VALUE, ORACLE, Pick, SelectionRow
 
-MAIN = {
-    "following": "cue following",
-    "unbiased": "unbiased accuracy",
-    "clean": "clean accuracy",
-    "top1": "test top-1",
-}
 TABLES = (
     *(f"results_{name}" for name in MAIN),
     "hypothesis",
@@ -36,35 +30,10 @@ TABLES = (
     "comparisons",
     "selection",
 )
+MOST_UNITS = 3  # kinds of units that a caption names
 LOWER_IS_BETTER = ("following",)
-PLANTED = {
-    "following": "cue following, %",
-    "excess_following": "excess following, points",
-    "unbiased": "unbiased, %",
-    "clean": "clean, %",
-    "worst_group": "worst group, %",
-    "aligned": "aligned, %",
-    "conflicting": "conflicting, %",
-    "cue_bias": "cue bias, %",
-    "flip_rate": "flip rate, %",
-    "cue_decoding": "cue decodable, %",
-    "label_decoding": "label decodable, %",
-    "fidelity_aligned": "same answer as teacher, aligned, %",
-    "fidelity_conflicting": "same answer as teacher, conflicting, %",
-    "fidelity_followed": "same answer, teacher followed, %",
-    "also_followed": "follows, teacher followed, %",
-}
-PLAIN = {"top1": "test top-1, %"}
-HELD_OUT = {
-    "held_out_kl": "held-out KL, nats",
-    "held_out_top1": "held-out top-1, %",
-    "held_out_unbiased": "held-out unbiased, %",
-}
-HEADINGS = {**PLANTED, **PLAIN, **HELD_OUT}
-SHOWN: dict[str, Show] = {
-    "excess_following": format_points(),
-    "held_out_kl": format_decimals(3),
-}  # all others in percent
+OVER = Column("over", "95 % over")
+NO_WITHIN = "Given where several teachers share two student seeds or more."
 CAUTION = "Followed less, but unbiased accuracy is lower too: lower following by lower accuracy is not mitigation."
 
 Row = SummaryRow | InheritanceRow | Contrast | SelectionRow
@@ -110,8 +79,18 @@ def make_main_table(report: StudyReport, measure: str, most: int | None = None) 
         if any(found.get((label, method)) for label in points)
     ]
     side = "lowest" if measure in LOWER_IS_BETTER else "highest"
-    caption = f"{MAIN[measure].capitalize()} in percent, mean over seeds ± half of the 95 % interval; *: {side}."
+    caption = (
+        f"{MAIN[measure].capitalize()} in percent, mean ± half of the 95 % interval over "
+        f"{_list_units(report, points)}; *: {side}."
+    )
     return Table(f"results_{measure}", caption, columns, rows)
+
+
+def _list_units(report: StudyReport, points: Sequence[str]) -> str:
+    """Return what the intervals of these points are over, students' first."""
+    rows = sorted((row for row in report.summary if row.label in points), key=lambda row: row.method == TEACHER)
+    units = list(dict.fromkeys(row.over for row in rows))
+    return " or ".join(units) if len(units) <= MOST_UNITS else "what the table of all measures says"
 
 
 def _find_best(
@@ -142,6 +121,7 @@ def make_measures(report: StudyReport, keys: Sequence[str]) -> Table:
         *_make_key_columns(keys),
         Column("method", "method"),
         Column("seeds", "seeds", format_whole),
+        OVER,
         *(Column(name, heading, SHOWN.get(name, format_percent()), True) for name, heading in shown.items()),
     ]
     cells = [
@@ -149,11 +129,12 @@ def make_measures(report: StudyReport, keys: Sequence[str]) -> Table:
             *_make_point_cells(row, keys),
             Cell(row.method),
             _make_seed_cell(row.seeds),
+            Cell(row.over),
             *(_make_summary_cell(row.values.get(name), row.notes.get(name, "")) for name in shown),
         ]
         for row in report.summary
     ]
-    return Table("measures", "Mean over seeds [95 % interval].", columns, cells)
+    return Table("measures", "Mean [95 % interval over the trainings that its row names].", columns, cells)
 
 
 def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
@@ -200,12 +181,15 @@ def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Tab
         *_make_key_columns(keys),
         Column("method", "method"),
         Column("seeds", "seeds", format_whole),
+        OVER,
         Column("value", "inheritance [95 % Fieller]", format_decimals(2), interval=True),
     ]
     cells = []
     for row in rows:
         value = Cell(row.value, row.low, row.high, row.notes.get("value") or row.notes.get("low", ""))
-        cells.append([*_make_point_cells(row, keys), Cell(row.method), Cell(len(row.seeds)), value])
+        cells.append(
+            [*_make_point_cells(row, keys), Cell(row.method), Cell(len(row.seeds)), Cell(row.over), value]
+        )
     return Table("inheritance", "0: none of the teachers' difference in following, 1: all of it.", columns, cells)
 
 
@@ -246,7 +230,9 @@ def _make_contrast_columns(keys: Sequence[str]) -> list[Column]:
         Column("second", "B"),
         Column("measure", "measure", lambda value: str(value).replace("_", " ")),
         Column("seeds", "seeds", format_whole),
+        OVER,
         Column("difference", "A − B, points [95 % t]", format_points(), interval=True),
+        Column("within", "[95 % over student seeds of these teachers]", format_points(), interval=True),
         Column("p", "p", format_decimals(4)),
         Column("holm_p", "Holm p", format_decimals(4)),
     ]
@@ -257,7 +243,9 @@ def _make_contrast_cells(row: Contrast, keys: Sequence[str]) -> list[Cell]:
         *_make_point_cells(row, keys),
         *(Cell(text) for text in (row.first, row.second, row.measure)),
         _make_seed_cell(row.result.seeds),
+        Cell(row.result.over or None, note="" if row.result.over else row.result.notes.get("difference", "")),
         _make_difference_cell(row.result, CAUTION if row.caution else ""),
+        _make_within_cell(row.result),
         Cell(row.result.p, note="" if row.result.p is not None else row.result.notes.get("p", "")),
         Cell(row.holm_p),
     ]
@@ -271,6 +259,13 @@ def _make_summary_cell(result: SeedSummary | None, note: str = "") -> Cell:
 
 def _make_difference_cell(result: Difference, note: str = "") -> Cell:
     return Cell(result.difference, result.low, result.high, note or result.notes.get("difference", ""))
+
+
+def _make_within_cell(result: Difference) -> Cell:
+    """Return the interval over seeds of several teachers, which stands behind the one over teachers."""
+    if result.seeds_low is None or result.seeds_high is None:
+        return Cell(None, note=NO_WITHIN)
+    return Cell(result.difference, result.seeds_low, result.seeds_high)
 
 
 def _make_seed_cell(seeds: Sequence[int]) -> Cell:

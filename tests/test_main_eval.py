@@ -90,10 +90,16 @@ def test_a_run_is_evaluated_and_reported(trained):
         result = json.loads((run / job.replace("two_stage", "two_stage/stage2") / "result.json").read_text())
         assert model["top1"] == result["test_top1"]  # the same images in the same precision as in training
         assert model["low"] <= model["top1"] <= model["high"]
+        best = {row["model"]: row for row in report["best_epochs"]["models"]}[model["name"]]
+        assert best["final"] == model["top1"] and best["best"] == result["best_test_top1"] >= best["final"]
+        assert best["epoch"] == result["best_test_epoch"]
     pairs = {(pair["a"], pair["b"]) for pair in report["pairs"]}
     assert ("kd", "two_stage") in pairs and ("kd/1", "two_stage/1") in pairs and ("teacher", "kd/1") in pairs
     assert ("kd", "two_stage/1") not in pairs  # other seeds are no pair
     assert report["seeds"]["methods"]["kd"]["n"] == 2
+    for row in report["seeds"]["comparisons"]:  # over both is never narrower than over one of them
+        widths = [one["high"] - one["low"] for one in (row["images"], row["crossed"]) if one["low"] is not None]
+        assert widths == sorted(widths) and row["images"]["difference"] == pytest.approx(row["difference"])
     students = set(names) - {"teacher"}
     assert set(report["fidelity"]) == students and set(report["calibration"]) == set(names)
     assert set(report["representation"]) == {"scratch", "kd", "stage1", "two_stage"}
@@ -119,6 +125,7 @@ def test_a_run_is_evaluated_and_reported(trained):
         "report.html",
         "predictions.npz",
         "tables/models.csv",
+        "tables/best_epochs.csv",
         "tables/pairs.tex",
         "figures/accuracy.png",
     ):
@@ -163,6 +170,19 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, with
     write_record(run / "seed0" / "kd" / "result.json", changed)
     assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
     assert recorded == ["kd"]
+
+
+def test_a_result_without_the_best_epoch_still_evaluates(trained, tmp_path, without_rendering, monkeypatch, capfd):
+    run = tmp_path / "tiny"
+    shutil.copytree(trained[0], run, ignore=shutil.ignore_patterns("eval"))
+    for path in run.rglob("result.json"):
+        result = read_record(path, "")
+        write_record(path, {name: value for name, value in result.items() if not name.startswith("best_test")})
+    assert call(monkeypatch, capfd, run, "--quiet")[0] == 0
+    before, after = (
+        json.loads((folder / "eval" / "report.json").read_text())["best_epochs"] for folder in (trained[0], run)
+    )
+    assert before == after
 
 
 def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch, capfd):

@@ -5,7 +5,7 @@ Letters: N images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,18 @@ def evaluate_splits(model: nn.Module, data: TrainingData, machine: Machine) -> M
     """Return `evaluate` on validation images, where there are some, and test images."""
     measures = {} if data.val is None else evaluate(model, data.val, machine, "val")
     return measures | evaluate(model, data.test, machine, "test")
+
+
+def find_best_test_epoch(history: Sequence[Mapping[str, float]]) -> Measures:
+    """Return the highest test top-1 of all epochs, and the first epoch that has it.
+
+    It is chosen on test images, so it is optimistic: nothing may be chosen by it. Empty where none was measured.
+    """
+    measured = [epoch for epoch in history if "test_top1" in epoch]
+    if not measured:
+        return {}
+    best = max(measured, key=lambda epoch: epoch["test_top1"])
+    return {"best_test_top1": best["test_top1"], "best_test_epoch": best["epoch"]}
 
 
 def show_measures(measures: Mapping[str, float], separator: str = ", ") -> str:

@@ -27,7 +27,7 @@ from training.alignment import AlignmentEvaluator, average_alignment
 from training.checkpointing import Checkpointer
 from training.early_stopping import make_stopping
 from training.engine import TrainingPlan, fit, seed_everything
-from training.evaluation import Measures, evaluate_splits
+from training.evaluation import Measures, evaluate_splits, find_best_test_epoch
 from training.experiment import Experiment
 from training.features import FrozenFeatures, ViewCache
 from training.image_weights import weigh_images
@@ -98,6 +98,7 @@ def train_stage(experiment: Experiment, job: JobName, pace: Pace | None = None) 
     trains_classifier = objective.student.evaluator is None
     if trains_classifier:
         result |= evaluate_splits(objective.model, prepared.data, experiment.machine)
+        result |= find_best_test_epoch(history)
     else:
         result |= objective.measure()
     if distributed.rank() == 0:

@@ -18,6 +18,7 @@ from CKA import MinibatchCKA, compute_linear_cka, compute_rbf_cka_with_each
 from CKA.biased import compute_biased_linear_cka
 from dataset.corruptions import DEGRADATIONS
 from dataset.views.augment import make_generator
+from diagnostics.best_epoch import compare_best_epochs
 from diagnostics.calibration import measure_calibration
 from diagnostics.confusion import find_confusions, measure_classes
 from diagnostics.cost import compute_cost_ratio
@@ -93,6 +94,7 @@ def compute_report(recording: Recording) -> Report:
         information=_measure_information(detailed, teacher, recording),
         cost=_compare_costs(models, teacher),
         curves=curves,
+        best_epochs=compare_best_epochs({row.name: row.top1 for row in accuracies}, curves),
         fidelity=None
         if teacher is None
         else {
@@ -121,16 +123,16 @@ def compare_pairs(models: Sequence[ModelAccuracy], correct: dict[str, NDArray[np
 
 def compare_methods(models: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> OverSeeds:
     """Summarise each student method over seeds, and compare the main one."""
-    top1: dict[str, dict[int, float]] = {}
+    right: dict[str, dict[int, NDArray[np.bool_]]] = {}
     for model in models:
         if model.meta.seed is not None and model.name in correct:
-            top1.setdefault(model.meta.method, {})[model.meta.seed] = float(correct[model.name].mean())
-    main = choose_main(list(top1)) if top1 else ""
-    found = [compare_seeds(method, main, top1[method], top1[main]) for method in top1 if method != main]
+            right.setdefault(model.meta.method, {})[model.meta.seed] = correct[model.name]
+    main = choose_main(list(right)) if right else ""
+    found = [compare_seeds(method, main, right[method], right[main]) for method in right if method != main]
     comparisons = [comparison for comparison in found if comparison is not None]
     summaries = {
-        method: MethodOverSeeds(sorted(values), summarise_shares([values[seed] for seed in sorted(values)]))
-        for method, values in top1.items()
+        method: MethodOverSeeds(sorted(own), summarise_shares([float(own[seed].mean()) for seed in sorted(own)]))
+        for method, own in right.items()
     }
     return OverSeeds(summaries, comparisons)
 

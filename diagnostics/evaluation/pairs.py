@@ -5,7 +5,8 @@ Letters: N test images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -19,11 +20,15 @@ from diagnostics.comparison import (
     compute_wilson_interval,
     find_detectable_difference,
 )
+from diagnostics.crossed import MeanError, estimate_crossed_error
 from diagnostics.evaluation.recording import EvaluatedModel, Meta, RecordedModel, Recording
 from diagnostics.evaluation.results import MethodsCompared, ModelAccuracy, Pair
 from diagnostics.seeds import SeedComparison, compare_over_seeds, describe_difference
 from diagnostics.statistics import compute_paired_statistics, count_pairs
 
+ONE_TEACHER, TEACHER_A_RUN = " of one teacher", ", one teacher in each run"
+NEVER_DIFFER = "Both methods are right on the same images with every seed."
+RightBySeed = Mapping[int, NDArray[np.bool_]]  # (N,) each
 Basis = tuple[int, Literal["seeds", "images"]]
 
 
@@ -61,18 +66,43 @@ def apply_holm(pairs: Sequence[Pair]) -> list[Pair]:
     return [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
 
 
-def compare_seeds(name_a: str, name_b: str, a: dict[int, float], b: dict[int, float]) -> MethodsCompared | None:
-    """Compare accuracies by seed; None where fewer than two seeds are shared."""
+def compare_seeds(
+    name_a: str, name_b: str, a: RightBySeed, b: RightBySeed, teachers: str = ONE_TEACHER
+) -> MethodsCompared | None:
+    """Compare where two methods are right, (N,) by seed; None where fewer than two seeds are shared.
+
+    teachers: whose students they are, for the sentence.
+    """
     shared = sorted(a.keys() & b.keys())
     if len(shared) < 2:
         return None
-    result = compare_over_seeds([a[seed] for seed in shared], [b[seed] for seed in shared])
-    sentence = _describe(name_a, name_b, result, (len(shared), "seeds"))
-    return MethodsCompared(name_a, name_b, shared, result, sentence)
+    result = compare_over_seeds(*([float(one[seed].mean()) for seed in shared] for one in (a, b)))
+    sentence = _describe(name_a, name_b, result, (len(shared), "seeds"), teachers=teachers)
+    gains = np.stack([b[seed].astype(np.float64) - a[seed] for seed in shared])  # (S, N)
+    return MethodsCompared(name_a, name_b, shared, result, sentence, *_measure_image_errors(gains))
+
+
+def _measure_image_errors(gains: NDArray[np.float64]) -> tuple[DifferenceInterval, DifferenceInterval]:
+    """Return the mean of gains (S, N) with its interval over test images, and over seeds and test images."""
+    mean, images = float(gains.mean()), gains.shape[1]
+    if images < 2 or not gains.any():
+        same = DifferenceInterval(mean, None, None, dict.fromkeys(("low", "high"), NEVER_DIFFER))
+        return same, same
+    over_images = MeanError(float(gains.mean(axis=0).std(ddof=1)) / math.sqrt(images), images - 1)
+    first, second = (
+        DifferenceInterval(mean, mean - error.margin, mean + error.margin, {})
+        for error in (over_images, estimate_crossed_error(gains))
+    )
+    return first, second
 
 
 def _describe(
-    name_a: str, name_b: str, result: DifferenceInterval | SeedComparison, basis: Basis, p: float | None = None
+    name_a: str,
+    name_b: str,
+    result: DifferenceInterval | SeedComparison,
+    basis: Basis,
+    p: float | None = None,
+    teachers: str = ONE_TEACHER,
 ) -> str:
     low, high = (None if bound is None else 100 * bound for bound in (result.low, result.high))
-    return describe_difference(name_a, name_b, 100 * result.difference, low, high, basis, p)
+    return describe_difference(name_a, name_b, 100 * result.difference, low, high, basis, p, teachers)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from CKA.cka import Similarity
 from CKA.minibatch import SimilarityMatrix
+from diagnostics.best_epoch import BestEpochs
 from diagnostics.budget import TrainingBudget
 from diagnostics.calibration import Calibration
 from diagnostics.comparison import DetectableDifference, DifferenceInterval
@@ -86,13 +87,18 @@ class MethodOverSeeds:
 
 @dataclass(frozen=True)
 class MethodsCompared:
-    """Two methods, paired by seed."""
+    """Two methods, paired by seed.
+
+    result is over student seeds, `images` over the test images of these trainings, and `crossed` over both.
+    """
 
     a: str
     b: str
     seeds: list[int]
     result: SeedComparison = field(metadata=FLAT)
     sentence: str
+    images: DifferenceInterval | None = field(default=None, metadata=WHERE_GIVEN)
+    crossed: DifferenceInterval | None = field(default=None, metadata=WHERE_GIVEN)
 
 
 @dataclass(frozen=True)
@@ -272,6 +278,7 @@ class Report:
     information: Information
     cost: dict[str, RelativeCost]
     curves: dict[str, History]  # by model, and by stage where a model went through more than one
+    best_epochs: BestEpochs | None = field(metadata=WHERE_GIVEN)
     fidelity: dict[str, Faithfulness] | None = field(metadata=WHERE_GIVEN)
     representation: dict[str, Representation] | None = field(metadata=WHERE_GIVEN)
     robustness: Robustness

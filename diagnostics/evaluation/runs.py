@@ -9,8 +9,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from diagnostics.cost import CostRatio
-from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two
+from diagnostics.evaluation.pairs import TEACHER_A_RUN, apply_holm, compare_seeds, compare_two
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     Ensemble,
@@ -142,18 +145,15 @@ def _compare_on_images(first: Evaluation, second: Evaluation) -> list[Pair]:
 
 def _compare_on_seeds(first: Evaluation, second: Evaluation) -> list[MethodsCompared]:
     own, others = _group_by_seed(first), _group_by_seed(second)
-    found = [
-        compare_seeds(f"{first.run}:{method}", f"{second.run}:{method}", own[method], others[method])
-        for method in own
-        if method in others
-    ]
+    pairs = [(f"{first.run}:{method}", f"{second.run}:{method}", method) for method in own if method in others]
+    found = [compare_seeds(a, b, own[method], others[method], TEACHER_A_RUN) for a, b, method in pairs]
     return [comparison for comparison in found if comparison is not None]
 
 
-def _group_by_seed(run: Evaluation) -> dict[str, dict[int, float]]:
-    """Return accuracy by method and seed, of the students."""
-    accuracies: dict[str, dict[int, float]] = {}
+def _group_by_seed(run: Evaluation) -> dict[str, dict[int, NDArray[np.bool_]]]:
+    """Return where the students are right, by method and seed."""
+    found: dict[str, dict[int, NDArray[np.bool_]]] = {}
     for model in run.report.models:
         if model.seed is not None:
-            accuracies.setdefault(model.method, {})[model.seed] = model.top1
-    return accuracies
+            found.setdefault(model.method, {})[model.seed] = run.right[model.name]
+    return found

@@ -56,7 +56,7 @@ def draw_accuracy(models: Sequence[ModelAccuracy]) -> Figure | None:
     if ends:
         axes.set_xlim(ends)
     _label_rows(axes, [model.name for model in models], top=-0.8)
-    describe(axes, x="test top-1 in %, line: 95 % Wilson interval")
+    describe(axes, x="test top-1 in %, line: 95 % over test images (Wilson)")
     return figure
 
 

@@ -43,6 +43,13 @@ def summarise(report: Report, last: str) -> str:
         tail.append(ONE_SEED)
     if report.context.config.get("shortcut", {}).get("cue", "none") not in ("none", "file"):
         tail.append(PLANTED)
+    counts = sorted({row.summary.n for row in report.seeds.methods.values() if row.summary.n > 1})
+    if counts:
+        seeds = " or ".join(map(str, counts))
+        over = f"{seeds} student seeds of one teacher, for one training over"
+        tail.append(f"Intervals: 95 % over {over} {report.images:,} test images.")
+    else:
+        tail.append(f"Intervals: 95 % over {report.images:,} test images.")
     table = make_models_table(report.models, report.seeds.methods, report.cost, report.images)
     return "\n".join([*_fit_verdict(table, report, len(tail) + 1), *tail, last])
 

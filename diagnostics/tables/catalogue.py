@@ -33,6 +33,7 @@ def make_tables(report: Report) -> dict[str, Table]:
         predictions.make_generalisation_table(claims.generalisation),
         comparison.make_variances_table(claims.variances),
         models.make_reached_table(report.curves),
+        models.make_best_epochs_table(report.best_epochs),
     ]
     return {table.name: table for table in tables}
 
@@ -40,7 +41,7 @@ def make_tables(report: Report) -> dict[str, Table]:
 def show_tables(report: Report) -> str:
     """Return the tables for `--verbose`: models, their trainings, pairs and seeds."""
     tables = make_tables(report)
-    names = ["models", "given", "pairs", "tests", "errors"]
+    names = ["models", "best_epochs", "given", "pairs", "tests", "errors"]
     names += ["seeds", "seed_comparisons"] if has_several_seeds(report) else []
     return "\n".join(to_text(tables[name]) for name in names)
 

@@ -33,6 +33,7 @@ from diagnostics.variance import GIVEN_RATIO
 
 NO_PAIR = "A pair needs two models that classify."
 NO_SEED = "Not trained with this seed."
+NO_IMAGES = "Recorded before this was measured."
 NO_SEEDS = "Comparing methods over seeds needs two methods with two seeds in common."
 
 
@@ -91,15 +92,27 @@ ERRORS = (
 SEEDS = (
     replace(MODEL, key="method", heading="method"),
     Column("n", "seeds", format_whole, path="summary.n"),
-    Column("mean", "mean top-1, % [95 % over seeds]", format_percent(2), interval=True, path="summary.mean"),
+    Column(
+        "mean",
+        "mean top-1, % [95 % over student seeds of one teacher]",
+        format_percent(2),
+        interval=True,
+        path="summary.mean",
+    ),
     Column("sd", "sd, points", format_percent(2), path="summary.sd"),
 )
 SEED_PAIRS = (
     *PAIR,
     Column("n", "seeds", format_whole, path="result.n"),
     Column(
-        "difference", "B − A, points [95 % t-interval]", format_points(2), interval=True, path="result.difference"
+        "difference",
+        "B − A, points [95 % over student seeds]",
+        format_points(2),
+        interval=True,
+        path="result.difference",
     ),
+    Column("over_images", "[95 % over test images]", format_points(2), True, "images.difference", why=NO_IMAGES),
+    Column("over_both", "[95 % over both]", format_points(2), True, "crossed.difference", why=NO_IMAGES),
     Column("sd", "sd, points", format_percent(2), path="result.sd"),
     Column("t", "t", format_decimals(2), path="result.t"),
     Column("p", "p", show_p, path="result.p"),
@@ -133,7 +146,7 @@ VARIANCES = (
 
 def make_pairs_table(rows: Sequence[Pair]) -> Table:
     """Return by how much two models differ, and whether that is more than chance."""
-    caption = "Accuracy difference with 95 % bootstrap interval, and the McNemar test to quote."
+    caption = "Accuracy difference with 95 % bootstrap interval over test images, and the McNemar test to quote."
     return Table("pairs", caption, PAIRS, [read_row([row.a, row.b], row, PAIRS) for row in rows], NO_PAIR)
 
 
@@ -145,7 +158,7 @@ def make_tests_table(rows: Sequence[Compared]) -> Table:
 
 def make_errors_table(rows: Sequence[Compared]) -> Table:
     """Return how alike the errors of two models are."""
-    caption = "How alike the errors of two models are."
+    caption = "How alike the errors of two models are; odds ratio with its 95 % interval over test images."
     return Table("errors", caption, ERRORS, [read_row([row.a, row.b], row, ERRORS) for row in rows], NO_PAIR)
 
 
@@ -159,19 +172,27 @@ def make_seeds_table(methods: Mapping[str, MethodOverSeeds], models: Sequence[Mo
         found = [top1.get((method, seed)) for seed in numbers]
         cells = [Cell(value, note=NO_SEED if value is None else "") for value in found]
         rows.append([*read_row([method], row, SEEDS), *cells])
-    return Table("seeds", "Top-1 over training seeds.", columns, rows, "No student was trained with a seed.")
+    return Table(
+        "seeds", "Top-1 over student seeds of one teacher.", columns, rows, "No student was trained with a seed."
+    )
 
 
 def make_seed_pairs_table(comparisons: Sequence[MethodsCompared]) -> Table:
     """Return the method in question against every other one, paired by seed."""
     rows = [read_row([row.a, row.b], row, SEED_PAIRS) for row in comparisons]
-    return Table("seed_comparisons", "Methods against each other, paired by seed.", SEED_PAIRS, rows, NO_SEEDS)
+    return Table(
+        "seed_comparisons",
+        "Methods against each other, paired by seed; students of one teacher on the same test images.",
+        SEED_PAIRS,
+        rows,
+        NO_SEEDS,
+    )
 
 
 def make_ensembles_table(rows: Sequence[Ensemble]) -> Table:
     """Return what models reach together, and by how much that is above the best of them."""
     cells = [read_row([_join_members(row.members)], row, ENSEMBLES) for row in rows]
-    caption = "Models answering together: gain over the best of them, with 95 % paired bootstrap interval."
+    caption = "Models answering together: gain over the best of them, with 95 % intervals over test images."
     return Table("ensembles", caption, ENSEMBLES, cells, "An ensemble needs two models that classify.")
 
 

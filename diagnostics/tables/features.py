@@ -81,7 +81,9 @@ def make_information_table(section: Information) -> Table:
         negatives = Cell(bound.negatives, note="Negatives K of each positive, not images.")
         of = "the teacher: log K − L on test images"
         rows.append([Cell(name), Cell(of), Cell(bound.value), negatives, *[Cell(None, note=NO_NEIGHBOURS)] * 5])
-    caption = "Estimated mutual information: labels by Ross 2014, the teacher's features by KSG."
+    caption = (
+        "Estimated mutual information, 95 % over test images: labels by Ross 2014, the teacher's features by KSG."
+    )
     return Table("information", caption, INFORMATION, rows, NO_DETAILS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from diagnostics.best_epoch import BestEpochs
 from diagnostics.budget import TrainingBudget
 from diagnostics.evaluation.results import BudgetParity, MethodOverSeeds, ModelAccuracy, RelativeCost
 from diagnostics.names import is_first
@@ -33,11 +34,20 @@ CACHED = "At most: cached once for a few views of each image, and shared by all 
 FROZEN = "The head trains on frozen features: no pass goes backwards through them."
 LAST_BLOCK = "The last block trains alone: passes backwards end there."
 NOT_MEASURED = "This training does not measure it."
+NO_EPOCH = "No epoch with a test accuracy is on record."
 MEMORY_OF: dict[MemoryOf, str] = {
     "device": "Allocated on the GPU.",
     "process": "Resident in the whole process, libraries and data included.",
     "process and what it ran before": "Of the process since it started: trainings before this one count too.",
 }
+BEST_EPOCHS = (
+    MODEL,
+    Column("final", "final top-1, %", format_percent(2)),
+    Column("best", "best test epoch (optimistic), %", format_percent(2)),
+    Column("difference", "best − final, points", format_points(2)),
+    Column("epoch", "best epoch", format_whole),
+    Column("epochs", "of epochs", format_whole),
+)
 
 
 def make_models_table(
@@ -85,9 +95,9 @@ def make_models_table(
 def read_top1(model: ModelAccuracy, over_seeds: MethodOverSeeds | None) -> Cell:
     """Return the accuracy of a model with its interval, or the mean of its method over several seeds."""
     if over_seeds is None or over_seeds.summary.n < 2:
-        return Cell(model.top1, model.low, model.high)
+        return Cell(model.top1, model.low, model.high, "One training, 95 % over test images.")
     found = over_seeds.summary
-    note = found.notes.get("low") or f"Mean of {found.n} seeds, its interval over seeds."
+    note = found.notes.get("low") or f"Mean, 95 % over {found.n} student seeds of one teacher."
     return Cell(found.mean, found.low, found.high, note)
 
 
@@ -200,6 +210,13 @@ def make_reached_table(curves: Mapping[str, History]) -> Table:
         "their sum, each times its weight in the table of what each method was given."
     )
     return Table("reached", caption, columns, rows, "No training of these models is on record.")
+
+
+def make_best_epochs_table(result: BestEpochs | None) -> Table:
+    """Return the final top-1 of each model beside that of its best test epoch."""
+    rows = [read_row([row.model], row, BEST_EPOCHS) for row in (result.models if result else [])]
+    caption = "The best test epoch of each model's last training. Chosen on test images, so optimistic."
+    return Table("best_epochs", caption, BEST_EPOCHS, rows, NO_EPOCH)
 
 
 def _read_measure(epoch: Mapping[str, float], name: str) -> Cell:

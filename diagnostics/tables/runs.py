@@ -31,7 +31,11 @@ PAPER = (  # rows of the paper's table: each is read from a run as a column is f
     Column("teacher_top1", "teacher's top-1, %", format_percent(2), True, "teacher.top1"),
     Column("student_top1", "student's top-1, %", format_percent(2), True, "student.top1"),
     Column(
-        "student_top1_over_seeds", "the same over seeds, %", format_percent(2), True, "over_seeds.summary.mean"
+        "student_top1_over_seeds",
+        "the same over its student seeds, %",
+        format_percent(2),
+        True,
+        "over_seeds.summary.mean",
     ),
     Column("difference", "student − teacher, points", format_points(2), True, "pair.interval.difference"),
     Column("count_a", "both right", format_whole, path=f"{STATISTICS}.counts.a"),
@@ -98,10 +102,16 @@ def make_tables(compared: RunsCompared) -> dict[str, Table]:
         ),
         replace(
             seeds,
-            caption="The same method in two runs, paired by seed.",
+            caption="The same method in two runs, paired by seed; one teacher in each run.",
             empty="No two runs share a method, two seeds and their test images.",
         ),
-        Table("runs", "All models of all runs, 95 % Wilson intervals.", MODELS, models, "No model classifies."),
+        Table(
+            "runs",
+            "All models of all runs, 95 % Wilson intervals over test images.",
+            MODELS,
+            models,
+            "No model classifies.",
+        ),
     ]
     return {table.name: table for table in tables}
 
@@ -113,7 +123,10 @@ def make_paper_table(runs: Sequence[RunSummary]) -> Table:
     """
     columns = [Column("measure", "measure"), *(Column(run.run, run.run, interval=True) for run in runs)]
     rows = [[_name_measure(row), *(_read_measure(row, run) for run in runs)] for row in PAPER]
-    caption = "Teacher against student (first seed), one column a run, as each run's own report has it."
+    caption = (
+        "Teacher against student (first seed), one column a run, as each run's own report has it. 95 % intervals "
+        "are over test images, unless the row says student seeds."
+    )
     return Table("paper", caption, columns, rows if runs else [], "No run.")
 
 

@@ -106,7 +106,7 @@ def test_wrong_input_is_refused():
 def test_interval_does_not_overrule_the_test():
     told = describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
     assert told.startswith("no difference shown between scratch and teacher: −1.1 points")
-    assert told.endswith("95 % −2.2 to −0.2 but p = 0.07 by the test, on 540 images")
+    assert told.endswith("95 % −2.2 to −0.2 but p = 0.07 by the test, over 540 test images")
     assert "worse" in describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.04)
 
 
@@ -120,22 +120,22 @@ NONE_SHOWN = "no difference shown between two_stage and scratch:"
             1.2,
             (0.4, 2.0),
             (5, "seeds"),
-            "two_stage is 1.2 points better than scratch, 95 % 0.4 to 2.0, over 5 seeds",
+            "two_stage is 1.2 points better than scratch, 95 % 0.4 to 2.0, over 5 student seeds of one teacher",
         ),
         (
             -1.2,
             (-2.0, -0.4),
             (5, "seeds"),
-            "two_stage is 1.2 points worse than scratch, 95 % 0.4 to 2.0, over 5 seeds",
+            "two_stage is 1.2 points worse than scratch, 95 % 0.4 to 2.0, over 5 student seeds of one teacher",
         ),
         (
             0.3,
             (-0.5, 1.1),
             (10_000, "images"),
-            f"{NONE_SHOWN} 0.3 points, 95 % −0.5 to 1.1, on 10,000 images",
+            f"{NONE_SHOWN} 0.3 points, 95 % −0.5 to 1.1, over 10,000 test images",
         ),
-        (-0.04, (-0.1, 0.0), (500, "images"), f"{NONE_SHOWN} 0.0 points, 95 % −0.1 to 0.0, on 500 images"),
-        (0.5, (0.0, 1.0), (500, "images"), f"{NONE_SHOWN} 0.5 points, 95 % 0.0 to 1.0, on 500 images"),
+        (-0.04, (-0.1, 0.0), (500, "images"), f"{NONE_SHOWN} 0.0 points, 95 % −0.1 to 0.0, over 500 test images"),
+        (0.5, (0.0, 1.0), (500, "images"), f"{NONE_SHOWN} 0.5 points, 95 % 0.0 to 1.0, over 500 test images"),
         (1.2, (None, None), (1, "seeds"), f"{NONE_SHOWN} 1.2 points, and one seed gives no interval"),
         (0.0, (None, None), (1, "images"), f"{NONE_SHOWN} 0.0 points, and one image gives no interval"),
         (1.0, (None, None), (3, "seeds"), f"{NONE_SHOWN} 1.0 points, and these 3 seeds give no interval"),

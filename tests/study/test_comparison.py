@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,9 @@ from study.comparison import (
     describe_stated,
     make_decision,
 )
+from study.units import Unit
 
+SEEDS = "5 student seeds of one teacher"
 WIGGLE = np.array([-1, 1, 0, -1, 1]) / 1000  # half-width of the interval: 0.124 points
 
 
@@ -25,20 +28,30 @@ def make_contrast(result: Difference, measure: str = "following", **changes) -> 
     return Contrast({}, "", "A", "B", measure, result, {}, None, **changes)
 
 
+def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
+    """Compare values by student seed of one teacher."""
+    units = [{Unit(seed): value for seed, value in one.items()} for one in (first, second)]
+    return compare_paired(*units, dict.fromkeys(units[0], "digest"))
+
+
 def compare_with_constant(differences) -> Difference:
     first = dict(enumerate(0.3 + np.asarray(differences)))
-    return compare_paired(first, dict.fromkeys(first, 0.3))
+    return compare_seeds(first, dict.fromkeys(first, 0.3))
 
 
 @pytest.mark.parametrize(
     ("differences", "decision", "text"),
     [
-        (WIGGLE, "equivalent", "0.0 points (95 % −0.1 to 0.1, 5 seeds)"),
-        (WIGGLE + 0.01, "higher, by less than the margin", "1.0 points (95 % 0.9 to 1.1, 5 seeds)"),
-        (WIGGLE - 0.05, "lower", "−5.0 points (95 % −5.1 to −4.9, 5 seeds)"),
-        (20 * WIGGLE + 0.03, "higher", "3.0 points (95 % 0.5 to 5.5, 5 seeds)"),
-        (20 * WIGGLE, "undecided", "0.0 points (95 % −2.5 to 2.5, 5 seeds)"),
-        ([0.1], "undecided", "10.0 points (1 seed)"),
+        (WIGGLE, "equivalent", f"0.0 points (95 % −0.1 to 0.1 over {SEEDS})"),
+        (
+            WIGGLE + 0.01,
+            "higher, by less than the margin",
+            f"1.0 points (95 % 0.9 to 1.1 over {SEEDS})",
+        ),
+        (WIGGLE - 0.05, "lower", f"−5.0 points (95 % −5.1 to −4.9 over {SEEDS})"),
+        (20 * WIGGLE + 0.03, "higher", f"3.0 points (95 % 0.5 to 5.5 over {SEEDS})"),
+        (20 * WIGGLE, "undecided", f"0.0 points (95 % −2.5 to 2.5 over {SEEDS})"),
+        ([0.1], "undecided", "10.0 points (1 student seed of one teacher)"),
     ],
 )
 def test_equivalence_is_decided_by_the_interval(differences, decision, text):
@@ -49,7 +62,7 @@ def test_equivalence_is_decided_by_the_interval(differences, decision, text):
 
 
 def test_no_common_seed_is_said():
-    row = make_contrast(compare_paired({0: 0.5}, {1: 0.5}), "unbiased")
+    row = make_contrast(compare_seeds({0: 0.5}, {1: 0.5}), "unbiased")
     assert describe_difference(row).endswith("is not known: no seed has a value of both")
 
 
@@ -70,7 +83,9 @@ def test_a_threshold_is_tested_one_sided():
     assert 0.0038 < row.result.p < 0.0039 and np.allclose(
         (row.result.low, row.result.high), (0.0807351, 0.1592649)
     )
-    difference = "cue following of A minus that of B is 12.0 points (95 % 8.1 to 15.9, 5 seeds, p = 0.004 by Holm)"
+    difference = (
+        f"cue following of A minus that of B is 12.0 points (95 % 8.1 to 15.9 over {SEEDS}, p = 0.004 by Holm)"
+    )
     assert describe_stated(row) == f"H2 (above 5 points), shown: {difference}"
 
 
@@ -97,10 +112,10 @@ def test_lower_following_through_lower_accuracy_is_cautioned():
     less, more = {s: 0.1 + s / 1000 for s in seeds}, {s: 0.3 - s / 1000 for s in seeds}
     accurate, poor = dict.fromkeys(seeds, 0.9), {s: 0.6 + s / 1000 for s in seeds}
     for first, second, own, other in ((less, more, poor, accurate), (more, less, accurate, poor)):
-        row = make_contrast(compare_paired(first, second))
-        text = describe_caution(row, compare_paired(own, other))
+        row = make_contrast(compare_seeds(first, second))
+        text = describe_caution(row, compare_seeds(own, other))
         lower = "A" if first is less else "B"
         assert text.startswith(f"{lower} follows the cue less, but its unbiased accuracy is lower too, by 29.8")
         assert text.endswith("is not mitigation")
-        assert describe_caution(row, compare_paired(other, own)) is None
-        assert describe_caution(replace(row, measure="clean"), compare_paired(own, other)) is None
+        assert describe_caution(row, compare_seeds(other, own)) is None
+        assert describe_caution(replace(row, measure="clean"), compare_seeds(own, other)) is None

@@ -124,3 +124,33 @@ def test_shards_cover_runs_once_and_keep_groups(groups, count):
     homes = [{run[1] for run in part} for part in parts]
     assert sum(map(len, homes)) == len(set(groups))
     assert max(map(len, homes)) - min(map(len, homes)) <= 1
+
+
+def test_teachers_of_an_entry_are_one_point(tiny_config):
+    config = load_config(
+        tiny_config, ["study.grid=[{teacher.seed: [7, 8], student.arch: [resnet8]}]", "seeds=[0, 1]"]
+    )
+    runs = list_runs(config)
+    assert [run.name for run in runs][:2] == ["teacher.seed_7-resnet8-seed0", "teacher.seed_7-resnet8-seed1"]
+    assert {run.pooled.label for run in runs} == {"arch resnet8"}
+    assert [run.teacher for run in runs] == ["teacher.seed 7"] * 2 + ["teacher.seed 8"] * 2
+    assert [(run.config.teacher.seed, run.config.shortcut.seed, run.seed) for run in runs][1:3] == [
+        (7, 7, 1),  # a teacher has seen one draw of cues, whatever the student's seed
+        (8, 8, 0),
+    ]
+
+
+def test_one_teacher_an_entry_is_a_point_of_its_own():
+    points = list_points([{"name": name, "teacher.checkpoint": [f"{name}.pt"]} for name in ("weak", "strong")])
+    assert [point.drop_teacher().label for point in points] == ["weak", "strong"]
+    assert not any(point.teacher for point in points)
+    with pytest.raises(UserError, match="weak and strong differ in their teachers alone: write them in one entry"):
+        list_points(
+            [{"name": name, "teacher.seed": [2 * at, 2 * at + 1]} for at, name in enumerate(("weak", "strong"))]
+        )
+
+
+def test_hypotheses_leave_out_the_teacher(tiny_config):
+    where = "study.hypotheses={H1: {first: kd, second: scratch, where: {teacher.seed: 0}}}"
+    with pytest.raises(UserError, match="H1.where: the values of teacher.seed are teachers of one point"):
+        list_runs(load_config(tiny_config, ["study.grid=[{teacher.seed: [0, 1]}]", where]))

@@ -1,4 +1,5 @@
-"""Of study/report.py, and study/reported.py, study/answer.py, study/tables.py, study/study.html.j2."""
+"""Of study/report.py, and study/reported.py, study/answer.py, study/tables.py, study/headings.py,
+study/study.html.j2."""
 
 from __future__ import annotations
 
@@ -146,7 +147,7 @@ def test_main_tables_have_methods_by_points(write, tmp_path):
     shown = f"{100 * found.mean:.1f} ± {50 * (found.high - found.low):.1f}"
     assert shown in page and re.search(rf"{100 * best:.1f} (±|\$\\pm\$) [\d.]+\*", tex)
     (line,) = [line for line in tex.splitlines() if line.startswith("teacher ")]
-    assert "*" not in line and "caption{Cue following in percent, mean over seeds" in tex
+    assert "*" not in line and "caption{Cue following in percent, mean ± half of the 95" in tex
 
 
 def test_the_best_is_the_highest_accuracy(write):
@@ -173,7 +174,8 @@ def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path):
     report, page = write(make_records(), {**STATED, "H2": higher, "H3": anywhere})
     first, second, third, beside, *_ = list_answers(report)
     assert first.startswith("H1 (") and second.startswith("H2 (above 0 points), shown: cue following of crd_kd")
-    assert re.search(r"is \d+\.\d points \(95 % \d+\.\d to \d+\.\d, 4 seeds, p [<=] 0\.\d+ by Holm\)\.$", second)
+    over = "over 4 student seeds of one teacher"
+    assert re.search(rf"is \d+\.\d points \(95 % \d+\.\d to \d+\.\d {over}, p [<=] 0\.\d+ by Holm\)\.$", second)
     assert third.startswith("H3 (above 50 points), contradicted: ") and third.endswith(
         "This is at teacher biased, students biased; of its 4 points: contradicted at 4."
     )
@@ -249,7 +251,10 @@ def test_a_failed_check_is_told_everywhere(write):
 
 def test_one_seed_has_no_intervals(write):
     report, page = write(make_records(1))
-    assert "points (1 seed)" in list_answers(report)[0] and page.count("One seed was recorded.") == 1
+    assert (
+        "points (1 student seed of one teacher)" in list_answers(report)[0]
+        and page.count("One seed was recorded.") == 1
+    )
     assert "One seed says nothing about the spread over seeds." in page
 
 

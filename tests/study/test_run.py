@@ -249,3 +249,31 @@ def test_a_study_gains_methods(call_main, tmp_path):
         done = call(call_main, tmp_path, settings=("name=g", *SHORT, "methods=[scratch]", alone, given))
         assert done.returncode == 0 and trained in done.stdout
     assert [record.method for record in load_measurements(tmp_path / "g")[0]] == ["teacher", "scratch"]
+
+
+def test_a_study_has_several_teachers(call_main, tmp_path):
+    several = ("methods=[scratch, kd]", "seeds=[0, 1]", *SHORT)
+    done = call(call_main, tmp_path, settings=("name=t", *several, "study.grid=[{teacher.seed: [0, 1]}]"))
+    assert done.returncode == 0, done.stderr
+    records, context = load_measurements(tmp_path / "t")
+    assert {record.place for record in records} == {"the only point"} and len(context.recorded) == 4
+    assert {(record.teacher, record.seed) for record in records} == {
+        (f"teacher.seed {teacher}", seed) for teacher in range(2) for seed in range(2)
+    }
+    assert len({(record.teacher, record.teacher_hash) for record in records}) == 2  # one for both student seeds
+    (row,) = compute_results(records, {}).rest
+    assert row.result.over == "2 teachers, 2 seeds each"
+    first, second = (str(tmp_path / "t" / f"teacher.seed_{n}-seed0" / "teacher" / "model.pt") for n in range(2))
+    given = ("name=g", *several, f"study.grid=[{{teacher.checkpoint: [{first}, {second}]}}]")
+    done = call(call_main, tmp_path, settings=given)
+    assert done.returncode == 0, done.stderr
+    found = load_measurements(tmp_path / "g")[0]
+    assert {record.teacher_hash for record in found} == {record.teacher_hash for record in records}
+    copy = tmp_path / "copy.pt"
+    shutil.copy(first, copy)
+    for grid, words in (
+        (f"[{{teacher.checkpoint: [{first}, {copy}]}}]", "are the same teacher: remove one of them"),
+        (f"[{{teacher.checkpoint: [{first}], teacher.seed: [0, 1]}}]", "no effect on a given teacher"),
+    ):
+        done = call(call_main, tmp_path, settings=("name=h", *several, f"study.grid={grid}"))
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr

@@ -7,6 +7,7 @@ import pytest
 
 from study.measurements import Measurement
 from study.selection import select_tries
+from study.units import Unit
 from tests.study.small_study import make_measures
 
 FAMILY = {"rate": ["slow", "middle", "fast"]}
@@ -21,13 +22,13 @@ def make_record(method: str, seed: int, following: float = 0.3, **numbers: float
 
 def make_groups(*left_out: tuple[str, int]):
     """By point and method, then seed; those of `left_out` have no held-out numbers."""
-    found: dict[tuple[str, str], dict[int, Measurement]] = {}
+    found: dict[tuple[str, str], dict[Unit, Measurement]] = {}
     for method, kl in KL.items():
         for seed in range(2):
             numbers = {"held_out_kl": kl[seed], "held_out_unbiased": UNBIASED[method][seed]}
             following = {"slow": 0.2, "middle": 0.4, "fast": 0.6}[method] + seed / 10
             one = make_record(method, seed, following, **({} if (method, seed) in left_out else numbers))
-            found.setdefault((json.dumps({"losses.kl.temperature": 1}), method), {})[seed] = one
+            found.setdefault((json.dumps({"losses.kl.temperature": 1}), method), {})[one.unit] = one
     return found
 
 
@@ -51,8 +52,8 @@ def test_test_images_change_no_pick():
     rng, given = np.random.default_rng(0), make_groups()
     before = select_tries(given, FAMILY)[0]
     for group in given.values():
-        for seed, one in group.items():
-            group[seed] = make_record(one.method, seed, float(rng.random()), **one.numbers)
+        for unit, one in group.items():
+            group[unit] = make_record(one.method, unit.seed, float(rng.random()), **one.numbers)
     after = select_tries(given, FAMILY)[0]
     assert (after.blind.method, after.oracle.method) == (before.blind.method, before.oracle.method)
     assert after.blind.tested != before.blind.tested

@@ -128,6 +128,8 @@ def test_validation_chooses_among_the_selection_epochs(make_experiment):
     best = max(ends["all"][1], key=lambda epoch: epoch["val_top1"])
     assert ends["all"][0]["val_top1"] == best["val_top1"]
     assert ends["last"][0]["val_top1"] == ends["last"][1][-1]["val_top1"]
+    for result, history in ends.values():  # noted whatever validation chose
+        assert result["best_test_top1"] == max(epoch["test_top1"] for epoch in history)
 
 
 def test_a_feature_stage_writes_alignment_and_projections(make_experiment):
@@ -150,7 +152,8 @@ def test_a_feature_stage_writes_alignment_and_projections(make_experiment):
     assert history[1]["learning_rate"] == pytest.approx(0.95 * history[0]["learning_rate"])
     result = folder.read_result()
     assert (result["epochs"], result["ended_by"]) == (2, "epochs")
-    assert result["cosine_last"] == history[-1]["cosine_last"] and "test_top1" not in result
+    assert result["cosine_last"] == history[-1]["cosine_last"]
+    assert not {"test_top1", "best_test_top1"} & set(result)
     projections = load(folder.path / "projections.pt")
     assert projections["last.student.weight"].shape == (8, 64)
     assert {name.rpartition(".")[0] for name in projections} == {

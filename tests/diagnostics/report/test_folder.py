@@ -196,7 +196,7 @@ def test_a_page_that_needs_nothing_else(page):
     assert figures == {path.stem for path in (tmp_path / "figures").glob("*.pdf")}
     assert len(figures) == text.count("<figure>") == 6
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
-    assert len(tables) == 22 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
+    assert len(tables) == 23 and tables == {path.stem for path in (tmp_path / "tables").glob("*.tex")}
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
@@ -238,7 +238,7 @@ def test_several_seeds(write):
         models += [network(f"two_stage{suffix}", right=own), network(f"kd{suffix}", right=other)]
     report, page = write(recordings(models))
     assert report.seeds.methods["kd"].summary.n == 3 and len(report.seeds.comparisons) == 1
-    assert "over 3 seeds" in page and "Here: the first seed." in page and "kd/2" in page
+    assert "over 3 student seeds of one teacher" in page and "Here: the first seed." in page and "kd/2" in page
     assert any("behind" in line and "kd" in line for line in write_verdict(report))
     assert "Against teacher the basis" in write_cautions(report)[-1]
 

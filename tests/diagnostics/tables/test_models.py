@@ -34,4 +34,4 @@ def test_a_method_of_several_seeds_is_one_row_of_means():
     row = shown(table, 1)
     assert (row["less_teacher"], row["parameter_ratio"], row["latency_ratio"]) == ("−15.0", "0.250", "0.50")
     assert row["top1"].startswith("75.0 [") and 0 <= table.rows[1][1].low < table.rows[1][1].high <= 1
-    assert "Mean of 2 seeds" in table.notes[-1]
+    assert "over 2 student seeds of one teacher" in table.notes[-1]
