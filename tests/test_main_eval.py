@@ -398,7 +398,7 @@ def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypa
     shutil.copytree(study, alone, ignore=shutil.ignore_patterns("*.pt", "result.json", "metrics.jsonl"))
     code, out, err = call(monkeypatch, capfd, alone)
     assert (code, err) == (0, "")
-    for text in ("points (1 seed)", "students biased: unbiased accuracy", "at least 20 points"):
+    for text in ("(1 student seed of one teacher)", "students biased: unbiased accuracy", "at least 20 points"):
         assert text in out
     assert out.splitlines()[-1] == f"files: {alone}/eval/report.html, report.json, tables/, figures/"
     code, out, _ = call(monkeypatch, capfd, alone, "--json")
