@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diagnostics.statistics import Noted
+
 MIN_REPEATS = 5
 
 ForwardPass = Callable[[torch.Tensor], object]  # a batch (B, ...) to its outputs
@@ -46,7 +48,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class CostRatio:
+class CostRatio(Noted):
     """A cost divided by a reference's: below 1 is cheaper. None where not defined, `notes` says why."""
 
     parameters: float | None

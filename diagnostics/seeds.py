@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE
+from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE, Noted
 
 WILCOXON_FROM = 6  # with fewer seeds, the smallest two-sided p, 2 / 2^S, cannot pass below 0.05
 ROUNDING = 1e-12  # differences below this share of the largest value are rounding error, not spread
@@ -24,7 +24,7 @@ NO_SPREAD = "All seeds give the same value, which does not show how far off a fu
 
 
 @dataclass(frozen=True)
-class SeedSummary:
+class SeedSummary(Noted):
     """Mean over n seeds, standard deviation (n - 1) and 95 % interval of the mean, by t or by t of its logit."""
 
     n: int
@@ -36,7 +36,7 @@ class SeedSummary:
 
 
 @dataclass(frozen=True)
-class SeedComparison:
+class SeedComparison(Noted):
     """B minus A over n shared seeds: mean, spread and 95 % t-interval, paired t and Wilcoxon two-sided p."""
 
     n: int
@@ -197,6 +197,11 @@ def _compute_signed_rank_p(differences: np.ndarray, scale: float) -> float:
 def format_number(value: float, places: int, sign: str = "") -> str:
     """Format a number with so many decimals and a typographic minus; 0 has no minus."""
     return replace_hyphen(f"{round(value, places) + 0.0:{sign}.{places}f}")  # + 0.0 turns -0.0 into 0.0
+
+
+def format_p(p: float) -> str:
+    """Format a p-value for a sentence."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def replace_hyphen(number: str) -> str:

@@ -20,6 +20,7 @@ CONFIDENCE = 0.95  # of every interval
 SIGNIFICANCE = 0.05  # a smaller p is significant
 EXACT_BELOW = 25  # with fewer discordant images than this, the exact McNemar test is the one to quote
 
+NOT_FINITE = "Not a finite number for these values."
 NO_DISCORDANT = "b + c is 0: no image is right for one model and wrong for the other."
 EMPTY_MARGIN = "One of the models is right on every image or on none."
 UNDEFINED = {
@@ -33,6 +34,23 @@ UNDEFINED = {
     "kappa": "Both models are right on every image, or both wrong on every image.",
     "yules_q": "The products ad and bc are both 0.",
 }
+
+
+class Noted:
+    """Base of results that have `notes`: a number that is not finite becomes None, with a note.
+
+    A test whose statistic is not finite has no p either.
+    """
+
+    def __post_init__(self) -> None:
+        lost = {
+            name for name, value in vars(self).items() if isinstance(value, float) and not math.isfinite(value)
+        }
+        if lost & {"t", "statistic"}:
+            lost |= vars(self).keys() & {"p"}
+        for name in sorted(lost):
+            object.__setattr__(self, name, None)
+            vars(self)["notes"] = {name: NOT_FINITE, **vars(self)["notes"]}
 
 
 @dataclass(frozen=True)
@@ -95,7 +113,7 @@ class OddsRatio:
 
 
 @dataclass(frozen=True)
-class PairedStatistics:
+class PairedStatistics(Noted):
     """All statistics of one pair of models; `quoted`, "exact" or "corrected", is the McNemar to report."""
 
     counts: Counts

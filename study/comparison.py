@@ -14,8 +14,8 @@ from scipy import special
 
 from diagnostics.comparison import apply_holm_correction
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.seeds import compare_over_seeds, format_number, replace_hyphen
-from diagnostics.statistics import SIGNIFICANCE
+from diagnostics.seeds import compare_over_seeds, format_number, format_p, replace_hyphen
+from diagnostics.statistics import SIGNIFICANCE, Noted
 
 BySeed = Mapping[int, float]
 UNBIASED = "unbiased"
@@ -25,7 +25,7 @@ WORDS |= {name: f"{name} accuracy" for name in (UNBIASED, "clean", "aligned", "c
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Noted):
     """first - second over their common seeds, with 95 % t-interval and paired tests.
 
     Numbers are None without a common seed.
@@ -150,8 +150,7 @@ def describe_difference(row: Contrast) -> str:
     if result.low is not None and result.high is not None:
         facts = [f"95 % {format_points(result.low)} to {format_points(result.high)}", seeds]
     if row.holm_p is not None:
-        p = "p < 0.001" if row.holm_p < 0.001 else f"p = {row.holm_p:.3f}"
-        facts.append(f"{p} by Holm")
+        facts.append(f"{format_p(row.holm_p)} by Holm")
     return f"{text} is {format_points(result.difference)} points ({', '.join(facts)}){row.remark}"
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from diagnostics.seeds import SeedSummary, summarise, summarise_shares
 from diagnostics.shortcut.measures import compute_excess_following, compute_inheritance
+from diagnostics.statistics import Noted
 from settings.study import NAME, Hypothesis
 from study.checks import Check, describe_unaligned, run_checks
 from study.comparison import (
@@ -59,7 +60,7 @@ class SummaryRow:
 
 
 @dataclass(frozen=True)
-class InheritanceRow:
+class InheritanceRow(Noted):
     """Inheritance of one method, at points that differ in the teacher's arm alone."""
 
     point: Point  # without that arm

@@ -20,10 +20,10 @@ from diagnostics.evaluation.results import Claims, Ensemble, OverSeeds, Pair, Va
 from diagnostics.generalisation import Gap, measure_gap
 from diagnostics.names import choose_main, find_staged
 from diagnostics.plain import get_section
-from diagnostics.seeds import format_number
+from diagnostics.seeds import format_number, format_p
 from diagnostics.stability import measure_stability
 from diagnostics.statistics import SIGNIFICANCE
-from diagnostics.variance import MAX_SEEDS, VarianceTest, compare_variances
+from diagnostics.variance import VarianceTest, compare_variances
 
 Correct = Mapping[str, NDArray[np.bool_]]  # by model, (N,)
 Rule = Literal["mean of probabilities", "majority vote"]
@@ -114,30 +114,27 @@ def _compare_all_variances(classifiers: Sequence[RecordedModel], correct: Correc
     main = choose_main(list(top1)) if top1 else None
     if main not in several:
         return []
-    rows = []
-    for method in several:
-        if method != main:
-            result = compare_variances(several[method], several[main])
-            rows.append(VariancesCompared(method, main, result, _describe_spread(method, main, result)))
-    adjusted = apply_holm_correction([row.result.p for row in rows])
-    return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
+    others = [method for method in several if method != main]
+    results = [compare_variances(several[method], several[main]) for method in others]
+    adjusted = apply_holm_correction([result.p for result in results])
+    return [
+        VariancesCompared(method, main, result, _describe_spread(method, main, result, p), p)
+        for method, result, p in zip(others, results, adjusted, strict=True)
+    ]
 
 
-def _describe_spread(a: str, b: str, result: VarianceTest) -> str:
-    """Describe two spreads over seeds by the test's p, without correction."""
+def _describe_spread(a: str, b: str, result: VarianceTest, holm_p: float | None) -> str:
+    """Describe two spreads over seeds by Holm's p."""
     shown = [f"{format_number(100 * sd, 2)} points" if sd else "no spread" for sd in (result.sd_a, result.sd_b)]
     if result.ratio is None:
         return f"spread over seeds of {b} and {a} not compared: {result.notes['ratio']}"
-    seeds = result.seeds_for_ratio
-    need = (
-        f"it would take {f'about {seeds}' if seeds else f'more than {MAX_SEEDS}'} seeds of each to see this ratio"
-    )
     sizes = f"sd {shown[1]} and {shown[0]}, ratio {format_number(result.ratio, 2)}"
-    if result.p is None:
-        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, too few seeds to test; {need}"
-    p = "p < 0.001" if result.p < 0.001 else f"p = {format_number(result.p, 3)}"
-    if result.p >= SIGNIFICANCE:
-        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, {p}; {need}"
+    if holm_p is None:
+        reason = result.notes["statistic"].rstrip(".")
+        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, not tested. {reason}"
+    p = f"{format_p(holm_p)} by Holm"
+    if holm_p >= SIGNIFICANCE:
+        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, {p}"
     side = "more" if result.ratio > 1 else "less"
     return f"{b} varies {side} over seeds than {a}: {sizes}, {p} (Brown-Forsythe)"
 

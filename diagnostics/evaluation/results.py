@@ -28,7 +28,7 @@ from diagnostics.statistics import PairedStatistics
 from diagnostics.variance import VarianceTest
 from estimator import MutualInformation
 
-SCHEMA_VERSION = 2  # of report.json: raise it where a field goes, is renamed or changes its meaning
+SCHEMA_VERSION = 3  # of report.json: raise it where a field goes, is renamed or changes its meaning
 ErrorRates = dict[str, list[float]]  # by corruption, one a severity
 
 

@@ -126,8 +126,13 @@ VARIANCES = (
     Column("statistic", "Brown-Forsythe W", format_decimals(2), path="result.statistic"),
     Column("p", "p", show_p, path="result.p"),
     Column("holm_p", "Holm p", show_p, why="There is no test to correct."),
-    Column("seeds_for_ratio", "seeds to see this ratio", format_whole, path="result.seeds_for_ratio"),
-    Column("seeds_for_double", f"to see a ratio of {GIVEN_RATIO:g}", format_whole, path="result.seeds_for_double"),
+    Column("smallest_p", "smallest p of so many seeds", show_p, path="result.smallest_p"),
+    Column(
+        "seeds_for_double",
+        f"seeds for a ratio of {GIVEN_RATIO:g}",
+        format_whole,
+        path="result.seeds_for_double",
+    ),
 )
 
 

@@ -14,7 +14,8 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from statsmodels.stats import contingency_tables as sm
 
 from diagnostics import statistics
-from diagnostics.statistics import Counts, compute_paired_statistics, count_pairs
+from diagnostics.plain import to_plain
+from diagnostics.statistics import NOT_FINITE, Counts, Noted, compute_paired_statistics, count_pairs
 
 cell = st.integers(0, 300)
 tables = st.tuples(cell, cell, cell, cell).filter(any).map(lambda cells: Counts(*cells))
@@ -178,3 +179,17 @@ def test_every_undefined_number_has_a_note(cells):
 def test_wrong_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_numbers_that_are_not_finite_are_none_with_a_note() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Result(Noted):
+        statistic: float | None
+        p: float | None
+        share: float
+        notes: dict[str, str]
+
+    found = Result(math.inf, 0.0, 0.5, {"share": "kept"})
+    assert (found.statistic, found.p, found.share) == (None, None, 0.5)
+    assert found.notes == {"statistic": NOT_FINITE, "p": NOT_FINITE, "share": "kept"}
+    assert to_plain([math.nan, {"a": -math.inf}, 1.0]) == [None, {"a": None}, 1.0]
