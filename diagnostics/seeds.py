@@ -127,8 +127,8 @@ def describe_difference(
 ) -> str:
     """Describe B - A in percent points, over (5, "seeds") or the like.
 
-    B is better or worse only where the interval leaves 0 out and the test's p, where one is given, is below 0.05:
-    where few images decide, a bootstrap interval is too narrow.
+    B is better or worse only where the interval leaves 0 out and p, where one is given, is below 0.05. Give the p
+    that Holm's method corrected: the interval is of one comparison, and too narrow where few images decide.
     Raises ValueError for another basis, or when only one bound is None.
     """
     number, unit = basis
@@ -143,9 +143,8 @@ def describe_difference(
         source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
         return f"{no_difference}, and {source} no interval"
     place = f"{'over' if unit == 'seeds' else 'on'} {number:,} {unit}"
-    is_significant = p is None or p < SIGNIFICANCE
-    if low <= 0 <= high or not is_significant:
-        reason = "" if low <= 0 <= high else f" but p = {p:.2f} by the test"
+    if low <= 0 <= high or (p is not None and p >= SIGNIFICANCE):
+        reason = "" if low <= 0 <= high or p is None else f" but {format_p(p)} by Holm"
         return f"{no_difference}, 95 % {format_number(low, 1)} to {format_number(high, 1)}{reason}, {place}"
     sign, verdict = (1, "better") if low > 0 else (-1, "worse")
     least, most = sorted((sign * low, sign * high))

@@ -24,7 +24,14 @@ from diagnostics.cost import compute_cost_ratio
 from diagnostics.differing import find_differing
 from diagnostics.evaluation.budget_parity import compare_budgets
 from diagnostics.evaluation.claims import measure_claims
-from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two, find_correct, measure_accuracy
+from diagnostics.evaluation.pairs import (
+    apply_holm,
+    apply_holm_over_seeds,
+    compare_seeds,
+    compare_two,
+    find_correct,
+    measure_accuracy,
+)
 from diagnostics.evaluation.recording import RecordedModel, Recording, list_first_classifiers
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
@@ -125,7 +132,7 @@ def compare_methods(models: Sequence[RecordedModel], correct: dict[str, NDArray[
             top1.setdefault(model.meta.method, {})[model.meta.seed] = float(correct[model.name].mean())
     main = choose_main(list(top1)) if top1 else ""
     found = [compare_seeds(method, main, top1[method], top1[main]) for method in top1 if method != main]
-    comparisons = [comparison for comparison in found if comparison is not None]
+    comparisons = apply_holm_over_seeds([comparison for comparison in found if comparison is not None])
     summaries = {
         method: MethodOverSeeds(sorted(values), summarise_shares([values[seed] for seed in sorted(values)]))
         for method, values in top1.items()

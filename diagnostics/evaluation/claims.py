@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diagnostics.comparison import apply_holm_correction, compute_wilson_interval
 from diagnostics.ensembles import MIN_VOTERS, average_probabilities, take_majority_vote
-from diagnostics.evaluation.pairs import compare_two
+from diagnostics.evaluation.pairs import apply_holm, compare_two
 from diagnostics.evaluation.recording import RecordedModel, Recording
 from diagnostics.evaluation.results import Claims, Ensemble, OverSeeds, Pair, VariancesCompared
 from diagnostics.generalisation import Gap, measure_gap
@@ -60,11 +60,8 @@ def _measure_ensembles(
             answers["majority vote"] = take_majority_vote(logits)
         for rule, answer in answers.items():
             found.append(_measure_ensemble(names, rule, answer == recording.labels, correct))
-    adjusted = apply_holm_correction([row.gain.quoted_log10_p for row in found], log10=True)
-    return [
-        replace(row, gain=replace(row.gain, holm_log10_p=value))
-        for row, value in zip(found, adjusted, strict=True)
-    ]
+    gains = apply_holm([row.gain for row in found])
+    return [replace(row, gain=gain) for row, gain in zip(found, gains, strict=True)]
 
 
 def _group_members(classifiers: Sequence[RecordedModel]) -> Iterator[list[RecordedModel]]:

@@ -40,7 +40,7 @@ def measure_accuracy(model: RecordedModel, correct: NDArray[np.bool_]) -> ModelA
 
 
 def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Pair:
-    """Compute every paired statistic of two models on the same images (N,)."""
+    """Compute every paired statistic of two models on the same images (N,); `apply_holm` adds the sentence."""
     statistics = compute_paired_statistics(count_pairs(a, b))
     interval = compute_bootstrap_interval(a, b, seed=0)
     return Pair(
@@ -51,28 +51,45 @@ def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bo
         statistics.quoted_test.log10_p,
         interval,
         find_detectable_difference(len(a), statistics.disagreement),
-        _describe(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
     )
 
 
 def apply_holm(pairs: Sequence[Pair]) -> list[Pair]:
-    """Add Holm's correction over all pairs."""
+    """Add Holm's correction over all pairs, and the sentence that it allows."""
     adjusted = apply_holm_correction([pair.quoted_log10_p for pair in pairs], log10=True)
-    return [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
+    found = [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
+    return [
+        replace(
+            pair,
+            sentence=_describe(pair.a, pair.b, pair.interval, (pair.statistics.n, "images"), pair.holm_p),
+        )
+        for pair in found
+    ]
 
 
 def compare_seeds(name_a: str, name_b: str, a: dict[int, float], b: dict[int, float]) -> MethodsCompared | None:
-    """Compare accuracies by seed; None where fewer than two seeds are shared."""
+    """Compare accuracies by seed; None where fewer than two seeds are shared.
+
+    `apply_holm_over_seeds` adds the sentence.
+    """
     shared = sorted(a.keys() & b.keys())
     if len(shared) < 2:
         return None
     result = compare_over_seeds([a[seed] for seed in shared], [b[seed] for seed in shared])
-    sentence = _describe(name_a, name_b, result, (len(shared), "seeds"))
-    return MethodsCompared(name_a, name_b, shared, result, sentence)
+    return MethodsCompared(name_a, name_b, shared, result)
+
+
+def apply_holm_over_seeds(rows: Sequence[MethodsCompared]) -> list[MethodsCompared]:
+    """Add Holm's correction of the paired t-tests over all rows, and the sentence that it allows."""
+    adjusted = apply_holm_correction([row.result.p for row in rows])
+    return [
+        replace(row, holm_p=p, sentence=_describe(row.a, row.b, row.result, (len(row.seeds), "seeds"), p))
+        for row, p in zip(rows, adjusted, strict=True)
+    ]
 
 
 def _describe(
-    name_a: str, name_b: str, result: DifferenceInterval | SeedComparison, basis: Basis, p: float | None = None
+    name_a: str, name_b: str, result: DifferenceInterval | SeedComparison, basis: Basis, p: float | None
 ) -> str:
     low, high = (None if bound is None else 100 * bound for bound in (result.low, result.high))
     return describe_difference(name_a, name_b, 100 * result.difference, low, high, basis, p)

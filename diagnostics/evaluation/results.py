@@ -68,8 +68,8 @@ class Pair:
     quoted_log10_p: float | None
     interval: DifferenceInterval
     detectable: DetectableDifference
-    sentence: str
-    holm_log10_p: float | None = None  # set when all pairs are known
+    sentence: str = ""  # decided by Holm's p, set when all pairs are known, as that
+    holm_log10_p: float | None = None
 
     @property
     def holm_p(self) -> float | None:
@@ -92,7 +92,8 @@ class MethodsCompared:
     b: str
     seeds: list[int]
     result: SeedComparison = field(metadata=FLAT)
-    sentence: str
+    sentence: str = ""  # decided by Holm's p, set when all comparisons are known, as that
+    holm_p: float | None = None
 
 
 @dataclass(frozen=True)

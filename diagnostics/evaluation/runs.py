@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from diagnostics.cost import CostRatio
-from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two
+from diagnostics.evaluation.pairs import apply_holm, apply_holm_over_seeds, compare_seeds, compare_two
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     Ensemble,
@@ -96,6 +96,7 @@ def compare_runs(runs: Sequence[Evaluation]) -> RunsCompared:
             notes.append(f"{first.run} and {second.run} have other test images: not tested")
     missing = [line for run in runs for line in list_missing(run)]
     summaries = [_summarise_run(run) for run in runs]
+    seeds = apply_holm_over_seeds(seeds)
     return RunsCompared(SCHEMA_VERSION, summaries, rows, apply_holm(pairs), seeds, notes, missing)
 
 

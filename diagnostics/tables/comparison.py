@@ -70,6 +70,7 @@ TESTS = (
     Column("mcnemar", "uncorrected", format_decimals(2), path="statistics.mcnemar.statistic"),
     Column("mcnemar_p", "p", show_p, path="statistics.mcnemar.p"),
     Column("mcnemar_exact_p", "exact p", show_p, path="statistics.mcnemar_exact.p"),
+    Column("mcnemar_mid_p", "mid-p", show_p, path="statistics.mcnemar_mid_p.p"),
     Column("chi_square_yates", "χ² Yates", format_decimals(2), path="statistics.chi_square_yates.statistic"),
     Column("chi_square_yates_p", "p", show_p, path="statistics.chi_square_yates.p"),
     Column("chi_square", "χ² plain", format_decimals(2), path="statistics.chi_square.statistic"),
@@ -103,6 +104,7 @@ SEED_PAIRS = (
     Column("sd", "sd, points", format_percent(2), path="result.sd"),
     Column("t", "t", format_decimals(2), path="result.t"),
     Column("p", "p", show_p, path="result.p"),
+    Column("holm_p", "Holm p", show_p, why="There is no test to correct."),
     Column("wilcoxon_p", "Wilcoxon p", show_p, path="result.wilcoxon_p"),
 )
 ENSEMBLES = (

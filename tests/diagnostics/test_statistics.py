@@ -74,6 +74,10 @@ def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts):
 
     square = np.array([cells[:2], cells[2:]])
     assert result.mcnemar_exact.p == pytest.approx(sm.mcnemar(square, exact=True).pvalue)
+    fewer, more = sorted((counts.b, counts.c))
+    own = stats.binom.pmf(fewer, fewer + more, 0.5)
+    mid_p = 1 - own / 2 if fewer == more > 0 else stats.binomtest(fewer, fewer + more).pvalue - own if more else 1
+    assert result.mcnemar_mid_p.p == pytest.approx(mid_p, abs=1e-12)
     if counts.b + counts.c:
         plain = sm.mcnemar(square, exact=False, correction=False)
         assert (result.mcnemar.statistic, result.mcnemar.p) == pytest.approx((plain.statistic, plain.pvalue))
@@ -133,6 +137,12 @@ def test_exact_test_is_quoted_below_25_discordant_images():
     assert few.mcnemar_exact.p == pytest.approx(stats.binomtest(4, 24).pvalue)
 
 
+def test_mid_p_of_fagerlands_example() -> None:
+    result = compute_paired_statistics(Counts(0, 7, 1, 13))  # Fagerland et al. 2013, table 1: 0.070 and 0.039
+    assert (result.mcnemar_exact.p, result.mcnemar_mid_p.p) == pytest.approx((18 / 256, 10 / 256))
+    assert result.quoted == "exact"
+
+
 def test_equal_wins_give_p_of_one():
     result = compute_paired_statistics(Counts(10, 30, 30, 5))
     assert dataclasses.astuple(result.mcnemar_corrected) == pytest.approx((0.0, 1.0, 0.0), abs=1e-12)
@@ -142,7 +152,7 @@ def test_equal_wins_give_p_of_one():
 def test_identical_models_have_no_discordant_images():
     result = compute_paired_statistics(Counts(80, 0, 0, 20))
     undefined = {"mcnemar_corrected", "mcnemar", "error_separation_index"}
-    assert set(result.notes) == undefined | {"mcnemar_exact", "odds_ratio"}
+    assert set(result.notes) == undefined | {"mcnemar_exact", "mcnemar_mid_p", "odds_ratio"}
     assert result.mcnemar_corrected == statistics.TestResult(None, None, None)
     assert (result.quoted, result.quoted_test.p) == ("exact", 1.0)
     assert (result.phi, result.kappa, result.yules_q, result.error_dissimilarity) == (1, 1, 1, 0)
