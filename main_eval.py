@@ -39,14 +39,15 @@ DEFAULT_OUTPUT = Path("runs")
 RUN = {"config", "set", "output_dir"}  # which find a run
 EXPORT = {"export", "quantize", "model", "seed"}
 UNUSED: dict[str, set[str]] = {
-    "--counts": {*RUN, *EXPORT, "device", "quick", "labels"},
-    "--compare": {"config", "set", *EXPORT, "quick"},
+    "--counts": {*RUN, *EXPORT, "device", "quick", "labels", "probe"},
+    "--compare": {"config", "set", *EXPORT, "quick", "probe"},
     "--teacher and --student": {"model", "seed"},
-    "predictions.npz": {*RUN, *EXPORT, "device", "quick"},
+    "predictions.npz": {*RUN, *EXPORT, "device", "quick", "probe"},
     "RUN_DIR": RUN,
     "no RUN_DIR": set(),
-    "STUDY_DIR": {"device", "quick", "labels"},
-    "--export": {"json", "quick", "labels"},
+    "STUDY_DIR": {"device", "quick", "labels", "probe"},
+    "--export": {"json", "quick", "labels", "probe"},
+    "--probe": {"quick"},
     "--teacher --student --export": {"output_dir"},
 }
 
@@ -70,6 +71,8 @@ def make_parser() -> CommandLine:
     choose("--counts", type=int, nargs=4, metavar=("A", "B", "C", "D"), help=counts)
     choose("--compare", type=read_path, nargs="+", metavar="RUN_DIR", help="several runs on one page")
     add("--quick", action="store_true", help="accuracy and paired tests alone, in seconds; writes no files")
+    probe = "another data set: linear classifiers on each model's features (class folders, CSV, STL-10, CIFAR)"
+    add("--probe", metavar="FOLDER", type=read_path, help=probe)
     labels = "names of methods in tables, figures and sentences: two_stage=Ours"
     add("--labels", nargs="+", default=[], metavar="METHOD=LABEL", action="extend", type=read_label, help=labels)
     add("--export", type=read_folder, metavar="DIR", help="write one model for deployment")
@@ -113,7 +116,8 @@ def reject_unused_args(arguments: argparse.Namespace, given: set[str], mode: str
         raise UserError(f"--{min(given & EXPORT)} is for --export: leave it out")
     exports = ["--export"] if arguments.export is not None else []
     exports += ["--teacher --student --export"] if exports and arguments.teacher is not None else []
-    for one in [mode, *exports]:
+    probes = ["--probe"] if arguments.probe is not None else []
+    for one in [mode, *exports, *probes]:
         for name in sorted(given & UNUSED[one]):
             why = ", which has its own config" if one == "RUN_DIR" else ""
             why = ", which is read from its runs' recordings alone" if one == "STUDY_DIR" else why
@@ -194,12 +198,41 @@ def evaluate_subjects(
     from diagnostics.report.terminal import summarise_quickly
 
     labels = check_labels(arguments, (subject.method for subject in subjects))
+    if arguments.probe is not None:
+        probe_subjects(experiment, subjects, folder, arguments)
+        return
     if not arguments.quick:
         report_on(record(experiment, subjects, folder), folder, arguments)
         return
     found = evaluate_quickly(experiment, subjects)
     with use_labels(labels):
         print(json.dumps(to_plain(found)) if arguments.json else summarise_quickly(found, found.images))
+
+
+def probe_subjects(
+    experiment: Experiment, subjects: list[EvaluatedModel], folder: Path, arguments: argparse.Namespace
+) -> None:
+    """Train linear classifiers on features of other images, and report them beside all else."""
+    from dataset.probe_set import load_probe_set
+    from diagnostics.evaluation.evaluated_models import record
+    from diagnostics.evaluation.probing import probe_models, write_probe
+    from diagnostics.report.folder import write_report
+    from diagnostics.report.terminal import summarise_probe
+    from diagnostics.tables.probes import make_probe_pairs_table
+    from diagnostics.tables.table import to_text
+
+    images = load_probe_set(arguments.probe, experiment.data)
+    probe, answers = probe_models(subjects, images, experiment.machine)
+    place = write_probe(probe, answers, images, folder)
+    with use_labels(dict(arguments.labels)):
+        if arguments.json:
+            print(json.dumps(to_plain(probe)))
+        else:  # before the report, which may take minutes
+            pairs = to_text(make_probe_pairs_table([probe])) + "\n" if arguments.verbose else ""
+            print(pairs + summarise_probe(probe), flush=True)
+        write_report(record(experiment, subjects, folder), folder)
+    if not arguments.json:
+        print(f"files: {place}/, {folder}/report.html")
 
 
 def report_on(found: Recording, folder: Path, arguments: argparse.Namespace) -> None:

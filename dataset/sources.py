@@ -30,6 +30,7 @@ from settings.section import count_share
 
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
+STL10_IMAGES = 13_000  # those with labels
 DIGITS_SPLIT_SEED, DIGITS_TEST = 0, 540  # the digits come unsplit; this stratified 70/30 never changes
 
 
@@ -65,7 +66,7 @@ def load_source(data: Data) -> Source:
         from dataset.views.transforms import check_transforms  # imports torch, which reading images does not need
 
         check_transforms(data.augment, data.image_size)
-    train, test, classes = _load_digits(data.image_size) if data.source == "digits" else _load_cached(data)
+    train, test, classes = load_parts(data)
     if data.split is not None:
         pool = join_images(train, test)
         train, test = _split(pool, len(pool.labels) - count_share(data.split, len(pool.labels)), data.seed)
@@ -77,6 +78,14 @@ def load_source(data: Data) -> Source:
     if data.val_fraction > 0:
         train, val = _split(train, count_share(data.val_fraction, len(train.labels)), data.seed)
     return Source(train, val, test, classes)
+
+
+def load_parts(data: Data, val_is_test: bool = False) -> Decoded:
+    """Load training images, test images and class names as a source has them, before any split.
+
+    val_is_test: whether a folder's val/ takes the place of a missing test/.
+    """
+    return _load_digits(data.image_size) if data.source == "digits" else _load_cached(data, val_is_test)
 
 
 def _split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
@@ -118,9 +127,12 @@ class _Listing:
     names: tuple[NDArray[np.str_] | None, NDArray[np.str_] | None] = (None, None)  # of training and test images
 
 
-def _load_cached(data: Data) -> Decoded:
+def _load_cached(data: Data, val_is_test: bool) -> Decoded:
     """Load images and class names from the cache, decoding them where there is none."""
-    found = _list_files(data) if data.source in FILES else _list_cifar(data)
+    if data.source in FILES:
+        found = _list_files(data, val_is_test)
+    else:
+        found = _list_stl10(data) if data.source == "stl10" else _list_cifar(data)
     folder = _choose_folder(data, found.stamp)
     if not folder.exists():
         check_writable(data.cache_dir)
@@ -179,16 +191,41 @@ def _list_cifar(data: Data) -> _Listing:
     return _Listing(CIFAR_IMAGES, str(root.resolve()), read)
 
 
+def _list_stl10(data: Data) -> _Listing:
+    """List the labelled images of STL-10, as torchvision has downloaded it."""
+    from torchvision.datasets import STL10
+
+    root = data.root or Path("data")
+
+    def read() -> Undecoded:
+        try:
+            parts = [STL10(str(root), split=split) for split in ("train", "test")]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"stl10 cannot be read from {root} ({error}): unpack stl10_binary.tar.gz there, with all its files"
+            ) from None
+        images = np.concatenate([part.data for part in parts]).transpose(0, 2, 3, 1)  # (N, H, W, 3)
+        labels = np.concatenate([np.asarray(part.labels, dtype=np.int64) for part in parts])
+        classes = getattr(parts[0], "classes", [str(number) for number in range(1, 11)])
+        decode = partial(_resize_all, images, data.image_size)
+        return Undecoded(labels, len(parts[0].data), list(classes), data.image_size, decode)
+
+    return _Listing(STL10_IMAGES, str(root.resolve()), read)
+
+
 def _resize_all(images: NDArray[np.uint8], image_size: int, step: int = 1000) -> Iterator[Pixels]:
     for start in range(0, len(images), step):
         some = [to_array(Image.fromarray(image), image_size) for image in images[start : start + step]]
         yield np.stack(some)
 
 
-def _list_files(data: Data) -> _Listing:
+def _list_files(data: Data, val_is_test: bool) -> _Listing:
     """List the images of class folders under data.root, or of the CSV that it is."""
     root = data.root or Path("data")
-    found = (list_images if data.source == "csv" else find_images)(root, data.follow_links)
+    if data.source == "csv":
+        found = list_images(root, data.follow_links)
+    else:
+        found = find_images(root, data.follow_links, val_is_test)
     images = found.train + found.test
 
     def read() -> Undecoded:

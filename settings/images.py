@@ -14,7 +14,7 @@ Transform = Annotated[
     Field(min_length=1, max_length=1),
     BeforeValidator(lambda given: {given: {}} if isinstance(given, str) else given),
 ]  # a name with its options, or a name alone
-Source = Literal["digits", "cifar10", "cifar100", "folder", "csv"]
+Source = Literal["digits", "cifar10", "cifar100", "stl10", "folder", "csv"]
 Cue = Literal["none", "background", "tint", "patch", "frame", "corruption", "gray", "file"]
 STRENGTHS = {"none": 0.0, "mixup": 0.2, "cutmix": 1.0, "erasing": 0.1}
 

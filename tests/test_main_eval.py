@@ -284,6 +284,32 @@ def test_quick_prints_the_same_accuracies_and_writes_nothing(trained, tmp_path, 
     assert code == 0 and "Hinton 2015" in out and "Holm p" in out
 
 
+def test_a_digits_run_is_probed_on_other_images(train, image_root, tmp_path) -> None:
+    settings = ["data={source: digits, image_size: 16}", "methods=[kd]", "teacher.epochs=1", "training.epochs=1"]
+    train(tmp_path, "--phase", "all", "--set", *settings, f"data.cache_dir={tmp_path}/cache")
+    command = [sys.executable, main_eval.__file__, str(tmp_path / "tiny"), "--quiet"]
+    eval_folder = tmp_path / "tiny" / "eval"
+    missing = subprocess.run([*command, "--probe", "nowhere"], capture_output=True, text=True, timeout=300)
+    assert missing.returncode == 2 and "--probe nowhere: no such file or folder" in missing.stderr
+    assert len(missing.stderr.splitlines()) == 1 and not eval_folder.exists()
+    done = subprocess.run(
+        [*command, "--probe", str(image_root)], capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *lines, last = done.stdout.splitlines()
+    assert len(lines) < 15 and max(map(len, lines)) <= 100
+    assert f"{image_root.name}: 64 training and 32 test images of 4 classes at 16 pixels" in lines[0]
+    assert [line.split()[0] for line in lines[3:5]] == ["teacher", "kd"] and "report.html" in last
+    probe = json.loads((eval_folder / "probe" / image_root.name / "probe.json").read_text())
+    for model in probe["models"]:
+        assert model["low"] <= model["top1"] <= model["high"] and model["top1"] > 0.5  # colours, chance 0.25
+        assert model["strength"] in probe["strengths"] and len(model["held_out"]) == len(probe["strengths"])
+    assert json.loads((eval_folder / "report.json").read_text())["probes"] == [probe]
+    assert "64 training and 32 test images" in (eval_folder / "report.html").read_text()
+    for name in ("probe", "probe_pairs"):
+        assert all((eval_folder / "tables" / f"{name}.{kind}").stat().st_size for kind in ("csv", "tex"))
+
+
 def test_labels_stand_on_the_page_and_must_name_a_method(trained, tmp_path, without_rendering, monkeypatch, capfd):
     shutil.copy(trained[0] / "eval" / "predictions.npz", tmp_path)
     words = (tmp_path / "predictions.npz", "--labels", "two_stage=Ours", "kd=KD")
@@ -433,6 +459,9 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["--set", "losses.crd.dim=8"], "--set losses.crd.dim: a run has its own config"),
         (["--export", "out", "--quantise"], "did you mean '--quantize'"),
         (["nowhere", "--quantize"], "--quantize is for --export"),
+        (["nowhere", "--probe", "a", "--quick"], "--quick is not read together with --probe: leave it out"),
+        (["nowhere", "--probe", "a", "--export", "out"], "--probe is not read together with --export"),
+        (["nowhere.npz", "--probe", "a"], "--probe is not read together with predictions.npz"),
     ],
 )
 def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from errors import UserError, make_readable
@@ -25,6 +25,7 @@ OTHER_PICTURES = {
 }
 SYSTEM_FOLDERS = {"__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 SYNSET = re.compile(r"n\d{8}")  # names of ImageNet's classes
+IMAGES, ANNOTATIONS = "images", "val_annotations.txt"  # of Tiny-ImageNet: folders of images, classes of val/images
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,16 @@ class ImageFiles:
         return sorted({image.label for image in self.train})
 
 
-def find_images(root: Path, follow_links: bool = False) -> ImageFiles:
+def find_images(root: Path, follow_links: bool = False, val_is_test: bool = False) -> ImageFiles:
     """Find class folders under root/train and root/test, or one tree of them.
 
     ImageNet has no labelled test/: where all classes are synsets, such as n01440764, val/ takes its place.
+    Tiny-ImageNet is read as it is downloaded: train/CLASS/images, and val/images with val/val_annotations.txt.
 
     Args:
         root: the config's data.root.
         follow_links: whether links may lead out of it.
+        val_is_test: whether val/ takes the place of a missing test/ for any classes.
 
     Raises:
         UserError: no such folder, train/ without test/, a class that is empty, too deep, in formats that are not
@@ -65,12 +68,15 @@ def find_images(root: Path, follow_links: bool = False) -> ImageFiles:
     """
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder: name one with train/ and test/ class folders")
+    outside = None if follow_links else root
+    if (root / "val" / ANNOTATIONS).is_file():
+        return check_classes(_find_tiny_imagenet(root, outside), str(root))
     parts = {name for name in ("train", "val", "test") if _has_folders(root / name)}
-    test = "val" if "test" not in parts and "val" in parts and _is_imagenet(root) else "test"
+    uses_val = "test" not in parts and "val" in parts and (val_is_test or _is_imagenet(root))
+    test = "val" if uses_val else "test"
     if "train" in parts and test not in parts:
         hint = "; val/ is not read as a test split here: rename it to test/ if it is one" if "val" in parts else ""
         raise UserError(f"data.root {root} has train/ but no test/ with class folders{hint}")
-    outside = None if follow_links else root
     if not {"train", test} <= parts:
         return check_classes(ImageFiles(root, _list_classes(root, outside), []), str(root))
     for name in ("train", test):
@@ -137,18 +143,50 @@ def _is_imagenet(root: Path) -> bool:
     return folders[0].is_dir() and all(SYNSET.fullmatch(path.name) for path in found)
 
 
-def _list_classes(folder: Path, outside: Path | None) -> list[ImageFile]:
+def _find_tiny_imagenet(root: Path, outside: Path | None) -> ImageFiles:
+    """Find the images of Tiny-ImageNet's train/ and val/; its test/ has no labels."""
+    for name in ("train", "val"):
+        check_link(root / name, outside)
+    train = _list_classes(root / "train", outside, inner=IMAGES)
+    labels = _read_annotations(root / "val" / ANNOTATIONS)
+    images = _list_class(root / "val" / IMAGES, "", outside)
+    for name in sorted(labels.keys() ^ {image.path.name for image in images}):
+        missing = f"not in {root / 'val' / IMAGES}" if name in labels else "without a class"
+        raise UserError(f"{root / 'val' / ANNOTATIONS}: {make_readable(name)} is {missing}, add it or remove it")
+    return ImageFiles(root, train, [replace(image, label=labels[image.path.name]) for image in images])
+
+
+def _read_annotations(path: Path) -> dict[str, str]:
+    """Read the class of each image: lines of name, class and a box, apart by tabs."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): repair it") from None
+    labels: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        name, label, *_ = [*line.split("\t"), ""]
+        if not name or not label.strip() or name in labels:
+            problem = "is there twice" if name in labels else "needs a name, a tab and a class"
+            raise UserError(f"{path}, line {number}: {make_readable(name)} {problem}")
+        labels[name] = make_readable(label.strip())
+    return labels
+
+
+def _list_classes(folder: Path, outside: Path | None, inner: str = "") -> list[ImageFile]:
+    """List the images of class folders, or of the folder `inner` in each that has one."""
     found: list[ImageFile] = []
     for path in _list_entries(folder):
         check_link(path, outside)
         if path.is_dir():
-            found += _list_class(path, outside)
+            below = path / inner if (path / inner).is_dir() else path
+            found += _list_class(below, make_readable(path.name), outside)
     if not found:
         raise UserError(f"{folder}: no class folder with images ({', '.join(sorted(IMAGE_SUFFIXES))}) in it")
     return found
 
 
-def _list_class(folder: Path, outside: Path | None) -> list[ImageFile]:
+def _list_class(folder: Path, label: str, outside: Path | None) -> list[ImageFile]:
+    check_link(folder, outside)
     found = []
     for path in _list_entries(folder):
         suffix = path.suffix.lower()
@@ -158,7 +196,7 @@ def _list_class(folder: Path, outside: Path | None) -> list[ImageFile]:
         elif suffix in OTHER_PICTURES:
             raise UserError(f"{path}: {suffix} is not read, convert it to .png or remove it from the class")
         elif suffix in IMAGE_SUFFIXES:
-            found.append(open_entry(path, make_readable(folder.name)))
+            found.append(open_entry(path, label))
     if not found:
         raise UserError(f"{folder}: a class without images, remove the folder or put images into it")
     return found

@@ -19,7 +19,7 @@ from diagnostics.comparison import (
     compute_wilson_interval,
     find_detectable_difference,
 )
-from diagnostics.evaluation.recording import RecordedModel, Recording
+from diagnostics.evaluation.recording import EvaluatedModel, Meta, RecordedModel, Recording
 from diagnostics.evaluation.results import MethodsCompared, ModelAccuracy, Pair
 from diagnostics.seeds import SeedComparison, compare_over_seeds, describe_difference
 from diagnostics.statistics import compute_paired_statistics, count_pairs
@@ -32,11 +32,11 @@ def find_correct(model: RecordedModel, recording: Recording) -> NDArray[np.bool_
     return np.asarray(model.logits.argmax(axis=1) == recording.labels)
 
 
-def measure_accuracy(model: RecordedModel, correct: NDArray[np.bool_]) -> ModelAccuracy:
+def measure_accuracy(model: Meta | EvaluatedModel, correct: NDArray[np.bool_]) -> ModelAccuracy:
     """Measure the top-1 of a model with its Wilson interval."""
-    meta, (low, high) = model.meta, compute_wilson_interval(int(correct.sum()), len(correct))
+    low, high = compute_wilson_interval(int(correct.sum()), len(correct))
     top1 = float(correct.mean())
-    return ModelAccuracy(meta.name, meta.method, meta.seed, meta.arch, meta.weights_hash, top1, low, high)
+    return ModelAccuracy(model.name, model.method, model.seed, model.arch, model.weights_hash, top1, low, high)
 
 
 def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Pair:

@@ -33,11 +33,12 @@ def evaluate_quickly(experiment: Experiment, subjects: Sequence[EvaluatedModel])
     labels = experiment.data.test.labels.cpu().numpy()  # (N,)
     correct = {model.name: np.asarray(model.logits.argmax(axis=1) == labels) for model in classifiers}
     students = [model.name for model in classifiers if is_first(model.name) and model.meta.method != "teacher"]
+    models = [measure_accuracy(model.meta, correct[model.name]) for model in classifiers]
     return QuickReport(
         images=len(labels),
         main=choose_main(students) if students else None,
-        models=[measure_accuracy(model, correct[model.name]) for model in classifiers],
-        pairs=compare_pairs(classifiers, correct),
+        models=models,
+        pairs=compare_pairs(models, correct),
         seeds=compare_methods(classifiers, correct),
     )
 

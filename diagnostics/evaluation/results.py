@@ -230,6 +230,33 @@ class Claims:
 
 
 @dataclass(frozen=True)
+class ProbedModel:
+    """A linear classifier on a model's frozen features: its top-1 on test images, and how it was fitted."""
+
+    accuracy: ModelAccuracy = field(metadata=FLAT)
+    features: int
+    strength: float  # of L2, chosen on held-out training images
+    held_out: list[float]  # top-1 on these by strength, in 0..1
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Linear classifiers on another data set, one a model, and their pairs."""
+
+    data: str
+    digest: str  # of its images and labels
+    image_size: int
+    classes: int
+    train_images: int
+    held_out_images: int  # of these, to choose the strength
+    test_images: int
+    strengths: list[float]
+    models: list[ProbedModel]
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
 class Report:
     """Every number of an evaluation; a section that needs a teacher is None where there is none."""
 
@@ -254,3 +281,4 @@ class Report:
     classes: list[ClassAccuracy]  # models of the first seed, here and in the next two
     confusions: list[Confusion]
     differing: list[Differing]
+    probes: list[Probe] | None = field(default=None, metadata=WHERE_GIVEN)  # of other data sets, by --probe

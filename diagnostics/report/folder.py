@@ -1,14 +1,16 @@
 """From a recording to the folder that a reader opens: report.html, report.json, predictions.csv,
 tables and figures.
 
-The same recording gives the same report.json and report.html, byte for byte.
+The same recording, with the same probes beside it, gives the same report.json and report.html, byte for byte.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from diagnostics.evaluation.analysis import compute_report, map_features
+from diagnostics.evaluation.probing import read_probes
 from diagnostics.evaluation.recording import Recording
 from diagnostics.evaluation.results import Report
 from diagnostics.figures.catalogue import FIGURES, draw_all
@@ -25,7 +27,8 @@ LEAST_MAPPED = 10  # images below which a map of them would show nothing
 
 def write_report(recording: Recording, folder: Path) -> Report:
     """Analyse a recording and write all of the report to `folder`."""
-    report = compute_report(recording)
+    hashes = {model.name: model.meta.weights_hash for model in recording.models}
+    report = replace(compute_report(recording), probes=read_probes(folder, hashes) or None)
     maps = map_features(recording, report.main) if len(recording.layer_indices) >= LEAST_MAPPED else {}
     tables = make_tables(report)
     write_json(report, make_folder(folder) / "report.json")

@@ -17,6 +17,7 @@ from diagnostics.report.parts import HERE, embed_picture, list_facts, list_files
 from diagnostics.report.sheet import Thumbnail
 from diagnostics.report.verdict import OF_SEEDS, ONE_SEED, write_cautions, write_verdict
 from diagnostics.tables.catalogue import has_several_seeds
+from diagnostics.tables.probes import describe_probe
 from diagnostics.tables.table import Table, to_letter
 
 MOST_PAIRS = 10  # rows of a pair table before it is cut to the pairs of the student in question
@@ -46,6 +47,7 @@ def render_page(
         missing={name: drawing.missing for name, drawing in FIGURES.items()},
         words={name: leads[drawing.table].describe(MOST_TOLD) for name, drawing in FIGURES.items()},
         thumbnails=thumbnails,
+        probed=[describe_probe(probe) for probe in report.probes or []],
         several=has_several_seeds(report),
         one_seed=f"{ONE_SEED} {OF_SEEDS}",
         enough=ENOUGH,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diagnostics.evaluation.results import Report
+from diagnostics.evaluation.results import Probe, Report
 from diagnostics.evaluation.runs import RunsCompared
-from diagnostics.names import show_name
-from diagnostics.report.verdict import ONE_SEED, Scores, write_verdict
-from diagnostics.statistics import PairedStatistics
+from diagnostics.names import is_first, show_name
+from diagnostics.report.verdict import ONE_SEED, TEACHER, Scores, write_verdict
+from diagnostics.statistics import SIGNIFICANCE, PairedStatistics
 from diagnostics.tables.catalogue import has_several_seeds
 from diagnostics.tables.comparison import make_errors_table, make_pairs_table, make_tests_table
 from diagnostics.tables.models import make_models_table
+from diagnostics.tables.probes import DATA, describe_probe, make_probe_table
 from diagnostics.tables.runs import make_tables
 from diagnostics.tables.table import Table, align_columns, to_text
 
@@ -65,6 +66,36 @@ def summarise_quickly(scores: Scores, images: int) -> str:
     table = make_models_table(scores.models, scores.seeds.methods, {}, images)
     parts = [to_text(table), to_text(make_pairs_table(scores.pairs)), *map(show_name, write_verdict(scores))]
     return "\n".join(parts)
+
+
+def summarise_probe(probe: Probe) -> str:
+    """Return the images of a probe, a line a model, and the students that differ, in 14 lines."""
+    table = make_probe_table([probe])
+    kept = [number for number, column in enumerate(table.columns) if column is not DATA]
+    columns, rows = [table.columns[n] for n in kept], [[row[n] for n in kept] for row in table.rows]
+    table = replace(table, columns=columns, rows=rows)
+    cells = [[text for text, _ in row] for row in table.show_rows()]
+    head, *lines = align_columns(table, cells)
+    told = textwrap.wrap(describe_probe(probe), WIDTH)
+    verdict = textwrap.wrap(show_name(_describe_probe_pairs(probe)), WIDTH, max_lines=3, placeholder=" ...")
+    room = MOST_LINES - len(told) - 1 - len(verdict) - 1
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"and {len(lines) - room + 1} more in the report"]
+    return "\n".join([*told, *map(_truncate, [head, *lines]), *verdict])
+
+
+def _describe_probe_pairs(probe: Probe) -> str:
+    """Return which students of the first seed are ahead of which, by Holm's p."""
+    pairs = [row for row in probe.pairs if is_first(row.a) and is_first(row.b) and TEACHER not in (row.a, row.b)]
+    found = [row for row in pairs if row.holm_p is not None and row.holm_p < SIGNIFICANCE]
+    names = [(row.b, row.a) if row.statistics.difference > 0 else (row.a, row.b) for row in found]
+    if not pairs:
+        return ""
+    if not names:
+        return "No difference between two students is shown (Holm's p < 0.05)."
+    return (
+        f"Students that differ by Holm's p < 0.05: {', '.join(f'{better} > {worse}' for better, worse in names)}."
+    )
 
 
 def _truncate(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diagnostics.evaluation.results import Report
-from diagnostics.tables import comparison, features, models, predictions
+from diagnostics.tables import comparison, features, models, predictions, probes
 from diagnostics.tables.table import Table, to_text
 
 
@@ -24,6 +24,8 @@ def make_tables(report: Report) -> dict[str, Table]:
         features.make_representation_table(report.representation),
         features.make_information_table(report.information),
         features.make_geometry_table(report.geometry),
+        probes.make_probe_table(report.probes or []),
+        probes.make_probe_pairs_table(report.probes or []),
         predictions.make_calibration_table(report.calibration),
         predictions.make_robustness_table(report.robustness),
         models.make_cost_table(report.cost, report.models),

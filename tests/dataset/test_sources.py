@@ -161,6 +161,28 @@ def test_cifar_offline_names_the_alternatives(load, tmp_path, monkeypatch):
         load(tmp_path / "data", source="cifar100")
 
 
+def test_stl10_is_read_as_torchvision_downloads_it(load, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "data" / "stl10_binary"
+    folder.mkdir(parents=True)
+    images = np.stack([draw_image(seed, side=96).transpose(2, 0, 1) for seed in range(5)])  # (N, 3, H, W)
+    for part, chosen, labels in (("train", slice(0, 3), [2, 1, 2]), ("test", slice(3, 5), [1, 2])):
+        images[chosen].transpose(0, 1, 3, 2).tofile(folder / f"{part}_X.bin")  # column by column
+        np.array(labels, dtype=np.uint8).tofile(folder / f"{part}_y.bin")  # from 1
+    (folder / "class_names.txt").write_text("airplane\nbird\n")
+    with pytest.raises(
+        UserError, match=r"stl10 cannot be read from .*not found or corrupted.*unpack stl10_binary"
+    ):
+        load(tmp_path / "data", source="stl10", image_size=96)
+    for name in ("train_list", "test_list"):  # their digests are of the real files
+        files = getattr(torchvision.datasets.STL10, name)
+        monkeypatch.setattr(torchvision.datasets.STL10, name, [[file, None] for file, _ in files])
+    (folder / "unlabeled_X.bin").touch()
+    source = load(tmp_path / "data", source="stl10", image_size=96)
+    assert source.classes == ["airplane", "bird"]
+    assert (source.train.labels.tolist(), source.test.labels.tolist()) == ([1, 0, 1], [0, 1])
+    assert np.array_equal(np.concatenate([source.train.pixels, source.test.pixels]), images)
+
+
 def test_names_are_relative_through_splits_and_cache(load, root):
     for _ in range(2):  # decoded, then from the cache
         source = load(root, split=0.75, val_fraction=0.5)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from losses.cc import CC, compute_cc
 from tests.losses.batches import SIZES, make_batch
@@ -56,9 +55,3 @@ def test_module_is_the_function_of_projected_features(loss: CC) -> None:
         torch.testing.assert_close(term, compute_cc(own, other))
         found_cosine = loss.compare(student, teacher)[f"cosine_{tap}"]
         assert found_cosine == pytest.approx(F.cosine_similarity(own, other).mean().item(), rel=1e-5)
-
-
-def test_both_projections_train(loss: CC) -> None:
-    terms: dict[str, Tensor] = loss(*make_batch(0))
-    sum(terms.values()).backward()
-    assert all(one.grad.abs().sum() > 0 for one in loss.parameters())

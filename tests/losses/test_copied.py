@@ -115,22 +115,3 @@ def test_copied_folder_computes_every_loss(computed: dict[str, dict[str, dict[st
 @pytest.mark.parametrize("name", LOSSES)
 def test_copied_file_computes_the_same_loss(name: str, computed: dict[str, dict[str, dict[str, float]]]) -> None:
     assert computed[f"only_{name}"][name] == computed["copied_losses"][name]
-
-
-@pytest.mark.parametrize("name", ["ce", "kl", "regression", "reuse", "cc", "itrd", "pkt", "rkd", "sp"])
-def test_simple_losses_need_the_interface_alone(name: str) -> None:
-    assert find_needed(name) == {name, "loss"}
-
-
-@pytest.mark.parametrize("name", ["dist", "dkd", "wttm"])
-def test_losses_of_logits_need_kl_too(name: str) -> None:
-    assert find_needed(name) == {name, "loss", "kl"}
-
-
-@pytest.mark.parametrize("name", ["at", "fitnet", "reviewkd", "srrl"])
-def test_losses_of_maps_need_squared_errors_too(name: str) -> None:
-    assert find_needed(name) - {"maps"} == {name, "loss", "reuse"}
-
-
-def test_crd_needs_its_banks_too() -> None:
-    assert find_needed("crd") == {"crd", "loss", "contrast", "bank", "negatives", "objectives"}

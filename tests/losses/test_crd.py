@@ -215,36 +215,6 @@ def test_paper_functions_are_loops_over_pairs() -> None:
     assert compute_infonce(anchors, positives, negatives).item() == pytest.approx(softmax)
 
 
-def test_gradcheck_of_the_paper_functions() -> None:
-    vectors = [one.requires_grad_() for one in draw_gathered(1)]
-    log_z = torch.tensor(1.0, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *given: compute_nce(*given, log_z, N), vectors)
-    assert torch.autograd.gradcheck(compute_infonce, vectors)
-    pair = [vectors[0], vectors[1]]
-    for weights in (None, torch.tensor([0.5, 2.0, 0.0, 1.5], dtype=torch.float64)):
-        assert torch.autograd.gradcheck(
-            lambda *given, weights=weights: compute_batch_contrast(*given, 0.7, weights), pair
-        )
-
-
-def test_order_of_negatives_changes_nothing() -> None:
-    anchors, positives, negatives = draw_gathered(2)
-    order = torch.tensor([4, 0, 5, 2, 1, 3])
-    log_z = torch.tensor(3.0)
-    own, other = ((anchors, positives, one) for one in (negatives, negatives[:, order]))
-    torch.testing.assert_close(compute_nce(*own, log_z, N), compute_nce(*other, log_z, N))
-    torch.testing.assert_close(compute_infonce(*own), compute_infonce(*other))
-
-
-def test_batch_infonce_is_infonce_of_the_others() -> None:
-    student, teacher = (normalise_rows(torch.randn(5, D, dtype=torch.float64)) for _ in range(2))
-    others = torch.stack([torch.tensor([j for j in range(5) if j != i]) for i in range(5)])
-    expected = sum(
-        compute_infonce(own / 0.2, other, other[others]) for own, other in ((student, teacher), (teacher, student))
-    )
-    torch.testing.assert_close(compute_batch_contrast(student, teacher, 0.2), expected)
-
-
 def test_projections_give_float32_unit_vectors() -> None:
     torch.manual_seed(0)
     projections = Projections(10, 14, D)
@@ -415,13 +385,6 @@ def test_mean_over_processes_is_the_whole_loss() -> None:
     _, first, second = run_in_two(given, objective="infonce")
     for tap in TAPS:
         torch.testing.assert_close((first[tap] + second[tap]) / 2, expected[tap])
-
-
-def test_two_processes_contrast_within_the_whole_batch() -> None:
-    given = draw_features(0, weights=torch.linspace(0, 2, B))
-    expected = make(**IN_BATCH)(*given)
-    _, first, _ = run_in_two(given, **IN_BATCH)
-    torch.testing.assert_close(first, expected)
 
 
 def test_prepare_fills_banks_with_projected_features() -> None:

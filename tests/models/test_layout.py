@@ -3,7 +3,6 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-import torch
 from torch import nn
 
 from errors import UserError
@@ -187,52 +186,9 @@ def test_taps_of_the_config_override_found_ones() -> None:
     assert layout.find_shape("layer1:map") == (16, 16, 16)
 
 
-@pytest.mark.parametrize(
-    ("taps", "message"),
-    [
-        ({"last": "fc"}, r"taps\.last: fc is the classifier, name what it reads: fc:input"),
-        ({"mine": "layer1.0.shortcut.none"}, "no module"),
-        ({"mine": "layer9"}, "no module of .*, did you mean 'layer"),
-    ],
-)
-def test_unreadable_taps_of_the_config_are_refused(taps: dict[str, str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        build_layout("resnet8", 16, **taps)
-
-
 def test_too_small_images_are_refused() -> None:
     with pytest.raises(UserError, match="images of 16 pixels do not go through it"):
         infer_layout(build_model("alexnet", 4), 16)
-
-
-class Flat(nn.Module):
-    """One layer: no blocks, no stages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(48, 10)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(images.flatten(1))
-
-
-def test_unknown_taps_are_named_with_the_nearest() -> None:
-    layout = infer_layout(Flat(), 4)
-    assert layout.taps == {"last": "fc:input", "features": "fc:input"}
-    with pytest.raises(UserError, match=r"Flat has no blocks or stages: name a module with taps: {penultimate:"):
-        layout.find_place("penultimate")
-    with pytest.raises(UserError, match=r"Flat has no tap lst, did you mean 'last'"):
-        layout.find_place("lst")
-    with pytest.raises(UserError, match=r"no tap stage4, did you mean 'stage\d'\?: there are last"):
-        get_layout("resnet8", 16).find_place("stage4")
-
-
-def test_repeated_questions_run_the_network_once() -> None:
-    layout, runs = build_layout("resnet8", 16), []
-    layout.model.register_forward_hook(lambda *_: runs.append(1))
-    for _ in range(3):
-        assert layout.find_shape("layer1") == (16,) and "fc.bias" in layout.find_reached([])
-    assert len(runs) == 2
 
 
 def test_questions_leave_the_network_unchanged() -> None:

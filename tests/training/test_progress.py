@@ -29,7 +29,6 @@ STAGE1, BOTH, SINGLE = ("teacher", "crd"), ("teacher", "crd", "kd"), ("teacher",
 TWO = "methods=[two_stage]"
 SEVERAL = "{accumulate: 3, ema: 0.9, clip_norm: 1, warmup: 0.5}"
 KINDS = {
-    "bank, nce, exact": (STAGE1, TWO),
     "bank, nce, relax, filled": (
         STAGE1,
         TWO,
@@ -75,7 +74,6 @@ KINDS = {
         "methods.crd.epochs=2",
         *(f"methods.{name}.optimizer={SEVERAL}" for name in ("two_stage", "crd")),
     ),
-    "kd, erasing": (SINGLE, "methods=[kd]", "methods.kd.epochs=2", "data.mix=erasing"),
 }
 
 

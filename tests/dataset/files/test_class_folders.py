@@ -124,3 +124,56 @@ def test_val_is_the_test_split_of_imagenet(tmp_path):
     (tmp_path / "away").rename(tmp_path / "val" / "cat")
     with pytest.raises(UserError, match="val/ is not read as a test split here"):
         find_images(tmp_path)
+
+
+@pytest.fixture
+def tiny_imagenet(tmp_path) -> Path:
+    """Two classes as Tiny-ImageNet is downloaded, whose test/ has no labels."""
+    for synset in ("n01443537", "n01629819"):
+        create(tmp_path / "train" / synset / "images" / f"{synset}_0.JPEG")
+        create(tmp_path / "train" / synset / f"{synset}_boxes.txt")
+    for number in range(3):
+        create(tmp_path / "val" / "images" / f"val_{number}.JPEG")
+    create(tmp_path / "test" / "images" / "test_0.JPEG")
+    lines = [
+        f"val_{number}.JPEG\t{name}\t0\t0\t63\t63" for number, name in enumerate(("n01629819", "n01443537") * 2)
+    ]
+    (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(lines[:3]) + "\n")
+    return tmp_path
+
+
+def test_tiny_imagenet_is_read_as_downloaded(tiny_imagenet) -> None:
+    found = find_images(tiny_imagenet)
+    assert [(image.path.name, image.label) for image in found.train + found.test] == [
+        ("n01443537_0.JPEG", "n01443537"),
+        ("n01629819_0.JPEG", "n01629819"),
+        ("val_0.JPEG", "n01629819"),
+        ("val_1.JPEG", "n01443537"),
+        ("val_2.JPEG", "n01629819"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("val_9.JPEG\tn01443537\n", r"val_annotations.txt: val_9.JPEG is not in .*val/images"),
+        ("val_9.JPEG\n", r"val_annotations.txt, line 4: val_9.JPEG needs a name, a tab and a class"),
+        ("val_0.JPEG\tn01443537\n", r"val_annotations.txt, line 4: val_0.JPEG is there twice"),
+        (None, r"val_annotations.txt: val_3.JPEG is without a class"),
+    ],
+)
+def test_annotations_that_do_not_fit_are_named(tiny_imagenet, line, message) -> None:
+    if line is None:
+        create(tiny_imagenet / "val" / "images" / "val_3.JPEG")
+    else:
+        with open(tiny_imagenet / "val" / "val_annotations.txt", "a") as file:
+            file.write(line)
+    with pytest.raises(UserError, match=message):
+        find_images(tiny_imagenet)
+
+
+def test_val_can_be_the_test_split_on_request(root) -> None:
+    before = find_images(root)
+    (root / "test").rename(root / "val")
+    after = find_images(root, val_is_test=True)
+    assert after.train == before.train and [image.path.parts[-3] for image in after.test] == ["val"] * 6

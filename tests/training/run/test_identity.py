@@ -131,13 +131,17 @@ def test_other_images_are_refused_everywhere(run, call_main, evaluate, change):
     ):
         assert code == 2 and said in err and "was made from other images" in err and len(err.splitlines()) == 1
     assert not (run / "out").exists() and not (run / "tiny" / "eval").exists()
+
+
+def test_fresh_trains_on_other_images(run: Path, call_main) -> None:
+    change_a_pixel(run / "images")
     done = call_main(run, "--phase", "all", "--fresh", *SHORT, f"data.root={run / 'images'}")
     assert done.returncode == 0, done.stderr
 
 
 def test_hidden_folders_leave_the_images_the_same(run, evaluate):
     (run / "images" / "train" / ".ipynb_checkpoints").mkdir()
-    assert evaluate(run / "tiny")[0] == 0
+    assert evaluate(run / "tiny", "--quick")[0] == 0
 
 
 def test_cues_and_normalisation_are_compared(make_experiment, tmp_path):
@@ -247,24 +251,23 @@ def test_unusable_weights_are_refused_before_training(run, call_main, name, valu
     assert done.returncode == 2 and said in done.stderr and not (run / "other").exists()
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
+def test_files_under_other_settings_are_recorded_again(two_files, tmp_path: Path) -> None:
+    evaluate_files, first, out = two_files
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    for override in (
         "data.mean=[0.2, 0.2, 0.2]",
         "precision=bfloat16",
         "student.taps={penultimate: layer1.0, last: layer2.0}",
         "data.image_size=32",
-    ],
-)
-def test_files_under_other_settings_are_recorded_again(two_files, tmp_path, override):
-    evaluate_files, first, out = two_files
-    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
-    assert evaluate_files(tmp_path, "--set", override) != first
-    assert evaluate_files(tmp_path) == first
+    ):
+        before, first = first, evaluate_files(tmp_path, "--set", override)
+        assert first != before, override
+    assert evaluate_files(tmp_path) == two_files[1]
 
 
-def test_runs_with_equal_test_images_are_compared(run, call_main, evaluate):
-    settings = (f"data.root={run / 'images'}", "name=smaller", "data.val_fraction=0.25")
+def test_runs_with_equal_test_images_are_compared(evaluated, tmp_path: Path, call_main, evaluate) -> None:
+    run = copy_run(evaluated, tmp_path)
+    settings = (f"data.root={run / 'images'}", "name=smaller", "data.val_fraction=0.25", "methods=[scratch]")
     assert call_main(run, "--phase", "all", *SHORT, *settings).returncode == 0
     code, out, _ = evaluate("--compare", run / "tiny", run / "smaller", "--json")
     told = json.loads(out)
