@@ -26,11 +26,12 @@ from dataset.memory import check_images_fit, check_writable, uses_memory
 from errors import MachineError, UserError, make_readable, to_user_error
 from files import hold_lock, remove_abandoned_folders, remove_abandoned_lock
 from settings.images import Data
+from settings.section import count_share
 
 FILES = ("folder", "csv")  # sources of images that lie in files of their own
 CIFAR_IMAGES = 60_000  # training and test
 STL10_IMAGES = 13_000  # those with labels
-DIGITS_SPLIT_SEED = 0  # the digits come unsplit; this stratified 70/30 never changes
+DIGITS_SPLIT_SEED, DIGITS_TEST = 0, 540  # the digits come unsplit; this stratified 70/30 never changes
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,15 @@ def load_source(data: Data) -> Source:
         check_transforms(data.augment, data.image_size)
     train, test, classes = load_parts(data)
     if data.split is not None:
-        train, test = _split(join_images(train, test), 1 - data.split, data.seed)
+        pool = join_images(train, test)
+        train, test = _split(pool, len(pool.labels) - count_share(data.split, len(pool.labels)), data.seed)
     elif len(test) == 0:
         raise UserError(
             f"data.root {data.root}: no test images (one tree of classes, or a list without them), set data.split"
         )
     val = train.take(slice(0))
     if data.val_fraction > 0:
-        train, val = _split(train, data.val_fraction, data.seed)
+        train, val = _split(train, count_share(data.val_fraction, len(train.labels)), data.seed)
     return Source(train, val, test, classes)
 
 
@@ -86,8 +88,8 @@ def load_parts(data: Data, val_is_test: bool = False) -> Decoded:
     return _load_digits(data.image_size) if data.source == "digits" else _load_cached(data, val_is_test)
 
 
-def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Split off a `fraction` of images as a second part, classes in proportion.
+def _split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
+    """Split off `count` images as a second part, classes in proportion.
 
     Raises:
         UserError: a class too small to split.
@@ -96,7 +98,7 @@ def _split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
 
     try:
         first, second = train_test_split(
-            np.arange(len(images)), test_size=fraction, random_state=seed % 2**32, stratify=images.labels
+            np.arange(len(images)), test_size=count, random_state=seed % 2**32, stratify=images.labels
         )
     except ValueError as error:
         raise UserError(f"data.split or data.val_fraction does not fit these images: {error}") from None
@@ -111,7 +113,7 @@ def _load_digits(image_size: int) -> Decoded:
     check_images_fit(len(bunch.images), image_size)
     gray = (bunch.images * (255 / 16)).round().astype(np.uint8)
     pixels = np.stack([to_array(Image.fromarray(image), image_size) for image in gray])
-    train, test = _split(Images(pixels, bunch.target.astype(np.int64)), 0.3, DIGITS_SPLIT_SEED)
+    train, test = _split(Images(pixels, bunch.target.astype(np.int64)), DIGITS_TEST, DIGITS_SPLIT_SEED)
     return train, test, [str(digit) for digit in range(10)]
 
 

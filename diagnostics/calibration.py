@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from diagnostics.fidelity import check_predictions
+from diagnostics.statistics import Noted
 
 LOG_T_BOUNDS = (np.log(0.01), np.log(100.0))  # a best temperature outside these counts as none
 NO_TEMPERATURE = (
@@ -44,7 +45,7 @@ class TemperatureFit:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Noted):
     """Calibration of one model, lower is better. None where not defined, `notes` says why."""
 
     images: int

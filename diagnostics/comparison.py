@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from diagnostics.statistics import count_pairs
+from diagnostics.statistics import Noted, count_pairs
 
 
 @dataclass(frozen=True)
-class DifferenceInterval:
+class DifferenceInterval(Noted):
     """Accuracy of B minus that of A, and the bounds of its interval, which are None where it has none."""
 
     difference: float
@@ -27,7 +27,7 @@ class DifferenceInterval:
 
 
 @dataclass(frozen=True)
-class DetectableDifference:
+class DetectableDifference(Noted):
     """A difference in accuracy, above 0, or None where no difference would be found."""
 
     difference: float | None

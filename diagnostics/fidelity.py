@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_softmax
 
+from diagnostics.statistics import Noted
+
 
 @dataclass(frozen=True)
-class Fidelity:
+class Fidelity(Noted):
     """Agreement of two models; shares lie in [0, 1]. None where not defined, `notes` says why."""
 
     images: int

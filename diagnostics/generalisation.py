@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from diagnostics.statistics import Noted
+
 NOT_RECORDED = "Its answers on training images are not in this recording: evaluate the run again."
 
 
 @dataclass(frozen=True)
-class Gap:
+class Gap(Noted):
     """Accuracy in 0..1 and mean cross-entropy in nats on training and on test images, and their differences.
 
     Both differences are above 0 where test images are harder. None without training images.

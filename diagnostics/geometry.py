@@ -16,6 +16,8 @@ from scipy.spatial.distance import pdist
 from scipy.special import entr
 from threadpoolctl import threadpool_limits
 
+from diagnostics.statistics import Noted
+
 FISHER_RTOL = 1e-6  # directions whose within-class variance is at most this share of the largest are left out
 COLLAPSED_BELOW = 0.01  # a dimension is collapsed up to this share of the root mean square deviation of all
 ROUNDING = 1e-24  # a mean square at most this share of the features' own is rounding, not spread
@@ -31,7 +33,7 @@ UNDEFINED = {
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Noted):
     """Scatter, separation and rank of features. None where not defined, `notes` says why."""
 
     samples: int
@@ -156,7 +158,7 @@ def count_collapsed(X: np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class LinearProbe:
+class LinearProbe(Noted):
     """A linear classifier on frozen features. None where not defined, `notes` says why."""
 
     accuracy: float | None  # on the test features, in [0, 1]

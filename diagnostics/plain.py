@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, NoReturn, TypeVar
@@ -18,6 +19,7 @@ WHERE_GIVEN = {"where given": True}  # metadata of a field that is left out wher
 def to_plain(value: Any) -> Any:
     """Return dataclasses as dicts in the order of their fields, tuples as lists, all else as it is.
 
+    Numbers that are not finite become None: JSON has none.
     Fields marked `FLAT` and `WHERE_GIVEN` are treated as said there; metadata `key` names one otherwise.
     """
     if is_dataclass(value) and not isinstance(value, type):
@@ -31,7 +33,7 @@ def to_plain(value: Any) -> Any:
         return {key: to_plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(part) for part in value]
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _convert_field(field: Field[Any], value: Any) -> dict[str, Any]:

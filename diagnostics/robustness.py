@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from dataset.corruptions import DEGRADATIONS, SEVERITIES, apply_degradation
+from diagnostics.statistics import Noted
 
 KEPT_BYTES = 1 << 28  # of images under all corruptions, up to which they are kept for the next network
 
@@ -33,7 +34,7 @@ class DegradedImages:
 
 
 @dataclass(frozen=True)
-class CorruptionError:
+class CorruptionError(Noted):
     """Error as a multiple of the reference's: below 1 is more robust."""
 
     mean: float | None  # over all corruptions; None if one of them is not defined

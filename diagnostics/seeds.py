@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE
+from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE, Noted
 
 WILCOXON_FROM = 6  # with fewer seeds, the smallest two-sided p, 2 / 2^S, cannot pass below 0.05
 ROUNDING = 1e-12  # differences below this share of the largest value are rounding error, not spread
@@ -24,7 +24,7 @@ NO_SPREAD = "All seeds give the same value, which does not show how far off a fu
 
 
 @dataclass(frozen=True)
-class SeedSummary:
+class SeedSummary(Noted):
     """Mean over n seeds, standard deviation (n - 1) and 95 % interval of the mean, by t or by t of its logit."""
 
     n: int
@@ -36,7 +36,7 @@ class SeedSummary:
 
 
 @dataclass(frozen=True)
-class SeedComparison:
+class SeedComparison(Noted):
     """B minus A over n shared seeds: mean, spread and 95 % t-interval, paired t and Wilcoxon two-sided p."""
 
     n: int
@@ -132,8 +132,8 @@ def describe_difference(
 ) -> str:
     """Describe B - A in percent points, over (5, "seeds") or the like; `teachers` is of which teachers' students.
 
-    B is better or worse only where the interval leaves 0 out and the test's p, where one is given, is below 0.05:
-    where few images decide, a bootstrap interval is too narrow.
+    B is better or worse only where the interval leaves 0 out and p, where one is given, is below 0.05. Give the p
+    that Holm's method corrected: the interval is of one comparison, and too narrow where few images decide.
     Raises ValueError for another basis, or when only one bound is None.
     """
     number, unit = basis
@@ -148,9 +148,8 @@ def describe_difference(
         source = f"one {unit[:-1]} gives" if number == 1 else f"these {number:,} {unit} give"
         return f"{no_difference}, and {source} no interval"
     place = f"over {number:,} student seeds{teachers}" if unit == "seeds" else f"over {number:,} test images"
-    is_significant = p is None or p < SIGNIFICANCE
-    if low <= 0 <= high or not is_significant:
-        reason = "" if low <= 0 <= high else f" but p = {p:.2f} by the test"
+    if low <= 0 <= high or (p is not None and p >= SIGNIFICANCE):
+        reason = "" if low <= 0 <= high or p is None else f" but {format_p(p)} by Holm"
         return f"{no_difference}, 95 % {format_number(low, 1)} to {format_number(high, 1)}{reason}, {place}"
     sign, verdict = (1, "better") if low > 0 else (-1, "worse")
     least, most = sorted((sign * low, sign * high))
@@ -202,6 +201,11 @@ def _compute_signed_rank_p(differences: np.ndarray, scale: float) -> float:
 def format_number(value: float, places: int, sign: str = "") -> str:
     """Format a number with so many decimals and a typographic minus; 0 has no minus."""
     return replace_hyphen(f"{round(value, places) + 0.0:{sign}.{places}f}")  # + 0.0 turns -0.0 into 0.0
+
+
+def format_p(p: float) -> str:
+    """Format a p-value for a sentence."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def replace_hyphen(number: str) -> str:

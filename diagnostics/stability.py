@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diagnostics.statistics import Noted
+
 MIN_CHANGES = 2  # fewer changes have no spread
 TOO_SHORT = "Fewer than three epochs in the last half: changes of accuracy have no spread."
 NO_CURVE = "Its test accuracy by epoch is not on record."
@@ -17,7 +19,7 @@ MEASURE = "test_top1"
 
 
 @dataclass(frozen=True)
-class Stability:
+class Stability(Noted):
     """Changes of test accuracy, in -1..1, from each epoch of the last half of a training to the next.
 
     A training that still improves has a mean change above 0; `sd` is the spread about that mean (n - 1), so a

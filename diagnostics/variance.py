@@ -16,23 +16,24 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from diagnostics.seeds import NO_SPREAD, ONE_SEED, ROUNDING
-from diagnostics.statistics import SIGNIFICANCE
+from diagnostics.statistics import SIGNIFICANCE, Noted
 
 POWER = 0.8  # with which a number of seeds would find a ratio
 GIVEN_RATIO = 2.0  # of standard deviations, for which the number of seeds is always given
-MIN_SEEDS = 3  # of a method: with two, both stand equally far from their median
+MIN_SEEDS = 4  # of a method: with three of each the smallest possible p is 0.116
 MAX_SEEDS = 200
 DRAWS = 4000  # simulated pairs of methods a number of seeds: the power's standard error is 0.6 points
-FEW = "With two seeds both stand equally far from their median: the test needs three of each method."
-ALIKE = f"More than {MAX_SEEDS} of each: the deviations are about equal."
+FEW = f"The test needs {MIN_SEEDS} seeds of each method: with 3 of each, p cannot fall below 0.116."
+EQUAL_DISTANCES = "In each method all values are equally far from their median: W is divided by 0."
 
 
 @dataclass(frozen=True)
-class VarianceTest:
+class VarianceTest(Noted):
     """Standard deviations over seeds (n - 1) of A and B, B's as a multiple of A's, and the test that they differ.
 
-    seeds_for_ratio, seeds_for_double: of each method, with which the test would find the observed ratio, and a
-        ratio of two, in 80 % of such studies at p < 0.05, if values were normal.
+    smallest_p: that these numbers of seeds allow, whatever the values.
+    seeds_for_double: of each method, with which the test would find a ratio of two in 80 % of such studies at
+        p < 0.05, if values were normal.
     """
 
     n_a: int
@@ -42,7 +43,7 @@ class VarianceTest:
     ratio: float | None
     statistic: float | None
     p: float | None
-    seeds_for_ratio: int | None
+    smallest_p: float | None
     seeds_for_double: int
     notes: dict[str, str]
 
@@ -55,19 +56,42 @@ def compare_variances(values_a: Sequence[float], values_b: Sequence[float]) -> V
     double = count_seeds_needed(GIVEN_RATIO)
     assert double is not None  # a few dozen
     sd_a, sd_b = _compute_sd(a), _compute_sd(b)
-    ratio = statistic = p = seeds = None
+    ratio = statistic = p = None
+    notes = {}
     if not sd_a or not sd_b:
         reason = ONE_SEED if sd_a is None or sd_b is None else NO_SPREAD
-        notes = dict.fromkeys(("ratio", "statistic", "seeds_for_ratio"), reason)
+        notes = dict.fromkeys(("ratio", "statistic"), reason)
     else:
         ratio = sd_b / sd_a
-        seeds = count_seeds_needed(ratio)
-        notes = {} if seeds is not None else {"seeds_for_ratio": ALIKE}
         if min(len(a), len(b)) < MIN_SEEDS:
             notes["statistic"] = FEW
+        elif _is_constant(a) and _is_constant(b):
+            notes["statistic"] = EQUAL_DISTANCES
         else:
             statistic, p = map(float, stats.levene(a, b, center="median"))
-    return VarianceTest(len(a), len(b), sd_a, sd_b, ratio, statistic, p, seeds, double, notes)
+    smallest = find_smallest_p(len(a), len(b))
+    if smallest is None:
+        notes["smallest_p"] = ONE_SEED
+    return VarianceTest(len(a), len(b), sd_a, sd_b, ratio, statistic, p, smallest, double, notes)
+
+
+def find_smallest_p(n_a: int, n_b: int) -> float | None:
+    """Return the lowest p that any values of so many seeds can have; None with one seed.
+
+    W is largest where one method has no spread and the other's distances are all equal. An even number of values
+    can all be equally far from their median, which makes W infinite. Of an odd number one is the median itself.
+    """
+    if min(n_a, n_b) < 2:
+        return None
+    if n_a % 2 == 0 or n_b % 2 == 0:
+        return 0.0
+    n, degrees = max(n_a, n_b), n_a + n_b - 2
+    return float(stats.f.sf(degrees * n_a * n_b / (n_a + n_b) * (n - 1) / n, 1, degrees))
+
+
+def _is_constant(values: NDArray[np.float64]) -> bool:
+    """Return whether all values are equally far from their median, but for rounding."""
+    return bool(np.ptp(np.abs(values - np.median(values))) <= ROUNDING * np.abs(values).max())
 
 
 @cache

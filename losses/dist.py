@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .kl import read_logits
-from .loss import Loss, NonNegative, Positive, Samples, View
+from .kl import read_logits, soften
+from .loss import Loss, NonNegative, Samples, Temperature, View
 
 
 def compute_correlations(first: Tensor, second: Tensor) -> Tensor:
@@ -31,10 +31,10 @@ def compute_dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, te
         gamma: weight of relations between images, in one class.
         temperature: τ.
     """
-    own, other = (F.softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    own, other = (F.softmax(soften(logits, temperature), dim=1) for logits in (student, teacher))
     inter = 1 - compute_correlations(own, other).mean()
     intra = 1 - compute_correlations(own.T, other.T).mean()
-    return temperature**2 * (beta * inter + gamma * intra)
+    return temperature**2 * (beta * inter + gamma * intra).to(student.dtype)
 
 
 class DIST(Loss):
@@ -53,7 +53,7 @@ class DIST(Loss):
         self,
         beta: NonNegative = 1.0,
         gamma: NonNegative = 1.0,
-        temperature: Positive = 4.0,
+        temperature: Temperature = 4.0,
         standardise: bool = False,
     ) -> None:
         super().__init__()

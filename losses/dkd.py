@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .kl import compute_kl, read_logits
-from .loss import Loss, NonNegative, Positive, Samples, View
+from .kl import compute_kl, read_logits, soften
+from .loss import Loss, NonNegative, Samples, Temperature, View
 
 
 def split_at_label(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,10 +50,10 @@ def compute_dkd(
         temperature: T.
         weights: (B,) that multiply each image's term.
     """
-    own, own_rest = split_at_label(student / temperature, labels)
-    other, other_rest = split_at_label(teacher / temperature, labels)
+    own, own_rest = split_at_label(soften(student, temperature), labels)
+    other, other_rest = split_at_label(soften(teacher, temperature), labels)
     each = temperature**2 * (alpha * compute_kl(own, other) + beta * compute_kl(own_rest, other_rest))  # (B,)
-    return (each if weights is None else each * weights).mean()
+    return (each if weights is None else each * weights).mean().to(student.dtype)
 
 
 class DKD(Loss):
@@ -72,7 +72,7 @@ class DKD(Loss):
         self,
         alpha: NonNegative = 1.0,
         beta: NonNegative = 8.0,
-        temperature: Positive = 4.0,
+        temperature: Temperature = 4.0,
         standardise: bool = False,
     ) -> None:
         super().__init__()

@@ -8,15 +8,22 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loss import Loss, Positive, Samples, View
+from .loss import Loss, Samples, Temperature, View
 
 EPSILON = 1e-7  # beside the standard deviation of logits
+FLOAT32_UP_TO = 16.0  # T: above it float32 rounds away the small differences that T² multiplies
 
 
 def standardise(logits: Tensor) -> Tensor:
     """Standardise each row of (B, C), std unbiased (Sun et al., CVPR 2024)."""
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred / (logits.std(dim=1, keepdim=True) + EPSILON)
+
+
+def soften(logits: Tensor, temperature: float) -> Tensor:
+    """Return logits / T, in float64 where T is large, except on a device without it."""
+    is_precise = temperature > FLOAT32_UP_TO and logits.device.type != "mps"
+    return (logits.double() if is_precise else logits) / temperature
 
 
 def read_logits(student: View, teacher: View, standardised: bool) -> tuple[Tensor, Tensor]:
@@ -48,11 +55,11 @@ def compute_softened_kl(
     """
     if temperature <= 0:
         raise ValueError(f"need temperature > 0, not {temperature}")
-    student = F.log_softmax(student_logits.float() / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
+    student = F.log_softmax(soften(student_logits.float(), temperature), dim=1)
+    teacher = F.log_softmax(soften(teacher_logits.detach().float(), temperature), dim=1)
     if weights is None:
-        return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return temperature**2 * (compute_kl(student, teacher) * weights).mean()
+        return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True).float()
+    return temperature**2 * (compute_kl(student, teacher) * weights).mean().float()
 
 
 class KL(Loss):
@@ -65,7 +72,7 @@ class KL(Loss):
 
     needs_logits = True
 
-    def __init__(self, temperature: Positive = 4.0, standardise: bool = False) -> None:
+    def __init__(self, temperature: Temperature = 4.0, standardise: bool = False) -> None:
         super().__init__()
         self.temperature, self.standardise = temperature, standardise
 

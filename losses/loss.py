@@ -32,6 +32,7 @@ class Range:
 
 
 Positive = Annotated[float, Range(gt=0)]
+Temperature = Annotated[float, Range(gt=0, le=1e5)]  # of softened answers; above it their differences are rounding
 NonNegative = Annotated[float, Range(ge=0)]
 Share = Annotated[float, Range(ge=0, lt=1)]
 Count = Annotated[int, Range(ge=1)]

@@ -23,6 +23,7 @@ from typing import Any
 from errors import UserError, suggest_nearest
 from settings.merge import merge
 from settings.plain_yaml import parse, read_text
+from settings.section import count_share
 
 SHIPPED = Path(__file__).parents[1] / "configs" / "methods"
 STAGE = re.compile(r"stage[1-9]")
@@ -215,7 +216,7 @@ def _share_epochs(stages: list[Values], budget: int) -> list[Any]:
     for number, epochs in enumerate(counts):
         if isinstance(epochs, float) and 0 < epochs < 1:
             shares += epochs
-            counts[number] = max(1, round(budget * epochs))
+            counts[number] = max(1, count_share(epochs, budget))
         elif isinstance(epochs, float) and epochs.is_integer():
             counts[number] = int(epochs)
     left = budget - sum(count for count in counts if isinstance(count, int))

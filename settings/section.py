@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -51,6 +52,11 @@ MethodName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$"), AfterValidator(check
 def option(default: Any, description: str) -> Any:
     """Return a field with its one-line description."""
     return Field(default, description=description)
+
+
+def count_share(share: float, total: int) -> int:
+    """Return a decimal share of a number as written, halves rounded up: 0.7 of 60,000 is 42,000."""
+    return int((Decimal(str(share)) * total).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 class Section(BaseModel):

@@ -13,8 +13,8 @@ from scipy import special
 
 from diagnostics.comparison import apply_holm_correction
 from diagnostics.plain import FLAT, WHERE_GIVEN
-from diagnostics.seeds import format_number, replace_hyphen
-from diagnostics.statistics import SIGNIFICANCE
+from diagnostics.seeds import format_number, format_p, replace_hyphen
+from diagnostics.statistics import CONFIDENCE, SIGNIFICANCE, Noted
 from study.units import Unit, compare_units, describe_units
 
 ByUnit = Mapping[Unit, float]
@@ -25,8 +25,8 @@ WORDS |= {name: f"{name} accuracy" for name in (UNBIASED, "clean", "aligned", "c
 
 
 @dataclass(frozen=True)
-class Difference:
-    """first - second over their common units, with 95 % t-interval and paired tests.
+class Difference(Noted):
+    """first - second over their common units, with t-interval at `level` and paired tests.
 
     Over teachers where there are several (`study.units`); seeds_low and seeds_high are then the interval over the
     student seeds of these teachers alone. Numbers are None without a common unit.
@@ -48,13 +48,14 @@ class Difference:
     df: float | None = None
     seeds_low: float | None = None
     seeds_high: float | None = None
+    level: float = CONFIDENCE
 
 
 @dataclass(frozen=True)
 class Contrast:
     """Two methods at one point in one measure, with accuracies beside it.
 
-    With `exceeds`, t and p of the result are those of `compute_above`.
+    With `exceeds`, t, p and interval of the result are those of `compute_above`.
     """
 
     point: Mapping[str, Any]
@@ -72,6 +73,7 @@ class Contrast:
     decision: str | None = field(default=None, metadata=WHERE_GIVEN)
     sentence: str = ""
     holm_p: float | None = None
+    below_holm_p: float | None = field(default=None, metadata=WHERE_GIVEN)  # of the opposite of `exceeds`
 
 
 def compare_paired(first: ByUnit, second: ByUnit, teachers: Mapping[Unit, str]) -> Difference:
@@ -106,42 +108,77 @@ def compare_paired(first: ByUnit, second: ByUnit, teachers: Mapping[Unit, str]) 
 
 
 def apply_holm(rows: Sequence[Contrast]) -> list[Contrast]:
-    """Return the same rows with Holm's correction of their p over all of them."""
-    adjusted = apply_holm_correction([row.result.p for row in rows])
-    return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
+    """Return the same rows with Holm's correction of their p over all of them.
+
+    Claims that exceed a threshold have the p of the opposite too, that of a difference below it, corrected alike.
+    """
+    tests = [row.result.p for row in rows]
+    opposite = [None if row.exceeds is None else _compute_below(row.result) for row in rows]
+    adjusted = zip(rows, apply_holm_correction(tests), apply_holm_correction(opposite), strict=True)
+    return [replace(row, holm_p=p, below_holm_p=below) for row, p, below in adjusted]
+
+
+def _compute_below(result: Difference) -> float | None:
+    """Return the p of the opposite of `compute_above`."""
+    return None if result.t is None else float(special.stdtr(len(result.seeds) - 1, result.t))
 
 
 def compute_above(result: Difference, threshold: float) -> Difference:
     """Return the difference with t and p of the one-sided test above a threshold.
 
-    Both stay None where units show no spread. The signed-rank test, which is two-sided, is left out.
+    The interval is at 90 %: each of its bounds is the one-sided bound at 95 %, which belongs to the test. t and p
+    stay None where units show no spread. The signed-rank test, which is two-sided, is left out.
     """
     notes = {**result.notes, "wilcoxon_p": "The stated test is one-sided."}
     if result.difference is None or result.se is None or result.df is None:
         return replace(result, wilcoxon_p=None, notes=notes)
     t = (result.difference - threshold) / result.se
-    return replace(result, t=t, p=float(special.stdtr(result.df, -t)), wilcoxon_p=None, notes=notes)
+    margin = float(special.stdtrit(result.df, CONFIDENCE)) * result.se
+    return replace(
+        result,
+        low=result.difference - margin,
+        high=result.difference + margin,
+        t=t,
+        p=float(special.stdtr(result.df, -t)),
+        wilcoxon_p=None,
+        notes=notes,
+        level=0.9,
+    )
+
+
+def find_side(row: Contrast) -> int:
+    """Return 1 where the first is shown to be higher and -1 where lower, by Holm's p; else 0."""
+    if row.exceeds is None:
+        if not _is_significant(row.holm_p) or row.result.difference is None:
+            return 0
+        return 1 if row.result.difference > 0 else -1
+    if row.exceeds >= 0 and _is_significant(row.holm_p):
+        return 1
+    return -1 if row.exceeds <= 0 and _is_significant(row.below_holm_p) else 0
+
+
+def _is_significant(p: float | None) -> bool:
+    return p is not None and p < SIGNIFICANCE
 
 
 def make_decision(row: Contrast) -> str:
     """Return the decision on a stated hypothesis, of a row with Holm's p.
 
-    exceeds: "shown" where Holm's p is below 0.05, "contradicted" where the 95 % interval lies wholly below the
-    threshold, else "not shown". margin: by the 95 % interval alone. "equivalent": it lies within +- margin (two
-    one-sided tests, Schuirmann 1987, here at 2.5 % each). "lower" or "higher": it leaves 0 out. Both can hold: a
-    difference that is there and small. Else "undecided".
+    exceeds: "shown" where Holm's p is below 0.05, "contradicted" where Holm's p of the opposite is, else "not
+    shown". margin: "lower" or "higher" where Holm's p is below 0.05; "equivalent" where the 95 % interval lies
+    within +- margin (two one-sided tests, Schuirmann 1987, here at 2.5 % each). Both can hold: a difference that
+    is there and small. Else "undecided".
     """
     low, high = row.result.low, row.result.high
     if row.exceeds is not None:
-        if row.holm_p is not None and row.holm_p < SIGNIFICANCE:
+        if _is_significant(row.holm_p):
             return "shown"
-        return "contradicted" if high is not None and high < row.exceeds else "not shown"
+        return "contradicted" if _is_significant(row.below_holm_p) else "not shown"
     if low is None or high is None or row.margin is None:
         return "undecided"
-    small = -row.margin < low and high < row.margin
-    if low <= 0 <= high:
+    small, side = -row.margin < low and high < row.margin, {1: "higher", -1: "lower", 0: ""}[find_side(row)]
+    if not side:
         return "equivalent" if small else "undecided"
-    side = "higher" if low > 0 else "lower"
     return f"{side}, by less than the margin" if small else side
 
 
@@ -162,27 +199,24 @@ def describe_difference(row: Contrast) -> str:
         return f"{text} is not known: no seed has a value of both{row.remark}"
     facts = [result.over]
     if result.low is not None and result.high is not None:
-        facts = [f"95 % {format_points(result.low)} to {format_points(result.high)} over {result.over}"]
+        level = f"{100 * result.level:.0f} %"
+        facts = [f"{level} {format_points(result.low)} to {format_points(result.high)} over {result.over}"]
     if result.seeds_low is not None and result.seeds_high is not None:
-        within = f"{format_points(result.seeds_low)} to {format_points(result.seeds_high)}"
+        within = f"95 % {format_points(result.seeds_low)} to {format_points(result.seeds_high)}"
         facts.append(f"{within} over {len(result.seeds)} student seeds of these teachers")
-    if row.holm_p is not None:
-        p = "p < 0.001" if row.holm_p < 0.001 else f"p = {row.holm_p:.3f}"
-        facts.append(f"{p} by Holm")
+    p = row.below_holm_p if row.decision == "contradicted" else row.holm_p
+    if p is not None:
+        facts.append(f"{format_p(p)} by Holm")
     return f"{text} is {format_points(result.difference)} points ({', '.join(facts)}){row.remark}"
 
 
 def describe_caution(row: Contrast, unbiased: Difference) -> str | None:
     """Return a warning where lower cue following comes with lower accuracy.
 
-    A model that is bad at everything follows no cue either. Following counts as lower where its interval leaves 0
-    out.
+    A model that is bad at everything follows no cue either. Holm's p of the row decides who follows less.
     """
-    low, high, difference = row.result.low, row.result.high, unbiased.difference
-    if row.measure != "following" or difference is None or low is None or high is None or low <= 0 <= high:
-        return None
-    sign = 1 if high < 0 else -1  # the first follows less, or the second
-    if sign * difference >= 0:
+    difference, sign = unbiased.difference, -find_side(row)  # 1 where the first follows less
+    if row.measure != "following" or difference is None or sign * difference >= 0:
         return None
     lower = row.first if sign > 0 else row.second
     return (

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diagnostics.seeds import SeedSummary
 from diagnostics.shortcut.measures import compute_excess_following, compute_inheritance
+from diagnostics.statistics import Noted
 from settings.study import Hypothesis
 from study.checks import Check, describe_unaligned, run_checks
 from study.comparison import (
@@ -68,7 +69,7 @@ class SummaryRow:
 
 
 @dataclass(frozen=True)
-class InheritanceRow:
+class InheritanceRow(Noted):
     """Inheritance of one method, at points that differ in the teacher's arm alone."""
 
     point: Point  # without that arm
@@ -161,7 +162,7 @@ def compare_stated(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Con
                 row = _compare(groups, key, one.first, one.second, one.measure)
                 result = row.result if one.exceeds is None else compute_above(row.result, one.exceeds)
                 rows.append(replace(row, result=result, name=name, margin=one.margin, exceeds=one.exceeds))
-    decided = [replace(row, decision=make_decision(row)) for row in apply_holm(rows)]
+    decided = [replace(row, decision=make_decision(row)) for row in _correct(rows)]
     return [replace(row, sentence=describe_stated(row)) for row in decided]
 
 
@@ -182,7 +183,12 @@ def compare_rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contr
             (first, second, measure) for first, second in itertools.combinations(methods, 2) if not stated
         ]
         rows += [_compare(groups, key, *test) for test in tests]
-    return [replace(row, sentence=describe_difference(row)) for row in apply_holm(rows)]
+    return [replace(row, sentence=describe_difference(row)) for row in _correct(rows)]
+
+
+def _correct(rows: Sequence[Contrast]) -> list[Contrast]:
+    """Return the rows with Holm's p, and the cautions that follow from it."""
+    return [replace(row, caution=describe_caution(row, row.beside[UNBIASED])) for row in apply_holm(rows)]
 
 
 def compute_inheritances(groups: Groups) -> list[InheritanceRow]:
@@ -264,15 +270,14 @@ def _suggest_tests(
 
 
 def _compare(groups: Groups, key: str, first: str, second: str, measure: str) -> Contrast:
-    """Compare two methods at one point, with accuracies and a caution."""
+    """Compare two methods at one point, with accuracies."""
     pair = [groups.get((key, method), {}) for method in (first, second)]
     point, label = place_group(next(group for (other, _), group in groups.items() if other == key))
     result = _compare_groups(pair, measure)
     beside = {name: _compare_groups(pair, name) for name in BESIDE}
     remarks = zip((first, second), pair, strict=True)
     remark = "".join(describe_unaligned(name, group.values()) for name, group in remarks)
-    row = Contrast(point, label, first, second, measure, result, beside, None, remark)
-    return replace(row, caution=describe_caution(row, beside[UNBIASED]))
+    return Contrast(point, label, first, second, measure, result, beside, None, remark)
 
 
 def _compare_groups(pair: Sequence[Group], measure: str) -> Difference:

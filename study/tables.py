@@ -154,7 +154,8 @@ def make_hypotheses(report: StudyReport, keys: Sequence[str]) -> Table:
         )
     caption = (
         f"Stated before the run. Holm's p corrects for all {len(cells):,} stated tests. "
-        "p is two-sided for a claim of equivalence, one-sided above the threshold for one that exceeds it."
+        "Equivalent: p is two-sided, the interval at 95 %. Exceeds: p is one-sided, the interval at 90 %, "
+        "whose bounds are the one-sided ones at 95 %."
     )
     return Table("hypothesis", caption, columns, cells)
 
@@ -170,7 +171,7 @@ def make_comparisons(report: StudyReport, keys: Sequence[str]) -> Table:
         [*_make_contrast_cells(row, keys), *(_make_difference_cell(row.beside[name]) for name in beside)]
         for row in report.rest
     ]
-    caption = f"Exploratory. Paired by seed; Holm's p corrects for all {len(cells):,} comparisons of the study."
+    caption = f"Exploratory. Paired by seed, 95 % intervals; Holm's p corrects for all {len(cells):,} comparisons."
     return Table("comparisons", caption, columns, cells)
 
 
@@ -231,7 +232,7 @@ def _make_contrast_columns(keys: Sequence[str]) -> list[Column]:
         Column("measure", "measure", lambda value: str(value).replace("_", " ")),
         Column("seeds", "seeds", format_whole),
         OVER,
-        Column("difference", "A − B, points [95 % t]", format_points(), interval=True),
+        Column("difference", "A − B, points [t-interval]", format_points(), interval=True),
         Column("within", "[95 % over student seeds of these teachers]", format_points(), interval=True),
         Column("p", "p", format_decimals(4)),
         Column("holm_p", "Holm p", format_decimals(4)),

@@ -25,7 +25,14 @@ from diagnostics.cost import compute_cost_ratio
 from diagnostics.differing import find_differing
 from diagnostics.evaluation.budget_parity import compare_budgets
 from diagnostics.evaluation.claims import measure_claims
-from diagnostics.evaluation.pairs import apply_holm, compare_seeds, compare_two, find_correct, measure_accuracy
+from diagnostics.evaluation.pairs import (
+    apply_holm,
+    apply_holm_over_seeds,
+    compare_seeds,
+    compare_two,
+    find_correct,
+    measure_accuracy,
+)
 from diagnostics.evaluation.recording import RecordedModel, Recording, list_first_classifiers
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
@@ -129,7 +136,7 @@ def compare_methods(models: Sequence[RecordedModel], correct: dict[str, NDArray[
             right.setdefault(model.meta.method, {})[model.meta.seed] = correct[model.name]
     main = choose_main(list(right)) if right else ""
     found = [compare_seeds(method, main, right[method], right[main]) for method in right if method != main]
-    comparisons = [comparison for comparison in found if comparison is not None]
+    comparisons = apply_holm_over_seeds([comparison for comparison in found if comparison is not None])
     summaries = {
         method: MethodOverSeeds(sorted(own), summarise_shares([float(own[seed].mean()) for seed in sorted(own)]))
         for method, own in right.items()

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from diagnostics.comparison import apply_holm_correction, compute_wilson_interval
 from diagnostics.ensembles import MIN_VOTERS, average_probabilities, take_majority_vote
-from diagnostics.evaluation.pairs import compare_two
+from diagnostics.evaluation.pairs import apply_holm, compare_two
 from diagnostics.evaluation.recording import RecordedModel, Recording
 from diagnostics.evaluation.results import Claims, Ensemble, OverSeeds, Pair, VariancesCompared
 from diagnostics.generalisation import Gap, measure_gap
 from diagnostics.names import choose_main, find_staged
 from diagnostics.plain import get_section
-from diagnostics.seeds import format_number
+from diagnostics.seeds import format_number, format_p
 from diagnostics.stability import measure_stability
 from diagnostics.statistics import SIGNIFICANCE
-from diagnostics.variance import MAX_SEEDS, VarianceTest, compare_variances
+from diagnostics.variance import VarianceTest, compare_variances
 
 Correct = Mapping[str, NDArray[np.bool_]]  # by model, (N,)
 Rule = Literal["mean of probabilities", "majority vote"]
@@ -60,11 +60,8 @@ def _measure_ensembles(
             answers["majority vote"] = take_majority_vote(logits)
         for rule, answer in answers.items():
             found.append(_measure_ensemble(names, rule, answer == recording.labels, correct))
-    adjusted = apply_holm_correction([row.gain.quoted_log10_p for row in found], log10=True)
-    return [
-        replace(row, gain=replace(row.gain, holm_log10_p=value))
-        for row, value in zip(found, adjusted, strict=True)
-    ]
+    gains = apply_holm([row.gain for row in found])
+    return [replace(row, gain=gain) for row, gain in zip(found, gains, strict=True)]
 
 
 def _group_members(classifiers: Sequence[RecordedModel]) -> Iterator[list[RecordedModel]]:
@@ -114,30 +111,27 @@ def _compare_all_variances(classifiers: Sequence[RecordedModel], correct: Correc
     main = choose_main(list(top1)) if top1 else None
     if main not in several:
         return []
-    rows = []
-    for method in several:
-        if method != main:
-            result = compare_variances(several[method], several[main])
-            rows.append(VariancesCompared(method, main, result, _describe_spread(method, main, result)))
-    adjusted = apply_holm_correction([row.result.p for row in rows])
-    return [replace(row, holm_p=p) for row, p in zip(rows, adjusted, strict=True)]
+    others = [method for method in several if method != main]
+    results = [compare_variances(several[method], several[main]) for method in others]
+    adjusted = apply_holm_correction([result.p for result in results])
+    return [
+        VariancesCompared(method, main, result, _describe_spread(method, main, result, p), p)
+        for method, result, p in zip(others, results, adjusted, strict=True)
+    ]
 
 
-def _describe_spread(a: str, b: str, result: VarianceTest) -> str:
-    """Describe two spreads over seeds by the test's p, without correction."""
+def _describe_spread(a: str, b: str, result: VarianceTest, holm_p: float | None) -> str:
+    """Describe two spreads over seeds by Holm's p."""
     shown = [f"{format_number(100 * sd, 2)} points" if sd else "no spread" for sd in (result.sd_a, result.sd_b)]
     if result.ratio is None:
         return f"spread over seeds of {b} and {a} not compared: {result.notes['ratio']}"
-    seeds = result.seeds_for_ratio
-    need = (
-        f"it would take {f'about {seeds}' if seeds else f'more than {MAX_SEEDS}'} seeds of each to see this ratio"
-    )
     sizes = f"sd {shown[1]} and {shown[0]}, ratio {format_number(result.ratio, 2)}"
-    if result.p is None:
-        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, too few seeds to test; {need}"
-    p = "p < 0.001" if result.p < 0.001 else f"p = {format_number(result.p, 3)}"
-    if result.p >= SIGNIFICANCE:
-        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, {p}; {need}"
+    if holm_p is None:
+        reason = result.notes["statistic"].rstrip(".")
+        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, not tested. {reason}"
+    p = f"{format_p(holm_p)} by Holm"
+    if holm_p >= SIGNIFICANCE:
+        return f"no difference shown in spread over seeds of {b} and {a}: {sizes}, {p}"
     side = "more" if result.ratio > 1 else "less"
     return f"{b} varies {side} over seeds than {a}: {sizes}, {p} (Brown-Forsythe)"
 

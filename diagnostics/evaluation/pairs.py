@@ -45,7 +45,7 @@ def measure_accuracy(model: Meta | EvaluatedModel, correct: NDArray[np.bool_]) -
 
 
 def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bool_]) -> Pair:
-    """Compute every paired statistic of two models on the same images (N,)."""
+    """Compute every paired statistic of two models on the same images (N,); `apply_holm` adds the sentence."""
     statistics = compute_paired_statistics(count_pairs(a, b))
     interval = compute_bootstrap_interval(a, b, seed=0)
     return Pair(
@@ -56,30 +56,47 @@ def compare_two(name_a: str, a: NDArray[np.bool_], name_b: str, b: NDArray[np.bo
         statistics.quoted_test.log10_p,
         interval,
         find_detectable_difference(len(a), statistics.disagreement),
-        _describe(name_a, name_b, interval, (len(a), "images"), statistics.quoted_test.p),
     )
 
 
 def apply_holm(pairs: Sequence[Pair]) -> list[Pair]:
-    """Add Holm's correction over all pairs."""
+    """Add Holm's correction over all pairs, and the sentence that it allows."""
     adjusted = apply_holm_correction([pair.quoted_log10_p for pair in pairs], log10=True)
-    return [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
+    found = [replace(pair, holm_log10_p=value) for pair, value in zip(pairs, adjusted, strict=True)]
+    return [
+        replace(
+            pair,
+            sentence=_describe(pair.a, pair.b, pair.interval, (pair.statistics.n, "images"), pair.holm_p),
+        )
+        for pair in found
+    ]
 
 
-def compare_seeds(
-    name_a: str, name_b: str, a: RightBySeed, b: RightBySeed, teachers: str = ONE_TEACHER
-) -> MethodsCompared | None:
+def compare_seeds(name_a: str, name_b: str, a: RightBySeed, b: RightBySeed) -> MethodsCompared | None:
     """Compare where two methods are right, (N,) by seed; None where fewer than two seeds are shared.
 
-    teachers: whose students they are, for the sentence.
+    `apply_holm_over_seeds` adds the sentence.
     """
     shared = sorted(a.keys() & b.keys())
     if len(shared) < 2:
         return None
     result = compare_over_seeds(*([float(one[seed].mean()) for seed in shared] for one in (a, b)))
-    sentence = _describe(name_a, name_b, result, (len(shared), "seeds"), teachers=teachers)
     gains = np.stack([b[seed].astype(np.float64) - a[seed] for seed in shared])  # (S, N)
-    return MethodsCompared(name_a, name_b, shared, result, sentence, *_measure_image_errors(gains))
+    images, crossed = _measure_image_errors(gains)
+    return MethodsCompared(name_a, name_b, shared, result, images=images, crossed=crossed)
+
+
+def apply_holm_over_seeds(rows: Sequence[MethodsCompared], teachers: str = ONE_TEACHER) -> list[MethodsCompared]:
+    """Add Holm's correction of the paired t-tests over all rows, and the sentence that it allows.
+
+    teachers: whose students they are, for the sentence.
+    """
+    adjusted = apply_holm_correction([row.result.p for row in rows])
+    described = [
+        _describe(row.a, row.b, row.result, (len(row.seeds), "seeds"), p, teachers)
+        for row, p in zip(rows, adjusted, strict=True)
+    ]
+    return [replace(row, holm_p=p, sentence=text) for row, p, text in zip(rows, adjusted, described, strict=True)]
 
 
 def _measure_image_errors(gains: NDArray[np.float64]) -> tuple[DifferenceInterval, DifferenceInterval]:

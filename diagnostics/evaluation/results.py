@@ -29,7 +29,7 @@ from diagnostics.statistics import PairedStatistics
 from diagnostics.variance import VarianceTest
 from estimator import MutualInformation
 
-SCHEMA_VERSION = 2  # of report.json: raise it where a field goes, is renamed or changes its meaning
+SCHEMA_VERSION = 3  # of report.json: raise it where a field goes, is renamed or changes its meaning
 ErrorRates = dict[str, list[float]]  # by corruption, one a severity
 
 
@@ -69,8 +69,8 @@ class Pair:
     quoted_log10_p: float | None
     interval: DifferenceInterval
     detectable: DetectableDifference
-    sentence: str
-    holm_log10_p: float | None = None  # set when all pairs are known
+    sentence: str = ""  # decided by Holm's p, set when all pairs are known, as that
+    holm_log10_p: float | None = None
 
     @property
     def holm_p(self) -> float | None:
@@ -96,7 +96,8 @@ class MethodsCompared:
     b: str
     seeds: list[int]
     result: SeedComparison = field(metadata=FLAT)
-    sentence: str
+    sentence: str = ""  # decided by Holm's p, set when all comparisons are known, as that
+    holm_p: float | None = None
     images: DifferenceInterval | None = field(default=None, metadata=WHERE_GIVEN)
     crossed: DifferenceInterval | None = field(default=None, metadata=WHERE_GIVEN)
 

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.cost import CostRatio
-from diagnostics.evaluation.pairs import TEACHER_A_RUN, apply_holm, compare_seeds, compare_two
+from diagnostics.evaluation.pairs import (
+    TEACHER_A_RUN,
+    apply_holm,
+    apply_holm_over_seeds,
+    compare_seeds,
+    compare_two,
+)
 from diagnostics.evaluation.results import (
     SCHEMA_VERSION,
     Ensemble,
@@ -99,6 +105,7 @@ def compare_runs(runs: Sequence[Evaluation]) -> RunsCompared:
             notes.append(f"{first.run} and {second.run} have other test images: not tested")
     missing = [line for run in runs for line in list_missing(run)]
     summaries = [_summarise_run(run) for run in runs]
+    seeds = apply_holm_over_seeds(seeds, TEACHER_A_RUN)
     return RunsCompared(SCHEMA_VERSION, summaries, rows, apply_holm(pairs), seeds, notes, missing)
 
 
@@ -146,7 +153,7 @@ def _compare_on_images(first: Evaluation, second: Evaluation) -> list[Pair]:
 def _compare_on_seeds(first: Evaluation, second: Evaluation) -> list[MethodsCompared]:
     own, others = _group_by_seed(first), _group_by_seed(second)
     pairs = [(f"{first.run}:{method}", f"{second.run}:{method}", method) for method in own if method in others]
-    found = [compare_seeds(a, b, own[method], others[method], TEACHER_A_RUN) for a, b, method in pairs]
+    found = [compare_seeds(a, b, own[method], others[method]) for a, b, method in pairs]
     return [comparison for comparison in found if comparison is not None]
 
 

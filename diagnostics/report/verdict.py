@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Protocol
 
@@ -40,14 +40,13 @@ class Contest:
 
     other: str
     lead: int  # by the 95 % interval: 1 ahead, -1 behind, 0 where it holds 0 or there is none
-    p: float | None  # of the test beside it
+    p: float | None  # Holm's, of the test beside it
     is_over_seeds: bool  # else on the test images of one training
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the test does not confirm the interval: few images decide."""
-        is_confirmed = self.is_over_seeds or self.p is None or self.p < SIGNIFICANCE
-        return self.lead != 0 and not is_confirmed
+        """Whether Holm's p does not confirm the interval: there are many comparisons, or few images decide."""
+        return self.lead != 0 and self.p is not None and self.p >= SIGNIFICANCE
 
     @property
     def outcome(self) -> int:
@@ -57,8 +56,9 @@ class Contest:
 def write_verdict(scores: Scores) -> list[str]:
     """Return the verdict on all students, a teacher that cannot help first.
 
-    A model is ahead or behind where the 95 % interval of the difference leaves out 0 and, on images, the McNemar
-    test to quote has p < 0.05 as well. The best student is chosen here, so its p-values are Holm's.
+    A model is ahead or behind where Holm's p is below 0.05 and the 95 % interval of the difference leaves out 0.
+    Holm corrects over all comparisons of `main`. The best student is chosen here by its accuracy, so its p-values
+    are corrected over all pairs of students.
     """
     main = scores.main
     if main is None or len(scores.models) == 1:
@@ -85,8 +85,8 @@ def write_cautions(report: Report) -> list[str]:
     doubtful = [f"{one.other} (p = {one.p:.2f})" for one in contests if one.is_doubtful]
     if doubtful:
         lines.append(
-            f"For {join_names(doubtful)} the bootstrap interval leaves out 0, but McNemar's test does not confirm "
-            "it. The interval is too narrow where few images decide, so the test counts."
+            f"For {join_names(doubtful)} the 95 % interval leaves out 0, but p by Holm is not below 0.05. The "
+            "interval is of one comparison, and too narrow where few images decide, so p counts."
         )
     on_images = [one.other for one in contests if not one.is_over_seeds]
     if on_images:
@@ -97,21 +97,27 @@ def write_cautions(report: Report) -> list[str]:
     return lines
 
 
-def list_contests(scores: Scores, name: str) -> list[Contest]:
-    """Return a model of the first seed against each other one: over shared seeds, else on the test images."""
+def list_contests(scores: Scores, name: str, family: Collection[str] = ()) -> list[Contest]:
+    """Return a model of the first seed against each other one: over shared seeds, else on the test images.
+
+    Holm corrects over all pairs on the images, and over seeds over those of `name`, or over all pairs of `family`.
+    """
     top1 = group_top1(scores.models)
-    contests = []
+    contests: dict[tuple[str, str], Contest] = {}
     for row in scores.pairs:
-        if name not in (row.a, row.b) or not (is_first(row.a) and is_first(row.b)):
+        is_asked = {row.a, row.b} <= set(family) if family else name in (row.a, row.b)
+        if not (is_asked and is_first(row.a) and is_first(row.b)):
             continue
-        other, sign = (row.a, 1) if row.b == name else (row.b, -1)
-        shared = sorted(seed for seed in top1[name].keys() & top1[other].keys() if seed is not None)
+        own, other, sign = (row.a, row.b, -1) if row.a == name else (row.b, row.a, 1)
+        shared = sorted(seed for seed in top1[own].keys() & top1[other].keys() if seed is not None)
         if len(shared) > 1:
-            over = compare_over_seeds(*([top1[one][seed] for seed in shared] for one in (other, name)))
-            contests.append(Contest(other, _find_lead(over), over.p, True))
+            over = compare_over_seeds(*([top1[one][seed] for seed in shared] for one in (other, own)))
+            contests[own, other] = Contest(other, _find_lead(over), over.p, True)
         else:
-            contests.append(Contest(other, sign * _find_lead(row.interval), row.quoted_p, False))
-    return contests
+            contests[own, other] = Contest(other, sign * _find_lead(row.interval), row.holm_p, False)
+    tests = {pair: contest.p for pair, contest in contests.items() if contest.is_over_seeds}
+    adjusted = dict(zip(tests, apply_holm_correction(list(tests.values())), strict=True))
+    return [replace(one, p=adjusted.get(pair, one.p)) for pair, one in contests.items() if pair[0] == name]
 
 
 def _find_lead(interval: DifferenceInterval | SeedComparison) -> int:
@@ -144,11 +150,9 @@ def _name_best(scores: Scores, main: str) -> list[str]:
         return []
     best = max(means, key=lambda method: means[method])
     parts = [f"Best student: {best}, {100 * means[best]:.1f} %."]
-    contests = [one for one in list_contests(scores, best) if one.other != TEACHER]
-    adjusted = apply_holm_correction([contest.p for contest in contests])
-    others = [(one.other, p) for one, p in zip(contests, adjusted, strict=True) if main not in (best, one.other)]
-    ahead = [other for other, p in others if p is not None and p < SIGNIFICANCE]
-    even = [other for other, _ in others if other not in ahead]
+    others = [one for one in list_contests(scores, best, means) if main not in (best, one.other)]
+    ahead = [one.other for one in others if one.outcome > 0]
+    even = [one.other for one in others if one.outcome <= 0]
     parts += [f"It is ahead of {join_names(ahead)} (p < 0.05 by Holm)."] if ahead else []
     parts += [f"No difference is shown from {join_names(even)}."] if even else []
     return [" ".join(parts)]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from diagnostics.evaluation.archive import check_integers
-from diagnostics.statistics import CONFIDENCE
+from diagnostics.statistics import CONFIDENCE, Noted
 
 SMALLEST_GROUP = 10  # images; the worst of smaller groups would be the worst by chance
 SMALLEST_GAP = 0.02  # teachers whose following differs by less have too little to hand on for a ratio
@@ -107,7 +107,7 @@ class CuedAnswers:
 
 
 @dataclass(frozen=True)
-class ShortcutMeasures:
+class ShortcutMeasures(Noted):
     """Shares in [0, 1] of one model. None where not defined, `notes` says why."""
 
     images: int
@@ -234,7 +234,7 @@ def compute_accuracy_gap(own: ShortcutMeasures) -> float | None:
 
 
 @dataclass(frozen=True)
-class Inheritance:
+class Inheritance(Noted):
     """Share of the teachers' difference in following that their students show: 0 none of it, 1 all of it."""
 
     value: float | None

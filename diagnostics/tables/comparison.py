@@ -71,6 +71,7 @@ TESTS = (
     Column("mcnemar", "uncorrected", format_decimals(2), path="statistics.mcnemar.statistic"),
     Column("mcnemar_p", "p", show_p, path="statistics.mcnemar.p"),
     Column("mcnemar_exact_p", "exact p", show_p, path="statistics.mcnemar_exact.p"),
+    Column("mcnemar_mid_p", "mid-p", show_p, path="statistics.mcnemar_mid_p.p"),
     Column("chi_square_yates", "χ² Yates", format_decimals(2), path="statistics.chi_square_yates.statistic"),
     Column("chi_square_yates_p", "p", show_p, path="statistics.chi_square_yates.p"),
     Column("chi_square", "χ² plain", format_decimals(2), path="statistics.chi_square.statistic"),
@@ -116,6 +117,7 @@ SEED_PAIRS = (
     Column("sd", "sd, points", format_percent(2), path="result.sd"),
     Column("t", "t", format_decimals(2), path="result.t"),
     Column("p", "p", show_p, path="result.p"),
+    Column("holm_p", "Holm p", show_p, why="There is no test to correct."),
     Column("wilcoxon_p", "Wilcoxon p", show_p, path="result.wilcoxon_p"),
 )
 ENSEMBLES = (
@@ -139,8 +141,13 @@ VARIANCES = (
     Column("statistic", "Brown-Forsythe W", format_decimals(2), path="result.statistic"),
     Column("p", "p", show_p, path="result.p"),
     Column("holm_p", "Holm p", show_p, why="There is no test to correct."),
-    Column("seeds_for_ratio", "seeds to see this ratio", format_whole, path="result.seeds_for_ratio"),
-    Column("seeds_for_double", f"to see a ratio of {GIVEN_RATIO:g}", format_whole, path="result.seeds_for_double"),
+    Column("smallest_p", "smallest p of so many seeds", show_p, path="result.smallest_p"),
+    Column(
+        "seeds_for_double",
+        f"seeds for a ratio of {GIVEN_RATIO:g}",
+        format_whole,
+        path="result.seeds_for_double",
+    ),
 )
 
 

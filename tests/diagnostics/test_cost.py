@@ -51,6 +51,14 @@ def test_flops_are_of_one_image_whatever_the_batches() -> None:
     assert [item.batch for item in costs[1].latencies] == [4, 32]
 
 
+def test_attention_counts_as_its_matrix_products() -> None:
+    """Of 17 tokens, 32 wide: query, key, value and output, attention, two layers of 64; fused in evaluation."""
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    expected = 2 * 17 * (4 * 32 * 32 + 2 * 17 * 32 + 2 * 32 * 64)
+    assert measure_one(layer, (17, 32), seconds=0.0).flops == expected
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_shared_parameters_count_once() -> None:
     layer = nn.Linear(4, 4)
     assert measure_one(nn.Sequential(layer, layer), (3, 4, 4), seconds=0.0).parameters == 20

@@ -106,7 +106,7 @@ def test_wrong_input_is_refused():
 def test_interval_does_not_overrule_the_test():
     told = describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
     assert told.startswith("no difference shown between scratch and teacher: −1.1 points")
-    assert told.endswith("95 % −2.2 to −0.2 but p = 0.07 by the test, over 540 test images")
+    assert told.endswith("95 % −2.2 to −0.2 but p = 0.070 by Holm, over 540 test images")
     assert "worse" in describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.04)
 
 

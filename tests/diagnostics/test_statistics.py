@@ -14,7 +14,8 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 from statsmodels.stats import contingency_tables as sm
 
 from diagnostics import statistics
-from diagnostics.statistics import Counts, compute_paired_statistics, count_pairs
+from diagnostics.plain import to_plain
+from diagnostics.statistics import NOT_FINITE, Counts, Noted, compute_paired_statistics, count_pairs
 
 cell = st.integers(0, 300)
 tables = st.tuples(cell, cell, cell, cell).filter(any).map(lambda cells: Counts(*cells))
@@ -73,6 +74,10 @@ def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts):
 
     square = np.array([cells[:2], cells[2:]])
     assert result.mcnemar_exact.p == pytest.approx(sm.mcnemar(square, exact=True).pvalue)
+    fewer, more = sorted((counts.b, counts.c))
+    own = stats.binom.pmf(fewer, fewer + more, 0.5)
+    mid_p = 1 - own / 2 if fewer == more > 0 else stats.binomtest(fewer, fewer + more).pvalue - own if more else 1
+    assert result.mcnemar_mid_p.p == pytest.approx(mid_p, abs=1e-12)
     if counts.b + counts.c:
         plain = sm.mcnemar(square, exact=False, correction=False)
         assert (result.mcnemar.statistic, result.mcnemar.p) == pytest.approx((plain.statistic, plain.pvalue))
@@ -132,6 +137,12 @@ def test_exact_test_is_quoted_below_25_discordant_images():
     assert few.mcnemar_exact.p == pytest.approx(stats.binomtest(4, 24).pvalue)
 
 
+def test_mid_p_of_fagerlands_example() -> None:
+    result = compute_paired_statistics(Counts(0, 7, 1, 13))  # Fagerland et al. 2013, table 1: 0.070 and 0.039
+    assert (result.mcnemar_exact.p, result.mcnemar_mid_p.p) == pytest.approx((18 / 256, 10 / 256))
+    assert result.quoted == "exact"
+
+
 def test_equal_wins_give_p_of_one():
     result = compute_paired_statistics(Counts(10, 30, 30, 5))
     assert dataclasses.astuple(result.mcnemar_corrected) == pytest.approx((0.0, 1.0, 0.0), abs=1e-12)
@@ -141,7 +152,7 @@ def test_equal_wins_give_p_of_one():
 def test_identical_models_have_no_discordant_images():
     result = compute_paired_statistics(Counts(80, 0, 0, 20))
     undefined = {"mcnemar_corrected", "mcnemar", "error_separation_index"}
-    assert set(result.notes) == undefined | {"mcnemar_exact", "odds_ratio"}
+    assert set(result.notes) == undefined | {"mcnemar_exact", "mcnemar_mid_p", "odds_ratio"}
     assert result.mcnemar_corrected == statistics.TestResult(None, None, None)
     assert (result.quoted, result.quoted_test.p) == ("exact", 1.0)
     assert (result.phi, result.kappa, result.yules_q, result.error_dissimilarity) == (1, 1, 1, 0)
@@ -178,3 +189,17 @@ def test_every_undefined_number_has_a_note(cells):
 def test_wrong_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_numbers_that_are_not_finite_are_none_with_a_note() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Result(Noted):
+        statistic: float | None
+        p: float | None
+        share: float
+        notes: dict[str, str]
+
+    found = Result(math.inf, 0.0, 0.5, {"share": "kept"})
+    assert (found.statistic, found.p, found.share) == (None, None, 0.5)
+    assert found.notes == {"statistic": NOT_FINITE, "p": NOT_FINITE, "share": "kept"}
+    assert to_plain([math.nan, {"a": -math.inf}, 1.0]) == [None, {"a": None}, 1.0]

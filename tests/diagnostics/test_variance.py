@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from diagnostics import variance
-from diagnostics.variance import compare_variances, count_seeds_needed, simulate_power
+from diagnostics.comparison import apply_holm_correction
+from diagnostics.plain import to_plain
+from diagnostics.variance import compare_variances, count_seeds_needed, find_smallest_p, simulate_power
 
 
 def test_statistic_is_anova_of_median_distances():
@@ -49,9 +53,30 @@ def test_ratio_and_inverse_need_equal_seeds():
 
 
 def test_what_is_not_tested_says_why():
-    two = compare_variances([0.5, 0.6], [0.5, 0.7])
-    assert two.ratio == pytest.approx(2) and two.p is None and two.notes["statistic"] == variance.FEW
-    assert two.seeds_for_ratio == two.seeds_for_double > 10
+    three = compare_variances([0.5, 0.6, 0.7], [0.5, 0.7, 0.8])
+    assert three.ratio is not None and three.p is None and three.notes["statistic"] == variance.FEW
+    assert three.smallest_p == pytest.approx(0.1161, abs=1e-4) and three.seeds_for_double > 10
     assert compare_variances([0.5], [0.5, 0.7]).notes["ratio"].startswith("One seed")
     same = compare_variances([0.5, 0.5, 0.5], [0.5, 0.6, 0.7])
     assert same.sd_a == 0 and same.p is None and "ratio" in same.notes
+
+
+@pytest.mark.parametrize("other", [[0.1, 0.2, 0.1, 0.2], [0.5, 0.8, 0.5, 0.8]])
+def test_equal_distances_are_not_tested(other: list[float]) -> None:
+    """0 / 0 or a spread divided by 0; distances of 0.1 and 0.2 differ by rounding."""
+    found = compare_variances([0.7, 0.8, 0.7, 0.8], other)
+    assert (found.statistic, found.p) == (None, None) and found.notes["statistic"] == variance.EQUAL_DISTANCES
+    assert apply_holm_correction([found.p, 0.01]) == [None, 0.01]
+    json.dumps(to_plain(found), allow_nan=False)
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(3, 3), (5, 5), (3, 5)])
+def test_no_values_have_a_smaller_p(n_a: int, n_b: int) -> None:
+    rng, best = np.random.default_rng(0), 1.0
+    for _ in range(200):
+        a, b = rng.normal(size=n_a), 1e-6 * rng.normal(size=n_b)
+        best = min(best, stats.levene(a, b, center="median").pvalue)
+    extreme = np.array([0.0] + [1.0, -1.0] * (max(n_a, n_b) // 2))  # its distances are equal but for the median's
+    reached = stats.levene(extreme, np.zeros(min(n_a, n_b)), center="median").pvalue
+    assert find_smallest_p(n_a, n_b) == pytest.approx(reached) and best >= reached
+    assert find_smallest_p(4, 5) == 0 and find_smallest_p(1, 5) is None

@@ -8,6 +8,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from losses.ce import CE
+from losses.dkd import compute_dkd
 from losses.kl import KL, compute_softened_kl, standardise
 from losses.loss import Samples, View
 from tests.losses.literals import Z_STUDENT, Z_TEACHER, draw
@@ -147,3 +148,17 @@ def test_standardised_logits_have_gradients() -> None:
 def test_temperatures_out_of_range_are_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="need temperature > 0"):
         compute_softened_kl(draw_logits(0), draw_logits(1), temperature)
+
+
+@pytest.mark.parametrize("temperature", [20.0, 1000.0, 1e5])
+def test_large_temperatures_approach_squared_differences(temperature: float) -> None:
+    """T² KL tends to half the variance of the difference of logits (Hinton et al. 2015, Sec. 2.1)."""
+    generator = torch.Generator().manual_seed(0)
+    own, other = (3 * torch.randn(8, 100, generator=generator) for _ in range(2))
+    expected = ((own - other).double().var(dim=1, correction=0) / 2).mean().item()
+    found = compute_softened_kl(own, other, temperature)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected, rel=6 / temperature + 1e-4)
+    labels = torch.arange(8)
+    exact = compute_dkd(own.double(), other.double(), labels, 1.0, 8.0, temperature).item()
+    assert compute_dkd(own, other, labels, 1.0, 8.0, temperature).item() == pytest.approx(exact, rel=1e-4)

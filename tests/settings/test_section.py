@@ -4,7 +4,7 @@ import pytest
 
 from errors import UserError
 from settings.reading import load_config
-from settings.section import MAX_NAME_BYTES, check_name
+from settings.section import MAX_NAME_BYTES, check_name, count_share
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_bad_names_are_refused(name: str) -> None:
 def test_names_in_configs_are_checked(tiny_config, setting: str) -> None:
     with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}.*(choose|pattern)"):
         load_config(tiny_config, [setting])
+
+
+@pytest.mark.parametrize(
+    ("share", "total", "count"),
+    [(0.7, 60_000, 42_000), (0.285, 100, 29), (0.5, 5, 3), (0.3, 10, 3), (1e-5, 100, 0)],
+)
+def test_shares_are_rounded_as_written(share: float, total: int, count: int) -> None:
+    assert count_share(share, total) == count

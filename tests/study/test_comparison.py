@@ -42,20 +42,22 @@ def compare_with_constant(differences) -> Difference:
 @pytest.mark.parametrize(
     ("differences", "decision", "text"),
     [
-        (WIGGLE, "equivalent", f"0.0 points (95 % −0.1 to 0.1 over {SEEDS})"),
+        (WIGGLE, "equivalent", f"0.0 points (95 % −0.1 to 0.1 over {SEEDS}, p = 1.000 by Holm)"),
         (
             WIGGLE + 0.01,
             "higher, by less than the margin",
-            f"1.0 points (95 % 0.9 to 1.1 over {SEEDS})",
+            f"1.0 points (95 % 0.9 to 1.1 over {SEEDS}, p < 0.001 by Holm)",
         ),
-        (WIGGLE - 0.05, "lower", f"−5.0 points (95 % −5.1 to −4.9 over {SEEDS})"),
-        (20 * WIGGLE + 0.03, "higher", f"3.0 points (95 % 0.5 to 5.5 over {SEEDS})"),
-        (20 * WIGGLE, "undecided", f"0.0 points (95 % −2.5 to 2.5 over {SEEDS})"),
+        (WIGGLE - 0.05, "lower", f"−5.0 points (95 % −5.1 to −4.9 over {SEEDS}, p < 0.001 by Holm)"),
+        (20 * WIGGLE + 0.04, "higher", f"4.0 points (95 % 1.5 to 6.5 over {SEEDS}, p = 0.022 by Holm)"),
+        (20 * WIGGLE + 0.03, "undecided", f"3.0 points (95 % 0.5 to 5.5 over {SEEDS}, p = 0.057 by Holm)"),
+        (20 * WIGGLE, "undecided", f"0.0 points (95 % −2.5 to 2.5 over {SEEDS}, p = 1.000 by Holm)"),
         ([0.1], "undecided", "10.0 points (1 student seed of one teacher)"),
     ],
 )
-def test_equivalence_is_decided_by_the_interval(differences, decision, text):
-    row = make_contrast(compare_with_constant(differences), name="H1", margin=0.02)
+def test_direction_is_decided_by_holms_p_and_equivalence_by_the_interval(differences, decision, text):
+    """As one of two tests alike."""
+    row = apply_holm([make_contrast(compare_with_constant(differences), name="H1", margin=0.02)] * 2)[0]
     row = replace(row, decision=make_decision(row))
     expected = f"cue following of A minus that of B is {text}"
     assert describe_stated(row) == f"H1 (equivalent within ±2 points), {decision}: {expected}"
@@ -80,11 +82,11 @@ def test_a_threshold_is_tested_one_sided():
     row = make_claim(DIFFERENCES, 0.05)
     expected = stats.ttest_1samp(DIFFERENCES, 0.05, alternative="greater")
     assert np.isclose(row.result.t, expected.statistic) and np.isclose(row.result.p, expected.pvalue)
-    assert 0.0038 < row.result.p < 0.0039 and np.allclose(
-        (row.result.low, row.result.high), (0.0807351, 0.1592649)
-    )
+    interval = expected.confidence_interval(0.95)
+    assert 0.0038 < row.result.p < 0.0039 and np.isclose(row.result.low, interval.low) and row.result.level == 0.9
+    assert row.result.low > 0.05 and make_claim(DIFFERENCES, row.result.low).holm_p == pytest.approx(0.05)
     difference = (
-        f"cue following of A minus that of B is 12.0 points (95 % 8.1 to 15.9 over {SEEDS}, p = 0.004 by Holm)"
+        f"cue following of A minus that of B is 12.0 points (90 % 9.0 to 15.0 over {SEEDS}, p = 0.004 by Holm)"
     )
     assert describe_stated(row) == f"H2 (above 5 points), shown: {difference}"
 
@@ -95,8 +97,10 @@ def test_a_threshold_is_tested_one_sided():
         (DIFFERENCES, 0.05, 12, "shown"),  # 12 * 0.0039 < 0.05
         (DIFFERENCES, 0.05, 13, "not shown"),
         (DIFFERENCES, 0.1, 1, "not shown"),
-        (DIFFERENCES, 0.159, 1, "not shown"),
-        (DIFFERENCES, 0.16, 1, "contradicted"),
+        (DIFFERENCES, 0.150, 1, "not shown"),
+        (DIFFERENCES, 0.151, 1, "contradicted"),  # beyond the one-sided bound
+        (DIFFERENCES, 0.16, 2, "contradicted"),
+        (DIFFERENCES, 0.16, 3, "not shown"),  # as many tests as would spoil "shown"
         ([-d for d in DIFFERENCES], -0.2, 1, "shown"),
         ([0.1], 0, 1, "not shown"),
         ([], 0, 1, "not shown"),
@@ -112,10 +116,11 @@ def test_lower_following_through_lower_accuracy_is_cautioned():
     less, more = {s: 0.1 + s / 1000 for s in seeds}, {s: 0.3 - s / 1000 for s in seeds}
     accurate, poor = dict.fromkeys(seeds, 0.9), {s: 0.6 + s / 1000 for s in seeds}
     for first, second, own, other in ((less, more, poor, accurate), (more, less, accurate, poor)):
-        row = make_contrast(compare_seeds(first, second))
+        row = apply_holm([make_contrast(compare_seeds(first, second))])[0]
         text = describe_caution(row, compare_seeds(own, other))
         lower = "A" if first is less else "B"
         assert text.startswith(f"{lower} follows the cue less, but its unbiased accuracy is lower too, by 29.8")
         assert text.endswith("is not mitigation")
         assert describe_caution(row, compare_seeds(other, own)) is None
+        assert describe_caution(replace(row, holm_p=0.06), compare_seeds(own, other)) is None
         assert describe_caution(replace(row, measure="clean"), compare_seeds(own, other)) is None

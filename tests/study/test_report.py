@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -175,11 +176,13 @@ def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path):
     first, second, third, beside, *_ = list_answers(report)
     assert first.startswith("H1 (") and second.startswith("H2 (above 0 points), shown: cue following of crd_kd")
     over = "over 4 student seeds of one teacher"
-    assert re.search(rf"is \d+\.\d points \(95 % \d+\.\d to \d+\.\d {over}, p [<=] 0\.\d+ by Holm\)\.$", second)
+    assert re.search(rf"is \d+\.\d points \(90 % \d+\.\d to \d+\.\d {over}, p [<=] 0\.\d+ by Holm\)\.$", second)
     assert third.startswith("H3 (above 50 points), contradicted: ") and third.endswith(
         "This is at teacher biased, students biased; of its 4 points: contradicted at 4."
     )
-    assert f"<p>{third}</p>" in page and f'<p class="more">{beside}</p>' in page  # each as large as the first
+    assert (
+        f"<p>{escape(third)}</p>" in page and f'<p class="more">{beside}</p>' in page
+    )  # each as large as the first
     rows = read_table(tmp_path, "hypothesis")
     assert [row["name"] for row in rows] == ["H1", "H2", "H3", "H3", "H3", "H3"]
     claims = [(row["claim"], row["threshold"]) for row in rows[:3]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from diagnostics.evaluation.analysis import compute_report
 from diagnostics.evaluation.claims import BALANCED, CUED, FOREIGN, describe_depth, measure_model_gap
 from diagnostics.evaluation.recording import Recording
+from diagnostics.report.files import write_json
 from diagnostics.tables.comparison import make_ensembles_table, make_variances_table
 from diagnostics.tables.predictions import make_generalisation_table
 from tests.diagnostics.report.test_folder import CLASSES, LABELS, TRAINED, network, recordings
@@ -43,14 +45,28 @@ def test_ensembles_join_teacher_student_seeds_and_methods():
     assert "kd of 3 seeds" in shown and "teacher + kd" in shown
 
 
-def test_spread_is_tested_with_seeds_needed():
+def test_spread_of_three_seeds_is_not_tested() -> None:
     report = compute_report(several())
     (row,) = report.claims.variances
     assert (row.a, row.b, row.result.n_a, row.result.n_b) == ("kd", "two_stage", 3, 3)
-    assert row.holm_p == row.result.p and row.result.seeds_for_ratio is not None
-    assert f"it would take about {row.result.seeds_for_ratio} seeds of each" in row.sentence
+    assert row.holm_p is None and row.result.seeds_for_double > 10
+    assert "not tested. The test needs 4 seeds" in row.sentence and "it would take" not in row.sentence
     assert "no difference shown in spread" in row.sentence and row.sentence in report.claims.sentences
     assert make_variances_table([]).empty.startswith("Two methods need")
+
+
+def test_accuracies_on_two_values_leave_a_report(tmp_path: Path) -> None:
+    """The spread's test is 0 / 0 then."""
+    rights = [("kd", 0.5), ("kd/1", 0.75), ("kd/2", 0.5), ("kd/3", 0.75)]
+    models = [
+        network(name.replace("kd", method), right=right)
+        for method in ("two_stage", "kd")
+        for name, right in rights
+    ]
+    report = compute_report(recordings(models))
+    assert report.claims.variances[0].holm_p is None
+    write_json(report, tmp_path / "report.json")
+    assert "not tested. In each method" in (tmp_path / "report.json").read_text(encoding="utf-8")
 
 
 def test_gap_notes_what_its_training_images_are():

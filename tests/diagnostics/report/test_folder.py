@@ -223,12 +223,12 @@ def test_it_says_who_is_behind_and_who_is_ahead(write):
     ]
 
 
-def test_an_interval_that_the_test_does_not_confirm_shows_no_difference(write):
+def test_an_interval_that_holms_p_does_not_confirm_shows_no_difference(write):
     report, page = write(recordings([network("teacher", right=1.0), network("two_stage", right=0.9)]))
     interval = report.pairs[0].interval
     assert interval.high < 0 and report.pairs[0].quoted_p > 0.05
     assert write_verdict(report)[-1] == "No difference is shown between two_stage and teacher."
-    assert "McNemar&#39;s test does not confirm it" in page
+    assert "p by Holm is not below 0.05" in page
 
 
 def test_several_seeds(write):

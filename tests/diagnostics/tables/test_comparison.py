@@ -59,6 +59,6 @@ def test_seed_tables():
     assert shown(table) == {**row, "seed_0": "70.00", "seed_1": "72.00", "seed_2": "74.00"}
     assert [text for text, _ in table.show_rows()[1]] == ["crd", "1", "70.00", *["n/a"] * 4]
     comparison = compare_over_seeds([0.7, 0.7, 0.7], [0.70, 0.72, 0.74])
-    table = make_seed_pairs_table([MethodsCompared("kd", "two_stage", [0, 1, 2], comparison, "")])
+    table = make_seed_pairs_table([MethodsCompared("kd", "two_stage", [0, 1, 2], comparison, holm_p=comparison.p)])
     assert shown(table)["difference"] == "+2.00 [−2.97, +6.97]"
     assert any("6 seeds" in note for note in table.notes)
