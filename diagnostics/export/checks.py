@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dataset.files.class_folders import FORMATS
 from dataset.files.decode import DEPTHS
 from dataset.sources import FILES, Source, load_source
 from errors import MachineError
@@ -141,10 +142,10 @@ def find_bit_depth(data: Data, source: Source, sample: Sequence[Path]) -> int | 
 def _is_deep(file: Path) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of size: these files were decoded before
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.mode.startswith("I;16")
 
 
 def _find_brightest(file: Path) -> int:
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
         return int(np.asarray(image).max())
