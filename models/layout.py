@@ -102,13 +102,28 @@ class Layout:
         These modules are in training mode with them. The last block is everything behind the block
         before it: the block itself, and layers between it and the head, as mobilenets have them.
 
+        A parameter that the network itself freezes (requires_grad is False) is in no part.
+
         Args:
             train: which part of the network.
             places: of the losses' taps; "features" are all parameters that these depend on.
 
         Raises:
-            UserError: `last_block` where nothing stands between the block before it and the head.
+            UserError: `last_block` where nothing stands between the block before it and the head; a part that the
+                network freezes.
         """
+        parameters, modules = self._find_all_part_names(train, places)
+        kept = [name for name in parameters if name not in self.frozen]
+        if parameters and not kept:
+            raise UserError(f"train: {train}: {self.name} freezes all of it itself (requires_grad=False)")
+        return kept, modules
+
+    @cached_property
+    def frozen(self) -> frozenset[str]:
+        """Parameters that the network itself freezes."""
+        return frozenset(name for name, one in self.model.named_parameters() if not one.requires_grad)
+
+    def _find_all_part_names(self, train: Part, places: Sequence[str]) -> tuple[list[str], list[str]]:
         head, names = f"{self.structure.head}.", [name for name, _ in self.model.named_parameters()]
         if train == "all":
             return names, [""]
