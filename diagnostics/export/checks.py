@@ -92,7 +92,7 @@ def check_script(
         MachineError: the script reads the files differently.
     """
     shipped = runpy.run_path(str(script))  # leaves no compiled file beside it
-    classify = shipped["load_model"](graph)
+    classify = shipped["load_model"](str(script.parent / graph))
     pictures = [shipped["read_image"](str(file)) for file in files]  # (1, 3, H, W) each
     resized = torch.cat([model.resize(torch.from_numpy(picture)) for picture in pictures])  # (B, 3, S, S)
     levels = int((resized - reference.pixels.float()).abs().max())
