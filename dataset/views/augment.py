@@ -31,7 +31,7 @@ class Augmentation:
 def make_generator(*key: int) -> torch.Generator:
     """Return a CPU generator that is seeded by a tuple of integers."""
     state = np.random.SeedSequence([part % 2**64 for part in key]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> 1))
+    return torch.Generator().manual_seed(int(state[0]) >> 1)
 
 
 def draw_view(seed: int, view: int, num_images: int, padding: int, flip: bool) -> Augmentation:

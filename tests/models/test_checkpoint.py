@@ -181,7 +181,6 @@ def test_options_and_numpy_scalars_beside_weights_load(tmp_path, legacy):
 
 def test_scalars_written_by_numpy_1_load(tmp_path):
     content = pickle.dumps({"best_acc": np.float64(1.5), "w": 1}, protocol=2)
-    assert b"numpy._core.multiarray" in content
     with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
         archive.writestr("b/data.pkl", content.replace(b"numpy._core", b"numpy.core"))
         archive.writestr("b/version", "3")
