@@ -9,6 +9,7 @@ import difflib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -23,6 +24,10 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], Any] | int | None  # as the module signal has them
 RANK_DELAY = 15.0  # seconds in which torchrun ends the other processes when the first met the same error
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+# all control characters but tab, line feed and carriage return, and those that turn the direction of writing
+STEERING = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class UserError(Exception):
@@ -91,13 +96,13 @@ def make_printable(text: str) -> str:
 @cache
 def warn(text: str) -> None:
     """Print a warning once, as one line on stderr; of several processes only the first does."""
-    _print_first_process(f"warning: {text}")
+    _print_first_process(make_printable(f"warning: {text}"))
 
 
 @cache
 def info(text: str) -> None:
     """Print a line on stderr once; of several processes only the first does."""
-    _print_first_process(text)
+    _print_first_process(make_printable(text))
 
 
 def _print_first_process(text: str) -> None:
@@ -189,6 +194,13 @@ def exit_on_signal() -> Iterator[None]:
         _restore_signals(before)
 
 
+class _PrintableText(io.TextIOWrapper):
+    """Text in which control characters are escapes: names in files and folders cannot steer the terminal."""
+
+    def write(self, text: str, /) -> int:
+        return super().write(STEERING.sub(lambda found: ascii(found[0])[1:-1], text))
+
+
 class _PipeOutput(io.FileIO):
     """Standard output or error whose reader may close the pipe; the rest is discarded then."""
 
@@ -211,7 +223,7 @@ def _ignore_broken_pipe() -> None:
             stream.flush()
             raw = io.BufferedWriter(_PipeOutput(number, "wb", closefd=False))
             lines = stream.line_buffering
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines))
+            setattr(sys, name, _PrintableText(raw, stream.encoding, stream.errors, line_buffering=lines))
 
 
 def run_command(command: Callable[[], None], again: str = "run again with --resume to go on") -> int:

@@ -17,11 +17,12 @@ from dataset.cues.shortcut import Cues, assign_cues, assign_evenly, count_cues, 
 from dataset.files.stored_pixels import Pixels, StoredPixels, iter_pieces
 from dataset.identity import DataIdentity, compute_digest
 from dataset.images import ImageTensors
+from dataset.repeats import Repeats
 from dataset.sources import Source
 from errors import UserError
 from settings.images import Data, Shortcut
 
-NO_SHORTCUT = Shortcut()
+NO_SHORTCUT, NO_REPEATS = Shortcut(), Repeats()
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TrainingData:
     cue_count: int = 0
     teacher_cues: Cues | None = None  # of the training images, if cues are planted
     test_names: NDArray[np.str_] | None = None  # file names of the test images, if they come from files
+    repeats: Repeats = NO_REPEATS
 
     @property
     def num_classes(self) -> int:
@@ -116,6 +118,7 @@ def prepare(
         held_out=held_out,
         shortcut=shortcut,
         test_names=source.test.names,
+        repeats=source.repeats,
     )
     if shortcut.cue == "none":
         return data

@@ -6,7 +6,7 @@ Letters: N images, S side in pixels.
 from __future__ import annotations
 
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,6 +23,7 @@ from dataset.files.image_list import list_images
 from dataset.files.stored_pixels import Pixels
 from dataset.identity import DataIdentity, PartIdentity, compute_array_digest, compute_digest
 from dataset.memory import check_images_fit, check_writable, uses_memory
+from dataset.repeats import Repeats, count_repeats
 from errors import MachineError, UserError, make_readable, to_user_error
 from files import hold_lock, remove_abandoned_folders, remove_abandoned_lock
 from settings.images import Data
@@ -54,6 +55,11 @@ class Source:
         )
         return DataIdentity(tuple(self.classes), train, val, test, VERSION)
 
+    @cached_property
+    def repeats(self) -> Repeats:
+        """Numbers of images that stand more than once, counted once."""
+        return count_repeats(self.train, self.val, self.test)
+
 
 def load_source(data: Data) -> Source:
     """Load, decode (once) and split the images that a config names.
@@ -69,14 +75,16 @@ def load_source(data: Data) -> Source:
     train, test, classes = load_parts(data)
     if data.split is not None:
         pool = join_images(train, test)
-        train, test = _split(pool, len(pool.labels) - count_share(data.split, len(pool.labels)), data.seed)
+        train, test = _split(
+            pool, len(pool.labels) - count_share(data.split, len(pool.labels)), data.seed, classes
+        )
     elif len(test) == 0:
         raise UserError(
             f"data.root {data.root}: no test images (one tree of classes, or a list without them), set data.split"
         )
     val = train.take(slice(0))
     if data.val_fraction > 0:
-        train, val = _split(train, count_share(data.val_fraction, len(train.labels)), data.seed)
+        train, val = _split(train, count_share(data.val_fraction, len(train.labels)), data.seed, classes)
     return Source(train, val, test, classes)
 
 
@@ -88,13 +96,21 @@ def load_parts(data: Data, val_is_test: bool = False) -> Decoded:
     return _load_digits(data.image_size) if data.source == "digits" else _load_cached(data, val_is_test)
 
 
-def _split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
-    """Split off `count` images as a second part, classes in proportion.
+def _split(images: Images, count: int, seed: int, classes: Sequence[str]) -> tuple[Images, Images]:
+    """Split off `count` images as a second part, classes in proportion and each in both parts.
 
     Raises:
         UserError: a class too small to split.
     """
     from sklearn.model_selection import train_test_split  # takes two seconds to import
+
+    counts = np.bincount(images.labels, minlength=len(classes))
+    if counts.min() < 2:
+        name, count = classes[int(counts.argmin())], int(counts.min())
+        raise UserError(
+            f"data.split or data.val_fraction: class {name} has {count} image{'s' * (count != 1)} to divide, "
+            "at least two are needed: add some or remove the class"
+        )
 
     try:
         first, second = train_test_split(
@@ -102,7 +118,13 @@ def _split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
         )
     except ValueError as error:
         raise UserError(f"data.split or data.val_fraction does not fit these images: {error}") from None
-    return images.take(np.sort(first)), images.take(np.sort(second))
+    is_second = np.zeros(len(images), dtype=np.bool_)
+    is_second[second] = True
+    for part, other in ((first, second), (second, first)):
+        for label in np.setdiff1d(images.labels, images.labels[part]):  # rounded down to none
+            moved = other[images.labels[other] == label][0]
+            is_second[moved] = not is_second[moved]
+    return images.take(np.flatnonzero(~is_second)), images.take(np.flatnonzero(is_second))
 
 
 def _load_digits(image_size: int) -> Decoded:
@@ -113,8 +135,10 @@ def _load_digits(image_size: int) -> Decoded:
     check_images_fit(len(bunch.images), image_size)
     gray = (bunch.images * (255 / 16)).round().astype(np.uint8)
     pixels = np.stack([to_array(Image.fromarray(image), image_size) for image in gray])
-    train, test = _split(Images(pixels, bunch.target.astype(np.int64)), DIGITS_TEST, DIGITS_SPLIT_SEED)
-    return train, test, [str(digit) for digit in range(10)]
+    classes = [str(digit) for digit in range(10)]
+    labels = bunch.target.astype(np.int64)
+    train, test = _split(Images(pixels, labels), DIGITS_TEST, DIGITS_SPLIT_SEED, classes)
+    return train, test, classes
 
 
 @dataclass(frozen=True)

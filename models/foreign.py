@@ -78,7 +78,7 @@ def build_own_model(arch: str, num_classes: int, image_size: int, options: Mappi
         raise UserError(f"arch {arch} gives a {type(model).__name__}, not a torch.nn.Module")
     if not any(True for _ in model.parameters()):
         raise UserError(f"arch {arch} gives a network without parameters")
-    return model
+    return model.float()  # images are float32
 
 
 def _list_parameters(make: Callable[..., object]) -> tuple[set[str], bool]:

@@ -102,13 +102,28 @@ class Layout:
         The modules are those to set to training mode. The last block is everything after the block before it, so
         it includes the layers that mobilenets have between their last block and the head.
 
+        A parameter that the network itself freezes (requires_grad is False) is in no part.
+
         Args:
             train: the part of the network.
             places: the losses' taps; "features" are all parameters that these depend on.
 
         Raises:
-            UserError: `last_block` of a network that has no parameters between the block before it and the head.
+            UserError: `last_block` of a network that has no parameters between the block before it and the head; a
+                part that the network freezes.
         """
+        parameters, modules = self._find_all_part_names(train, places)
+        kept = [name for name in parameters if name not in self.frozen]
+        if parameters and not kept:
+            raise UserError(f"train: {train}: {self.name} freezes all of it itself (requires_grad=False)")
+        return kept, modules
+
+    @cached_property
+    def frozen(self) -> frozenset[str]:
+        """Parameters that the network itself freezes."""
+        return frozenset(name for name, one in self.model.named_parameters() if not one.requires_grad)
+
+    def _find_all_part_names(self, train: Part, places: Sequence[str]) -> tuple[list[str], list[str]]:
         head, names = f"{self.structure.head}.", [name for name, _ in self.model.named_parameters()]
         if train == "all":
             return names, [""]

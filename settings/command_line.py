@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -75,7 +76,7 @@ def read_path(text: str) -> Path:
         text.encode()
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f"{text} is not UTF-8, rename it") from None
-    return Path(text)
+    return Path(os.path.expanduser(text))
 
 
 def read_folder(text: str) -> Path:

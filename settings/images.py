@@ -7,7 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
-from settings.section import Count, Deviations, Fraction, Means, Number, Positive, Section, Seed, Share, option
+from settings.section import (
+    Count,
+    Deviations,
+    FilePath,
+    Fraction,
+    Means,
+    Number,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    option,
+)
 
 Transform = Annotated[
     dict[str, dict[str, Any]],
@@ -21,7 +33,9 @@ STRENGTHS = {"none": 0.0, "mixup": 0.2, "cutmix": 1.0, "erasing": 0.1}
 
 class Data(Section):
     source: Source = option("digits", "folder = class folders under root, csv = root lists file,label,split")
-    root: Path | None = option(None, "folder or list of the images, or of torchvision's downloads (default: data)")
+    root: FilePath | None = option(
+        None, "folder or list of the images, or of torchvision's downloads (default: data)"
+    )
     follow_links: bool = option(False, "follow links in root that lead out of it")
     image_size: Count = option(32, "side in pixels; images of another size are resized")
     resize: Literal["squash", "crop"] = option("squash", "to a square; crop: short side first, then the centre")
@@ -49,7 +63,7 @@ class Data(Section):
     mean: Means | None = option(None, "channel means in 0..1 to normalise with (default: of the training images)")
     std: Deviations | None = option(None, "channel deviations in 0..1 (default: of the training images)")
     seed: Seed = option(0, "seed of the split and of the augmented views, shared by all training seeds")
-    cache_dir: Path = option(Path("data/cache"), "folder of decoded images and cached teacher outputs")
+    cache_dir: FilePath = option(Path("data/cache"), "folder of decoded images and cached teacher outputs")
 
     @model_validator(mode="after")
     def _check(self) -> Data:
@@ -87,7 +101,7 @@ class Shortcut(Section):
     )
     students: Literal["biased", "unbiased"] = option("biased", "cues of the students' training images, likewise")
     seed: Seed = option(0, "seed of the map from classes to cues and of each image's cue")
-    file: Path | None = option(None, "CSV with the columns file,cue: cues that a folder's images have already")
+    file: FilePath | None = option(None, "CSV with the columns file,cue: cues that a folder's images have already")
     pairs: Literal["same", "counterfactual"] = option(
         "same", "the teacher sees the student's image, or the same image under another cue, drawn for each view"
     )

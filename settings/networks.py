@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from settings.methods import drop_removed, expand_losses
-from settings.section import Count, Deviations, Means, Number, Section, Seed, option
+from settings.section import Count, Deviations, FilePath, Means, Number, Section, Seed, option
 from settings.stages import LossUse, Optimizer, Trained
 
 TapName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -78,10 +77,10 @@ def connect(student: Student) -> ConnectedNetwork:
 
 class Teacher(Network, Trained):
     arch: str = option("resnet20", "as student.arch")
-    checkpoint: Path | None = option(
+    checkpoint: FilePath | None = option(
         None, "a trained teacher: our model.pt or a state dict that fits teacher.arch"
     )
-    init: Path | None = option(None, "weights that the teacher's own training starts from (--phase teacher)")
+    init: FilePath | None = option(None, "weights that the teacher's own training starts from (--phase teacher)")
     seed: Seed = option(0, "seed of the teacher's own training")
     epochs: Count = option(30, "epochs of the teacher's own training")
     batch_size: Count = option(128, "images a step")

@@ -6,6 +6,7 @@ section.key=value` overrides any field.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -160,7 +161,7 @@ def _read_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
             raise UserError(f"{path}: base: {base!r} is no file, name one YAML file")
         _refuse_moved(str(path), *flatten(values))
         found.insert(0, (path, values))
-        beside, shipped = path.parent / str(base), CONFIGS / str(base)
+        beside, shipped = path.parent / os.path.expanduser(str(base)), CONFIGS / str(base)
         path = shipped if shipped.is_file() and not beside.is_file() else beside
     return found
 

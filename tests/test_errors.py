@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import errors
 from errors import MachineError, UserError, make_printable, run_command, suggest_nearest
 
 WORKER = "DataLoader worker (pid 3) is killed by signal: Killed."
@@ -59,3 +62,17 @@ def test_debug_shows_the_traceback_first(capsys, monkeypatch):
 
 def test_control_characters_are_escaped():
     assert make_printable("caf\udce9 \x1b[2J é") == r"caf\xe9 \x1b[2J é"
+
+
+def test_names_cannot_steer_the_terminal() -> None:
+    code = (
+        "import sys; from errors import run_command, warn\n"
+        "def command():\n"
+        "    print('a\\x1b[31mb\\x9bc\\u202ed\\te')\n"
+        "    warn('f\\x1b]0;g\\nh')\n"
+        "sys.exit(run_command(command))"
+    )
+    root = Path(errors.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, timeout=60)
+    assert done.stdout.decode() == "a\\x1b[31mb\\x9bc\\u202ed\te\n"
+    assert done.stderr.decode() == "warning: f\\x1b]0;g\\nh\n"

@@ -12,11 +12,13 @@ from models.norms import DEFAULT_MOMENTUM, NOTABLE_SHARE, compute_share_left
 from models.taps import INPUT
 from models.zoo import count_parameters
 from settings.loss_options import get_loss_title, make_loss
+from settings.own_code import is_own
 from settings.stages import LossUse, Stage
 from training import distributed
 from training.experiment import Experiment
 from training.job_name import TEACHER, find_phase, list_sources, uses_teacher_network
 from training.memory import check_activations, check_cache_space, check_loss_memory
+from training.own_network import check_outputs
 from training.phases import Job
 from training.reading import find_reading, find_shapes
 from training.stepping import count_steps
@@ -71,6 +73,8 @@ def _check_networks(experiment: Experiment) -> None:
             sizes.append(count_parameters(experiment.find_layout(network).model))
         except UserError as error:
             raise UserError(f"{title}: {error}") from None
+        if is_own(network.arch):
+            check_outputs(experiment, network, title)
     if sizes[1] > sizes[0]:
         warn(
             f"the student {config.student.arch} has {sizes[1]:,} parameters, more than its teacher "
@@ -101,7 +105,17 @@ def _check_losses(experiment: Experiment, job: Job, losses: dict[str, Loss]) -> 
         _check_loss(experiment, job, loss_key, loss, use)
     if stage.goes_through:
         _check_linear(experiment, job, key)
-    _check_gradients(key, stage, [loss for (_, loss), use in pairs if use.weight])
+    weighted = [loss for (_, loss), use in pairs if use.weight]
+    _check_gradients(key, stage, weighted)
+    own = experiment.find_layout(experiment.find_network(job.name))
+    if own.frozen:  # it may be all of the part
+        own.find_part_names(stage.train, find_reading(own, weighted).places)
+    config = experiment.config
+    if stage.upweight_errors_of is not None and config.data.mix in ("mixup", "cutmix"):
+        raise UserError(
+            f"{key}.upweight_errors_of weights single images, and data.mix={config.data.mix} mixes two: "
+            "use data.mix=none or erasing, or remove the key"
+        )
     if stage.images == "balanced" and experiment.data.balanced is None:
         raise UserError(f"{key}.images: balanced needs a planted cue (shortcut.cue) and data.val_fraction > 0")
 
@@ -264,7 +278,7 @@ def _check_trained(experiment: Experiment, method: str) -> None:
         trained |= set(layout.find_part_names(stage.train, places)[0])
     if any(stage.has_answers and stage.train == "features" for stage in stages):
         trained |= set(layout.find_part_names("head")[0])  # it comes from the teacher's classifier
-    if left := layout.find_reached([]) - trained:
+    if left := layout.find_reached([]) - trained - layout.frozen:
         share = 100 * layout.count_values(left) / count_parameters(layout.model)
         raise UserError(
             f"student.taps {', '.join(dict.fromkeys(taps))}: no stage of {method} trains {share:.0f} % of "

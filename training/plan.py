@@ -41,6 +41,7 @@ def describe_command(jobs: Sequence[Job], experiment: Experiment, removed: Seque
     return [
         f"data: {config.data.source}{where}, {train:,} train, {val:,} val, {test:,} test images, "
         f"{data.num_classes} classes",
+        *([repeated] if (repeated := data.repeats.describe()) else []),
         f"teacher: {config.teacher.arch}, {sizes[0]:,} parameters",
         f"student: {config.student.arch}, {sizes[1]:,} parameters",
         f"machine: {machine.device}, {machine.precision}, {count} process{'es' if count > 1 else ''}",

@@ -13,7 +13,8 @@ from models.foreign import TIMM
 from models.whole import hash_file
 from models.zoo import STEMMED, find_published
 from training import distributed
-from training.evaluation import evaluate_splits, show_measures
+from training.class_order import describe_order, find_class_order, is_near_chance
+from training.evaluation import evaluate, measure_logits, predict, show_measures
 from training.experiment import Experiment
 
 
@@ -104,15 +105,27 @@ def _load_given(experiment: Experiment) -> tuple[nn.Module, dict[str, Any]]:
 def _copy_given(experiment: Experiment) -> None:
     """Copy the given teacher into the run; warn of one at chance level."""
     model, origin = _load_given(experiment)
-    measures = evaluate_splits(experiment.machine.place(model), experiment.data, experiment.machine)
+    data, machine = experiment.data, experiment.machine
+    model = machine.place(model)
+    logits = predict(model, data.test, machine)
+    measures = {} if data.val is None else evaluate(model, data.val, machine, "val")
+    measures |= measure_logits(logits, data.test.labels, "test")
     if distributed.rank() == 0:
         experiment.folder.teacher.finish(model, {**origin, **measures})
     distributed.wait_for_all()
     top1 = measures["test_top1"]
     if not experiment.machine.quiet:
         distributed.print_rank0(f"teacher: copied from {origin['source']}, {show_measures({'test_top1': top1})}")
-    if top1 <= 2 / experiment.data.num_classes:
+    labels, answers = data.test.labels.cpu().numpy(), logits.argmax(dim=1).cpu().numpy()
+    order = find_class_order(answers, labels, data.num_classes)
+    if order is not None:
+        warn(
+            f"the teacher from {origin['source']} is right on {100 * top1:.1f} % of the test images "
+            f"since its classes are in another order: {describe_order(order, data.classes)}: rename the class "
+            "folders so that sorting gives its order, or reorder the rows of its classifier"
+        )
+    elif is_near_chance(top1, labels):
         warn(
             f"the teacher from {origin['source']} is right on {100 * top1:.1f} % of the test images, hardly more "
-            "than chance: are its classes in another order, or its images normalised otherwise?"
+            "than chance (the share of the largest class): are its images normalised otherwise?"
         )

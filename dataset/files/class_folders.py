@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from errors import UserError, make_readable
+from errors import UserError, make_readable, warn
 
 IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
     *(".jp2", ".tga"),
 }
+# Pillow's names of these formats: it would open any other one whatever the suffix, PostScript by Ghostscript too
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 # pictures that are not read: a class must not lose them silently
 OTHER_PICTURES = {
     *(".avif", ".heic", ".heif", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".pcx", ".ico", ".dcm"),
@@ -86,13 +89,35 @@ def find_images(root: Path, follow_links: bool = False, val_is_test: bool = Fals
 
 
 def check_classes(found: ImageFiles, where: str) -> ImageFiles:
-    """Return the images; raise `UserError` for one class or a part without a class."""
+    """Return the images, with a warning of classes whose names differ in case or spaces alone.
+
+    Raises:
+        UserError: one class, two spellings of the same name, or a part without a class.
+    """
+    _compare_names(sorted({image.label for image in found.train + found.test}), where)
     tested = {image.label for image in found.test}
     for name in sorted(tested.symmetric_difference(found.classes)) if tested else ():
         raise UserError(f"{where}: class {name} has no {'training' if name in tested else 'test'} images")
     if len(found.classes) < 2:
         raise UserError(f"{where}: {len(found.classes)} class of training images, at least two are needed")
     return found
+
+
+def _compare_names(names: list[str], where: str) -> None:
+    same: dict[str, str] = {}
+    alike: dict[str, str] = {}
+    for name in names:
+        other = same.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(
+                f"{where}: classes {ascii(other)} and {ascii(name)} are two Unicode spellings of one name "
+                f"({name}): give both the same"
+            )
+        other = alike.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), name)
+        if other != name:
+            warn(
+                f"{where}: classes {ascii(other)} and {ascii(name)} differ in case or spaces alone: are they one?"
+            )
 
 
 def check_link(path: Path, root: Path | None) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from dataset.files.class_folders import FORMATS
 from dataset.files.stored_pixels import PIECE, Pixels
 from errors import UserError, warn
 
@@ -66,7 +67,7 @@ def _decode(path: Path, image_size: int, depth: int, resize: Resize) -> Pixels:
 
 def _read(path: Path, do: Callable[[ImageFile.ImageFile], T]) -> T:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return do(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(
@@ -121,8 +122,14 @@ def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _crop(image: Image.Image, side: int) -> Image.Image:
-    """Cut the centre after resizing the short side, rounded as torchvision does."""
+    """Cut the centre after resizing the short side, rounded as torchvision does.
+
+    Raises:
+        ValueError: a strip that would fill the memory.
+    """
     short = min(image.size)
     width, height = (side * length // short for length in image.size)
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"resize: crop would make {width:,} x {height:,} pixels of this strip before it is cut")
     left, top = round((width - side) / 2), round((height - side) / 2)
     return _resize(image, width, height).crop((left, top, left + side, top + side))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from files import ARCHIVE_ERRORS
 from models.whole import find_damaged_entry
 
 Array = NDArray[Any]
+SMALL, MOST_EXPANSION = 10**8, 100  # bytes that any file may expand to, and factor beyond them
 
 
 def pack_arrays(arrays: Mapping[str, Array]) -> memoryview:
@@ -32,6 +34,8 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, Array]]:
     Raises:
         ValueError: a damaged file; also for errors in the body that other contents cause. One line.
     """
+    if path.is_file():  # reading a pipe would block
+        _check_expansion(path)
     damaged = find_damaged_entry(path)
     if damaged is not None:
         raise ValueError(f"{path} is damaged ({damaged} is not as it was written)")
@@ -40,6 +44,18 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, Array]]:
             yield arrays
     except (KeyError, TypeError, AttributeError, MemoryError, RecursionError, *ARCHIVE_ERRORS) as error:
         raise ValueError(f"{path} is no file of predictions: {_format_error(error)}") from None
+
+
+def _check_expansion(path: Path) -> None:
+    """Raise ValueError for an archive that expands far more than arrays of a recording do."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            expanded = sum(entry.file_size for entry in archive.infolist())
+    except ARCHIVE_ERRORS:
+        return  # no archive: the reader says so
+    size = path.stat().st_size
+    if expanded > SMALL + MOST_EXPANSION * size:
+        raise ValueError(f"{path} is no file of predictions: its {size:,} bytes would expand to {expanded:,}")
 
 
 def _format_error(error: Exception) -> str:

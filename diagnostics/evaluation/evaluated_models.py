@@ -210,6 +210,7 @@ def _describe_context(experiment: Experiment) -> Context:
         trained_on=read_environment(experiment.folder.path),
         made_on=_compute_data_digest(experiment),
         test=data.identity.test_digest,
+        repeats=data.repeats,
     )
 
 

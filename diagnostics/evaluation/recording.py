@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from dataset.corruptions import DEGRADATIONS, SEVERITIES
 from dataset.images import ImageTensors
-from dataset.prepare import TrainingData
+from dataset.prepare import NO_REPEATS, TrainingData
+from dataset.repeats import Repeats
 from dataset.views.augment import make_generator, normalise
 from diagnostics.budget import TrainingBudget
 from diagnostics.cost import Cost, measure_costs
@@ -96,6 +97,7 @@ class Context:
     made_on: str = ""  # digest of images, normalisation, precision and device
     test: str = ""  # digest of the test images and their classes alone
     float16: bool = False  # in place of bfloat16
+    repeats: Repeats = NO_REPEATS  # images that stand more than once
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dataset.files.class_folders import FORMATS
 from dataset.files.decode import DEPTHS
 from dataset.sources import FILES, Source, load_source
 from errors import MachineError
@@ -91,7 +92,7 @@ def check_script(
         MachineError: the script reads the files differently.
     """
     shipped = runpy.run_path(str(script))  # leaves no compiled file beside it
-    classify = shipped["load_model"](graph)
+    classify = shipped["load_model"](str(script.parent / graph))
     pictures = [shipped["read_image"](str(file)) for file in files]  # (1, 3, H, W) each
     resized = torch.cat([model.resize(torch.from_numpy(picture)) for picture in pictures])  # (B, 3, S, S)
     levels = int((resized - reference.pixels.float()).abs().max())
@@ -141,10 +142,10 @@ def find_bit_depth(data: Data, source: Source, sample: Sequence[Path]) -> int | 
 def _is_deep(file: Path) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of size: these files were decoded before
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             return image.mode.startswith("I;16")
 
 
 def _find_brightest(file: Path) -> int:
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
         return int(np.asarray(image).max())

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dataset.files.class_folders import FORMATS
 from diagnostics.evaluation.evaluated_models import find_network, list_taps
 from diagnostics.evaluation.recording import EvaluatedModel
 from diagnostics.export.card import Export, format_card
@@ -50,6 +51,7 @@ from files import write_text
 from models import export
 from models.checkpoint import copy_weights, hash_weights, save
 from models.export import INPUT, NEEDED_FOR_ONNX, ONNX, OUTPUT, PROGRAM, REQUIREMENTS, WEIGHTS, FromPixels, Runner
+from models.whole import hash_file
 from models.zoo import count_parameters
 from settings.networks import Network
 from training.evaluation import compute_top1, predict
@@ -185,8 +187,8 @@ def _write_files(prepared: _Prepared, folder: Path, quantize: bool) -> Export:
     else:
         write = partial(export.write_onnx, model, metadata)
         checks.append(_write_checked(folder / ONNX, write, export.load_onnx, reference))
-    script = _write_script(prepared, folder, [PROGRAM] if missing else [ONNX, PROGRAM])
     quantized = _quantize(prepared, folder) if quantize else None
+    script = _write_script(prepared, folder, [PROGRAM] if missing else [ONNX, PROGRAM])
     exported = Export(folder, metadata, checks, script, quantized)
     written = metadata | {"checks": checks, "image_files": script, "quantized": quantized}
     write_text(folder / METADATA, _format_json(to_plain(written)))
@@ -210,6 +212,8 @@ def _write_script(prepared: _Prepared, folder: Path, graphs: list[str]) -> Check
         "bit_depth": data.bit_depth if found is None else find_bit_depth(data, *found),
         "classes": prepared.metadata["classes"],
         "graphs": graphs,
+        "formats": FORMATS,
+        "sha256": {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name != WEIGHTS},
     }
     write_text(folder / PREPROCESSING, _format_json(settings))
     shutil.copyfile(Path(__file__).with_name(SCRIPT), folder / SCRIPT)

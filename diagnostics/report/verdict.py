@@ -73,10 +73,11 @@ def write_verdict(scores: Scores) -> list[str]:
 
 
 def write_cautions(report: Report) -> list[str]:
-    """Return what to keep in mind with the verdict: stage 1, tests beside intervals, a single training."""
-    main, lines = report.main, []
+    """Return what to keep in mind with the verdict, such as repeated images and a single training."""
+    repeated = report.context.repeats.describe()
+    main, lines = report.main, [repeated] if repeated else []
     if main is None or len(report.models) == 1:
-        return []
+        return lines
     aligned = evaluate_stage1(report.curves, report.context.config, main)
     if aligned is not None:
         unfit = "" if aligned.word == "aligned" else f"; {main} is no example of its method before it is"

@@ -18,6 +18,7 @@ Value = str | int | float | None
 Show = Callable[[Value], str]
 MISSING = "n/a"
 PAIRS = (("a", "b"), ("first", "second"), ("label", "answer"), ("model", "training"), ("model", "tap"))
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how text begins that spreadsheets run
 SMALLEST_P = 1e-16  # below it a p is not written out
 
 
@@ -40,9 +41,7 @@ class Column:
     heading: str
     show: Show = str
     interval: bool = False
-    path: str = (
-        ""  # of its value in the object that a row is read from, such as "interval.difference"; else the key
-    )
+    path: str = ""  # of its value in what a row is read from, such as "interval.difference"; else the key
     why: str = ""  # the note of a value that is not there and that nothing else explains
 
     def format_cell(self, cell: Cell) -> str:
@@ -212,7 +211,7 @@ def to_csv(table: Table) -> str:
         values: list[Value] = []
         for column, cell in table.match_cells(row):
             values += [cell.value, cell.low, cell.high] if column.interval else [cell.value]
-        writer.writerow("" if value is None else value for value in values)
+        writer.writerow(f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v for v in values)
     return file.getvalue()
 
 

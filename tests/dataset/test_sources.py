@@ -102,6 +102,27 @@ def test_splits_are_stratified_and_disjoint(load, root, in_memory):
         load(root, val_fraction=0.01)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rare_class_is_in_every_part(load, root, seed) -> None:
+    for part, count in (("train", 60), ("test", 20)):
+        write_class(root / part / "bat", 1000 + count, count)
+    write_class(root / "train" / "cow", 2000, 2)
+    write_class(root / "test" / "cow", 3000, 1)
+    source = load(root, split=0.9, val_fraction=0.1, seed=seed)
+    parts = (source.train, source.val, source.test)
+    assert [np.bincount(part.labels, minlength=4)[2] for part in parts] == [1, 1, 1]
+    assert len({name for part in parts for name in part.names}) == 99
+    source = load(root, split=0.05, seed=seed)
+    assert all(np.bincount(part.labels, minlength=4).min() > 0 for part in (source.train, source.test))
+
+
+def test_a_class_of_one_image_is_named(load, root) -> None:
+    for part in ("train", "test"):
+        write_class(root / part / "cow", 1000 if part == "train" else 2000, 1)
+    with pytest.raises(UserError, match=r"class cow has 1 image to divide, at least two are needed"):
+        load(root, val_fraction=0.5)
+
+
 def test_a_second_load_decodes_nothing(load, root, monkeypatch):
     first = load(root)
     expected = first.train.pixels.copy()

@@ -6,6 +6,8 @@ import pytest
 
 from errors import UserError
 from settings.command_line import CommandLine, match_word, read_folder
+from settings.images import Data, Shortcut
+from settings.networks import Teacher
 
 
 @pytest.fixture
@@ -25,6 +27,15 @@ def test_given_options_are_told_from_defaults(parser: CommandLine, tmp_path: Pat
     assert (arguments.set, arguments.output_dir, arguments.quiet) == (["a=1", "b=2"], tmp_path, True)
     assert given == {"set", "output_dir", "quiet"}
     assert parser.read([])[1] == set() and parser.read(["here"])[1] == {"run"}
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_folder("~/runs") == tmp_path / "runs"
+    data, teacher = Data(root="~/images", cache_dir="~"), Teacher(checkpoint="~/t.pt", init="~nobody/t.pt")
+    assert (data.root, data.cache_dir, teacher.checkpoint) == (tmp_path / "images", tmp_path, tmp_path / "t.pt")
+    assert teacher.init == Path("~nobody/t.pt") or teacher.init.is_absolute()
+    assert Shortcut(cue="file", file="~/cues.csv").file == tmp_path / "cues.csv"
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ SMALL = "data.image_size=4; data.crop=0"
         (f"{STAGE1}.losses={{crd: 0, OWN:Silent: 1}}", f"{STAGE1}: train: features needs a loss that reads taps"),
         ("methods.crd.upweight_errors_of=kd", "crd.stage1.losses.crd: upweight_errors_of weights no losses from"),
         (
+            "methods.kd.upweight_errors_of=scratch; data.mix=mixup; methods.scratch={}",
+            "upweight_errors_of weights single images, and data.mix=mixup mixes two",
+        ),
+        (
             f"{IN_CRD}.taps={{stage4: 1}}",
             "losses.crd: student: CifarResNet has no tap stage4, did you mean 'stage",
         ),

@@ -65,6 +65,20 @@ def test_a_warm_up_comes_before_the_schedule():
     assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, *cosine])
 
 
+@pytest.mark.parametrize(("milestones", "drops"), [([0.5, 3], [6, 9]), ([0.1, 2], [3, 6])])
+def test_milestones_after_a_warm_up_count_from_the_beginning(milestones, drops) -> None:
+    """Of 4 epochs x 3 steps; one within the warm-up of an epoch takes effect at its end."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    settings = Optimizer(lr=0.1, warmup=1, schedule="multistep", milestones=milestones, gamma=0.1)
+    schedule = make_schedule(optimizer, settings, epochs=4, steps=3)
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[3:] == pytest.approx([0.1 * 0.1 ** sum(drop <= step for drop in drops) for step in range(3, 12)])
+
+
 def test_onecycle_has_its_own_warm_up():
     with pytest.raises(ValidationError, match="warm-up of its own"):
         Optimizer(schedule="onecycle", warmup=1)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from dataset.repeats import Repeats
 from errors import UserError
 from tests.training.untrained import finish_needed
 from training import plan
@@ -34,6 +35,14 @@ def test_a_command_begins_with_five_lines(make_experiment):
     teacher = list_phase_jobs("teacher", experiment.config, experiment.folder)
     assert describe_command(teacher, experiment)[-1] == "plan: teacher; 0 of 1 jobs to train, 0 epochs"
     assert describe_command(teacher, experiment, [TEACHER])[-1] == "plan: teacher; 1 of 1 jobs to train, 2 epochs"
+
+
+def test_equal_images_are_said_below_the_data(make_experiment):
+    experiment = make_experiment()
+    data = replace(experiment.data, repeats=Repeats(test=2))
+    jobs = list_phase_jobs("teacher", experiment.config, experiment.folder)
+    line = describe_command(jobs, replace(experiment, data=data))[1]
+    assert line == "Equal pixels: 2 test images that are training or validation images too."
 
 
 @pytest.mark.parametrize(

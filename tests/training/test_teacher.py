@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from errors import UserError
+from errors import UserError, warn
 from models.checkpoint import load, save
+from training import teacher
 from training.job_name import TEACHER
 from training.setup import train_stage
 
@@ -50,3 +51,17 @@ def test_the_teacher_trains_by_its_own_losses(make_experiment):
         histories.append(experiment.folder.teacher.read_history()[0])
     assert set(histories[0]) == {"epoch", "learning_rate", "loss", "ce", "top1", "test_top1", "test_loss"}
     assert histories[0]["ce"] != histories[1]["ce"]
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_given_teacher_with_another_class_order_is_told(
+    make_experiment, tmp_path, monkeypatch, capsys, shift
+) -> None:
+    warn.cache_clear()
+    save(tmp_path / "given.pt", make_experiment().build_student(7).state_dict())
+    experiment = make_experiment(f"teacher.checkpoint={tmp_path / 'given.pt'}")
+    labels = experiment.data.test.labels
+    monkeypatch.setattr(teacher, "predict", lambda *_: torch.eye(4)[(labels + shift) % 4])
+    teacher.ensure_teacher(experiment)
+    said = "0.0 % of the test images since its classes are in another order: its outputs seem to be date, ash"
+    assert (said in capsys.readouterr().err) == (shift == 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataset.files.class_folders import find_images
-from errors import UserError
+from errors import UserError, warn
 
 
 @pytest.fixture
@@ -61,6 +61,25 @@ def test_a_class_that_would_be_lost_is_refused(root, name, message):
     create(root / name)
     with pytest.raises(UserError, match=message):
         find_images(root)
+
+
+@pytest.mark.parametrize("parts", [("train", "test"), ("train",)])
+def test_two_unicode_spellings_of_a_class_are_refused(root, parts) -> None:
+    create(root / "train" / "caf\u00e9" / "1.png")
+    for part in parts:
+        create(root / part / "cafe\u0301" / "1.png")
+    with pytest.raises(UserError, match=r"'cafe\\u0301' and 'caf\\xe9' are two Unicode spellings of one name"):
+        find_images(root)
+
+
+@pytest.mark.parametrize("name", ["Ant", "a\u00a0nt"])
+def test_names_that_look_alike_get_a_warning(root, capsys, name) -> None:
+    warn.cache_clear()
+    for part in ("train", "test"):
+        create(root / part / name / "1.png")
+    assert len(find_images(root).classes) == 4
+    first, second = sorted(["ant", name])
+    assert f"{ascii(first)} and {ascii(second)} differ in case or spaces alone" in capsys.readouterr().err
 
 
 def test_train_without_test_says_what_is_missing(root):

@@ -6,6 +6,7 @@ from PIL import Image
 from torchvision import transforms
 
 from dataset.files import decode
+from dataset.files.class_folders import IMAGE_SUFFIXES
 from dataset.files.decode import decode_files
 from errors import UserError, warn
 
@@ -117,6 +118,27 @@ def test_resizing_is_pillows_and_cropping_torchvisions(tmp_path, size):
     assert np.array_equal(cropped, np.asarray(expected).transpose(2, 0, 1))
     squashed = np.asarray(Image.fromarray(values).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     assert np.array_equal(decode_all([tmp_path / "a.png"])[0], squashed.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "ICO"])
+def test_other_formats_are_not_opened_whatever_the_suffix(tmp_path, kind) -> None:
+    Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "a.png", format=kind)
+    with pytest.raises(UserError, match=r"a\.png cannot be read as an image"):
+        decode_all([tmp_path / "a.png"])
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_documented_format_is_read(tmp_path, suffix) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.new("1" if suffix == ".pbm" else "RGB", (SIDE, SIDE)).save(path)
+    assert decode_all([path]).shape == (1, 3, SIDE, SIDE)
+
+
+def test_a_strip_is_refused_before_it_is_enlarged(tmp_path) -> None:
+    Image.new("L", (400_000, 1)).save(tmp_path / "a.png")
+    assert decode_all([tmp_path / "a.png"]).shape == (1, 3, SIDE, SIDE)  # squashed
+    with pytest.raises(UserError, match=r"a\.png .*crop would make 12,800,000 x 32 pixels"):
+        list(decode_files([tmp_path / "a.png"], 32, resize="crop"))
 
 
 def test_images_come_in_order_and_in_pieces(tmp_path, monkeypatch):

@@ -169,6 +169,35 @@ def test_script_runs_alone_and_explains_itself(export, tmp_path):
         assert part in asked.stdout
 
 
+def test_script_uses_what_it_is_given(export, tmp_path) -> None:
+    export()
+    out, picture = tmp_path / "out", export.experiment.config.data.root / "test" / "ash" / "0.png"
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", str(out / "predict.py"), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+
+    bad, postscript = tmp_path / "\x1b[31mbad.png", tmp_path / "script.png"
+    bad.write_bytes(b"no image")
+    Image.new("RGB", (8, 8)).save(postscript, format="EPS")
+    done = run(PROGRAM, bad, postscript, picture)  # goes on after images that cannot be read
+    assert done.returncode == 1 and done.stdout.startswith(f"{picture}: ") and "\x1b" not in done.stderr
+    named = [line.split(": ")[0] for line in done.stderr.splitlines()]
+    assert named == [f"{tmp_path}/\\x1b[31mbad.png", str(postscript)]
+    alone = run(PROGRAM)
+    assert alone.returncode == 2 and "usage: predict.py" in alone.stdout
+    other = tmp_path / "other" / PROGRAM
+    other.parent.mkdir()
+    other.write_bytes(b"no program")  # used although the export has one of this name
+    assert run(other, picture).returncode == 1 and run(tmp_path / "absent" / PROGRAM, picture).returncode == 1
+    for graph in (PROGRAM, *(() if find_missing(*NEEDED_FOR_ONNX) else (ONNX,))):
+        content = bytearray((out / graph).read_bytes())
+        content[len(content) // 2] ^= 1
+        (out / graph).write_bytes(content)
+        done = run(graph, picture)
+        assert done.returncode == 1 and f"{graph} is damaged: its SHA-256" in done.stderr
+
+
 def test_bit_depth_is_the_decoders(tmp_path):
     for part in ("train", "test"):
         for name in ("ash", "birch"):

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataset.repeats import Repeats
 from diagnostics.budget import TrainingBudget
 from diagnostics.cost import Cost, Latency
 from diagnostics.differing import ShownImages, choose_positions
@@ -241,6 +242,8 @@ def test_several_seeds(write):
     assert "over 3 student seeds of one teacher" in page and "Here: the first seed." in page and "kd/2" in page
     assert any("behind" in line and "kd" in line for line in write_verdict(report))
     assert "Against teacher the basis" in write_cautions(report)[-1]
+    repeated = replace(report, context=replace(report.context, repeats=Repeats(labels=2)))
+    assert write_cautions(repeated)[0] == "Equal pixels: 2 images under two labels."
 
 
 CASES = {

@@ -143,3 +143,9 @@ def test_tex_escapes_what_latex_would_read():
     assert r"n/a\textsuperscript{a}" in tex and r"\begin{tabular}{lrrr}" in tex and r"$\phi$" in tex
     assert tex.count("{") == tex.count("}")
     assert r"\textbackslash{}x\textasciicircum{}\{\}" in to_tex(Table("odd", "\\x^{}", COLUMNS[:1], [[Cell("a")]]))
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_text_is_no_formula_in_a_spreadsheet(name) -> None:
+    table = Table("t", "", [Column("class", "class"), Column("change", "change")], [[Cell(name), Cell(-0.5)]])
+    assert list(csv.reader(io.StringIO(to_csv(table))))[1] == [f"'{name}", "-0.5"]
