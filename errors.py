@@ -36,6 +36,8 @@ class MachineError(Exception):
 GIVEN = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 GIVEN |= {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK}
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# an OSError that says how a file is made, as a seek beyond its ends does, and not that the system cannot read it
+FORMAT = {None, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 MACHINE = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, getattr(errno, "ESTALE", errno.EIO)}
 
 
@@ -57,6 +59,16 @@ def to_user_error(error: Exception, what: str | None = None) -> UserError | Mach
         hint = "make room" if error.errno in FULL else "check the disk"
         return MachineError(f"{text}: what was finished is kept, {hint} and run again, a training with --resume")
     return None
+
+
+def raise_read_failure(path: object, error: Exception) -> None:
+    """Raise `MachineError` where the system could not read a file, which does not make the file damaged."""
+    if isinstance(error, OSError) and error.errno not in FORMAT:
+        hint = {errno.EMFILE: "raise ulimit -n", errno.EACCES: "make it readable", errno.EPERM: "make it readable"}
+        raise MachineError(
+            f"{path} cannot be read ({(error.strerror or str(error)).lower()}): nothing was removed, "
+            f"{hint.get(error.errno or 0, 'check the disk')} and run again"
+        ) from error
 
 
 def is_dataloader_error(error: RuntimeError) -> bool:
