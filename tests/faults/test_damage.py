@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from dataset.sources import load_source
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.evaluated_models import list_run_models
+from diagnostics.evaluation.saved_evaluation import read_evaluation
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import cue_recording_file as cue_file
 from errors import MachineError, UserError, warn
@@ -185,6 +187,18 @@ def test_damaged_recording_is_made_again(workspace):
     assert done.code == 0 and done.err.count("\n") == 1
     assert "predictions.npz" in done.err and "recorded again" in done.err
     assert read_predictions(workspace)[2] == whole[2]
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.sha256"])
+def test_changed_report_is_made_again(workspace, name):
+    path, shown = workspace.run / "eval" / name, read_evaluation(workspace.run)
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"1", b"3", 1) if b"1" in before else b"0")
+    with pytest.raises(ValueError, match="report.json is not as it was written"):
+        read_evaluation(workspace.run)
+    shutil.copytree(workspace.run, workspace.runs / "other")
+    assert evaluate("--compare", str(workspace.run), str(workspace.runs / "other")).code == 0
+    assert path.read_bytes() == before and read_evaluation(workspace.run).report == shown.report
 
 
 def test_older_checkpoint_replaces_a_damaged_one(tmp_path):
