@@ -38,6 +38,7 @@ GIVEN |= {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK}
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # an OSError that says how a file is made, as a seek beyond its ends does, and not that the system cannot read it
 FORMAT = {None, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")  # of torch's messages
 MACHINE = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, getattr(errno, "ESTALE", errno.EIO)}
 
 
@@ -50,6 +51,12 @@ def to_user_error(error: Exception, what: str | None = None) -> UserError | Mach
         return error
     if isinstance(error, RuntimeError) and is_dataloader_error(error):
         return make_worker_error(error)
+    if is_out_of_memory(error):
+        return MachineError(
+            f"out of memory ({(str(error) or 'MemoryError').splitlines()[0][:200]}): use a smaller batch_size, "
+            "data.image_size or teacher.cached_views; what was finished is kept, run again "
+            "(a training with --resume)"
+        )
     if not isinstance(error, OSError):
         return None
     text = f"{what or error.filename or 'a file'}: {(error.strerror or str(error)).lower()}"
@@ -69,6 +76,14 @@ def raise_read_failure(path: object, error: Exception) -> None:
             f"{path} cannot be read ({(error.strerror or str(error)).lower()}): nothing was removed, "
             f"{hint.get(error.errno or 0, 'check the disk')} and run again"
         ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of the host or the GPU is full."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch's, which is not imported here
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    )
 
 
 def is_dataloader_error(error: RuntimeError) -> bool:

@@ -82,7 +82,7 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
         begun = time.perf_counter()
         try:
             counts = train_run(study, run)
-        except (UserError, MachineError, OSError) as error:
+        except (UserError, MachineError, OSError, MemoryError, RuntimeError) as error:
             known = to_user_error(error)
             if known is None:
                 raise

@@ -4,8 +4,9 @@ import errno
 import sys
 
 import pytest
+import torch
 
-from errors import MachineError, UserError, make_printable, run_command, suggest_nearest
+from errors import MachineError, UserError, is_out_of_memory, make_printable, run_command, suggest_nearest
 
 WORKER = "DataLoader worker (pid 3) is killed by signal: Killed."
 
@@ -59,3 +60,27 @@ def test_debug_shows_the_traceback_first(capsys, monkeypatch):
 
 def test_control_characters_are_escaped():
     assert make_printable("caf\udce9 \x1b[2J é") == r"caf\xe9 \x1b[2J é"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MemoryError,
+        lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+        lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes\nmore"),
+    ],
+)
+def test_out_of_memory_is_one_line_with_a_hint(capsys, make):
+    def fail():
+        raise make()
+
+    assert run_command(fail) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("error: out of memory (")
+    assert all(word in told for word in ("batch_size", "image_size", "cached_views", "--resume"))
+
+
+def test_full_memory_of_the_host_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
