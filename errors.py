@@ -231,14 +231,14 @@ class _PipeOutput(io.FileIO):
 
 
 def _ignore_broken_pipe() -> None:
-    """Let a command continue when the reader of its output is gone, as `head` is."""
+    """Let a command continue when the reader of its output is gone, as `head` is, or takes no such letter."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):
             stream.flush()
             raw = io.BufferedWriter(_PipeOutput(number, "wb", closefd=False))
             lines = stream.line_buffering
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines))
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=lines))
 
 
 def run_command(command: Callable[[], None], again: str = "run again with --resume to go on") -> int:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
 import sys
 
 import pytest
 import torch
 
 from errors import MachineError, UserError, is_out_of_memory, make_printable, run_command, suggest_nearest
+from tests.conftest import ROOT
 
 WORKER = "DataLoader worker (pid 3) is killed by signal: Killed."
 
@@ -84,3 +87,11 @@ def test_full_memory_of_the_host_is_recognised():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_output_that_is_not_utf8_gets_escapes(encoding):
+    code = "from errors import run_command; run_command(lambda: print('\\u2192 \\u03c6'))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, rb"\u2192 \u03c6"), done.stderr
