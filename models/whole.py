@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from errors import raise_read_failure
+from errors import UserError, raise_read_failure
 from files import ARCHIVE_ERRORS
 
 
@@ -37,8 +37,11 @@ def hash_file(path: Path) -> str:
     """Return the first 16 hex digits of a file's SHA-256.
 
     Raises:
+        UserError: a pipe or a device.
         MachineError: the system cannot read it.
     """
+    if path.exists() and not path.is_file():  # reading a pipe would wait
+        raise UserError(f"{path} is no file: remove it")
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
