@@ -1,4 +1,4 @@
-"""Training data: split images, normalisation, cues, and a fingerprint of all.
+"""Training data: split images, their normalisation and cues, and a fingerprint.
 
 Letters: N images, C classes, S side in pixels.
 """
@@ -26,24 +26,24 @@ NO_SHORTCUT = Shortcut()
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a phase trains and measures on."""
+    """Images, cues and normalisation of a training."""
 
     train: ImageTensors  # under the students' cues
     val: ImageTensors | None
     test: ImageTensors  # never with a planted cue
     classes: list[str]
-    fingerprint: str  # of all images and the cues of the training images
+    fingerprint: str  # digest of all images and of the training images' cues
     identity: DataIdentity
     settings: Data
     mean: Tensor
     std: Tensor
     balanced: ImageTensors | None = None  # the held-out images, each class under all cues alike
-    held_out: ImageTensors | None = None  # all of them under cues drawn as the students' are, to choose methods by
+    held_out: ImageTensors | None = None  # with cues drawn like the students', to choose among methods
     shortcut: Shortcut = NO_SHORTCUT
     classes_cue: Tensor | None = None  # (C,)
     cue_count: int = 0
-    teacher_cues: Cues | None = None  # of the training images, where they are planted
-    test_names: NDArray[np.str_] | None = None  # of the files of the test images, where they lie in some
+    teacher_cues: Cues | None = None  # of the training images, if cues are planted
+    test_names: NDArray[np.str_] | None = None  # file names of the test images, if they come from files
 
     @property
     def num_classes(self) -> int:
@@ -51,18 +51,18 @@ class TrainingData:
 
     @property
     def uses_workers(self) -> bool:
-        """Whether other processes make training batches, never of pixels on a GPU."""
+        """Whether worker processes make training batches; never if pixels are on a GPU."""
         return self.settings.workers > 0 and not self.train.is_on_gpu
 
     def draw_teacher_cues(self, view: int) -> Cues | None:
-        """Return the cues under which a teacher sees a view, None for the student's."""
+        """Return the cues of a view for the teacher, None if they are the student's."""
         own = self.train.cues
         if own is None or self.shortcut.pairs == "same":
             return None
         return replace(own, image_cues=draw_other_cues(own.image_cues, own.count, self.shortcut.seed, view))
 
     def select_teacher_data(self) -> TrainingData:
-        """Return the same images under the teacher's cues, unmixed, for its training."""
+        """Return the data of the teacher's own training: its cues, images unmixed."""
         data = self
         if self.settings.mix != "none":
             data = replace(self, settings=self.settings.model_copy(update={"mix": "none"}))
@@ -76,7 +76,7 @@ class TrainingData:
         return replace(data, train=train, shortcut=unpaired, fingerprint=fingerprint)
 
     def select_balanced_data(self) -> TrainingData:
-        """Return the balanced images as training images.
+        """Return data that trains on the balanced images.
 
         Raises:
             UserError: there are none.
@@ -92,8 +92,8 @@ def prepare(
 ) -> TrainingData:
     """Normalise a source by the config's or its own statistics, and plant cues.
 
-    Planted cues change neither the normalisation nor the test images. With them held-out images serve as the
-    balanced ones and to choose among finished models, never for validation.
+    Planted cues change neither the normalisation nor the test images. If cues are planted, held-out images serve
+    balanced training and the choice among finished models, never validation.
 
     Raises:
         UserError: a cue that these images cannot have.
@@ -150,7 +150,7 @@ def _add_planted_cues(data: TrainingData, source: Source) -> TrainingData:
 
 
 def _take_own_cues(data: TrainingData, source: Source) -> TrainingData:
-    """Take the cues that images have; balanced is an even sample of held-out images."""
+    """Read the cues that images have; `balanced` is an even sample of the held-out ones."""
     shortcut = data.shortcut
     if "unbiased" in (shortcut.teacher, shortcut.students):
         raise UserError("shortcut.cue: file plants nothing: teacher and students can only be biased")
@@ -189,7 +189,7 @@ def _has_colour(pixels: Pixels | StoredPixels, sample: int = 1000) -> bool:
 
 
 def compute_fingerprint(source: str, images: ImageTensors) -> str:
-    """Return the digest of a source's own digest and of the cues of its images."""
+    """Return a digest of a source's digest and of its images' cues."""
     cues = images.cues
     assert cues is not None
     arrays = (cues.classes_cue.cpu().numpy(), cues.image_cues.cpu().numpy())
@@ -206,5 +206,5 @@ def compute_channel_statistics(pixels: Pixels | StoredPixels) -> tuple[Tensor, T
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ values
     std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-    std = np.where(std > 0, std, 1.0)  # a constant channel carries nothing, leave it at zero
+    std = np.where(std > 0, std, 1.0)  # a constant channel has no information and becomes zero
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)

@@ -2,8 +2,8 @@
 
 An anchor is one network's feature of an image. Its positive is the other network's feature of the same image (or
 of its class), its negatives are the other network's features of other images, from a memory bank of all training
-images or from the batch. `nce` and `infonce` are the losses as the paper writes them. Banks use `losses.contrast`,
-which gives the same numbers without gathering B K vectors.
+images or from the batch. `compute_nce` and `compute_infonce` are the losses as the paper writes them. Banks use
+`losses.contrast`, which gives the same numbers without gathering B K vectors.
 
 Letters: B batch, N training images, K negatives an anchor, D dimension of a projection, tau temperature.
 """
@@ -24,7 +24,7 @@ from .negatives import Draw, NegativeSampler
 
 FLOAT = 4  # bytes
 PER_SCORE = 13  # bytes: a score, what the binary loss keeps beside it, and whether it is of a negative
-KEPT = 3  # a parameter, its gradient and its momentum
+KEPT = 3  # values for each parameter: itself, its gradient, its momentum
 
 
 def compute_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
@@ -49,7 +49,7 @@ def compute_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, log_z: Te
 def compute_infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """Return −log of the positive's share in the softmax, mean over anchors.
 
-    Args: as `nce`.
+    Args: as `compute_nce`.
     """
     own = (anchors * positives).sum(dim=1, keepdim=True)
     others = torch.einsum("bd,bkd->bk", anchors, negatives)
@@ -145,7 +145,7 @@ class CRD(Loss):
                 self.bank[tap] = BankContrast(self.sampler, self.dim, self.temperature, self.bank_momentum)
 
     def get_bank(self, tap: str) -> BankContrast:
-        """Return the banks of a tap."""
+        """Return the memory banks of a tap."""
         bank = self.bank[tap]
         assert isinstance(bank, BankContrast)
         return bank
@@ -181,7 +181,7 @@ class CRD(Loss):
         return terms
 
     def _draw(self, indices: Tensor) -> Draw:
-        """Draw for this process's samples (B,), as part of a common draw."""
+        """Draw positives and negatives of samples (B,): this process's part of one common draw."""
         draw, count = self.sampler.draw(self.processes.gather_batch(indices)), self.processes.world_size()
         return draw if count == 1 else draw.select_part(self.processes.rank(), count)
 
@@ -206,7 +206,7 @@ class CRD(Loss):
             turns = 3 + self.num_negatives // count  # round the bank, each with every anchor and its gradient
             block = min(count, BLOCK[device])
             reached = turns * batch_size
-            if self.negatives != "shared":  # windows are apart, and few need the same block
+            if self.negatives != "shared":  # windows are spread out, so few need the same block
                 reached = min(reached, (block + self.num_negatives) * batch_size // count + 2)
             scores = PER_SCORE * reached * block + 2 * FLOAT * turns * batch_size * self.dim
             needs.append(MemoryNeed("num_negatives", "negatives of a batch", scores))

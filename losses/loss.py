@@ -1,7 +1,7 @@
-"""The interface of a loss: options in, sizes of both networks, then named scalar terms of each batch.
+"""The interface of a loss: constructor (options), `setup` (sizes of both networks), `forward` (scalar terms).
 
-A file beside this one that defines one `Loss` adds a loss of the file's name. Its options are the keyword
-arguments of the constructor: types and ranges are read from the signature, meanings from the docstring's `Args`.
+A file in this folder that defines one subclass of `Loss` adds a loss with the file's name. Its options are the
+keyword arguments of the constructor: types and ranges come from the signature, help from the docstring's `Args`.
 
 Letters: B batch, N training images, C classes, D channels of a tap, H x W map.
 """
@@ -43,7 +43,7 @@ STAGES: Taps = MappingProxyType({"stage1": 1.0, "stage2": 1.0, "stage3": 1.0})
 
 @dataclass(frozen=True)
 class View:
-    """The part of one network's answer to a batch that a loss may read; the teacher's has no gradient."""
+    """What a loss may read of one network's outputs for a batch; the teacher's have no gradient."""
 
     logits: Tensor  # (B, C)
     taps: Mapping[str, Tensor]  # pooled features (B, D), by tap
@@ -53,7 +53,7 @@ class View:
 
 @dataclass(frozen=True)
 class Samples:
-    """The images of a batch: which, of which class, and how much each counts."""
+    """Indices, classes and weights of the images of a batch."""
 
     indices: Tensor  # (B,) positions in the training set
     labels: Tensor  # (B,) classes
@@ -97,7 +97,7 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of taps, labels and processes, for a loss's modules."""
+    """Sizes of taps, labels and processes, from which a loss builds its modules."""
 
     student: Mapping[str, tuple[int, ...]]  # shape of each tap for one image: (D,) or (D, H, W)
     teacher: Mapping[str, tuple[int, ...]]
@@ -117,21 +117,21 @@ class MemoryNeed:
 class Loss(nn.Module):
     """A loss of a student against its frozen teacher, or against labels.
 
-    The attributes say what it needs; what is computed, cached and refused follows from them. An option may decide
-    them: set them in the constructor.
+    Its attributes declare what it reads, which decides what is computed, cached or refused. Set those that depend
+    on an option in the constructor.
     """
 
     needs_labels: bool = False
-    needs_logits: bool = False  # of the student, whose classifier then gets a gradient
+    needs_logits: bool = False  # the student's, so its classifier gets a gradient
     needs_teacher: bool = True
-    needs_classifier: bool = False  # the teacher's, linear
-    needs_maps: bool = False  # of its taps, in place of pooled features
-    uses_weights: bool = True  # of images
-    needs_connector: bool = False  # of the student, which keeps it (option `connector` of a stage)
+    needs_classifier: bool = False  # the teacher's, which must be linear
+    needs_maps: bool = False  # at its taps, not pooled features
+    uses_weights: bool = True  # multiplies each image's term by its weight
+    needs_connector: bool = False  # in the student (option `connector` of a stage)
     replaces_classifier: bool = (
-        False  # answers by `predict_logits`, and trains the student's classifier by `fold_into`
+        False  # gives logits by `predict_logits`, and the student's classifier by `fold_into`
     )
-    first_pass: Literal["none", "teacher", "both"] = "none"  # whose answers to one epoch `prepare` reads
+    first_pass: Literal["none", "teacher", "both"] = "none"  # networks whose views of an epoch `prepare` reads
     taps: Taps = MappingProxyType({})
     processes: Processes = OneProcess()
 
@@ -141,35 +141,35 @@ class Loss(nn.Module):
         return [tap for tap, weight in self.taps.items() if weight > 0]
 
     def setup(self, sizes: Sizes) -> None:
-        """Make projections and all that depends on sizes; torch is seeded."""
+        """Build projections and everything else that depends on sizes; torch is seeded before."""
         self.processes = sizes.processes
 
     def prepare(self, student: View, teacher: View, samples: Samples) -> None:
-        """Read a batch of the first pass; without "both" `student` is the teacher."""
+        """Read a batch of the first pass; `student` is the teacher's view unless `first_pass` is "both"."""
 
     def finish_prepare(self) -> None:
-        """End what `prepare` began."""
+        """Finish after the last batch of the first pass."""
 
     def start_epoch(self) -> None:
         """Prepare for an epoch, with torch's generators seeded for it."""
 
     def forward(self, student: View, teacher: View, samples: Samples) -> Tensor | dict[str, Tensor]:
-        """Return a scalar, or one a tap; names that `taps` lacks weigh 1."""
+        """Return a scalar, or scalars by tap. A name that is not in `taps` has weight 1."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def compare(self, student: View, teacher: View) -> dict[str, float]:
-        """Return by name how well held-out features agree."""
+        """Return measures of agreement on held-out features, by name."""
         return {}
 
     def predict_logits(self, student: View, teacher: View) -> Tensor:
-        """Return logits (B, C) in place of the student's classifier's."""
+        """Return the logits (B, C) that replace the student's."""
         return student.logits
 
     def fold_into(self, classifier: nn.Module, teachers: nn.Module) -> None:
-        """Write the trained classifier into the student's, given the teacher's."""
+        """Write the trained classifier into the student's; `teachers` is the teacher's classifier."""
 
     def list_projections(self) -> dict[str, Tensor]:
-        """Return the linear maps behind which features are compared."""
+        """Return the linear maps that features go through before they are compared."""
         return {}
 
     def estimate_memory(self, sizes: Sizes, batch_size: int, device: str) -> list[MemoryNeed]:
@@ -184,9 +184,9 @@ def compare_batch(
 
     Args:
         compute: a scalar from features (B, D) of student and teacher.
-        student: (B / processes, D), whose gradient comes back.
+        student: (B / processes, D), which gets a gradient.
         teacher: (B / processes, D).
-        processes: whose rows are joined.
+        processes: the processes whose rows are joined.
     """
     own, other = processes.gather_with_gradient(student.float()), processes.gather(teacher.float())
     with torch.autocast(own.device.type, enabled=False):  # differences are smaller than bfloat16's steps

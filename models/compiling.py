@@ -40,7 +40,8 @@ def compile_blocks(model: nn.Module, taps: Iterable[str], backend: str = "induct
     is left as it is, with a warning.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_VERSIONS)
-    read = {find_classifier(model)[0], *(tap.removesuffix(MAP).removesuffix(INPUT) for tap in taps)}
+    places = [*taps, *getattr(model, "observed", ())]
+    read = {find_classifier(model)[0], *(place.removesuffix(MAP).removesuffix(INPUT) for place in places)}
     found = dict(_iter_blocks(model, read))
     for block in found.values():
         block.compile(backend=backend)

@@ -23,8 +23,8 @@ class ConnectorSizes:
     """Shapes that a connector joins.
 
     Args:
-        place: of the student's last map.
-        student: its shape (C, H, W) for one image.
+        place: name of the student's last map.
+        student: shape (C, H, W) of that map for one image.
         teacher: the shape of the teacher's last map.
         classes: outputs of the teacher's classifier.
     """
@@ -36,11 +36,11 @@ class ConnectorSizes:
 
 
 class ConnectedStudent(nn.Module):
-    """A network whose last map goes through a connector to a classifier of the teacher's size.
+    """A network with a connector and a classifier of the teacher's size behind its last map.
 
     Args:
-        student: the network, whose own classifier is dropped.
-        sizes: of the maps to join.
+        student: the network, whose own classifier is removed.
+        sizes: shapes of the maps to join.
     """
 
     def __init__(self, student: nn.Module, sizes: ConnectorSizes) -> None:
@@ -52,6 +52,7 @@ class ConnectedStudent(nn.Module):
         self.connector = build_connector(sizes)
         self.classifier = nn.Linear(sizes.teacher[0], sizes.classes)
         self.place = sizes.place
+        self.observed = [f"student.{sizes.place}"]  # places that a compiled block must not hide
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, classes)
         seen: list[Tensor] = []
@@ -63,9 +64,9 @@ class ConnectedStudent(nn.Module):
 
 
 def build_connector(sizes: ConnectorSizes) -> nn.Sequential:
-    """Build 1x1, 3x3 and 1x1 convolutions with batch norm and ReLU, half as wide in between as the teacher's map.
+    """Build 1x1, 3x3 and 1x1 convolutions with batch norm and ReLU.
 
-    A larger map than the teacher's is averaged to its side first.
+    The first two have half of the teacher's channels. A map larger than the teacher's is pooled to its size first.
     """
     (channels, side, _), (wanted, target, _) = sizes.student, sizes.teacher
     narrow = max(wanted // 2, 1)

@@ -1,7 +1,7 @@
 """The layout of a network: its taps, and the parameters that a stage trains.
 
-Everything is a name, so it holds for every instance of the network. Names are found on a copy on the meta device,
-where nothing is computed; autograd says which parameters a tensor depends on.
+A layout holds only names, so it fits every instance of the network. They are found on the meta device, where
+nothing is computed. Autograd tells which parameters a tensor depends on.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class TrainedPart:
 
 @dataclass(frozen=True)
 class Layout:
-    """Names in a network.
+    """Names of a network's taps, and of the parameters and modules of its parts.
 
     Args:
         model: on the meta device, in evaluation mode.
         image_size: side of its images in pixels.
         structure: its classifier, blocks and stages.
-        own_taps: places by name, from the config.
+        own_taps: places by name of the tap, from the config.
     """
 
     model: nn.Module
@@ -90,24 +90,24 @@ class Layout:
             self.find_shape(place)
 
     def find_reached(self, places: Sequence[str]) -> frozenset[str]:
-        """Return the parameters that `places` depend on, without places the logits."""
+        """Return the parameters that `places` depend on, or the logits if there are no places."""
         key = tuple(places)
         if key not in self._reached:
             self._reached[key] = _find_dependencies(self.model, places, self.image_size)
         return self._reached[key]
 
     def find_part_names(self, train: Part, places: Sequence[str] = ()) -> tuple[list[str], list[str]]:
-        """Return names of the parameters that a stage trains, and of their modules.
+        """Return the names of the parameters that a stage trains, and of modules.
 
-        These modules are in training mode with them. The last block is everything behind the block
-        before it: the block itself, and layers between it and the head, as mobilenets have them.
+        The modules are those to set to training mode. The last block is everything after the block before it, so
+        it includes the layers that mobilenets have between their last block and the head.
 
         Args:
-            train: which part of the network.
-            places: of the losses' taps; "features" are all parameters that these depend on.
+            train: the part of the network.
+            places: the losses' taps; "features" are all parameters that these depend on.
 
         Raises:
-            UserError: `last_block` where nothing stands between the block before it and the head.
+            UserError: `last_block` of a network that has no parameters between the block before it and the head.
         """
         head, names = f"{self.structure.head}.", [name for name, _ in self.model.named_parameters()]
         if train == "all":
@@ -125,19 +125,19 @@ class Layout:
         return [name for name in names if name in behind], self._find_modules_after(start)
 
     def find_part(self, model: nn.Module, train: Part, places: Sequence[str] = ()) -> TrainedPart:
-        """Return the part of one instance of the network, as `find_part_names` does."""
+        """Return what `find_part_names` names, in one instance of the network."""
         parameters, modules = self.find_part_names(train, places)
         by_name = dict(model.named_parameters())
         return TrainedPart([by_name[name] for name in parameters], [model.get_submodule(name) for name in modules])
 
     def count_values(self, names: Iterable[str]) -> int:
-        """Return the number of values in some parameters."""
+        """Return how many numbers the named parameters hold."""
         by_name = dict(self.model.named_parameters())
         return sum(by_name[name].numel() for name in names)
 
     @torch.no_grad()
     def _find_modules_after(self, place: str) -> list[str]:
-        """Return the leaf modules that run only after a place was read, in order."""
+        """Return the leaf modules that run only after a place is read, in order."""
         order: list[str] = []  # "" is the place
         with ExitStack() as hooks:
             for name, module in self.model.named_modules():
@@ -155,7 +155,7 @@ def infer_layout(model: nn.Module, image_size: int, own_taps: dict[str, str] | N
     """Find the structure of a network; `model` is moved to the meta device afterwards.
 
     Raises:
-        UserError: images do not go through it, it has no classifier, or a tap of the config cannot be read.
+        UserError: its forward fails, it has no classifier, or a tap of the config cannot be read.
     """
     structure = find_structure(model, image_size)
     layout = Layout(model.to("meta").eval(), image_size, structure, own_taps or {})

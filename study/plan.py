@@ -39,7 +39,7 @@ class StudyRuns:
     folder: Path
     machine: Machine
     shard: Shard = Shard()
-    sources: dict[str, Source] = field(default_factory=dict)  # decoded images by data section
+    sources: dict[str, Source] = field(default_factory=dict)  # decoded images, by data section as JSON
     fingerprints: dict[str, Fingerprints] = field(default_factory=dict)  # of jobs, by run
 
     @cached_property
@@ -49,12 +49,12 @@ class StudyRuns:
 
     @cached_property
     def mine(self) -> list[StudyRun]:
-        """The runs of this shard; those that share a teacher are in the same."""
+        """The runs of this shard; runs that share a teacher are in one shard."""
         return self.shard.take(self.runs, lambda run: self.compute_fingerprint(run, TEACHER))
 
     @cached_property
     def jobs_by_fingerprint(self) -> dict[str, list[JobFolder]]:
-        """Jobs of all runs that train the same."""
+        """Jobs of all runs, grouped by fingerprint."""
         found: dict[str, list[JobFolder]] = {}
         for run in self.runs:
             for job in self.list_jobs(run):
@@ -72,7 +72,7 @@ class StudyRuns:
         return list_phase_jobs("all", run.config, self.get_run_folder(run))
 
     def open(self, run: StudyRun) -> Experiment:
-        """Return a run with its images, which runs with the same data section share."""
+        """Open a run; runs with the same data section share their images."""
         data = run.config.data
         key = data.model_dump_json()
         if key not in self.sources:
@@ -133,7 +133,7 @@ def _check_stated_once(hypotheses: Mapping[str, Hypothesis]) -> None:
         if hypotheses[one].has_same_claim(hypotheses[other]):
             raise UserError(
                 f"study.hypotheses.{other} claims the same as {one} (one may come from the config's base): "
-                "remove one of them, since Holm's correction counts both"
+                "remove one, because Holm's correction would count both"
             )
 
 
@@ -179,7 +179,7 @@ def is_recorded(run: StudyRun, folder: RunFolder) -> bool:
 
 
 def describe_study(study: StudyRuns) -> str:
-    """Return what a start would train, and write a contact sheet of each cue."""
+    """Return the plan of a study in words, and write a contact sheet of each cue."""
     check_study(study)
     points: dict[str, Counter[str]] = {}
     made: set[str] = set()

@@ -1,4 +1,4 @@
-"""Of README.md, CONTRIBUTING.md, docs and experiments: the loss of one's own, configs, commands, keys, paths."""
+"""Of README.md, CONTRIBUTING.md, docs and experiments: own code, configs, commands, keys, paths, lengths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from settings.reading import DEFAULT_CONFIG, list_fields, load_config
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES += sorted((ROOT / "experiments").rglob("*.md"))
+PAGES += [ROOT / "benchmarks" / "README.md", *sorted((ROOT / "experiments").rglob("*.md"))]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 PLACEHOLDER = re.compile(r"[A-Z]{3}|\.\.\.|[\[|]")  # NAME, [options], one|other
 OWN_CODE = re.compile(r"class: \w+:")  # a loss of the reader's own, which the run of it reads
@@ -50,20 +50,21 @@ CONFIGS = [
 
 @pytest.fixture(scope="module")
 def own_loss(tiny_config, tmp_path_factory):
-    """The README's loss, trained by its command, but on the tiny data: the run's folder and what was printed."""
+    """Train the README's network and loss on the tiny data; return the folder and what was printed."""
     folder = tmp_path_factory.mktemp("reader")
-    section = TEXTS["README.md"].partition("## A loss of your own\n")[2].partition("\n## ")[0]
+    section = TEXTS["README.md"].partition("## Your own images, network and loss\n")[2].partition("\n## ")[0]
     (code,), (config,) = list_blocks(section, "python"), list_blocks(section, "yaml")
     (command,) = list_commands(section)
-    (folder / "my_losses.py").write_text(code, encoding="utf-8")
-    (folder / "mine.yaml").write_text(config, encoding="utf-8")
+    (folder / "mine.py").write_text(code, encoding="utf-8")
+    (folder / "flowers.yaml").write_text(config, encoding="utf-8")
     tiny = yaml.safe_load(tiny_config.read_text(encoding="utf-8"))["data"]
     settings = [f"data.{key}={value}" for key, value in tiny.items()]
     settings += ["teacher.epochs=1", "teacher.cached_views=2", "training.epochs=2", "precision=float32"]
+    settings += ["teacher.weights=null", "teacher.arch=resnet8", "teacher.batch_size=16", "training.batch_size=16"]
     words = [sys.executable, str(ROOT / "main.py"), *command, "--set", *settings]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return folder / "runs" / "mine" / "seed0", done.stdout
+    return folder / "runs" / "flowers" / "seed0", done.stdout
 
 
 def test_own_loss_trains_in_a_stage(own_loss):
@@ -71,7 +72,7 @@ def test_own_loss_trains_in_a_stage(own_loss):
     (epoch,) = read_metrics(folder / "staged" / "stage1")
     assert re.search(r"^staged stage 1 1/1 .*  angle [\d.]+ ", printed, re.MULTILINE)
     assert 0 < epoch["angle"] < 2 and epoch["loss"] == pytest.approx(epoch["angle"])
-    assert "cka_last" in epoch and "cka_penultimate" not in epoch  # mine.yaml's option, not the default
+    assert "cka_last" in epoch and "cka_penultimate" not in epoch  # flowers.yaml's option, not the default
     (later,) = read_metrics(folder / "staged" / "stage2")
     assert "angle" not in later and later["loss"] == pytest.approx(0.1 * later["ce"] + 0.9 * later["kl"])
 
@@ -103,8 +104,34 @@ def test_commands_are_accepted(name, monkeypatch):
             fill_losses(load_config(path, arguments.set))
 
 
+def test_readme_is_short() -> None:
+    lines = TEXTS["README.md"].splitlines()
+    assert len(lines) <= 110 and max(map(len, lines)) <= 120
+    assert len(TEXTS["README.md"].split()) <= 900
+
+
+def test_docs_are_short() -> None:
+    words = {name: len(text.split()) for name, text in TEXTS.items() if name.startswith("docs/")}
+    assert {name: count for name, count in words.items() if count > 500} == {}
+    assert sum(words.values()) + len(TEXTS["README.md"].split()) <= 9000
+
+
+def test_architecture_names_what_is_there() -> None:
+    rows = re.findall(r"^\| `(\w+)/`(?:, `\w+/`)* \| (.*) \|$", TEXTS["docs/architecture.md"], re.MULTILINE)
+    named = {room: re.findall(r"`(\w+)/?`", files) for room, files in rows}
+    assert len(sum(named.values(), [])) > 40
+    for room, names in named.items():
+        assert set(names) <= {path.stem for path in (ROOT / room).rglob("*")}, room
+
+
+def test_readme_counts_the_shipped_methods() -> None:
+    shipped = [yaml.safe_load(path.read_text()) for path in (ROOT / "configs" / "methods").glob("*.yaml")]
+    at_once = sum(isinstance(method, list) and len(method) == 1 for method in shipped)
+    assert f"{at_once} methods at once and {len(shipped) - at_once} in stages" in TEXTS["README.md"]
+
+
 def test_examples_are_found():
-    assert len(CONFIGS) >= 6 and len(list_commands(TEXTS["README.md"])) >= 7
+    assert len(CONFIGS) >= 6 and len(list_commands(TEXTS["README.md"])) >= 6
 
 
 @pytest.mark.parametrize("name", TEXTS)

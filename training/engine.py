@@ -1,4 +1,4 @@
-"""The training loop. A phase gives it an `Objective`: what to minimise, what to train, what to measure."""
+"""The training loop, which minimises any `Objective`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from training.stepping import Stepper, make_stepper, train_step
 from training.usage import EpochUsage, PeakMemory
 
 LOG_EVERY = 50  # steps between two reads of the loss, each of which waits for the device
-HIDDEN = ("epoch", "learning_rate", "val_loss", "test_loss")  # measures that the line of an epoch leaves out
+HIDDEN = ("epoch", "learning_rate", "val_loss", "test_loss")  # measures that an epoch's line does not print
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Term:
 
 
 class Objective(nn.Module):
-    """What a phase minimises: `forward` turns a batch into named terms, and the weights of `model` are the result.
+    """Base class of what a training minimises.
 
-    With `sees_images` false its batches have no images, which saves making them.
+    `forward` turns a batch into named terms; the weights of `model` are the result of the training. If
+    `sees_images` is False, batches come without images, which saves time.
     """
 
     model: nn.Module
@@ -66,33 +67,33 @@ class Objective(nn.Module):
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr}]
 
     def prepare(self, batches: Iterator[Batch]) -> None:
-        """Prepare for the first epoch, which has these batches. Not called when training is resumed."""
+        """Read the batches of the first epoch before it starts. Not called when training is resumed."""
 
     def start_epoch(self) -> None:
         """Prepare for an epoch, with torch's generators seeded for it.
 
-        Not called when training is resumed within the epoch, so what it changes must be in the state dict.
+        Not called when training is resumed within the epoch, so everything it changes must be in the state dict.
         """
 
     def measure(self) -> Measures:
-        """Return what to report after an epoch beside the terms."""
+        """Return further measures of an epoch, beside the means of the terms."""
         return {}
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long a phase trains, and with what."""
+    """Length, optimizer and seed of a training."""
 
     epochs: int
     batch_size: int
     optimizer: stages.Optimizer
     seed: int
-    first_epoch: int = 0  # of one long training, whose order of images and views these epochs have
-    views: int = 0  # after so many epochs views come again, 0 for never
-    candidates: int = 0  # among how many last epochs validation chooses, 0 for all
+    first_epoch: int = 0  # later stages continue the order of images and views of the stages before
+    views: int = 0  # different views of an image, which then repeat; 0: every epoch has a new one
+    candidates: int = 0  # number of last epochs among which validation chooses; 0: all
     rate_key: str = "optimizer.lr"  # the learning rate's name in messages
-    early_stopping: Callable[[Sequence[Measures]], bool] = lambda history: False  # early stopping
-    name: str = ""  # of the training, in its progress
+    early_stopping: Callable[[Sequence[Measures]], bool] = lambda history: False  # returns True to stop
+    name: str = ""  # shown in progress
 
     def select_view(self, epoch: int) -> int:
         """Return the number of the view that an epoch shows."""
@@ -111,7 +112,7 @@ def train_one_epoch(
 ) -> Measures:
     """Make one pass over `batches`, or the rest of one; return the mean over steps of every term.
 
-    after_step: called after each step, before a signal ends the training, with a check for divergence.
+    after_step: called after each step with a function that checks for divergence.
 
     Raises:
         DivergedError: a term that is not finite.
@@ -145,7 +146,7 @@ def seed_everything(*key: int) -> None:
 
 
 def seed_epoch(*key: int) -> None:
-    """Seed an epoch: on the CPU alike in all processes, which draw negatives together."""
+    """Seed an epoch. All processes have one CPU seed, because they draw negatives together."""
     seed_everything(*key, 0)
     if distributed.rank() > 0 and torch.cuda.is_available():
         torch.cuda.manual_seed(make_generator(*key, distributed.rank()).initial_seed())
@@ -161,12 +162,12 @@ def fit(
 ) -> list[Measures]:
     """Train an objective to the end of its plan, from its checkpoint if any; return the measures of each epoch.
 
-    All random numbers of epoch e follow from (plan.seed, e), so a checkpoint after an epoch needs no generators;
-    one within an epoch has them. Ends with the objective's model at the best of the plan's candidates by
-    `val_top1` where that is measured, otherwise at the last epoch. Averaged weights replace the trained ones.
+    All random numbers of epoch e follow from (plan.seed, e), so only a checkpoint within an epoch stores
+    the states of generators. Afterwards the model has the weights of the candidate epoch with the best `val_top1`,
+    or of the last epoch if that is not measured. With a moving average, they are averaged weights.
 
     Args:
-        pace: of the command, for the time left in each epoch's line.
+        pace: predicts the time left, which is printed after each epoch.
 
     Raises:
         UserError: batches that the processes cannot share, a checkpoint that does not fit, or divergence, after
@@ -225,7 +226,7 @@ def fit(
 def _load_batches(
     objective: Objective, data: TrainingData, plan: TrainingPlan, epoch: int, first: int = 0
 ) -> Iterator[Batch]:
-    """Return an epoch's batches of this process, from the batch `first` on."""
+    """Return this process's batches of an epoch, starting at batch `first`."""
     load = iter_training_batches if objective.sees_images else iter_imageless_batches
     number, rank, world = plan.first_epoch + epoch, distributed.rank(), distributed.world_size()
     return load(data, plan.batch_size, plan.seed, number, plan.select_view(epoch), rank, world, first)
@@ -236,10 +237,10 @@ def _show_progress(title: str, steps: int, done: int, is_quiet: bool) -> tqdm[No
 
 
 def _save_if_due(checkpointer: Checkpointer, training: TrainState, check: Callable[[], None]) -> None:
-    """Save within an epoch where that is due, and end the training where a signal asked for it.
+    """Save a checkpoint if one is due, and stop the training if a signal asked for it.
 
     Raises:
-        DivergedError: by `check`, or for weights that are not finite; nothing is saved.
+        DivergedError: a term or a weight is not finite; nothing is saved.
         StoppedError: a signal asked one of the processes to end.
     """
     decision, part = checkpointer.decide(training), training.progress
@@ -248,13 +249,13 @@ def _save_if_due(checkpointer: Checkpointer, training: TrainState, check: Callab
         refuse_infinite({}, training.objective, training.stepper)
         checkpointer.save(training)
         part.kept = part.steps
-        distributed.wait_for_all()  # a process that ends has the others ended
+        distributed.wait_for_all()  # torchrun ends all processes when one exits: every one must have saved
     if decision.signal:
         raise StoppedError(decision.signal)
 
 
 def _predict_left(pace: Pace | None, images: int, seconds: float, epochs: int) -> float | None:
-    """Return the seconds left of a command after an epoch of so many images, with so many epochs to come."""
+    """Return the seconds that the command still needs, None if unknown. `epochs`: left in this training."""
     if pace is None:
         return None
     pace.add(images, seconds)
@@ -270,7 +271,7 @@ def _print_epoch(title: str, measures: Measures, images_per_second: float, secon
 
 
 def _enter_epoch(training: TrainState, objective: Objective, plan: TrainingPlan) -> EpochProgress:
-    """Begin the next epoch, or continue the one that a checkpoint was written in."""
+    """Start the next epoch, or continue the epoch of the checkpoint."""
     part, number = training.progress, plan.first_epoch + len(training.history)
     if part is None:
         seed_epoch(plan.seed, number)
@@ -287,7 +288,7 @@ def _enter_epoch(training: TrainState, objective: Objective, plan: TrainingPlan)
 def _end_epoch(
     training: TrainState, objective: Objective, plan: TrainingPlan, part: EpochProgress, means: Measures
 ) -> dict[str, float]:
-    """Measure an epoch, keep it where it is the best so far, and return all its numbers."""
+    """Measure an epoch, keep its weights if it is the best so far, and return its measures."""
     epoch = len(training.history) + 1
     distributed.share_buffers(objective.model)
     with training.stepper.hold_average():

@@ -40,7 +40,7 @@ from training.stage import StageObjective, StageStudent
 from training.teacher import ensure_teacher
 from training.teacher_outputs import FEATURES, FrozenTeacher, open_teacher
 
-COMPILING = ("torch._dynamo", "torch._inductor", "triton")  # where errors of compiling come from
+COMPILING = ("torch._dynamo", "torch._inductor", "triton")  # an error from these means that compiling failed
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class TrainingSetup:
     plan: TrainingPlan
 
     def compile_or_capture(self, machine: Machine) -> None:
-        """Compile the network's blocks or capture its passes, as the machine says.
+        """Compile the network's blocks, or capture its passes, if the machine is set to.
 
-        A warning names what cannot be captured: accumulated gradients, which a graph would overwrite, and batches
-        from workers, whose thread asks the GPU for memory meanwhile.
+        Nothing is captured, with a warning, if gradients are accumulated, which a graph would overwrite, or if
+        workers load batches, because their thread allocates GPU memory during the capture.
         """
         tapped = self.objective.tapped
         if machine.compile:
@@ -63,12 +63,12 @@ class TrainingSetup:
         if machine.capture and self.plan.optimizer.accumulate > 1:
             warn("cuda_graphs=true is ignored with several batches a step (optimizer.accumulate)")
         elif machine.capture and self.data.uses_workers:
-            warn("cuda_graphs=true is ignored with data.workers, whose batches a thread brings")
+            warn("cuda_graphs=true is ignored with data.workers, which use the GPU from another thread")
         elif machine.capture:
             capture_passes(tapped)
 
     def fit(self, machine: Machine, checkpointer: Checkpointer, pace: Pace | None = None) -> list[Measures]:
-        """Train as `training.engine.fit`, compiled or captured as the machine says.
+        """Train by `training.engine.fit`, after `compile_or_capture`.
 
         Raises:
             UserError: as `fit`.
@@ -80,14 +80,16 @@ class TrainingSetup:
         except RuntimeError as error:
             if machine.compile and type(error).__module__.startswith(COMPILING):
                 reason = str(error).strip().partition("\n")[0]
-                raise MachineError(f"compile=true: torch cannot do it ({reason}): use compile=false") from error
+                raise MachineError(
+                    f"compile=true: torch cannot compile it ({reason}): use compile=false"
+                ) from error
             raise
         finally:
             release_passes(self.objective.tapped)
 
 
 def train_stage(experiment: Experiment, job: JobName, pace: Pace | None = None) -> None:
-    """Train one job to its end and write its files. `pace`: of the command."""
+    """Train one job to its end and write its files. `pace`: predicts the time left."""
     folder, prepared = experiment.folder.get_job(job), make_setup(experiment, job)
     checkpointer = JobCheckpointer(folder, experiment.config.checkpoint_minutes)
     history, objective = prepared.fit(experiment.machine, checkpointer, pace), prepared.objective
@@ -107,7 +109,7 @@ def train_stage(experiment: Experiment, job: JobName, pace: Pace | None = None) 
 
 
 def summarise_stop(history: Sequence[Measures], plan: TrainingPlan) -> dict[str, int | str]:
-    """Return for result.json after how many epochs a training ended, and by what."""
+    """Return the number of epochs and the reason of the end, for result.json."""
     return {"epochs": len(history), "ended_by": "plateau" if len(history) < plan.epochs else "epochs"}
 
 
@@ -115,7 +117,7 @@ def make_setup(experiment: Experiment, job: JobName) -> TrainingSetup:
     """Return the setup of a job.
 
     Raises:
-        UserError: a job that it needs is not finished, or does not fit.
+        UserError: a job that this one builds on is not finished, or does not fit.
     """
     stage, config, machine = get_stage(experiment.config, job), experiment.config, experiment.machine
     experiment = replace(experiment, data=select_images(experiment, job))
@@ -164,7 +166,7 @@ def select_images(experiment: Experiment, job: JobName) -> TrainingData:
 
 
 def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -> bool:
-    """Return whether a stage trains a classifier on features computed once a view."""
+    """Return whether a stage trains on frozen features, computed once for each view."""
     if stage.train != "head" or not layout.structure.reads_vector:
         return False
     reading = find_reading(layout, losses)
@@ -172,7 +174,7 @@ def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -
 
 
 def _make_projector(experiment: Experiment, student: Layout) -> nn.Linear:
-    """Return a linear map from what the student's classifier reads to what the teacher's does."""
+    """Return a linear map from the student's features to the size of the teacher's."""
     teacher = experiment.find_layout(experiment.config.teacher)
     own, wanted = (layout.find_shape(layout.find_place(FEATURES))[0] for layout in (student, teacher))
     return experiment.machine.place(nn.Linear(own, wanted))
@@ -185,14 +187,14 @@ def _make_evaluator(
     own, theirs = (
         find_reading(one, losses, pooled=True) for one in (layout, experiment.find_layout(config.teacher))
     )
-    images = data.held_out or data.test  # nothing is decided by the latter
+    images = data.held_out or data.test  # test images only report, they decide nothing
     return AlignmentEvaluator(images, teacher.network, own, theirs, experiment.machine, config.data.seed)
 
 
 def _load_start(
     experiment: Experiment, job: JobName, stage: Stage, seed: int, teacher: FrozenTeacher | None
 ) -> nn.Module:
-    """Return the network that a job goes on from, on the device."""
+    """Return the network that a job starts from, on the device."""
     before, network = find_start(experiment.config, job), experiment.find_network(job)
     is_connected = network.has_connector
     if job == TEACHER:
@@ -208,7 +210,7 @@ def _load_start(
         model = ensure_teacher(experiment)
     else:
         model = experiment.build_student(seed, network)
-    if is_connected and teacher is not None:  # here, not in a stage before
+    if is_connected and teacher is not None:  # only when the connector is new
         find_classifier(model)[1].load_state_dict(teacher.classifier.state_dict())
     if stage.reset_head:
         seed_everything(seed, job.number)
@@ -230,17 +232,17 @@ def _freeze_features(
 ) -> FrozenFeatures:
     config, data, machine = experiment.config, experiment.data, experiment.machine
     is_same = stage.starts_from == TEACHER.method and config.shortcut.pairs == "same"
-    if is_same and teacher is not None:  # the teacher has computed them, of the same images
+    if is_same and teacher is not None:  # the student starts as the teacher: take its features
         return FrozenFeatures(model, data, machine, lambda batch: teacher(batch).taps[FEATURES])
     views = config.teacher.cached_views
-    keep = views if 0 < views < stage.epochs else 1  # all of them if they come back
+    keep = views if 0 < views < stage.epochs else 1  # keep all views if they repeat
     return FrozenFeatures(
         model, data, machine, ViewCache(partial(read_head_inputs, model, machine=machine), data, keep)
     )
 
 
 def _make_plan(experiment: Experiment, job: JobName, stage: Stage, seed: int, aligns: bool) -> TrainingPlan:
-    """Return a job's plan. `aligns`: features are measured in place of accuracy."""
+    """Return a job's plan. `aligns`: whether alignment is measured in place of accuracy."""
     config = experiment.config
     stops_early = stage.early_stopping is not None
     return TrainingPlan(

@@ -34,8 +34,13 @@ from training.teacher_outputs import FEATURES, FrozenTeacher, predict_taps
 class StageStudent:
     """The network that a stage trains, and the part of it that trains.
 
-    Without an `evaluator` it classifies, and accuracy is measured. With `features`, which are frozen, only the
-    classifier trains and sees no images. A `projector` stands between its features and the teacher's classifier.
+    Args:
+        model: the network.
+        part: its parameters and modules that train.
+        reading: taps that the losses read.
+        features: frozen features; only the classifier trains, on these in place of images.
+        evaluator: measures alignment in place of accuracy.
+        projector: maps the student's features to the teacher's classifier.
     """
 
     model: nn.Module
@@ -49,14 +54,14 @@ class StageStudent:
 class StageObjective(Objective):
     """The weighted sum of a stage's losses.
 
-    All else in the network keeps its parameters and its batch statistics bit for bit.
+    The rest of the network keeps its parameters and batch statistics bit for bit.
 
     Args:
         student: the network to train.
         teacher: None where no loss needs it.
-        losses: by the name of their terms, set up.
-        settings: the stage, whose losses come in the same order.
-        weights: (N,) how much each training image counts, None for all alike.
+        losses: by the name of their terms; `setup` was called.
+        settings: options of the stage; its losses are in the same order.
+        weights: (N,) weight of each training image, None for equal weights.
     """
 
     def __init__(
@@ -86,7 +91,7 @@ class StageObjective(Objective):
         if self.answering is not None:
             self.head.requires_grad_(False)
         for loss, use in self.terms.values():
-            if use.weight == 0:  # it is measured, not minimised
+            if use.weight == 0:  # measured, not minimised
                 loss.requires_grad_(False)
 
     @property
@@ -96,7 +101,7 @@ class StageObjective(Objective):
 
     @property
     def answering(self) -> Loss | None:
-        """The loss that answers in place of the student's classifier."""
+        """The loss that gives logits in place of the student's classifier, if any."""
         return next((loss for loss, _ in self.terms.values() if loss.replaces_classifier), None)
 
     def train(self, mode: bool = True) -> StageObjective:
@@ -139,7 +144,7 @@ class StageObjective(Objective):
         return terms
 
     def _answer_through(self, own: View, theirs: View) -> View:
-        """Return the student's view with the teacher's classifier behind its projector; its own without one."""
+        """Replace the view's logits by those of projector and teacher's classifier, if there is a projector."""
         if self.projector is None or theirs.classifier is None:
             return own
         return View(theirs.classifier(self.projector(own.taps[FEATURES])), own.taps, own.maps, own.classifier)
@@ -154,7 +159,7 @@ class StageObjective(Objective):
 
     @torch.no_grad()
     def prepare(self, batches: Iterator[Batch]) -> None:
-        """Show one epoch to the losses that ask for it, both networks in evaluation mode."""
+        """Let losses with a first pass read one epoch, with both networks in evaluation mode."""
         asking = [loss for loss, _ in self.terms.values() if loss.first_pass != "none"]
         if not asking:
             return

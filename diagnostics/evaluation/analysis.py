@@ -1,4 +1,4 @@
-"""From a recording to every number of the report: one function a section.
+"""Compute every number of the report from a recording, one function a section.
 
 Letters: N test images, M images of the layer sample, C classes, D channels.
 """
@@ -57,7 +57,7 @@ from estimator import (
 )
 
 MINIBATCH = 256  # samples of a batch of minibatch CKA
-LOST_MOST = 10  # classes named as having lost most
+LOST_MOST = 10  # classes that are listed as having lost most accuracy
 
 Tap = Literal["penultimate", "last"]
 
@@ -109,7 +109,7 @@ def compute_report(recording: Recording) -> Report:
 
 
 def compare_pairs(classifiers: Sequence[RecordedModel], correct: dict[str, NDArray[np.bool_]]) -> list[Pair]:
-    """Compare every two models that share a seed, or of which one is the teacher."""
+    """Compare any two models that share a seed, and each model with the teacher."""
     rows = []
     for first, second in itertools.combinations(classifiers, 2):
         if len({first.meta.seed, second.meta.seed} - {None}) < 2:
@@ -181,7 +181,7 @@ def _compare_layers(teacher: RecordedModel, student: RecordedModel) -> LayerMatr
 
 
 def _draw_minibatches(count: int) -> tuple[torch.Tensor, ...]:
-    """Draw positions in random batches, since test images often stand by class."""
+    """Draw random batches of positions, because test images are often sorted by class."""
     batches: tuple[torch.Tensor, ...] = torch.randperm(count, generator=make_generator(0)).split(MINIBATCH)
     return batches
 
@@ -216,7 +216,7 @@ def map_features(recording: Recording, main: str | None) -> dict[str, NDArray[np
 def _measure_information(
     models: Sequence[RecordedModel], teacher: RecordedModel | None, recording: Recording
 ) -> Information:
-    """Estimate information of last taps on the label and on the teacher's."""
+    """Estimate information of last taps on the label and on the teacher's last tap."""
     labels = {model.name: estimate_information_on_labels(model, recording) for model in models}
     if teacher is None:
         return Information(labels, None, None)
@@ -247,8 +247,8 @@ def compute_contrastive_bound(
 ) -> ContrastiveBound | None:
     """Compute log K − L of stage 1's projections on test images, both ways.
 
-    Negatives are all other images of a random batch, so it is a lower bound whatever stage 1 was trained with.
-    None for another model than stage 1's, one that was trained without crd, or without a whole batch of images.
+    Negatives are all other images of a random batch, so it is a lower bound for any loss of stage 1. Returns None
+    unless the model is stage 1's, was trained by crd, and the test images fill a batch.
     """
     pair = _project(teacher, student, "last")
     batches = [rows for rows in _draw_minibatches(len(recording.labels)) if len(rows) == MINIBATCH]
@@ -299,7 +299,7 @@ def _compare_costs(models: Sequence[RecordedModel], teacher: RecordedModel | Non
 
 
 def _choose_sentences(pairs: Sequence[Pair], seeds: OverSeeds, main: str | None) -> list[str]:
-    """Return the answers in words: over seeds where there are several."""
+    """Return sentences on differences: over seeds if there are several, else on images."""
     if seeds.comparisons:
         return [row.sentence for row in seeds.comparisons]
     own = [pair.sentence for pair in pairs if main in (pair.a, pair.b)]

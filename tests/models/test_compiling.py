@@ -14,6 +14,7 @@ from errors import MachineError, UserError
 from models import compiling
 from models.checkpoint import load
 from models.compiling import COMPILERS, check_compiler, compile_blocks
+from models.connector import ConnectedStudent, ConnectorSizes
 from models.taps import TappedModel, read_head_inputs
 from models.zoo import build_model
 from study.sharing import compute_fingerprint
@@ -46,6 +47,12 @@ def test_blocks_without_taps_are_compiled_under_their_names():
     taps = ["layer2.0:map", "layer3.0.conv1:input:map"]
     names = compile_blocks(build_model("resnet8", 4), taps, backend="eager")
     assert names == ["layer1", "layer2.0.downsample", "layer3.0.downsample"]
+
+
+def test_a_connected_students_last_map_is_not_compiled_away() -> None:
+    sizes = ConnectorSizes("layer3.0:map", (64, 4, 4), (8, 4, 4), 3)
+    names = compile_blocks(ConnectedStudent(build_model("resnet8", 4), sizes), ["connector:map"], backend="eager")
+    assert names == ["student.layer1", "student.layer2", "student.layer3.0.downsample"]
 
 
 def test_compiled_taps_gradients_and_statistics_are_the_same():
