@@ -41,6 +41,9 @@ class MachineError(Exception):
 GIVEN = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 GIVEN |= {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK}
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# an OSError that says how a file is made, as a seek beyond its ends does, and not that the system cannot read it
+FORMAT = {None, errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")  # of torch's messages
 MACHINE = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, getattr(errno, "ESTALE", errno.EIO)}
 
 
@@ -53,6 +56,12 @@ def to_user_error(error: Exception, what: str | None = None) -> UserError | Mach
         return error
     if isinstance(error, RuntimeError) and is_dataloader_error(error):
         return make_worker_error(error)
+    if is_out_of_memory(error):
+        return MachineError(
+            f"out of memory ({(str(error) or 'MemoryError').splitlines()[0][:200]}): use a smaller batch_size, "
+            "data.image_size or teacher.cached_views; what was finished is kept, run again "
+            "(a training with --resume)"
+        )
     if not isinstance(error, OSError):
         return None
     text = f"{what or error.filename or 'a file'}: {(error.strerror or str(error)).lower()}"
@@ -62,6 +71,24 @@ def to_user_error(error: Exception, what: str | None = None) -> UserError | Mach
         hint = "make room" if error.errno in FULL else "check the disk"
         return MachineError(f"{text}: what was finished is kept, {hint} and run again, a training with --resume")
     return None
+
+
+def raise_read_failure(path: object, error: Exception) -> None:
+    """Raise `MachineError` where the system could not read a file, which does not make the file damaged."""
+    if isinstance(error, OSError) and error.errno not in FORMAT:
+        hint = {errno.EMFILE: "raise ulimit -n", errno.EACCES: "make it readable", errno.EPERM: "make it readable"}
+        raise MachineError(
+            f"{path} cannot be read ({(error.strerror or str(error)).lower()}): nothing was removed, "
+            f"{hint.get(error.errno or 0, 'check the disk')} and run again"
+        ) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of the host or the GPU is full."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch's, which is not imported here
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
+    )
 
 
 def is_dataloader_error(error: RuntimeError) -> bool:
@@ -216,14 +243,14 @@ class _PipeOutput(io.FileIO):
 
 
 def _ignore_broken_pipe() -> None:
-    """Let a command continue when the reader of its output is gone, as `head` is."""
+    """Let a command continue when the reader of its output is gone, as `head` is, or takes no such letter."""
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):
             stream.flush()
             raw = io.BufferedWriter(_PipeOutput(number, "wb", closefd=False))
             lines = stream.line_buffering
-            setattr(sys, name, _PrintableText(raw, stream.encoding, stream.errors, line_buffering=lines))
+            setattr(sys, name, _PrintableText(raw, stream.encoding, "backslashreplace", line_buffering=lines))
 
 
 def run_command(command: Callable[[], None], again: str = "run again with --resume to go on") -> int:

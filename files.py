@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import os
@@ -47,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         UserError, MachineError: as `wrap_io_errors`; an earlier file is kept.
     """
-    for entry in path.parent.glob(f".{path.name}.*.partial"):
+    for entry in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.partial"):
         if _is_abandoned(entry):
             entry.unlink(missing_ok=True)
     with wrap_io_errors(path, lambda: _count_bytes(write)):
@@ -157,13 +158,23 @@ def wrap_io_errors(path: Path, needed: Callable[[], int], kept: str | None = Non
 def create_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill, which is renamed to `folder` at the end.
 
-    A second process waits for the first. What a dead process left is removed.
+    A second process waits for the first. What a dead process left is removed; its lock shows that it was one.
 
     replace: whether it takes the place of an existing `folder`, which otherwise stays.
+
+    Raises:
+        UserError: a file or folder that this program did not make is in the way.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, aside = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "replaced.partial"))
-    with hold_lock(partial.with_name(f"{partial.name}.lock"), wait=True):
+    lock = partial.with_name(f"{partial.name}.lock")
+    is_left = lock.exists()
+    with hold_lock(lock, wait=True):
+        for path in (partial, aside):
+            if os.path.lexists(path) and not is_left:
+                raise UserError(f"{path} is in the way, and this program did not make it: move it")
+        if aside.exists() and not folder.exists():  # a kill came between the two renames below
+            os.replace(aside, folder)
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -175,6 +186,8 @@ def create_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
                 if not folder.exists():
                     os.replace(partial, folder)
         finally:
+            if aside.exists() and not folder.exists():
+                os.replace(aside, folder)
             shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from settings.command_line import CommandLine, match_word, read_folder, read_path
 from settings.loss_options import check_names, fill_losses
+from settings.own_code import allow_code, has_imported_code, reset_permission
 from settings.reading import DEFAULT_CONFIG, format_options, list_unused, load_config
 from settings.schema import Config
 from training.job_name import PHASES
@@ -74,7 +75,8 @@ def run() -> None:
         print(format_options())
         return
     overrides = list_overrides(arguments)
-    load_config(arguments.config, overrides, check_names)  # refused before the imports
+    reset_permission()
+    allow_code(load_config(arguments.config, overrides, check_names))  # refused before the imports
     with exit_on_signal():  # slow imports, before anything is begun
         config = load_config(arguments.config, overrides, fill_losses)
         from models.machine import choose_device, open_machine
@@ -179,7 +181,8 @@ def suggest_next_command(arguments: argparse.Namespace, experiment: Experiment) 
 
     phase = find_next_phase(arguments.phase, experiment.config)
     if phase is None:
-        return f"next: python main_eval.py {experiment.folder.path}"
+        allowed = " --allow-code" if has_imported_code() else ""
+        return f"next: python main_eval.py {experiment.folder.path}{allowed}"
     shipped = arguments.config == DEFAULT_CONFIG
     given = [] if shipped else [f"--config {arguments.config}"]
     given += [f"--set {shlex.join(arguments.set)}"] if arguments.set else []

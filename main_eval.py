@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from diagnostics.names import use_labels
 from diagnostics.plain import to_plain
 from settings.command_line import CommandLine, read_folder, read_path
+from settings.own_code import allow_code, reset_permission
 from settings.reading import DEFAULT_CONFIG, load_config
 
 if TYPE_CHECKING:  # torch and what stands on it take seconds to import: functions do so once they need it
@@ -39,13 +40,13 @@ DEFAULT_OUTPUT = Path("runs")
 RUN = {"config", "set", "output_dir"}  # which find a run
 EXPORT = {"export", "quantize", "model", "seed"}
 UNUSED: dict[str, set[str]] = {
-    "--counts": {*RUN, *EXPORT, "device", "quick", "labels", "probe"},
+    "--counts": {*RUN, *EXPORT, "device", "quick", "labels", "probe", "allow_code"},
     "--compare": {"config", "set", *EXPORT, "quick", "probe"},
-    "--teacher and --student": {"model", "seed"},
-    "predictions.npz": {*RUN, *EXPORT, "device", "quick", "probe"},
+    "--teacher and --student": {"model", "seed", "allow_code"},
+    "predictions.npz": {*RUN, *EXPORT, "device", "quick", "probe", "allow_code"},
     "RUN_DIR": RUN,
     "no RUN_DIR": set(),
-    "STUDY_DIR": {"device", "quick", "labels", "probe"},
+    "STUDY_DIR": {"device", "quick", "labels", "probe", "allow_code"},
     "--export": {"json", "quick", "labels", "probe"},
     "--probe": {"quick"},
     "--teacher --student --export": {"output_dir"},
@@ -80,6 +81,7 @@ def make_parser() -> CommandLine:
     add("--model", help="the model of a run to export (default: the best student on validation images)")
     add("--seed", type=int, help="of which seed (default with --model: the run's first)")
     add("--output-dir", type=read_folder, default=DEFAULT_OUTPUT, help="where run folders are")
+    add("--allow-code", action="store_true", help="run networks and losses that only the run's own config names")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     add("--json", action="store_true", help="print JSON in place of text")
     add("--verbose", action="store_true", help="print the tables of the report, too")
@@ -341,8 +343,9 @@ def run() -> None:
     arguments, given = make_parser().read()
     mode = command_mode(arguments)
     reject_unused_args(arguments, given, mode)
+    reset_permission(arguments.allow_code)
     if "config" not in UNUSED[mode]:
-        load_config(arguments.config, arguments.set)  # an error in it is reported before the imports
+        allow_code(load_config(arguments.config, arguments.set))  # an error in it is reported before the imports
     if mode == "--counts":
         evaluate_counts(arguments.counts, arguments.json)
         return

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import safe_globals
 
-from errors import UserError, info, warn
+from errors import UserError, info, raise_read_failure, warn
 from files import write_atomically
 from models.whole import find_damaged_entry
 
@@ -62,6 +62,7 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # bytes that are no weights may raise anything in the unpickler
+        raise_read_failure(path, error)
         found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         cause = f" (it holds an object of {found[1]}, which could run code)" if found else ""
         raise UserError(

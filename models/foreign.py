@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, get_type_hints
 
 from torch import Tensor, nn
 
@@ -61,6 +63,8 @@ def build_own_model(arch: str, num_classes: int, image_size: int, options: Mappi
         UserError: it cannot be imported or called, or gives no network.
     """
     make = load_own("arch", arch)
+    if not _makes_networks(make):
+        raise UserError(f"arch {arch}: it is not called, name a subclass of torch.nn.Module or a function for one")
     known = {"num_classes": num_classes, "image_size": image_size}
     taken, takes_any = _list_parameters(make)
     strange = [name for name in options if name not in taken and not takes_any]
@@ -79,6 +83,25 @@ def build_own_model(arch: str, num_classes: int, image_size: int, options: Mappi
     if not any(True for _ in model.parameters()):
         raise UserError(f"arch {arch} gives a network without parameters")
     return model.float()  # images are float32
+
+
+def _makes_networks(make: Callable[..., object]) -> bool:
+    """Return whether a callable is a network's class, or a function that may give one.
+
+    A function without an annotation may, unless it is Python's own or in C, such as `os.system`.
+    """
+    while isinstance(make, partial):
+        make = make.func
+    if inspect.isclass(make):
+        return issubclass(make, nn.Module)
+    try:
+        given = get_type_hints(make).get("return")
+    except (NameError, TypeError, AttributeError):  # names that are imported for type checkers alone
+        given = None
+    if inspect.isclass(given):
+        return issubclass(given, nn.Module)
+    package = str(getattr(make, "__module__", "")).partition(".")[0]
+    return inspect.isroutine(make) and not inspect.isbuiltin(make) and package not in sys.stdlib_module_names
 
 
 def _list_parameters(make: Callable[..., object]) -> tuple[set[str], bool]:

@@ -1,6 +1,7 @@
 """Code of the user's own, named in a config as `package.module:name`: a network or a loss.
 
-Importing a module runs it, so that is announced once. The working directory is searched last.
+Importing a module runs it, so that is announced once. The working directory is searched last. Code that only the
+config of a run folder names may be a stranger's: it is imported when the user allows it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,72 @@ import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import BaseModel
+
 from errors import UserError, info, suggest_nearest
+
+
+@dataclass
+class _Permission:
+    """Names of code that this process may import; a name from elsewhere, as in a test, needs none."""
+
+    allowed: set[str] = field(default_factory=set)
+    foreign: dict[str, Path] = field(default_factory=dict)  # by the file that names it
+    allows_all: bool = False
+    imported: set[str] = field(default_factory=set)
+
+
+_permission = _Permission()
+
+
+def reset_permission(allows_all: bool = False) -> None:
+    """Forget which code was named, as a command starts."""
+    _permission.allowed.clear()
+    _permission.foreign.clear()
+    _permission.imported.clear()
+    _permission.allows_all = allows_all
+
+
+def allow_code(config: BaseModel) -> None:
+    """Allow the code that a config from the user names, also in the grid of a study."""
+    _permission.allowed.update(_iterate_names(config.model_dump()))
+
+
+def mark_foreign(config: BaseModel, path: Path) -> None:
+    """Remember the code that the config of a run folder names: only `allow_code` permits it."""
+    for name in _iterate_names(config.model_dump()):
+        _permission.foreign.setdefault(name, path)
+
+
+def has_imported_code() -> bool:
+    """Return whether this command has imported code of the user's own."""
+    return bool(_permission.imported)
+
+
+def _iterate_names(values: Any) -> Iterator[str]:
+    if isinstance(values, str) and is_own(values):
+        yield values
+    elif isinstance(values, dict):
+        yield from _iterate_names([*values, *values.values()])
+    elif isinstance(values, list | tuple):
+        for one in values:
+            yield from _iterate_names(one)
+
+
+def _refuse_foreign(key: str, name: str) -> None:
+    """Raise `UserError` for code that only a run folder's config names."""
+    if name in _permission.foreign and name not in _permission.allowed and not _permission.allows_all:
+        path = _permission.foreign[name]
+        raise UserError(
+            f"{path}: {key} {name} is code that this command would run: if you trust who made the run, "
+            "allow it with --allow-code"
+        )
 
 
 def is_own(name: str) -> bool:
@@ -56,8 +116,8 @@ def digest_code(key: str, name: str) -> str:
     return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if place else ""
 
 
-@cache
 def _import_module(key: str, name: str, module_name: str) -> ModuleType:
+    _refuse_foreign(key, name)
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
@@ -73,5 +133,6 @@ def _import_module(key: str, name: str, module_name: str) -> ModuleType:
         raise UserError(f"{key} {name}: no module {error.name}, {reason}") from None
     except Exception as error:  # code of the user's own may raise anything
         raise UserError(f"{key} {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
+    _permission.imported.add(module_name)
     info(f"{key} {name}: imported {module.__file__ or module_name}, which is code of your own")
     return module

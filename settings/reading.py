@@ -19,6 +19,7 @@ from errors import UserError, suggest_nearest
 from settings.merge import flatten, merge
 from settings.methods import list_shipped, normalise_methods
 from settings.moved import find_moved
+from settings.own_code import mark_foreign
 from settings.plain_yaml import parse, read_text
 from settings.schema import Config, list_prerequisites
 from settings.section import describe_problem, iterate_fields
@@ -85,7 +86,9 @@ def load_written(path: Path) -> Config:
     values = parse(read_text(path), str(path))
     if isinstance(values, dict) and {"crd", "kd", "baselines", "variants"} & values.keys():
         raise UserError(f"{path} was written by an earlier version, whose runs are not read: train it again")
-    return load_config(path)
+    config = load_config(path)
+    mark_foreign(config, path)
+    return config
 
 
 def validate(values: Mapping[str, Any], where: str = "") -> Config:

@@ -34,6 +34,7 @@ from training.job_name import TEACHER
 from training.pace import show_duration
 from training.phases import train_job
 from training.run.environment import collect_environment
+from training.run.identity import NAME as IDENTITY
 from training.run.identity import check_identity, write_identity
 from training.run.prepare import keep_methods
 from training.run.record_file import write_record
@@ -81,7 +82,7 @@ def run_study(study: StudyRuns, quiet: bool) -> None:
         begun = time.perf_counter()
         try:
             counts = train_run(study, run)
-        except (UserError, MachineError, OSError) as error:
+        except (UserError, MachineError, OSError, MemoryError, RuntimeError) as error:
             known = to_user_error(error)
             if known is None:
                 raise
@@ -118,6 +119,8 @@ def _read_seeds(study: StudyRuns) -> list[int]:
         if study.folder.exists() and any(study.folder.glob("[!.]*")):
             raise UserError(f"{study.folder} holds files but no config.yaml: choose another --set name=...")
         return []
+    if (study.folder / IDENTITY).exists() or RunFolder(study.folder).teacher.has_files:
+        raise UserError(f"{study.folder} is a run, not a study: choose another --set name=...")
     old = RunFolder(study.folder).read_config()
     keys = find_differing_keys(old, study.config)
     if keys:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import torch
 
-import errors
-from errors import MachineError, UserError, make_printable, run_command, suggest_nearest
+from errors import MachineError, UserError, is_out_of_memory, make_printable, run_command, suggest_nearest
+from tests.conftest import ROOT
 
 WORKER = "DataLoader worker (pid 3) is killed by signal: Killed."
 
@@ -72,7 +73,38 @@ def test_names_cannot_steer_the_terminal() -> None:
         "    warn('f\\x1b]0;g\\nh')\n"
         "sys.exit(run_command(command))"
     )
-    root = Path(errors.__file__).parent
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
     assert done.stdout.decode() == "a\\x1b[31mb\\x9bc\\u202ed\te\n"
     assert done.stderr.decode() == "warning: f\\x1b]0;g\\nh\n"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        MemoryError,
+        lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"),
+        lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes\nmore"),
+    ],
+)
+def test_out_of_memory_is_one_line_with_a_hint(capsys, make):
+    def fail():
+        raise make()
+
+    assert run_command(fail) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("error: out of memory (")
+    assert all(word in told for word in ("batch_size", "image_size", "cached_views", "--resume"))
+
+
+def test_full_memory_of_the_host_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_output_that_is_not_utf8_gets_escapes(encoding):
+    code = "from errors import run_command; run_command(lambda: print('\\u2192 \\u03c6'))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=ROOT)
+    assert (done.returncode, done.stdout.strip()) == (0, rb"\u2192 \u03c6"), done.stderr

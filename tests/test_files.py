@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pytest
 
 import files
+from errors import UserError
 from files import LockOwner, create_folder, hold_lock, remove_abandoned_folders, write_atomically, write_text
 
 ROOT = Path(files.__file__).parent
@@ -42,7 +43,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    for name in (".a.txt.00000000.partial", ".b.txt.00000000.partial"):
+    for name in (".a.txt.00000000.partial", ".b.txt.00000000.partial", ".a.txt.my.partial"):
         (tmp_path / name).write_bytes(b"ha")
 
     def write_meanwhile(file: BinaryIO) -> None:
@@ -51,7 +52,11 @@ def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
 
     write_atomically(path, write_meanwhile)
     assert path.read_text(encoding="utf-8") == "ours"
-    assert {entry.name for entry in tmp_path.iterdir()} == {"a.txt", ".b.txt.00000000.partial"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "a.txt",
+        ".b.txt.00000000.partial",
+        ".a.txt.my.partial",
+    }
 
 
 def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
@@ -156,3 +161,32 @@ def test_a_damaged_lock_file_is_free(tmp_path: Path, content: str) -> None:
     (tmp_path / "lock").write_text(content)
     with hold_lock(tmp_path / "lock", strict=True) as owner:
         assert owner is None
+
+
+@pytest.mark.parametrize("name", ["a.partial", "a.replaced.partial"])
+def test_foreign_folder_in_the_way_is_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "kept").touch()
+    with pytest.raises(UserError, match=f"{name} is in the way"), create_folder(tmp_path / "a", replace=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name / "kept").exists()
+
+
+@pytest.mark.parametrize("when", ["rename fails", "killed"])
+def test_earlier_folder_survives_failed_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    replace = os.replace
+    if when == "killed":
+        replace(tmp_path / "a", tmp_path / "a.replaced.partial")
+        (tmp_path / "a.partial.lock").touch()
+    else:
+        monkeypatch.setattr("os.replace", lambda a, b: replace(a, b) if ".replaced" in f"{a}{b}" else fail())
+    with pytest.raises(KeyboardInterrupt), create_folder(tmp_path / "a", replace=True):
+        if when == "killed":
+            fail()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
+
+
+def fail() -> None:
+    raise KeyboardInterrupt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dataset.views.prefetch import check_workers
 from errors import UserError, warn
 from losses.loss import Loss
 from models.layout import Layout
@@ -37,6 +38,9 @@ def check_phase(phase: str, experiment: Experiment, jobs: list[Job], fresh: bool
     if not jobs:
         kind = "one stage" if phase == "baselines" else "more than one stage"
         raise UserError(f"--phase {phase}: no method of this run has {kind}")
+    if experiment.data.uses_workers:
+        batch = min(max(job.stage.batch_size for job in jobs), len(experiment.data.train))
+        check_workers(config.data.workers, batch * 3 * config.data.image_size**2)
     _check_networks(experiment)
     for job in jobs:
         losses = make_losses(experiment, job)

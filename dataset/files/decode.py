@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from dataset.files.class_folders import FORMATS
 from dataset.files.stored_pixels import PIECE, Pixels
-from errors import UserError, warn
+from errors import UserError, raise_read_failure, warn
 
 VERSION = 2  # part of every cache's key and every fingerprint: raise it when a pixel changes
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use of the 16 which a file stores
@@ -75,6 +75,7 @@ def _read(path: Path, do: Callable[[ImageFile.ImageFile], T]) -> T:
             "or remove it"
         ) from None
     except Exception as error:  # bytes that are no image make its readers fail in any way at all
+        raise_read_failure(path, error)
         raise UserError(f"{path} cannot be read as an image ({error}): repair or remove it") from None
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dataset.files.stored_pixels import Pixels, StoredPixels
 from dataset.identity import compute_array_digest, compute_digest
-from errors import UserError, warn
+from errors import UserError, raise_read_failure, warn
 from files import create_folder, wrap_io_errors
 
 # what numpy and json raise for bytes that are none of theirs
@@ -108,12 +108,16 @@ def read_cache(folder: Path, in_memory: bool = True) -> Decoded | None:
     Every byte is read once to compare digests. A damaged folder is removed.
 
     in_memory: whether pixels are mapped into memory; otherwise they are `StoredPixels`.
+
+    Raises:
+        MachineError: the system cannot read it; nothing is removed.
     """
     if not folder.exists():
         return None
     try:
         return _read(folder, in_memory)
     except UNREADABLE as error:
+        raise_read_failure(folder, error)
         warn(f"{folder} is damaged ({error}): its images are decoded again")
         _remove(folder)
         return None

@@ -83,7 +83,8 @@ def _find_image(row: dict[str, str], where: str, root: Path, follow_links: bool)
         raise UserError(f"{where}: {given} leads out of {root}: copy it there, or set data.follow_links=true")
     if given.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"{where}: {given} is in a format that is not read, convert it to .png")
-    check_link(root / given, None if follow_links else root)
+    for part in [*reversed(given.parents), given]:  # a folder on the way may be a link, too
+        check_link(root / part, None if follow_links else root)
     try:
         return open_entry(root / given, label)
     except (OSError, ValueError) as error:

@@ -7,7 +7,10 @@ Letters: B batch, S side in pixels.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,9 +23,50 @@ from torch.utils.data import DataLoader, Dataset
 from dataset.files.stored_pixels import StoredPixels
 from dataset.images import select_pixels
 from dataset.views.augment import Augmentation, apply_view
-from errors import SIGNALS, MachineError, is_dataloader_error, make_worker_error
+from errors import SIGNALS, MachineError, UserError, is_dataloader_error, make_worker_error, warn
+
+try:
+    import resource
+except ImportError:
+    resource = None  # type: ignore[assignment]  # Windows
 
 DESCRIPTORS = Path("/proc/self/fd")  # Linux
+
+
+MOST_PER_PROCESSOR, ALWAYS_ALLOWED = 8, 64  # processes of data.workers
+FILES_PER_WORKER = 4  # pipes, semaphores and handed over batches, at least
+LONGEST_TMPDIR = 75  # bytes: of the 108 of a socket's path, the rest is multiprocessing's
+SHARED = Path("/dev/shm")  # Linux
+
+
+def check_workers(workers: int, batch_bytes: int) -> None:
+    """Refuse more processes than this machine can run; warn of more than it has processors.
+
+    batch_bytes: of the largest batch, of which each process holds two.
+
+    Raises:
+        UserError: too many for its processors, open files or shared memory, or TMPDIR is too long.
+    """
+    processors, temporary = os.cpu_count() or 1, tempfile.gettempdir()
+    if workers > max(ALWAYS_ALLOWED, MOST_PER_PROCESSOR * processors):
+        raise UserError(f"data.workers={workers}: this machine has {processors} processors, use at most as many")
+    if len(os.fsencode(temporary)) > LONGEST_TMPDIR:
+        raise UserError(
+            f"data.workers={workers}: TMPDIR {temporary} is longer than the {LONGEST_TMPDIR} bytes that sockets "
+            "allow, set a shorter one, or data.workers=0"
+        )
+    needed = 2 * workers * batch_bytes
+    if SHARED.is_dir() and needed > (free := shutil.disk_usage(SHARED).free):
+        raise UserError(
+            f"data.workers={workers}: batches take {needed / 1e6:,.0f} MB of {SHARED}, which has "
+            f"{free / 1e6:,.0f}: use fewer, or a smaller batch_size"
+        )
+    if resource is not None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if most != resource.RLIM_INFINITY and FILES_PER_WORKER * workers + ALWAYS_ALLOWED > most:
+            raise UserError(f"data.workers={workers}: ulimit -n is {most}, raise it or use fewer")
+    if workers > processors:
+        warn(f"data.workers={workers}: this machine has {processors} processors, more may be slower")
 
 
 class _Views(Dataset[Tensor | MachineError]):
@@ -52,6 +96,7 @@ def prefetch_views(
     Raises:
         MachineError: a worker was killed, or a file cannot be read any more.
     """
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # `check_workers` says so
     loader = DataLoader(
         _Views(pixels, view),
         batch_size=None,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from errors import raise_read_failure
 from files import ARCHIVE_ERRORS
 from models.whole import find_damaged_entry
 
@@ -43,6 +44,7 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, Array]]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             yield arrays
     except (KeyError, TypeError, AttributeError, MemoryError, RecursionError, *ARCHIVE_ERRORS) as error:
+        raise_read_failure(path, error)
         raise ValueError(f"{path} is no file of predictions: {_format_error(error)}") from None
 
 

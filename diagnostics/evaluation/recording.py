@@ -283,8 +283,14 @@ def _run_network(
         with machine.autocast():
             out = tapped(images.load_normalised(part))
         logits.append(out.logits.float().cpu().numpy())
-        layers.append(tuple(tap.half().cpu().numpy() for tap in out.taps))
+        layers.append(tuple(_shorten(tap).cpu().numpy() for tap in out.taps))
     return np.concatenate(logits), [np.concatenate(columns) for columns in zip(*layers, strict=True)]
+
+
+def _shorten(features: Tensor) -> Tensor:
+    """Return features as float16, or as float32 where their range needs it."""
+    halves = features.half()
+    return halves if torch.isfinite(halves).all() else features.float()
 
 
 def _predict_corrupted(

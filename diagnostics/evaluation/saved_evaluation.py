@@ -15,6 +15,7 @@ from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.results import Report
 from diagnostics.plain import get_section
 from diagnostics.schema import read_report
+from models.whole import hash_file
 from settings.stages import Stage
 from training.job_name import find_last_job, get_stage
 from training.run.identity import NAME, read_identity
@@ -22,6 +23,7 @@ from training.run.job_folder import JobFolder
 from training.run.run_folder import RunFolder
 
 TEACHER = "teacher"
+DIGEST = "report.sha256"  # beside report.json: shows a change of it
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         if not path.is_file():
             raise ValueError(f"{path} is missing")
     report, answers = read_report(report_path), recording_file.read_answers(answers_path)
+    digest = report_path.with_name(DIGEST)
+    if not digest.is_file() or digest.read_bytes().strip() != hash_file(report_path).encode():
+        raise ValueError(f"{report_path} is not as it was written")
     hashes = {model.name: model.weights_hash for model in report.models}
     recorded = {name: answers.hashes[name] for name in answers.right}
     if hashes != recorded or len(answers.labels) != report.images:

@@ -13,6 +13,7 @@ from diagnostics.evaluation.analysis import compute_report, map_features
 from diagnostics.evaluation.probing import read_probes
 from diagnostics.evaluation.recording import Recording
 from diagnostics.evaluation.results import Report
+from diagnostics.evaluation.saved_evaluation import DIGEST
 from diagnostics.figures.catalogue import FIGURES, draw_all
 from diagnostics.report.files import make_folder, write_figures, write_json, write_tables
 from diagnostics.report.page import render_page
@@ -21,6 +22,7 @@ from diagnostics.tables.catalogue import make_tables
 from diagnostics.tables.predictions import make_predictions_table
 from diagnostics.tables.table import to_csv
 from files import write_text
+from models.whole import hash_file
 
 LEAST_MAPPED = 10  # images below which a map of them would show nothing
 
@@ -32,6 +34,7 @@ def write_report(recording: Recording, folder: Path) -> Report:
     maps = map_features(recording, report.main) if len(recording.layer_indices) >= LEAST_MAPPED else {}
     tables = make_tables(report)
     write_json(report, make_folder(folder) / "report.json")
+    write_text(folder / DIGEST, hash_file(folder / "report.json") + "\n")
     write_tables(tables, make_folder(folder / "tables"))
     figures = draw_all(report, recording, maps)
     pictures = write_figures(figures, make_folder(folder / "figures"), lambda name: name in FIGURES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -217,3 +218,65 @@ def test_crafted_files_write_nothing_here(workspace, tmp_path, name, use):
         assert done.code == 0 and done.err.count("\n") == 1, done
     else:
         done.check_line()
+
+
+OWN = """
+from pathlib import Path
+from models.zoo import build_model
+from losses.loss import Loss
+Path(__file__).with_name("imported").touch()
+def tiny(num_classes): return build_model("resnet8", num_classes)
+class Own(Loss):
+    needs_logits = True
+    def forward(self, student, teacher, samples): return student.logits.logsumexp(1).mean()
+"""
+
+
+def write_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write a module of the user's own that shows an import, under a name of its own; return the name."""
+    monkeypatch.syspath_prepend(str(folder))
+    name = f"own_{abs(hash(folder))}"
+    (folder / f"{name}.py").write_text(OWN, encoding="utf-8")
+    return name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("RUN",),
+        ("RUN", "--export", "OUT", "--model", "scratch"),
+        ("--compare", "RUN", "OTHER"),
+        ("RUN", "--quick"),
+    ],
+)
+@pytest.mark.parametrize("part", ["student", "losses"])
+def test_code_of_a_strangers_run_needs_permission(workspace, tmp_path, monkeypatch, words, part):
+    name = write_own(tmp_path, monkeypatch)
+    shutil.copytree(workspace.run, workspace.runs / "other")
+    values = yaml.safe_load((workspace.run / "config.yaml").read_text(encoding="utf-8"))
+    if part == "student":
+        values["student"]["arch"] = f"{name}:tiny"
+    else:
+        values["losses"]["mine"] = {"class": f"{name}:Own"}
+        values["methods"]["scratch"] = [{"losses": {"mine": 1}, "epochs": 1}]
+    (workspace.run / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    shutil.rmtree(workspace.run / "eval")
+    places = {"RUN": str(workspace.run), "OTHER": str(workspace.runs / "other"), "OUT": str(tmp_path / "out")}
+    given = [places.get(word, word) for word in words]
+    done = evaluate(*given)
+    done.check_line(rf"config.yaml: .*{name}:\w+ is code .* allow it with --allow-code")
+    assert not (tmp_path / "imported").exists()
+    allowed = evaluate(*given, "--allow-code")
+    assert allowed.code == 0 and (tmp_path / "imported").exists(), allowed
+
+
+def test_code_in_the_users_own_config_needs_no_permission(workspace, tmp_path, monkeypatch):
+    name = write_own(tmp_path, monkeypatch)
+    words = ("--set", "name=own", f"student.arch={name}:tiny", "methods={scratch: {epochs: 1}}")
+    for _ in range(2):  # and again, on what is there
+        done = workspace.train("--phase", "all", "--resume", *words)
+        assert done.code == 0 and "own --allow-code\n" in done.out, done
+    named = tmp_path / "named.yaml"
+    named.write_text(f"base: {workspace.config}\nname: own\nstudent: {{arch: '{name}:tiny'}}\n", encoding="utf-8")
+    assert evaluate("--config", str(named), "--output-dir", str(workspace.runs), "--quick").code == 0
+    evaluate(str(workspace.runs / "own"), "--quick").check_line("--allow-code")

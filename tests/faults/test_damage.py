@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dataset.sources import load_source
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.evaluated_models import list_run_models
+from diagnostics.evaluation.saved_evaluation import read_evaluation
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import cue_recording_file as cue_file
 from errors import MachineError, UserError, warn
 from files import hold_lock
-from models.checkpoint import get_previous_path, hash_weights, load, load_newest, load_weights, save_and_keep
+from models.checkpoint import get_previous_path, hash_weights, load, load_newest, load_weights, save, save_and_keep
 from tests.faults.harness import (
     LONG,
     Workspace,
@@ -185,6 +188,41 @@ def test_damaged_recording_is_made_again(workspace):
     assert done.code == 0 and done.err.count("\n") == 1
     assert "predictions.npz" in done.err and "recorded again" in done.err
     assert read_predictions(workspace)[2] == whole[2]
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.sha256"])
+def test_changed_report_is_made_again(workspace, name):
+    path, shown = workspace.run / "eval" / name, read_evaluation(workspace.run)
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"1", b"3", 1) if b"1" in before else b"0")
+    with pytest.raises(ValueError, match="report.json is not as it was written"):
+        read_evaluation(workspace.run)
+    shutil.copytree(workspace.run, workspace.runs / "other")
+    assert evaluate("--compare", str(workspace.run), str(workspace.runs / "other")).code == 0
+    assert path.read_bytes() == before and read_evaluation(workspace.run).report == shown.report
+
+
+@pytest.mark.parametrize("name", ["teacher/model.pt", "teacher/metrics.jsonl"])
+def test_pipe_in_place_of_a_file_is_refused(workspace, name):
+    (workspace.run / name).unlink()
+    os.mkfifo(workspace.run / name)
+    evaluate(str(workspace.run)).check_line(f"{name} is no file")
+
+
+def test_features_beyond_float16_are_reported(workspace, tmp_path):
+    weights = load(workspace.run / "teacher" / "model.pt")
+    for name in [
+        one for one in weights if one.startswith(("layer3.0.bn2.weight", "layer3.0.bn2.bias", "fc.weight"))
+    ]:
+        weights[name] = weights[name] * (1e6 if "bn2" in name else 1e-6)
+    save(tmp_path / "big.pt", weights)
+    files = ("--teacher", tmp_path / "big.pt", "--student", workspace.run / "teacher" / "model.pt")
+    given = ("--config", workspace.config, "--output-dir", tmp_path)
+    done = evaluate(*map(str, (*files, *given)))
+    assert done.code == 0, done
+    (path,) = tmp_path.glob("eval-*/predictions.npz")
+    last = recording_file.read_recording(path).models[0].last
+    assert np.isfinite(last).all() and last.max() > 65_504
 
 
 def test_older_checkpoint_replaces_a_damaged_one(tmp_path):

@@ -6,6 +6,7 @@ A limit on the size of files stands for the full disk. It fails every write beyo
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import resource
@@ -224,6 +225,33 @@ def test_small_file_system_is_one_line(workspace, snapshot, tmp_path, kilobytes)
         assert call_command(main.run, *words).code == 0
         for path in small.rglob("model.pt"):
             assert path.read_bytes() == snapshot[workspace.folder / path.relative_to(small)][0]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES, errno.ETIMEDOUT])
+@pytest.mark.parametrize(
+    "name", [r"meta\.json", r"pixels\.npy", r"result\.json", r"model\.pt", r"predictions\.npz"]
+)
+def test_unreadable_is_not_damaged(workspace, snapshot, monkeypatch, name, number):
+    opened = io.open
+
+    def refuse(path, mode="r", *rest, **others):
+        if re.search(name, str(path)) and "r" in mode and "+" not in mode:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, mode, *rest, **others)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("io.open", refuse)
+    done = evaluate(str(workspace.run))
+    monkeypatch.undo()
+    done.check_line(os.strerror(number).lower(), code=1)
+    assert {path: path.read_bytes() for path in snapshot} == {path: one for path, (one, _) in snapshot.items()}
+
+
+def test_run_and_study_do_not_take_each_others_folder(workspace, snapshot):
+    workspace.train(*STUDY[:3], "name=small").check_line("small is a run, not a study")
+    workspace.train("--phase", "all", "--set", *STUDY[3:], "name=study").check_line("study is a study, not a run")
+    workspace.train("--phase", "all", "--fresh", "--set", *STUDY[3:], "name=study").check_line("is a study")
+    assert {path: path.read_bytes() for path in snapshot} == {path: one for path, (one, _) in snapshot.items()}
 
 
 PRINTS = """

@@ -12,6 +12,8 @@ from models.heads import find_classifier
 from models.zoo import build_model, find_published
 
 CODE = """
+import os, subprocess
+from functools import partial
 from types import SimpleNamespace
 import torch
 from torch import nn
@@ -34,6 +36,9 @@ def fixed(): return Net(7)
 def softened(num_classes): return nn.Sequential(Net(num_classes), nn.Flatten(), nn.Linear(num_classes, 2), Two())
 class Two(nn.Module):
     def forward(self, x): return torch.cat([x, x], dim=1)
+wide = partial(Net, width=9)
+class Other: pass
+def annotated(num_classes) -> int: raise AssertionError
 def nothing(num_classes): return 3
 def broken(num_classes): raise RuntimeError("out of paint")
 def sized(num_classes, image_size, **rest):
@@ -65,6 +70,7 @@ def test_own_class_is_built_by_its_place(own: str, wrapped: bool, capsys: pytest
 
 
 def test_own_function_gets_what_it_takes(own: str) -> None:
+    assert build_model(f"{own}:wide", 4, image_size=8)(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
     assert build_model(f"{own}:sized", 4, image_size=8)(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
 
 
@@ -73,6 +79,10 @@ def test_own_function_gets_what_it_takes(own: str) -> None:
     [
         ("Nett", {}, r"has no Nett, did you mean 'Net'\?"),
         ("number", {}, "number is a int, name a class or a function"),
+        ("Other", {}, "Other: it is not called, name a subclass of torch.nn.Module or a function for one"),
+        ("annotated", {}, "annotated: it is not called"),
+        ("os.system", {"command": "exit 3"}, "os.system: it is not called"),
+        ("subprocess.run", {"args": ["false"]}, "subprocess.run: it is not called"),
         ("nothing", {}, r"gives a int, not a torch\.nn\.Module"),
         ("broken", {}, "cannot be built: RuntimeError: out of paint"),
         ("fixed", {}, r"gives \(2, 7\) for 2 images where \(2, 4\) is wanted"),

@@ -127,6 +127,8 @@ class JobFolder:
         Raises:
             UserError: a damaged line.
         """
+        if self.metrics.exists() and not self.metrics.is_file():  # reading a pipe would wait
+            raise UserError(f"{self.metrics} is no file: {HINT}")
         try:
             lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
             return check_history([json.loads(line) for line in lines])

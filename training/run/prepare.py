@@ -72,6 +72,8 @@ def check_config(folder: RunFolder, config: Config, kept: list[JobName], *, fres
         if has_files(folder.path):
             raise UserError(f"{folder.path} holds files but no config.yaml: choose another --set name=...")
         return
+    if any(folder.path.glob("*/config.yaml")):
+        raise UserError(f"{folder.path} is a study, not a run: choose another --set name=...")
     if fresh and not kept:
         return
     old = folder.read_config()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from errors import UserError
+from errors import UserError, raise_read_failure
 from files import write_text
 
 DIGEST, VERSION = "digest", "version"  # keys of each record
@@ -42,7 +42,8 @@ def read_record(path: Path, mend: str) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is gone: {mend}") from None
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        raise_read_failure(path, error)
         raise UserError(f"{path} is damaged: {mend}") from None
     if not isinstance(values, dict) or values.pop(DIGEST, None) != _digest_values(values):
         raise UserError(f"{path} is not as it was written: {mend}")

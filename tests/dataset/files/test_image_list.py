@@ -107,3 +107,14 @@ def test_paths_out_of_the_folder_need_the_option(write, tmp_path):
     path.parent.mkdir()
     path.write_text(write([(f"../{name}", *rest) for name, *rest in ROWS]).read_text(), encoding="utf-8")
     assert len(list_images(path, follow_links=True).train) == 2
+
+
+def test_linked_folders_out_of_the_root_need_the_option(write, tmp_path):
+    path = tmp_path / "inner" / "list.csv"
+    path.parent.mkdir()
+    for name in "ab":
+        (path.parent / name).symlink_to(tmp_path / name)
+    path.write_text(write().read_text(), encoding="utf-8")
+    with pytest.raises(UserError, match="inner/b: a link out of data.root"):
+        list_images(path)
+    assert len(list_images(path, follow_links=True).train) == 2

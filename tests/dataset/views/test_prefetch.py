@@ -13,8 +13,8 @@ import torch
 from dataset.files.stored_pixels import StoredPixels
 from dataset.loader import iter_training_batches, iter_view_batches
 from dataset.views.augment import draw_view
-from dataset.views.prefetch import DESCRIPTORS, prefetch_views
-from errors import MachineError
+from dataset.views.prefetch import DESCRIPTORS, check_workers, prefetch_views
+from errors import MachineError, UserError, warn
 from files import hold_lock
 from tests.dataset.small_data import list_parts, make_data, make_images
 
@@ -102,3 +102,29 @@ def test_a_cut_file_is_named_by_workers(stored):
     os.truncate(stored.path, 1000)
     with pytest.raises(MachineError, match=r"^[^\n]*a\.npy was cut while it was in use[^\n]*$"):
         list(prefetch_views(stored, VIEW, WANTED, 1, pinned=False))
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch_bytes", "message"),
+    [
+        (1_000_000, 1, "data.workers=1000000: this machine has .* processors"),
+        (1, 10**18, "data.workers=1: batches take .* MB of /dev/shm"),
+        (60, 1, "data.workers=60: ulimit -n is 256, raise it"),
+        (2, 1, "data.workers=2: TMPDIR .* is longer than the 75 bytes"),
+    ],
+)
+def test_workers_that_cannot_run_are_refused(monkeypatch, workers, batch_bytes, message):
+    if "TMPDIR" in message:
+        monkeypatch.setattr("tempfile.tempdir", "/tmp/" + 71 * "a")
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (256, 256))
+    with pytest.raises(UserError, match=message):
+        check_workers(workers, batch_bytes)
+
+
+def test_more_workers_than_processors_get_one_warning(monkeypatch, capsys):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    warn.cache_clear()
+    check_workers(3, 1)
+    assert (
+        capsys.readouterr().err == "warning: data.workers=3: this machine has 1 processors, more may be slower\n"
+    )

@@ -133,7 +133,8 @@ def test_an_evaluation_that_does_not_hold_is_named(evaluated, tmp_path):
     assert found.run == "a" and found.report.main == "two_stage"
     assert found.right["teacher"].tolist() == (np.arange(48) < 0.9 * len(LABELS)).tolist()
     other = evaluated("b", [network("teacher", right=0.9), network("kd")])
-    (other / "eval/report.json").write_bytes((folder / "eval/report.json").read_bytes())
+    for name in ("report.json", "report.sha256"):
+        (other / "eval" / name).write_bytes((folder / "eval" / name).read_bytes())
     with pytest.raises(ValueError, match="are of different evaluations"):
         read_evaluation(other)
     content = bytearray((folder / "eval/predictions.npz").read_bytes())
