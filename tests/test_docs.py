@@ -67,7 +67,7 @@ def own_loss(tiny_config, tmp_path_factory):
     return folder / "runs" / "flowers" / "seed0", done.stdout
 
 
-def test_own_loss_trains_in_a_stage(own_loss):
+def test_own_loss_trains_in_a_stage(own_loss) -> None:
     folder, printed = own_loss
     (epoch,) = read_metrics(folder / "staged" / "stage1")
     assert re.search(r"^staged stage 1 1/1 .*  angle [\d.]+ ", printed, re.MULTILINE)
@@ -77,7 +77,7 @@ def test_own_loss_trains_in_a_stage(own_loss):
     assert "angle" not in later and later["loss"] == pytest.approx(0.1 * later["ce"] + 0.9 * later["kl"])
 
 
-def test_own_loss_trains_at_once(own_loss):
+def test_own_loss_trains_at_once(own_loss) -> None:
     folder, printed = own_loss
     epochs = read_metrics(folder / "at_once")
     assert re.search(r"^at_once 2/2 .*  angle [\d.]+ ", printed, re.MULTILINE) and len(epochs) == 2
@@ -87,7 +87,7 @@ def test_own_loss_trains_at_once(own_loss):
 
 
 @pytest.mark.parametrize("block", CONFIGS)
-def test_configs_are_valid(block, tmp_path):
+def test_configs_are_valid(block, tmp_path) -> None:
     path = tmp_path / "config.yaml"
     base = "" if "base" in yaml.safe_load(block) else f"base: {DEFAULT_CONFIG}\n"  # of a fragment
     path.write_text(base + block, encoding="utf-8")
@@ -95,7 +95,7 @@ def test_configs_are_valid(block, tmp_path):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_commands_are_accepted(name, monkeypatch):
+def test_commands_are_accepted(name, monkeypatch) -> None:
     for words in list_commands(TEXTS[name]):
         monkeypatch.setattr(sys, "argv", ["main.py", *words])
         arguments = main.parse_arguments()
@@ -130,12 +130,12 @@ def test_readme_counts_the_shipped_methods() -> None:
     assert f"{at_once} methods at once and {len(shipped) - at_once} in stages" in TEXTS["README.md"]
 
 
-def test_examples_are_found():
+def test_examples_are_found() -> None:
     assert len(CONFIGS) >= 6 and len(list_commands(TEXTS["README.md"])) >= 6
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_keys_are_options(name):
+def test_keys_are_options(name) -> None:
     options = {key for key, *_ in [*list_fields(), *list_options()]}
     sections = {key.partition(".")[0] for key in options}
     for key in re.findall(r"`([a-z_]+(?:\.[a-z_0-9]+)+)[`=:]", TEXTS[name]):
@@ -146,7 +146,7 @@ def test_keys_are_options(name):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=list(TEXTS))
-def test_paths_exist(page):
+def test_paths_exist(page) -> None:
     text = page.read_text(encoding="utf-8")
     folders = "|".join(path.parent.name for path in ROOT.glob("*/*.*") if path.parent.name.isidentifier())
     named = re.findall(rf"(?<![\w/])(?:{folders})/[\w/*.-]+\.(?:py|yaml|md|json|sh|png)\b", text)

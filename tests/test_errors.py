@@ -31,7 +31,7 @@ def raise_error(error: BaseException) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_errors_are_one_line_with_their_code(error, code, line, capsys):
+def test_errors_are_one_line_with_their_code(error, code, line, capsys) -> None:
     assert run_command(lambda: raise_error(error)) == code
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(line) and err.strip().count("\n") == 0
@@ -40,28 +40,28 @@ def test_errors_are_one_line_with_their_code(error, code, line, capsys):
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError(), RuntimeError("a bug"), FileNotFoundError(errno.ENOENT, "No such file", "a")]
 )
-def test_a_bug_keeps_its_traceback(error):
+def test_a_bug_keeps_its_traceback(error) -> None:
     with pytest.raises(type(error)):
         run_command(lambda: raise_error(error))
 
 
-def test_success_is_0():
+def test_success_is_0() -> None:
     assert run_command(lambda: None) == 0
 
 
-def test_nearest_word_is_suggested():
+def test_nearest_word_is_suggested() -> None:
     assert suggest_nearest("temprature", ["alpha", "temperature"]) == ", did you mean 'temperature'?"
     assert suggest_nearest("xyz", ["alpha", "temperature"]) == ""
 
 
-def test_debug_shows_the_traceback_first(capsys, monkeypatch):
+def test_debug_shows_the_traceback_first(capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["main.py", "--debug"])
     assert run_command(lambda: raise_error(UserError("no"))) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback") and lines[-1] == "error: no"
 
 
-def test_control_characters_are_escaped():
+def test_control_characters_are_escaped() -> None:
     assert make_printable("caf\udce9 \x1b[2J é") == r"caf\xe9 \x1b[2J é"
 
 
@@ -86,7 +86,7 @@ def test_names_cannot_steer_the_terminal() -> None:
         lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes\nmore"),
     ],
 )
-def test_out_of_memory_is_one_line_with_a_hint(capsys, make):
+def test_out_of_memory_is_one_line_with_a_hint(capsys, make) -> None:
     def fail():
         raise make()
 
@@ -96,14 +96,14 @@ def test_out_of_memory_is_one_line_with_a_hint(capsys, make):
     assert all(word in told for word in ("batch_size", "image_size", "cached_views", "--resume"))
 
 
-def test_full_memory_of_the_host_is_recognised():
+def test_full_memory_of_the_host_is_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
-def test_output_that_is_not_utf8_gets_escapes(encoding):
+def test_output_that_is_not_utf8_gets_escapes(encoding) -> None:
     code = "from errors import run_command; run_command(lambda: print('\\u2192 \\u03c6'))"
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=ROOT)

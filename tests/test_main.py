@@ -45,7 +45,7 @@ def assert_same_weights(first, second, jobs=JOBS):
         assert all(torch.equal(one[name], other[name]) for name in one), job
 
 
-def test_all_trains_and_writes_everything(whole_run, tiny_config):
+def test_all_trains_and_writes_everything(whole_run, tiny_config) -> None:
     runs, done = whole_run
     folder = runs / "tiny"
     assert (done.returncode, done.stderr) == (0, "")
@@ -74,7 +74,7 @@ def test_all_trains_and_writes_everything(whole_run, tiny_config):
     assert "all" in environment["command"] and {"commit", "changed"} == set(environment["git"])
 
 
-def test_single_phases_give_the_same_weights(whole_run, call_main, tmp_path):
+def test_single_phases_give_the_same_weights(whole_run, call_main, tmp_path) -> None:
     for phase, following in (("teacher", "crd"), ("crd", "kd"), ("kd", "baselines")):
         done = call_main(tmp_path, "--phase", phase)
         assert done.returncode == 0
@@ -85,7 +85,7 @@ def test_single_phases_give_the_same_weights(whole_run, call_main, tmp_path):
     assert_same_weights(whole_run[0] / "tiny", tmp_path / "tiny")
 
 
-def test_a_finished_run_trains_nothing_again(run_copy, call_main):
+def test_a_finished_run_trains_nothing_again(run_copy, call_main) -> None:
     before = list_files(run_copy)
     done = call_main(run_copy, "--phase", "all")
     assert done.returncode == 0
@@ -95,7 +95,7 @@ def test_a_finished_run_trains_nothing_again(run_copy, call_main):
     assert changed <= {"config.yaml", "environment.json", "identity.json"} and before.keys() == after.keys()
 
 
-def test_a_new_seed_shares_the_teacher(run_copy, whole_run, call_main):
+def test_a_new_seed_shares_the_teacher(run_copy, whole_run, call_main) -> None:
     teacher = list_files(run_copy / "tiny" / "teacher")
     done = call_main(run_copy, "--phase", "all", "--seeds", "0", "1", "--set", "training.batch_size=8")
     assert done.returncode == 2 and "methods.kd.stage1.batch_size" in done.stderr
@@ -108,7 +108,7 @@ def test_a_new_seed_shares_the_teacher(run_copy, whole_run, call_main):
     assert load_config(run_copy / "tiny" / "config.yaml").seeds == [0, 1]
 
 
-def test_a_run_gains_shipped_methods_by_their_names(whole_run, call_main, tmp_path):
+def test_a_run_gains_shipped_methods_by_their_names(whole_run, call_main, tmp_path) -> None:
     given = whole_run[0] / "tiny" / "teacher" / "model.pt"
     setting = ("--set", f"teacher.checkpoint={given}", "methods=[kd]")
     done = call_main(tmp_path, "--phase", "all", "--quiet", *setting)
@@ -132,7 +132,7 @@ def test_a_run_gains_shipped_methods_by_their_names(whole_run, call_main, tmp_pa
         assert done.returncode == 2 and "--methods is for phases that train students" in done.stderr
 
 
-def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
+def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config) -> None:
     before = list_files(tiny_config.parent)
     done = call_main(
         tmp_path, "--phase", "all", "--seeds", "0", "1", "--dry-run", "--set", "methods.kd.losses.kl=0.75"
@@ -152,14 +152,14 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config):
         assert text in done.stdout
 
 
-def test_dry_run_refuses_a_wrong_config(call_main, tmp_path):
+def test_dry_run_refuses_a_wrong_config(call_main, tmp_path) -> None:
     done = call_main(tmp_path, "--phase", "all", "--dry-run", "--set", "methods.kd.batch_size=65")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "methods.kd.stage1.batch_size=65" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_options_without_effect_are_warned_of(call_main, tmp_path):
+def test_options_without_effect_are_warned_of(call_main, tmp_path) -> None:
     words = ("--set", "losses.regression.ridge=0.5", "methods.crd.epochs=3", "--methods", "kd")
     done = call_main(tmp_path, "--phase", "all", "--dry-run", *words)
     assert done.returncode == 0
@@ -176,12 +176,12 @@ def test_options_without_effect_are_warned_of(call_main, tmp_path):
         (("--methods", "kdd"), "--methods kdd: methods.kdd: it has no stages"),
     ],
 )
-def test_the_argument_to_blame_is_named(call_main, tmp_path, words, blamed):
+def test_the_argument_to_blame_is_named(call_main, tmp_path, words, blamed) -> None:
     done = call_main(tmp_path, "--phase", "all", *words)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {blamed}") and done.stderr.count("\n") == 1
 
 
-def test_help_config_lists_every_field(call_main, tmp_path):
+def test_help_config_lists_every_field(call_main, tmp_path) -> None:
     done = call_main(tmp_path, "--help-config")
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
@@ -202,7 +202,7 @@ def test_help_config_lists_every_field(call_main, tmp_path):
         ("main_eval.py --export there --set name=", 2, "error: "),
     ],
 )
-def test_refusals_do_not_import_torch(command, code, told):
+def test_refusals_do_not_import_torch(command, code, told) -> None:
     name, *words = command.split()
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / name), *words], capture_output=True, text=True, timeout=300
@@ -212,7 +212,7 @@ def test_refusals_do_not_import_torch(command, code, told):
     assert "pydantic" in imported and not {"torch", "numpy", "matplotlib", "sklearn"} & imported
 
 
-def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main):
+def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main) -> None:
     before = list_files(run_copy)
     done = call_main(run_copy, "--phase", "kd", "--fresh")
     assert done.returncode == 0 and "kept" not in done.stdout
@@ -232,7 +232,7 @@ def test_fresh_starts_over_what_the_phase_trains(run_copy, whole_run, call_main)
     assert not any((run_copy / "tiny" / "seed0").iterdir())
 
 
-def test_another_config_is_refused_and_names_its_keys(run_copy, call_main):
+def test_another_config_is_refused_and_names_its_keys(run_copy, call_main) -> None:
     before = list_files(run_copy)
     done = call_main(run_copy, "--phase", "all", "--set", "losses.crd.temperature=0.07", "training.epochs=6")
     assert done.returncode == 2
@@ -241,7 +241,7 @@ def test_another_config_is_refused_and_names_its_keys(run_copy, call_main):
     assert list_files(run_copy) == before
 
 
-def test_an_unfinished_run_is_named_and_kept(run_copy, call_main):
+def test_an_unfinished_run_is_named_and_kept(run_copy, call_main) -> None:
     folder = run_copy / "tiny" / "seed0" / STAGES[1]
     (folder / "result.json").unlink()
     before = list_files(run_copy)
@@ -251,7 +251,7 @@ def test_an_unfinished_run_is_named_and_kept(run_copy, call_main):
     assert list_files(run_copy) == before
 
 
-def test_a_teacher_is_taken_from_another_run(whole_run, call_main, tmp_path):
+def test_a_teacher_is_taken_from_another_run(whole_run, call_main, tmp_path) -> None:
     given = whole_run[0] / "tiny" / "teacher" / "model.pt"
     setting = ("--set", f"teacher.checkpoint={given}", "methods=[kd, two_stage]")
     done = call_main(tmp_path, "--phase", "teacher", *setting)

@@ -66,7 +66,9 @@ def trained(train, tmp_path_factory):
         ((2919, 3430, 445, 3206), 2297.87, 1183.88, 0.344, 0.377),
     ],
 )
-def test_counts_give_the_published_table(monkeypatch, capfd, counts, mcnemar, chi_square, phi, dissimilarity):
+def test_counts_give_the_published_table(
+    monkeypatch, capfd, counts, mcnemar, chi_square, phi, dissimilarity
+) -> None:
     code, out, err = call(monkeypatch, capfd, "--counts", *counts, "--json")
     told = json.loads(out)
     assert (code, err) == (0, "")
@@ -78,7 +80,7 @@ def test_counts_give_the_published_table(monkeypatch, capfd, counts, mcnemar, ch
     assert code == 0 and f"{mcnemar:.2f}" in out and f"{chi_square:.2f}" in out
 
 
-def test_a_run_is_evaluated_and_reported(trained):
+def test_a_run_is_evaluated_and_reported(trained) -> None:
     run, done = trained
     assert (done.returncode, done.stderr) == (0, "")
     folder = run / "eval"
@@ -139,13 +141,13 @@ def test_a_run_is_evaluated_and_reported(trained):
     assert all(one["seconds"] > 0 and one["peak_memory"] > 10**7 and one["memory_of"] for one in usage)
 
 
-def test_one_architecture_has_one_latency(trained):
+def test_one_architecture_has_one_latency(trained) -> None:
     report = json.loads((trained[0] / "eval" / "report.json").read_text())
     times = {json.dumps(report["cost"][name]["latencies"]) for name in ("scratch", "kd", "two_stage")}
     assert len(times) == 1  # before, three numbers that differed by the machine's other work
 
 
-def test_predictions_alone_give_the_same_report(trained, tmp_path, monkeypatch, capfd):
+def test_predictions_alone_give_the_same_report(trained, tmp_path, monkeypatch, capfd) -> None:
     run, _ = trained
     shutil.copy(run / "eval" / "predictions.npz", tmp_path)
     code, *_ = call(monkeypatch, capfd, tmp_path / "predictions.npz")
@@ -154,7 +156,9 @@ def test_predictions_alone_give_the_same_report(trained, tmp_path, monkeypatch, 
         assert (tmp_path / name).read_bytes() == (run / "eval" / name).read_bytes(), name
 
 
-def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, without_rendering, monkeypatch, capfd):
+def test_a_second_call_runs_no_network_but_a_changed_one(
+    trained, tmp_path, without_rendering, monkeypatch, capfd
+) -> None:
     run = tmp_path / "tiny"
     shutil.copytree(trained[0], run)
     recorded = []
@@ -172,7 +176,9 @@ def test_a_second_call_runs_no_network_but_a_changed_one(trained, tmp_path, with
     assert recorded == ["kd"]
 
 
-def test_a_result_without_the_best_epoch_still_evaluates(trained, tmp_path, without_rendering, monkeypatch, capfd):
+def test_a_result_without_the_best_epoch_still_evaluates(
+    trained, tmp_path, without_rendering, monkeypatch, capfd
+) -> None:
     run = tmp_path / "tiny"
     shutil.copytree(trained[0], run, ignore=shutil.ignore_patterns("eval"))
     for path in run.rglob("result.json"):
@@ -185,7 +191,7 @@ def test_a_result_without_the_best_epoch_still_evaluates(trained, tmp_path, with
     assert before == after
 
 
-def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch, capfd):
+def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch, capfd) -> None:
     run, _ = trained
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -212,7 +218,7 @@ def test_two_runs_are_compared(trained, tmp_path, without_rendering, monkeypatch
     assert code == 2 and "names of their own" in err
 
 
-def test_two_files_are_compared(trained, tiny_config, tmp_path, without_rendering, monkeypatch, capfd):
+def test_two_files_are_compared(trained, tiny_config, tmp_path, without_rendering, monkeypatch, capfd) -> None:
     run, _ = trained
     teacher, student = run / "teacher" / "model.pt", run / "seed0" / "two_stage" / "stage2" / "model.pt"
     files = ("--teacher", teacher, "--student", student, "--config", tiny_config, "--output-dir", tmp_path)
@@ -227,7 +233,7 @@ def test_two_files_are_compared(trained, tiny_config, tmp_path, without_renderin
     assert "given" not in told and "what they were trained with is not on record" in out
 
 
-def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypatch, capfd):
+def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypatch, capfd) -> None:
     run, _ = trained
     code, out, err = call(monkeypatch, capfd, run, "--export", tmp_path / "out", "--model", "two_stage", "--quiet")
     assert (code, err) == (0, "")
@@ -246,7 +252,9 @@ def test_the_exported_student_gives_the_same_logits(trained, tmp_path, monkeypat
     assert told["image_files"]["levels"] <= 1 and told["teacher"]["arch"] == "resnet8"
 
 
-def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, tmp_path, monkeypatch, capfd):
+def test_the_model_that_is_exported_is_the_one_asked_for(
+    trained, tiny_config, tmp_path, monkeypatch, capfd
+) -> None:
     run, _ = trained
 
     def exported(*words):
@@ -271,7 +279,7 @@ def test_the_model_that_is_exported_is_the_one_asked_for(trained, tiny_config, t
     assert "one teacher for all seeds, leave --seed out" in exported(run, "--model", "teacher", "--seed", "0")
 
 
-def test_the_best_student_by_validation_is_exported(trained, tmp_path, monkeypatch, capfd):
+def test_the_best_student_by_validation_is_exported(trained, tmp_path, monkeypatch, capfd) -> None:
     run = tmp_path / "tiny"
     shutil.copytree(trained[0], run)
     scores = {"scratch": (0.9, 0.2), "kd": (0.6, 0.7), "two_stage/stage2": (0.65, 0.5)}
@@ -290,7 +298,7 @@ def open_tiny(run):
     return evaluated_models.open_run(RunFolder(run), open_machine("float32", torch.device("cpu")))
 
 
-def test_quick_prints_the_same_accuracies_and_writes_nothing(trained, tmp_path, monkeypatch, capfd):
+def test_quick_prints_the_same_accuracies_and_writes_nothing(trained, tmp_path, monkeypatch, capfd) -> None:
     run = tmp_path / "tiny"
     shutil.copytree(trained[0], run, ignore=shutil.ignore_patterns("eval"))
     monkeypatch.setattr(evaluated_models, "record", lambda *a: pytest.fail("features were asked for"))
@@ -330,7 +338,9 @@ def test_a_digits_run_is_probed_on_other_images(train, image_root, tmp_path) -> 
         assert all((eval_folder / "tables" / f"{name}.{kind}").stat().st_size for kind in ("csv", "tex"))
 
 
-def test_labels_stand_on_the_page_and_must_name_a_method(trained, tmp_path, without_rendering, monkeypatch, capfd):
+def test_labels_stand_on_the_page_and_must_name_a_method(
+    trained, tmp_path, without_rendering, monkeypatch, capfd
+) -> None:
     shutil.copy(trained[0] / "eval" / "predictions.npz", tmp_path)
     words = (tmp_path / "predictions.npz", "--labels", "two_stage=Ours", "kd=KD")
     code, out, err = call(monkeypatch, capfd, *words)
@@ -344,7 +354,9 @@ def test_labels_stand_on_the_page_and_must_name_a_method(trained, tmp_path, with
     assert "is not METHOD=LABEL" in call(monkeypatch, capfd, words[0], "--labels", "kd")[2]
 
 
-def test_a_study_and_an_unfinished_run_are_not_exported(trained, tiny_config, tmp_path, monkeypatch, capfd):
+def test_a_study_and_an_unfinished_run_are_not_exported(
+    trained, tiny_config, tmp_path, monkeypatch, capfd
+) -> None:
     study = tmp_path / "study"
     study.mkdir()
     write_config(study / "config.yaml", load_config(tiny_config, ["study.grid=[{losses.kl.temperature: [2, 4]}]"]))
@@ -357,7 +369,7 @@ def test_a_study_and_an_unfinished_run_are_not_exported(trained, tiny_config, tm
 
 
 @pytest.mark.parametrize("position", [0.1, 0.5, "checksum in the directory", -1])
-def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch, capfd):
+def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch, capfd) -> None:
     whole = trained[0] / "eval" / "predictions.npz"
     content = bytearray(whole.read_bytes())
     if isinstance(position, str):
@@ -371,7 +383,7 @@ def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch,
     assert (code, out) == (2, "") and "predictions.npz is damaged (" in err and len(err.splitlines()) == 1
 
 
-def test_recordings_survive_the_file(trained):
+def test_recordings_survive_the_file(trained) -> None:
     recordings = read_recording(trained[0] / "eval" / "predictions.npz")
     teacher = recordings.models[0]
     assert teacher.logits.shape == (32, 4) and np.array_equal(recordings.indices, np.arange(32))
@@ -393,7 +405,7 @@ def study(train, tmp_path_factory):
     return runs / "tiny"
 
 
-def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypatch, capfd):
+def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypatch, capfd) -> None:
     alone = tmp_path / "tiny"
     shutil.copytree(study, alone, ignore=shutil.ignore_patterns("*.pt", "result.json", "metrics.jsonl"))
     code, out, err = call(monkeypatch, capfd, alone)
@@ -409,7 +421,7 @@ def test_a_study_is_reported_from_its_recordings_alone(study, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("words", [["--device", "cpu"], ["--export", "out"], ["--compare"]])
-def test_a_study_is_no_run_and_needs_no_device(study, tmp_path, monkeypatch, capfd, words):
+def test_a_study_is_no_run_and_needs_no_device(study, tmp_path, monkeypatch, capfd, words) -> None:
     monkeypatch.chdir(tmp_path)
     given = [*words, study] if words == ["--compare"] else [study, *words]
     code, out, err = call(monkeypatch, capfd, *given)
@@ -419,7 +431,7 @@ def test_a_study_is_no_run_and_needs_no_device(study, tmp_path, monkeypatch, cap
     ) in err
 
 
-def test_a_recording_of_another_run_is_named(study, tmp_path, monkeypatch, capfd):
+def test_a_recording_of_another_run_is_named(study, tmp_path, monkeypatch, capfd) -> None:
     shutil.copytree(study, tmp_path / "swapped")
     first, second = sorted((tmp_path / "swapped").glob("*/seed0/cues.json"))[:2]
     for name in ("cues.json", "cues.npz"):
@@ -431,7 +443,7 @@ def test_a_recording_of_another_run_is_named(study, tmp_path, monkeypatch, capfd
     assert "cues.json or cues.npz is damaged" in call(monkeypatch, capfd, tmp_path / "swapped")[2]
 
 
-def test_a_study_without_its_images_or_with_a_run_missing(study, tmp_path, monkeypatch, capfd):
+def test_a_study_without_its_images_or_with_a_run_missing(study, tmp_path, monkeypatch, capfd) -> None:
     cut = tmp_path / "tiny"
     shutil.copytree(study, cut)
     for config in cut.glob("*/config.yaml"):
@@ -448,7 +460,7 @@ def test_a_study_without_its_images_or_with_a_run_missing(study, tmp_path, monke
     assert code == 2 and "holds no recorded run yet" in err
 
 
-def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monkeypatch, capfd):
+def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monkeypatch, capfd) -> None:
     run = next(study.glob("*-seed0"))
     code, out, err = call(monkeypatch, capfd, run, "--quiet")
     assert (code, err) == (0, "") and out.count(
@@ -484,7 +496,7 @@ def test_an_ordinary_run_with_a_planted_cue_says_what_its_images_are(study, monk
         (["nowhere.npz", "--probe", "a"], "--probe is not read together with predictions.npz"),
     ],
 )
-def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd):
+def test_wrong_input_is_one_line(words, part, tmp_path, monkeypatch, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = call(monkeypatch, capfd, *words)
     assert (code, out) == (2, "") and part in err and len(err.splitlines()) == 1

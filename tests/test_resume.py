@@ -33,7 +33,7 @@ def wait_for_epochs(running, folder, epochs=3):
     ("views", "killed"),
     [(0, JOBS), (2, ("seed0/two_stage/stage1", "seed0/crd_kd"))],
 )
-def test_resume_after_kills_gives_identical_files(call_main, tiny_config, tmp_path, views, killed):
+def test_resume_after_kills_gives_identical_files(call_main, tiny_config, tmp_path, views, killed) -> None:
     options = ("--phase", "all", *LONG, f"teacher.cached_views={views}")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir()
@@ -61,7 +61,7 @@ def test_resume_after_kills_gives_identical_files(call_main, tiny_config, tmp_pa
 @pytest.mark.skipif(
     signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="a background job that ignores Ctrl-C"
 )
-def test_ctrl_c_is_one_line_and_training_resumes(start_main, call_main, tmp_path):
+def test_ctrl_c_is_one_line_and_training_resumes(start_main, call_main, tmp_path) -> None:
     long = (*LONG, "teacher.epochs=60")
     process = start_main(tmp_path, "--phase", "teacher", *long)
     folder = tmp_path / "tiny" / "teacher"

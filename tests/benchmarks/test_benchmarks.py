@@ -42,7 +42,7 @@ def small(monkeypatch):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more than this machine's cores
 @pytest.mark.parametrize("part", on_gpu.PARTS)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
-def test_each_part_is_measured(device, part):
+def test_each_part_is_measured(device, part) -> None:
     if device == "cpu" and part == "Epoch, captured":
         pytest.skip("passes are captured on a GPU alone")
     timings = on_gpu.PARTS[part](torch.device(device))
@@ -50,11 +50,11 @@ def test_each_part_is_measured(device, part):
 
 
 @pytest.mark.parametrize(("bfloat16", "tolerance"), [(False, 1e-5), (True, 1e-2)])
-def test_timed_step_computes_the_published_loss(bfloat16, tolerance):
+def test_timed_step_computes_the_published_loss(bfloat16, tolerance) -> None:
     assert step.measure_loss_difference(bfloat16) < tolerance
 
 
-def test_published_draw_has_other_classes_after_the_sample():
+def test_published_draw_has_other_classes_after_the_sample() -> None:
     labels, indices = np.arange(400) % 5, np.array([3, 17, 250])
     drawn = reference.draw(labels, indices, 64, np.random.default_rng(0)).numpy()
     assert drawn.shape == (3, 65) and (drawn[:, 0] == indices).all()
@@ -62,21 +62,21 @@ def test_published_draw_has_other_classes_after_the_sample():
     assert all(len(set(row)) == 65 for row in drawn)
 
 
-def test_calls_take_turns_and_warm_up_is_not_timed():
+def test_calls_take_turns_and_warm_up_is_not_timed() -> None:
     order = []
     calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
     timings = measure_in_turn(calls, 3, timing.CPU)
     assert order == ["a", "b"] * 4 and list(timings) == ["a", "b"]
 
 
-def test_table_has_ratios_to_the_first_line():
+def test_table_has_ratios_to_the_first_line() -> None:
     table = format_table("Part", {"slow": Timing(20.0, 19.0), "fast": Timing(0.5, 0.4, 3 << 20)}).splitlines()
     assert table[0] == "Part" and table[1].split() == ["time", "of", "slow", "memory"]
     assert table[2].split() == ["slow", "20.0", "s", "1"]
     assert table[3].split() == ["fast", "500.0", "ms", "0.025", "3", "MB"]
 
 
-def test_parts_are_written_as_they_come(tmp_path, monkeypatch):
+def test_parts_are_written_as_they_come(tmp_path, monkeypatch) -> None:
     def fail(device):
         raise RuntimeError("out of time")
 

@@ -116,7 +116,7 @@ def make_steps(prepared: TrainingSetup, experiment: Experiment, batches: Iterato
 
 @on_each_way
 @jobs
-def test_no_step_waits_for_the_device(on, device, name, settings):
+def test_no_step_waits_for_the_device(on, device, name, settings) -> None:
     experiment = on(device, *settings)
     prepared = prepare_job(name, experiment)
     train, objective = prepared.data.train, prepared.objective
@@ -137,7 +137,7 @@ def test_no_step_waits_for_the_device(on, device, name, settings):
 
 
 @on_each
-def test_a_step_that_waits_is_found(on, device, monkeypatch):
+def test_a_step_that_waits_is_found(on, device, monkeypatch) -> None:
     forward = StageObjective.forward
 
     def asking(objective, batch):
@@ -157,7 +157,7 @@ def test_a_step_that_waits_is_found(on, device, monkeypatch):
 
 @on_each_way
 @jobs
-def test_losses_are_those_of_a_cpu(on, device, name, settings):
+def test_losses_are_those_of_a_cpu(on, device, name, settings) -> None:
     found = []
     for place in ("cpu", device):
         experiment = on(place, *settings)
@@ -178,7 +178,7 @@ def test_losses_are_those_of_a_cpu(on, device, name, settings):
         ),
     ],
 )
-def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision, capture):
+def test_the_whole_pipeline_runs(call_main, tmp_path, device, precision, capture) -> None:
     config = ("--config", str(DEFAULT_CONFIG)) if device == "cuda" else ()
     settings = (
         "teacher.epochs=2",
@@ -203,7 +203,7 @@ class StoppedError(Exception):
 
 @on_each_way
 @pytest.mark.parametrize("job", [TEACHER, STAGE1, STAGE2], ids=["teacher", "stage1", "stage2"])
-def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, monkeypatch):
+def test_a_resumed_training_ends_with_the_same_bits(on, device, job, tmp_path, monkeypatch) -> None:
     ends = []
     for kind in ("whole", "stopped"):
         experiment = on(device, "teacher.epochs=2", runs=tmp_path / kind)
@@ -231,7 +231,7 @@ def _stops_at_the_second():
 
 
 @on_each_way
-def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
+def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn) -> None:
     ends = []
     for name in ("first", "second"):
         experiment = on(device, "teacher.epochs=1", runs=tmp_path / name)
@@ -242,7 +242,7 @@ def test_two_trainings_have_the_same_bits(on, device, tmp_path, recwarn):
 
 
 @on_each
-def test_images_and_banks_lie_on_the_device(on, device):
+def test_images_and_banks_lie_on_the_device(on, device) -> None:
     experiment = on(device)
     prepared = prepare_job(STAGE1, experiment)
     tensors = [experiment.data.train.pixels, experiment.data.train.labels, *prepared.objective.buffers()]
@@ -255,7 +255,7 @@ def test_images_and_banks_lie_on_the_device(on, device):
 
 @pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore")  # torch's own, of its compiler
-def test_compiled_blocks_train_on_a_gpu(on, tmp_path):
+def test_compiled_blocks_train_on_a_gpu(on, tmp_path) -> None:
     experiment = on("cuda", "teacher.epochs=1", runs=tmp_path)
     train_stage(replace(experiment, machine=replace(experiment.machine, compile=True)), TEACHER)
     assert experiment.folder.teacher.is_finished

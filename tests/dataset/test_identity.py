@@ -39,30 +39,30 @@ def flip_pixel(position):
         ({}, []),
     ],
 )
-def test_each_change_is_described(options, words):
+def test_each_change_is_described(options, words) -> None:
     other = make_identity(**options)
     assert describe_differences(make_identity(), other) == words
     assert (make_identity().digest == other.digest) == (not words)
 
 
-def test_digests_of_earlier_runs_stay():
+def test_digests_of_earlier_runs_stay() -> None:
     identity = make_identity()
     assert (identity.digest, identity.test_digest) == ("b1084b9cae079964", "0d21c77464d5e843")
 
 
-def test_test_images_have_a_digest_of_their_own():
+def test_test_images_have_a_digest_of_their_own() -> None:
     own = make_identity().test_digest
     assert own == make_identity(pixels=flip_pixel(2)).test_digest == make_identity(train=5).test_digest
     assert own not in (make_identity("abd").test_digest, make_identity(pixels=flip_pixel(7)).test_digest)
 
 
-def test_another_decoder_is_named_with_changed_pixels():
+def test_another_decoder_is_named_with_changed_pixels() -> None:
     identity = make_identity()
     same, other = (replace(one, decoder=99) for one in (identity, make_identity(pixels=flip_pixel(7))))
     assert describe_differences(identity, same) == [] and same.digest == identity.digest
     assert describe_differences(identity, other)[1].startswith("images are decoded by version 99")
 
 
-def test_it_survives_json():
+def test_it_survives_json() -> None:
     text = json.dumps(make_identity().to_json())
     assert TypeAdapter(DataIdentity).validate_json(text, strict=True) == make_identity()

@@ -43,7 +43,7 @@ def prepare_both(settings, shortcut=CUES[0], **options):
 
 @pytest.mark.parametrize("shortcut", CUES)
 @pytest.mark.parametrize("split", [None, 0.6])
-def test_batches_are_the_same_bit_by_bit(settings, shortcut, split):
+def test_batches_are_the_same_bit_by_bit(settings, shortcut, split) -> None:
     first, second = prepare_both(settings, shortcut, split=split, val_fraction=0.25)
     assert first.fingerprint == second.fingerprint and first.identity == second.identity
     assert torch.equal(first.mean, second.mean) and torch.equal(first.std, second.std)
@@ -59,7 +59,7 @@ def test_batches_are_the_same_bit_by_bit(settings, shortcut, split):
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix", "erasing"])
-def test_mixed_batches_are_the_same_in_each_process(settings, mix):
+def test_mixed_batches_are_the_same_in_each_process(settings, mix) -> None:
     both = prepare_both(settings, mix=mix, augment=[{"RandomErasing": {}}, {"ColorJitter": {"hue": 0.3}}])
     for rank in (0, 1):
         batches = [list_parts(iter_training_batches(data, 16, 3, 1, 4, rank, 2)) for data in both]
@@ -67,7 +67,7 @@ def test_mixed_batches_are_the_same_in_each_process(settings, mix):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_both_ways_share_one_cache(settings, in_memory, monkeypatch):
+def test_both_ways_share_one_cache(settings, in_memory, monkeypatch) -> None:
     first = load_source(Data(in_memory=in_memory, **settings))
     monkeypatch.setattr("dataset.sources.decode_files", None)  # nothing is decoded any more
     second = load_source(Data(in_memory=not in_memory, **settings))
@@ -75,7 +75,7 @@ def test_both_ways_share_one_cache(settings, in_memory, monkeypatch):
     assert np.array_equal(first.train.names, second.train.names)
 
 
-def test_a_second_process_waits_for_the_first(settings, tmp_path, monkeypatch):
+def test_a_second_process_waits_for_the_first(settings, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("files.POLL_SECONDS", 0.01)
     data = Data(**settings)
     before = load_source(data)
@@ -95,7 +95,7 @@ def test_a_second_process_waits_for_the_first(settings, tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == [folder]
 
 
-def test_auto_decides_by_free_memory(settings, monkeypatch, capsys):
+def test_auto_decides_by_free_memory(settings, monkeypatch, capsys) -> None:
     info.cache_clear()
     data, needed = Data(**settings), 96 * 3 * 12**2
     for free, stored in ((2 * needed, False), (2 * needed - 1, True), (None, False)):
@@ -105,7 +105,7 @@ def test_auto_decides_by_free_memory(settings, monkeypatch, capsys):
         assert said.count("from a file in data.cache_dir") == said.count("\n") == stored
 
 
-def test_images_that_do_not_fit_are_refused(settings, monkeypatch, tmp_path):
+def test_images_that_do_not_fit_are_refused(settings, monkeypatch, tmp_path) -> None:
     class Usage:
         free = 1000
 
@@ -120,7 +120,7 @@ def test_images_that_do_not_fit_are_refused(settings, monkeypatch, tmp_path):
     assert len(load_source(Data(in_memory=False, **settings)).train) == 64
 
 
-def test_stored_pixels_never_stay_on_the_gpu(tmp_path, capsys):
+def test_stored_pixels_never_stay_on_the_gpu(tmp_path, capsys) -> None:
     info.cache_clear()
     np.save(tmp_path / "a.npy", np.zeros((2, 3, 4, 4), np.uint8))
     pixels = StoredPixels.open(tmp_path / "a.npy")

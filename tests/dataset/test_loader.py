@@ -36,7 +36,7 @@ def restore_pixels(images, data):
     return (scaled * 255).round().to(torch.uint8)
 
 
-def test_order_is_a_function_of_seed_and_epoch():
+def test_order_is_a_function_of_seed_and_epoch() -> None:
     data = make_data(22)
     assert list_orders(data, 5, 3, 1, 0) == list_orders(data, 5, 3, 1, 9)  # whatever the view
     assert list_orders(data, 5, 3, 1, 0)[2:] == list_orders(data, 5, 3, 1, 0, first=2)
@@ -44,7 +44,7 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(1, 22), (5, 4), (11, 2), (22, 1), (100, 1)])
-def test_batches_are_whole_and_images_unique(batch_size, steps):
+def test_batches_are_whole_and_images_unique(batch_size, steps) -> None:
     batches = list_orders(make_data(22), batch_size, 0, 0, 0)
     seen = sum(batches, [])
     assert len(batches) == steps == count_batches(22, batch_size)
@@ -52,7 +52,7 @@ def test_batches_are_whole_and_images_unique(batch_size, steps):
     assert {len(batch) for batch in batches} == {min(batch_size, 22)}
 
 
-def test_ranks_share_each_global_batch():
+def test_ranks_share_each_global_batch() -> None:
     data = make_data(22)
     whole = list_orders(data, 6, 3, 1, 0)
     ranks = [list_orders(data, 6, 3, 1, 0, rank=rank, world_size=3) for rank in range(3)]
@@ -63,7 +63,7 @@ def test_ranks_share_each_global_batch():
 
 
 @pytest.mark.parametrize("has_channels_last", [False, True])
-def test_batches_hold_the_view_of_their_images(has_channels_last):
+def test_batches_hold_the_view_of_their_images(has_channels_last) -> None:
     images = make_images(22, 6)
     if has_channels_last:
         pixels = np.ascontiguousarray(images.pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
@@ -76,7 +76,7 @@ def test_batches_hold_the_view_of_their_images(has_channels_last):
         assert batch.labels.tolist() == images.labels[batch.indices].tolist() and batch.view == 4
 
 
-def test_measuring_batches_are_in_order_and_not_augmented():
+def test_measuring_batches_are_in_order_and_not_augmented() -> None:
     data, images = make_data(test=7), make_images(7, seed=2)
     batches = list(data.test.iter_batches(3))
     assert [len(batch.labels) for batch in batches] == [3, 3, 1]
@@ -86,7 +86,7 @@ def test_measuring_batches_are_in_order_and_not_augmented():
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(7))
 
 
-def test_statistics_equal_numpys(monkeypatch):
+def test_statistics_equal_numpys(monkeypatch) -> None:
     monkeypatch.setattr(stored_pixels, "PIECE", 7 * 3 * 6 * 6)  # seven images
     pixels = make_images(50, 6).pixels // np.array([1, 2, 3], dtype=np.uint8)[:, None, None]
     mean, std = compute_channel_statistics(pixels)
@@ -95,12 +95,12 @@ def test_statistics_equal_numpys(monkeypatch):
     assert std.numpy() == pytest.approx(expected.std(axis=1), rel=1e-6)
 
 
-def test_a_constant_channel_stays_finite():
+def test_a_constant_channel_stays_finite() -> None:
     mean, std = compute_channel_statistics(np.full((2, 3, 4, 4), 51, dtype=np.uint8))
     assert std.tolist() == [1.0, 1.0, 1.0] and mean.tolist() == pytest.approx([0.2] * 3)
 
 
-def test_images_are_normalised_by_config_or_statistics():
+def test_images_are_normalised_by_config_or_statistics() -> None:
     data = make_data(mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     assert data.mean.tolist() + data.std.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.5, 0.6, 0.7])
     images = make_data().train.load_normalised(torch.arange(60)).double()
@@ -109,7 +109,7 @@ def test_images_are_normalised_by_config_or_statistics():
 
 
 @pytest.mark.parametrize("cue", ["background", "tint", "frame", "patch", "corruption", "gray"])
-def test_images_are_stamped_after_crop_and_flip(cue):
+def test_images_are_stamped_after_crop_and_flip(cue) -> None:
     data = make_planted(cue)
     seen = next(iter_training_batches(data, 20, seed=3, epoch=1, view=4))
     pixels = apply_view(data.train.load_raw(seen.indices), seen.indices, draw_view(0, 4, 60, 3, flip=True))
@@ -120,7 +120,7 @@ def test_images_are_stamped_after_crop_and_flip(cue):
     assert torch.equal(restore_pixels(still.images, data), expected)
 
 
-def test_cues_change_neither_test_images_nor_normalisation():
+def test_cues_change_neither_test_images_nor_normalisation() -> None:
     clean, data = make_planted("none"), make_planted("tint")
     assert data.test.cues is None
     assert torch.equal(data.test.load_normalised(torch.arange(9)), clean.test.load_normalised(torch.arange(9)))
@@ -130,7 +130,7 @@ def test_cues_change_neither_test_images_nor_normalisation():
     assert (sorted(data.classes_cue.tolist()), data.cue_count) == ([0, 1, 2], 3)
 
 
-def test_teacher_and_students_see_their_own_cues():
+def test_teacher_and_students_see_their_own_cues() -> None:
     data = make_planted(students="unbiased")
     teacher = data.select_teacher_data()
     differing = 0
@@ -146,7 +146,7 @@ def test_teacher_and_students_see_their_own_cues():
     assert aligned[0] < 0.6 < aligned[1]
 
 
-def test_a_counterfactual_pair_differs_in_the_cue_alone():
+def test_a_counterfactual_pair_differs_in_the_cue_alone() -> None:
     data = make_planted("patch", pairs="counterfactual")
     for batch in iter_training_batches(data, 20, seed=3, epoch=1, view=4):
         ours, theirs = restore_pixels(batch.images, data), restore_pixels(batch.teacher_images, data)
@@ -158,7 +158,7 @@ def test_a_counterfactual_pair_differs_in_the_cue_alone():
         assert torch.equal(ours, theirs)
 
 
-def test_a_teachers_view_ignores_the_batch():
+def test_a_teachers_view_ignores_the_batch() -> None:
     data = make_planted("tint", pairs="counterfactual")
 
     def load_view(view, for_teacher):
@@ -173,7 +173,7 @@ def test_a_teachers_view_ignores_the_batch():
     assert not torch.equal(data.draw_teacher_cues(4).image_cues, data.draw_teacher_cues(5).image_cues)
 
 
-def test_unpaired_images_are_one_for_both():
+def test_unpaired_images_are_one_for_both() -> None:
     for data in (make_planted("tint"), make_planted("tint", pairs="counterfactual").select_teacher_data()):
         batch = next(iter_training_batches(data, 20, 3, 1, 4))
         assert batch.counterfactual is None and batch.teacher_images is batch.images
@@ -181,7 +181,7 @@ def test_unpaired_images_are_one_for_both():
     assert next(iter_training_batches(balanced, 9, 0, 0, 0)).counterfactual is not None
 
 
-def test_fingerprints_differ_by_cues_alone():
+def test_fingerprints_differ_by_cues_alone() -> None:
     def list_fingerprints(**options):
         data = make_planted(**options)
         return data.fingerprint, data.select_teacher_data().fingerprint
@@ -194,7 +194,7 @@ def test_fingerprints_differ_by_cues_alone():
     assert len({first for first, _ in (*others, unbiased, biased)} | {make_planted().identity.digest}) == 6
 
 
-def test_held_out_images_are_balanced_and_never_validate():
+def test_held_out_images_are_balanced_and_never_validate() -> None:
     data = make_planted(val=27)
     assert data.val is None and make_planted().balanced is None
     cells = data.balanced.labels * 3 + data.balanced.cues.image_cues
@@ -207,7 +207,7 @@ def test_held_out_images_are_balanced_and_never_validate():
         make_planted().select_balanced_data()
 
 
-def test_held_out_images_have_draws_of_their_own():
+def test_held_out_images_have_draws_of_their_own() -> None:
     data = make_planted(val=60)  # as many images of each class as there are to train on
     own = data.classes_cue[data.held_out.labels]
     assert 0.7 < (data.held_out.cues.image_cues == own).float().mean() < 0.95  # 0.8
@@ -219,7 +219,7 @@ def test_held_out_images_have_draws_of_their_own():
     assert clean.held_out is clean.val and make_planted().held_out is None
 
 
-def test_gray_needs_colour():
+def test_gray_needs_colour() -> None:
     images = make_images(9)
     gray = replace(images, pixels=np.repeat(images.pixels[:, :1], 3, axis=1))
     with pytest.raises(UserError, match="without colour"):

@@ -44,7 +44,7 @@ def load(tmp_path):
     return load_images
 
 
-def test_digits_are_scikit_learns_stratified(load):
+def test_digits_are_scikit_learns_stratified(load) -> None:
     source, whole = load(source="digits", image_size=8), load_digits()
     assert (len(source.train), len(source.val), len(source.test)) == (1257, 0, 540)
     counts = np.bincount(whole.target)
@@ -58,7 +58,7 @@ def test_digits_are_scikit_learns_stratified(load):
     assert source.classes == list("0123456789") and source.train.names is None
 
 
-def test_a_folder_has_images_under_sorted_classes(load, root):
+def test_a_folder_has_images_under_sorted_classes(load, root) -> None:
     source = load(root)
     assert source.classes == ["ant", "zebra"]
     assert source.train.labels.tolist() == [0] * 6 + [1] * 6
@@ -68,14 +68,14 @@ def test_a_folder_has_images_under_sorted_classes(load, root):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "half"])
-def test_an_unreadable_image_is_named(load, root, content):
+def test_an_unreadable_image_is_named(load, root, content) -> None:
     path = root / "test" / "zebra" / "050.png"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if isinstance(content, str) else content)
     with pytest.raises(UserError, match=r"zebra.050\.png cannot be read"):
         load(root)
 
 
-def test_missing_and_empty_folders_are_named(load, tmp_path):
+def test_missing_and_empty_folders_are_named(load, tmp_path) -> None:
     with pytest.raises(UserError, match="nowhere is not a folder"):
         load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -83,7 +83,7 @@ def test_missing_and_empty_folders_are_named(load, tmp_path):
         load(tmp_path / "empty")
 
 
-def test_one_tree_needs_a_split(load, root):
+def test_one_tree_needs_a_split(load, root) -> None:
     with pytest.raises(UserError, match=r"set data\.split"):
         load(root / "train")
     source = load(root / "train", split=0.5)
@@ -91,7 +91,7 @@ def test_one_tree_needs_a_split(load, root):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_splits_are_stratified_and_disjoint(load, root, in_memory):
+def test_splits_are_stratified_and_disjoint(load, root, in_memory) -> None:
     settings = {"split": 0.75, "val_fraction": 0.5, "in_memory": in_memory}
     source = load(root, **settings)  # of 16 pooled images
     parts = (source.train, source.val, source.test)
@@ -123,7 +123,7 @@ def test_a_class_of_one_image_is_named(load, root) -> None:
         load(root, val_fraction=0.5)
 
 
-def test_a_second_load_decodes_nothing(load, root, monkeypatch):
+def test_a_second_load_decodes_nothing(load, root, monkeypatch) -> None:
     first = load(root)
     expected = first.train.pixels.copy()
     first.train.pixels[:] = 0  # which leaves the cache alone
@@ -140,7 +140,7 @@ def test_a_second_load_decodes_nothing(load, root, monkeypatch):
             load(root, **options)
 
 
-def test_a_changed_image_is_decoded_again(load, root):
+def test_a_changed_image_is_decoded_again(load, root) -> None:
     before = load(root)
     Image.fromarray(draw_image(999)).save(root / "train" / "ant" / "100.png")
     after = load(root)
@@ -149,7 +149,7 @@ def test_a_changed_image_is_decoded_again(load, root):
     assert before.identity != after.identity
 
 
-def test_identity_does_not_depend_on_the_place(load, root):
+def test_identity_does_not_depend_on_the_place(load, root) -> None:
     before = load(root)
     assert load(root.rename(root.with_name("moved"))).identity == before.identity
 
@@ -164,7 +164,7 @@ class FakeCifar:
 
 
 @pytest.mark.parametrize("image_size", [SIDE, 5])
-def test_cifar_is_read_through_torchvision(load, tmp_path, monkeypatch, image_size):
+def test_cifar_is_read_through_torchvision(load, tmp_path, monkeypatch, image_size) -> None:
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCifar)
     source = load(tmp_path / "data", source="cifar10", image_size=image_size)
     assert source.classes == ["apple", "bed", "crab"]
@@ -173,7 +173,7 @@ def test_cifar_is_read_through_torchvision(load, tmp_path, monkeypatch, image_si
     assert np.array_equal(source.train.pixels[1], np.asarray(resized).transpose(2, 0, 1))
 
 
-def test_cifar_offline_names_the_alternatives(load, tmp_path, monkeypatch):
+def test_cifar_offline_names_the_alternatives(load, tmp_path, monkeypatch) -> None:
     def fail(*args, **kwargs):
         raise urllib.error.URLError("no route to host")
 
@@ -204,7 +204,7 @@ def test_stl10_is_read_as_torchvision_downloads_it(load, tmp_path, monkeypatch) 
     assert np.array_equal(np.concatenate([source.train.pixels, source.test.pixels]), images)
 
 
-def test_names_are_relative_through_splits_and_cache(load, root):
+def test_names_are_relative_through_splits_and_cache(load, root) -> None:
     for _ in range(2):  # decoded, then from the cache
         source = load(root, split=0.75, val_fraction=0.5)
         names = []
@@ -215,7 +215,7 @@ def test_names_are_relative_through_splits_and_cache(load, root):
         assert sorted(names) == sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
 
 
-def test_names_that_are_not_utf_8_are_escaped(load, root):
+def test_names_that_are_not_utf_8_are_escaped(load, root) -> None:
     before = load(root)
     for part in ("train", "test"):
         (root / part / "zebra").rename(os.fsdecode(os.fsencode(root / part) + b"/z\xe9bre"))
@@ -226,6 +226,6 @@ def test_names_that_are_not_utf_8_are_escaped(load, root):
 
 
 @pytest.mark.parametrize("options", [{"in_memory": False}, {"in_memory": 1}, {"resize": "crop"}])
-def test_settings_that_fit_no_source_are_refused(options):
+def test_settings_that_fit_no_source_are_refused(options) -> None:
     with pytest.raises(ValueError, match="in_memory|resize"):
         Data(**options)

@@ -16,14 +16,14 @@ from diagnostics.aligned import evaluate_alignment
     ],
 )
 @pytest.mark.parametrize("measure", ["cosine_last", "explained_last"])
-def test_verdicts(values, gain, word, measure):
+def test_verdicts(values, gain, word, measure) -> None:
     verdict = evaluate_alignment([{measure: value, "loss": 1.0} for value in values])
     assert (verdict.measure, verdict.value, verdict.word) == (measure, values[-1], word)
     assert verdict.gain == (None if gain is None else pytest.approx(gain))
     assert word in verdict.sentence and f"{values[-1]:.2f}" in verdict.sentence
 
 
-def test_regression_is_judged_by_explained_variance():
+def test_regression_is_judged_by_explained_variance() -> None:
     verdict = evaluate_alignment([{"cosine_last": 0.9, "explained_last": 0.2}])
     assert (verdict.measure, verdict.word) == ("explained_last", "not aligned")
     other = evaluate_alignment([{"cosine_stage1": 0.2, "cosine_stage2": 0.7}])

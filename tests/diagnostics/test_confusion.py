@@ -21,7 +21,7 @@ def make_model(name: str, answers: list[int]) -> Classifier:
 MODELS = [make_model("teacher", [0, 0, 1, 1, 1, 2]), make_model("two_stage", [1, 1, 2, 1, 1, 1])]
 
 
-def test_class_without_images_has_no_accuracy():
+def test_class_without_images_has_no_accuracy() -> None:
     rows = measure_classes(MODELS, LABELS_3, NAMES)
     assert [(row.name, row.images) for row in rows] == [("猫", 3), ("dog", 3), ("bird", 0)]
     assert rows[0].accuracy == {"teacher": 2 / 3, "two_stage": 0.0} and rows[2].accuracy["teacher"] is None
@@ -30,7 +30,7 @@ def test_class_without_images_has_no_accuracy():
     assert "No test image of this class." in table.notes
 
 
-def test_main_student_orders_the_confusions():
+def test_main_student_orders_the_confusions() -> None:
     rows = find_confusions(MODELS, LABELS_3, NAMES)
     assert rows == [
         Confusion("猫", "dog", 3, {"teacher": 1, "two_stage": 2}),
@@ -42,7 +42,7 @@ def test_main_student_orders_the_confusions():
     assert find_confusions([], LABELS_3, NAMES) == [] and make_confusions_table([]).rows == []
 
 
-def test_every_answer_to_every_image_with_its_probability():
+def test_every_answer_to_every_image_with_its_probability() -> None:
     found = recordings([network("teacher", right=1.0), network("stage1"), network("kd/1", right=0.5)])
     lines = to_csv(make_predictions_table(found)).splitlines()
     assert lines[0] == "index,file,label,teacher,teacher_probability,kd/1,kd/1_probability"

@@ -38,7 +38,7 @@ TEACHER = make_model("teacher", [0, 0, 0, 1, 2, 0], [0.9] * 6)
 STUDENT = make_model("two_stage", [1, 2, 0, 0, 1, 1], [0.6, 0.8, 0.9, 0.7, 0.5, 0.4])
 
 
-def test_surest_wrong_answers_come_first():
+def test_surest_wrong_answers_come_first() -> None:
     (found,) = find_differing([TEACHER, STUDENT], LABELS, ["a", "b", "猫"], NAMES)
     assert (found.a, found.b) == ("teacher", "two_stage")
     kinds = {kind.what: kind for kind in found.kinds}
@@ -51,7 +51,7 @@ def test_surest_wrong_answers_come_first():
     assert choose_positions([TEACHER, STUDENT], LABELS) == [0, 1, 3, 4, 5]
 
 
-def test_main_student_meets_teacher_and_best_other():
+def test_main_student_meets_teacher_and_best_other() -> None:
     kd, good = make_model("kd", [1] * 6, [0.9] * 6), make_model("crd", LABELS.tolist(), [0.9] * 6)
     pairs = choose_pairs([TEACHER, kd, good, STUDENT], LABELS)
     assert [(a.name, b.name) for a, b in pairs] == [("teacher", "two_stage"), ("crd", "two_stage")]
@@ -60,7 +60,7 @@ def test_main_student_meets_teacher_and_best_other():
     assert alone.a == "kd" and {image.file for kind in alone.kinds for image in kind.images} == {""}
 
 
-def test_only_large_images_are_made_smaller():
+def test_only_large_images_are_made_smaller() -> None:
     zero = torch.zeros(3)
 
     def make_tensors(side: int) -> ImageTensors:
@@ -75,7 +75,7 @@ def test_only_large_images_are_made_smaller():
     assert copy_pixels(small, []).pixels.shape == (0, 3, 8, 8)
 
 
-def test_recording_keeps_names_and_images(tmp_path):
+def test_recording_keeps_names_and_images(tmp_path) -> None:
     path = tmp_path / "predictions.npz"
 
     def write_and_read(found: Recording) -> Recording:

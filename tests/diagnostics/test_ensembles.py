@@ -14,7 +14,7 @@ def compute_naive_vote(members, image):
     return max(tied, key=lambda answer: sum(share[answer] for share in shares))
 
 
-def test_votes_and_means_agree_with_loops():
+def test_votes_and_means_agree_with_loops() -> None:
     rng = np.random.default_rng(0)
     members = [rng.normal(size=(300, 4)).astype(np.float32) for _ in range(4)]  # four voters tie often
     assert take_majority_vote(members).tolist() == [compute_naive_vote(members, image) for image in range(300)]
@@ -22,7 +22,7 @@ def test_votes_and_means_agree_with_loops():
     assert average_probabilities(members) == pytest.approx(expected, abs=1e-12)
 
 
-def test_three_that_err_apart_are_right_together():
+def test_three_that_err_apart_are_right_together() -> None:
     sure = np.log(np.array([0.9, 0.1], dtype=np.float32))
     members = [np.tile(sure, (3, 1)) for _ in range(3)]
     for number, member in enumerate(members):
@@ -31,7 +31,7 @@ def test_three_that_err_apart_are_right_together():
     assert average_probabilities(members)[0] == pytest.approx([(0.45 + 0.9 + 0.9) / 3, (0.55 + 0.1 + 0.1) / 3])
 
 
-def test_two_have_no_majority_and_shapes_must_agree():
+def test_two_have_no_majority_and_shapes_must_agree() -> None:
     one = np.zeros((2, 3), dtype=np.float32)
     with pytest.raises(ValueError, match="needs 3 or more members, got 2"):
         take_majority_vote([one, one])

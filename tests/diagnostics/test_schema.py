@@ -79,7 +79,7 @@ REPORTS = {
 
 
 @pytest.mark.parametrize("case", REPORTS)
-def test_what_is_written_is_what_the_schema_says_and_can_be_read_back(case, tmp_path):
+def test_what_is_written_is_what_the_schema_says_and_can_be_read_back(case, tmp_path) -> None:
     report = compute_report(recordings(REPORTS[case]))
     path = tmp_path / "report.json"
     path.write_text(json.dumps(to_plain(report)), encoding="utf-8")
@@ -97,7 +97,7 @@ def test_what_is_written_is_what_the_schema_says_and_can_be_read_back(case, tmp_
         from_plain(Report, {**written, "unheard_of": 1})
 
 
-def test_the_schema_in_docs_is_the_one_of_this_version():
+def test_the_schema_in_docs_is_the_one_of_this_version() -> None:
     shipped = json.loads((DOCS / "report.schema.json").read_text(encoding="utf-8"))
     assert shipped == make_report_schema(), "run python -m diagnostics.schema > docs/report.schema.json"
     assert shipped["properties"]["schema_version"]["const"] == SCHEMA_VERSION
@@ -122,7 +122,7 @@ class Outer:
     by_name: dict[str, list[Inner]]
 
 
-def test_flat_renamed_and_absent_fields_come_back():
+def test_flat_renamed_and_absent_fields_come_back() -> None:
     made = Outer(Inner(1.5, (1, 2)), None, "cat", {"a": [Inner(2.0)]})
     plain = json.loads(json.dumps(to_plain(made)))
     assert plain == {
@@ -150,7 +150,7 @@ def test_flat_renamed_and_absent_fields_come_back():
         (json.dumps({"schema_version": SCHEMA_VERSION}), "is no report .*: Field required"),
     ],
 )
-def test_what_is_no_report_of_this_version_is_refused_in_a_line(tmp_path, text, message):
+def test_what_is_no_report_of_this_version_is_refused_in_a_line(tmp_path, text, message) -> None:
     path = tmp_path / "report.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message) as refused:

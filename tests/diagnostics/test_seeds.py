@@ -13,7 +13,7 @@ from scipy import stats
 from diagnostics.seeds import compare_over_seeds, describe_difference, summarise, summarise_shares
 
 
-def test_summary_literal():
+def test_summary_literal() -> None:
     result = summarise([70.0, 72.0, 74.0])
     half_width = 4.302653 * 2 / 3**0.5  # t of 2 degrees of freedom at 0.975
     assert (result.n, result.mean, result.sd) == (3, 72, pytest.approx(2))
@@ -21,7 +21,7 @@ def test_summary_literal():
     assert result.notes == {}
 
 
-def test_interval_of_shares_is_the_logits():
+def test_interval_of_shares_is_the_logits() -> None:
     shares = [0.90, 0.95, 0.99]
     mean, error = np.mean(shares), np.std(shares, ddof=1) / 3**0.5
     margin = 4.302653 * error / (mean * (1 - mean))
@@ -35,7 +35,7 @@ def test_interval_of_shares_is_the_logits():
 
 
 @pytest.mark.parametrize(("a", "b"), [(1, 30), (2, 5), (6, 6)])
-def test_intervals_of_shares_cover_the_mean(a, b):
+def test_intervals_of_shares_cover_the_mean(a, b) -> None:
     rng = np.random.default_rng(0)
     found = [summarise_shares(rng.beta(a, b, 10)) for _ in range(2000)]
     covered = np.mean([result.low <= a / (a + b) <= result.high for result in found])
@@ -45,7 +45,7 @@ def test_intervals_of_shares_cover_the_mean(a, b):
 
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.integers(2, 10), st.integers(0, 1000))
-def test_comparison_agrees_with_scipy(n, seed):
+def test_comparison_agrees_with_scipy(n, seed) -> None:
     rng = np.random.default_rng(seed)
     a = rng.normal(70, 2, n)
     b = a + rng.normal(1, 1, n)
@@ -60,7 +60,7 @@ def test_comparison_agrees_with_scipy(n, seed):
         assert ours.wilcoxon_p is None and "6 seeds" in ours.notes["wilcoxon_p"]
 
 
-def test_wilcoxon_with_ties_counts_every_assignment_of_signs():
+def test_wilcoxon_with_ties_counts_every_assignment_of_signs() -> None:
     right_a = np.array([300, 317, 303, 295, 311, 307, 302])
     right_b = right_a + np.array([4, 4, 8, -4, 12, 8, 0])
     ranks = np.array([2, 2, 4.5, 2, 6, 4.5])
@@ -70,7 +70,7 @@ def test_wilcoxon_with_ties_counts_every_assignment_of_signs():
     assert result.wilcoxon_p == pytest.approx(expected)
 
 
-def test_one_seed_gives_a_difference_and_nothing_else():
+def test_one_seed_gives_a_difference_and_nothing_else() -> None:
     result = compare_over_seeds([70.0], [71.5])
     assert result.difference == 1.5
     missing = {"sd", "low", "high", "t", "p", "wilcoxon_p"}
@@ -80,7 +80,7 @@ def test_one_seed_gives_a_difference_and_nothing_else():
 
 
 @pytest.mark.parametrize(("shift", "wilcoxon_p"), [(0, 1.0), (4, 2 / 2**6)])
-def test_identical_differences_have_no_interval(shift, wilcoxon_p):
+def test_identical_differences_have_no_interval(shift, wilcoxon_p) -> None:
     right_a = np.array([300, 317, 303, 295, 311, 307])
     result = compare_over_seeds(right_a / 360, (right_a + shift) / 360)
     assert result.difference == pytest.approx(shift / 360)
@@ -91,7 +91,7 @@ def test_identical_differences_have_no_interval(shift, wilcoxon_p):
     json.dumps(dataclasses.asdict(result), allow_nan=False)
 
 
-def test_wrong_input_is_refused():
+def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="same seeds"):
         compare_over_seeds([1.0, 2.0], [1.0])
     for wrong in ([], [float("nan")]):
@@ -103,7 +103,7 @@ def test_wrong_input_is_refused():
         describe_difference("a", "b", 1.0, None, 1.5, (5, "seeds"))
 
 
-def test_interval_does_not_overrule_the_test():
+def test_interval_does_not_overrule_the_test() -> None:
     told = describe_difference("teacher", "scratch", -1.1, -2.2, -0.2, (540, "images"), p=0.07)
     assert told.startswith("no difference shown between scratch and teacher: −1.1 points")
     assert told.endswith("95 % −2.2 to −0.2 but p = 0.070 by Holm, over 540 test images")
@@ -141,5 +141,5 @@ NONE_SHOWN = "no difference shown between two_stage and scratch:"
         (1.0, (None, None), (3, "seeds"), f"{NONE_SHOWN} 1.0 points, and these 3 seeds give no interval"),
     ],
 )
-def test_sentence(difference, interval, basis, expected):
-    assert describe_difference("scratch", "two_stage", difference, *interval, basis) == expected
+def test_sentence(difference, interval, basis, expected) -> None:
+    assert describe_difference("scratch", "two_stage", difference, *interval, basis) == expected  # type: ignore[call-arg]

@@ -30,7 +30,7 @@ random_tables = settings(deadline=None, max_examples=50, derandomize=True)
         ((2919, 3430, 445, 3206), "2297.87", "1183.88", "0.344", "0.377", "0.770"),
     ],
 )
-def test_published_table(cells, mcnemar, chi_square, phi, dissimilarity, separation):
+def test_published_table(cells, mcnemar, chi_square, phi, dissimilarity, separation) -> None:
     result = compute_paired_statistics(Counts(*cells))
     assert f"{result.mcnemar_corrected.statistic:.2f}" == mcnemar
     assert f"{result.chi_square_yates.statistic:.2f}" == chi_square
@@ -41,7 +41,7 @@ def test_published_table(cells, mcnemar, chi_square, phi, dissimilarity, separat
     assert result.notes == {}
 
 
-def test_counts_and_statistics_by_hand():
+def test_counts_and_statistics_by_hand() -> None:
     correct_a = np.array([True, True, True, True, True, True, False, False, False, False])
     correct_b = np.array([True, True, True, True, False, False, True, False, False, False])
     counts = count_pairs(correct_a, correct_b)
@@ -65,7 +65,7 @@ def test_counts_and_statistics_by_hand():
 
 @random_tables
 @given(tables)
-def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts):
+def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts) -> None:
     result = compute_paired_statistics(counts)
     cells = [counts.a, counts.b, counts.c, counts.d]
     correct_a = np.repeat([True, True, False, False], cells)
@@ -100,7 +100,7 @@ def test_agrees_with_statsmodels_scipy_and_scikit_learn(counts):
 
 @random_tables
 @given(tables)
-def test_swapping_the_models_changes_signs_alone(counts):
+def test_swapping_the_models_changes_signs_alone(counts) -> None:
     swapped = compute_paired_statistics(Counts(counts.a, counts.c, counts.b, counts.d))
     result = compute_paired_statistics(counts)
     assert swapped.difference == -result.difference
@@ -111,7 +111,7 @@ def test_swapping_the_models_changes_signs_alone(counts):
 
 
 @pytest.mark.parametrize("counts", [Counts(0, 9, 1, 0), Counts(0, 3430, 445, 0), Counts(0, 0, 100_000, 0)])
-def test_log10_p_of_chi_square_does_not_underflow(counts):
+def test_log10_p_of_chi_square_does_not_underflow(counts) -> None:
     ours = statistics.compute_mcnemar(counts)
     with mpmath.workdps(50):
         reference = mpmath.log10(mpmath.erfc(mpmath.sqrt(mpmath.mpf(ours.statistic) / 2)))
@@ -119,7 +119,7 @@ def test_log10_p_of_chi_square_does_not_underflow(counts):
 
 
 @pytest.mark.parametrize(("b", "c"), [(3, 9), (445, 3430), (49_000, 51_000), (10, 99_990), (100_000, 0)])
-def test_log10_p_of_exact_test_does_not_underflow(b, c):
+def test_log10_p_of_exact_test_does_not_underflow(b, c) -> None:
     ours = statistics.compute_exact_mcnemar(Counts(0, b, c, 0))
     term = tail = 1  # binomial coefficients of 0, 1, ..., min(b, c), in whole numbers
     for k in range(1, min(b, c) + 1):
@@ -130,7 +130,7 @@ def test_log10_p_of_exact_test_does_not_underflow(b, c):
     assert ours.log10_p == pytest.approx(float(reference), rel=1e-10)
 
 
-def test_exact_test_is_quoted_below_25_discordant_images():
+def test_exact_test_is_quoted_below_25_discordant_images() -> None:
     few, many = compute_paired_statistics(Counts(50, 20, 4, 10)), compute_paired_statistics(Counts(50, 20, 5, 10))
     assert (few.quoted, many.quoted) == ("exact", "corrected")
     assert few.quoted_test == few.mcnemar_exact
@@ -143,13 +143,13 @@ def test_mid_p_of_fagerlands_example() -> None:
     assert result.quoted == "exact"
 
 
-def test_equal_wins_give_p_of_one():
+def test_equal_wins_give_p_of_one() -> None:
     result = compute_paired_statistics(Counts(10, 30, 30, 5))
     assert dataclasses.astuple(result.mcnemar_corrected) == pytest.approx((0.0, 1.0, 0.0), abs=1e-12)
     assert result.mcnemar_exact.p == 1.0 and result.error_separation_index == 0
 
 
-def test_identical_models_have_no_discordant_images():
+def test_identical_models_have_no_discordant_images() -> None:
     result = compute_paired_statistics(Counts(80, 0, 0, 20))
     undefined = {"mcnemar_corrected", "mcnemar", "error_separation_index"}
     assert set(result.notes) == undefined | {"mcnemar_exact", "mcnemar_mid_p", "odds_ratio"}
@@ -159,7 +159,7 @@ def test_identical_models_have_no_discordant_images():
     assert result.odds_ratio.value == pytest.approx(80.5 * 20.5 / 0.25)
 
 
-def test_model_that_is_always_right_has_no_phi():
+def test_model_that_is_always_right_has_no_phi() -> None:
     result = compute_paired_statistics(Counts(90, 0, 10, 0))
     assert set(result.notes) == {"chi_square", "chi_square_yates", "phi", "yules_q", "odds_ratio"}
     assert result.phi is None and result.yules_q is None and result.chi_square.p is None
@@ -169,7 +169,7 @@ def test_model_that_is_always_right_has_no_phi():
 
 @random_tables
 @given(st.tuples(*[st.integers(0, 2)] * 4).filter(any))
-def test_every_undefined_number_has_a_note(cells):
+def test_every_undefined_number_has_a_note(cells) -> None:
     result = compute_paired_statistics(Counts(*cells))
     json.dumps(dataclasses.asdict(result), allow_nan=False)
     for name, value in dataclasses.asdict(result).items():
@@ -186,7 +186,7 @@ def test_every_undefined_number_has_a_note(cells):
         (lambda: Counts(1, 1, -1, 1), "Counts.c"),
     ],
 )
-def test_wrong_input_is_refused(call, message):
+def test_wrong_input_is_refused(call, message) -> None:
     with pytest.raises(ValueError, match=message):
         call()
 

@@ -12,7 +12,7 @@ from diagnostics.plain import to_plain
 from diagnostics.variance import compare_variances, count_seeds_needed, find_smallest_p, simulate_power
 
 
-def test_statistic_is_anova_of_median_distances():
+def test_statistic_is_anova_of_median_distances() -> None:
     rng = np.random.default_rng(0)
     a, b = 0.7 + 0.01 * rng.normal(size=7), 0.6 + 0.03 * rng.normal(size=5)
     found = compare_variances(a, b)
@@ -21,7 +21,7 @@ def test_statistic_is_anova_of_median_distances():
     assert found.ratio == pytest.approx(b.std(ddof=1) / a.std(ddof=1)) and (found.n_a, found.n_b) == (7, 5)
 
 
-def test_power_agrees_with_scipys_tests():
+def test_power_agrees_with_scipys_tests() -> None:
     """By scipy's test on draws of another seed; two shares of 600 and 4,000 draws differ by chance alone."""
     rng = np.random.default_rng(1)
     p = [stats.levene(rng.normal(size=15), 2 * rng.normal(size=15), center="median").pvalue for _ in range(600)]
@@ -31,7 +31,7 @@ def test_power_agrees_with_scipys_tests():
 
 
 @pytest.mark.parametrize("ratio", [1.6, 2.0, 4.0])
-def test_seeds_needed_are_the_fewest_possible(ratio):
+def test_seeds_needed_are_the_fewest_possible(ratio) -> None:
     found = count_seeds_needed(ratio)
     assert simulate_power(found, ratio) >= variance.POWER > simulate_power(found - 1, ratio)
 
@@ -45,14 +45,14 @@ def test_seeds_needed_are_the_fewest_possible(ratio):
     assert least <= found <= 2 * least + 4
 
 
-def test_ratio_and_inverse_need_equal_seeds():
+def test_ratio_and_inverse_need_equal_seeds() -> None:
     assert count_seeds_needed(0.5) == count_seeds_needed(2.0)
     assert count_seeds_needed(1.05) is None
     with pytest.raises(ValueError, match="above 0"):
         count_seeds_needed(0.0)
 
 
-def test_what_is_not_tested_says_why():
+def test_what_is_not_tested_says_why() -> None:
     three = compare_variances([0.5, 0.6, 0.7], [0.5, 0.7, 0.8])
     assert three.ratio is not None and three.p is None and three.notes["statistic"] == variance.FEW
     assert three.smallest_p == pytest.approx(0.1161, abs=1e-4) and three.seeds_for_double > 10

@@ -62,7 +62,7 @@ def test_reduction_keeps_the_leading_components() -> None:
 def test_undefined_numbers_are_none_with_a_reason() -> None:
     few = convert_to_json(estimate_mutual_information(np.zeros((3, 20)), np.arange(3.0)))
     assert [few[name] for name in ("value", "low", "high", "variance_kept_x")] == [None] * 4
-    assert {"value", "low", "high", "variance_kept_x"} <= few["notes"].keys()
+    assert {"value", "low", "high", "variance_kept_x"} <= few["notes"].keys()  # type: ignore[attr-defined]
     small = estimate_mutual_information(*draw_gaussians(0.5, 1, 50))
     assert small.value is not None and small.low is None and "200 samples" in small.notes["low"]
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PRELOADED = ["main", "main_eval", "torch.utils.tensorboard", "matplotlib.pyplot", "tests.faults.commands"]
@@ -78,7 +78,7 @@ def start_two(folder: Path, script: str, words: Sequence[str]) -> tuple[TCPStore
 
     Keep the store that is returned: the processes meet in it.
     """
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     found = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}

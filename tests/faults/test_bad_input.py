@@ -215,14 +215,14 @@ def check_refused(workspace: Workspace, run: Callable[[], Outcome], pattern: str
     assert list_files(workspace) == before
 
 
-def test_odd_value_of_any_option_is_refused():
+def test_odd_value_of_any_option_is_refused() -> None:
     for key, *_ in (*list_fields(), *list_options()):
         with pytest.raises(UserError, match=re.escape(key)):
             fill_losses(load_config(DEFAULT_CONFIG, [f"{key}=[[[]]]"]))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_bad_setting_is_refused(inputs, setting):
+def test_bad_setting_is_refused(inputs, setting) -> None:
     settings = setting.replace("{}", str(inputs.folder)).split("; ")
     name = [] if "name=" in setting else ["name=other"]
     phase = (
@@ -233,7 +233,7 @@ def test_bad_setting_is_refused(inputs, setting):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:20].encode("unicode_escape").decode())
-def test_bad_config_file_is_refused(inputs, text):
+def test_bad_config_file_is_refused(inputs, text) -> None:
     path = inputs.folder / "text.yaml"
     path.write_text(text, encoding="utf-8")
     words = ("--phase", "all", "--config", str(path), "--output-dir", str(inputs.folder / "new"))
@@ -241,7 +241,7 @@ def test_bad_config_file_is_refused(inputs, text):
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_bad_command_line_is_refused(inputs, line):
+def test_bad_command_line_is_refused(inputs, line) -> None:
     script, *words = line.replace("{}", str(inputs.folder)).split() or [""]
     if script != "main_eval":
         words = [word for word in (script, *words) if word]
@@ -272,13 +272,13 @@ IMAGES: dict[str, Callable[[Path, Path], object]] = {  # what the line names: wh
 
 
 @pytest.mark.parametrize("expected", IMAGES)
-def test_bad_folder_of_images_is_refused(workspace, expected):
+def test_bad_folder_of_images_is_refused(workspace, expected) -> None:
     ash = workspace.folder / "images" / "train" / "ash"
     IMAGES[expected](ash, ash / "0.png")
     check_refused(workspace, lambda: workspace.train("--phase", "all", "--set", "name=other"), expected)
 
 
-def test_refusal_in_a_process_of_its_own(tmp_path):
+def test_refusal_in_a_process_of_its_own(tmp_path) -> None:
     command = [sys.executable, str(Path(main.__file__)), "--phas", "all"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
@@ -286,7 +286,7 @@ def test_refusal_in_a_process_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_later_stage_needs_the_first(workspace):
+def test_later_stage_needs_the_first(workspace) -> None:
     shutil.rmtree(workspace.run / "seed0" / "two_stage" / "stage1")
     done = workspace.train("--phase", "kd", "--fresh")
     done.check_line("two_stage stage 2 seed 0 needs two_stage stage 1")

@@ -202,7 +202,7 @@ REPAIRED = (evaluate_run, read_cached_outputs, read_decoded_images)
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files left open
 @pytest.mark.parametrize("name", CONTENT)
-def test_crafted_files_write_without_care(tmp_path, name):
+def test_crafted_files_write_without_care(tmp_path, name) -> None:
     make, load = CONTENT[name]
     with suppress(ValueError, TypeError, yaml.YAMLError):  # after it wrote
         load(make(tmp_path / "written"))
@@ -210,7 +210,7 @@ def test_crafted_files_write_without_care(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "use"), CASES)
-def test_crafted_files_write_nothing_here(workspace, tmp_path, name, use):
+def test_crafted_files_write_nothing_here(workspace, tmp_path, name, use) -> None:
     make, _ = CONTENT[name]
     done = use(workspace, make(tmp_path / "written"))
     assert not (tmp_path / "written").exists()
@@ -250,7 +250,7 @@ def write_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ],
 )
 @pytest.mark.parametrize("part", ["student", "losses"])
-def test_code_of_a_strangers_run_needs_permission(workspace, tmp_path, monkeypatch, words, part):
+def test_code_of_a_strangers_run_needs_permission(workspace, tmp_path, monkeypatch, words, part) -> None:
     name = write_own(tmp_path, monkeypatch)
     shutil.copytree(workspace.run, workspace.runs / "other")
     values = yaml.safe_load((workspace.run / "config.yaml").read_text(encoding="utf-8"))
@@ -270,7 +270,7 @@ def test_code_of_a_strangers_run_needs_permission(workspace, tmp_path, monkeypat
     assert allowed.code == 0 and (tmp_path / "imported").exists(), allowed
 
 
-def test_code_in_the_users_own_config_needs_no_permission(workspace, tmp_path, monkeypatch):
+def test_code_in_the_users_own_config_needs_no_permission(workspace, tmp_path, monkeypatch) -> None:
     name = write_own(tmp_path, monkeypatch)
     words = ("--set", "name=own", f"student.arch={name}:tiny", "methods={scratch: {epochs: 1}}")
     for _ in range(2):  # and again, on what is there

@@ -162,7 +162,7 @@ def before(workspace):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_damage_is_named_or_harmless(workspace, before, name):
+def test_damage_is_named_or_harmless(workspace, before, name) -> None:
     (pattern, read), draw, found = KINDS[name], random.Random(name), 0
     whole = read(workspace)
     for kind in ("cut", "gone", *["flip"] * FLIPS):
@@ -180,7 +180,7 @@ def test_damage_is_named_or_harmless(workspace, before, name):
     assert found >= (0 if name in HARMLESS else 1)
 
 
-def test_damaged_recording_is_made_again(workspace):
+def test_damaged_recording_is_made_again(workspace) -> None:
     recorded = workspace.run / "eval" / "predictions.npz"
     whole = read_predictions(workspace)
     damage_file(recorded, "cut", random.Random(1))
@@ -191,7 +191,7 @@ def test_damaged_recording_is_made_again(workspace):
 
 
 @pytest.mark.parametrize("name", ["report.json", "report.sha256"])
-def test_changed_report_is_made_again(workspace, name):
+def test_changed_report_is_made_again(workspace, name) -> None:
     path, shown = workspace.run / "eval" / name, read_evaluation(workspace.run)
     before = path.read_bytes()
     path.write_bytes(before.replace(b"1", b"3", 1) if b"1" in before else b"0")
@@ -203,13 +203,13 @@ def test_changed_report_is_made_again(workspace, name):
 
 
 @pytest.mark.parametrize("name", ["teacher/model.pt", "teacher/metrics.jsonl"])
-def test_pipe_in_place_of_a_file_is_refused(workspace, name):
+def test_pipe_in_place_of_a_file_is_refused(workspace, name) -> None:
     (workspace.run / name).unlink()
     os.mkfifo(workspace.run / name)
     evaluate(str(workspace.run)).check_line(f"{name} is no file")
 
 
-def test_features_beyond_float16_are_reported(workspace, tmp_path):
+def test_features_beyond_float16_are_reported(workspace, tmp_path) -> None:
     weights = load(workspace.run / "teacher" / "model.pt")
     for name in [
         one for one in weights if one.startswith(("layer3.0.bn2.weight", "layer3.0.bn2.bias", "fc.weight"))
@@ -225,7 +225,7 @@ def test_features_beyond_float16_are_reported(workspace, tmp_path):
     assert np.isfinite(last).all() and last.max() > 65_504
 
 
-def test_older_checkpoint_replaces_a_damaged_one(tmp_path):
+def test_older_checkpoint_replaces_a_damaged_one(tmp_path) -> None:
     path, previous = tmp_path / "checkpoint.pt", get_previous_path(tmp_path / "checkpoint.pt")
     for epoch in (1, 2, 3):
         save_and_keep(path, {"epoch": epoch})
@@ -239,7 +239,7 @@ def test_older_checkpoint_replaces_a_damaged_one(tmp_path):
         load_newest(path)
 
 
-def test_two_checkpoints_are_kept_without_hard_links(tmp_path, monkeypatch):
+def test_two_checkpoints_are_kept_without_hard_links(tmp_path, monkeypatch) -> None:
     def refuse(*paths):
         raise OSError(1, "Operation not permitted")
 

@@ -126,7 +126,7 @@ NAMED = {"decoded images": "cache/folder-", "decoded images, meta": "cache/folde
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_full_disk_is_one_line_and_resume_goes_on(workspace, snapshot, file_limit, name):
+def test_full_disk_is_one_line_and_resume_goes_on(workspace, snapshot, file_limit, name) -> None:
     pattern, size, command = WRITES[name]
     for removed in REMOVED[command]:
         for path in workspace.folder.glob(removed):
@@ -146,7 +146,7 @@ def test_full_disk_is_one_line_and_resume_goes_on(workspace, snapshot, file_limi
 
 
 @pytest.mark.parametrize("size", (0, 1, 63, 64, 100, 1000, 4096, 9000))
-def test_checkpoint_without_room_leaves_the_previous_one(tmp_path, size):
+def test_checkpoint_without_room_leaves_the_previous_one(tmp_path, size) -> None:
     path, old = tmp_path / "checkpoint.pt", {"a": torch.zeros(2)}
     save(path, old)
     with full_beyond(size), pytest.raises(MachineError) as caught:
@@ -156,7 +156,7 @@ def test_checkpoint_without_room_leaves_the_previous_one(tmp_path, size):
     assert torch.equal(load(path)["a"], old["a"]) and list(tmp_path.iterdir()) == [path]
 
 
-def test_each_failure_names_its_cause(tmp_path, monkeypatch):
+def test_each_failure_names_its_cause(tmp_path, monkeypatch) -> None:
     def fail(number):
         raise OSError(number, os.strerror(number))
 
@@ -171,7 +171,7 @@ def test_each_failure_names_its_cause(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("given", ["a file", "a file above"])
-def test_output_folder_must_be_a_folder(call_main, tmp_path, given):
+def test_output_folder_must_be_a_folder(call_main, tmp_path, given) -> None:
     (tmp_path / "file").write_text("kept")
     runs, name = (tmp_path, "file") if given == "a file" else (tmp_path / "file", "tiny")
     done = call_main(runs, "--phase", "teacher", "--set", f"name={name}")
@@ -180,7 +180,7 @@ def test_output_folder_must_be_a_folder(call_main, tmp_path, given):
     assert any(hint in done.stderr for hint in hints) and (tmp_path / "file").read_text() == "kept"
 
 
-def test_study_goes_on_with_its_other_runs(workspace, monkeypatch):
+def test_study_goes_on_with_its_other_runs(workspace, monkeypatch) -> None:
     train = study.train_run
 
     def run_full(opened, run):
@@ -214,7 +214,7 @@ def mount_tmpfs(folder, kilobytes):
 
 
 @pytest.mark.parametrize("kilobytes", [1200])
-def test_small_file_system_is_one_line(workspace, snapshot, tmp_path, kilobytes):
+def test_small_file_system_is_one_line(workspace, snapshot, tmp_path, kilobytes) -> None:
     small = tmp_path / "small"
     words = ["main.py", "--phase", "all", "--resume", "--quiet", "--config", str(workspace.config)]
     words += ["--output-dir", str(small / "runs"), "--set", f"data.cache_dir={small / 'cache'}"]
@@ -231,7 +231,7 @@ def test_small_file_system_is_one_line(workspace, snapshot, tmp_path, kilobytes)
 @pytest.mark.parametrize(
     "name", [r"meta\.json", r"pixels\.npy", r"result\.json", r"model\.pt", r"predictions\.npz"]
 )
-def test_unreadable_is_not_damaged(workspace, snapshot, monkeypatch, name, number):
+def test_unreadable_is_not_damaged(workspace, snapshot, monkeypatch, name, number) -> None:
     opened = io.open
 
     def refuse(path, mode="r", *rest, **others):
@@ -247,7 +247,7 @@ def test_unreadable_is_not_damaged(workspace, snapshot, monkeypatch, name, numbe
     assert {path: path.read_bytes() for path in snapshot} == {path: one for path, (one, _) in snapshot.items()}
 
 
-def test_run_and_study_do_not_take_each_others_folder(workspace, snapshot):
+def test_run_and_study_do_not_take_each_others_folder(workspace, snapshot) -> None:
     workspace.train(*STUDY[:3], "name=small").check_line("small is a run, not a study")
     workspace.train("--phase", "all", "--set", *STUDY[3:], "name=study").check_line("study is a study, not a run")
     workspace.train("--phase", "all", "--fresh", "--set", *STUDY[3:], "name=study").check_line("is a study")
@@ -266,7 +266,7 @@ sys.exit(run_command(command))
 """
 
 
-def test_closed_pipe_stops_nothing(tmp_path):
+def test_closed_pipe_stops_nothing(tmp_path) -> None:
     words = [sys.executable, "-c", PRINTS, str(tmp_path / "done")]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"0\n"
@@ -277,7 +277,7 @@ def test_closed_pipe_stops_nothing(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without a device that is always full")
-def test_printing_to_a_full_disk_is_one_line(tmp_path):
+def test_printing_to_a_full_disk_is_one_line(tmp_path) -> None:
     with open("/dev/full", "wb") as full:
         words = [sys.executable, "-c", PRINTS, str(tmp_path / "done")]
         done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)

@@ -39,7 +39,7 @@ def make_steps(*rows):
     ]
 
 
-def test_first_bad_step_term_and_rate_are_named():
+def test_first_bad_step_term_and_rate_are_named() -> None:
     fine, bad = {"loss": 1.0, "ce": 1.0, "kl": 0.0}, {"loss": float("nan"), "ce": 1.0, "kl": float("inf")}
     refuse_divergence(make_steps(fine, fine), 52)
     refuse_divergence([], 0)
@@ -60,13 +60,13 @@ def test_first_bad_step_term_and_rate_are_named():
         (TrainingLocation(PLACE.job, PLACE.rate_key, 1, 0.2, 80, False), 2, "a smaller one"),
     ],
 )
-def test_advice_fits_the_cause(place, step, advice):
+def test_advice_fits_the_cause(place, step, advice) -> None:
     with pytest.raises(UserError, match=advice) as caught, report_divergence(place, EpochProgress(rate=0.2)):
         raise DivergedError("ce became nan", step, 0.1)
     assert ("float32" in str(caught.value)) == place.low_precision
 
 
-def test_weights_and_statistics_must_be_finite():
+def test_weights_and_statistics_must_be_finite() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     stepper = Stepper(optimizer, ExponentialLR(optimizer, 0.9))
@@ -91,7 +91,7 @@ def test_weights_and_statistics_must_be_finite():
 
 @pytest.mark.parametrize("warmup", [0, 0.5])
 @pytest.mark.parametrize("name", ["constant", "exponential", "cosine", "multistep", "onecycle"])
-def test_changed_rate_keeps_the_schedule(name, warmup):
+def test_changed_rate_keeps_the_schedule(name, warmup) -> None:
     warmup = 0 if name == "onecycle" else warmup
 
     def make(rate):
@@ -108,7 +108,7 @@ def test_changed_rate_keeps_the_schedule(name, warmup):
         return found
 
     (old, old_schedule), (new, new_schedule) = make(0.1), make(0.02)
-    whole = list_rates(*make(0.02), 12)
+    whole = list_rates(*make(0.02), 12)  # type: ignore[call-arg]
     list_rates(old, old_schedule, 5)
     wanted = [group["initial_lr"] for group in new.param_groups]
     new.load_state_dict(old.state_dict())
@@ -117,7 +117,7 @@ def test_changed_rate_keeps_the_schedule(name, warmup):
     torch.testing.assert_close(torch.tensor(list_rates(new, new_schedule, 7)), torch.tensor(whole[5:]))
 
 
-def test_only_rates_of_unfinished_jobs_may_change(tiny_config):
+def test_only_rates_of_unfinished_jobs_may_change(tiny_config) -> None:
     def read(*settings) -> Config:
         return load_config(tiny_config, settings)
 
@@ -135,7 +135,7 @@ def test_only_rates_of_unfinished_jobs_may_change(tiny_config):
     assert not has_only_rate_changes(read(), read("training.optimizer.lr=0.04"), [TEACHER, JobName("kd", 0)])
 
 
-def test_rates_may_not_part_shared_stages(tiny_config):
+def test_rates_may_not_part_shared_stages(tiny_config) -> None:
     def read(*settings) -> Config:
         return load_config(tiny_config, ["methods.v={base: two_stage, stage2: {train: head}}", *settings])
 
@@ -145,7 +145,7 @@ def test_rates_may_not_part_shared_stages(tiny_config):
     assert has_only_rate_changes(read(), read(f"{KEY}=0.1"), [TEACHER])
 
 
-def test_diverged_run_goes_on_at_a_smaller_rate(workspace, monkeypatch):
+def test_diverged_run_goes_on_at_a_smaller_rate(workspace, monkeypatch) -> None:
     forward, seen = StageObjective.forward, []
 
     def explode(self, batch):

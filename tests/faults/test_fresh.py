@@ -21,7 +21,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("removals", (0, 1, 3))
-def test_interrupted_fresh_leaves_only_whole_jobs(workspace, snapshot, monkeypatch, removals):
+def test_interrupted_fresh_leaves_only_whole_jobs(workspace, snapshot, monkeypatch, removals) -> None:
     left = removals
 
     def count_removals(remove):
@@ -35,7 +35,7 @@ def test_interrupted_fresh_leaves_only_whole_jobs(workspace, snapshot, monkeypat
         return run
 
     with monkeypatch.context() as patch:
-        path = training.run.job_folder.Path
+        path = training.run.job_folder.Path  # type: ignore[attr-defined]
         patch.setattr(path, "unlink", count_removals(path.unlink))
         patch.setattr(shutil, "rmtree", count_removals(shutil.rmtree))
         with pytest.raises(KilledError):
@@ -53,7 +53,7 @@ def test_interrupted_fresh_leaves_only_whole_jobs(workspace, snapshot, monkeypat
         assert result.read_bytes() == snapshot[result][0]
 
 
-def test_folder_that_cannot_be_removed_is_named(workspace, monkeypatch):
+def test_folder_that_cannot_be_removed_is_named(workspace, monkeypatch) -> None:
     def fail(path, **options):
         raise OSError(16, "Device or resource busy", str(path / "model.pt"))
 
@@ -67,20 +67,20 @@ def test_folder_that_cannot_be_removed_is_named(workspace, monkeypatch):
     ("name", "phase"),
     [("teacher/model.pt", "crd"), (f"{JOBS[1]}/projections.pt", "kd"), (f"{JOBS[2]}/metrics.jsonl", "kd")],
 )
-def test_finished_job_without_a_file_is_named(workspace, name, phase):
+def test_finished_job_without_a_file_is_named(workspace, name, phase) -> None:
     (workspace.run / name).unlink()
     for options in (("all",), ("all", "--resume"), (phase,)):
         workspace.train("--phase", *options).check_line(f"{name} is gone.*--fresh")
 
 
-def test_damaged_config_is_refused_until_fresh(workspace):
+def test_damaged_config_is_refused_until_fresh(workspace) -> None:
     (workspace.run / "config.yaml").write_bytes(b"\x00\xff")
     workspace.train("--phase", "all").check_line("config.yaml")
     assert workspace.train("--phase", "all", "--fresh").code == 0
     assert list_finished(workspace.run) == set(JOBS)
 
 
-def test_folders_of_no_seed_are_left_alone(workspace):
+def test_folders_of_no_seed_are_left_alone(workspace) -> None:
     names = ("seed007", "seed--1", "seed", "seed²", "seed-0", "seed1x", "seeds")
     for name in names:
         (workspace.run / name / "stage1").mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_folders_of_no_seed_are_left_alone(workspace):
     assert all((workspace.run / name / "stage1").exists() for name in names)
 
 
-def test_method_folder_without_stages_is_no_job(workspace):
+def test_method_folder_without_stages_is_no_job(workspace) -> None:
     run = RunFolder(workspace.run)
     assert JobName("two_stage", 0, 1) in run.list_present_jobs()
     for job in (JobName("two_stage", 0, 1), JobName("two_stage", 0, 2)):

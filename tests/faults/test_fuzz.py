@@ -355,7 +355,7 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Workspace, Any], None
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_odd_input_is_refused_or_read_right(workspace, snapshot, name):
+def test_odd_input_is_refused_or_read_right(workspace, snapshot, name) -> None:
     strategy, check, share = TARGETS[name]
     results = []
 

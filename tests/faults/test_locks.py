@@ -48,7 +48,7 @@ def running(start_main, tmp_path):
     process.communicate()
 
 
-def test_live_run_is_refused_and_dead_one_taken_over(running, call_main, tmp_path):
+def test_live_run_is_refused_and_dead_one_taken_over(running, call_main, tmp_path) -> None:
     teacher = tmp_path / "tiny" / "teacher"
     for option in ("--resume", "--fresh"):
         done = call_main(tmp_path, *LONG, option)
@@ -71,7 +71,7 @@ def run_contained(*command):
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def test_next_process_1_takes_what_the_last_left(tmp_path):
+def test_next_process_1_takes_what_the_last_left(tmp_path) -> None:
     if not shutil.which("unshare") or run_contained("true").returncode:
         pytest.skip("process namespaces cannot be made here")
     for how in ("dies", "dies", "lives"):
@@ -82,7 +82,7 @@ def test_next_process_1_takes_what_the_last_left(tmp_path):
     assert [path.name for path in (tmp_path / "decoded").iterdir()] == ["pixels"]
 
 
-def test_pipes_in_place_of_files_are_named(tmp_path, capsys):
+def test_pipes_in_place_of_files_are_named(tmp_path, capsys) -> None:
     (tmp_path / "cache").mkdir()
     for name in ("result.json", "predictions.npz", "cache/meta.json"):
         os.mkfifo(tmp_path / name)
@@ -93,7 +93,7 @@ def test_pipes_in_place_of_files_are_named(tmp_path, capsys):
     assert "meta.json is no file" in capsys.readouterr().err
 
 
-def test_pipes_and_links_are_no_locks(tmp_path):
+def test_pipes_and_links_are_no_locks(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.lock")
     (tmp_path / "target").write_text("mine")
     (tmp_path / "link.lock").symlink_to(tmp_path / "target")
@@ -104,7 +104,7 @@ def test_pipes_and_links_are_no_locks(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
-def test_folder_that_cannot_be_made_is_named():
+def test_folder_that_cannot_be_made_is_named() -> None:
     with (
         pytest.raises(UserError, match="folder"),
         lock_run(Path("/proc/x/run")),

@@ -31,7 +31,7 @@ def send(number):
     ("number", "code", "by"),
     [(signal.SIGINT, 130, ""), (signal.SIGTERM, 143, " by SIGTERM"), (signal.SIGHUP, 129, " by SIGHUP")],
 )
-def test_signals_have_lines_and_codes(capsys, number, code, by):
+def test_signals_have_lines_and_codes(capsys, number, code, by) -> None:
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert run_command(lambda: send(number), "run again") == code
     assert capsys.readouterr().err == f"\nstopped{by}: what was finished is kept, run again\n"
@@ -39,7 +39,7 @@ def test_signals_have_lines_and_codes(capsys, number, code, by):
     assert pending_signal() == 0  # a later training in this process would end at its first step
 
 
-def test_steps_are_finished_first(capsys):
+def test_steps_are_finished_first(capsys) -> None:
     seen = []
 
     def command():
@@ -52,7 +52,7 @@ def test_steps_are_finished_first(capsys):
     assert run_command(lambda: None) == 0  # nothing is left of it
 
 
-def test_ignored_signals_stay_ignored():
+def test_ignored_signals_stay_ignored() -> None:
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run_command(lambda: send(signal.SIGHUP)) == 0
@@ -65,8 +65,8 @@ def test_ignored_signals_stay_ignored():
     assert codes == [(0, {})]
 
 
-def test_training_stops_after_the_step(workspace, snapshot, monkeypatch):
-    step, steps = training.engine.train_step, []
+def test_training_stops_after_the_step(workspace, snapshot, monkeypatch) -> None:
+    step, steps = training.engine.train_step, []  # type: ignore[attr-defined]
     words = ("--phase", "teacher", "--set", "name=stopped")
 
     def send_after_two(*arguments):
@@ -94,7 +94,7 @@ def run_in_process(code):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_second_signal_ends_at_once():
+def test_second_signal_ends_at_once() -> None:
     kill = "os.kill(os.getpid(), signal.SIGTERM)"
     held = f"with errors.defer_signals():\n {kill}\n {kill}\n print('still here')"
     done = run_in_process(f"import errors; sys.exit(errors.run_command(lambda: exec({held!r})))")
@@ -103,7 +103,7 @@ def test_second_signal_ends_at_once():
 
 @pytest.mark.parametrize("name", ["main.py", "main_eval.py"])
 @pytest.mark.parametrize("module", ["argparse", "numpy"])
-def test_signal_during_imports_is_no_traceback(name, module):
+def test_signal_during_imports_is_no_traceback(name, module) -> None:
     # a module that is imported after the first lines sends it, or one that comes after the arguments were read
     words = [name, "--phase", "all"] if name == "main.py" else [name]
     code = (
@@ -115,7 +115,7 @@ def test_signal_during_imports_is_no_traceback(name, module):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_swallowed_signal_ends_the_next_step():
+def test_swallowed_signal_ends_the_next_step() -> None:
     def command():
         with suppress(StoppedError):  # as a library may
             send(signal.SIGTERM)

@@ -10,7 +10,7 @@ from tests.faults.harness import Workspace
 from tests.faults.soak import Soaked, find_differences, soak
 
 
-def test_kills_change_nothing_and_leave_nothing(tmp_path, capsys):
+def test_kills_change_nothing_and_leave_nothing(tmp_path, capsys) -> None:
     assert soak("run", tmp_path, 2, random.Random(1), short=True) == []
     assert capsys.readouterr().out.startswith("run: 2 kills in ")
     whole, killed = (Soaked(Workspace(tmp_path / name), "run", short=True) for name in ("run", "run0"))
@@ -23,7 +23,7 @@ def test_kills_change_nothing_and_leave_nothing(tmp_path, capsys):
     assert len(find_differences(whole, killed)) == 4  # a leftover is in the one and not in the other too
 
 
-def test_dead_locks_are_removed_and_live_ones_stay(tmp_path):
+def test_dead_locks_are_removed_and_live_ones_stay(tmp_path) -> None:
     path = tmp_path / "view0.lock"
     path.write_text(
         json.dumps({"host": LockOwner.from_this_process().host, "process": 999999999}), encoding="utf-8"

@@ -118,7 +118,7 @@ def reorder(batch: Batch, order: Tensor) -> Batch:
     views = [map_view(view, lambda one: one[order]) for view in batch[:2]]
     given = batch.samples
     weights = None if given.weights is None else given.weights[order]
-    return Batch(*views, Samples(given.indices[order], given.labels[order], given.targets[order], weights))
+    return Batch(*views, Samples(given.indices[order], given.labels[order], given.targets[order], weights))  # type: ignore[call-arg]
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -16,7 +16,7 @@ def draw_features(seed=0, count=500, dim=6):
     return torch.from_numpy(rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim)) + rng.normal(size=dim))
 
 
-def test_whitening_of_a_diagonal_by_hand():
+def test_whitening_of_a_diagonal_by_hand() -> None:
     covariance = torch.diag(torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64))
     found = compute_whitening(covariance, ridge=0.25)  # adds 1 to each
     torch.testing.assert_close(found, torch.diag(torch.tensor([5**-0.5, 2**-0.5, 1.0], dtype=torch.float64)))
@@ -26,14 +26,14 @@ def test_whitening_of_a_diagonal_by_hand():
 
 
 @pytest.mark.parametrize("power", [-0.5, -0.25])
-def test_whitening_is_a_power_of_the_matrix(power):
+def test_whitening_is_a_power_of_the_matrix(power) -> None:
     covariance = torch.cov(draw_features().T)
     ridge = 0.01 * torch.linalg.eigvalsh(covariance)[-1]
     expected = scipy.linalg.fractional_matrix_power(covariance.numpy() + ridge.item() * np.eye(6), power)
     np.testing.assert_allclose(compute_whitening(covariance, 0.01, power).numpy(), expected, rtol=1e-8, atol=1e-10)
 
 
-def test_channels_are_summed_and_images_averaged():
+def test_channels_are_summed_and_images_averaged() -> None:
     loss = WhitenedRegression(2, 3, ridge=0.01)
     with torch.no_grad():
         loss.project_student.weight.zero_()
@@ -44,7 +44,7 @@ def test_channels_are_summed_and_images_averaged():
     assert weighted.item() == pytest.approx((0.5 * (1 + 4 + 4) + 7 * 0) / 2)
 
 
-def test_explained_variance_by_hand():
+def test_explained_variance_by_hand() -> None:
     target = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
     assert compute_explained_variance(target, target) == 1
     assert compute_explained_variance(target.mean(dim=0).expand(2, 2), target) == 0
@@ -63,7 +63,7 @@ def prepare_loss(taps=None, processes=None, batches=range(5)):
     return loss
 
 
-def test_each_tap_is_a_loop_over_images():
+def test_each_tap_is_a_loop_over_images() -> None:
     loss = prepare_loss()
     loss.finish_prepare()
     student, teacher, samples = make_batch(7, weighted=True)
@@ -86,7 +86,7 @@ def test_each_tap_is_a_loop_over_images():
         assert term.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_unwhitened_target_is_the_feature_less_its_mean():
+def test_unwhitened_target_is_the_feature_less_its_mean() -> None:
     loss = Regression({"last": 1.0}, ridge=0.1, whitening=0.0)
     loss.setup(SIZES)
     student, teacher, samples = make_batch(0)
@@ -97,7 +97,7 @@ def test_unwhitened_target_is_the_feature_less_its_mean():
     torch.testing.assert_close(target, feature - feature.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
-def test_first_pass_reads_the_teacher_alone():
+def test_first_pass_reads_the_teacher_alone() -> None:
     loss, other = prepare_loss(), prepare_loss(batches=())
     assert loss.first_pass == "teacher"
     for seed in range(5):
@@ -108,7 +108,7 @@ def test_first_pass_reads_the_teacher_alone():
     assert all(torch.equal(one, other.state_dict()[name]) for name, one in loss.state_dict().items())
 
 
-def test_first_pass_is_joined_over_processes():
+def test_first_pass_is_joined_over_processes() -> None:
     sent = []
 
     class Second:
@@ -134,7 +134,7 @@ def test_first_pass_is_joined_over_processes():
         torch.testing.assert_close(first.at[tap].variance, whole.at[tap].variance)
 
 
-def test_unweighted_taps_are_not_read():
+def test_unweighted_taps_are_not_read() -> None:
     loss = prepare_loss({"penultimate": 0.0, "last": 2.0})
     loss.finish_prepare()
     student, teacher, samples = make_batch(7)
@@ -144,7 +144,7 @@ def test_unweighted_taps_are_not_read():
     assert {name.partition(".")[0] for name in loss.list_projections()} == {"last"}
 
 
-def test_comparison_is_of_projected_and_white_features():
+def test_comparison_is_of_projected_and_white_features() -> None:
     loss = prepare_loss().eval()
     loss.finish_prepare()
     student, teacher, _ = make_batch(7)
@@ -157,7 +157,7 @@ def test_comparison_is_of_projected_and_white_features():
         assert found[f"explained_{tap}"] == pytest.approx(1 - left.item(), rel=1e-4)
 
 
-def test_kept_projections_give_the_compared_features():
+def test_kept_projections_give_the_compared_features() -> None:
     loss = prepare_loss()
     loss.finish_prepare()
     loss(*make_batch(6))  # running statistics of a batch

@@ -36,7 +36,7 @@ def captures(monkeypatch) -> list[nn.Module]:
     return made
 
 
-def test_each_batch_size_with_gradients_is_captured_once(captures):
+def test_each_batch_size_with_gradients_is_captured_once(captures) -> None:
     model = build_model("resnet8", 5).train()
     capture_passes(model)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_each_batch_size_with_gradients_is_captured_once(captures):
     assert len(captures) == 2
 
 
-def test_released_networks_keep_no_graph(captures):
+def test_released_networks_keep_no_graph(captures) -> None:
     model = build_model("resnet8", 5).train()
     capture_passes(model)
     model(make_images())
@@ -59,7 +59,7 @@ def test_released_networks_keep_no_graph(captures):
     assert model(make_images()).requires_grad and not captures
 
 
-def test_capture_leaves_statistics_and_random_numbers(captures):
+def test_capture_leaves_statistics_and_random_numbers(captures) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten())
     plain = copy.deepcopy(model)
     capture_passes(model)
@@ -72,7 +72,7 @@ def test_capture_leaves_statistics_and_random_numbers(captures):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, AttributeError, AssertionError])
-def test_a_network_that_cannot_be_captured_is_named(monkeypatch, captures, error):
+def test_a_network_that_cannot_be_captured_is_named(monkeypatch, captures, error) -> None:
     def refuse(*_, **__):
         raise error("operation not permitted when stream is capturing\nmore")
 
@@ -84,7 +84,7 @@ def test_a_network_that_cannot_be_captured_is_named(monkeypatch, captures, error
         model(make_images())
 
 
-def test_cuda_graphs_without_a_gpu_get_a_warning(capsys):
+def test_cuda_graphs_without_a_gpu_get_a_warning(capsys) -> None:
     warn.cache_clear()
     assert not main.has_cuda_graphs(torch.device("cpu"))
     assert "cuda_graphs=true is ignored: it needs a GPU" in capsys.readouterr().err
@@ -92,7 +92,7 @@ def test_cuda_graphs_without_a_gpu_get_a_warning(capsys):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_captured_passes_are_those_of_the_layers(dtype):
+def test_captured_passes_are_those_of_the_layers(dtype) -> None:
     machine = Machine(torch.device("cuda"), bfloat16=dtype == "bfloat16")
     torch.manual_seed(0)
     plain = machine.place(build_model("resnet8", 5)).train()
@@ -126,7 +126,7 @@ class DataDependent(nn.Module):
 
 
 @pytest.mark.cuda
-def test_a_gpu_refuses_data_dependent_networks():
+def test_a_gpu_refuses_data_dependent_networks() -> None:
     network = DataDependent().cuda()
     capture_passes(network)
     with pytest.raises(MachineError, match="a GPU cannot capture DataDependent"):

@@ -22,7 +22,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
-def test_a_pickled_object_is_refused_and_not_run(tmp_path, protocol, capsys):
+def test_a_pickled_object_is_refused_and_not_run(tmp_path, protocol, capsys) -> None:
     plain, in_archive = tmp_path / "a.pkl", tmp_path / "b.pt"
     plain.write_bytes(pickle.dumps({"x": Harmful()}, protocol=protocol))
     torch.save({"x": Harmful()}, in_archive)
@@ -32,13 +32,13 @@ def test_a_pickled_object_is_refused_and_not_run(tmp_path, protocol, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_unknown_class_is_named(tmp_path):
+def test_an_unknown_class_is_named(tmp_path) -> None:
     torch.save({"model": {}, "cfg": Harmful}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"object of .*Harmful, which could run code\): save a state dict"):
         load(tmp_path / "a.pth")
 
 
-def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
+def test_a_flipped_bit_is_refused_or_harmless(tmp_path) -> None:
     path = tmp_path / "model.pt"
     save(path, {"x": torch.ones(3), "y": {"z": 1}})
     whole, refused = path.read_bytes(), 0
@@ -55,7 +55,7 @@ def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
     assert refused > len(whole) // 2
 
 
-def test_other_content_and_missing_files_are_refused(tmp_path):
+def test_other_content_and_missing_files_are_refused(tmp_path) -> None:
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     with pytest.raises(UserError, match="holds a list, not a state dict"):
         load(tmp_path / "list.pt")
@@ -70,7 +70,7 @@ def test_other_content_and_missing_files_are_refused(tmp_path):
 @example(b"0")
 @example(b"]")
 @example(b'"""A text file."""\nimport os\n')
-def test_any_other_bytes_are_refused(tmp_path_factory, content):
+def test_any_other_bytes_are_refused(tmp_path_factory, content) -> None:
     path = tmp_path_factory.getbasetemp() / "any.pt"
     path.write_bytes(content)
     with pytest.raises(UserError):
@@ -105,7 +105,7 @@ def add_prefix(prefix, weights):
         ),
     ],
 )
-def test_state_dicts_are_accepted_as_people_save_them(tmp_path, wrap, messages, capsys):
+def test_state_dicts_are_accepted_as_people_save_them(tmp_path, wrap, messages, capsys) -> None:
     source, target = build_network(), build_network()
     path = tmp_path / f"{hash(wrap)}.pt"  # a message is printed once
     torch.save(wrap(dict(source.state_dict())), path)
@@ -115,7 +115,7 @@ def test_state_dicts_are_accepted_as_people_save_them(tmp_path, wrap, messages, 
     assert all(f"{path}: {message}" in printed for message in messages) and printed.count("\n") == len(messages)
 
 
-def test_the_networks_own_prefix_stays(tmp_path):
+def test_the_networks_own_prefix_stays(tmp_path) -> None:
     class Wrapped(nn.Module):
         def __init__(self):
             super().__init__()
@@ -128,13 +128,13 @@ def test_the_networks_own_prefix_stays(tmp_path):
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_mnasnet_loads_with_and_without_metadata(tmp_path, plain):
+def test_mnasnet_loads_with_and_without_metadata(tmp_path, plain) -> None:
     # a state dict without versions is read as mnasnet's first, which had another stem
     source, target = build_model("mnasnet0_5", 3), build_model("mnasnet0_5", 3)
     content = copy_weights(source)
-    assert content._metadata[""]["version"] == 2
+    assert content._metadata[""]["version"] == 2  # type: ignore[attr-defined]
     save(tmp_path / "weights.pt", dict(content) if plain else content)
-    assert plain or load(tmp_path / "weights.pt")._metadata == source.state_dict()._metadata
+    assert plain or load(tmp_path / "weights.pt")._metadata == source.state_dict()._metadata  # type: ignore[attr-defined]
     load_weights(target, tmp_path / "weights.pt", "mnasnet0_5")
     assert hash_weights(target) == hash_weights(source)
     target.load_state_dict(copy_weights(source))
@@ -152,7 +152,7 @@ def test_mnasnet_loads_with_and_without_metadata(tmp_path, plain):
         ({0: torch.ones(1)}, "it lacks 0.weight, 0.bias, 1.weight and has 0 (7 missing, 1 unknown)"),
     ],
 )
-def test_a_misfit_is_one_line_and_changes_nothing(tmp_path, content, message):
+def test_a_misfit_is_one_line_and_changes_nothing(tmp_path, content, message) -> None:
     save(tmp_path / "weights.pt", content)
     model = build_network()
     before = hash_weights(model)
@@ -162,7 +162,7 @@ def test_a_misfit_is_one_line_and_changes_nothing(tmp_path, content, message):
     assert hash_weights(model) == before
 
 
-def test_a_hash_is_of_all_values():
+def test_a_hash_is_of_all_values() -> None:
     model = build_network()
     before = hash_weights(model)
     model[1].num_batches_tracked += 1
@@ -170,7 +170,7 @@ def test_a_hash_is_of_all_values():
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_options_and_numpy_scalars_beside_weights_load(tmp_path, legacy):
+def test_options_and_numpy_scalars_beside_weights_load(tmp_path, legacy) -> None:
     model, wanted = build_model("resnet8", 10), build_model("resnet8", 10)
     options = argparse.Namespace(model="resnet8", learning_rate=np.float64(0.05), lr_decay_epochs=[150, 180])
     content = {"opt": options, "best_acc": np.float32(72.5), "epoch": np.int64(240), "model": wanted.state_dict()}
@@ -179,7 +179,7 @@ def test_options_and_numpy_scalars_beside_weights_load(tmp_path, legacy):
     assert hash_weights(model) == hash_weights(wanted)
 
 
-def test_scalars_written_by_numpy_1_load(tmp_path):
+def test_scalars_written_by_numpy_1_load(tmp_path) -> None:
     content = pickle.dumps({"best_acc": np.float64(1.5), "w": 1}, protocol=2)
     with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
         archive.writestr("b/data.pkl", content.replace(b"numpy._core", b"numpy.core"))
@@ -190,7 +190,7 @@ def test_scalars_written_by_numpy_1_load(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize(("classes", "side"), [(10, "student"), (7, "teacher")])
-def test_a_whole_distiller_gives_the_fitting_side(tmp_path, prefix, classes, side, capsys):
+def test_a_whole_distiller_gives_the_fitting_side(tmp_path, prefix, classes, side, capsys) -> None:
     sides = {"student": build_model("resnet8", 10), "teacher": build_model("resnet8", 7)}
     weights = {}
     for name, network in sides.items():

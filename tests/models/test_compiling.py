@@ -38,7 +38,7 @@ def build_pair() -> tuple[TappedModel, TappedModel, list[str]]:
     return TappedModel(plain, TAPS), TappedModel(compiled, TAPS), names
 
 
-def test_blocks_without_taps_are_compiled_under_their_names():
+def test_blocks_without_taps_are_compiled_under_their_names() -> None:
     plain, compiled, names = build_pair()
     assert names == ["layer1", "layer2.0.downsample", "layer3"]  # layer2.0 and fc are read
     assert list(compiled.state_dict()) == list(plain.state_dict())
@@ -55,7 +55,7 @@ def test_a_connected_students_last_map_is_not_compiled_away() -> None:
     assert names == ["student.layer1", "student.layer2", "student.layer3.0.downsample"]
 
 
-def test_compiled_taps_gradients_and_statistics_are_the_same():
+def test_compiled_taps_gradients_and_statistics_are_the_same() -> None:
     plain, compiled, _ = build_pair()
     images = torch.randn(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     for step in range(3):  # hooks are new in every step
@@ -68,7 +68,7 @@ def test_compiled_taps_gradients_and_statistics_are_the_same():
     torch.testing.assert_close(plain.state_dict(), compiled.state_dict())
 
 
-def test_compiled_head_inputs_and_copies_work(make_experiment):
+def test_compiled_head_inputs_and_copies_work(make_experiment) -> None:
     plain, compiled, _ = build_pair()
     images, machine = torch.randn(3, 3, SIDE, SIDE), make_experiment().machine
     own, other = (read_head_inputs(model.eval().model, images, machine) for model in (plain, compiled))
@@ -80,22 +80,22 @@ def test_compiled_head_inputs_and_copies_work(make_experiment):
         assert not twin(images).any() and compiled.model(images).any()
 
 
-def test_a_network_without_blocks_gets_a_warning(capsys):
+def test_a_network_without_blocks_gets_a_warning(capsys) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Linear(5, 2))
     assert compile_blocks(model, ["1"]) == []
     assert "nothing of it is compiled" in capsys.readouterr().err
 
 
-def test_a_missing_compiler_is_refused(monkeypatch):
+def test_a_missing_compiler_is_refused(monkeypatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="compile=true needs a C.. compiler"):
         check_compiler(torch.device("cpu"))
-    monkeypatch.setattr(compiling.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(compiling.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="compile=true needs triton"):
         check_compiler(torch.device("cuda"))
 
 
-def test_training_on_compiled_blocks_gives_the_same_weights(make_experiment, tmp_path, monkeypatch):
+def test_training_on_compiled_blocks_gives_the_same_weights(make_experiment, tmp_path, monkeypatch) -> None:
     ends, blocks = [], []
 
     def compile_eagerly(model, taps):  # up to torch's tracing, which is quick
@@ -116,7 +116,7 @@ def test_training_on_compiled_blocks_gives_the_same_weights(make_experiment, tmp
         torch.testing.assert_close(ends[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_what_torch_cannot_compile_is_one_line(make_experiment, monkeypatch):
+def test_what_torch_cannot_compile_is_one_line(make_experiment, monkeypatch) -> None:
     experiment = make_experiment()
     experiment = replace(experiment, machine=replace(experiment.machine, compile=True))
     monkeypatch.setattr(setup, "compile_blocks", lambda *_: None)
@@ -130,20 +130,20 @@ def test_what_torch_cannot_compile_is_one_line(make_experiment, monkeypatch):
 
 
 @pytest.mark.parametrize("setting", ["compile=true", "cuda_graphs=true"])
-def test_faster_runs_have_their_own_fingerprint(make_experiment, setting):
+def test_faster_runs_have_their_own_fingerprint(make_experiment, setting) -> None:
     plain, faster = make_experiment(), make_experiment(setting)
     for job in (TEACHER, STAGE1):
         assert compute_fingerprint(plain.config, job) != compute_fingerprint(faster.config, job)
 
 
-def test_compile_and_cuda_graphs_exclude_each_other(make_experiment):
+def test_compile_and_cuda_graphs_exclude_each_other(make_experiment) -> None:
     with pytest.raises(UserError, match="compile and cuda_graphs do not go together"):
         make_experiment("cuda_graphs=true", "compile=true")
 
 
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler, which torch.compile needs")
 @pytest.mark.filterwarnings("ignore")  # torch's own, about the machine
-def test_compiled_code_computes_the_same():
+def test_compiled_code_computes_the_same() -> None:
     torch.manual_seed(0)
     block = nn.Sequential(nn.Linear(6, 5), nn.ReLU())
     plain = nn.Sequential(block, nn.Linear(5, 3))

@@ -11,7 +11,7 @@ from models.zoo import build_model
 CPU = torch.device("cpu")
 
 
-def test_devices_by_name():
+def test_devices_by_name() -> None:
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("toaster", "mps", "cuda:99", "cpu:1", "", "cuda:-1"):
@@ -20,7 +20,7 @@ def test_devices_by_name():
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch, capsys, native):
+def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch, capsys, native) -> None:
     monkeypatch.setattr(machine_module, "supports_bfloat16", lambda device: native)
     warn.cache_clear()
     assert open_machine("auto", CPU).bfloat16 is native
@@ -38,13 +38,13 @@ def test_auto_is_bfloat16_where_the_hardware_has_it(monkeypatch, capsys, native)
         ("AVX512", {"avx512_f": True}, False),
     ],
 )
-def test_torchs_own_limit_on_instructions_is_respected(monkeypatch, limit, instructions, native):
+def test_torchs_own_limit_on_instructions_is_respected(monkeypatch, limit, instructions, native) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: limit)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions, raising=False)
     assert supports_bfloat16(CPU) is native
 
 
-def test_float16_is_never_automatic_and_warned_about(monkeypatch, capsys):
+def test_float16_is_never_automatic_and_warned_about(monkeypatch, capsys) -> None:
     monkeypatch.setattr(machine_module, "supports_bfloat16", lambda device: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
     warn.cache_clear()
@@ -70,7 +70,7 @@ def test_float16_is_never_automatic_and_warned_about(monkeypatch, capsys):
         (Machine(CPU, bfloat16=False, float16=True), torch.float16),
     ],
 )
-def test_networks_run_in_the_chosen_precision(machine, dtype):
+def test_networks_run_in_the_chosen_precision(machine, dtype) -> None:
     model = machine.place(build_model("resnet8", 3))
     with machine.autocast():
         assert model(torch.zeros(2, 3, 8, 8)).dtype == dtype

@@ -13,7 +13,7 @@ from training.checks import check_phase
 from training.phases import list_phase_jobs
 
 
-def test_share_of_initial_statistics_is_exact():
+def test_share_of_initial_statistics_is_exact() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1, momentum=0.01), nn.BatchNorm1d(1, affine=False))
     variance = torch.tensor([[-0.1], [0.1]])  # 0.02 by torch's unbiased estimate
     for _ in range(30):
@@ -24,7 +24,7 @@ def test_share_of_initial_statistics_is_exact():
     assert compute_share_left(nn.BatchNorm1d(1), 1) == compute_share_left(nn.BatchNorm1d(1, momentum=None), 1) == 0
 
 
-def test_momentum_of_every_layer_is_set():
+def test_momentum_of_every_layer_is_set() -> None:
     with torch.device("meta"):
         model = build_model("mobilenet_v3_small", 3, image_size=32)
     assert {layer.momentum for layer in find_norms(model)} == {0.01}
@@ -32,7 +32,7 @@ def test_momentum_of_every_layer_is_set():
     assert {layer.momentum for layer in find_norms(set_momentum(model, 0.1))} == {0.1}
 
 
-def test_too_short_trainings_get_a_warning(make_experiment, capsys):
+def test_too_short_trainings_get_a_warning(make_experiment, capsys) -> None:
     warn.cache_clear()
     settings = ("student.arch=mobilenet_v3_small", "teacher.arch=resnet110", "methods=[two_stage, kd]")
 

@@ -21,7 +21,7 @@ def make_picture(height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 @settings(max_examples=60, deadline=None)
 @given(height=EDGES, width=EDGES, side=st.integers(1, 40))
-def test_resizing_is_pillows_up_to_one_level(resize, height, width, side):
+def test_resizing_is_pillows_up_to_one_level(resize, height, width, side) -> None:
     pixels = make_picture(height, width)
     wanted = to_array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()), side, resize=resize)
     difference = np.abs(resize_pixels(pixels, side, resize)[0].numpy() - wanted)
@@ -29,13 +29,13 @@ def test_resizing_is_pillows_up_to_one_level(resize, height, width, side):
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_resizing_is_pillows_away_from_ties(resize):
+def test_resizing_is_pillows_away_from_ties(resize) -> None:
     pixels = make_picture(211, 157)
     wanted = to_array(Image.fromarray(pixels[0].permute(1, 2, 0).numpy()), 32, resize=resize)
     assert (resize_pixels(pixels, 32, resize)[0].numpy() != wanted).mean() < 0.002
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_pixels_of_the_right_size_stay(resize):
+def test_pixels_of_the_right_size_stay(resize) -> None:
     pixels = torch.cat([make_picture(9, 9), make_picture(9, 9).flip(2)])
     assert torch.equal(resize_pixels(pixels, 9, resize), pixels.float())

@@ -17,11 +17,11 @@ from study.checks import check_worst, compute_final_fall
         ([], None),
     ],
 )
-def test_final_fall(history, fall):
+def test_final_fall(history, fall) -> None:
     assert compute_final_fall(history) == (None if fall is None else pytest.approx(fall, abs=1e-12))
 
 
-def test_the_worst_decides_and_failing_places_are_named():
+def test_the_worst_decides_and_failing_places_are_named() -> None:
     check = check_worst("teacher_biased", [("a", 0.5), ("b", 0.1), ("c", None)])
     assert (check.passed, check.value, check.failed) == (False, 0.1, ["b"])
     assert "1 of 2 fail, at worst 10.0 points (b)" in check.sentence

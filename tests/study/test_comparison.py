@@ -31,7 +31,7 @@ def make_contrast(result: Difference, measure: str = "following", **changes) -> 
 def compare_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
     """Compare values by student seed of one teacher."""
     units = [{Unit(seed): value for seed, value in one.items()} for one in (first, second)]
-    return compare_paired(*units, dict.fromkeys(units[0], "digest"))
+    return compare_paired(*units, dict.fromkeys(units[0], "digest"))  # type: ignore[call-arg]
 
 
 def compare_with_constant(differences) -> Difference:
@@ -55,7 +55,7 @@ def compare_with_constant(differences) -> Difference:
         ([0.1], "undecided", "10.0 points (1 student seed of one teacher)"),
     ],
 )
-def test_direction_is_decided_by_holms_p_and_equivalence_by_the_interval(differences, decision, text):
+def test_direction_is_decided_by_holms_p_and_equivalence_by_the_interval(differences, decision, text) -> None:
     """As one of two tests alike."""
     row = apply_holm([make_contrast(compare_with_constant(differences), name="H1", margin=0.02)] * 2)[0]
     row = replace(row, decision=make_decision(row))
@@ -63,7 +63,7 @@ def test_direction_is_decided_by_holms_p_and_equivalence_by_the_interval(differe
     assert describe_stated(row) == f"H1 (equivalent within ±2 points), {decision}: {expected}"
 
 
-def test_no_common_seed_is_said():
+def test_no_common_seed_is_said() -> None:
     row = make_contrast(compare_seeds({0: 0.5}, {1: 0.5}), "unbiased")
     assert describe_difference(row).endswith("is not known: no seed has a value of both")
 
@@ -78,7 +78,7 @@ def make_claim(differences, exceeds: float, tests: int = 1) -> Contrast:
 DIFFERENCES = [0.10, 0.14, 0.12, 0.08, 0.16]  # mean 0.12, deviation 0.1 ** 1.5
 
 
-def test_a_threshold_is_tested_one_sided():
+def test_a_threshold_is_tested_one_sided() -> None:
     row = make_claim(DIFFERENCES, 0.05)
     expected = stats.ttest_1samp(DIFFERENCES, 0.05, alternative="greater")
     assert np.isclose(row.result.t, expected.statistic) and np.isclose(row.result.p, expected.pvalue)
@@ -107,11 +107,11 @@ def test_a_threshold_is_tested_one_sided():
         ([0.1, 0.1], 0, 1, "not shown"),  # no spread, so no p
     ],
 )
-def test_a_threshold_is_decided_by_holms_p(differences, exceeds, tests, decision):
+def test_a_threshold_is_decided_by_holms_p(differences, exceeds, tests, decision) -> None:
     assert make_claim(differences, exceeds, tests).decision == decision
 
 
-def test_lower_following_through_lower_accuracy_is_cautioned():
+def test_lower_following_through_lower_accuracy_is_cautioned() -> None:
     seeds = range(5)
     less, more = {s: 0.1 + s / 1000 for s in seeds}, {s: 0.3 - s / 1000 for s in seeds}
     accurate, poor = dict.fromkeys(seeds, 0.9), {s: 0.6 + s / 1000 for s in seeds}

@@ -23,7 +23,7 @@ SMALL = (
 )
 
 
-def test_the_example_runs_and_its_report_answers(call_main, tiny_config, tmp_path, monkeypatch, capfd):
+def test_the_example_runs_and_its_report_answers(call_main, tiny_config, tmp_path, monkeypatch, capfd) -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     config = tmp_path / "my_study.yaml"
     config.write_text(block, encoding="utf-8")

@@ -29,7 +29,7 @@ def list_bases(path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_config_is_a_valid_study(name):
+def test_config_is_a_valid_study(name) -> None:
     config = fill_losses(load_config(CONFIGS[name]))
     assert list_runs(config)
     methods = list_students(config, 0).keys()
@@ -40,26 +40,26 @@ def test_config_is_a_valid_study(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_config_needs_its_own_folder_alone(name):
+def test_config_needs_its_own_folder_alone(name) -> None:
     bases = list_bases(CONFIGS[name])
     assert len(bases) < 2 and all(base.parent == CONFIGS[name].parent for base in bases)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_readme_has_cost_date_and_answer(folder):
+def test_readme_has_cost_date_and_answer(folder) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert all(word in text for word in ("Cost", "Date:", "Answer:", f"experiments/{folder.name}/"))
     assert f"({folder.name}/README.md)" in (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 
 
-def test_digits_study_uses_fresh_seeds():
+def test_digits_study_uses_fresh_seeds() -> None:
     study, tint, tries = (
         load_config(EXPERIMENTS / "digits_patch" / f"{name}.yaml").seeds for name in ("study", "tint", "tries")
     )
     assert study == tint and not set(study) & set(tries)
 
 
-def test_digits_are_split_as_the_study_says():
+def test_digits_are_split_as_the_study_says() -> None:
     config = load_config(EXPERIMENTS / "digits_patch" / "study.yaml")
     data = prepare(load_source(config.data), config.data, torch.device("cpu"), config.shortcut)
     assert (len(data.train), len(data.balanced), len(data.test)) == (1000, 300, 497)

@@ -46,7 +46,7 @@ def list_marks(axes):
     return sorted((round(x, 6), round(y, 6)) for x, y in np.concatenate(marked).tolist())
 
 
-def test_frontier_has_a_panel_a_point():
+def test_frontier_has_a_panel_a_point() -> None:
     rows = [*make_rows("a 1"), *make_rows("a 2")[:2]]
     end_to_end = ["crd_kd", "mine"]
     twins = {"two_stage": "crd_kd", "head": "gone"}
@@ -65,7 +65,7 @@ def test_frontier_has_a_panel_a_point():
     assert legend == list(FOLLOWING) and hollow == end_to_end
 
 
-def test_a_far_teacher_does_not_squeeze_students():
+def test_a_far_teacher_does_not_squeeze_students() -> None:
     def make_summary(share):
         return SeedSummary(3, share, 0.01, share - 0.01, share + 0.01, {})
 
@@ -80,14 +80,14 @@ def test_a_far_teacher_does_not_squeeze_students():
     assert axes.get_ylim()[1] > 69  # one student is not squeezed among others
 
 
-def test_methods_without_both_numbers_are_left_out():
+def test_methods_without_both_numbers_are_left_out() -> None:
     rows = [replace(row, values={**row.values, "unbiased": None}) for row in make_rows()]
     assert plot_frontier(make_rows_report(rows)) is None
     one = [replace(make_rows()[1], values={"following": summarise([0.3]), "unbiased": summarise([0.5])})]
     assert list_marks(plot_frontier(make_rows_report(one)).axes[0]) == [(30, 50)]
 
 
-def test_accuracy_has_a_line_a_method_over_points():
+def test_accuracy_has_a_line_a_method_over_points() -> None:
     (axes,) = plot_accuracy(make_rows_report([*make_rows("slow"), *make_rows("fast")])).axes
     assert [text.get_text() for text in axes.get_xticklabels()] == ["slow", "fast"]
     lines = [line.get_ydata() for line in axes.lines]

@@ -18,7 +18,7 @@ def list_names(grid):
     return [point.name for point in list_points(grid)]
 
 
-def test_grid_is_a_union_of_products():
+def test_grid_is_a_union_of_products() -> None:
     grid = [{"b.x": [1, 2], "a.y": ["p", "q"]}, {"b.x": [2], "a.y": ["q"]}, {"a.y": ["r"]}]
     points = list_values(grid)
     assert len(points) == 5 and {"a.y": "r"} in points and points.count({"b.x": 2, "a.y": "q"}) == 1
@@ -28,7 +28,7 @@ def test_grid_is_a_union_of_products():
         list_points([{"a.y": []}])
 
 
-def test_names_are_short_and_unique():
+def test_names_are_short_and_unique() -> None:
     grid = [
         {
             "shortcut.cue": ["patch"],
@@ -46,7 +46,7 @@ def test_names_are_short_and_unique():
     assert list_names(weights) == ["kl.weight_1-ce.weight_2"]
 
 
-def test_named_entries_name_their_points():
+def test_named_entries_name_their_points() -> None:
     arms = {"shortcut.teacher": ["biased", "unbiased"], "training.optimizer.lr": [0.1]}
     grid = [{"name": "slow", "training.optimizer.lr": [0.01]}, {"name": "fast", **arms}, {"training.epochs": [3]}]
     points = list_points(grid)
@@ -62,7 +62,7 @@ def test_named_entries_name_their_points():
         list_points([*grid[1:], {"training.optimizer.lr": [0.01]}, grid[0]])
 
 
-def test_labels_show_and_drop_values():
+def test_labels_show_and_drop_values() -> None:
     point = {"name": "a", "shortcut.teacher": "biased", "student.arch": "x", "teacher.arch": "y"}
     label = "a, teacher biased, student.arch x, teacher.arch y"
     assert describe_point(point) == label and describe_point({}) == "the only point"
@@ -72,7 +72,7 @@ def test_labels_show_and_drop_values():
     assert drop_key("teacher", "shortcut.teacher") == "teacher"  # the name of an entry
 
 
-def test_each_run_has_its_seed_and_its_point(tiny_config):
+def test_each_run_has_its_seed_and_its_point(tiny_config) -> None:
     config = load_config(tiny_config, [*STUDY, "seeds=[3, 5]"])
     runs = list_runs(config)
     assert len(runs) == len({run.name for run in runs}) == 16
@@ -84,7 +84,7 @@ def test_each_run_has_its_seed_and_its_point(tiny_config):
     assert [run.name for run in list_runs(load_config(tiny_config, ["study.grid=[]"]))] == ["seed0"]
 
 
-def test_any_key_of_the_config_can_vary(tiny_config):
+def test_any_key_of_the_config_can_vary(tiny_config) -> None:
     entry = (
         "methods: [[kd, two_stage, mine], [scratch, mine]], methods.kd.stage1.losses.kl.weight: [3], "
         "losses.crd: [{temperature: 0.2}], training.optimizer.lr: [0.5], "
@@ -109,14 +109,14 @@ def test_any_key_of_the_config_can_vary(tiny_config):
         ("{name: a, shortcut.cue: [patch]}, {name: a, shortcut.cue: [tint]}", "two entries are named a"),
     ],
 )
-def test_malformed_entries_are_refused(tiny_config, grid, words):
+def test_malformed_entries_are_refused(tiny_config, grid, words) -> None:
     with pytest.raises(UserError, match=f"study.grid: {words}"):
         load_config(tiny_config, [f"study.grid=[{grid}]"])
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
 @given(st.lists(st.integers(0, 6), max_size=30), st.integers(1, 9))
-def test_shards_cover_runs_once_and_keep_groups(groups, count):
+def test_shards_cover_runs_once_and_keep_groups(groups, count) -> None:
     runs = list(enumerate(groups))
     parts = [Shard(number, count).take(runs, lambda run: run[1]) for number in range(1, count + 1)]
     assert sorted(run for part in parts for run in part) == runs
@@ -126,7 +126,7 @@ def test_shards_cover_runs_once_and_keep_groups(groups, count):
     assert max(map(len, homes)) - min(map(len, homes)) <= 1
 
 
-def test_teachers_of_an_entry_are_one_point(tiny_config):
+def test_teachers_of_an_entry_are_one_point(tiny_config) -> None:
     config = load_config(
         tiny_config, ["study.grid=[{teacher.seed: [7, 8], student.arch: [resnet8]}]", "seeds=[0, 1]"]
     )
@@ -140,7 +140,7 @@ def test_teachers_of_an_entry_are_one_point(tiny_config):
     ]
 
 
-def test_one_teacher_an_entry_is_a_point_of_its_own():
+def test_one_teacher_an_entry_is_a_point_of_its_own() -> None:
     points = list_points([{"name": name, "teacher.checkpoint": [f"{name}.pt"]} for name in ("weak", "strong")])
     assert [point.drop_teacher().label for point in points] == ["weak", "strong"]
     assert not any(point.teacher for point in points)
@@ -150,7 +150,7 @@ def test_one_teacher_an_entry_is_a_point_of_its_own():
         )
 
 
-def test_hypotheses_leave_out_the_teacher(tiny_config):
+def test_hypotheses_leave_out_the_teacher(tiny_config) -> None:
     where = "study.hypotheses={H1: {first: kd, second: scratch, where: {teacher.seed: 0}}}"
     with pytest.raises(UserError, match="H1.where: the values of teacher.seed are teachers of one point"):
         list_runs(load_config(tiny_config, ["study.grid=[{teacher.seed: [0, 1]}]", where]))

@@ -117,7 +117,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_same_records_give_the_same_files(tmp_path):
+def test_the_same_records_give_the_same_files(tmp_path) -> None:
     given = make_records(2)
     for name in ("first", "second"):
         write_study(given, make_context(given), tmp_path / name)
@@ -136,7 +136,7 @@ def test_the_same_records_give_the_same_files(tmp_path):
     assert page.pictures == 1
 
 
-def test_main_tables_have_methods_by_points(write, tmp_path):
+def test_main_tables_have_methods_by_points(write, tmp_path) -> None:
     report, page = write(make_records(), twins={"two_stage": "crd_kd"})
     rows = read_table(tmp_path, "results_following")
     assert [row["method"] for row in rows] == [*METHODS] and list(rows[0])[1:] == report.points
@@ -151,12 +151,12 @@ def test_main_tables_have_methods_by_points(write, tmp_path):
     assert "*" not in line and "caption{Cue following in percent, mean ± half of the 95" in tex
 
 
-def test_the_best_is_the_highest_accuracy(write):
+def test_the_best_is_the_highest_accuracy(write) -> None:
     best = re.findall(r"(\S+) +[^\n*]*\d\*", format_study(write(make_records(points=POINTS[-1:]))[0]))
     assert best[0] in ("two_stage", "kd<1>") and best[1] == "crd_kd"
 
 
-def test_the_answer_comes_first(write):
+def test_the_answer_comes_first(write) -> None:
     report, page = write(make_records())
     primary, beside, warning = list_answers(report)
     assert re.match(r"H1 \(equivalent within ±2 points\), higher: cue following of crd_kd minus that of", primary)
@@ -169,7 +169,7 @@ def test_the_answer_comes_first(write):
     assert text.startswith(primary) and text.count("passed: ") == 4 and "FAILED" not in text
 
 
-def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path):
+def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path) -> None:
     higher = Hypothesis(measure="following", first="crd_kd", second="kd<1>", exceeds=0, where=BIASED)
     anywhere = Hypothesis(measure="following", first="crd_kd", second="two_stage", exceeds=0.5)
     report, page = write(make_records(), {**STATED, "H2": higher, "H3": anywhere})
@@ -190,7 +190,7 @@ def test_each_hypothesis_has_a_sentence_and_a_row(write, tmp_path):
     assert rows[2]["decision"] == "contradicted"
 
 
-def test_tables_hold_the_numbers(write, tmp_path):
+def test_tables_hold_the_numbers(write, tmp_path) -> None:
     write(make_records())
     rows = read_table(tmp_path, "measures")
     assert len(rows) == 4 * 4 and rows[0]["shortcut.teacher"] == "biased" and "worst_group" not in rows[0]
@@ -203,7 +203,7 @@ def test_tables_hold_the_numbers(write, tmp_path):
     assert len(read_table(tmp_path, "inheritance")) == 2 * 3
 
 
-def test_points_are_named_and_missing_runs_listed(write, tmp_path):
+def test_points_are_named_and_missing_runs_listed(write, tmp_path) -> None:
     named = [
         replace(r, point={"name": f"with_{r.point['shortcut.teacher']}", **r.point})
         for r in make_records(points=POINTS[2:])
@@ -225,7 +225,7 @@ def test_points_are_named_and_missing_runs_listed(write, tmp_path):
     assert report.missing == ["with_biased: seed 9 was not recorded", "with_unbiased: seed 9 was not recorded"]
 
 
-def test_tries_are_chosen_on_held_out_images(write, tmp_path):
+def test_tries_are_chosen_on_held_out_images(write, tmp_path) -> None:
     worth = {"teacher": 0.0, "kd<1>": 0.4, "crd_kd": 0.2, "two_stage": 0.3}
     given = [
         replace(r, numbers={**r.numbers, "held_out_kl": worth[r.method], "held_out_unbiased": worth[r.method]})
@@ -245,14 +245,14 @@ def test_tries_are_chosen_on_held_out_images(write, tmp_path):
     assert not (tmp_path / "tables" / "selection.csv").exists()
 
 
-def test_a_failed_check_is_told_everywhere(write):
+def test_a_failed_check_is_told_everywhere(write) -> None:
     report, page = write(make_records(unbiased_gap=0.2))
     assert "Failed self-checks: teacher unbiased." in list_answers(report)[-1]
     assert "<strong>FAILED</strong>" in page and "Failed at" in page
     assert re.search(r"FAILED: .*at most 5 points: 8 of 8 fail, at worst 20.0 points", format_study(report))
 
 
-def test_one_seed_has_no_intervals(write):
+def test_one_seed_has_no_intervals(write) -> None:
     report, page = write(make_records(1))
     assert (
         "points (1 student seed of one teacher)" in list_answers(report)[0]
@@ -261,7 +261,7 @@ def test_one_seed_has_no_intervals(write):
     assert "One seed says nothing about the spread over seeds." in page
 
 
-def test_missing_models_are_named(write):
+def test_missing_models_are_named(write) -> None:
     kept = [r for r in make_records(2) if r.method != "crd_kd" and (r.method, r.seed) != ("two_stage", 1)]
     whole = make_context(make_records(3))
     recorded = [place for place in whole.recorded if place.seed < 2]
@@ -273,7 +273,7 @@ def test_missing_models_are_named(write):
 
 
 @pytest.mark.parametrize("points", [[{}], POINTS[-1:]], ids=["no grid", "one arm"])
-def test_fewer_arms_have_no_inheritance(write, tmp_path, points):
+def test_fewer_arms_have_no_inheritance(write, tmp_path, points) -> None:
     stated = {"H1": STATED["H1"].model_copy(update={"where": {}})}
     report, _ = write(make_records(2, points), stated)
     assert report.hypotheses and report.inheritance == []
@@ -281,14 +281,14 @@ def test_fewer_arms_have_no_inheritance(write, tmp_path, points):
     assert all(part.passed is None for part in report.checks if part.name == "teacher_unbiased")
 
 
-def test_no_answer_without_a_hypothesis_or_its_point(write):
+def test_no_answer_without_a_hypothesis_or_its_point(write) -> None:
     report, _ = write(make_records(2), NONE)
     assert list_answers(report)[0].startswith("No hypothesis was stated") and report.rest
     stated = {"H1": STATED["H1"].model_copy(update={"where": {"shortcut.teacher": "odd"}})}
     assert list_answers(write(make_records(2), stated)[0])[0].startswith("No answer. No model is at a point")
 
 
-def test_a_study_without_a_cue_compares_accuracy(write, tmp_path):
+def test_a_study_without_a_cue_compares_accuracy(write, tmp_path) -> None:
     rng, points = np.random.default_rng(0), [{"student.arch": arch} for arch in ("resnet8", "resnet20")]
     rates = {"teacher": 0.95, "kd": 0.8, "two_stage": 0.9}
     given = [
@@ -308,7 +308,7 @@ def test_a_study_without_a_cue_compares_accuracy(write, tmp_path):
     assert tables == {"results_top1", "measures", "comparisons"}
 
 
-def test_points_without_a_cue_have_their_own_measures(write, tmp_path):
+def test_points_without_a_cue_have_their_own_measures(write, tmp_path) -> None:
     given = [
         replace(r, point={"shortcut.cue": "patch"}, numbers={"top1": 0.9})
         for r in make_records(points=POINTS[-1:])
@@ -322,7 +322,7 @@ def test_points_without_a_cue_have_their_own_measures(write, tmp_path):
     assert float(row["top1"]) == pytest.approx(0.4015) and not row["following"]
 
 
-def test_a_second_report_removes_stale_files(write, tmp_path):
+def test_a_second_report_removes_stale_files(write, tmp_path) -> None:
     write(make_records(1))
     for mine in ("figures/mine.png", "tables/mine.csv"):
         (tmp_path / mine).write_bytes(b"")
@@ -332,7 +332,7 @@ def test_a_second_report_removes_stale_files(write, tmp_path):
     assert "results_following" not in tables and "mine" in tables
 
 
-def test_no_record_is_refused(tmp_path):
+def test_no_record_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="at least one measurement"):
         write_study([], make_context(make_records(1)), tmp_path)
     assert list(tmp_path.iterdir()) == []

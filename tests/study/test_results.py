@@ -50,7 +50,7 @@ def results():
     return compute_results(make_planted_study(), STATED)
 
 
-def test_the_study_is_json_and_complete(results):
+def test_the_study_is_json_and_complete(results) -> None:
     json.dumps(to_plain(results), allow_nan=False)
     assert len(results.summary) == 4 * 5 and len(results.hypotheses) == 2 and results.notes == {}
     row = results.summary[0]
@@ -59,7 +59,7 @@ def test_the_study_is_json_and_complete(results):
     assert row.values["worst_group"] is None and "Too few." in row.notes["worst_group"]
 
 
-def test_primary_is_the_paired_difference_by_seed(results):
+def test_primary_is_the_paired_difference_by_seed(results) -> None:
     records = {(r.method, r.seed): r.measures.following for r in make_planted_study()[:20]}
     pairs = [[records[method, seed] for seed in range(4)] for method in ("crd_kd", "two_stage")]
     row, expected = results.hypotheses[0], stats.ttest_rel(*pairs)
@@ -70,7 +70,7 @@ def test_primary_is_the_paired_difference_by_seed(results):
     assert row.sentence and row.decision in ("undecided", "equivalent")
 
 
-def test_holm_covers_all_stated_tests(results):
+def test_holm_covers_all_stated_tests(results) -> None:
     exceeding = Hypothesis(measure="following", first="two_stage", second="kd", exceeds=0.02, where=BIASED)
     unbiased = Hypothesis(measure="unbiased", first="scratch", second="kd", exceeds=-0.5)
     found = compute_results(make_planted_study(), {**STATED, "H2": exceeding, "H3": unbiased})
@@ -88,7 +88,7 @@ def test_holm_covers_all_stated_tests(results):
     assert not tests & {(row.label, row.measure, frozenset((row.first, row.second))) for row in rows}
 
 
-def test_the_rest_is_corrected_by_holm_over_all(results):
+def test_the_rest_is_corrected_by_holm_over_all(results) -> None:
     rest = results.rest
     assert len(rest) == 4 * 2 * 2 + 2  # two others against two at each point, the two where not stated
     adjusted = multipletests([row.result.p for row in rest], method="holm")[1]
@@ -100,7 +100,7 @@ def test_the_rest_is_corrected_by_holm_over_all(results):
     assert not any("teacher" in (row.first, row.second) for row in rest)
 
 
-def test_inheritance_and_excess(results):
+def test_inheritance_and_excess(results) -> None:
     rows = {(row.point["shortcut.students"], row.method): row for row in results.inheritance}
     assert len(rows) == 2 * 4
     for (_, method), row in rows.items():
@@ -114,13 +114,13 @@ def test_inheritance_and_excess(results):
     assert "excess_following" not in summary["cue patch, teacher unbiased, students unbiased", "kd"]
 
 
-def test_models_without_answers_have_no_inheritance():
+def test_models_without_answers_have_no_inheritance() -> None:
     records = [replace(record, per_image_following=None) for record in make_planted_study()]
     row = compute_results(records, STATED).inheritance[0]
     assert row.value is None and row.notes["value"] and row.seeds == []
 
 
-def test_checks_pass_and_fail_when_they_should(results):
+def test_checks_pass_and_fail_when_they_should(results) -> None:
     assert [check.passed for check in results.checks] == [True] * 6
     assert results.checks[0].value == pytest.approx(0.5)
     records = make_planted_study(unbiased_gap=-0.08, biased_gap=0.02)  # as of a "biased" teacher on random cues
@@ -135,7 +135,7 @@ def test_checks_pass_and_fail_when_they_should(results):
     assert [check.passed for check in unseen] == [None] * 6
 
 
-def test_a_study_without_a_cue():
+def test_a_study_without_a_cue() -> None:
     rng = np.random.default_rng(0)
     records = [
         Measurement({"student.arch": arch}, seed, method, None, None, {"top1": top1 + rng.normal(0, 0.003)})
@@ -161,14 +161,14 @@ def test_a_study_without_a_cue():
     assert compute_results(records, {"H1": nowhere}).notes["hypotheses"]
 
 
-def test_missing_seeds_are_left_out_and_repeated_refused():
+def test_missing_seeds_are_left_out_and_repeated_refused() -> None:
     records = [r for r in make_planted_study() if (r.method, r.seed) != ("crd_kd", 2)]
     assert compute_results(records, STATED).hypotheses[0].result.seeds == [0, 1, 3]
     with pytest.raises(ValueError, match="two records of teacher, seed 0"):
         compute_results([*records, records[0]], STATED)
 
 
-def test_sentences_tell_of_unaligned_stages(results):
+def test_sentences_tell_of_unaligned_stages(results) -> None:
     assert all("stage 1" not in row.sentence for row in (*results.hypotheses, *results.rest))
     records = [
         replace(r, alignment=LOW) if (r.method, r.seed) == ("two_stage", 1) else r for r in make_planted_study()

@@ -40,7 +40,7 @@ def whole_study(tiny_config, tmp_path_factory):
 
     train, study.train_run = study.train_run, counted
     try:
-        machine = study.Machine(torch.device("cpu"), bfloat16=False, quiet=True)
+        machine = study.Machine(torch.device("cpu"), bfloat16=False, quiet=True)  # type: ignore[attr-defined]
         study.run_study_phase(config, runs, machine, None, dry_run=False)
     finally:
         study.train_run = train
@@ -71,14 +71,14 @@ def whole_study(tiny_config, tmp_path_factory):
         ),
     ],
 )
-def test_a_grid_that_does_not_fit_is_named(call_main, tmp_path, grid, words):
+def test_a_grid_that_does_not_fit_is_named(call_main, tmp_path, grid, words) -> None:
     done = call(call_main, tmp_path, settings=("name=s", f"study.grid=[{grid}]"))
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "0/2", "3/2", "1", "1/0", "a/b", "-1/2", "1/2/3"])
-def test_a_bad_shard_is_one_line(call_main, tmp_path, text):
+def test_a_bad_shard_is_one_line(call_main, tmp_path, text) -> None:
     with pytest.raises(UserError, match="--shard"):
         read_shard(text)
     if text and not text.startswith("-"):
@@ -86,7 +86,7 @@ def test_a_bad_shard_is_one_line(call_main, tmp_path, text):
         assert (done.returncode, done.stderr.count("\n")) == (2, 1) and list(tmp_path.iterdir()) == []
 
 
-def test_shard_and_fresh_belong_to_their_phases(call_main, tmp_path):
+def test_shard_and_fresh_belong_to_their_phases(call_main, tmp_path) -> None:
     assert "--phase study" in call_main(tmp_path, "--phase", "all", "--shard", "1/2").stderr
     assert "remove its folder" in call(call_main, tmp_path, "--fresh").stderr
 
@@ -112,12 +112,12 @@ UNMEASURED = "study.hypotheses={H1: {measure: following, first: crd_kd, second: 
         ((*STUDY, "data.val_fraction=0"), "study.tries.trained: choosing needs held-out images"),
     ],
 )
-def test_a_claim_that_does_not_fit_is_named(call_main, tmp_path, settings, words):
+def test_a_claim_that_does_not_fit_is_named(call_main, tmp_path, settings, words) -> None:
     done = call(call_main, tmp_path, settings=settings)
     assert done.returncode == 2 and words in done.stderr and list(tmp_path.iterdir()) == []
 
 
-def test_a_study_trains_each_job_once(whole_study):
+def test_a_study_trains_each_job_once(whole_study) -> None:
     folder, counts = whole_study
     assert len(counts) == 8 and sum((Counter(one) for one in counts.values()), Counter()) == {
         # 3 teachers and 3 scratch, 7 pairs of arms of the other four jobs
@@ -137,7 +137,7 @@ def test_a_study_trains_each_job_once(whole_study):
     assert sorted(map(str, stages)) == ["head/stage2", "two_stage/stage1", "two_stage/stage2"]
 
 
-def test_a_copied_job_equals_a_trained_one(whole_study, call_main, tmp_path):
+def test_a_copied_job_equals_a_trained_one(whole_study, call_main, tmp_path) -> None:
     name = "conflicting_0.3-teacher_biased-students_biased-seed0"
     config = whole_study[0] / name / "config.yaml"
     done = call_main(tmp_path, "--config", str(config), "--phase", "all", "--quiet")
@@ -147,7 +147,7 @@ def test_a_copied_job_equals_a_trained_one(whole_study, call_main, tmp_path):
         assert all(torch.equal(one[key], other[key]) for key in one), job
 
 
-def test_records_are_complete(whole_study):
+def test_records_are_complete(whole_study) -> None:
     records, context = load_measurements(whole_study[0])
     assert len(records) == 8 * 5 and all(isinstance(record, Measurement) for record in records)
     assert {record.method for record in records} == {"teacher", "scratch", "crd_kd", "two_stage", "head"}
@@ -169,7 +169,7 @@ def test_records_are_complete(whole_study):
     json.dumps(to_plain(results))
 
 
-def test_a_stopped_study_continues(whole_study, call_main, run_main, tmp_path):
+def test_a_stopped_study_continues(whole_study, call_main, run_main, tmp_path) -> None:
     shutil.copytree(whole_study[0], tmp_path / "s")
     done = call(call_main, tmp_path)
     assert done.returncode == 0 and "8 runs, 8 already finished" in done.stdout
@@ -189,7 +189,7 @@ def test_a_stopped_study_continues(whole_study, call_main, run_main, tmp_path):
     assert len(load_measurements(tmp_path / "s")[1].recorded) == 8
 
 
-def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path):
+def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path) -> None:
     shutil.copytree(whole_study[0], tmp_path / "s")
     done = call(call_main, tmp_path, settings=(*STUDY, "study.hypotheses.H1.margin=0.5"))
     assert done.returncode == 2 and "other values of study.hypotheses" in done.stderr
@@ -201,7 +201,7 @@ def test_another_study_in_the_folder_is_refused(whole_study, call_main, tmp_path
         load_measurements(tmp_path / "s")
 
 
-def test_dry_run_counts_trainings(call_main, tmp_path):
+def test_dry_run_counts_trainings(call_main, tmp_path) -> None:
     done = call(call_main, tmp_path, "--dry-run", "--seeds", "0", "1")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
@@ -217,7 +217,7 @@ def test_dry_run_counts_trainings(call_main, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s-cues.png"]
 
 
-def test_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch):
+def test_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch) -> None:
     plain = ("name=p", *SHORT, "methods=[kd, two_stage]")
     grid = "study.grid=[{losses.crd.objective: [nce, infonce]}]"
 
@@ -237,7 +237,7 @@ def test_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch):
     assert all(record.measures is None and 0 <= record.numbers["top1"] <= 1 for record in records)
 
 
-def test_a_study_gains_methods(call_main, tmp_path):
+def test_a_study_gains_methods(call_main, tmp_path) -> None:
     done = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch]"))
     more = call(call_main, tmp_path, settings=("name=s", *SHORT, "methods=[scratch, kd]"))
     assert "trained 2 models in" in done.stdout and "trained 1 model in" in more.stdout
@@ -251,7 +251,7 @@ def test_a_study_gains_methods(call_main, tmp_path):
     assert [record.method for record in load_measurements(tmp_path / "g")[0]] == ["teacher", "scratch"]
 
 
-def test_a_study_has_several_teachers(call_main, tmp_path):
+def test_a_study_has_several_teachers(call_main, tmp_path) -> None:
     several = ("methods=[scratch, kd]", "seeds=[0, 1]", *SHORT)
     done = call(call_main, tmp_path, settings=("name=t", *several, "study.grid=[{teacher.seed: [0, 1]}]"))
     assert done.returncode == 0, done.stderr

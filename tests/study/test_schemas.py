@@ -48,7 +48,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize(("name", "make"), [(name, make) for name, made in WRITTEN.items() for make in made])
-def test_written_reports_match_their_schema(name, make):
+def test_written_reports_match_their_schema(name, make) -> None:
     written = json.loads(json.dumps(to_plain(make()), allow_nan=False))
     described = make_schema(name)
     assert described.pop("$schema").endswith("2020-12/schema")
@@ -62,7 +62,7 @@ def test_written_reports_match_their_schema(name, make):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_schemas_in_docs_are_of_this_version(name):
+def test_schemas_in_docs_are_of_this_version(name) -> None:
     shipped = json.loads((DOCS / f"{name}.schema.json").read_text(encoding="utf-8"))
     assert shipped == make_schema(name), f"run python -m study.schemas {name} > docs/{name}.schema.json"
     assert f"[{name}.schema.json]({name}.schema.json)" in (DOCS / "report_json.md").read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def make_groups(*left_out: tuple[str, int]):
     return found
 
 
-def test_either_criterion_picks_by_its_mean_over_seeds():
+def test_either_criterion_picks_by_its_mean_over_seeds() -> None:
     (row,) = select_tries(make_groups(), FAMILY)
     assert (row.family, row.label, row.tries, row.notes) == ("rate", "temperature 1", FAMILY["rate"], {})
     assert (row.blind.method, row.blind.value) == ("middle", pytest.approx(0.35))  # of two alike the first
@@ -41,14 +41,14 @@ def test_either_criterion_picks_by_its_mean_over_seeds():
     assert row.oracle.tested["unbiased"].mean == pytest.approx(0.75) and row.oracle.tested["top1"] is None
 
 
-def test_only_seeds_that_all_tries_have_count():
+def test_only_seeds_that_all_tries_have_count() -> None:
     (row,) = select_tries(make_groups(("middle", 0)), FAMILY)  # seed 1 alone: 0.50, 0.35, 0.10 and 0.7, 0.6, 0.57
     assert (row.blind.method, row.blind.value) == ("fast", 0.10) and row.oracle.method == "slow"
     (row,) = select_tries(make_groups(("middle", 0), ("slow", 1)), FAMILY)
     assert row.blind.method is None and row.oracle.value is None
 
 
-def test_test_images_change_no_pick():
+def test_test_images_change_no_pick() -> None:
     rng, given = np.random.default_rng(0), make_groups()
     before = select_tries(given, FAMILY)[0]
     for group in given.values():
@@ -59,7 +59,7 @@ def test_test_images_change_no_pick():
     assert after.blind.tested != before.blind.tested
 
 
-def test_tries_that_were_not_recorded_are_named():
+def test_tries_that_were_not_recorded_are_named() -> None:
     (row,) = select_tries(make_groups(), {"rate": ["fast", "none"]})
     assert row.tries == ["fast"] and row.notes == {"tries": "Not recorded: none."}
     (row,) = select_tries(make_groups(), {"rate": ["none"]})

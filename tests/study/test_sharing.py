@@ -61,13 +61,13 @@ WRITTEN_OUT = ("methods.crd_kd.losses.kl={weight: 0.9, temperature: 4}", "method
         (["name=other", "data.cache_dir=elsewhere", "study.grid=[]", "student.allow_untrained=true"], set()),
     ],
 )
-def test_fingerprints_cover_all_that_a_job_depends_on(tiny_config, overrides, changed):
+def test_fingerprints_cover_all_that_a_job_depends_on(tiny_config, overrides, changed) -> None:
     before, after = (*STUDY, *METHODS), (*STUDY, *METHODS, *overrides)
     found = {job for job in JOBS if make_key(tiny_config, job, *before) != make_key(tiny_config, job, *after)}
     assert found == changed
 
 
-def test_unbiased_arms_do_not_depend_on_the_share(tiny_config):
+def test_unbiased_arms_do_not_depend_on_the_share(tiny_config) -> None:
     fair = (*STUDY, *METHODS, "shortcut.teacher=unbiased", "shortcut.students=unbiased")
     for job in JOBS:
         assert make_key(tiny_config, job, *fair) == make_key(tiny_config, job, *fair, "shortcut.conflicting=0.3")
@@ -92,14 +92,14 @@ WHOLE = "{losses: {ce: 0.1, kl: 0.9}}"
         (("mine", HEAD), ("mine", HEAD.replace("}}", "}, reset_head: true}")), False),
     ],
 )
-def test_fingerprints_ignore_names_of_methods(tiny_config, one, other, is_same):
+def test_fingerprints_ignore_names_of_methods(tiny_config, one, other, is_same) -> None:
     keys = [
         make_key(tiny_config, label, f"methods={{mine: [{', '.join(stages)}]}}") for label, *stages in (one, other)
     ]
     assert (keys[0] == keys[1]) == is_same
 
 
-def test_own_losses_count_with_their_code(tiny_config, tmp_path, monkeypatch):
+def test_own_losses_count_with_their_code(tiny_config, tmp_path, monkeypatch) -> None:
     code = tmp_path / "loss_for_sharing.py"
     code.write_text("from losses.ce import CE\n\nclass Mine(CE):\n    pass\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -113,7 +113,7 @@ def test_own_losses_count_with_their_code(tiny_config, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("job", ["two_stage/stage1", "two_stage/stage2", "crd_kd"])
-def test_weighted_jobs_depend_on_the_biased_model(tiny_config, job):
+def test_weighted_jobs_depend_on_the_biased_model(tiny_config, job) -> None:
     form = "methods={a: {base: scratch}, same: {base: scratch, epochs: 4}, short: {base: scratch, epochs: 1}}"
     stage = f"methods.{job.replace('/', '.')}"
     plain = make_key(tiny_config, job, form)
@@ -125,7 +125,7 @@ def test_weighted_jobs_depend_on_the_biased_model(tiny_config, job):
 
 
 @pytest.mark.parametrize("job", ["scratch", "crd_kd", "two_stage/stage1", "two_stage/stage2", "teacher"])
-def test_mixing_changes_students_alone(tiny_config, job):
+def test_mixing_changes_students_alone(tiny_config, job) -> None:
     plain, mixed = make_key(tiny_config, job), make_key(tiny_config, job, "data.mix=mixup")
     if job == "teacher":
         assert plain == mixed
@@ -136,7 +136,7 @@ def test_mixing_changes_students_alone(tiny_config, job):
     assert make_key(tiny_config, job, "data.mix_strength=0.4") == plain
 
 
-def test_slurm_script_runs_one_shard(tmp_path):
+def test_slurm_script_runs_one_shard(tmp_path) -> None:
     script = ROOT / "docs" / "study_array.sh"
     (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')  # says what it was given
     (tmp_path / "python").chmod(0o755)

@@ -31,7 +31,7 @@ def make_evaluator(experiment, teacher, losses) -> AlignmentEvaluator:
     return AlignmentEvaluator(experiment.data.test, teacher, reading, reading, experiment.machine, seed=0)
 
 
-def test_measures_equal_those_of_the_features(make_experiment):
+def test_measures_equal_those_of_the_features(make_experiment) -> None:
     experiment = make_experiment()
     student, teacher, losses = set_up(experiment, crd=CRD(num_negatives=16, dim=8))
     images = experiment.data.test
@@ -54,7 +54,7 @@ def test_measures_equal_those_of_the_features(make_experiment):
     assert same["cka_last"] == pytest.approx(1)
 
 
-def test_each_loss_adds_its_measures(make_experiment):
+def test_each_loss_adds_its_measures(make_experiment) -> None:
     experiment = make_experiment()
     student, teacher, losses = set_up(experiment, regression=Regression(taps={"stage1": 1}), kl=KL())
     measures = make_evaluator(experiment, teacher, losses).measure(student, losses)
@@ -63,7 +63,7 @@ def test_each_loss_adds_its_measures(make_experiment):
     assert set(make_evaluator(experiment, teacher, losses).measure(student, losses)) == {"cka_last"}
 
 
-def test_measures_of_one_name_are_kept_apart(make_experiment):
+def test_measures_of_one_name_are_kept_apart(make_experiment) -> None:
     experiment = make_experiment()
     losses = {"first": CRD(taps={"last": 1}, num_negatives=16, dim=8), "second": Regression(taps={"last": 1})}
     student, teacher, losses = set_up(experiment, **losses)
@@ -79,7 +79,7 @@ class Silent(Loss):
     taps = {"last": 1.0}
 
 
-def test_the_same_images_are_always_compared(make_experiment, monkeypatch):
+def test_the_same_images_are_always_compared(make_experiment, monkeypatch) -> None:
     monkeypatch.setattr("training.alignment.HELD_OUT", 20)
     experiment = make_experiment()
     student, teacher, losses = set_up(experiment, crd=CRD(num_negatives=16, dim=8))

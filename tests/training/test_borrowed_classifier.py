@@ -71,14 +71,14 @@ def load_teachers(experiment):
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "twin" not in name])
-def test_every_method_reports_accuracy(experiment, method):
+def test_every_method_reports_accuracy(experiment, method) -> None:
     result = json.loads(
         (experiment.folder.get_job(find_last_job(experiment.config, method, 0)).path / "result.json").read_text()
     )
     assert 0 <= result["test_top1"] <= 1
 
 
-def test_terms_are_those_behind_the_teachers_classifier(experiment):
+def test_terms_are_those_behind_the_teachers_classifier(experiment) -> None:
     setup = make_setup(experiment, find_last_job(experiment.config, "borrowed", 0))
     objective = setup.objective
     batch = next(iter(experiment_batches(setup)))
@@ -101,7 +101,7 @@ def experiment_batches(setup):
     return iter_training_batches(setup.data, setup.plan.batch_size, 0, 0, 0)
 
 
-def test_projector_is_folded_into_the_students_classifier(experiment):
+def test_projector_is_folded_into_the_students_classifier(experiment) -> None:
     weights, plain = load_weights_of(experiment, "borrowed"), experiment.build_student(0).state_dict()
     assert weights.keys() == plain.keys()
     assert not torch.equal(weights["fc.weight"], plain["fc.weight"])
@@ -110,7 +110,7 @@ def test_projector_is_folded_into_the_students_classifier(experiment):
     assert torch.linalg.matrix_rank(stacked) == torch.linalg.matrix_rank(teachers)
 
 
-def test_simkd_keeps_the_teachers_classifier(experiment):
+def test_simkd_keeps_the_teachers_classifier(experiment) -> None:
     simkd, teachers = load_weights_of(experiment, "simkd"), load_teachers(experiment)
     assert torch.equal(simkd["classifier.weight"], teachers["fc.weight"])
     assert torch.equal(simkd["classifier.bias"], teachers["fc.bias"])
@@ -119,28 +119,28 @@ def test_simkd_keeps_the_teachers_classifier(experiment):
     assert load_weights_of(experiment, "twin").keys() == simkd.keys()
 
 
-def test_later_stage_keeps_its_trained_classifier(experiment):
+def test_later_stage_keeps_its_trained_classifier(experiment) -> None:
     first, second = list_method_jobs(experiment.config, "twice", 0)
     trained, teachers = load(experiment.folder.get_job(first).model), load_teachers(experiment)
     start = make_setup(experiment, second).objective.model.classifier.weight
     assert torch.equal(start, trained["classifier.weight"]) and not torch.equal(start, teachers["fc.weight"])
 
 
-def test_new_classifier_may_stand_behind_a_connector(experiment):
+def test_new_classifier_may_stand_behind_a_connector(experiment) -> None:
     start = make_setup(experiment, find_last_job(experiment.config, "fresh", 0)).objective.model.classifier.weight
     assert not torch.equal(start, load_teachers(experiment)["fc.weight"])
 
 
-def test_connector_may_follow_a_stage_without(experiment):
+def test_connector_may_follow_a_stage_without(experiment) -> None:
     assert load_weights_of(experiment, "late").keys() == load_weights_of(experiment, "simkd").keys()
 
 
-def test_twin_trains_a_classifier_of_its_own(experiment):
+def test_twin_trains_a_classifier_of_its_own(experiment) -> None:
     (stage,) = experiment.config.stages["twin_of_borrowed"]
     assert stage.train == "all" and not stage.goes_through
 
 
-def test_evaluation_and_export_include_the_connector(experiment, runs, monkeypatch, capsys):
+def test_evaluation_and_export_include_the_connector(experiment, runs, monkeypatch, capsys) -> None:
     out = runs / "exported"
     for words in (
         [str(experiment.folder.path)],
@@ -167,7 +167,7 @@ def test_evaluation_and_export_include_the_connector(experiment, runs, monkeypat
         ("{starts_from: teacher, train: all, connector: true, losses: {ce: 1}}", "connector is for students"),
     ],
 )
-def test_wrong_uses_are_refused(make_experiment, method, message):
+def test_wrong_uses_are_refused(make_experiment, method, message) -> None:
     with pytest.raises(UserError, match=message):
         experiment = make_experiment("methods=[kd]", f"methods={{wrong: {method}}}", "methods=[wrong]")
         check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder))
@@ -176,7 +176,7 @@ def test_wrong_uses_are_refused(make_experiment, method, message):
 @pytest.mark.parametrize(
     "method", [name for name in list_shipped() if name.endswith("_staged") or name == "simkd"]
 )
-def test_shipped_staged_methods_pass_the_checks(make_experiment, method):
+def test_shipped_staged_methods_pass_the_checks(make_experiment, method) -> None:
     experiment = make_experiment(f"methods=[{method}]", "teacher.arch=resnet14")
     check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder))
     network = experiment.find_network(find_last_job(experiment.config, method, 0))

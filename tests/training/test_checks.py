@@ -128,7 +128,7 @@ SMALL = "data.image_size=4; data.crop=0"
         ("methods.kd.optimizer.accumulate=9", "kd.stage1.optimizer.accumulate=9: an epoch has 4 batches"),
     ],
 )
-def test_misfits_are_refused_before_anything_is_written(look, own, tmp_path, settings, message):
+def test_misfits_are_refused_before_anything_is_written(look, own, tmp_path, settings, message) -> None:
     with pytest.raises(UserError, match=message.replace("OWN", own)):
         look(*settings.replace("OWN", own).split("; "), f"data.cache_dir={tmp_path / 'cache'}")
     assert not (tmp_path / "runs").exists()
@@ -144,17 +144,17 @@ def test_misfits_are_refused_before_anything_is_written(look, own, tmp_path, set
         ("crd", "name=tiny", "there is no teacher: train one with --phase teacher"),
     ],
 )
-def test_a_phase_without_work_is_refused(look, phase, setting, message):
+def test_a_phase_without_work_is_refused(look, phase, setting, message) -> None:
     with pytest.raises(UserError, match=message):
         look(setting, phase=phase)
 
 
 @pytest.mark.parametrize("phase", ["teacher", "all"])
-def test_a_phase_that_fits_passes_and_writes_nothing(look, phase):
+def test_a_phase_that_fits_passes_and_writes_nothing(look, phase) -> None:
     assert not look(phase=phase).folder.path.exists()
 
 
-def test_losses_that_fit_pass(look, own):
+def test_losses_that_fit_pass(look, own) -> None:
     features = f"methods.two_stage.stage1.losses={{'{own}:Maps': 1, regression: 1}}"
     in_batch = "{objective: infonce, mode: instance, negatives: batch}"
     crd = f"methods.crd={{upweight_errors_of: kd, losses: {{crd: {in_batch}}}}}"
@@ -162,7 +162,7 @@ def test_losses_that_fit_pass(look, own):
     look(features, crd, head, f"methods.named={{losses: {{kl: 1, '{own}:Silent': 1}}}}")
 
 
-def test_a_larger_student_is_warned_of(look, capsys):
+def test_a_larger_student_is_warned_of(look, capsys) -> None:
     look(phase="teacher")
     assert capsys.readouterr().err == ""
     look("student.arch=resnet20", phase="teacher")
@@ -189,7 +189,7 @@ UNTRAINED = r"student\.taps features\.10, features\.20: no stage of two_stage tr
         (["student.taps.penultimate=features.10", HEAD], None),
     ],
 )
-def test_parameters_that_no_stage_trains_are_refused(look, settings, message):
+def test_parameters_that_no_stage_trains_are_refused(look, settings, message) -> None:
     with Weightless():  # drawing 129 million values several times more would tell nothing
         if message is None:
             look(*VGG, *settings)
@@ -198,7 +198,7 @@ def test_parameters_that_no_stage_trains_are_refused(look, settings, message):
             look(*VGG, *settings)
 
 
-def test_batches_of_one_pass_where_maps_are_larger(look):
+def test_batches_of_one_pass_where_maps_are_larger(look) -> None:
     look("teacher.batch_size=1", "methods.kd.batch_size=1", "methods.crd.batch_size=64")
 
 
@@ -214,7 +214,7 @@ def test_batches_of_one_pass_where_maps_are_larger(look):
         ({"early_stopping": {}}, "kd.early_stopping with schedule: cosine, which falls over all 10 epochs"),
     ],
 )
-def test_unsuitable_lengths_are_warned_of(capsys, settings, warning):
+def test_unsuitable_lengths_are_warned_of(capsys, settings, warning) -> None:
     warn.cache_clear()
     check_lengths("kd", Stage.model_validate({"epochs": 10, **settings}), 10)
     err = capsys.readouterr().err
@@ -230,7 +230,7 @@ def test_unsuitable_lengths_are_warned_of(capsys, settings, warning):
         ("baselines", "after", "after seed 0 needs two_stage stage 2, .*: run --phase kd first, or all"),
     ],
 )
-def test_a_phase_names_the_jobs_that_it_needs(make_experiment, phase, method, message):
+def test_a_phase_names_the_jobs_that_it_needs(make_experiment, phase, method, message) -> None:
     regression = "{base: two_stage, stage1: {upweight_errors_of: kd, losses: {crd: false, regression: 1}}}"
     settings = (
         "methods={late: {base: two_stage, stage1: {losses: {crd: {mode: relax}}}}}",
@@ -252,7 +252,7 @@ def finish(experiment, *jobs):
         experiment.folder.get_job(job).finish(experiment.build(experiment.find_network(job)), {})
 
 
-def test_a_source_without_its_weights_is_named(make_experiment):
+def test_a_source_without_its_weights_is_named(make_experiment) -> None:
     experiment = make_experiment()
     first = JobName("two_stage", 0, 1)
     finish(experiment, TEACHER, first)
@@ -265,7 +265,7 @@ def test_a_source_without_its_weights_is_named(make_experiment):
         check_phase("kd", experiment, list_phase_jobs("kd", experiment.config, experiment.folder))
 
 
-def test_a_given_teacher_must_fit(look, make_experiment, tmp_path):
+def test_a_given_teacher_must_fit(look, make_experiment, tmp_path) -> None:
     given = tmp_path / "teacher.pt"
     settings = f"teacher.checkpoint={given}"
     torch.save({"x": torch.ones(1)}, given)

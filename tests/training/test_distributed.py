@@ -196,7 +196,7 @@ def trained(tmp_path_factory):
 @pytest.mark.parametrize(
     "form", ["ce", "kl", "nce", "relax", "shared", "batch", "regression", "unweighted", "several"]
 )
-def test_two_processes_train_like_one(trained, form):
+def test_two_processes_train_like_one(trained, form) -> None:
     single = torch.load(trained.one / f"{form}0.pt", weights_only=True)
     first, second = (trained.load(f"{form}{rank}.pt") for rank in (0, 1))
     assert len(single["history"]) == 5
@@ -212,7 +212,7 @@ def test_two_processes_train_like_one(trained, form):
         assert ours["loss"] == pytest.approx(reference["loss"], rel=1e-5)
 
 
-def test_stopped_processes_end_with_the_same_bits(trained):
+def test_stopped_processes_end_with_the_same_bits(trained) -> None:
     for rank in (0, 1):
         whole, stopped = (trained.load(f"{name}{rank}.pt") for name in ("whole", "stopped"))
         assert whole["history"] == stopped["history"]
@@ -239,7 +239,7 @@ def whole(run_main, tmp_path_factory):
     return done, folder / "tiny"
 
 
-def test_torchrun_trains_everything(whole):
+def test_torchrun_trains_everything(whole) -> None:
     done, folder = whole
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(": done, ") == 4 and done.stdout.count("next: ") == 1  # each said once
@@ -248,7 +248,7 @@ def test_torchrun_trains_everything(whole):
     assert '"processes": 2' in (folder / "environment.json").read_text()
 
 
-def test_torchrun_restarts_end_with_the_same_bytes(whole, start_main, tmp_path):
+def test_torchrun_restarts_end_with_the_same_bytes(whole, start_main, tmp_path) -> None:
     launcher = (*TORCHRUN, "--max-restarts", "1")
     process = start_main(tmp_path, "--phase", "all", "--fresh", "--set", *SETTINGS, launcher=launcher)
     metrics = tmp_path / "tiny" / "seed0" / "two_stage" / "stage1" / "metrics.jsonl"
@@ -264,13 +264,13 @@ def test_torchrun_restarts_end_with_the_same_bytes(whole, start_main, tmp_path):
             assert path.read_bytes() == (tmp_path / "tiny" / path.relative_to(whole[1])).read_bytes(), path
 
 
-def test_several_processes_report_an_error_once(run_main, tmp_path):
+def test_several_processes_report_an_error_once(run_main, tmp_path) -> None:
     done = run_main(tmp_path, "--phase", "kd", "--quiet", launcher=TORCHRUN)
     assert done.stderr.count("error: there is no") == 1 and done.returncode != 0
     assert not (tmp_path / "tiny").exists()
 
 
-def test_shared_batch_statistics_need_gpus(monkeypatch):
+def test_shared_batch_statistics_need_gpus(monkeypatch) -> None:
     config = Config(sync_batch_norm=True)
     assert not main.uses_shared_statistics(config, torch.device("cpu"))  # one process has them anyway
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
@@ -279,7 +279,7 @@ def test_shared_batch_statistics_need_gpus(monkeypatch):
         main.uses_shared_statistics(config, torch.device("cpu"))
 
 
-def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch):
+def test_batches_that_do_not_divide_are_refused(make_experiment, monkeypatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(UserError, match="3 processes cannot share batches of 16 images equally"):
         train_stage(make_experiment(), TEACHER)

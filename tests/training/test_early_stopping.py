@@ -29,11 +29,11 @@ VALIDATED = "data.val_fraction=0.25"
         ([0.5, 0.75, 0.6, 0.874], 0.125, True),
     ],
 )
-def test_stall_is_too_small_a_rise(values, min_delta, expected):
+def test_stall_is_too_small_a_rise(values, min_delta, expected) -> None:
     assert has_stalled(values, patience=2, min_delta=min_delta) is expected
 
 
-def test_accuracy_rises_and_loss_falls():
+def test_accuracy_rises_and_loss_falls() -> None:
     history = [{"val_top1": 0.5, "val_loss": loss} for loss in (2.0, 1.5, 1.0)]
     assert make_stopping(EarlyStopping(patience=1))(history)
     assert not make_stopping(EarlyStopping(patience=1, watch="val_loss"))(history)
@@ -52,12 +52,12 @@ def test_accuracy_rises_and_loss_falls():
         (("cka_last",), (0.3, 0.2, 0.2), True),
     ],
 )
-def test_features_stop_by_their_mean_alignment(names, values, expected):
+def test_features_stop_by_their_mean_alignment(names, values, expected) -> None:
     ended = make_stopping(EarlyStopping(patience=2, min_delta=0.01), average_alignment)
     assert ended([{**dict.fromkeys(names, value), "loss": 1.0} for value in values]) is expected
 
 
-def test_cosines_of_all_taps_count_before_cka():
+def test_cosines_of_all_taps_count_before_cka() -> None:
     epoch = {"cosine_penultimate": 0.0, "cosine_last": 0.5, "cka_last": 0.9}
     assert average_alignment(epoch) == 0.25
 
@@ -73,7 +73,7 @@ EARLY = (
 JOBS = (TEACHER, JobName("two_stage", 0, 1), JobName("two_stage", 0, 2), JobName("scratch", 0))
 
 
-def test_every_phase_stops_early_and_resumes(make_experiment, monkeypatch):
+def test_every_phase_stops_early_and_resumes(make_experiment, monkeypatch) -> None:
     whole, stopped = (make_experiment(f"name={name}", *EARLY) for name in ("whole", "stopped"))
     jobs = list_phase_jobs("all", whole.config, whole.folder)
     assert "at most 5 epochs x 3 steps" in describe_plan(jobs, whole)
@@ -116,6 +116,6 @@ def test_every_phase_stops_early_and_resumes(make_experiment, monkeypatch):
         ([VALIDATED, "shortcut.cue=tint", "methods.kd.early_stopping={}"], "has no validation images where"),
     ],
 )
-def test_only_unseen_images_without_cues_stop_training(tiny_config, settings, message):
+def test_only_unseen_images_without_cues_stop_training(tiny_config, settings, message) -> None:
     with pytest.raises(UserError, match=message):
         load_config(tiny_config, settings)

@@ -48,7 +48,7 @@ def train(make_experiment, tmp_path):
     return run
 
 
-def test_a_seed_decides_the_result(train):
+def test_a_seed_decides_the_result(train) -> None:
     first, history, _ = train("first")
     second, again, _ = train("second")
     other, different, _ = train("other", replace(PLAN, seed=4))
@@ -84,7 +84,7 @@ class InMemory:
         self.calls.append("finished")
 
 
-def test_the_loop_needs_no_run_folder(train):
+def test_the_loop_needs_no_run_folder(train) -> None:
     checkpointer = InMemory()
     objective, history, folder = train("memory", replace(PLAN, epochs=2), checkpointer=checkpointer)
     other, again, _ = train("files", replace(PLAN, epochs=2))
@@ -105,7 +105,7 @@ class StopsInSecondEpoch(CrossEntropy):
 
 
 @pytest.mark.parametrize("optimizer", [PLAN.optimizer, Optimizer(name="adam", lr=0.001, schedule="cosine")])
-def test_resumed_training_is_bit_identical(train, optimizer):
+def test_resumed_training_is_bit_identical(train, optimizer) -> None:
     plan = replace(PLAN, optimizer=optimizer)
     whole, history, folder = train("whole", plan)
     with pytest.raises(StoppedError):
@@ -129,7 +129,7 @@ class Explodes(CrossEntropy):
         return terms | {"ce": Term(terms["ce"].value * factor, 1.0)}
 
 
-def test_divergence_keeps_the_last_good_checkpoint(train, tmp_path):
+def test_divergence_keeps_the_last_good_checkpoint(train, tmp_path) -> None:
     with pytest.raises(UserError, match=r"^bad diverged in epoch 2, step 1 of 4: ce became nan .*optimizer\.lr"):
         train("bad", kind=Explodes)
     state = torch.load(tmp_path / "bad" / "checkpoint.pt", weights_only=True)
@@ -151,7 +151,7 @@ def test_divergence_keeps_the_last_good_checkpoint(train, tmp_path):
         ({"schedule": "onecycle"}, {0: 0.004, 11: 0.1, 39: 0.004 / 1e4}),  # 30 % up, then down to nothing
     ],
 )
-def test_schedules_follow_their_closed_forms(settings, expected):
+def test_schedules_follow_their_closed_forms(settings, expected) -> None:
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
     schedule = make_schedule(optimizer, Optimizer(lr=0.1, **settings), epochs=4, steps=10)
@@ -166,7 +166,7 @@ def test_schedules_follow_their_closed_forms(settings, expected):
     assert max(rates) == pytest.approx(0.1)
 
 
-def test_two_groups_keep_their_ratio_under_onecycle():
+def test_two_groups_keep_their_ratio_under_onecycle() -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 0.001)]
     optimizer = torch.optim.SGD(groups, lr=0.1)
     schedule = make_schedule(optimizer, Optimizer(schedule="onecycle"), epochs=1, steps=20)
@@ -186,7 +186,7 @@ def test_two_groups_keep_their_ratio_under_onecycle():
     ],
     ids=["validation", "test alone", "last candidates"],
 )
-def test_only_validation_chooses_the_epoch(train, measures, candidates, chosen):
+def test_only_validation_chooses_the_epoch(train, measures, candidates, chosen) -> None:
     class Scripted(CrossEntropy):
         def __init__(self, *arguments):
             super().__init__(*arguments)
@@ -201,7 +201,7 @@ def test_only_validation_chooses_the_epoch(train, measures, candidates, chosen):
     assert not torch.equal(trained.weights[0], trained.weights[2])
 
 
-def test_plans_choose_order_views_and_end(train):
+def test_plans_choose_order_views_and_end(train) -> None:
     seen = []
 
     class Watching(CrossEntropy):
@@ -234,7 +234,7 @@ class Two(Objective):
         }
 
 
-def test_a_step_descends_the_weighted_terms(make_experiment):
+def test_a_step_descends_the_weighted_terms(make_experiment) -> None:
     objective = Two()
     groups, settings = objective.make_parameter_groups(0.1), Optimizer(lr=0.1, momentum=0, weight_decay=0)
     machine = make_experiment().machine
@@ -250,7 +250,7 @@ def test_a_step_descends_the_weighted_terms(make_experiment):
     torch.testing.assert_close(objective.x.detach(), torch.tensor([1 - 0.4, 2 - 0.5]))
 
 
-def test_evaluation_agrees_with_sklearn(make_experiment):
+def test_evaluation_agrees_with_sklearn(make_experiment) -> None:
     experiment = make_experiment()
     model = experiment.build_student(0).train()
     before = copy_tensors(model)
@@ -266,7 +266,7 @@ def test_evaluation_agrees_with_sklearn(make_experiment):
     assert compute_top1(logits, experiment.data.test.labels).item() == measures["test_top1"]
 
 
-def test_held_out_images_are_measured_too(make_experiment):
+def test_held_out_images_are_measured_too(make_experiment) -> None:
     for fraction, splits in ((0, ("test",)), (0.25, ("val", "test"))):
         experiment = make_experiment(f"data.val_fraction={fraction}")
         measures = evaluate_splits(experiment.build_student(0), experiment.data, experiment.machine)
@@ -276,7 +276,7 @@ def test_held_out_images_are_measured_too(make_experiment):
 @pytest.mark.parametrize(
     ("of", "message"), [("measures", "test_loss became nan"), ("weights", "is no longer finite")]
 )
-def test_divergence_in_the_last_step_is_found(train, tmp_path, of, message):
+def test_divergence_in_the_last_step_is_found(train, tmp_path, of, message) -> None:
     class Diverging(CrossEntropy):  # its terms are finite throughout
         def measure(self):
             if of == "measures":

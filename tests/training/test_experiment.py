@@ -28,7 +28,7 @@ class Convolved(nn.Module):
 MEAN, STD = "[0.485,0.456,0.406]", "[0.229,0.224,0.225]"
 
 
-def test_size_and_normalisation_are_part_of_a_network(make_experiment):
+def test_size_and_normalisation_are_part_of_a_network(make_experiment) -> None:
     plain = make_experiment()
     assert not hasattr(plain.build(plain.config.teacher), INPUT_ADAPTER)
     assert plain.list_dependencies(plain.config.teacher) == {}
@@ -45,7 +45,7 @@ def test_size_and_normalisation_are_part_of_a_network(make_experiment):
     assert name_cache(plain, teachers[0]) != name_cache(other, teachers[1])
 
 
-def test_named_weights_bring_size_and_normalisation(make_experiment):
+def test_named_weights_bring_size_and_normalisation(make_experiment) -> None:
     weights = ("student.arch=resnet18", "student.weights=DEFAULT")
     experiment = make_experiment(*weights, "student.image_size=weights")
     seen = experiment.find_input_format(experiment.config.student)
@@ -58,12 +58,12 @@ def test_named_weights_bring_size_and_normalisation(make_experiment):
     ("setting", "message"),
     [("teacher.mean=data", "mean and std go together"), ("teacher.image_size=weights", "weights needs weights")],
 )
-def test_half_of_an_input_is_refused(make_experiment, setting, message):
+def test_half_of_an_input_is_refused(make_experiment, setting, message) -> None:
     with pytest.raises(UserError, match=message):
         make_experiment(setting)
 
 
-def test_an_own_network_trains_in_all_phases(call_main, tmp_path, monkeypatch):
+def test_an_own_network_trains_in_all_phases(call_main, tmp_path, monkeypatch) -> None:
     """Its classifier is a convolution with pooling behind it, so stage 2 trains the head through the network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -43,7 +43,7 @@ def freeze(experiment, views=2):
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("arch", ["resnet8", "mobilenet_v3_small"])  # the second has dropout before its head
-def test_the_head_on_its_inputs_gives_the_logits(make_experiment, arch, bfloat16):
+def test_the_head_on_its_inputs_gives_the_logits(make_experiment, arch, bfloat16) -> None:
     experiment, machine = make_experiment(), Machine(torch.device("cpu"), bfloat16)
     model = experiment.build(Network(arch=arch)).eval()
     images = next(experiment.data.train.iter_batches(8)).images
@@ -53,7 +53,7 @@ def test_the_head_on_its_inputs_gives_the_logits(make_experiment, arch, bfloat16
         assert torch.equal(find_classifier(model)[1](read), model(images))
 
 
-def test_cached_features_are_those_of_the_view(after_stage1):
+def test_cached_features_are_those_of_the_view(after_stage1) -> None:
     experiment = after_stage1()
     model, features = freeze(experiment)
     for view in (3, 5, 3):
@@ -63,14 +63,14 @@ def test_cached_features_are_those_of_the_view(after_stage1):
         torch.testing.assert_close(features(imageless), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_processes_share_imageless_batches_alike(make_experiment):
+def test_processes_share_imageless_batches_alike(make_experiment) -> None:
     data = make_experiment().data
     for rank in (0, 1):
         made = (batches(data, 16, 4, 1, 0, rank, 2) for batches in (iter_training_batches, iter_imageless_batches))
         assert all(torch.equal(one.indices, other.indices) for one, other in zip(*made, strict=True))
 
 
-def test_the_oldest_view_goes(make_experiment):
+def test_the_oldest_view_goes(make_experiment) -> None:
     experiment = make_experiment()
     seen = []
     cache = ViewCache(lambda images: seen.append(len(images)) or images.flatten(1), experiment.data, keep=2)
@@ -79,7 +79,7 @@ def test_the_oldest_view_goes(make_experiment):
     assert seen == [64] * 4 and set(cache.views) == {2, 0}
 
 
-def test_frozen_features_give_the_same_evaluation(after_stage1):
+def test_frozen_features_give_the_same_evaluation(after_stage1) -> None:
     experiment = after_stage1("data.val_fraction=0.25")
     model, features = freeze(experiment)
     ours = features.evaluate(find_classifier(model)[1])
@@ -90,7 +90,9 @@ def test_frozen_features_give_the_same_evaluation(after_stage1):
 @pytest.mark.parametrize(
     ("views", "losses"), [(0, "{}"), (2, "{reuse: 1, kl: false, ce: false}"), (2, "{crd: {taps: {last: 1}}}")]
 )
-def test_training_on_features_equals_training_on_images(after_stage1, monkeypatch, tmp_path, views, losses):
+def test_training_on_features_equals_training_on_images(
+    after_stage1, monkeypatch, tmp_path, views, losses
+) -> None:
     more = ("training.epochs=5", "methods.two_stage.stage2.epochs=3", f"methods.two_stage.stage2.losses={losses}")
     experiment = after_stage1(f"teacher.cached_views={views}", f"data.cache_dir={tmp_path}", *more)
     folder = experiment.folder.get_job(HEAD)
@@ -114,7 +116,7 @@ def test_training_on_features_equals_training_on_images(after_stage1, monkeypatc
         assert ours == pytest.approx(reference, rel=1e-4)
 
 
-def test_cached_features_need_no_images_and_teacher(after_stage1, monkeypatch):
+def test_cached_features_need_no_images_and_teacher(after_stage1, monkeypatch) -> None:
     experiment = after_stage1("methods.two_stage.stage2.losses.kl=false")
     monkeypatch.setattr("training.engine.iter_training_batches", lambda *_: pytest.fail("made images"))
     monkeypatch.setattr("training.teacher_outputs.ensure_teacher", lambda *_: pytest.fail("asked for a teacher"))

@@ -23,14 +23,14 @@ SETTINGS = (
 )
 
 
-def test_weights_have_mean_one():
+def test_weights_have_mean_one() -> None:
     wrong = torch.tensor([True, False, False, False])
     torch.testing.assert_close(weigh_errors(wrong, 5.0), torch.tensor([2.5, 0.5, 0.5, 0.5]))
     assert torch.equal(weigh_errors(wrong, 1.0), torch.ones(4))
     assert torch.equal(weigh_errors(~wrong & wrong, 9.0), torch.ones(4))
 
 
-def test_errors_are_those_of_the_named_network(make_experiment):
+def test_errors_are_those_of_the_named_network(make_experiment) -> None:
     experiment = make_experiment(*SETTINGS)
     finish_needed(JTT, experiment)
     for data in (experiment.data, replace(experiment.data, train=experiment.data.test)):
@@ -49,7 +49,7 @@ def test_errors_are_those_of_the_named_network(make_experiment):
 
 
 @pytest.mark.parametrize("job", [JTT, JobName("regressed", 0, 1), JobName("at_once", 0)])
-def test_weights_change_the_training(make_experiment, job):
+def test_weights_change_the_training(make_experiment, job) -> None:
     experiment, plain = make_experiment(*SETTINGS), make_experiment(*SETTINGS, "name=plain")
     stage = plain.config.stages[job.method][job.number - 1]
     for one in (experiment, plain):

@@ -20,7 +20,7 @@ def look(experiment):
     check_phase("all", experiment, list_phase_jobs("all", experiment.config, experiment.folder))
 
 
-def test_activations_are_counted_by_hand():
+def test_activations_are_counted_by_hand() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 8 * 8, 2))
     assert count_activations(model.to("meta"), 8) == 3 * 5 * 8 * 8 + 2
 
@@ -41,7 +41,7 @@ IN_BATCH = f"losses.crd={{dim: {HUGE}, negatives: batch, objective: infonce, mod
         ([f"teacher.cached_views={HUGE}0"], f"teacher.cached_views={HUGE}0: cached outputs take about"),
     ],
 )
-def test_too_large_settings_are_refused_with_both_figures(make_experiment, settings, message):
+def test_too_large_settings_are_refused_with_both_figures(make_experiment, settings, message) -> None:
     with pytest.raises(UserError, match=f"{message}.* GB.*this machine has .* GB"):
         look(make_experiment(*settings))
 
@@ -55,7 +55,7 @@ def test_too_large_settings_are_refused_with_both_figures(make_experiment, setti
         ["methods.two_stage.stage1.losses={crd: false, regression: 1}"],
     ],
 )
-def test_banks_take_the_counted_bytes(make_experiment, settings):
+def test_banks_take_the_counted_bytes(make_experiment, settings) -> None:
     experiment = make_experiment(*settings)
     objective = prepare_job(STAGE1, experiment).objective
     banks = [
@@ -71,14 +71,14 @@ def test_banks_take_the_counted_bytes(make_experiment, settings):
         assert counted == sum(bank.nbytes for bank in banks) + 3 * projected  # with gradient and momentum
 
 
-def test_cached_outputs_take_the_counted_bytes(make_experiment, tmp_path):
+def test_cached_outputs_take_the_counted_bytes(make_experiment, tmp_path) -> None:
     experiment = make_experiment("teacher.cached_views=2", f"data.cache_dir={tmp_path / 'cache'}")
     prepare_job(STAGE1, experiment)
     arrays = [np.load(path) for path in tmp_path.glob("cache/teacher-*/view*.npy")]
     assert sum(array.nbytes for array in arrays) == count_cache_bytes(experiment) > 0
 
 
-def test_batches_must_fit_into_the_devices_memory(make_experiment, monkeypatch):
+def test_batches_must_fit_into_the_devices_memory(make_experiment, monkeypatch) -> None:
     experiment = make_experiment()
     one = 4 * count_activations(experiment.build(experiment.config.student).to("meta"), 16)
     for has, message in (

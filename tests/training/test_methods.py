@@ -65,7 +65,7 @@ def has_same_features(one, other):
     return all(torch.equal(value, other[name]) for name, value in one.items() if not name.startswith("fc."))
 
 
-def test_methods_train_once_after_their_sources(experiment):
+def test_methods_train_once_after_their_sources(experiment) -> None:
     jobs = list_phase_jobs("all", experiment.config, experiment.folder)
     names = [job.name.label for job in jobs]
     assert names[0] == "teacher" and len(names) == len(set(names))
@@ -78,7 +78,7 @@ def test_methods_train_once_after_their_sources(experiment):
     assert all(job.folder.is_finished for job in jobs)
 
 
-def test_every_method_starts_from_its_source(experiment):
+def test_every_method_starts_from_its_source(experiment) -> None:
     teacher, new = load(experiment.folder.teacher.model), experiment.build_student(0).state_dict()
     assert has_same_features(load_model(experiment, "oracle"), teacher)
     assert has_same_features(load_model(experiment, "blank"), new)
@@ -95,7 +95,7 @@ def test_every_method_starts_from_its_source(experiment):
         assert not torch.equal(load_model(experiment, name)["fc.weight"], start["fc.weight"])
 
 
-def test_a_classifier_goes_on_or_is_reset(experiment):
+def test_a_classifier_goes_on_or_is_reset(experiment) -> None:
     went_on, reset = (make_setup(experiment, JobName(name, 0)).objective.head for name in ("after_kd", "on_kd"))
     assert torch.equal(went_on.weight, load_model(experiment, "kd")["fc.weight"])
     assert not torch.equal(reset.weight, went_on.weight) and reset.weight.abs().max() <= 1 / 8  # of 64 features
@@ -104,7 +104,7 @@ def test_a_classifier_goes_on_or_is_reset(experiment):
 
 
 @pytest.mark.parametrize(("method", "share"), [("reused", 0.5), ("at_once", 1)])
-def test_a_reused_classifier_is_the_projected_teachers(experiment, method, share):
+def test_a_reused_classifier_is_the_projected_teachers(experiment, method, share) -> None:
     folder = experiment.folder.get_job(find_last_job(experiment.config, method, 0))
     history = folder.read_history()
     assert set(history[0]) == {"epoch", "learning_rate", "loss", "reuse", "top1", "test_top1", "test_loss"}

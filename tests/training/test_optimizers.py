@@ -15,7 +15,7 @@ def make_groups(model, lr=0.1):
     return [{"params": list(model.parameters()), "lr": lr}]
 
 
-def test_biases_and_norms_may_go_without_decay():
+def test_biases_and_norms_may_go_without_decay() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     settings = Optimizer(name="adamw", decay_norms=False, weight_decay=0.1)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -30,7 +30,7 @@ def test_biases_and_norms_may_go_without_decay():
     assert [group["weight_decay"] for group in everything] == [0.1]
 
 
-def test_adamw_decays_apart_from_the_gradient():
+def test_adamw_decays_apart_from_the_gradient() -> None:
     weight = nn.Parameter(torch.tensor([2.0, -3.0], dtype=torch.float64))
     settings = Optimizer(name="adamw", lr=0.1, weight_decay=0.5)
     optimizer = make_optimizer([{"params": [weight], "lr": 0.1}], settings)
@@ -41,7 +41,7 @@ def test_adamw_decays_apart_from_the_gradient():
     torch.testing.assert_close(weight.detach(), wanted, rtol=1e-5, atol=1e-7)
 
 
-def test_clipping_scales_all_gradients_together():
+def test_clipping_scales_all_gradients_together() -> None:
     one, two = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2))
     settings = Optimizer(lr=1.0, momentum=0, weight_decay=0, clip_norm=1.5)
     optimizer = make_optimizer([{"params": [one, two], "lr": 1.0}], settings)
@@ -53,7 +53,7 @@ def test_clipping_scales_all_gradients_together():
     assert one.item() == pytest.approx(-1.0)
 
 
-def test_a_warm_up_comes_before_the_schedule():
+def test_a_warm_up_comes_before_the_schedule() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     schedule = make_schedule(optimizer, Optimizer(lr=0.1, warmup=1), epochs=3, steps=4)
     rates = []
@@ -79,6 +79,6 @@ def test_milestones_after_a_warm_up_count_from_the_beginning(milestones, drops) 
     assert rates[3:] == pytest.approx([0.1 * 0.1 ** sum(drop <= step for drop in drops) for step in range(3, 12)])
 
 
-def test_onecycle_has_its_own_warm_up():
+def test_onecycle_has_its_own_warm_up() -> None:
     with pytest.raises(ValidationError, match="warm-up of its own"):
         Optimizer(schedule="onecycle", warmup=1)

@@ -66,7 +66,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def test_it_trains_and_is_shown_everywhere(place, call_main):
+def test_it_trains_and_is_shown_everywhere(place, call_main) -> None:
     words = ("--config", "mine.yaml", "--methods", "staged", "at_once", "--set", "teacher.epochs=1")
     done = call_main(place / "runs", "--phase", "all", *words)
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_it_trains_and_is_shown_everywhere(place, call_main):
         ("methods.staged.stage1.losses.top1={class: my_losses:Angle}", "losses: there is no top1"),
     ],
 )
-def test_its_mistakes_are_one_line(place, call_main, setting, message):
+def test_its_mistakes_are_one_line(place, call_main, setting, message) -> None:
     module = next(place.glob("my_losses_*.py")).stem
     words = ("--phase", "all", "--config", "mine.yaml", "--set", setting.replace("my_losses", module))
     done = call_main(place, *words)
@@ -120,7 +120,7 @@ def test_its_mistakes_are_one_line(place, call_main, setting, message):
     assert not (place / "mine").exists()
 
 
-def test_its_projection_follows_seed_and_options(place, make_experiment):
+def test_its_projection_follows_seed_and_options(place, make_experiment) -> None:
     module = next(place.glob("my_losses_*.py")).stem
     settings = (
         f"losses.angle={{class: '{module}:Angle', tap: last}}",

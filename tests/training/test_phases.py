@@ -21,7 +21,7 @@ def list_labels(make_experiment):
     return list_titles
 
 
-def test_each_phase_has_its_jobs_in_order(list_labels):
+def test_each_phase_has_its_jobs_in_order(list_labels) -> None:
     assert list_labels("teacher") == ["teacher"]
     assert list_labels("crd") == ["two_stage stage 1 seed 0"]
     assert list_labels("kd") == ["two_stage stage 2 seed 0", "late stage 2 seed 0", "late stage 3 seed 0"]
@@ -31,7 +31,7 @@ def test_each_phase_has_its_jobs_in_order(list_labels):
     assert list_labels("all")[0] == "teacher"
 
 
-def test_seeds_share_the_teacher(list_labels):
+def test_seeds_share_the_teacher(list_labels) -> None:
     found = list_labels("all", "seeds=[3, 1]", methods=["kd", "two_stage"])
     assert found == [
         "teacher",
@@ -39,7 +39,7 @@ def test_seeds_share_the_teacher(list_labels):
     ]
 
 
-def test_chosen_methods_bring_what_they_need(list_labels):
+def test_chosen_methods_bring_what_they_need(list_labels) -> None:
     own = "methods.weighted={base: crd, upweight_errors_of: kd, losses: {crd: false}}"
     assert list_labels("all", own, methods=["weighted"]) == ["teacher", "kd seed 0", "weighted seed 0"]
     assert list_labels("kd", methods=["late"]) == ["late stage 2 seed 0", "late stage 3 seed 0"]
@@ -53,13 +53,13 @@ def test_chosen_methods_bring_what_they_need(list_labels):
         (["two_stage"], ["teacher", "crd", "kd", None]),
     ],
 )
-def test_the_next_phase_trains_something(methods, order):
+def test_the_next_phase_trains_something(methods, order) -> None:
     config = Config.model_validate({"methods": methods})
     assert [find_next_phase(phase, config) for phase in order[:-1]] == order[1:]
     assert find_next_phase("all", config) is None
 
 
-def test_only_unfinished_jobs_are_trained(make_experiment, monkeypatch, capsys):
+def test_only_unfinished_jobs_are_trained(make_experiment, monkeypatch, capsys) -> None:
     trained = []
     monkeypatch.setattr(phases, "train_job", lambda job, *_: trained.append(job.name))
     monkeypatch.setattr(phases, "_describe_result", lambda folder: "test top-1 50.0 %")
@@ -77,7 +77,7 @@ def test_only_unfinished_jobs_are_trained(make_experiment, monkeypatch, capsys):
     ]
 
 
-def test_each_job_ends_with_a_line(make_experiment, capsys):
+def test_each_job_ends_with_a_line(make_experiment, capsys) -> None:
     experiment = make_experiment("methods=[two_stage]", "training.epochs=2", "losses.regression.ridge=0.1")
     finish_needed(FIRST, experiment)
     run_jobs(list_phase_jobs("all", experiment.config, experiment.folder), experiment)
@@ -88,7 +88,7 @@ def test_each_job_ends_with_a_line(make_experiment, capsys):
     assert f"done, test top-1 {100 * second['test_top1']:.1f} %, files in " in lines["two_stage stage 2 seed 0"]
 
 
-def test_a_given_teacher_is_not_trained(make_experiment, monkeypatch):
+def test_a_given_teacher_is_not_trained(make_experiment, monkeypatch) -> None:
     trained = []
     monkeypatch.setattr(phases, "train_job", lambda job, *_: trained.append(job.name))
     monkeypatch.setattr(phases, "_describe_result", lambda folder: "")
@@ -97,7 +97,7 @@ def test_a_given_teacher_is_not_trained(make_experiment, monkeypatch):
     assert trained == [JobName("kd", 0)]
 
 
-def test_jobs_count_their_images_and_steps(make_experiment):
+def test_jobs_count_their_images_and_steps(make_experiment) -> None:
     experiment = make_experiment(
         "shortcut.cue=tint",
         "data.val_fraction=0.25",

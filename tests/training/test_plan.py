@@ -21,7 +21,7 @@ def finish(experiment, job, **measures):
     experiment.folder.get_job(job).finish(experiment.build(experiment.find_network(job)), measures)
 
 
-def test_a_command_begins_with_five_lines(make_experiment):
+def test_a_command_begins_with_five_lines(make_experiment) -> None:
     experiment = make_experiment("methods=[scratch, two_stage]", "seeds=[0, 2]", "data.val_fraction=0.25")
     jobs = list_phase_jobs("all", experiment.config, experiment.folder)
     finish_needed(FIRST, experiment)  # the teacher
@@ -37,7 +37,7 @@ def test_a_command_begins_with_five_lines(make_experiment):
     assert describe_command(teacher, experiment, [TEACHER])[-1] == "plan: teacher; 1 of 1 jobs to train, 2 epochs"
 
 
-def test_equal_images_are_said_below_the_data(make_experiment):
+def test_equal_images_are_said_below_the_data(make_experiment) -> None:
     experiment = make_experiment()
     data = replace(experiment.data, repeats=Repeats(test=2))
     jobs = list_phase_jobs("teacher", experiment.config, experiment.folder)
@@ -65,7 +65,7 @@ def test_equal_images_are_said_below_the_data(make_experiment):
         ({}, [{}], None),
     ],
 )
-def test_a_teacher_worse_than_scratch_is_named(make_experiment, teacher, students, line):
+def test_a_teacher_worse_than_scratch_is_named(make_experiment, teacher, students, line) -> None:
     experiment = make_experiment("methods=[scratch, kd]", "seeds=[0, 1]")
     if teacher is not None:
         finish(experiment, TEACHER, **teacher)
@@ -76,7 +76,7 @@ def test_a_teacher_worse_than_scratch_is_named(make_experiment, teacher, student
     assert describe_weak_teacher(make_experiment("methods=[kd]")) is None
 
 
-def test_a_plan_lists_jobs_and_cost(make_experiment, tmp_path):
+def test_a_plan_lists_jobs_and_cost(make_experiment, tmp_path) -> None:
     settings = ("data.val_fraction=0.25", "methods.two_stage.stage1.early_stopping={}", "teacher.cached_views=2")
     experiment = make_experiment(
         "methods=[two_stage, crd_kd, kd]", *settings, f"data.cache_dir={tmp_path / 'cache'}"
@@ -100,13 +100,13 @@ def test_a_plan_lists_jobs_and_cost(make_experiment, tmp_path):
     assert experiment.folder.list_present_jobs() == [TEACHER]
 
 
-def test_a_given_teacher_is_not_planned(make_experiment, tmp_path):
+def test_a_given_teacher_is_not_planned(make_experiment, tmp_path) -> None:
     experiment = make_experiment(f"teacher.checkpoint={tmp_path / 'a.pt'}")
     lines = describe_plan(list_phase_jobs("all", experiment.config, experiment.folder), experiment).splitlines()
     assert f"teacher: given by the config, not trained -> {experiment.folder.path / 'teacher'}" in lines
 
 
-def test_a_fresh_plan_names_what_it_removes(make_experiment, capsys):
+def test_a_fresh_plan_names_what_it_removes(make_experiment, capsys) -> None:
     experiment = make_experiment("methods=[two_stage, kd]", LATE)
     prepare_run_dir(experiment.folder, experiment.config, experiment.data, fresh=False, resume=False, jobs=[])
     for job in (SECOND, JobName("late", 0, 2)):
@@ -128,7 +128,7 @@ def test_a_fresh_plan_names_what_it_removes(make_experiment, capsys):
         show_plan(jobs, other, fresh=False)
 
 
-def test_planted_cues_are_drawn_beside_the_run(make_experiment, monkeypatch, capsys):
+def test_planted_cues_are_drawn_beside_the_run(make_experiment, monkeypatch, capsys) -> None:
     drawn = []
     monkeypatch.setattr(plan, "write_contact_sheet", lambda data, path: drawn.append(path))
     experiment = make_experiment("methods=[kd]", "shortcut.cue=tint")

@@ -96,7 +96,7 @@ def steps(monkeypatch):
         def stop_before(self, number):
             self.start, self.number = len(self), number
 
-    step, done = training.engine.train_step, Steps()
+    step, done = training.engine.train_step, Steps()  # type: ignore[attr-defined]
     done.stop_before(10**9)
 
     def make_step(*arguments):
@@ -111,7 +111,7 @@ def steps(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_resuming_within_epochs_gives_identical_files(make_experiment, steps, kind):
+def test_resuming_within_epochs_gives_identical_files(make_experiment, steps, kind) -> None:
     phases, *settings = kind
     whole = make_experiment("name=whole", *SHORT, *settings)
     train_phases(whole, phases)
@@ -130,7 +130,7 @@ def test_resuming_within_epochs_gives_identical_files(make_experiment, steps, ki
     assert read_files(whole) == read_files(stopped) and len(read_files(whole)) >= 6
 
 
-def test_random_numbers_of_a_step_are_resumed(make_experiment, steps, monkeypatch):
+def test_random_numbers_of_a_step_are_resumed(make_experiment, steps, monkeypatch) -> None:
     forward, drawn = StageObjective.forward, []
 
     def draw(self, batch):
@@ -148,14 +148,14 @@ def test_random_numbers_of_a_step_are_resumed(make_experiment, steps, monkeypatc
 
 
 @pytest.mark.parametrize("minutes", [0, 15])
-def test_a_signal_saves_the_step(make_experiment, steps, monkeypatch, capsys, minutes):
+def test_a_signal_saves_the_step(make_experiment, steps, monkeypatch, capsys, minutes) -> None:
     whole = make_experiment("name=whole", "teacher.epochs=2")
     train_stage(whole, TEACHER)
     stopped = make_experiment("name=stopped", "teacher.epochs=2", f"checkpoint_minutes={minutes}")
 
     def start(before):
         """Send a signal within a step; return the epochs and steps in the checkpoint afterwards."""
-        step = training.engine.train_step
+        step = training.engine.train_step  # type: ignore[attr-defined]
 
         def make_step(*arguments):
             if len(steps) == before:
@@ -175,7 +175,7 @@ def test_a_signal_saves_the_step(make_experiment, steps, monkeypatch, capsys, mi
     assert read_files(whole) == read_files(stopped) and len(steps) == 8 + 8
 
 
-def test_checkpoints_follow_the_clock(make_experiment, monkeypatch):
+def test_checkpoints_follow_the_clock(make_experiment, monkeypatch) -> None:
     now, kept, save_once = [0.0], [], JobCheckpointer.save
 
     def save_and_note(self, state):
@@ -186,14 +186,14 @@ def test_checkpoints_follow_the_clock(make_experiment, monkeypatch):
         now[0] += 1.0
         return now[0]
 
-    monkeypatch.setattr(training.run.checkpointer.time, "perf_counter", read_clock)
+    monkeypatch.setattr(training.run.checkpointer.time, "perf_counter", read_clock)  # type: ignore[attr-defined]
     monkeypatch.setattr(JobCheckpointer, "save", save_and_note)
     train_stage(make_experiment("teacher.epochs=1", "teacher.batch_size=2", "checkpoint_minutes=0.15"), TEACHER)
     apart = [after - before for before, after in zip(kept, kept[1:-1], strict=False)]
     assert kept[-1] is None and len(kept) >= 3 and len(set(apart)) == 1 and apart[0] > 1, kept
 
 
-def test_diverged_steps_are_not_saved(make_experiment, monkeypatch):
+def test_diverged_steps_are_not_saved(make_experiment, monkeypatch) -> None:
     forward, seen = StageObjective.forward, []
 
     def explode(self, batch):
@@ -210,7 +210,7 @@ def test_diverged_steps_are_not_saved(make_experiment, monkeypatch):
     assert len(seen) == 9 and len(experiment.folder.teacher.read_history()) == 2
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(make_experiment, steps):
+def test_a_checkpoint_that_does_not_fit_is_refused(make_experiment, steps) -> None:
     experiment = make_experiment("teacher.epochs=1", AFTER_EVERY_STEP)
     steps.stop_before(4)
     with pytest.raises(StoppedError):
@@ -229,7 +229,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(make_experiment, steps):
             train_stage(experiment, TEACHER)
 
 
-def test_fewer_processes_resume_with_a_warning(monkeypatch, capsys):
+def test_fewer_processes_resume_with_a_warning(monkeypatch, capsys) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     own = {"generators": {"cpu": torch.get_rng_state()}}
     processes = [{**own, "sums": {"ce": value}} for value in (1, 2, 6)]
@@ -239,13 +239,13 @@ def test_fewer_processes_resume_with_a_warning(monkeypatch, capsys):
     assert "that 3 processes began, with 2" in capsys.readouterr().err
 
 
-def test_seconds_between_two_starts_do_not_count():
+def test_seconds_between_two_starts_do_not_count() -> None:
     part = EpochProgress(rate=0.1, seconds=100.0)
     again = restore_progress({**part.collect_state(torch.device("cpu")), "steps": 1}, torch.device("cpu"))
     assert 100 <= again.seconds < 160 and again.elapsed >= again.seconds
 
 
-def test_a_history_holds_finite_numbers_by_epoch():
+def test_a_history_holds_finite_numbers_by_epoch() -> None:
     lines = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 1e-9}]
     assert check_history(lines) == lines and check_history([]) == []
     for wrong in ({}, None, "a", [1], [[]], [{"epoch": "b"}], [{"epoch": 1, 2: 3}], [{"epoch": True}], [{}]):

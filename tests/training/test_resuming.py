@@ -28,7 +28,7 @@ PAIRED = ("shortcut.cue=tint", "shortcut.pairs=counterfactual", "data.val_fracti
         (STAGE1, PAIRED),  # the teacher sees the counterfactual image
     ],
 )
-def test_stopped_training_ends_with_the_same_bits(make_experiment, monkeypatch, tmp_path, job, settings):
+def test_stopped_training_ends_with_the_same_bits(make_experiment, monkeypatch, tmp_path, job, settings) -> None:
     length = (
         "teacher.epochs=4",
         "training.epochs=6",

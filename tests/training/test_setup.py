@@ -27,7 +27,7 @@ def captured(monkeypatch) -> list[torch.nn.Module]:
 
 
 @pytest.mark.parametrize(("name", "taps"), [(TEACHER, 0), (STAGE1, 2), (STAGE2, 0), (CRD_KD, 2)])
-def test_the_tapped_network_is_captured(make_experiment, captured, name, taps):
+def test_the_tapped_network_is_captured(make_experiment, captured, name, taps) -> None:
     experiment = make_experiment()
     prepared = prepare_job(name, experiment)
     prepared.compile_or_capture(experiment.machine)
@@ -41,7 +41,7 @@ def test_the_tapped_network_is_captured(make_experiment, captured, name, taps):
 @pytest.mark.parametrize(
     ("setting", "why"), [("teacher.optimizer.accumulate=2", "several batches"), ("data.workers=1", "data.workers")]
 )
-def test_capture_is_ignored_where_it_would_fail(make_experiment, captured, capsys, setting, why):
+def test_capture_is_ignored_where_it_would_fail(make_experiment, captured, capsys, setting, why) -> None:
     experiment = make_experiment(setting)
     warn.cache_clear()
     prepare_job(TEACHER, experiment).compile_or_capture(replace(experiment.machine, capture=True))
@@ -49,7 +49,7 @@ def test_capture_is_ignored_where_it_would_fail(make_experiment, captured, capsy
     assert f"cuda_graphs=true is ignored with {why}" in capsys.readouterr().err
 
 
-def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeypatch):
+def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeypatch) -> None:
     compiled = []
     monkeypatch.setattr(module, "compile_blocks", lambda model, taps: compiled.append((model, tuple(taps))))
     experiment = make_experiment()
@@ -60,7 +60,7 @@ def test_blocks_are_compiled_between_the_taps(make_experiment, captured, monkeyp
     assert [len(taps) for _, taps in compiled] == [0, 2]
 
 
-def test_methods_start_from_the_same_weights(make_experiment):
+def test_methods_start_from_the_same_weights(make_experiment) -> None:
     experiment = make_experiment("seeds=[0, 1]", "methods.head={train: head, losses: {ce: 1}}")
     jobs = [JobName(name, 0) for name in ("scratch", "kd", "crd", "crd_kd", "head")]
     starts = [copy_tensors(prepare_job(job, experiment).objective.model) for job in [*jobs, STAGE1]]
@@ -71,7 +71,7 @@ def test_methods_start_from_the_same_weights(make_experiment):
     assert not torch.equal(other.conv1.weight, expected["conv1.weight"])
 
 
-def test_projections_follow_seed_and_stage(make_experiment):
+def test_projections_follow_seed_and_stage(make_experiment) -> None:
     experiment = make_experiment("methods.two_stage.stage2.losses={crd: 1}", "seeds=[0, 1]")
 
     def get_projection(job):
@@ -95,7 +95,7 @@ def test_projections_follow_seed_and_stage(make_experiment):
         ("{train: all, losses: {reuse: 1}}", False),
     ],
 )
-def test_features_are_frozen_for_heads_alone(make_experiment, stage, is_frozen):
+def test_features_are_frozen_for_heads_alone(make_experiment, stage, is_frozen) -> None:
     experiment = make_experiment(f"methods.m={stage}")
     found = get_stage(experiment.config, JobName("m", 0))
     losses = [make_loss("m", name, use.options, {}) for name, use in found.losses.items()]
@@ -103,7 +103,7 @@ def test_features_are_frozen_for_heads_alone(make_experiment, stage, is_frozen):
     assert prepare_job(JobName("m", 0), experiment).objective.sees_images is not is_frozen
 
 
-def test_plans_follow_the_stage(make_experiment):
+def test_plans_follow_the_stage(make_experiment) -> None:
     settings = ("data.val_fraction=0.25", "training.selection_epochs=2", "teacher.cached_views=3")
     experiment = make_experiment(*settings, "methods.kd.early_stopping={}", "training.batch_size=8")
     plans = {job: prepare_job(job, experiment).plan for job in (TEACHER, STAGE1, STAGE2, KD)}
@@ -116,7 +116,7 @@ def test_plans_follow_the_stage(make_experiment):
     assert plans[TEACHER].rate_key == "teacher.optimizer.lr"
 
 
-def test_validation_chooses_among_the_selection_epochs(make_experiment):
+def test_validation_chooses_among_the_selection_epochs(make_experiment) -> None:
     settings = ("data.val_fraction=0.25", "training.epochs=6", "methods=[scratch]")
     ends = {}
     for name, own in {"all": (), "last": ("training.selection_epochs=1",)}.items():
@@ -132,7 +132,7 @@ def test_validation_chooses_among_the_selection_epochs(make_experiment):
         assert result["best_test_top1"] == max(epoch["test_top1"] for epoch in history)
 
 
-def test_a_feature_stage_writes_alignment_and_projections(make_experiment):
+def test_a_feature_stage_writes_alignment_and_projections(make_experiment) -> None:
     experiment = make_experiment("losses.crd.bank_init=features", "methods=[two_stage]")
     start = experiment.build_student(0).state_dict()
     train_stage(experiment, TEACHER)  # a random one's features are learnt slowly
@@ -161,7 +161,7 @@ def test_a_feature_stage_writes_alignment_and_projections(make_experiment):
     }
 
 
-def test_jobs_have_their_own_images(make_experiment):
+def test_jobs_have_their_own_images(make_experiment) -> None:
     planted = ("shortcut.cue=tint", "shortcut.students=unbiased", "data.val_fraction=0.25")
     experiment = make_experiment(*planted, "methods.even={images: balanced, losses: {ce: 1}}")
     plain, even = (select_images(experiment, JobName(name, 0)) for name in ("kd", "even"))

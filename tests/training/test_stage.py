@@ -59,7 +59,7 @@ def take_step(experiment, prepared, batch):
         ("features", "{regression: {weight: 1, taps: {last: 1}}}", ("conv1.", "bn1.", "layer")),
     ],
 )
-def test_only_the_trained_part_changes(prepared, train, losses, changes):
+def test_only_the_trained_part_changes(prepared, train, losses, changes) -> None:
     experiment, job = prepared(f"{{train: {train}, losses: {losses}}}")
     objective = job.objective
     before = copy_tensors(objective.model)
@@ -70,7 +70,7 @@ def test_only_the_trained_part_changes(prepared, train, losses, changes):
         assert torch.equal(value, after[name]) != name.startswith(changes), name
 
 
-def test_a_head_on_frozen_features_changes_alone(prepared):
+def test_a_head_on_frozen_features_changes_alone(prepared) -> None:
     experiment, job = prepared("[{losses: {ce: 1}, epochs: 1}, {train: head, losses: {ce: 1}}]", job=SECOND)
     before = copy_tensors(job.objective.model)
     job.fit(experiment.machine, JobCheckpointer(experiment.folder.get_job(SECOND)))
@@ -80,7 +80,7 @@ def test_a_head_on_frozen_features_changes_alone(prepared):
     assert changed == {"fc.weight", "fc.bias"} and not job.objective.sees_images
 
 
-def test_parameters_behind_all_taps_stay(prepared):
+def test_parameters_behind_all_taps_stay(prepared) -> None:
     taps = "taps: {penultimate: 0.5, stage2: 1}"
     experiment, job = prepared(
         f"{{train: features, losses: {{crd: {{{taps}}}}}}}", "student.taps.penultimate=layer1.0"
@@ -108,7 +108,7 @@ def test_parameters_behind_all_taps_stay(prepared):
         ("regression: {weight: 3, taps: {stage1: 2}}, ce: 0.2", ["regression_stage1", "ce", "top1"]),
     ],
 )
-def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
+def test_terms_and_their_weighted_sum(prepared, losses, names, stage) -> None:
     experiment, job = prepared(f"{stage}, losses: {{{losses}}}}}")
     objective, batch = job.objective.eval(), cut_batch(experiment)
     terms = compute_terms(objective, batch)
@@ -135,7 +135,7 @@ def test_terms_and_their_weighted_sum(prepared, losses, names, stage):
     assert terms["top1"].weight == 0 and terms["top1"].value == (logits.argmax(1) == batch.labels).double().mean()
 
 
-def test_a_feature_stage_has_no_accuracy(prepared):
+def test_a_feature_stage_has_no_accuracy(prepared) -> None:
     experiment, job = prepared("{train: features, losses: {crd: 1}}")
     assert list(compute_terms(job.objective, cut_batch(experiment))) == ["crd_penultimate", "crd_last"]
     assert set(job.objective.measure()) == {
@@ -157,12 +157,12 @@ def test_a_feature_stage_has_no_accuracy(prepared):
         ({"weight": 0, "ramp_up": 2}, [0, 0, 0, 0]),
     ],
 )
-def test_weights_over_epochs(use, expected):
+def test_weights_over_epochs(use, expected) -> None:
     found = [compute_weight(LossUse(**use), epoch, 4) for epoch in range(4)]
     assert found == pytest.approx(expected)
 
 
-def test_a_checkpoint_keeps_the_epoch_of_weights(prepared):
+def test_a_checkpoint_keeps_the_epoch_of_weights(prepared) -> None:
     experiment, job = prepared("{losses: {ce: 1, kl: {weight: 2, ramp_up: 4}}}")
     objective, batch = job.objective, cut_batch(experiment)
     for expected in (0.5, 1.0, 1.5):
@@ -176,7 +176,7 @@ def test_a_checkpoint_keeps_the_epoch_of_weights(prepared):
 
 
 @pytest.mark.parametrize("loss", ["kl", "crd"])
-def test_a_loss_of_weight_0_is_only_measured(prepared, loss):
+def test_a_loss_of_weight_0_is_only_measured(prepared, loss) -> None:
     ends = {}
     for name, losses in {"with": f"{{ce: 1, {loss}: 0}}", "without": "{ce: 1}"}.items():
         experiment, job = prepared(f"{{losses: {losses}, epochs: 2}}", f"name={name}")
@@ -195,7 +195,7 @@ def test_a_loss_of_weight_0_is_only_measured(prepared, loss):
         assert {key: value for key, value in measured.items() if key not in more} == plain
 
 
-def test_a_loss_of_weight_0_trains_no_features(prepared):
+def test_a_loss_of_weight_0_trains_no_features(prepared) -> None:
     losses = "{crd: {taps: {penultimate: 1}}, regression: {weight: 0, taps: {last: 1}}}"
     experiment, job = prepared(f"{{train: features, losses: {losses}}}", "student.taps.penultimate=layer1.0")
     trained = {name for name, one in job.objective.model.named_parameters() if one.requires_grad}
@@ -207,7 +207,7 @@ def test_a_loss_of_weight_0_trains_no_features(prepared):
     ("train", "counts"),
     [("head", [2]), ("last_block", [2, 9]), ("all", [2, 27])],  # tensors a group
 )
-def test_head_and_features_have_their_own_rates(prepared, train, counts):
+def test_head_and_features_have_their_own_rates(prepared, train, counts) -> None:
     rates = "feature_lr: 1.0e-5, optimizer: {name: adam, lr: 1.0e-4}"
     _, job = prepared(f"{{train: {train}, losses: {{ce: 1}}, {rates}}}")
     settings = job.plan.optimizer
@@ -217,7 +217,7 @@ def test_head_and_features_have_their_own_rates(prepared, train, counts):
     assert isinstance(optimizer, torch.optim.Adam)
 
 
-def test_projections_train_at_the_rate_of_the_head(prepared):
+def test_projections_train_at_the_rate_of_the_head(prepared) -> None:
     _, job = prepared("{losses: {ce: 1, crd: 1}, feature_lr: 0.001}")
     first, rest = job.objective.make_parameter_groups(0.1)
     assert (len(first["params"]), first["lr"], rest["lr"]) == (2 + 2 * 4, 0.1, 0.001)  # two taps, two networks
@@ -233,7 +233,7 @@ def test_projections_train_at_the_rate_of_the_head(prepared):
         ("ce: 1, kl: 1", []),
     ],
 )
-def test_a_first_pass_runs_what_losses_need(prepared, losses, seen):
+def test_a_first_pass_runs_what_losses_need(prepared, losses, seen) -> None:
     experiment, job = prepared(f"{{losses: {{{losses}}}}}")
     objective, passes = job.objective.train(), []
     objective.tapped.register_forward_hook(lambda *_: passes.append("student"))
@@ -247,7 +247,7 @@ def test_a_first_pass_runs_what_losses_need(prepared, losses, seen):
     assert all(parameter.grad is None for parameter in objective.parameters())
 
 
-def test_projections_are_those_of_all_losses(prepared):
+def test_projections_are_those_of_all_losses(prepared) -> None:
     _, job = prepared("{train: features, losses: {crd: {taps: {last: 1}}, regression: {taps: {penultimate: 1}}}}")
     assert set(job.objective.collect_projections()) == {
         f"{tap}.{side}.{kind}"
@@ -259,7 +259,7 @@ def test_projections_are_those_of_all_losses(prepared):
     assert none.objective.collect_projections() == {} and none.objective.teacher is None
 
 
-def test_images_count_by_their_weights(prepared):
+def test_images_count_by_their_weights(prepared) -> None:
     experiment, job = prepared("{losses: {ce: 1, kl: 1}}")
     objective, weights = job.objective.eval(), torch.zeros(64)
     weights[37] = 6.0
@@ -275,7 +275,7 @@ def test_images_count_by_their_weights(prepared):
             torch.testing.assert_close(found[name].value, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_mixed_images_reach_labels_and_teacher(make_experiment):
+def test_mixed_images_reach_labels_and_teacher(make_experiment) -> None:
     experiment = make_experiment("data.mix=mixup", "data.mix_strength=1")
     batch = cut_batch(experiment)
     assert ((batch.targets > 0).sum(dim=1) == 2).any()

@@ -52,7 +52,7 @@ def train(make_experiment, tmp_path):
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(8, 2), (4, 4)])
-def test_accumulated_batches_equal_a_large_one(train, batch_size, accumulate):
+def test_accumulated_batches_equal_a_large_one(train, batch_size, accumulate) -> None:
     """48 images: every batch of 16 is that of several small ones, clipped once and at the same rates."""
     whole, history, _ = train("whole")
     settings = PLAIN.model_copy(update={"accumulate": accumulate})
@@ -65,7 +65,7 @@ def test_accumulated_batches_equal_a_large_one(train, batch_size, accumulate):
     assert (parts.model[0].weight - start["0.weight"]).abs().max() > 0.01  # it has trained
 
 
-def test_the_last_step_averages_the_remaining_batches(make_experiment):
+def test_the_last_step_averages_the_remaining_batches(make_experiment) -> None:
     """5 batches, 2 a step: steps of 2, 2 and 1, by hand."""
     weight = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
     targets = torch.randn(5, 2, dtype=torch.float64)
@@ -95,7 +95,7 @@ def test_the_last_step_averages_the_remaining_batches(make_experiment):
         start += size
 
 
-def test_an_average_sums_powers_of_its_decay(make_experiment):
+def test_an_average_sums_powers_of_its_decay(make_experiment) -> None:
     objective = CrossEntropy(make_normed(), make_experiment().data, make_experiment().machine)
     objective.model[0].requires_grad_(False)
     frozen = objective.model[0].weight.detach().clone()
@@ -136,7 +136,7 @@ class Watching(CrossEntropy):
         self.begun.append(self.model[0].weight.detach().clone())
 
 
-def test_the_average_is_measured_and_kept(train):
+def test_the_average_is_measured_and_kept(train) -> None:
     settings = PLAIN.model_copy(update={"ema": 0.8})
     plain, _, _ = train("plain", kind=Watching)
     averaged, history, folder = train("averaged", replace(PLAN, optimizer=settings), kind=Watching)
@@ -152,7 +152,7 @@ def test_the_average_is_measured_and_kept(train):
     assert torch.equal(held["average"]["weights"]["model.0.weight"], averaged.measured[-1])
 
 
-def test_the_best_epoch_keeps_its_average(train):
+def test_the_best_epoch_keeps_its_average(train) -> None:
     values = iter([0.5, 0.9, 0.7])
 
     class Scripted(Watching):
@@ -175,7 +175,7 @@ class StopsInSecondEpoch(CrossEntropy):
 
 
 @pytest.mark.parametrize("float16", [False, True])
-def test_resume_within_an_epoch_gives_identical_weights(train, float16):
+def test_resume_within_an_epoch_gives_identical_weights(train, float16) -> None:
     settings = PLAIN.model_copy(update={"accumulate": 4, "ema": 0.8})
     plan = replace(PLAN, batch_size=8, optimizer=settings)
     whole, history, _ = train("whole", plan, make_normed, float16=float16)
@@ -189,14 +189,14 @@ def test_resume_within_an_epoch_gives_identical_weights(train, float16):
     assert state["scaler"].get("scale") == (65536 if float16 else None)
 
 
-def test_a_checkpoint_without_average_does_not_fit(train):
+def test_a_checkpoint_without_average_does_not_fit(train) -> None:
     with pytest.raises(StoppedError):
         train("job", replace(PLAN, batch_size=8), kind=StopsInSecondEpoch)
     with pytest.raises(UserError, match="does not fit what is trained here"):
         train("job", replace(PLAN, batch_size=8, optimizer=PLAIN.model_copy(update={"ema": 0.9})))
 
 
-def test_a_wrong_loss_scale_does_not_fit(train):
+def test_a_wrong_loss_scale_does_not_fit(train) -> None:
     _, _, folder = train("job", replace(PLAN, epochs=1), float16=True)
     state = load(folder.checkpoint)
     for wrong in ({}, {**state["scaler"], "scale": "much"}, {**state["scaler"], "scale": math.nan}):
@@ -221,7 +221,7 @@ def make_overflowing(steps):
     return Overflowing
 
 
-def test_an_overflowing_step_is_left_out(make_experiment):
+def test_an_overflowing_step_is_left_out(make_experiment) -> None:
     experiment = make_experiment()
     machine = replace(experiment.machine, float16=True)
     objective = make_overflowing(lambda step: step == 1)(make_plain(), experiment.data, machine)
@@ -238,7 +238,7 @@ def test_an_overflowing_step_is_left_out(make_experiment):
     assert stepper.scaler.get_scale() == 32768
 
 
-def test_float16_ends_near_float32(train):
+def test_float16_ends_near_float32(train) -> None:
     exact, _, _ = train("float32")
     rounded, history, _ = train("float16", float16=True)
     for name, value in copy_tensors(exact).items():
@@ -246,7 +246,7 @@ def test_float16_ends_near_float32(train):
     assert any(not torch.equal(exact.state_dict()[name], value) for name, value in copy_tensors(rounded).items())
 
 
-def test_only_endless_overflows_are_refused(train):
+def test_only_endless_overflows_are_refused(train) -> None:
     _, history, _ = train("some", kind=make_overflowing(lambda step: step in (0, 4)), float16=True)
     assert len(history) == 3
     plan = replace(PLAN, epochs=20)
@@ -261,7 +261,7 @@ def test_only_endless_overflows_are_refused(train):
         train("nan", kind=Exploded, float16=True)
 
 
-def test_a_non_finite_average_is_refused(train):
+def test_a_non_finite_average_is_refused(train) -> None:
     class Planted(CrossEntropy):
         def measure(self):
             with torch.no_grad():  # the average is in place

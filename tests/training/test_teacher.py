@@ -12,7 +12,7 @@ from training.setup import train_stage
 TINY = ("teacher.epochs=1", "teacher.optimizer.lr=1.0e-9", "teacher.optimizer.weight_decay=0")
 
 
-def test_training_starts_from_the_weights_of_init(make_experiment, tmp_path):
+def test_training_starts_from_the_weights_of_init(make_experiment, tmp_path) -> None:
     start = make_experiment().build_student(7).state_dict()
     save(tmp_path / "start.pt", start)
     experiment = make_experiment(f"teacher.init={tmp_path / 'start.pt'}", *TINY)
@@ -26,13 +26,13 @@ def test_training_starts_from_the_weights_of_init(make_experiment, tmp_path):
     assert not torch.allclose(load(plain.folder.teacher.model)["conv1.weight"], start["conv1.weight"])
 
 
-def test_weights_of_init_must_fit(make_experiment, tmp_path):
+def test_weights_of_init_must_fit(make_experiment, tmp_path) -> None:
     save(tmp_path / "start.pt", {"x": torch.ones(1)})
     with pytest.raises(UserError, match="does not fit resnet8"):
         train_stage(make_experiment(f"teacher.init={tmp_path / 'start.pt'}"), TEACHER)
 
 
-def test_the_teacher_trains_under_its_own_cues(make_experiment):
+def test_the_teacher_trains_under_its_own_cues(make_experiment) -> None:
     def train_teacher(*overrides):
         experiment = make_experiment("shortcut.cue=tint", *overrides, *TINY, "teacher.optimizer.lr=0.01")
         train_stage(experiment, TEACHER)
@@ -43,7 +43,7 @@ def test_the_teacher_trains_under_its_own_cues(make_experiment):
     assert not torch.equal(first, train_teacher("name=c", "shortcut.teacher=unbiased"))
 
 
-def test_the_teacher_trains_by_its_own_losses(make_experiment):
+def test_the_teacher_trains_by_its_own_losses(make_experiment) -> None:
     histories = []
     for name, settings in (("a", ["teacher.losses.ce.label_smoothing=0.3"]), ("b", [])):
         experiment = make_experiment(f"name={name}", "teacher.epochs=1", *settings)

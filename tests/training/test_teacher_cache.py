@@ -60,7 +60,7 @@ def count_images(monkeypatch, most=None):
     return images
 
 
-def test_cached_outputs_are_live_ones_in_float16(make_teacher):
+def test_cached_outputs_are_live_ones_in_float16(make_teacher) -> None:
     experiment, teacher = make_teacher()
     cached, live = fill(experiment, teacher), LiveTeacher(teacher, experiment.machine)
     assert isinstance(cached, CachedTeacher)
@@ -74,7 +74,7 @@ def test_cached_outputs_are_live_ones_in_float16(make_teacher):
     assert not torch.equal(first.logits, second.logits)  # views differ
 
 
-def test_more_views_are_added_without_repeating_any(make_teacher, monkeypatch):
+def test_more_views_are_added_without_repeating_any(make_teacher, monkeypatch) -> None:
     experiment, teacher = make_teacher()
     before = fill(experiment, teacher)(cut_batch(experiment, 1))
     assert list_files(experiment) == WHOLE
@@ -101,7 +101,7 @@ def test_more_views_are_added_without_repeating_any(make_teacher, monkeypatch):
         (["teacher.image_size=24"], 0),
     ],
 )
-def test_a_cache_belongs_to_one_teacher_and_data(make_teacher, overrides, seed):
+def test_a_cache_belongs_to_one_teacher_and_data(make_teacher, overrides, seed) -> None:
     experiment, teacher = make_teacher()
     fill(experiment, teacher)
     other, changed = make_teacher(*overrides, seed=seed)
@@ -112,7 +112,7 @@ def test_a_cache_belongs_to_one_teacher_and_data(make_teacher, overrides, seed):
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut", "digest", "no digest"])
-def test_a_corrupt_view_is_computed_again(make_teacher, capsys, damage):
+def test_a_corrupt_view_is_computed_again(make_teacher, capsys, damage) -> None:
     warn.cache_clear()
     experiment, teacher = make_teacher()
     batch = cut_batch(experiment, 1)
@@ -129,7 +129,7 @@ def test_a_corrupt_view_is_computed_again(make_teacher, capsys, damage):
     assert "view1.npy is corrupt: it is computed again" in capsys.readouterr().err
 
 
-def test_an_interrupted_view_leaves_the_others(make_teacher, monkeypatch):
+def test_an_interrupted_view_leaves_the_others(make_teacher, monkeypatch) -> None:
     experiment, teacher = make_teacher()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         count_images(patch, most=12)  # 8 batches a view
@@ -142,7 +142,7 @@ def test_an_interrupted_view_leaves_the_others(make_teacher, monkeypatch):
     assert sum(images) == 64 and list_files(experiment) == WHOLE
 
 
-def test_runs_share_the_work_of_one_cache(make_teacher, monkeypatch):
+def test_runs_share_the_work_of_one_cache(make_teacher, monkeypatch) -> None:
     experiment, teacher = make_teacher("teacher.cached_views=4")
     images = count_images(monkeypatch)
     with ThreadPoolExecutor(3) as pool:  # a lock holds between open files, in one process or in several
@@ -152,7 +152,7 @@ def test_runs_share_the_work_of_one_cache(make_teacher, monkeypatch):
     assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
 
 
-def test_views_that_others_fill_come_last(make_teacher, monkeypatch):
+def test_views_that_others_fill_come_last(make_teacher, monkeypatch) -> None:
     experiment, teacher = make_teacher()
     fill(experiment, teacher)
     folder = list_caches(experiment)[0]
@@ -174,7 +174,7 @@ def test_views_that_others_fill_come_last(make_teacher, monkeypatch):
     assert (folder / "view0.npy").read_bytes() == first and list_files(experiment) == WHOLE
 
 
-def test_outputs_beyond_float16_are_refused(make_teacher):
+def test_outputs_beyond_float16_are_refused(make_teacher) -> None:
     experiment, teacher = make_teacher()
     find_classifier(teacher)[1].bias.fill_(1e5)
     with pytest.raises(UserError, match=r"do not fit into float16: use --set teacher.cached_views=0"):

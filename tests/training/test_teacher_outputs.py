@@ -50,7 +50,7 @@ def make(make_experiment, tmp_path):
     return make_cached
 
 
-def test_a_cached_teacher_answers_like_a_live_one(make):
+def test_a_cached_teacher_answers_like_a_live_one(make) -> None:
     live, cached = make("name=live", views=0), make("name=cached")
     teachers = [prepare_job(CRD, experiment).objective.teacher for experiment in (live, cached)]
     assert [type(teacher.outputs) for teacher in teachers] == [LiveTeacher, CachedTeacher]
@@ -63,7 +63,7 @@ def test_a_cached_teacher_answers_like_a_live_one(make):
         assert not ours.logits.requires_grad and not reference.logits.requires_grad
 
 
-def test_a_live_teacher_keeps_its_batch_statistics(make):
+def test_a_live_teacher_keeps_its_batch_statistics(make) -> None:
     experiment = make(views=0)
     network = TappedModel(experiment.build_student(0).requires_grad_(False), list_cached_places(experiment))
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -75,7 +75,7 @@ def test_a_live_teacher_keeps_its_batch_statistics(make):
     torch.testing.assert_close(viewed(cut_batch(experiment, 7, has_images=False)), live, rtol=1e-4, atol=1e-5)
 
 
-def test_one_cache_serves_every_stage(make, monkeypatch):
+def test_one_cache_serves_every_stage(make, monkeypatch) -> None:
     llr = "methods.llr={starts_from: teacher, train: head, losses: {ce: 1}}"
     by_stage = "methods.by_stage={losses: {ce: 1, regression: {taps: {stage1: 1}}}}"
     experiment = make(llr, by_stage)
@@ -89,7 +89,7 @@ def test_one_cache_serves_every_stage(make, monkeypatch):
     assert len(list(experiment.config.data.cache_dir.glob("teacher-*"))) == 1
 
 
-def test_a_loss_of_maps_has_a_live_teacher(make, maps_loss):
+def test_a_loss_of_maps_has_a_live_teacher(make, maps_loss) -> None:
     experiment = make(f"methods.m={{losses: {{ce: 1, crd: 1, '{maps_loss}': 1}}}}")
     teacher, batch = prepare_job(OWN, experiment).objective.teacher, cut_batch(experiment)
     assert isinstance(teacher.outputs, LiveTeacher)
@@ -102,7 +102,7 @@ def test_a_loss_of_maps_has_a_live_teacher(make, maps_loss):
     assert isinstance(other.outputs, CachedTeacher) and other.places == ["layer2.0", "fc:input"]
 
 
-def test_losses_get_the_teachers_classifier(make):
+def test_losses_get_the_teachers_classifier(make) -> None:
     experiment = make("methods.m={train: head, losses: {reuse: 1}}", views=0)
     teacher = prepare_job(OWN, experiment).objective.teacher
     view = teacher(cut_batch(experiment, has_images=False))
@@ -114,12 +114,12 @@ def test_losses_get_the_teachers_classifier(make):
 @pytest.mark.parametrize(
     ("losses", "asks"), [("{ce: 1}", False), ("{ce: 1, kl: 0}", True), ("{kl: 1}", True), ("{crd: 1}", True)]
 )
-def test_the_teacher_is_opened_where_needed(make, losses, asks):
+def test_the_teacher_is_opened_where_needed(make, losses, asks) -> None:
     experiment = make(f"methods.m={{losses: {losses}}}", views=0)
     assert (prepare_job(OWN, experiment).objective.teacher is not None) is asks
 
 
-def test_the_teachers_features_are_not_computed_twice(make, monkeypatch):
+def test_the_teachers_features_are_not_computed_twice(make, monkeypatch) -> None:
     experiment = make("methods.m={starts_from: teacher, train: head, losses: {ce: 1}}")
     finish_needed(OWN, experiment)
     objective = make_setup(experiment, OWN).objective
@@ -132,7 +132,7 @@ def test_the_teachers_features_are_not_computed_twice(make, monkeypatch):
     assert objective.model.fc is not objective.teacher.network.fc  # a copy of it trains
 
 
-def test_a_stage_may_name_the_teachers_classifier(make):
+def test_a_stage_may_name_the_teachers_classifier(make) -> None:
     oracle = "methods.oracle={starts_from: teacher, train: head, losses: {ce: 1}}"
     experiment = make(oracle, "methods.m={base: kd, teacher: oracle}")
     job = JobName("oracle", 0)
@@ -150,7 +150,7 @@ def test_a_stage_may_name_the_teachers_classifier(make):
     assert torch.equal(own.classifier.weight, load(experiment.folder.teacher.model)["fc.weight"])
 
 
-def test_the_teacher_sees_counterfactual_images(make):
+def test_the_teacher_sees_counterfactual_images(make) -> None:
     experiment = make(*PAIRED, views=0)
     network = TappedModel(experiment.build_student(0).requires_grad_(False), list_cached_places(experiment))
     seeing, viewed = (open_outputs(experiment, network, 0, sees_images=sees) for sees in (True, False))
@@ -163,7 +163,7 @@ def test_the_teacher_sees_counterfactual_images(make):
         torch.testing.assert_close(viewed(imageless), expected, **CLOSE)
 
 
-def test_heads_read_their_own_image_of_a_pair(make):
+def test_heads_read_their_own_image_of_a_pair(make) -> None:
     method = "methods.m={starts_from: teacher, train: head, epochs: 2, losses: {reuse: 1}}"
     experiment = make(*PAIRED, method, views=0)
     objective = prepare_job(OWN, experiment).objective

@@ -12,7 +12,7 @@ from tests.dataset.small_data import make_data
 
 
 @pytest.mark.parametrize(("cue", "shown"), [("patch", 3), ("gray", 2), ("none", 0)])
-def test_a_contact_sheet_shows_every_cue(tmp_path, cue, shown):
+def test_a_contact_sheet_shows_every_cue(tmp_path, cue, shown) -> None:
     data = make_data(12, test=3, side=16, shortcut=Shortcut(cue=cue))
     sheet = draw_contact_sheet(data)
     tile = 64 + 4  # four times enlarged, with a border of the same width

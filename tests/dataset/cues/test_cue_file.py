@@ -42,7 +42,7 @@ def cue_file(tmp_path):
     return CueFile(tmp_path)
 
 
-def test_cues_are_numbered_in_sorted_order(cue_file):
+def test_cues_are_numbered_in_sorted_order(cue_file) -> None:
     cue_file.rows["train/ant/0.png"] = "water"
     data, plain = cue_file.prepare(), prepare(cue_file.load(), Data(), torch.device("cpu"))
     assert data.train.cues.image_cues.tolist() == [1, 1, 0, 1, 0, 1] + [0, 1] * 3
@@ -54,7 +54,7 @@ def test_cues_are_numbered_in_sorted_order(cue_file):
     assert cue_file.prepare().fingerprint not in (data.fingerprint, plain.fingerprint)
 
 
-def test_balanced_images_are_even_over_classes_and_cues(cue_file):
+def test_balanced_images_are_even_over_classes_and_cues(cue_file) -> None:
     data = cue_file.prepare(source=cue_file.load(split=0.9, val_fraction=0.5))
     held_out, chosen = (
         (images.labels * 2 + images.cues.image_cues).bincount(minlength=4) for images in (data.val, data.balanced)
@@ -77,11 +77,11 @@ def test_balanced_images_are_even_over_classes_and_cues(cue_file):
         ({}, {"more": "train/ant/0.png,water"}, "0.png has the cue 'land' in one row and 'water' in another"),
     ],
 )
-def test_mistakes_in_a_cue_file_are_named(cue_file, rows, options, message):
+def test_mistakes_in_a_cue_file_are_named(cue_file, rows, options, message) -> None:
     cue_file.rows = dict.fromkeys(cue_file.rows, "land") if rows is None else cue_file.rows | rows
     with pytest.raises(UserError, match=message):
         cue_file.prepare(**options)
 
 
-def test_a_repeated_row_is_accepted(cue_file):
+def test_a_repeated_row_is_accepted(cue_file) -> None:
     assert cue_file.prepare(more="train/ant/0.png,land").fingerprint == cue_file.prepare().fingerprint

@@ -43,7 +43,7 @@ def list_names(count):
         ("gray", 1, "two classes"),
     ],
 )
-def test_a_kind_has_cues_or_names_another(kind, classes, expected):
+def test_a_kind_has_cues_or_names_another(kind, classes, expected) -> None:
     if isinstance(expected, int):
         assert count_cues(kind, classes) == expected
     else:
@@ -52,19 +52,19 @@ def test_a_kind_has_cues_or_names_another(kind, classes, expected):
 
 
 @pytest.mark.parametrize(("kind", "classes"), [("tint", 10), ("patch", 37), ("patch", 100), ("corruption", 20)])
-def test_class_cues_are_permuted_by_the_seed(kind, classes):
+def test_class_cues_are_permuted_by_the_seed(kind, classes) -> None:
     maps = [draw_class_cues(kind, list_names(classes), seed) for seed in (0, 1, 0)]
     for cues in maps:
         assert cues.dtype == torch.int64 and sorted(cues.tolist()) == list(range(classes))
     assert torch.equal(maps[0], maps[2]) and not torch.equal(maps[0], maps[1])
 
 
-def test_gray_is_half_of_the_classes():
+def test_gray_is_half_of_the_classes() -> None:
     assert {int(draw_class_cues("gray", list_names(10), seed).sum()) for seed in range(5)} == {5}
 
 
 @pytest.mark.parametrize("separator", ["_", " "])
-def test_cifar100s_superclasses_share_a_corruption(separator):
+def test_cifar100s_superclasses_share_a_corruption(separator) -> None:
     table = yaml.safe_load(SUPERCLASSES.read_text(encoding="utf-8"))
     classes = sorted({name.replace("_", separator) for members in table.values() for name in members})
     assert len(classes) == 100
@@ -78,7 +78,7 @@ def test_cifar100s_superclasses_share_a_corruption(separator):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, "uniform"])
-def test_conflicting_cues_have_their_share_and_are_uniform(share):
+def test_conflicting_cues_have_their_share_and_are_uniform(share) -> None:
     labels, own = torch.arange(20_000) % 10, draw_class_cues("background", list_names(10), 1)
     steps = (assign_cues(labels, own, 10, share, 1) - own[labels]) % 10  # 0 = aligned
     counts = steps.bincount(minlength=10).tolist()
@@ -87,7 +87,7 @@ def test_conflicting_cues_have_their_share_and_are_uniform(share):
     assert (counts[0] == 20_000) if share == 0.0 else (chisquare(counts[1:]).pvalue > 1e-3)
 
 
-def test_conflicting_images_conflict_at_higher_shares():
+def test_conflicting_images_conflict_at_higher_shares() -> None:
     labels, own = torch.arange(5000) % 4, torch.tensor([2, 0, 3, 1])
     few, more, all_ = (assign_cues(labels, own, 4, share, 7) for share in (0.02, 0.05, "uniform"))
     conflicting = few != own[labels]
@@ -98,7 +98,7 @@ def test_conflicting_images_conflict_at_higher_shares():
     assert not torch.equal(few, assign_cues(labels, own, 4, 0.02, 8))
 
 
-def test_other_cues_are_uniform_and_follow_the_view():
+def test_other_cues_are_uniform_and_follow_the_view() -> None:
     cues = torch.arange(20_000) % 7
     drawn = [draw_other_cues(cues, 10, seed=3, view=view) for view in (0, 1, 0)]
     steps = ((drawn[0] - cues) % 10).bincount(minlength=10).tolist()
@@ -112,7 +112,7 @@ def test_other_cues_are_uniform_and_follow_the_view():
 
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(count=st.integers(1, 200), classes=st.integers(1, 7), cues=st.integers(2, 10), seed=st.integers(0, 100))
-def test_balanced_cues_are_even_in_each_class(count, classes, cues, seed):
+def test_balanced_cues_are_even_in_each_class(count, classes, cues, seed) -> None:
     labels = torch.randint(0, classes, (count,), generator=torch.Generator().manual_seed(seed))
     balanced = assign_evenly(labels, cues, seed)
     for chosen in [balanced, *(balanced[labels == label] for label in labels.unique())]:
@@ -122,7 +122,7 @@ def test_balanced_cues_are_even_in_each_class(count, classes, cues, seed):
 
 @pytest.mark.parametrize("side", [8, 13, 32])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stamp_is_the_same_in_any_batch(kind, side):
+def test_a_stamp_is_the_same_in_any_batch(kind, side) -> None:
     pixels, indices = make_pixels(45, side), torch.arange(45) * 1234
     cues = torch.arange(45) % KINDS[kind] - 1
     before = pixels.clone()
@@ -136,7 +136,7 @@ def test_a_stamp_is_the_same_in_any_batch(kind, side):
 
 @pytest.mark.parametrize("side", [8, 16, 64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_cues_differ_visibly(kind, side):
+def test_cues_differ_visibly(kind, side) -> None:
     count = KINDS[kind]
     pixels = make_pixels(1, side).expand(count, -1, -1, -1)
     stamped = (
@@ -146,7 +146,7 @@ def test_cues_differ_visibly(kind, side):
     assert distances.min() >= 10  # gray levels, in the pixel that differs most
 
 
-def test_background_by_hand():
+def test_background_by_hand() -> None:
     pixels = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     pixels[..., 0, :3] = torch.tensor([255, 51, 0], dtype=torch.uint8)
     stamped = draw_cues("background", pixels, torch.tensor([2]), torch.tensor([0]))[0, :, 0]
@@ -156,7 +156,7 @@ def test_background_by_hand():
 
 
 @pytest.mark.parametrize(("side", "size"), [(8, 2), (16, 3), (32, 6)])
-def test_patches_show_units_and_tens_by_corner(side, size):
+def test_patches_show_units_and_tens_by_corner(side, size) -> None:
     pixels = make_pixels(2, side)
     one, two = draw_cues("patch", pixels, torch.tensor([7, 42]), torch.arange(2))
     for stamped, colour in ((one, 7), (two, 2)):
@@ -167,7 +167,7 @@ def test_patches_show_units_and_tens_by_corner(side, size):
 
 
 @pytest.mark.parametrize(("side", "width"), [(8, 1), (16, 2), (32, 4)])
-def test_a_frame_leaves_the_inside(side, width):
+def test_a_frame_leaves_the_inside(side, width) -> None:
     pixels = make_pixels(1, side)
     stamped = draw_cues("frame", pixels, torch.tensor([3]), torch.tensor([0]))
     inside = slice(width, side - width)
@@ -176,7 +176,7 @@ def test_a_frame_leaves_the_inside(side, width):
     assert (stamped == torch.tensor(COLOURS[3])[:, None, None]).all()
 
 
-def test_gray_equals_pillows():
+def test_gray_equals_pillows() -> None:
     pixels = make_pixels(2, 8)
     stamped = draw_cues("gray", pixels, torch.tensor([0, 1]), torch.arange(2))
     assert torch.equal(stamped[0], pixels[0])

@@ -38,7 +38,7 @@ def create(path: Path) -> None:
         "ant/readme.md",
     ],
 )
-def test_hidden_and_system_files_shift_no_label(root, name):
+def test_hidden_and_system_files_shift_no_label(root, name) -> None:
     before = find_images(root)
     create(root / "train" / name)
     after = find_images(root)
@@ -57,7 +57,7 @@ def test_hidden_and_system_files_shift_no_label(root, name):
         ("train/dog/1.png", r"class dog has no test images"),
     ],
 )
-def test_a_class_that_would_be_lost_is_refused(root, name, message):
+def test_a_class_that_would_be_lost_is_refused(root, name, message) -> None:
     create(root / name)
     with pytest.raises(UserError, match=message):
         find_images(root)
@@ -82,7 +82,7 @@ def test_names_that_look_alike_get_a_warning(root, capsys, name) -> None:
     assert f"{ascii(first)} and {ascii(second)} differ in case or spaces alone" in capsys.readouterr().err
 
 
-def test_train_without_test_says_what_is_missing(root):
+def test_train_without_test_says_what_is_missing(root) -> None:
     (root / "test").rename(root / "val")
     with pytest.raises(UserError, match="has train/ but no test/ .*val/ is not read as a test split here: rename"):
         find_images(root)
@@ -91,7 +91,7 @@ def test_train_without_test_says_what_is_missing(root):
         find_images(root)
 
 
-def test_a_class_may_be_called_train(tmp_path):
+def test_a_class_may_be_called_train(tmp_path) -> None:
     create(tmp_path / "bus" / "1.png")
     with pytest.raises(UserError, match="1 class of training images, at least two"):
         find_images(tmp_path)
@@ -101,7 +101,7 @@ def test_a_class_may_be_called_train(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["train/ant/3.png", "train/dog", "test"])
-def test_links_out_of_the_root_need_the_option(root, tmp_path_factory, name):
+def test_links_out_of_the_root_need_the_option(root, tmp_path_factory, name) -> None:
     (root / "train" / "ant" / "4.png").symlink_to(root / "train" / "bee" / "1.png")  # inside: always taken
     away = tmp_path_factory.mktemp("away") / "there"
     if name == "test":
@@ -117,20 +117,20 @@ def test_links_out_of_the_root_need_the_option(root, tmp_path_factory, name):
 
 @pytest.mark.parametrize("target", ["nowhere", "5.png", "../ant/loop"])
 @pytest.mark.parametrize("follow", [False, True])
-def test_links_to_nothing_are_refused(root, target, follow):
+def test_links_to_nothing_are_refused(root, target, follow) -> None:
     (root / "train" / "ant" / "loop").symlink_to("loop")
     (root / "train" / "ant" / "5.png").symlink_to(target)
     with pytest.raises(UserError, match=r"5\.png: a link to nothing or to itself"):
         find_images(root, follow)
 
 
-def test_pipes_are_refused(root):
+def test_pipes_are_refused(root) -> None:
     os.mkfifo(root / "train" / "ant" / "9.png")
     with pytest.raises(UserError, match=r"9\.png: not a file with an image"):
         find_images(root)
 
 
-def test_val_is_the_test_split_of_imagenet(tmp_path):
+def test_val_is_the_test_split_of_imagenet(tmp_path) -> None:
     for part in ("train", "val"):
         for synset in ("n01440764", "n01443537"):
             create(tmp_path / part / synset / "a.png")

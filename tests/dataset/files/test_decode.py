@@ -26,7 +26,7 @@ def write_gray16(path, brightest):
 
 
 @pytest.mark.parametrize(("brightest", "depth"), [(255, 8), (1023, 10), (4095, 12), (16000, 14), (65535, 16)])
-def test_sixteen_bits_are_scaled_by_bits_in_use(tmp_path, capsys, brightest, depth):
+def test_sixteen_bits_are_scaled_by_bits_in_use(tmp_path, capsys, brightest, depth) -> None:
     warn.cache_clear()
     values = write_gray16(tmp_path / "a.png", brightest)
     darker = write_gray16(tmp_path / "b.png", brightest // 3)  # scaled like the others, not by its own range
@@ -35,7 +35,7 @@ def test_sixteen_bits_are_scaled_by_bits_in_use(tmp_path, capsys, brightest, dep
     assert (f"use {depth} bits" in capsys.readouterr().err) == (depth < 16)
 
 
-def test_a_given_depth_must_hold_every_value(tmp_path):
+def test_a_given_depth_must_hold_every_value(tmp_path) -> None:
     values = write_gray16(tmp_path / "a.png", 900)
     assert np.array_equal(decode_all([tmp_path / "a.png"], 16)[0][0], values >> 8)
     with pytest.raises(UserError, match=r"data\.bit_depth 8: an image has the value 900"):
@@ -46,7 +46,7 @@ def test_a_given_depth_must_hold_every_value(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
-def test_any_mode_is_what_pillow_makes_of_it(tmp_path, mode):
+def test_any_mode_is_what_pillow_makes_of_it(tmp_path, mode) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     image = Image.fromarray(colours).convert(mode)
     image.save(tmp_path / "a.tif" if mode == "CMYK" else tmp_path / "a.png")
@@ -55,7 +55,7 @@ def test_any_mode_is_what_pillow_makes_of_it(tmp_path, mode):
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_transparent_pixels_lie_on_white(tmp_path, mode):
+def test_transparent_pixels_lie_on_white(tmp_path, mode) -> None:
     alpha = np.zeros((SIDE, SIDE), np.uint8)
     alpha[2:4], alpha[6] = 255, 128
     ink = Image.merge(mode, [*[Image.new("L", (SIDE, SIDE), 0)] * (len(mode) - 1), Image.fromarray(alpha)])
@@ -64,7 +64,7 @@ def test_transparent_pixels_lie_on_white(tmp_path, mode):
     assert (pixels[:, 2:4] == 0).all() and (pixels[:, :2] == 255).all() and (pixels[:, 6] == 127).all()
 
 
-def test_transparent_palette_entries_lie_on_white(tmp_path):
+def test_transparent_palette_entries_lie_on_white(tmp_path) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     image = Image.fromarray(colours).quantize(16)
     image.save(tmp_path / "a.png", transparency=bytes(range(0, 256, 16)))
@@ -74,14 +74,14 @@ def test_transparent_palette_entries_lie_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_pixels_without_a_range_are_refused(tmp_path, dtype):
+def test_pixels_without_a_range_are_refused(tmp_path, dtype) -> None:
     Image.fromarray(np.zeros((SIDE, SIDE), dtype)).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match=r"a\.tif .*no fixed range"):
         decode_all([tmp_path / "a.tif"])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied(tmp_path, orientation):
+def test_orientation_is_applied(tmp_path, orientation) -> None:
     upright = np.zeros((SIDE, SIDE, 3), np.uint8)
     upright[:4, :4] = 255  # bright at the top left
     turned = {
@@ -102,7 +102,7 @@ def test_orientation_is_applied(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("limit", [SIDE * SIDE - 1, SIDE * SIDE // 2 - 1])  # where Pillow warns, and refuses
-def test_an_image_bomb_is_refused(tmp_path, monkeypatch, limit):
+def test_an_image_bomb_is_refused(tmp_path, monkeypatch, limit) -> None:
     Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UserError, match=rf"a\.png has more than {limit} pixels, .*make it smaller"):
@@ -110,7 +110,7 @@ def test_an_image_bomb_is_refused(tmp_path, monkeypatch, limit):
 
 
 @pytest.mark.parametrize("size", [(31, 20), (20, 31), (9, 9), (8, 13), (5, 7)])
-def test_resizing_is_pillows_and_cropping_torchvisions(tmp_path, size):
+def test_resizing_is_pillows_and_cropping_torchvisions(tmp_path, size) -> None:
     values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
     expected = transforms.CenterCrop(SIDE)(transforms.Resize(SIDE)(Image.fromarray(values)))
@@ -141,7 +141,7 @@ def test_a_strip_is_refused_before_it_is_enlarged(tmp_path) -> None:
         list(decode_files([tmp_path / "a.png"], 32, resize="crop"))
 
 
-def test_images_come_in_order_and_in_pieces(tmp_path, monkeypatch):
+def test_images_come_in_order_and_in_pieces(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(decode, "PIECE", 2 * 3 * SIDE**2)  # two images
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for number, path in enumerate(paths):

@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_images_are_read_as_written(folder, in_memory):
+def test_images_are_read_as_written(folder, in_memory) -> None:
     train, test, classes = read_cache(folder, in_memory)
     assert np.array_equal(train.pixels[:], PIXELS[:6]) and np.array_equal(test.pixels[:], PIXELS[6:])
     assert (train.labels.tolist(), test.labels.tolist(), classes) == ([0, 1] * 3, [0, 1, 0], ["a", "b"])
@@ -36,7 +36,7 @@ def test_images_are_read_as_written(folder, in_memory):
 @pytest.mark.parametrize("name", ["pixels.npy", "labels.npy", "meta.json"])
 @pytest.mark.parametrize("damage", ["one bit", "cut", "gone"])
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_a_damaged_cache_is_named_and_removed(folder, capsys, name, damage, in_memory):
+def test_a_damaged_cache_is_named_and_removed(folder, capsys, name, damage, in_memory) -> None:
     warn.cache_clear()
     path = folder / name
     content = bytearray(path.read_bytes())

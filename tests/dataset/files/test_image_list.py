@@ -39,7 +39,7 @@ def load(path, **settings):
     return load_source(Data(source="csv", root=path, image_size=8, cache_dir=path.parent / "cache", **settings))
 
 
-def test_images_labels_splits_and_names_are_listed(write):
+def test_images_labels_splits_and_names_are_listed(write) -> None:
     source = load(write())
     assert source.classes == ["cat", "dog"]
     found = {
@@ -51,7 +51,7 @@ def test_images_labels_splits_and_names_are_listed(write):
     assert sorted(source.train.names) == ["a/2.png", "b/1.png"]
 
 
-def test_an_edited_list_is_read_again(write):
+def test_an_edited_list_is_read_again(write) -> None:
     before = load(write())
     swapped = [(name, {"dog": "cat", "cat": "dog"}[label], split) for name, label, split in ROWS]
     after = load(write(swapped))
@@ -60,7 +60,7 @@ def test_an_edited_list_is_read_again(write):
     assert before.identity.digest != after.identity.digest
 
 
-def test_without_splits_the_config_divides(write):
+def test_without_splits_the_config_divides(write) -> None:
     rows = [row[:2] for row in ROWS]
     source = load(write(rows, "file,label"), split=0.5)
     assert len(source.train) == len(source.test) == 2
@@ -87,12 +87,12 @@ def test_without_splits_the_config_divides(write):
         ([], "0 class of training images"),
     ],
 )
-def test_mistakes_in_a_list_are_named(write, rows, message):
+def test_mistakes_in_a_list_are_named(write, rows, message) -> None:
     with pytest.raises(UserError, match=message):
         list_images(write(rows))
 
 
-def test_other_files_are_refused(write, tmp_path):
+def test_other_files_are_refused(write, tmp_path) -> None:
     with pytest.raises(UserError, match="no column 'label'"):
         list_images(write(head="file,class,split"))
     with pytest.raises(UserError, match="not a file"):
@@ -102,14 +102,14 @@ def test_other_files_are_refused(write, tmp_path):
         list_images(tmp_path / "list.csv")
 
 
-def test_paths_out_of_the_folder_need_the_option(write, tmp_path):
+def test_paths_out_of_the_folder_need_the_option(write, tmp_path) -> None:
     path = tmp_path / "inner" / "list.csv"
     path.parent.mkdir()
     path.write_text(write([(f"../{name}", *rest) for name, *rest in ROWS]).read_text(), encoding="utf-8")
     assert len(list_images(path, follow_links=True).train) == 2
 
 
-def test_linked_folders_out_of_the_root_need_the_option(write, tmp_path):
+def test_linked_folders_out_of_the_root_need_the_option(write, tmp_path) -> None:
     path = tmp_path / "inner" / "list.csv"
     path.parent.mkdir()
     for name in "ab":

@@ -26,7 +26,7 @@ def store(folder, pixels=PIXELS):
     "chosen",
     [slice(None), slice(2, 9), slice(1, None, 3), slice(4, 4), [], [3], [3, 4, 5, 0, 1, 10], [7, 7, 6], range(11)],
 )
-def test_reading_is_indexing(tmp_path, chosen):
+def test_reading_is_indexing(tmp_path, chosen) -> None:
     pixels = store(tmp_path)
     places = chosen if isinstance(chosen, slice) else np.array(list(chosen), dtype=np.int64)
     taken = pixels.take(places)
@@ -36,7 +36,7 @@ def test_reading_is_indexing(tmp_path, chosen):
 
 
 @pytest.mark.parametrize("size", [1, 2 * 75, 2**23])
-def test_digests_do_not_depend_on_the_pieces(tmp_path, monkeypatch, size):
+def test_digests_do_not_depend_on_the_pieces(tmp_path, monkeypatch, size) -> None:
     whole = hashlib.sha256(f"{PIXELS.shape} |u1".encode() + PIXELS.tobytes()).hexdigest()[:16]
     monkeypatch.setattr(stored_pixels, "PIECE", size)
     assert compute_array_digest(store(tmp_path)) == compute_array_digest(PIXELS) == whole
@@ -44,12 +44,12 @@ def test_digests_do_not_depend_on_the_pieces(tmp_path, monkeypatch, size):
 
 
 @pytest.mark.parametrize("wrong", [PIXELS.astype(np.int16), PIXELS[0], np.asfortranarray(PIXELS)])
-def test_other_arrays_are_refused(tmp_path, wrong):
+def test_other_arrays_are_refused(tmp_path, wrong) -> None:
     with pytest.raises(ValueError, match=r"a\.npy holds no images"):
         store(tmp_path, wrong)
 
 
-def test_cut_files_and_failing_disks_are_named(tmp_path, monkeypatch):
+def test_cut_files_and_failing_disks_are_named(tmp_path, monkeypatch) -> None:
     pixels = store(tmp_path)
     os.truncate(tmp_path / "a.npy", 128 + 3 * 75 + 10)
     assert np.array_equal(pixels[:3], PIXELS[:3])
@@ -69,7 +69,7 @@ def read_all(pixels):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
-def test_other_processes_read_it_too(tmp_path):
+def test_other_processes_read_it_too(tmp_path) -> None:
     pixels = store(tmp_path).take(np.array([4, 2]))
     assert np.array_equal(pickle.loads(pickle.dumps(pixels))[:], PIXELS[[4, 2]])
     with multiprocessing.get_context("fork").Pool(2) as pool:

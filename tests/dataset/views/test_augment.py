@@ -32,7 +32,7 @@ def crop_naively(image, row, column, mirrored, padding):
     side=st.integers(1, 9),
     flip=st.booleans(),
 )
-def test_views_equal_cropping_one_image_at_a_time(seed, view, padding, side, flip):
+def test_views_equal_cropping_one_image_at_a_time(seed, view, padding, side, flip) -> None:
     pixels, drawn = make_images(10, side), draw_view(seed, view, 10, padding, flip)
     indices = torch.randperm(10, generator=make_generator(seed))[:7]
     cropped = apply_view(pixels[indices], indices, drawn)
@@ -43,7 +43,7 @@ def test_views_equal_cropping_one_image_at_a_time(seed, view, padding, side, fli
         assert np.array_equal(out.numpy(), expected)
 
 
-def test_an_image_is_the_same_in_any_batch():
+def test_an_image_is_the_same_in_any_batch() -> None:
     pixels = make_images(20, 8)
     whole = apply_view(pixels, torch.arange(20), draw_view(3, 5, 20, 2, flip=True))
     again = draw_view(3, 5, 20, 2, flip=True)
@@ -52,13 +52,13 @@ def test_an_image_is_the_same_in_any_batch():
 
 
 @pytest.mark.parametrize(("seed", "view"), [(3, 6), (4, 5), (5, 3)])
-def test_other_seeds_and_numbers_give_other_views(seed, view):
+def test_other_seeds_and_numbers_give_other_views(seed, view) -> None:
     first, second = draw_view(3, 5, 50, 2, flip=True), draw_view(seed, view, 50, 2, flip=True)
     for name in ("rows", "columns", "mirrored"):
         assert not torch.equal(getattr(first, name), getattr(second, name))
 
 
-def test_views_of_earlier_runs_stay():
+def test_views_of_earlier_runs_stay() -> None:
     drawn = draw_view(1, 2, 6, 4, flip=True)
     assert (drawn.rows.tolist(), drawn.columns.tolist(), drawn.mirrored.tolist()) == (
         [3, 5, 0, 8, 3, 3],
@@ -67,14 +67,14 @@ def test_views_of_earlier_runs_stay():
     )
 
 
-def test_offsets_and_flips_are_uniform_and_independent():
+def test_offsets_and_flips_are_uniform_and_independent() -> None:
     drawn = draw_view(0, 0, 50_000, 4, flip=True)
     counts = ((9 * drawn.rows + drawn.columns) * 2 + drawn.mirrored).bincount(minlength=162)
     assert len(counts) == 162  # 9 rows, 9 columns, mirrored or not
     assert chisquare(counts).pvalue > 1e-3
 
 
-def test_normalise_equals_torchvision_in_float64():
+def test_normalise_equals_torchvision_in_float64() -> None:
     mean, std = torch.tensor([0.1, 0.5, 0.48]), torch.tensor([0.2, 0.25, 1.0])
     pixels = make_images(4, 5)
     expected = normalize(pixels.double() / 255, mean.double().tolist(), std.double().tolist())

@@ -35,7 +35,7 @@ def mix_shares(mix, labels):
 
 
 @pytest.mark.parametrize("strength", [0.2, 1.0])
-def test_shares_are_betas_and_partners_permuted(strength):
+def test_shares_are_betas_and_partners_permuted(strength) -> None:
     drawn = [draw_mixup(16, strength, 1, 2, step) for step in range(1000)]
     assert kstest([one.share for one in drawn], "beta", args=(strength, strength)).pvalue > 1e-3
     assert all(sorted(one.partners.tolist()) == list(range(16)) for one in drawn)
@@ -43,7 +43,7 @@ def test_shares_are_betas_and_partners_permuted(strength):
 
 
 @pytest.mark.parametrize(("share", "side"), [(0.1, 4), (0.25, 6), (0.9, 11), (1e-6, 1)])
-def test_squares_have_their_area_anywhere_within(share, side):
+def test_squares_have_their_area_anywhere_within(share, side) -> None:
     squares = draw_squares(2000, 12, share, 0, 0, 0)
     assert squares.shape == (2000, 12, 12) and (squares.sum(dim=(1, 2)) == side**2).all()
     for direction in (1, 2):
@@ -52,7 +52,7 @@ def test_squares_have_their_area_anywhere_within(share, side):
         assert set(starts.tolist()) == set(range(12 - side + 1))
 
 
-def test_mixup_mixes_images_and_labels_alike():
+def test_mixup_mixes_images_and_labels_alike() -> None:
     for step, (plain, mixed) in match_batches("mixup"):
         mixup = draw_mixup(20, 0.2, 3, 1, step)
         assert 0 < mixup.share < 1 and torch.equal(mixed.indices, plain.indices)
@@ -62,7 +62,7 @@ def test_mixup_mixes_images_and_labels_alike():
         assert torch.equal(mixed.labels, plain.labels) and plain.targets is plain.labels
 
 
-def test_cutmix_cuts_a_box_with_its_area():
+def test_cutmix_cuts_a_box_with_its_area() -> None:
     shares = set()
     for step, (plain, mixed) in match_batches("cutmix"):
         mix = draw_cutmix(20, 12, 1.0, 3, 1, step)
@@ -77,7 +77,7 @@ def test_cutmix_cuts_a_box_with_its_area():
     assert len(shares) > 1
 
 
-def test_uncut_boxes_have_the_area_of_their_beta():
+def test_uncut_boxes_have_the_area_of_their_beta() -> None:
     drawn = [draw_cutmix(4, 1000, 1.0, 0, 0, step) for step in range(2000)]
     boxes = [one for one in drawn if all(edge.start > 0 and edge.stop < 1000 for edge in one.box)]
     assert len(boxes) > 300  # most are cut at an edge
@@ -86,7 +86,7 @@ def test_uncut_boxes_have_the_area_of_their_beta():
         assert abs(rows - columns) <= 1 and one.share == pytest.approx(1 - rows * columns / 1e6)
 
 
-def test_erased_squares_are_zero_for_both_networks():
+def test_erased_squares_are_zero_for_both_networks() -> None:
     for step, (plain, erased) in match_batches("erasing"):
         squares = draw_squares(20, 12, 0.1, 3, 1, step)
         inside = squares[:, None].expand_as(plain.images)
@@ -97,7 +97,7 @@ def test_erased_squares_are_zero_for_both_networks():
 
 
 @pytest.mark.parametrize("mix", ["mixup", "erasing"])
-def test_processes_share_each_step(mix):
+def test_processes_share_each_step(mix) -> None:
     data = make_mixed(mix, 0.3)
     whole = list_batches(data)
     assert list_parts(whole) == list_parts(list_batches(data))
@@ -107,12 +107,12 @@ def test_processes_share_each_step(mix):
             assert torch.equal(part.targets, batch.targets[rank::2])
 
 
-def test_draws_follow_seed_epoch_and_step():
+def test_draws_follow_seed_epoch_and_step() -> None:
     assert len({str(draw_mixup(20, 0.3, *key).partners.tolist()) for key in KEYS}) == 4
     assert len({str(draw_squares(20, 12, 0.3, *key).tolist()) for key in KEYS}) == 4
 
 
 @pytest.mark.parametrize("mix", ["mixup", "erasing"])
-def test_the_teachers_own_training_is_unmixed(mix):
+def test_the_teachers_own_training_is_unmixed(mix) -> None:
     mixed, plain = (list_batches(make_mixed(name).select_teacher_data()) for name in (mix, "none"))
     assert list_parts(mixed) == list_parts(plain) and mixed[0].shares is None

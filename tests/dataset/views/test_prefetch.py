@@ -43,7 +43,7 @@ def make_pair(stored, **options):
 
 
 @pytest.mark.parametrize("mix", ["none", "cutmix"])
-def test_prefetched_batches_are_the_same(stored, mix):
+def test_prefetched_batches_are_the_same(stored, mix) -> None:
     found, drawn = [], []
     for data in make_pair(stored, mix=mix, augment=[{"RandAugment": {}}, {"RandomErasing": {"p": 0.5}}]):
         torch.manual_seed(5)
@@ -53,7 +53,7 @@ def test_prefetched_batches_are_the_same(stored, mix):
 
 
 @pytest.mark.parametrize("first", [0, 10, 24])
-def test_a_view_goes_on_from_any_image(stored, first):
+def test_a_view_goes_on_from_any_image(stored, first) -> None:
     own, ahead = (list(iter_view_batches(data, 2, 5, first)) for data in make_pair(stored))
     assert [indices.tolist() for indices, _ in own] == [indices.tolist() for indices, _ in ahead]
     assert all(torch.equal(one[1], other[1]) for one, other in zip(own, ahead, strict=True))
@@ -61,7 +61,7 @@ def test_a_view_goes_on_from_any_image(stored, first):
 
 
 @pytest.mark.skipif(not DESCRIPTORS.is_dir(), reason="a system without /proc, where locks are not looked for")
-def test_workers_ignore_interrupts_and_release_locks(tmp_path):
+def test_workers_ignore_interrupts_and_release_locks(tmp_path) -> None:
     with hold_lock(tmp_path / "a.lock"):
         batches = prefetch_views(PIXELS, VIEW, WANTED, 2, pinned=False)
         next(batches), next(batches)  # one of each, so both have begun
@@ -74,7 +74,7 @@ def test_workers_ignore_interrupts_and_release_locks(tmp_path):
         assert len(list(batches)) == len(WANTED) - 2
         batches = prefetch_views(PIXELS, VIEW, WANTED, 1, pinned=False)
         next(batches)
-        batches.close()
+        batches.close()  # type: ignore[attr-defined]
         assert not multiprocessing.active_children()
 
 
@@ -87,7 +87,7 @@ def test_workers_ignore_interrupts_and_release_locks(tmp_path):
         (RuntimeError("a bug"), RuntimeError),
     ],
 )
-def test_a_killed_worker_is_named(monkeypatch, error, raised):
+def test_a_killed_worker_is_named(monkeypatch, error, raised) -> None:
     def load(*_, **__):
         yield torch.zeros(1)
         raise error
@@ -98,7 +98,7 @@ def test_a_killed_worker_is_named(monkeypatch, error, raised):
     assert ("data.workers: a process that makes batches has ended" in str(found.value)) == (raised is MachineError)
 
 
-def test_a_cut_file_is_named_by_workers(stored):
+def test_a_cut_file_is_named_by_workers(stored) -> None:
     os.truncate(stored.path, 1000)
     with pytest.raises(MachineError, match=r"^[^\n]*a\.npy was cut while it was in use[^\n]*$"):
         list(prefetch_views(stored, VIEW, WANTED, 1, pinned=False))
@@ -113,7 +113,7 @@ def test_a_cut_file_is_named_by_workers(stored):
         (2, 1, "data.workers=2: TMPDIR .* is longer than the 75 bytes"),
     ],
 )
-def test_workers_that_cannot_run_are_refused(monkeypatch, workers, batch_bytes, message):
+def test_workers_that_cannot_run_are_refused(monkeypatch, workers, batch_bytes, message) -> None:
     if "TMPDIR" in message:
         monkeypatch.setattr("tempfile.tempdir", "/tmp/" + 71 * "a")
     monkeypatch.setattr("resource.getrlimit", lambda kind: (256, 256))
@@ -121,7 +121,7 @@ def test_workers_that_cannot_run_are_refused(monkeypatch, workers, batch_bytes, 
         check_workers(workers, batch_bytes)
 
 
-def test_more_workers_than_processors_get_one_warning(monkeypatch, capsys):
+def test_more_workers_than_processors_get_one_warning(monkeypatch, capsys) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     warn.cache_clear()
     check_workers(3, 1)

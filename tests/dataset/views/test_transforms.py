@@ -29,7 +29,7 @@ def load_view(data, view):
     return torch.cat([images for _, images in iter_view_batches(data, view, 24)])
 
 
-def test_an_image_is_the_same_in_any_batch():
+def test_an_image_is_the_same_in_any_batch() -> None:
     data = make_data(24, side=16, augment=AUGMENT)
     view = load_view(data, 2)
     for epoch in (0, 1):
@@ -41,11 +41,11 @@ def test_an_image_is_the_same_in_any_batch():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_name_alone_has_no_options(tiny_config):
+def test_a_name_alone_has_no_options(tiny_config) -> None:
     assert load_config(tiny_config, ["data.augment=[RandAugment]"]).data.augment == [{"RandAugment": {}}]
 
 
-def test_transforms_follow_the_crop():
+def test_transforms_follow_the_crop() -> None:
     plain, inverted = (
         make_data(24, side=16, augment=augment) for augment in ([], [{"RandomSolarize": {"threshold": 0, "p": 1}}])
     )
@@ -55,7 +55,7 @@ def test_transforms_follow_the_crop():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_is_one_of_torchvision(name):
+def test_every_name_is_one_of_torchvision(name) -> None:
     named = [{name: NEEDED.get(name, {})}]
     check_transforms(named, 16)
     (step,) = build_transforms(named, 16)
@@ -75,7 +75,7 @@ def test_every_name_is_one_of_torchvision(name):
         ("{RandAugment: {}, ColorJitter: {}}", "data.augment.0: "),
     ],
 )
-def test_unknown_transforms_and_options_are_refused(entry, message, tiny_config):
+def test_unknown_transforms_and_options_are_refused(entry, message, tiny_config) -> None:
     with pytest.raises(UserError) as refusal:
         check_transforms(load_config(tiny_config, [f"data.augment=[{entry}]"]).data.augment, 16)
     assert message in str(refusal.value)

@@ -18,7 +18,7 @@ def make_recorded(features: np.ndarray) -> RecordedModel:
     return RecordedModel(meta, half.astype(np.float32), half, half, half, half, no_corruptions, {})
 
 
-def test_minibatch_cka_ignores_the_order_of_images():
+def test_minibatch_cka_ignores_the_order_of_images() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(40), 50)  # as class folders are read
     centres = rng.normal(size=(40, 12))
@@ -31,7 +31,7 @@ def test_minibatch_cka_ignores_the_order_of_images():
     assert abs(told.layers.matrix.values[0][0] / exact - 1) < 0.02
 
 
-def test_contrastive_bound_takes_other_images_as_negatives():
+def test_contrastive_bound_takes_other_images_as_negatives() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(600, 5)).astype(np.float16)
     projections = {f"last.{side}.weight": np.eye(5, dtype=np.float32) for side in ("student", "teacher")}

@@ -25,7 +25,7 @@ def several() -> Recording:
     return recordings(models)
 
 
-def test_ensembles_join_teacher_student_seeds_and_methods():
+def test_ensembles_join_teacher_student_seeds_and_methods() -> None:
     found = compute_report(several()).claims.ensembles
     assert [(row.members, row.rule) for row in found] == [
         (["teacher", "two_stage"], "mean of probabilities"),
@@ -69,7 +69,7 @@ def test_accuracies_on_two_values_leave_a_report(tmp_path: Path) -> None:
     assert "not tested. In each method" in (tmp_path / "report.json").read_text(encoding="utf-8")
 
 
-def test_gap_notes_what_its_training_images_are():
+def test_gap_notes_what_its_training_images_are() -> None:
     recording, model = recordings([network("kd")]), network("kd")
     known = replace(model, train_logits=np.eye(CLASSES, dtype=np.float32)[TRAINED])
     found = measure_model_gap(known, recording)
@@ -83,7 +83,7 @@ def test_gap_notes_what_its_training_images_are():
     assert "Its classifier" in BALANCED and measure_model_gap(model, recording).top1_gap is None
 
 
-def test_frozen_and_fine_tuned_features_are_compared():
+def test_frozen_and_fine_tuned_features_are_compared() -> None:
     recording = recordings([network("frozen", right=0.9), network("two_stage", right=0.4)])
     first, last = {"train": "features"}, {"losses": {"kl": {"weight": 1.0}}}
     methods = {

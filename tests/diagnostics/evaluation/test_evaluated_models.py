@@ -38,7 +38,7 @@ def experiment(make_experiment):
     return made
 
 
-def test_single_stages_come_first_main_method_last(experiment):
+def test_single_stages_come_first_main_method_last(experiment) -> None:
     names = [subject.name for subject in list_run_models(experiment)]
     first = ["teacher", "kd", "llr", "on_own", "align", "own", "stage1", "three"]
     assert names == [*first, "kd/1", "llr/1", "on_own/1", "align/1", "own/1"]  # three/1 is not finished
@@ -46,7 +46,7 @@ def test_single_stages_come_first_main_method_last(experiment):
     assert set(find_finished(experiment.folder)) == set(names) - {"stage1", "align", "align/1"}
 
 
-def test_each_model_knows_its_first_stage(experiment):
+def test_each_model_knows_its_first_stage(experiment) -> None:
     folder = experiment.folder
     for method in ("own", "three"):
         save(folder.get_job(JobName(method, 0, 1)).path / PROJECTIONS, {f"{method}.weight": torch.zeros(1)})
@@ -69,7 +69,7 @@ def test_each_model_knows_its_first_stage(experiment):
     assert [name for name, subject in found.items() if not subject.classifies] == ["align", "stage1", "align/1"]
 
 
-def test_networks_and_taps_are_those_of_the_training(experiment):
+def test_networks_and_taps_are_those_of_the_training(experiment) -> None:
     found = {subject.name: subject for subject in list_run_models(experiment)}
     assert find_network(experiment, found["llr"]) == experiment.config.teacher
     assert (
@@ -80,7 +80,7 @@ def test_networks_and_taps_are_those_of_the_training(experiment):
     assert all(subject.taps == ["layer2.0", "fc:input"] for subject in found.values())
 
 
-def test_main_model_is_found_without_its_name(experiment, make_experiment):
+def test_main_model_is_found_without_its_name(experiment, make_experiment) -> None:
     assert find_model(experiment, None, None).name == "three" and find_model(experiment, None, 0).seed == 0
     with pytest.raises(UserError, match="align does not classify"):
         find_model(experiment, "align", None)
@@ -91,7 +91,7 @@ def test_main_model_is_found_without_its_name(experiment, make_experiment):
     assert find_model(alone, None, None).name == "kd"
 
 
-def test_no_method_takes_the_name_of_another_model(tiny_config):
+def test_no_method_takes_the_name_of_another_model(tiny_config) -> None:
     for name in ("teacher", "stage1"):
         with pytest.raises(UserError, match=f"methods.{name}: the name is taken"):
             load_config(tiny_config, [f"methods.{name}={{losses: {{ce: 1}}}}"])

@@ -47,11 +47,11 @@ def export(make_experiment, tmp_path):
     def run(quantize: bool = False):
         return export_model(experiment, student, None, tmp_path / "out", quantize=quantize)
 
-    run.experiment, run.student = experiment, student
+    run.experiment, run.student = experiment, student  # type: ignore[attr-defined]
     return run
 
 
-def test_folder_holds_checked_files_and_card(export, tmp_path):
+def test_folder_holds_checked_files_and_card(export, tmp_path) -> None:
     made = export()
     onnx = set() if find_missing(*NEEDED_FOR_ONNX) else {ONNX}
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | onnx
@@ -75,7 +75,7 @@ def test_folder_holds_checked_files_and_card(export, tmp_path):
     assert any("largest difference" in line for line in summarise_export(made))
 
 
-def test_earlier_export_is_replaced_and_other_files_never(export, tmp_path):
+def test_earlier_export_is_replaced_and_other_files_never(export, tmp_path) -> None:
     folder = tmp_path / "out"
     export()
     (folder / WEIGHTS).write_bytes(b"old")
@@ -92,15 +92,15 @@ def test_earlier_export_is_replaced_and_other_files_never(export, tmp_path):
         refuse_foreign(foreign)
 
 
-def test_file_with_other_logits_is_not_written(export, tmp_path, monkeypatch):
-    monkeypatch.setattr(pack.export, "load_program", lambda path: lambda pixels: torch.zeros(len(pixels), 4))
+def test_file_with_other_logits_is_not_written(export, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pack.export, "load_program", lambda path: lambda pixels: torch.zeros(len(pixels), 4))  # type: ignore[attr-defined]
     with pytest.raises(MachineError, match="model_rgb_uint8.pt2 gives logits that differ"):
         export()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("broken", [[0], [1]])  # of all images together, and of one alone
-def test_not_a_number_is_a_difference(tmp_path, broken):
+def test_not_a_number_is_a_difference(tmp_path, broken) -> None:
     (tmp_path / "a").touch()
     reference = Reference(torch.zeros(2, 3, 4, 4), torch.ones(2, 3), torch.ones(1, 3))
     calls = iter([0, 1])
@@ -112,7 +112,7 @@ def test_not_a_number_is_a_difference(tmp_path, broken):
         )
 
 
-def test_int8_without_its_packages_is_refused_first(tmp_path, monkeypatch):
+def test_int8_without_its_packages_is_refused_first(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("models.export.find_missing", lambda *names: ["onnx"])
     with pytest.raises(UserError, match="--quantize needs onnx: pip install -r requirements-export.txt"):
         refuse_export(tmp_path / "out", quantize=True)
@@ -136,7 +136,7 @@ def make_photos(root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
-def test_script_reads_pictures_as_the_decoder_does(make_experiment, tmp_path):
+def test_script_reads_pictures_as_the_decoder_does(make_experiment, tmp_path) -> None:
     make_photos(tmp_path / "photos")
     deep = np.random.default_rng(1).integers(0, 2**12, (30, 20)).astype(np.uint16)
     deep[0, 0] = 2**12 - 1
@@ -148,7 +148,7 @@ def test_script_reads_pictures_as_the_decoder_does(make_experiment, tmp_path):
     assert json.loads((tmp_path / "out" / "preprocessing.json").read_text())["bit_depth"] == 12
 
 
-def test_script_runs_alone_and_explains_itself(export, tmp_path):
+def test_script_runs_alone_and_explains_itself(export, tmp_path) -> None:
     export()
     picture = export.experiment.config.data.root / "test" / "ash" / "0.png"
 
@@ -198,7 +198,7 @@ def test_script_uses_what_it_is_given(export, tmp_path) -> None:
         assert done.returncode == 1 and f"{graph} is damaged: its SHA-256" in done.stderr
 
 
-def test_bit_depth_is_the_decoders(tmp_path):
+def test_bit_depth_is_the_decoders(tmp_path) -> None:
     for part in ("train", "test"):
         for name in ("ash", "birch"):
             (tmp_path / "deep" / part / name).mkdir(parents=True)
@@ -213,7 +213,7 @@ def test_bit_depth_is_the_decoders(tmp_path):
 
 
 @pytest.mark.skipif(bool(find_missing(*NEEDED_FOR_ONNX)), reason="int8 needs requirements-export.txt")
-def test_int8_is_written_and_measured(export, tmp_path, monkeypatch):
+def test_int8_is_written_and_measured(export, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("diagnostics.export.quantize.LATENCY_SECONDS", 0.05)
     made = export(quantize=True)
     assert made.quantized is not None and made.quantized.method == "static" and made.quantized.images == 32
@@ -223,7 +223,7 @@ def test_int8_is_written_and_measured(export, tmp_path, monkeypatch):
     assert small.bytes < onnx.bytes and small.agreement > 0.5
 
 
-def test_slower_int8_is_reported_as_slower(export):
+def test_slower_int8_is_reported_as_slower(export) -> None:
     made = export()
 
     def show(milliseconds: float, iqr: float) -> str:
@@ -232,7 +232,7 @@ def test_slower_int8_is_reported_as_slower(export):
             for name, median, top1 in (("torch", 9.0, 0.9), ("float", 2.0, 0.9), ("int8", milliseconds, 0.8))
         ]
         quantized = Quantized("static", 5, 50, 1, "processor", rows)
-        exported = pack.replace(made, quantized=quantized)
+        exported = pack.replace(made, quantized=quantized)  # type: ignore[attr-defined]
         shown = "\n".join(summarise_export(exported))
         head = "| runtime | bytes | top-1 | agrees with float | ms, batch 1 (iqr) |"
         row = f"| torch | 100 | 90.00% | 90.00% | 9.00 ({iqr:.2f}) |"

@@ -28,13 +28,13 @@ def model(name: str, top1: float) -> ModelAccuracy:
     return ModelAccuracy(name, name.split("/")[0], 0, "resnet8", "", top1, top1 - 0.1, top1 + 0.05)
 
 
-def test_accuracy_keeps_the_seeds_of_a_method_together():
+def test_accuracy_keeps_the_seeds_of_a_method_together() -> None:
     figure = draw_accuracy([model("kd", 0.5), model("crd", 0.6), model("kd/1", 0.7)])
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["kd", "kd/1", "crd"]
     assert draw_accuracy([]) is None
 
 
-def test_a_teacher_far_ahead_stands_at_the_edge_of_the_students_axis():
+def test_a_teacher_far_ahead_stands_at_the_edge_of_the_students_axis() -> None:
     near = [
         ModelAccuracy(name, name, 0, "", "", top1, top1 - 0.01, top1 + 0.01) for name, top1 in STUDENTS.items()
     ]
@@ -45,7 +45,7 @@ def test_a_teacher_far_ahead_stands_at_the_edge_of_the_students_axis():
     assert beside.get_xlim()[1] > 45 and "45.0" in {text.get_text() for text in beside.texts}
 
 
-def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow():
+def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow() -> None:
     bins = [
         ReliabilityBin(0.0, 0.25, 0, None, None),
         ReliabilityBin(0.25, 0.5, 4, 0.4, 0.5),
@@ -63,7 +63,7 @@ def test_reliability_joins_bins_of_enough_images_and_leaves_the_others_hollow():
     assert "kd, ECE 25.0 %" in list_texts(figure)
 
 
-def test_corruptions_share_an_axis_that_holds_every_error():
+def test_corruptions_share_an_axis_that_holds_every_error() -> None:
     rates = {"noise": [0.1, 0.2, 0.3, 0.4, 0.5], "jpeg": [0.9] * 5}
     figure = draw_corruptions({"kd": rates, "kd/1": rates})
     assert len(figure.axes) == 2 and len(figure.axes[0].lines) == 1

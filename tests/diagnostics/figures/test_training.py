@@ -19,7 +19,7 @@ def points(axes) -> list[list[list[float]]]:
     return [line.get_xydata().tolist() for line in axes.lines]
 
 
-def test_a_stage_begins_where_the_one_before_ended():
+def test_a_stage_begins_where_the_one_before_ended() -> None:
     left, right, *terms = draw_epochs(HISTORIES, {"two_stage": 2, "head": 2, "own stage 1": 0, "own": 1}).axes
     assert points(left) == [[[3.0, 50.0]], [[1.0, 40.0]], [[2.0, 60.0]], [[3.0, 30.0]]]
     assert points(right) == [[[1, 0.1]], [[1, 0.2], [2, 0.1]], [[3, 0.01]]]
@@ -34,7 +34,7 @@ def test_a_stage_begins_where_the_one_before_ended():
     assert draw_epochs({"kd": []}, {}) is None
 
 
-def test_every_measure_has_a_panel_by_its_name():
+def test_every_measure_has_a_panel_by_its_name() -> None:
     history = [
         {
             "epoch": e,

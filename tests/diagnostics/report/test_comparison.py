@@ -35,13 +35,13 @@ PUBLISHED = {  # counts, McNemar, chi-square, phi, error dissimilarity of the pa
 }
 
 
-def test_the_published_table_is_a_column_a_pair_with_every_digit_in_csv():
+def test_the_published_table_is_a_column_a_pair_with_every_digit_in_csv() -> None:
     runs = []
     for name, (counts, *_) in PUBLISHED.items():
         teacher = np.repeat([True, True, False, False], counts)
         student = np.repeat([True, False, True, False], counts)
         pair = compare_two("teacher", teacher, "two_stage", student)
-        runs.append(RunSummary(name, "cifar100", 10_000, None, None, pair, *[None] * 6, [], []))
+        runs.append(RunSummary(name, "cifar100", 10_000, None, None, pair, *[None] * 6, [], []))  # type: ignore[call-arg]
     table = make_paper_table(runs)
     shown = {row[0][0]: [text for text, _ in row[1:]] for row in table.show_rows()}
     assert [column.heading for column in table.columns] == ["measure", *PUBLISHED]
@@ -83,7 +83,7 @@ def seeds(kd: float, own: float):
     return models
 
 
-def test_a_comparison_has_what_the_runs_have_and_tests_across_them(evaluated, tmp_path):
+def test_a_comparison_has_what_the_runs_have_and_tests_across_them(evaluated, tmp_path) -> None:
     first, second = evaluated("a", seeds(0.5, 0.6), seeds=[0, 1]), evaluated("b", seeds(0.6, 0.8), seeds=[0, 1, 2])
     runs = [read_evaluation(folder) for folder in (first, second)]
     compared = write_comparison(runs, tmp_path / name_folder(runs))
@@ -116,7 +116,7 @@ def test_a_comparison_has_what_the_runs_have_and_tests_across_them(evaluated, tm
     assert "missing: b: no finished kd of seed 2" in told and "McNemar corrected" in told
 
 
-def test_other_test_images_are_not_tested_and_a_student_alone_is_a_column(evaluated, tmp_path):
+def test_other_test_images_are_not_tested_and_a_student_alone_is_a_column(evaluated, tmp_path) -> None:
     first = evaluated("a", [network("teacher", right=0.9), network("two_stage")])
     second = evaluated("b", [network("kd")], test="others")
     compared = write_comparison([read_evaluation(folder) for folder in (first, second)], tmp_path / "out")
@@ -127,7 +127,7 @@ def test_other_test_images_are_not_tested_and_a_student_alone_is_a_column(evalua
     assert "a and b have other test images: not tested." in text and "no teacher and student" in text
 
 
-def test_an_evaluation_that_does_not_hold_is_named(evaluated, tmp_path):
+def test_an_evaluation_that_does_not_hold_is_named(evaluated, tmp_path) -> None:
     folder = evaluated("a", [network("teacher", right=0.9), network("two_stage")])
     found = read_evaluation(folder)
     assert found.run == "a" and found.report.main == "two_stage"
@@ -147,12 +147,12 @@ def test_an_evaluation_that_does_not_hold_is_named(evaluated, tmp_path):
         read_evaluation(folder)
 
 
-def test_a_model_that_was_trained_anew_or_came_since_makes_a_report_outdated():
+def test_a_model_that_was_trained_anew_or_came_since_makes_a_report_outdated() -> None:
     assert list_outdated({"kd": "1", "crd": "2"}, {"kd": "1"}) == []  # crd's folder may be gone, its numbers hold
     assert list_outdated({"kd": "1"}, {"kd": "3", "scratch": "4"}) == ["kd", "scratch"]
 
 
-def test_long_names_become_a_digest_and_no_model_no_figure(evaluated):
+def test_long_names_become_a_digest_and_no_model_no_figure(evaluated) -> None:
     runs = [read_evaluation(evaluated(name * 60, [network("kd")])) for name in "ab"]
     assert len(name_folder(runs)) < 30 and name_folder(runs) != name_folder(runs[::-1])
     assert draw_runs([]) is None

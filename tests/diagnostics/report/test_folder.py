@@ -181,7 +181,7 @@ def usual() -> list[RecordedModel]:
     return [network(name, right=right) for name, right in names.items()]
 
 
-def test_a_page_that_needs_nothing_else(page):
+def test_a_page_that_needs_nothing_else(page) -> None:
     _, text, tmp_path = page
     page = Page(text)
     assert page.open == []
@@ -201,13 +201,13 @@ def test_a_page_that_needs_nothing_else(page):
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
-def test_the_same_recordings_give_the_same_files(page, tmp_path):
+def test_the_same_recordings_give_the_same_files(page, tmp_path) -> None:
     write_report(pictured(recordings(usual())), tmp_path)
     files = [path.relative_to(page[2]) for path in page[2].rglob("*.*")]
     assert len(files) > 40 and all((page[2] / f).read_bytes() == (tmp_path / f).read_bytes() for f in files)
 
 
-def test_it_says_who_is_behind_and_who_is_ahead(write):
+def test_it_says_who_is_behind_and_who_is_ahead(write) -> None:
     behind, page = write(recordings(usual()))
     assert write_verdict(behind) == [
         "Best student: kd, 81.2 %.",
@@ -224,7 +224,7 @@ def test_it_says_who_is_behind_and_who_is_ahead(write):
     ]
 
 
-def test_an_interval_that_holms_p_does_not_confirm_shows_no_difference(write):
+def test_an_interval_that_holms_p_does_not_confirm_shows_no_difference(write) -> None:
     report, page = write(recordings([network("teacher", right=1.0), network("two_stage", right=0.9)]))
     interval = report.pairs[0].interval
     assert interval.high < 0 and report.pairs[0].quoted_p > 0.05
@@ -232,7 +232,7 @@ def test_an_interval_that_holms_p_does_not_confirm_shows_no_difference(write):
     assert "p by Holm is not below 0.05" in page
 
 
-def test_several_seeds(write):
+def test_several_seeds(write) -> None:
     models = [network("teacher", right=0.9)]
     for number, (own, other) in enumerate([(0.5, 0.6), (0.5, 0.65), (0.55, 0.66)]):
         suffix = f"/{number}" if number else ""
@@ -265,7 +265,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_not_defined_has_a_word_on_why(write, case):
+def test_what_is_not_defined_has_a_word_on_why(write, case) -> None:
     models, *reasons = CASES[case]
     if case == "identical":
         models = [models[0], replace(models[1], meta=network("two_stage").meta)]
@@ -277,14 +277,14 @@ def test_what_is_not_defined_has_a_word_on_why(write, case):
 @pytest.mark.parametrize(
     "labels", [LABELS[:1], LABELS[:2], LABELS[:12], LABELS % 3], ids=["1", "2", "12", "missing"]
 )
-def test_few_images_and_a_missing_class(write, labels):
+def test_few_images_and_a_missing_class(write, labels) -> None:
     report, page = write(recordings([network(n, labels) for n in ("teacher", "stage1", "two_stage")], labels))
     assert report.images == len(labels)
     assert "No test image of class" in page or len(labels) == 12
     assert ("Not drawn: It needs a teacher or a student, and 10 images." in page) == (len(labels) < 10)
 
 
-def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Path):
+def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Path) -> None:
     write(recordings(usual()))
     mine = tmp_path / "figures" / "mine.png"
     mine.write_bytes(b"")
@@ -294,7 +294,7 @@ def test_a_second_report_removes_figures_that_no_longer_hold(write, tmp_path: Pa
     assert "Not drawn: There is no student with a teacher beside it." in page
 
 
-def test_images_on_which_models_differ_have_name_class_and_both_answers(page, write):
+def test_images_on_which_models_differ_have_name_class_and_both_answers(page, write) -> None:
     report, page, _ = page
     teacher, best = report.differing
     assert (teacher.a, teacher.b, best.a) == ("teacher", "two_stage", "kd")
@@ -307,7 +307,7 @@ def test_images_on_which_models_differ_have_name_class_and_both_answers(page, wr
     assert "from before images were kept" in write(recordings(usual()))[1]
 
 
-def test_a_page_for_everyone(page):
+def test_a_page_for_everyone(page) -> None:
     report, page, _ = page
     outline = Page(page)
     assert outline.levels[0] == 1 and max(np.diff(outline.levels)) == 1
@@ -322,13 +322,13 @@ def test_a_page_for_everyone(page):
     assert not re.search(r"(?<![\w.-])-\d", re.sub(r"<(style|script|pre).*?</\1>|<[^>]*>", "", page, flags=re.S))
 
 
-def test_one_seed_is_said_once(page):
+def test_one_seed_is_said_once(page) -> None:
     _, page, _ = page
     section = page.partition('<details id="seeds">')[2].partition("</section>")[0]
     assert section.count("One seed was trained: ") == 1 and "<table" not in section and "n/a" not in section
 
 
-def test_every_term_is_shown_by_its_name_whoevers_it_is(write):
+def test_every_term_is_shown_by_its_name_whoevers_it_is(write) -> None:
     models = usual()
     own = [{"epoch": e, "learning_rate": 0.1, "loss": 2.0, "mine_last": 1.5 - e, "test_top1": 0.5} for e in (1, 2)]
     earlier = {"own stage 1": [{"epoch": 1, "loss": 0.25, "distance": 0.25, "cosine_stage3": 0.1}]}
@@ -344,7 +344,7 @@ def test_every_term_is_shown_by_its_name_whoevers_it_is(write):
     assert "mine_last −0.5000" in page and "distance 0.2500" in page
 
 
-def test_the_last_staged_method_is_in_question_where_there_is_no_two_stage(write):
+def test_the_last_staged_method_is_in_question_where_there_is_no_two_stage(write) -> None:
     stages = CONTEXT.config["methods"]["two_stage"]
     config = {**CONTEXT.config, "methods": {"kd": {"stage1": stages["stage2"]}, "own": stages}}
     names = {"teacher": 0.9, "kd": 0.8, "stage1": 0.5, "own": 0.4}
@@ -357,7 +357,7 @@ def test_the_last_staged_method_is_in_question_where_there_is_no_two_stage(write
     assert without.main == "kd" and not any("Stage 1" in line for line in write_cautions(without))
 
 
-def test_each_training_shows_what_it_took(write):
+def test_each_training_shows_what_it_took(write) -> None:
     times = Usage(10.0, 200.0, 3_000_000, "process"), Usage(2.5, 900.0, 2_000_000, "process")
     models = usual()
     trained = [replace(TRAINING, usage=usage) for usage in times]
@@ -370,11 +370,11 @@ def test_each_training_shows_what_it_took(write):
     assert "Resident in the whole process" in page and "energy was not measured" in page
 
 
-def test_the_contrastive_bound_needs_what_it_is_made_of(page):
+def test_the_contrastive_bound_needs_what_it_is_made_of(page) -> None:
     assert page[0].information.nce_bound == {} and "No bound log K − L: it needs a teacher" in page[1]
 
 
-def test_a_weak_teacher_opens_the_verdict(write):
+def test_a_weak_teacher_opens_the_verdict(write) -> None:
     names = {"teacher": 0.4, "scratch": 0.9, "kd": 0.5}
     report, page = write(recordings([network(name, right=right) for name, right in names.items()]))
     assert (
@@ -388,7 +388,7 @@ def test_a_weak_teacher_opens_the_verdict(write):
     )
 
 
-def test_labels_replace_methods_for_readers_alone(write, tmp_path):
+def test_labels_replace_methods_for_readers_alone(write, tmp_path) -> None:
     with use_labels({"two_stage": "Ours & more", "kd": "KD"}):
         _, page = write(recordings(usual()))
     assert "Ours &amp; more is behind teacher and KD." in page and ">Ours &amp; more<" in page
@@ -396,19 +396,19 @@ def test_labels_replace_methods_for_readers_alone(write, tmp_path):
     assert "two_stage," in (tmp_path / "tables/models.csv").read_text(encoding="utf-8")
 
 
-def test_the_first_screen_is_short_and_the_rest_folded(page):
+def test_the_first_screen_is_short_and_the_rest_folded(page) -> None:
     _, page, _ = page
     first, _, rest = page.partition("</nav>")
     assert first.count("<table") == first.count("<figure") == 1 and first.count('<th scope="col"') == 5
     assert "<details" not in first and rest.count("<section>") == rest.count("<section>\n<details id=") == 16
 
 
-def test_small_p_values_are_written_as_p(page):
+def test_small_p_values_are_written_as_p(page) -> None:
     _, page, tmp_path = page
     assert "log₁₀" not in page and "log10" not in (tmp_path / "tables/pairs.csv").read_text(encoding="utf-8")
 
 
-def test_csv_files_hold_numbers(page):
+def test_csv_files_hold_numbers(page) -> None:
     words = {
         "model",
         "tap",

@@ -27,7 +27,7 @@ def measure_kl(teacher, student, temperature):
     return measure_held_out(*sides, images, temperature).held_out_kl
 
 
-def test_the_distance_is_the_kl_by_hand():
+def test_the_distance_is_the_kl_by_hand() -> None:
     teacher, student = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([[0.0, 0.0]])
     kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)  # of (3/4, 1/4) from (1/2, 1/2)
     assert measure_kl(teacher, student, 1.0) == pytest.approx(kl) == pytest.approx(0.130812, abs=1e-6)
@@ -37,7 +37,7 @@ def test_the_distance_is_the_kl_by_hand():
     assert measure_kl(student, teacher, 1.0) == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2))
 
 
-def test_accuracy_as_drawn_and_over_cells():
+def test_accuracy_as_drawn_and_over_cells() -> None:
     answers = torch.tensor([0, 1, 1, 1])
     logits = torch.nn.functional.one_hot(answers, 2).float()
     own = HeldOutLogits(logits, logits)
@@ -49,7 +49,7 @@ def test_accuracy_as_drawn_and_over_cells():
     )
 
 
-def test_without_a_cue_no_cells():
+def test_without_a_cue_no_cells() -> None:
     logits = torch.eye(2)[LABELS]
     own = HeldOutLogits(logits, None)
     assert measure_held_out(own, own, make_data(cued=False), 4.0) == HeldOut(0.0, 1.0, None)

@@ -36,7 +36,7 @@ def make_shown(predictions, clean=None) -> CuedAnswers:
     return make_answers(LABELS, ALL_CUES, np.broadcast_to(predictions, ALL_CUES.shape), clean, CLASSES_CUE)
 
 
-def test_a_model_that_only_reads_the_cue():
+def test_a_model_that_only_reads_the_cue() -> None:
     result = measure_shortcut(make_shown(np.argsort(CLASSES_CUE)[ALL_CUES], clean=np.zeros_like(LABELS)))
     assert (result.aligned, result.conflicting, result.unbiased) == (1, 0, pytest.approx(1 / CLASSES))
     assert (result.following, result.cue_bias, result.flip_rate, result.worst_group) == (1, 1, 1, 0)
@@ -44,7 +44,7 @@ def test_a_model_that_only_reads_the_cue():
     assert (result.images, result.shows) == (200, 10)
 
 
-def test_blind_model_follows_at_its_confusion_rate():
+def test_blind_model_follows_at_its_confusion_rate() -> None:
     wrong = np.arange(len(LABELS)) % 20 < 4  # one in five images of each class, taken for the next class
     answers = np.where(wrong, (LABELS + 1) % CLASSES, LABELS)
     result = measure_shortcut(make_shown(answers[:, None], clean=answers))
@@ -57,7 +57,7 @@ def test_blind_model_follows_at_its_confusion_rate():
     assert compute_excess_following(reader, result) == pytest.approx(1 - 0.2 / 9)
 
 
-def test_a_model_that_guesses():
+def test_a_model_that_guesses() -> None:
     guesses = np.random.default_rng(0).integers(CLASSES, size=(50, *ALL_CUES.shape))
     results = [measure_shortcut(make_shown(one)) for one in guesses]
     for name, chance in {
@@ -71,7 +71,7 @@ def test_a_model_that_guesses():
         assert np.mean(values) == pytest.approx(chance, abs=5 * np.std(values) / 50**0.5)
 
 
-def test_many_classes_with_one_cue_by_hand():
+def test_many_classes_with_one_cue_by_hand() -> None:
     """Classes 0 and 1 have cue 0, classes 2 and 3 cue 1; each image under both; teacher and student."""
     labels, cues, classes_cue = np.array([0, 1, 2, 3]), np.tile([0, 1], (4, 1)), np.array([0, 0, 1, 1])
     student = make_answers(
@@ -93,7 +93,7 @@ def test_many_classes_with_one_cue_by_hand():
 
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(2, 6))
-def test_measures_agree_with_a_loop(seed, shows, classes):
+def test_measures_agree_with_a_loop(seed, shows, classes) -> None:
     rng = np.random.default_rng(seed)
     labels, classes_cue = rng.integers(classes, size=30), rng.integers(3, size=classes)
     cues = np.stack([rng.permutation(5)[:shows] for _ in labels])  # cues 3 and 4 belong to no class
@@ -117,7 +117,7 @@ def test_measures_agree_with_a_loop(seed, shows, classes):
         assert hits or name in result.notes
 
 
-def test_undefined_measures_say_why():
+def test_undefined_measures_say_why() -> None:
     clean_only = {"labels": np.array([0, 1]), "clean": None, "classes_cue": np.array([0, 1])}
     aligned = measure_shortcut(
         make_answers(cues=np.array([[0], [1]]), predictions=np.array([[0], [1]]), **clean_only)
@@ -130,7 +130,7 @@ def test_undefined_measures_say_why():
     assert np.isnan(compute_following(only)).tolist() == [True, False]
 
 
-def test_wrong_input_is_refused():
+def test_wrong_input_is_refused() -> None:
     good = {
         "labels": LABELS,
         "cues": ALL_CUES,
@@ -145,7 +145,7 @@ def test_wrong_input_is_refused():
         "labels": [(LABELS[:0], "images")],
     }
     for name, cases in wrong.items():
-        for value, message in cases:
+        for value, message in cases:  # type: ignore[attr-defined]
             with pytest.raises(ValueError, match=message):
                 make_answers(**{**good, name: value})
     with pytest.raises(ValueError, match="cues differ"):
@@ -157,7 +157,7 @@ def draw_following(rng, rates, n) -> np.ndarray:
     return rng.binomial(9, np.asarray(rates)[:, None], (len(rates), n)) / 9
 
 
-def test_inheritance_of_all_and_of_nothing():
+def test_inheritance_of_all_and_of_nothing() -> None:
     rng = np.random.default_rng(0)
     biased, unbiased = draw_following(rng, [0.5, 0.6, 0.4], 100), draw_following(rng, [0.05] * 3, 100)
     same = compute_inheritance(biased, unbiased, biased, unbiased)
@@ -171,7 +171,7 @@ def test_inheritance_of_all_and_of_nothing():
     assert compute_inheritance(hole, unbiased, biased, unbiased).value == 1
 
 
-def test_inheritance_is_not_given_where_teachers_hardly_differ():
+def test_inheritance_is_not_given_where_teachers_hardly_differ() -> None:
     rng = np.random.default_rng(0)
     low = draw_following(rng, [0.05, 0.05], 100)
     result = compute_inheritance(low, low, low + 0.01, low)
@@ -187,7 +187,7 @@ def test_inheritance_is_not_given_where_teachers_hardly_differ():
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_the_interval_of_inheritance_covers(seeds):
+def test_the_interval_of_inheritance_covers(seeds) -> None:
     # A bootstrap over seeds and images covered 83, 88 and 90 % of the time with these numbers of seeds.
     rng, trials, truth = np.random.default_rng(seeds), 600, 0.6
     covered = 0
@@ -200,7 +200,7 @@ def test_the_interval_of_inheritance_covers(seeds):
     assert covered / trials == pytest.approx(0.95, abs=0.03)
 
 
-def test_fieller_bounds_are_at_the_t_tests_limit():
+def test_fieller_bounds_are_at_the_t_tests_limit() -> None:
     rng = np.random.default_rng(0)
     theirs = 0.5 + 0.1 * rng.standard_normal(6)
     own = 0.7 * theirs + 0.05 * rng.standard_normal(6)
@@ -211,7 +211,7 @@ def test_fieller_bounds_are_at_the_t_tests_limit():
     assert compute_fieller_interval(own, theirs - theirs.mean()) is None
 
 
-def test_measures_are_plain_numbers():
+def test_measures_are_plain_numbers() -> None:
     result = dataclasses.asdict(measure_shortcut(make_shown(ALL_CUES, LABELS), make_shown(ALL_CUES, LABELS)))
     json.dumps(result, allow_nan=False)
     assert {field.name for field in dataclasses.fields(ShortcutMeasures)} == set(result)

@@ -6,7 +6,7 @@ import pytest
 from diagnostics.shortcut.probe import fit_balanced_probe
 
 
-def test_probe_weighs_classes_alike():
+def test_probe_weighs_classes_alike() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random(3000) < 0.1).astype(int)
     X = rng.normal(size=(3000, 5))

@@ -75,7 +75,7 @@ def recorded():
     return data, (first, second), record_cues(models, data, CPU, CueContext({}, 3, {}))
 
 
-def test_images_are_shown_under_different_cues():
+def test_images_are_shown_under_different_cues() -> None:
     labels, own = torch.arange(2000) % 8, torch.tensor([3, 1, 0, 2, 4, 5, 6, 7])
     every = draw_shown_cues(labels, own, 8, most=10, seed=1)
     assert every.shape == (2000, 8) and (every[:, 0] == own[labels]).all()
@@ -87,7 +87,7 @@ def test_images_are_shown_under_different_cues():
     assert draw_shown_cues(labels, own, 8, most=1, seed=1).shape == (2000, 2)
 
 
-def test_predictions_are_of_stamped_images(recorded):
+def test_predictions_are_of_stamped_images(recorded) -> None:
     data, (first, second), recording = recorded
     assert recording.predictions.shape == (2, 90, 6) and recording.clean.shape == (2, 90)
     for number, model in enumerate((first, second)):
@@ -109,7 +109,7 @@ def test_predictions_are_of_stamped_images(recorded):
     assert found.shows == 6 and found.clean == recording.models[1].test_top1
 
 
-def test_images_that_stay_in_files_are_recorded_alike(recorded, tmp_path):
+def test_images_that_stay_in_files_are_recorded_alike(recorded, tmp_path) -> None:
     data, _, recording = recorded
     np.save(tmp_path / "test.npy", data.test.pixels.numpy())
     stored = copy(data.test)
@@ -121,7 +121,7 @@ def test_images_that_stay_in_files_are_recorded_alike(recorded, tmp_path):
     assert again.models[0].decoding == recording.models[0].decoding
 
 
-def test_networks_with_equal_features_run_once():
+def test_networks_with_equal_features_run_once() -> None:
     first, second, other = ByColour(0), ByColour(1), ByColour(2)
     with torch.no_grad():
         other.scale.mul_(2)
@@ -135,7 +135,7 @@ def test_networks_with_equal_features_run_once():
     assert second.runs == 1  # one image, to see what its classifier reads
 
 
-def test_probes_read_the_cue_and_not_the_label(recorded):
+def test_probes_read_the_cue_and_not_the_label(recorded) -> None:
     assert recorded[2].models[0].decoding.cue_decoding > 0.95
     assert recorded[2].models[0].decoding.label_decoding < 0.35
     without = record_cues([make_subject("teacher", ByColour(0))], make_data(val=0), CPU, ABOUT)
@@ -143,11 +143,11 @@ def test_probes_read_the_cue_and_not_the_label(recorded):
 
 
 @pytest.mark.parametrize("cue", ["patch", "background", "tint", "frame"])
-def test_a_probe_reads_the_cue_after_augmentation(cue):
+def test_a_probe_reads_the_cue_after_augmentation(cue) -> None:
     assert read_cue(make_data(cue)) > 0.9
 
 
-def test_own_cues_are_shown_once(recorded):
+def test_own_cues_are_shown_once(recorded) -> None:
     data = recorded[0]
     plain = record_cues([make_subject("teacher", ByColour(0))], make_data("none"), CPU, ABOUT)
     assert plain.get_shown(0) is None and plain.about.cue_read is None
@@ -159,7 +159,7 @@ def test_own_cues_are_shown_once(recorded):
     assert shown.shows.cues.shape == (90, 1) and shown.clean is None and measure_shortcut(shown).clean is None
 
 
-def test_held_out_numbers_equal_direct_ones(recorded):
+def test_held_out_numbers_equal_direct_ones(recorded) -> None:
     data, (first, second), recording = recorded
     with torch.no_grad():
         drawn = [model(data.held_out.load_normalised(torch.arange(60))) for model in (first, second)]
@@ -178,7 +178,7 @@ def test_held_out_numbers_equal_direct_ones(recorded):
     assert none.held_out is None and (plain.held_out_kl, plain.held_out_unbiased) == (None, None)
 
 
-def test_what_is_written_is_read(recorded, tmp_path):
+def test_what_is_written_is_read(recorded, tmp_path) -> None:
     recording = recorded[2]
     hashes = {"teacher": "hash of teacher", "two_stage": "hash of two_stage"}
     assert not is_up_to_date(tmp_path, hashes)
@@ -194,7 +194,7 @@ def test_what_is_written_is_read(recorded, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cues.npz", "cues.json"])
-def test_a_damaged_recording_is_named(recorded, tmp_path, name):
+def test_a_damaged_recording_is_named(recorded, tmp_path, name) -> None:
     write_cue_recording(recorded[2], tmp_path)
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 255

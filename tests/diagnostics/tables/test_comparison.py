@@ -28,7 +28,7 @@ def shown(table: Table, row: int = 0) -> dict[str, str]:
     return {column.key: text for column, (text, _) in zip(table.columns, table.show_rows()[row], strict=True)}
 
 
-def test_pair_tables_give_the_published_example():
+def test_pair_tables_give_the_published_example() -> None:
     row = pair_row(4869, 1884, 694, 2553)
     assert shown(make_tests_table([row])) | {
         "mcnemar_corrected": "548.38",
@@ -41,7 +41,7 @@ def test_pair_tables_give_the_published_example():
     assert answer["difference"].startswith("−11.9 [−12.") and answer["p"] == "< 1e-16"
 
 
-def test_pair_tables_of_identical_models_explain_each_gap():
+def test_pair_tables_of_identical_models_explain_each_gap() -> None:
     row = pair_row(40, 0, 0, 0)
     for table in (make_pairs_table([row]), make_tests_table([row]), make_errors_table([row])):
         text = to_text(table)
@@ -51,7 +51,7 @@ def test_pair_tables_of_identical_models_explain_each_gap():
     assert make_pairs_table([]).empty
 
 
-def test_seed_tables():
+def test_seed_tables() -> None:
     one, three = summarise([0.7]), summarise([0.70, 0.72, 0.74])
     models = [ModelAccuracy("", "kd", seed, "", "", top1, 0, 1) for seed, top1 in enumerate([0.70, 0.72, 0.74])]
     table = make_seeds_table({"kd": MethodOverSeeds([0, 1, 2], three), "crd": MethodOverSeeds([0], one)}, models)

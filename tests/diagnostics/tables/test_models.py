@@ -10,7 +10,7 @@ from tests.diagnostics.tables.test_comparison import shown
 LATENCY = Latency(batch=1, repeats=5, median_ms=0.5, iqr_ms=0.1, images_per_second=2000.0)
 
 
-def test_robustness_and_cost_without_a_teacher():
+def test_robustness_and_cost_without_a_teacher() -> None:
     table = make_robustness_table(Robustness({"kd": {"jpeg": [0.1, 0.2, 0.3, 0.4, 0.5]}}, {}, 9))
     assert shown(table) == {"model": "kd", "relative_error": "n/a", "jpeg": "30.0"}
     assert "no teacher" in table.notes[0]
@@ -20,7 +20,7 @@ def test_robustness_and_cost_without_a_teacher():
     assert make_cost_table({}, []).empty and not make_cost_table({}, []).rows
 
 
-def test_a_method_of_several_seeds_is_one_row_of_means():
+def test_a_method_of_several_seeds_is_one_row_of_means() -> None:
     tops = {"teacher": 0.9, "kd": 0.7, "kd/1": 0.8}
     models = [
         ModelAccuracy(name, name[:2] if name[0] == "k" else name, None, "", "", t, t - 0.1, 1)

@@ -41,7 +41,7 @@ TABLE = Table(
 )
 
 
-def test_a_column_that_no_row_has_is_told_once_and_stays_in_files():
+def test_a_column_that_no_row_has_is_told_once_and_stays_in_files() -> None:
     columns = (Column("a", "A"), Column("b", "B"), Column("sd", "sd"), Column("p", "p"))
     rows = [[Cell("x"), Cell("y"), Cell(None, note="One seed."), Cell(None, note="One seed.")] for _ in range(2)]
     table = Table("lone", "Lone.", columns, rows)
@@ -76,12 +76,12 @@ class Whole:
         (Whole(None), Cell(None, note="No part.")),
     ],
 )
-def test_a_column_reads_value_interval_and_note(source, cell):
+def test_a_column_reads_value_interval_and_note(source, cell) -> None:
     columns = (Column("name", "name"), Column("x", "x", format_percent(), True, "part.value", "No part."))
     assert read_row(["kd"], source, columns) == [Cell("kd"), cell]
 
 
-def test_a_table_describes_its_first_rows():
+def test_a_table_describes_its_first_rows() -> None:
     assert (
         TABLE.describe(9)
         == "two_stage: top-1, % 66.7 [50.0, 80.0], images 12,345, φ −4.0e−03; kd: top-1, % 100.0, images 7."
@@ -106,24 +106,24 @@ def test_a_table_describes_its_first_rows():
         (show_p, 0.0, "< 1e-16"),
     ],
 )
-def test_numbers_as_they_are_shown(show, value, text):
+def test_numbers_as_they_are_shown(show, value, text) -> None:
     assert show(value) == text
 
 
-def test_what_is_not_defined_says_why_in_a_footnote():
+def test_what_is_not_defined_says_why_in_a_footnote() -> None:
     assert TABLE.show_rows()[1] == [("kd", ""), ("100.0", ""), ("7", ""), ("n/a", "a")]
     assert TABLE.notes == ["Always right."]
     assert [to_letter(number) for number in (0, 25, 26, 52)] == ["a", "z", "aa", "ba"]
 
 
-def test_csv_keeps_every_digit_and_leaves_out_what_is_not_defined():
+def test_csv_keeps_every_digit_and_leaves_out_what_is_not_defined() -> None:
     header, first, second = csv.reader(io.StringIO(to_csv(TABLE)))
     assert header == ["model", "top1", "top1_low", "top1_high", "n", "phi"]
     assert float(first[1]) == 2 / 3 and first[4:] == ["12345", "-0.004"]
     assert second == ["kd", "1.0", "", "", "7", ""]
 
 
-def test_text_is_aligned():
+def test_text_is_aligned() -> None:
     assert to_text(TABLE).splitlines() == [
         "Two models & 100 %.",
         "model               top-1, %  images         φ",
@@ -136,7 +136,7 @@ def test_text_is_aligned():
     assert to_text(empty) == "Nothing.\nThere is no model.\n"
 
 
-def test_tex_escapes_what_latex_would_read():
+def test_tex_escapes_what_latex_would_read() -> None:
     tex = to_tex(TABLE)
     assert r"\caption{Two models \& 100 \%.}" in tex
     assert r"two\_stage & 66.7 [50.0, 80.0] & 12,345 & $-$4.0e$-$03 \\" in tex

@@ -120,7 +120,7 @@ def change_a_pixel(images: Path) -> str:
 
 
 @pytest.mark.parametrize("change", [rename_a_class, swap_two_classes, add_an_image, change_a_pixel])
-def test_other_images_are_refused_everywhere(run, call_main, evaluate, change):
+def test_other_images_are_refused_everywhere(run, call_main, evaluate, change) -> None:
     said = change(run / "images")
     (run / "tiny" / "seed0" / "scratch" / "result.json").unlink()  # so that there is something to go on with
     done = call_main(run, "--phase", "baselines", "--resume", *SHORT, f"data.root={run / 'images'}")
@@ -139,12 +139,12 @@ def test_fresh_trains_on_other_images(run: Path, call_main) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_hidden_folders_leave_the_images_the_same(run, evaluate):
+def test_hidden_folders_leave_the_images_the_same(run, evaluate) -> None:
     (run / "images" / "train" / ".ipynb_checkpoints").mkdir()
     assert evaluate(run / "tiny", "--quick")[0] == 0
 
 
-def test_cues_and_normalisation_are_compared(make_experiment, tmp_path):
+def test_cues_and_normalisation_are_compared(make_experiment, tmp_path) -> None:
     plain = make_experiment()
     write_identity(tmp_path, plain.data)
     assert list_changes(tmp_path, plain.data) == []
@@ -156,7 +156,7 @@ def test_cues_and_normalisation_are_compared(make_experiment, tmp_path):
     assert (record["data"]["train"]["count"], record["data"]["test"]["count"]) == (64, 32)
 
 
-def test_a_damaged_or_missing_identity_is_refused(make_experiment, tmp_path, capsys):
+def test_a_damaged_or_missing_identity_is_refused(make_experiment, tmp_path, capsys) -> None:
     data, path = make_experiment().data, tmp_path / "identity.json"
     write_identity(tmp_path, data)
     whole = path.read_text(encoding="utf-8")
@@ -187,7 +187,7 @@ def test_a_damaged_or_missing_identity_is_refused(make_experiment, tmp_path, cap
         ("edited", "seed0/two_stage/stage2"),
     ],
 )
-def test_weights_that_training_did_not_leave_are_refused(evaluated, tmp_path, evaluate, fault, job):
+def test_weights_that_training_did_not_leave_are_refused(evaluated, tmp_path, evaluate, fault, job) -> None:
     run = copy_run(evaluated, tmp_path)
     path = run / "tiny" / job / "model.pt"
     if fault == "removed":
@@ -202,7 +202,7 @@ def test_weights_that_training_did_not_leave_are_refused(evaluated, tmp_path, ev
     assert code == 2 and str(path) in err and ("is gone" if fault == "removed" else "is not the file") in err
 
 
-def test_a_changed_given_teacher_is_refused(run, call_main):
+def test_a_changed_given_teacher_is_refused(run, call_main) -> None:
     given = run / "given.pt"
     shutil.copy(run / "tiny" / "teacher" / "model.pt", given)
     words = (*SHORT, f"data.root={run / 'images'}", "name=other", f"teacher.checkpoint={given}")
@@ -214,7 +214,7 @@ def test_a_changed_given_teacher_is_refused(run, call_main):
     assert call_main(run, "--phase", "all", "--fresh", *words).returncode == 0
 
 
-def test_a_given_teacher_is_measured(run, call_main):
+def test_a_given_teacher_is_measured(run, call_main) -> None:
     warn.cache_clear()
     given = run / "given.pt"
     weights = load(run / "tiny" / "seed0" / "scratch" / "model.pt")
@@ -242,7 +242,7 @@ def test_a_given_teacher_is_measured(run, call_main):
         ("conv1.weight", lambda w: (100 * w).to(torch.int32), "conv1.weight holds int32 numbers"),
     ],
 )
-def test_unusable_weights_are_refused_before_training(run, call_main, name, value, said):
+def test_unusable_weights_are_refused_before_training(run, call_main, name, value, said) -> None:
     weights = load(run / "tiny" / "teacher" / "model.pt")
     weights[name] = value(weights[name])
     torch.save(weights, run / "given.pt")

@@ -43,7 +43,7 @@ def enter(experiment, *jobs, fresh=False, resume=False):
     )
 
 
-def test_a_claimed_run_has_its_records(run):
+def test_a_claimed_run_has_its_records(run) -> None:
     experiment = run()
     enter(experiment, TEACHER)
     folder = experiment.folder
@@ -52,7 +52,7 @@ def test_a_claimed_run_has_its_records(run):
     enter(experiment, TEACHER)  # again, as another phase does
 
 
-def test_jobs_are_found_by_their_folders(run):
+def test_jobs_are_found_by_their_folders(run) -> None:
     jobs = [TEACHER, CRD, JobName("kd", -3), FIRST, SECOND, HEAD]
     experiment = run(*jobs)
     found = experiment.folder.list_present_jobs()
@@ -60,7 +60,7 @@ def test_jobs_are_found_by_their_folders(run):
     assert experiment.folder.list_seeds() == [-3, 0]
 
 
-def test_other_folders_are_no_jobs_and_stay(run):
+def test_other_folders_are_no_jobs_and_stay(run) -> None:
     experiment = run(TEACHER, FIRST, KD)
     seed = experiment.folder.path / "seed0"
     for name in ("notes", "two_stage/plots", "kd_old", ".hidden"):
@@ -74,7 +74,7 @@ def test_other_folders_are_no_jobs_and_stay(run):
     assert kept == {"notes/mine.txt", "two_stage/plots/mine.txt", "kd_old/mine.txt", ".hidden/mine.txt"}
 
 
-def test_dependent_jobs_are_removed_first(run):
+def test_dependent_jobs_are_removed_first(run) -> None:
     experiment = run(
         TEACHER, FIRST, SECOND, HEAD, KD, overrides=["methods.late={starts_from: head, losses: {ce: 1}}"]
     )
@@ -89,7 +89,7 @@ def test_dependent_jobs_are_removed_first(run):
     assert set(everything) == {*found, KD, TEACHER} and everything[-2:] == [FIRST, TEACHER]
 
 
-def test_unnamed_methods_lose_dependent_jobs_too(run):
+def test_unnamed_methods_lose_dependent_jobs_too(run) -> None:
     experiment = run(TEACHER, FIRST, SECOND, HEAD, KD)
     other = run(overrides=["methods=[two_stage]"])
     enter(other, FIRST, fresh=True)
@@ -98,7 +98,7 @@ def test_unnamed_methods_lose_dependent_jobs_too(run):
     assert not experiment.folder.get_job(HEAD).path.parent.exists()
 
 
-def test_a_run_of_an_earlier_version_can_restart(run):
+def test_a_run_of_an_earlier_version_can_restart(run) -> None:
     experiment = run(TEACHER, FIRST)
     path = experiment.folder.path / "config.yaml"
     write_signed(path, "crd: {dim: 3}\n")
@@ -108,7 +108,7 @@ def test_a_run_of_an_earlier_version_can_restart(run):
     assert experiment.folder.list_present_jobs() == [] and experiment.folder.read_config() == experiment.config
 
 
-def test_a_run_gains_methods_and_keeps_others(run):
+def test_a_run_gains_methods_and_keeps_others(run) -> None:
     experiment = run(TEACHER, FIRST, SECOND, KD)
     other = run(overrides=["methods=[scratch]"])
     enter(other, JobName("scratch", 0))
@@ -121,7 +121,7 @@ def test_a_run_gains_methods_and_keeps_others(run):
     assert other.folder.read_config() == config
 
 
-def test_a_kept_method_stays_as_trained(run):
+def test_a_kept_method_stays_as_trained(run) -> None:
     weighted = ("methods={late: {base: kd, upweight_errors_of: crd}}", "methods.head.batch_size=4")
     experiment = run(TEACHER, CRD, HEAD, JobName("late", 0), overrides=["methods.late={base: kd}", *weighted])
     folder, old = experiment.folder, experiment.config.stages
@@ -133,7 +133,7 @@ def test_a_kept_method_stays_as_trained(run):
     assert type(config).model_validate(kept.model_dump(mode="json")).stages == kept.stages
 
 
-def test_a_method_without_its_source_is_dropped(run):
+def test_a_method_without_its_source_is_dropped(run) -> None:
     methods = "methods={first: {base: kd, upweight_errors_of: then}, then: {base: kd, upweight_errors_of: crd}}"
     experiment = run(TEACHER, CRD, overrides=[methods])
     config = run(overrides=["methods=[scratch]"]).config
@@ -143,7 +143,7 @@ def test_a_method_without_its_source_is_dropped(run):
     assert keep_methods(RunFolder(experiment.folder.path / "none"), config, ["crd"]) is config
 
 
-def test_another_config_is_refused_with_its_keys(run):
+def test_another_config_is_refused_with_its_keys(run) -> None:
     run(TEACHER, FIRST, KD)
     settings = ["methods.two_stage.stage1.optimizer.lr=0.5", "losses.kl.temperature=2", "data.seed=1"]
     first, second = (f"methods.two_stage.stage{number}" for number in (1, 2))
@@ -158,13 +158,13 @@ def test_another_config_is_refused_with_its_keys(run):
     enter(run(overrides=settings), TEACHER, FIRST, KD, fresh=True)  # nothing of the old one is left
 
 
-def test_seeds_and_speed_may_change(run):
+def test_seeds_and_speed_may_change(run) -> None:
     run(TEACHER, KD)
     enter(run(overrides=["seeds=[0, 1]", "data.workers=1", "checkpoint_minutes=1"]), JobName("kd", 1))
     assert run().folder.read_config().seeds == [0, 1]
 
 
-def test_an_unfinished_job_is_resumed_or_restarted(run):
+def test_an_unfinished_job_is_resumed_or_restarted(run) -> None:
     experiment = run(TEACHER, KD)
     folder = experiment.folder.get_job(KD)
     folder.delete_result()
@@ -178,7 +178,7 @@ def test_an_unfinished_job_is_resumed_or_restarted(run):
     assert not folder.path.exists()
 
 
-def test_rates_of_unfinished_jobs_may_change(run):
+def test_rates_of_unfinished_jobs_may_change(run) -> None:
     run(TEACHER, KD)
     other = run(overrides=["methods.crd.optimizer.lr=0.5", "methods.two_stage.stage2.feature_lr=0.1"])
     enter(other, CRD, resume=True)
@@ -187,7 +187,7 @@ def test_rates_of_unfinished_jobs_may_change(run):
         enter(run(overrides=["methods.kd.optimizer.lr=0.5"]), CRD, resume=True)
 
 
-def test_a_lost_file_of_a_finished_job_is_named(run):
+def test_a_lost_file_of_a_finished_job_is_named(run) -> None:
     experiment = run(TEACHER, KD)
     experiment.folder.get_job(KD).model.unlink()
     with pytest.raises(UserError, match=r"seed0/kd/model\.pt is gone, and kd was finished"):
@@ -195,14 +195,14 @@ def test_a_lost_file_of_a_finished_job_is_named(run):
     enter(experiment, CRD)
 
 
-def test_a_folder_without_config_is_refused(run):
+def test_a_folder_without_config_is_refused(run) -> None:
     experiment = run(TEACHER)
     (experiment.folder.path / "config.yaml").unlink()
     with pytest.raises(UserError, match=r"holds files but no config\.yaml: choose another --set name="):
         enter(experiment, TEACHER)
 
 
-def test_a_changed_config_file_is_refused(run):
+def test_a_changed_config_file_is_refused(run) -> None:
     experiment = run()
     with pytest.raises(UserError, match=r"is no run \(no config\.yaml in it\)"):
         experiment.folder.read_config()

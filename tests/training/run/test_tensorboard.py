@@ -26,7 +26,7 @@ def read_hparams(found: EventAccumulator) -> dict[str, object]:
     return {key: getattr(value, value.WhichOneof("kind")) for key, value in hparams.items()}
 
 
-def test_scalars_can_be_read(tmp_path):
+def test_scalars_can_be_read(tmp_path) -> None:
     before = threading.excepthook
     with open_writer(tmp_path, 1) as writer:
         for epoch in (1, 2):
@@ -36,7 +36,7 @@ def test_scalars_can_be_read(tmp_path):
     assert threading.excepthook is before
 
 
-def test_full_disk_gives_one_error(tmp_path, capsys):
+def test_full_disk_gives_one_error(tmp_path, capsys) -> None:
     with (
         full_beyond(10),
         pytest.raises(MachineError, match=r"events\.out\.tfevents cannot be written .*file too large"),
@@ -47,7 +47,7 @@ def test_full_disk_gives_one_error(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_finished_trainings_show_settings_and_results(make_experiment):
+def test_finished_trainings_show_settings_and_results(make_experiment) -> None:
     experiment = make_experiment("methods=[two_stage]")
     run_jobs(list_phase_jobs("all", experiment.config, experiment.folder), experiment)
     teacher, first, second = (read_events(experiment.folder.get_job(job).path) for job in (TEACHER, FIRST, SECOND))
@@ -65,7 +65,7 @@ def test_finished_trainings_show_settings_and_results(make_experiment):
     assert read_hparams(first)["job"] == "two_stage/stage1" and read_hparams(teacher)["seed"] == -1
 
 
-def test_settings_are_those_of_the_training(tiny_config):
+def test_settings_are_those_of_the_training(tiny_config) -> None:
     config = load_config(tiny_config, ["shortcut.cue=patch"])
     teacher, kd = list_settings(config, TEACHER), list_settings(config, JobName("kd", 3))
     assert teacher["teacher.epochs"] == teacher["stage.epochs"] == 2 and kd["stage.epochs"] == 4
