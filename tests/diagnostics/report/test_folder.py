@@ -188,7 +188,10 @@ def test_a_page_that_needs_nothing_else(page) -> None:
     inside, beside = ([link for link in page.links if link.startswith("#") is here] for here in (True, False))
     assert inside and {link.removeprefix("#") for link in inside} <= page.anchors
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
-    assert set(beside) == written - {"report.html", "report.sha256"}  # every file beside the page, and none that is not there
+    assert set(beside) == written - {
+        "report.html",
+        "report.sha256",
+    }  # every file beside the page, and none that is not there
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert text.count("<script") == 1 and "<script src" not in text
     assert "http" not in text and "url(" not in text
