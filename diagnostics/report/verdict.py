@@ -68,7 +68,7 @@ def write_verdict(scores: Scores) -> list[str]:
     lines = [*_warn_of_teacher(scores), *_name_best(scores, main)]
     lines += [f"{main} is behind {join_names(behind)}."] if behind else []
     lines += [f"{main} is ahead of {join_names(ahead)}."] if ahead else []
-    lines += [f"No difference is shown between {main} and {join_names(even)}."] if even else []
+    lines += [f"{main} shows no difference from {join_names(even)}."] if even else []
     return lines
 
 
