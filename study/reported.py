@@ -12,7 +12,7 @@ from study.comparison import Contrast
 from study.results import InheritanceRow, SummaryRow
 from study.selection import SelectionRow
 
-STUDY_VERSION = 3  # of report.json: raise it when a field goes, is renamed or changes its meaning
+STUDY_VERSION = 4  # of report.json: raise it when a field goes, is renamed or changes its meaning
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,10 @@ class Results:
 
 
 def compute_results(
-    records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
+    records: Sequence[Measurement],
+    stated: Mapping[str, Hypothesis],
+    tries: Mapping[str, Sequence[str]] = NO_TRIES,
+    choose_by: str = "held_out_top1",
 ) -> Results:
     """Return all results of a study.
 
@@ -105,6 +108,7 @@ def compute_results(
         records: of every model.
         stated: hypotheses by name.
         tries: methods by family, of which one is chosen.
+        choose_by: held_out_top1 or held_out_kl, the measure that chooses.
 
     Raises:
         ValueError: two records of one point, method and seed.
@@ -124,7 +128,7 @@ def compute_results(
         compare_rest(groups, stated),
         inherited,
         [check for check in run_checks(records) if planted or check.passed is not None],
-        select_tries(groups, tries),
+        select_tries(groups, tries, choose_by),
         notes,
     )
 
