@@ -67,6 +67,7 @@ class Measurement:
     teacher_hash: str = ""  # of its teacher's weights
     trained: Part = "all"  # part of the network that its last stage trains
     held_out_images: int | None = None  # None where their number was not recorded
+    cue_count: int = 0  # different cues of the classes
 
     @property
     def unit(self) -> Unit:
@@ -173,6 +174,13 @@ def find_number(record: Measurement, name: str) -> float | None:
     return list_numbers(record).get(name)
 
 
+def find_compared(record: Measurement, name: str) -> float | None:
+    """Return the number that comparisons use; clean is top1 where no cue is planted."""
+    if name == "clean" and record.measures is None and name not in record.numbers:
+        name = "top1"
+    return find_number(record, name)
+
+
 def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
     shown = [recording.get_shown(number) for number in range(len(recording.models))]
     teachers = [own for own, model in zip(shown, recording.models, strict=True) if model.method == TEACHER]
@@ -205,4 +213,5 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
             teacher_hash=next((one.weights_hash for one in recording.models if one.method == TEACHER), ""),
             trained="all" if is_teacher else run.config.stages[model.method][-1].train,
             held_out_images=recording.about.held_out_images,
+            cue_count=len(np.unique(recording.classes_cue)),
         )

@@ -68,6 +68,7 @@ def make_report(records: Sequence[Measurement], context: StudyContext) -> StudyR
         rest=results.rest,
         inheritance=results.inheritance,
         checks=results.checks,
+        limitations=results.limitations,
         selection=results.selection,
         notes=results.notes,
         missing=[*_list_unrecorded(context), *_list_gaps(summary)],

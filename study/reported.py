@@ -34,6 +34,7 @@ class StudyReport:
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
+    limitations: list[str]  # sentences on what restricts the answers and fails no check
     selection: list[SelectionRow]
     notes: Mapping[str, str]
     missing: list[str]
