@@ -5,6 +5,8 @@ of its class), its negatives are the other network's features of other images, f
 images or from the batch. `compute_nce` and `compute_infonce` are the losses as the paper writes them. Banks use
 `losses.contrast`, which gives the same numbers without gathering B K vectors.
 
+`CRD` is symmetric: the sum of both directions, student anchors and teacher anchors.
+
 Letters: B batch, N training images, K negatives an anchor, D dimension of a projection, tau temperature.
 """
 
@@ -60,7 +62,9 @@ def compute_infonce(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Te
 def compute_batch_contrast(
     student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None
 ) -> Tensor:
-    """Return InfoNCE in both directions with the batch's other images.
+    """Return symmetric InfoNCE, both directions added, with the batch's other images.
+
+    An anchor's negatives are the other network's features.
 
     Args:
         student: (B, D) unit vectors.
@@ -90,7 +94,7 @@ class Projections(nn.Module):
 
 
 class CRD(Loss):
-    """CRD in both directions, one term a tap; all taps see the same negatives.
+    """Symmetric CRD, both directions added, one term a tap; all taps see the same negatives.
 
     Args:
         taps: weight of each tap's term

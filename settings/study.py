@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -76,6 +76,11 @@ class Study(Section):
     )
     tries: dict[Name, Annotated[list[str], Field(min_length=1)]] = option(
         {}, "tries of one method by family, for example rates: one of each is chosen on held-out images"
+    )
+    choose_by: Literal["held_out_top1", "held_out_kl"] = option(
+        "held_out_top1",
+        "measure that chooses among tries: held_out_top1 = accuracy on held-out images; held_out_kl = KL from the "
+        "teacher, which prefers copies of a biased teacher",
     )
 
     @field_validator("grid")

@@ -39,8 +39,8 @@ def list_answers(report: StudyReport) -> list[str]:
     lines += dict.fromkeys(f"{row.caution}." for row in leads if row.caution)
     failed = [check.name.replace("_", " ") for check in report.checks if check.passed is False]
     if failed:
-        lines.append(f"Failed self-checks: {', '.join(failed)}. Read the answers with that in mind.")
-    return lines
+        lines.append(f"Failed self-checks: {', '.join(failed)}. They block the hypotheses on these models.")
+    return [*lines, *report.limitations]
 
 
 def _describe_accuracies(row: Contrast) -> str:

@@ -19,6 +19,7 @@ from study.units import Unit, compare_units, describe_units
 
 ByUnit = Mapping[Unit, float]
 UNBIASED = "unbiased"
+OPEN = ("not shown", "undecided")  # decisions that conclude nothing
 NO_SEED = "No seed has a value of both."
 WORDS = {"following": "cue following", "worst_group": "worst-group accuracy", "top1": "test accuracy"}
 WORDS |= {name: f"{name} accuracy" for name in (UNBIASED, "clean", "aligned", "conflicting")}
@@ -71,6 +72,7 @@ class Contrast:
     margin: float | None = field(default=None, metadata=WHERE_GIVEN)
     exceeds: float | None = field(default=None, metadata=WHERE_GIVEN)
     decision: str | None = field(default=None, metadata=WHERE_GIVEN)
+    blocked_by: list[str] | None = field(default=None, metadata=WHERE_GIVEN)  # checks that its models fail
     sentence: str = ""
     holm_p: float | None = None
     below_holm_p: float | None = field(default=None, metadata=WHERE_GIVEN)  # of the opposite of `exceeds`
@@ -161,6 +163,12 @@ def _is_significant(p: float | None) -> bool:
     return p is not None and p < SIGNIFICANCE
 
 
+def decide(row: Contrast) -> str:
+    """Return `make_decision`, or "blocked" where a failed check forbids its conclusion."""
+    decision = make_decision(row)
+    return "blocked" if row.blocked_by and decision not in OPEN else decision
+
+
 def make_decision(row: Contrast) -> str:
     """Return the decision on a stated hypothesis, of a row with Holm's p.
 
@@ -188,7 +196,9 @@ def describe_stated(row: Contrast) -> str:
         claim = f"above {replace_hyphen(f'{100 * row.exceeds:g}')} points"
     else:
         claim = f"equivalent within ±{100 * (row.margin or 0):g} points"
-    return f"{row.name} ({claim}), {row.decision}: {describe_difference(row)}"
+    blocked = f" by failed self-checks ({', '.join(row.blocked_by)})" if row.blocked_by else ""
+    decision = f"{row.decision}{blocked}" if row.decision == "blocked" else row.decision
+    return f"{row.name} ({claim}), {decision}: {describe_difference(row)}"
 
 
 def describe_difference(row: Contrast) -> str:

@@ -17,6 +17,7 @@ from diagnostics.shortcut.cued import CueRecording
 from diagnostics.shortcut.measures import ShortcutMeasures, compute_following, measure_shortcut
 from errors import UserError
 from settings.schema import Config
+from settings.stages import Part
 from settings.study import Hypothesis
 from study.grid import Point, StudyRun, describe_point, list_points, list_runs
 from study.methods import find_recording, is_end_to_end
@@ -64,6 +65,9 @@ class Measurement:
     label: str = ""  # the point in words, where it is not all of its values
     teacher: str = ""  # in words, where the point has several
     teacher_hash: str = ""  # of its teacher's weights
+    trained: Part = "all"  # part of the network that its last stage trains
+    held_out_images: int | None = None  # None where their number was not recorded
+    cue_count: int = 0  # different cues of the classes
 
     @property
     def unit(self) -> Unit:
@@ -97,6 +101,7 @@ class StudyContext:
     twins: Mapping[str, str] = field(default_factory=dict)  # staged method -> end-to-end method
     end_to_end: frozenset[str] = frozenset()  # methods that are trained at once, in one stage
     tries: Mapping[str, Sequence[str]] = field(default_factory=dict)  # methods by family
+    choose_by: str = "held_out_top1"  # measure that chooses among tries
     labels: Sequence[str] = ()  # the points in words, where they are not all of their values
 
 
@@ -138,6 +143,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         recorded=found,
         twins=config.study.twins,
         tries=config.study.tries,
+        choose_by=config.study.choose_by,
         end_to_end=frozenset(
             method for run in runs for method in run.config.methods if is_end_to_end(run.config, method)
         ),
@@ -166,6 +172,13 @@ def list_numbers(record: Measurement) -> dict[str, float | None]:
 def find_number(record: Measurement, name: str) -> float | None:
     """Return one of `list_numbers`; None where the model has none of that name."""
     return list_numbers(record).get(name)
+
+
+def find_compared(record: Measurement, name: str) -> float | None:
+    """Return the number that comparisons use; clean is top1 where no cue is planted."""
+    if name == "clean" and record.measures is None and name not in record.numbers:
+        name = "top1"
+    return find_number(record, name)
 
 
 def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
@@ -198,4 +211,7 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
             label=run.pooled.label,
             teacher=run.teacher,
             teacher_hash=next((one.weights_hash for one in recording.models if one.method == TEACHER), ""),
+            trained="all" if is_teacher else run.config.stages[model.method][-1].train,
+            held_out_images=recording.about.held_out_images,
+            cue_count=len(np.unique(recording.classes_cue)),
         )

@@ -49,7 +49,7 @@ def make_report(records: Sequence[Measurement], context: StudyContext) -> StudyR
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
-    results = compute_results(ordered, context.hypotheses, context.tries)
+    results = compute_results(ordered, context.hypotheses, context.tries, context.choose_by)
     order = {label: number for number, label in enumerate(_order_points(results))}
     summary = sorted(results.summary, key=lambda row: order[row.label])
     return StudyReport(
@@ -68,6 +68,7 @@ def make_report(records: Sequence[Measurement], context: StudyContext) -> StudyR
         rest=results.rest,
         inheritance=results.inheritance,
         checks=results.checks,
+        limitations=results.limitations,
         selection=results.selection,
         notes=results.notes,
         missing=[*_list_unrecorded(context), *_list_gaps(summary)],

@@ -12,7 +12,7 @@ from study.comparison import Contrast
 from study.results import InheritanceRow, SummaryRow
 from study.selection import SelectionRow
 
-STUDY_VERSION = 3  # of report.json: raise it when a field goes, is renamed or changes its meaning
+STUDY_VERSION = 4  # of report.json: raise it when a field goes, is renamed or changes its meaning
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class StudyReport:
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
+    limitations: list[str]  # sentences on what restricts the answers and fails no check
     selection: list[SelectionRow]
     notes: Mapping[str, str]
     missing: list[str]

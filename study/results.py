@@ -19,7 +19,7 @@ from diagnostics.seeds import SeedSummary
 from diagnostics.shortcut.measures import compute_excess_following, compute_inheritance
 from diagnostics.statistics import Noted
 from settings.study import Hypothesis
-from study.checks import Check, describe_unaligned, run_checks
+from study.checks import Check, describe_unaligned, list_failed, list_limitations, run_checks
 from study.comparison import (
     UNBIASED,
     Contrast,
@@ -27,10 +27,10 @@ from study.comparison import (
     apply_holm,
     compare_paired,
     compute_above,
+    decide,
     describe_caution,
     describe_difference,
     describe_stated,
-    make_decision,
 )
 from study.grid import Point, has_values
 from study.groups import (
@@ -43,7 +43,7 @@ from study.groups import (
     make_key,
     place_group,
 )
-from study.measurements import MEASURES, TEACHER, Measurement, find_number, list_numbers
+from study.measurements import MEASURES, TEACHER, Measurement, find_compared, list_numbers
 from study.selection import SelectionRow, select_tries
 from study.units import Unit, describe_units, summarise_units
 
@@ -92,19 +92,23 @@ class Results:
     rest: list[Contrast]
     inheritance: list[InheritanceRow]
     checks: list[Check]
+    limitations: list[str]
     selection: list[SelectionRow]
     notes: Mapping[str, str]
 
 
 def compute_results(
-    records: Sequence[Measurement], stated: Mapping[str, Hypothesis], tries: Mapping[str, Sequence[str]] = NO_TRIES
+    records: Sequence[Measurement],
+    stated: Mapping[str, Hypothesis],
+    tries: Mapping[str, Sequence[str]] = NO_TRIES,
+    choose_by: str = "held_out_top1",
 ) -> Results:
     """Return all results of a study.
 
     Args:
         records: of every model.
         stated: hypotheses by name.
-        tries: methods by family, of which one is chosen.
+        tries: methods by family, of which `choose_by` chooses one.
 
     Raises:
         ValueError: two records of one point, method and seed.
@@ -124,7 +128,8 @@ def compute_results(
         compare_rest(groups, stated),
         inherited,
         [check for check in run_checks(records) if planted or check.passed is not None],
-        select_tries(groups, tries),
+        list_limitations(records),
+        select_tries(groups, tries, choose_by),
         notes,
     )
 
@@ -161,8 +166,11 @@ def compare_stated(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Con
             if has_values(point, one.where):
                 row = _compare(groups, key, one.first, one.second, one.measure)
                 result = row.result if one.exceeds is None else compute_above(row.result, one.exceeds)
-                rows.append(replace(row, result=result, name=name, margin=one.margin, exceeds=one.exceeds))
-    decided = [replace(row, decision=make_decision(row)) for row in _correct(rows)]
+                used = [groups.get((key, method), {}) for method in (one.first, one.second, TEACHER)]
+                failed = list_failed([record for group in used for record in group.values()])
+                row = replace(row, result=result, blocked_by=failed or None)
+                rows.append(replace(row, name=name, margin=one.margin, exceeds=one.exceeds))
+    decided = [replace(row, decision=decide(row)) for row in _correct(rows)]
     return [replace(row, sentence=describe_stated(row)) for row in decided]
 
 
@@ -281,15 +289,9 @@ def _compare(groups: Groups, key: str, first: str, second: str, measure: str) ->
 
 
 def _compare_groups(pair: Sequence[Group], measure: str) -> Difference:
-    values = [{unit: _find_value(record, measure) for unit, record in group.items()} for group in pair]
+    values = [{unit: find_compared(record, measure) for unit, record in group.items()} for group in pair]
     first, second = ({unit: value for unit, value in one.items() if value is not None} for one in values)
     return compare_paired(first, second, list_teachers(pair[0]))
-
-
-def _find_value(record: Measurement, name: str) -> float | None:
-    if name == "clean" and record.measures is None and name not in record.numbers:
-        name = "top1"  # the same by another name, where no cue is planted
-    return find_number(record, name)
 
 
 def _has_following(array: Following) -> TypeGuard[NDArray[np.float64]]:

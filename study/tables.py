@@ -20,7 +20,7 @@ from study.headings import HEADINGS, HELD_OUT, MAIN, SHOWN
 from study.measurements import TEACHER
 from study.reported import StudyReport
 from study.results import TEACHER_ARM, InheritanceRow, SummaryRow
-from study.selection import BLIND, NO_VALUE, ORACLE, Pick, SelectionRow
+from study.selection import KL, NO_VALUE, ORACLE, TOP1, Pick, SelectionRow
 
 TABLES = (
     *(f"results_{name}" for name in MAIN),
@@ -197,7 +197,9 @@ def make_inheritance(rows: Sequence[InheritanceRow], keys: Sequence[str]) -> Tab
 def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
     """Return the tries that each criterion picks, with their test measures."""
     tested = ("following", "unbiased") if report.planted else ("top1",)
-    criteria = {"blind": (BLIND, format_decimals(3)), "oracle": (ORACLE, format_percent())}
+    blind = report.selection[0].criterion if report.selection else TOP1
+    show_blind = format_decimals(3) if blind == KL else format_percent()
+    criteria = {"blind": (blind, show_blind), "oracle": (ORACLE, format_percent())}
     shown = {name: criteria[name] for name in criteria if report.planted or name == "blind"}
     columns = [*_make_key_columns(keys), Column("family", "family"), Column("tries", "tries")]
     for name, (measure, show) in shown.items():
@@ -210,8 +212,9 @@ def make_selection(report: StudyReport, keys: Sequence[str]) -> Table:
         own = [cell for name in shown for cell in _make_pick_cells(picks[name], tested)]
         cells.append([*_make_point_cells(row, keys), Cell(row.family), tries, *own])
     caption = (
-        "Chosen among tries on held-out training images, never on test images. Blind: the smallest KL from the "
-        "teacher, which needs no label of the cue."
+        "Chosen among tries on held-out training images, never on test images. Blind, without labels of the cue: "
+        f"of the tries within one standard error of the best {HELD_OUT[blind].split(',')[0]}, the one whose last "
+        "stage trains the least (head, last_block, features, all), then the first listed."
     )
     oracle = " Oracle: the largest unbiased accuracy, which knows the cue." if report.planted else ""
     return Table("selection", caption + oracle, columns, cells)

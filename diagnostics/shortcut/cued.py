@@ -61,6 +61,7 @@ class CueContext:
     shortcut: dict[str, Any]  # the config's section
     temperature: float = 4.0  # T of the held-out KL
     cue_read: float | None = None  # accuracy of a probe that reads the cue alone off augmented images
+    held_out_images: int | None = None  # number of them, None without any or in recordings from before
 
 
 @dataclass(frozen=True)

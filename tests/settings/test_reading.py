@@ -67,6 +67,30 @@ def test_paper_settings_are_the_published_ones() -> None:
     assert (second.train, second.feature_lr, config.data.split) == ("last_block", 1e-5, 0.7)
 
 
+@pytest.mark.parametrize(
+    ("name", "student", "weights", "rates", "objective"),
+    [
+        ("bank", "resnet20", {"kl": 1.0}, (0.03, 1e-4, 1e-5), "nce"),
+        ("equation", "resnet20", {"kl": 1.0}, (0.03, 1e-4, 1e-5), "infonce"),
+        ("text", "resnet20", {"kl": 0.9, "ce": 0.1}, (0.03, 1e-4, 1e-5), "nce"),
+        ("readme", "resnet18", {"kl": 0.9, "ce": 0.1}, (0.05, 1e-3, 1e-3), "nce"),
+    ],
+)
+def test_each_reading_of_the_paper(
+    name: str, student: str, weights: dict[str, float], rates: tuple[float, ...], objective: str
+) -> None:
+    config = fill_losses(load_config(CONFIGS / "paper" / f"{name}.yaml"))
+    for method in ("two_stage", "frozen"):
+        first, second = config.stages[method]
+        assert {loss: use.weight for loss, use in second.losses.items()} == weights
+        assert (first.optimizer.name, second.optimizer.name) == ("sgd", "adam")
+        assert (first.optimizer.lr, second.optimizer.lr, second.feature_lr) == rates
+    assert {loss: use.weight for loss, use in config.stages["kd"][0].losses.items()} == weights
+    assert (config.student.arch, config.losses["crd"]["objective"]) == (student, objective)
+    text = (CONFIGS / "paper" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert "reading of" in text and (name == "bank" or len(text.splitlines()) < 15)
+
+
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert load_config(_write(tmp_path, "")) == Config() and Config().stages == {}
     completed = load(tmp_path, "")  # of the teacher's cross-entropy

@@ -121,18 +121,30 @@ def test_models_without_answers_have_no_inheritance() -> None:
 
 
 def test_checks_pass_and_fail_when_they_should(results) -> None:
-    assert [check.passed for check in results.checks] == [True] * 6
+    assert [check.passed for check in results.checks] == [True] * 5
     assert results.checks[0].value == pytest.approx(0.5)
     records = make_planted_study(unbiased_gap=-0.08, biased_gap=0.02)  # as of a "biased" teacher on random cues
     bad = replace(records[3], numbers={"cue_read": 0.3}, kl=[4.0, 3.0, 2.0, 1.0, 0.5], alignment=LOW)
-    checks = {check.name: check for check in compute_results([*records[:3], bad, *records[4:]], STATED).checks}
-    assert [check.passed for check in checks.values()] == [False] * 6
+    found = compute_results([*records[:3], bad, *records[4:]], STATED)
+    checks = {check.name: check for check in found.checks}
+    assert [check.passed for check in checks.values()] == [False] * 5
     assert checks["teacher_unbiased"].value == pytest.approx(0.08)
     assert "8 of 8 fail, at worst 2.0 points" in checks["teacher_biased"].sentence
-    assert checks["converged"].value == pytest.approx(0.5)
-    assert checks["converged"].failed == ["kd, cue patch, teacher biased, students biased, seed 0"]
+    assert len(found.limitations) == 1 and "kd, cue patch, teacher biased" in found.limitations[0]
     unseen = compute_results([replace(records[1], numbers={}, kl=(), alignment=None)], {}).checks
-    assert [check.passed for check in unseen] == [None] * 6
+    assert [check.passed for check in unseen] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("method", "decision"), [("kd", "shown"), ("two_stage", "blocked"), ("scratch", "blocked")]
+)
+def test_a_failed_check_of_its_models_blocks_a_claim(method: str, decision: str) -> None:
+    stated = {"H": Hypothesis(measure="following", first="two_stage", second="scratch", exceeds=0, where=BIASED)}
+    records = [replace(r, alignment=LOW) if (r.method, r.seed) == (method, 2) else r for r in make_planted_study()]
+    rows = compute_results(records, stated).hypotheses
+    assert {row.decision for row in rows} == {decision}
+    failed = "blocked by failed self-checks (stage1 aligned, stage1 at rest): "
+    assert all((failed in row.sentence) == (decision == "blocked") for row in rows)
 
 
 def test_a_study_without_a_cue() -> None:

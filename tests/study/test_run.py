@@ -157,7 +157,10 @@ def test_records_are_complete(whole_study) -> None:
     for record in records:
         kl, top1, unbiased = (record.numbers[f"held_out_{name}"] for name in ("kl", "top1", "unbiased"))
         assert (kl == 0) == (record.method == "teacher") and 0 <= top1 <= 1 and 0 <= unbiased <= 1
-    assert context.tries == {"trained": ["two_stage", "head"]}
+    assert context.tries == {"trained": ["two_stage", "head"]} and context.choose_by == "held_out_top1"
+    trained = {record.method: record.trained for record in records}
+    assert (trained["scratch"], trained["two_stage"], trained["head"]) == ("all", "last_block", "head")
+    assert len({record.held_out_images for record in records}) == 1 and records[0].held_out_images
     first = {record.method: record for record in records if record.point == context.points[0]}
     assert first["teacher"].numbers["cue_read"] > 0.5 and first["crd_kd"].kl == first["teacher"].kl == ()
     assert all(record.teacher_arm == record.point["shortcut.teacher"] for record in records)
