@@ -145,6 +145,7 @@ def uses_shared_statistics(config: Config, device: torch.device) -> bool:
 
 def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -> None:
     """Train the jobs of a phase, or print them."""
+    from dataset.sources import load_source
     from training.checks import check_phase
     from training.distributed import is_restarted, print_rank0
     from training.experiment import open_experiment
@@ -155,7 +156,7 @@ def run_phase(config: Config, machine: Machine, arguments: argparse.Namespace) -
     from training.run.run_lock import lock_run
 
     folder = RunFolder(arguments.output_dir / config.name)
-    experiment = open_experiment(config, folder, machine)
+    experiment = open_experiment(config, folder, machine, load_source(config.data, arguments.dry_run))
     jobs = list_phase_jobs(arguments.phase, config, folder, arguments.methods)
     check_phase(arguments.phase, experiment, jobs, arguments.fresh and not is_restarted())
     warn_unused(config, arguments)

@@ -157,9 +157,11 @@ def evaluate_counts(counts: list[int], as_json: bool) -> None:
 def evaluate_predictions(path: Path, arguments: argparse.Namespace) -> None:
     """Report what was recorded before."""
     from diagnostics.evaluation import recording_file
+    from diagnostics.writable import check_report_folder
 
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no file: name a recording (predictions.npz) or a run's folder")
+    check_report_folder(path.parent)
     try:
         found = recording_file.read_recording(path)
     except ValueError as error:
@@ -198,8 +200,11 @@ def evaluate_subjects(
     from diagnostics.evaluation.evaluated_models import record
     from diagnostics.evaluation.quick import evaluate_quickly
     from diagnostics.report.terminal import summarise_quickly
+    from diagnostics.writable import check_report_folder
 
     labels = check_labels(arguments, (subject.method for subject in subjects))
+    if not arguments.quick:
+        check_report_folder(folder)
     if arguments.probe is not None:
         probe_subjects(experiment, subjects, folder, arguments)
         return
@@ -255,6 +260,7 @@ def report_on(found: Recording, folder: Path, arguments: argparse.Namespace) -> 
 
 def evaluate_study(folder: Path, as_json: bool) -> None:
     """Report what was recorded of a study."""
+    from diagnostics.writable import check_folder
     from study.answer import format_study
     from study.measurements import load_measurements
     from study.report import write_study
@@ -262,6 +268,7 @@ def evaluate_study(folder: Path, as_json: bool) -> None:
     measured, context = load_measurements(folder)
     if not measured:
         raise UserError(f"{folder} holds no recorded run yet: run python main.py --phase study")
+    check_folder(folder / "eval")
     report = write_study(measured, context, folder / "eval")
     if as_json:
         print(json.dumps(to_plain(report)))
@@ -292,10 +299,12 @@ def evaluate_runs(paths: list[Path], open_at: Callable[[Path], Experiment], argu
     """Compare several runs on one page, from their own reports; evaluate first where one does not hold."""
     from diagnostics.report.comparison import name_folder, read_or_evaluate, refuse_twice, write_comparison
     from diagnostics.report.terminal import format_runs
+    from diagnostics.writable import check_folder
 
     refuse_twice(paths)
-    runs = [read_or_evaluate(path, open_at, arguments.quiet) for path in paths]
     beside = paths[0].resolve().parent if arguments.output_dir == DEFAULT_OUTPUT else arguments.output_dir
+    check_folder(beside, ", or name another --output-dir")
+    runs = [read_or_evaluate(path, open_at, arguments.quiet) for path in paths]
     folder = beside / name_folder(runs)
     with use_labels(check_labels(arguments, (model.method for run in runs for model in run.report.models))):
         try:

@@ -61,6 +61,12 @@ def check_images_fit(count: int, image_size: int, cache_dir: Path | None = None,
     check_fits(f"data.image_size={image_size}", what, needed, has, of, hint)
 
 
+def check_free_memory(count: int, image_size: int, hint: str) -> None:
+    """Raise `UserError` where less memory is free than decoded images take."""
+    needed, what = count * 3 * image_size**2, f"{count:,} decoded images"
+    check_fits(f"data.image_size={image_size}", what, needed, find_free_memory(), "free memory", hint)
+
+
 def uses_memory(wanted: bool | Literal["auto"], count: int, image_size: int) -> bool:
     """Return whether `count` decoded images are kept in memory, by data.in_memory.
 

@@ -18,11 +18,19 @@ from PIL import Image
 
 from dataset.files.class_folders import ImageFile, ImageFiles, find_images
 from dataset.files.decode import VERSION, decode_files, to_array
-from dataset.files.decoded_cache import Decoded, Images, Undecoded, join_images, read_cache, write_cache
+from dataset.files.decoded_cache import (
+    Decoded,
+    Images,
+    Undecoded,
+    decode_into_memory,
+    join_images,
+    read_cache,
+    write_cache,
+)
 from dataset.files.image_list import list_images
 from dataset.files.stored_pixels import Pixels
 from dataset.identity import DataIdentity, PartIdentity, compute_array_digest, compute_digest
-from dataset.memory import check_images_fit, check_writable, uses_memory
+from dataset.memory import check_free_memory, check_images_fit, check_writable, uses_memory
 from dataset.repeats import Repeats, count_repeats
 from errors import MachineError, UserError, make_readable, to_user_error
 from files import hold_lock, remove_abandoned_folders, remove_abandoned_lock
@@ -61,8 +69,10 @@ class Source:
         return count_repeats(self.train, self.val, self.test)
 
 
-def load_source(data: Data) -> Source:
+def load_source(data: Data, dry_run: bool = False) -> Source:
     """Load, decode (once) and split the images that a config names.
+
+    dry_run: write and download nothing; images without a cache are decoded into memory.
 
     Raises:
         UserError: images that are missing, unreadable or cannot be downloaded; a class too small to split; an
@@ -72,7 +82,7 @@ def load_source(data: Data) -> Source:
         from dataset.views.transforms import check_transforms  # imports torch, which reading images does not need
 
         check_transforms(data.augment, data.image_size)
-    train, test, classes = load_parts(data)
+    train, test, classes = load_parts(data, dry_run=dry_run)
     if data.split is not None:
         pool = join_images(train, test)
         train, test = _split(
@@ -88,12 +98,15 @@ def load_source(data: Data) -> Source:
     return Source(train, val, test, classes)
 
 
-def load_parts(data: Data, val_is_test: bool = False) -> Decoded:
+def load_parts(data: Data, val_is_test: bool = False, dry_run: bool = False) -> Decoded:
     """Load training images, test images and class names as a source has them, before any split.
 
-    val_is_test: whether a folder's val/ takes the place of a missing test/.
+    Args:
+        data: the config's section.
+        val_is_test: whether a folder's val/ takes the place of a missing test/.
+        dry_run: write nothing.
     """
-    return _load_digits(data.image_size) if data.source == "digits" else _load_cached(data, val_is_test)
+    return _load_digits(data.image_size) if data.source == "digits" else _load_cached(data, val_is_test, dry_run)
 
 
 def _split(images: Images, count: int, seed: int, classes: Sequence[str]) -> tuple[Images, Images]:
@@ -151,27 +164,30 @@ class _Listing:
     names: tuple[NDArray[np.str_] | None, NDArray[np.str_] | None] = (None, None)  # of training and test images
 
 
-def _load_cached(data: Data, val_is_test: bool) -> Decoded:
+def _load_cached(data: Data, val_is_test: bool, dry_run: bool) -> Decoded:
     """Load images and class names from the cache, decoding them where there is none."""
     if data.source in FILES:
         found = _list_files(data, val_is_test)
     else:
-        found = _list_stl10(data) if data.source == "stl10" else _list_cifar(data)
+        found = _list_stl10(data) if data.source == "stl10" else _list_cifar(data, download=not dry_run)
     folder = _choose_folder(data, found.stamp)
     if not folder.exists():
         check_writable(data.cache_dir)
         check_images_fit(found.count, data.image_size, data.cache_dir)
     in_memory = uses_memory(data.in_memory, found.count, data.image_size)
     lock = folder.with_name(f"{folder.name}.lock")
-    cached = read_cache(folder, in_memory)
-    if cached is None:
+    cached = read_cache(folder, in_memory, keep=dry_run)
+    if cached is None and dry_run:
+        check_free_memory(found.count, data.image_size, ", or start without --dry-run, which writes a cache")
+        cached = decode_into_memory(found.read())
+    elif cached is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with hold_lock(lock, wait=True):  # while another process decodes
             cached = read_cache(folder, in_memory)
             if cached is None:
                 write_cache(folder, found.read())
                 cached = read_cache(folder, in_memory)
-    else:
+    elif not dry_run:
         with suppress(UserError, MachineError):  # a cache that others own may be read-only
             remove_abandoned_folders(data.cache_dir)
             remove_abandoned_lock(lock)
@@ -187,7 +203,7 @@ def _choose_folder(data: Data, stamp: str) -> Path:
     return data.cache_dir / f"{data.source}-{compute_digest(key)}"
 
 
-def _list_cifar(data: Data) -> _Listing:
+def _list_cifar(data: Data, download: bool) -> _Listing:
     """List CIFAR-10 or CIFAR-100, which torchvision downloads once."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -196,9 +212,14 @@ def _list_cifar(data: Data) -> _Listing:
 
     def read() -> Undecoded:
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            parts = [dataset(str(root), train=train, download=True) for train in (True, False)]
+            if download:
+                root.mkdir(parents=True, exist_ok=True)
+            parts = [dataset(str(root), train=train, download=download) for train in (True, False)]
         except (urllib.error.URLError, OSError, RuntimeError) as error:
+            if not download:
+                raise UserError(
+                    f"{data.source} is not unpacked in {root} and --dry-run downloads nothing: start without it"
+                ) from None
             with suppress(OSError):
                 root.rmdir()  # which removes nothing but an empty folder
             what = f"{data.source} could not be downloaded to {root}"

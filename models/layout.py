@@ -45,6 +45,7 @@ class Layout:
     own_taps: dict[str, str] = field(default_factory=dict)
     _reached: dict[tuple[str, ...], frozenset[str]] = field(default_factory=dict, repr=False)
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _after: dict[str, list[str]] = field(default_factory=dict, repr=False)  # modules by place
 
     @property
     def name(self) -> str:
@@ -150,8 +151,30 @@ class Layout:
         by_name = dict(self.model.named_parameters())
         return sum(by_name[name].numel() for name in names)
 
-    @torch.no_grad()
     def _find_modules_after(self, place: str) -> list[str]:
+        if place not in self._after:
+            self._after[place] = self._list_modules_after(place)
+        return self._after[place]
+
+    @cached_property
+    @torch.no_grad()
+    def activations(self) -> int:
+        """Count of the numbers that the layers give for one image."""
+        sizes: list[int] = []
+
+        def count(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                sizes.append(output.numel())
+
+        with ExitStack() as hooks:
+            for module in self.model.modules():
+                if not list(module.children()):
+                    hooks.enter_context(module.register_forward_hook(count))
+            self.model.eval()(make_black_image(self.model, self.image_size))
+        return sum(sizes)
+
+    @torch.no_grad()
+    def _list_modules_after(self, place: str) -> list[str]:
         """Return the leaf modules that run only after a place is read, in order."""
         order: list[str] = []  # "" is the place
         with ExitStack() as hooks:

@@ -15,15 +15,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+LARGEST, MOST = 1e38, 2**53  # float32 holds reals up to about 3.4e38, and float64 each count up to 2**53
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 Means = Annotated[list[Fraction], Field(min_length=3, max_length=3)]
 Deviations = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=3, max_length=3)]
-Count = Annotated[int, Field(ge=1)]
-Number = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Number = Annotated[int, Field(ge=0, le=MOST)]
 FilePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # ~ is the home folder
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
+MOST_SHOWN = 200  # characters of a value in a message
 MAX_NAME_BYTES = 100  # of the 255 that file systems take: seeds, suffixes and temporary files are appended
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
 
@@ -115,8 +117,12 @@ def describe_problem(error: ValidationError, section: type[BaseModel], prefix: s
         hint = suggest_keys(key, list_keys(section, prefix))
         return f"unknown key {key}{hint} (python main.py --help-config lists all)"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {problem['input']!r}"
+    given = "" if isinstance(problem["input"], dict | BaseModel) else f", not {_shorten(repr(problem['input']))}"
     return f"{key}: {message}{given}" if key else message
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def suggest_keys(key: str, known: Sequence[str]) -> str:

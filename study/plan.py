@@ -15,9 +15,11 @@ from dataset.sources import Source, load_source
 from diagnostics.seeds import replace_hyphen
 from diagnostics.shortcut import cue_recording_file
 from errors import UserError, suggest_nearest
+from models.layout import Layout
 from models.machine import Machine
 from models.whole import hash_file
 from settings.loss_options import fill_losses
+from settings.networks import Network
 from settings.schema import Config
 from settings.study import Hypothesis
 from study.grid import TEACHER_SEED, Shard, StudyRun, has_values, list_runs
@@ -41,7 +43,9 @@ class StudyRuns:
     folder: Path
     machine: Machine
     shard: Shard = Shard()
+    dry_run: bool = False
     sources: dict[str, Source] = field(default_factory=dict)  # decoded images, by data section as JSON
+    layouts: dict[str, dict[str, Layout]] = field(default_factory=dict)  # by data section and networks as JSON
     fingerprints: dict[str, Fingerprints] = field(default_factory=dict)  # of jobs, by run
 
     @cached_property
@@ -74,12 +78,15 @@ class StudyRuns:
         return list_phase_jobs("all", run.config, self.get_run_folder(run))
 
     def open(self, run: StudyRun) -> Experiment:
-        """Open a run; runs with the same data section share their images."""
+        """Open a run; runs with the same data section share images, those with the same networks layouts."""
         data = run.config.data
         key = data.model_dump_json()
         if key not in self.sources:
-            self.sources[key] = load_source(data)
-        return open_experiment(run.config, self.get_run_folder(run), self.machine, self.sources[key])
+            self.sources[key] = load_source(data, self.dry_run)
+        networks = (run.config.teacher, run.config.student)
+        built = "".join(network.model_dump_json(include={*Network.model_fields}) for network in networks)
+        layouts = self.layouts.setdefault(key + built, {})
+        return open_experiment(run.config, self.get_run_folder(run), self.machine, self.sources[key], layouts)
 
     def find_copy(self, run: StudyRun, job: Job) -> JobFolder | None:
         """Return a finished job of another run with the same fingerprint."""

@@ -51,7 +51,8 @@ def run_study_phase(config: Config, output_dir: Path, machine: Machine, shard: s
     """
     if distributed.world_size() > 1:
         raise UserError("--phase study runs in one process: split it with --shard")
-    study = StudyRuns(config, output_dir / config.name, replace(machine, quiet=True), read_shard(shard or "1/1"))
+    part, alone = read_shard(shard or "1/1"), replace(machine, quiet=True)
+    study = StudyRuns(config, output_dir / config.name, alone, part, dry_run)
     if dry_run:
         _read_seeds(study)
         print_rank0(describe_study(study))

@@ -152,6 +152,24 @@ def test_a_dry_run_writes_nothing(call_main, tmp_path, tiny_config) -> None:
         assert text in done.stdout
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--phase", "all"), ("--phase", "study", "--set", "study.grid=[{data.image_size: [14, 15]}]")],
+    ids=["run", "study"],
+)
+def test_dry_run_writes_no_cache(call_main, tmp_path, words) -> None:
+    caching = ("data.image_size=15", f"data.cache_dir={tmp_path / 'cache'}")
+    done = call_main(tmp_path / "runs", *words, "--dry-run", "--set", *caching)
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
+
+
+def test_dry_run_downloads_nothing(call_main, tmp_path) -> None:
+    place = (f"data.root={tmp_path / 'data'}", f"data.cache_dir={tmp_path / 'cache'}")
+    done = call_main(tmp_path / "runs", "--phase", "all", "--dry-run", "--set", "data.source=cifar10", *place)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "--dry-run downloads nothing" in done.stderr and list(tmp_path.iterdir()) == []
+
+
 def test_dry_run_refuses_a_wrong_config(call_main, tmp_path) -> None:
     done = call_main(tmp_path, "--phase", "all", "--dry-run", "--set", "methods.kd.batch_size=65")
     assert done.returncode == 2 and done.stderr.count("\n") == 1

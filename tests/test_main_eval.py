@@ -368,6 +368,15 @@ def test_a_study_and_an_unfinished_run_are_not_exported(
     assert code == 2 and "has no finished kd of seed 0: it has kd/1" in err and not (tmp_path / "out").exists()
 
 
+def test_a_report_that_cannot_be_written_is_refused_first(trained, tmp_path, monkeypatch, capfd) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run, ignore=shutil.ignore_patterns("eval"))
+    (run / "eval").write_text("")
+    monkeypatch.setattr("diagnostics.evaluation.evaluated_models.record_models", None)  # never called
+    code, _, err = call(monkeypatch, capfd, run)
+    assert code == 2 and "eval is in the way and no folder" in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("position", [0.1, 0.5, "checksum in the directory", -1])
 def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch, capfd) -> None:
     whole = trained[0] / "eval" / "predictions.npz"

@@ -159,14 +159,21 @@ class Experiment:
 
 
 def open_experiment(
-    config: Config, folder: RunFolder, machine: Machine, source: Source | None = None
+    config: Config,
+    folder: RunFolder,
+    machine: Machine,
+    source: Source | None = None,
+    layouts: dict[str, Layout] | None = None,
 ) -> Experiment:
     """Return an experiment on the images of its config.
 
-    source: the decoded images, where they are known already.
+    Args:
+        source: the decoded images, where they are known already.
+        layouts: of an experiment on the same images with the same networks, to which new ones are added.
 
     Raises:
         UserError: images that are missing or do not fit the config.
     """
     images = load_source(config.data) if source is None else source
-    return Experiment(config, prepare(images, config.data, machine.device, config.shortcut), machine, folder)
+    data = prepare(images, config.data, machine.device, config.shortcut)
+    return Experiment(config, data, machine, folder, {} if layouts is None else layouts)

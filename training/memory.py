@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
 
 from dataset.memory import check_fits, check_writable, find_machine_memory
 from losses.loss import Loss, MemoryNeed, Sizes
@@ -25,27 +24,10 @@ def get_memory(machine: Machine) -> int | None:
     return find_machine_memory()
 
 
-@torch.no_grad()
-def count_activations(model: nn.Module, image_size: int) -> int:
-    """Count the activations of one image in a network on the meta device."""
-    sizes: list[int] = []
-
-    def count(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            sizes.append(output.numel())
-
-    leaves = [module for module in model.modules() if not list(module.children())]
-    hooks = [leaf.register_forward_hook(count) for leaf in leaves]
-    model.eval()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return sum(sizes)
-
-
 def check_activations(experiment: Experiment, layout: Layout, key: str, batch: int) -> None:
     """Raise `UserError` for a batch whose activations do not fit into memory."""
     size, machine = experiment.config.data.image_size, experiment.machine
-    one, has = count_activations(layout.model, size) * machine.dtype.itemsize, get_memory(machine)
+    one, has = layout.activations * machine.dtype.itemsize, get_memory(machine)
     check_fits(f"data.image_size={size}", "the activations of one image", one, has)
     own = _share_batch(batch, len(experiment.data.train))
     check_fits(f"{key}={batch}", f"the activations of {own:,} images", one * own, has)

@@ -93,6 +93,17 @@ def write_cache(folder: Path, images: Undecoded) -> None:
         (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
+def decode_into_memory(images: Undecoded) -> Decoded:
+    """Decode and write nothing."""
+    pixels = np.empty((len(images.labels), 3, images.image_size, images.image_size), dtype=np.uint8)
+    start = 0
+    for piece in images.decode():
+        pixels[start : start + len(piece)] = piece
+        start += len(piece)
+    found = Images(pixels, images.labels.astype(np.int64))
+    return found.take(slice(images.train_count)), found.take(slice(images.train_count, None)), images.classes
+
+
 def _write_array(path: Path, shape: tuple[int, ...], kind: str, pieces: Iterable[NDArray[Any]]) -> None:
     """Write an `.npy` file piece by piece; unlike np.save, errors name their cause."""
     with open(path, "wb") as file:
@@ -102,12 +113,15 @@ def _write_array(path: Path, shape: tuple[int, ...], kind: str, pieces: Iterable
             file.write(np.ascontiguousarray(piece).data)
 
 
-def read_cache(folder: Path, in_memory: bool = True) -> Decoded | None:
+def read_cache(folder: Path, in_memory: bool = True, keep: bool = False) -> Decoded | None:
     """Read a cache; None where there is none or, with a warning, a damaged one.
 
     Every byte is read once to compare digests. A damaged folder is removed.
 
-    in_memory: whether pixels are mapped into memory; otherwise they are `StoredPixels`.
+    Args:
+        folder: of the cache.
+        in_memory: whether pixels are mapped into memory; otherwise they are `StoredPixels`.
+        keep: whether a damaged folder stays.
 
     Raises:
         MachineError: the system cannot read it; nothing is removed.
@@ -119,7 +133,8 @@ def read_cache(folder: Path, in_memory: bool = True) -> Decoded | None:
     except UNREADABLE as error:
         raise_read_failure(folder, error)
         warn(f"{folder} is damaged ({error}): its images are decoded again")
-        _remove(folder)
+        if not keep:
+            _remove(folder)
         return None
 
 

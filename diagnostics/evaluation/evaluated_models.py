@@ -12,6 +12,7 @@ from diagnostics.budget import describe_trainings
 from diagnostics.evaluation import recording_file
 from diagnostics.evaluation.recording import Context, EvaluatedModel, Recording, record_models
 from diagnostics.names import choose_main, find_staged
+from diagnostics.writable import check_report_folder
 from errors import UserError, warn
 from files import write_atomically
 from models.checkpoint import load
@@ -184,6 +185,7 @@ def load_file_models(experiment: Experiment, teacher: Path, student: Path) -> li
 
 def record(experiment: Experiment, subjects: list[EvaluatedModel], folder: Path) -> Recording:
     """Record into `folder`/predictions.npz, reusing an earlier recording."""
+    check_report_folder(folder)
     path = folder / "predictions.npz"
     try:
         old = recording_file.read_recording(path) if path.exists() else None

@@ -116,8 +116,11 @@ def _check(found: Recording) -> None:
     _check_shown(found, images)
     if len({model.name for model in found.models}) < len(found.models):
         raise ValueError("two models have the same name")
+    teacher = next((model for model in found.models if model.meta.method == "teacher"), None)
     for model in found.models:
         _check_model(model, found, classes)
+    for model in found.models:
+        _check_projections(model, teacher)
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
@@ -148,9 +151,11 @@ def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:
     if len(widths) != len(model.meta.layers) or min(widths, default=0) < 1:
         raise ValueError(f"{name}: layers and their widths do not agree")
     check_reals(f"logits of {name}", model.logits, (images, classes), finite=True)
-    check_reals(f"penultimate of {name}", model.penultimate, (images, None))
+    check_reals(f"penultimate of {name}", model.penultimate, (images, None), finite=model.meta.detailed)
     check_reals(f"last of {name}", model.last, (images, None), finite=model.meta.detailed)
-    check_reals(f"layers of {name}", model.layers, (len(found.layer_indices), sum(widths)))
+    check_reals(
+        f"layers of {name}", model.layers, (len(found.layer_indices), sum(widths)), finite=model.meta.detailed
+    )
     check_reals(f"probe of {name}", model.probe, (probes, model.last.shape[1]), finite=model.meta.detailed)
     if model.train_logits.size or model.train_logits.dtype.kind != "f":
         check_reals(f"train_logits of {name}", model.train_logits, (probes, classes), finite=True)
@@ -160,3 +165,19 @@ def _check_model(model: RecordedModel, found: Recording, classes: int) -> None:
     for part, array in model.projections.items():
         if array.dtype != np.float32:
             raise ValueError(f"{part} of {name} is {array.dtype}, not float32")
+
+
+def _check_projections(model: RecordedModel, teacher: RecordedModel | None) -> None:
+    """Raise ValueError for linear maps of other shapes than the features that they map."""
+    for tap in ("penultimate", "last"):
+        rows = set()
+        for side, source in (("student", model), ("teacher", teacher)):
+            weight, bias = (model.projections.get(f"{tap}.{side}.{part}") for part in ("weight", "bias"))
+            if weight is None or bias is None or source is None:
+                continue
+            width = getattr(source, tap).shape[1]
+            if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+                raise ValueError(f"projections of {model.name} at {tap}: {side} has no {width} channels")
+            rows.add(len(weight))
+        if len(rows) > 1:
+            raise ValueError(f"{tap} of {model.name}: student and teacher are projected to different sizes")

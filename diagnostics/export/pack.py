@@ -46,6 +46,7 @@ from diagnostics.export.quantize import (
     write_quantized,
 )
 from diagnostics.plain import to_plain
+from diagnostics.writable import check_export_folder
 from errors import UserError
 from files import write_text
 from models import export
@@ -70,6 +71,7 @@ RESIZED = {
 
 def refuse_export(folder: Path, quantize: bool) -> None:
     """Raise `UserError` for an export that cannot be done, before anything is loaded."""
+    check_export_folder(folder)
     refuse_foreign(folder)
     missing = export.find_missing(*NEEDED_FOR_ONNX)
     if quantize and missing:

@@ -72,6 +72,8 @@ SETTINGS = {  # joined by "; ": what the line names, by default the key of the l
     "training.epochs": "training.epochs",
     "training.epochs=1:30": "",
     "training.epochs=.inf": "",
+    f"training.epochs={'9' * 400}": r"training.epochs: .*\.\.\.",
+    "training.optimizer.lr=1e308": "",
     "seeds=[1, 1]": "",
     "seeds=[99999999999999999999]": "",
     "losses.crd.temprature=0.07": "losses.crd.temprature, did you mean",

@@ -12,6 +12,7 @@ import torch
 from diagnostics.plain import to_plain
 from errors import UserError
 from models.checkpoint import load
+from models.layout import infer_layout
 from settings.loss_options import fill_losses
 from settings.reading import load_config
 from study import run as study
@@ -19,6 +20,7 @@ from study.grid import read_shard
 from study.measurements import Measurement, load_measurements
 from study.results import compute_results
 from tests.study.small_study import SHORT, SMALL, STUDY
+from training import experiment
 from training.run.run_folder import RunFolder
 
 FIRST = "conflicting_0.1-teacher_biased-students_biased-seed0"
@@ -218,6 +220,19 @@ def test_dry_run_counts_trainings(call_main, tmp_path) -> None:
     )
     assert f"contact sheet: {tmp_path / 's-cues.png'}" in lines
     assert [path.name for path in tmp_path.iterdir()] == ["s-cues.png"]
+
+
+def test_points_share_the_layouts_of_their_networks(call_main, tmp_path, monkeypatch) -> None:
+    inferred = []
+
+    def infer(*arguments):
+        inferred.append(arguments)
+        return infer_layout(*arguments)
+
+    monkeypatch.setattr(experiment, "infer_layout", infer)
+    grid = "study.grid=[{training.batch_size: [8, 16], student.arch: [resnet14, resnet20]}]"
+    assert call(call_main, tmp_path, "--dry-run", settings=("name=s", "methods=[kd]", grid)).returncode == 0
+    assert len(inferred) == 4  # teacher and student, for each student
 
 
 def test_a_failed_run_stops_no_other(call_main, tmp_path, monkeypatch) -> None:

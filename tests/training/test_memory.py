@@ -6,11 +6,12 @@ from torch import nn
 
 from errors import UserError
 from losses.bank import MemoryBank
+from models.layout import infer_layout
 from tests.training.untrained import prepare_job
 from training import memory
 from training.checks import check_phase, make_losses
 from training.job_name import JobName
-from training.memory import count_activations, count_cache_bytes, list_needs
+from training.memory import count_cache_bytes, list_needs
 from training.phases import list_phase_jobs
 
 STAGE1 = JobName("two_stage", 0, 1)
@@ -22,7 +23,7 @@ def look(experiment):
 
 def test_activations_are_counted_by_hand() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 8 * 8, 2))
-    assert count_activations(model.to("meta"), 8) == 3 * 5 * 8 * 8 + 2
+    assert infer_layout(model, 8).activations == 3 * 5 * 8 * 8 + 2
 
 
 HUGE = 10**10
@@ -80,7 +81,7 @@ def test_cached_outputs_take_the_counted_bytes(make_experiment, tmp_path) -> Non
 
 def test_batches_must_fit_into_the_devices_memory(make_experiment, monkeypatch) -> None:
     experiment = make_experiment()
-    one = 4 * count_activations(experiment.build(experiment.config.student).to("meta"), 16)
+    one = 4 * experiment.find_layout(experiment.config.student).activations
     for has, message in (
         (16 * one, None),
         (16 * one - 1, "teacher.batch_size=16: the activations of 16 images"),
