@@ -40,8 +40,10 @@ METHODS: tuple[str, ...] = (
     "sp",
     "cc",
     "at",
+    "fitnet",
     "srrl",
     "reviewkd",
+    "simkd",
     "itrd",
 )
 METHODS += ("crd", "crd_kd")
@@ -110,7 +112,7 @@ def compare_losses(device: torch.device) -> Timings:
             prepared = prepare_random(experiment, JobName(method, 0))
             prepared.objective.prepare(read_first_batches(prepared))
             calls[method] = make_steps(prepared, experiment.machine, STEPS)
-        return measure_in_turn(calls, 3, device)
+        return measure_in_turn(calls, 3, device, memory=True)
 
 
 def measure_loss_difference(bfloat16: bool) -> float:
