@@ -377,15 +377,20 @@ def test_a_report_that_cannot_be_written_is_refused_first(trained, tmp_path, mon
     assert code == 2 and "eval is in the way and no folder" in err and len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("position", [0.1, 0.5, "checksum in the directory", -1])
-def test_damaged_predictions_are_named(trained, tmp_path, position, monkeypatch, capfd) -> None:
+@pytest.mark.parametrize("part", ["first entry", "largest entry", "checksum in the directory", "end"])
+def test_damaged_predictions_are_named(trained, tmp_path, part, monkeypatch, capfd) -> None:
     whole = trained[0] / "eval" / "predictions.npz"
     content = bytearray(whole.read_bytes())
-    if isinstance(position, str):
-        with zipfile.ZipFile(whole) as archive:
-            place = archive.start_dir + 16
-    else:
-        place = len(content) - 10 if position < 0 else int(position * len(content))
+    with zipfile.ZipFile(whole) as archive:
+        entries, directory = archive.infolist(), archive.start_dir
+    ends = [*(entry.header_offset for entry in entries[1:]), directory]  # of an entry's bytes
+    largest = max(range(len(entries)), key=lambda number: entries[number].compress_size)
+    place = {
+        "first entry": ends[0] - 1 - entries[0].compress_size // 2,
+        "largest entry": ends[largest] - 1 - entries[largest].compress_size // 2,
+        "checksum in the directory": directory + 16,
+        "end": len(content) - 10,
+    }[part]
     content[place] ^= 255
     (tmp_path / "predictions.npz").write_bytes(content)
     code, out, err = call(monkeypatch, capfd, tmp_path / "predictions.npz")
