@@ -43,7 +43,6 @@ METHODS: tuple[str, ...] = (
     "fitnet",
     "srrl",
     "reviewkd",
-    "simkd",
     "itrd",
 )
 METHODS += ("crd", "crd_kd")
