@@ -238,7 +238,7 @@ def _describe_hypothesis(name: str, stated: Hypothesis) -> str:
     bound = f"equivalent within ±{stated.margin:g}" if stated.exceeds is None else f"above {stated.exceeds:g}"
     return (
         f"hypothesis {name}, at {where}: {stated.measure} of {stated.first} minus that of {stated.second}, "
-        f"paired by seed, {replace_hyphen(bound)}"
+        f"paired by teacher and seed, {replace_hyphen(bound)}"
     )
 
 

@@ -31,8 +31,6 @@ except ImportError:
     resource = None  # type: ignore[assignment]  # Windows
 
 DESCRIPTORS = Path("/proc/self/fd")  # Linux
-
-
 MOST_PER_PROCESSOR, ALWAYS_ALLOWED = 8, 64  # processes of data.workers
 FILES_PER_WORKER = 4  # pipes, semaphores and handed over batches, at least
 LONGEST_TMPDIR = 75  # bytes: of the 108 of a socket's path, the rest is multiprocessing's
@@ -48,8 +46,9 @@ def check_workers(workers: int, batch_bytes: int) -> None:
         UserError: too many for its processors, open files or shared memory, or TMPDIR is too long.
     """
     processors, temporary = os.cpu_count() or 1, tempfile.gettempdir()
-    if workers > max(ALWAYS_ALLOWED, MOST_PER_PROCESSOR * processors):
-        raise UserError(f"data.workers={workers}: this machine has {processors} processors, use at most as many")
+    most = max(ALWAYS_ALLOWED, MOST_PER_PROCESSOR * processors)
+    if workers > most:
+        raise UserError(f"data.workers={workers}: this machine has {processors} processors, use at most {most}")
     if len(os.fsencode(temporary)) > LONGEST_TMPDIR:
         raise UserError(
             f"data.workers={workers}: TMPDIR {temporary} is longer than the {LONGEST_TMPDIR} bytes that sockets "
@@ -62,9 +61,9 @@ def check_workers(workers: int, batch_bytes: int) -> None:
             f"{free / 1e6:,.0f}: use fewer, or a smaller batch_size"
         )
     if resource is not None:
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if most != resource.RLIM_INFINITY and FILES_PER_WORKER * workers + ALWAYS_ALLOWED > most:
-            raise UserError(f"data.workers={workers}: ulimit -n is {most}, raise it or use fewer")
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if files != resource.RLIM_INFINITY and FILES_PER_WORKER * workers + ALWAYS_ALLOWED > files:
+            raise UserError(f"data.workers={workers}: ulimit -n is {files}, raise it or use fewer")
     if workers > processors:
         warn(f"data.workers={workers}: this machine has {processors} processors, more may be slower")
 

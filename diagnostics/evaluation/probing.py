@@ -80,8 +80,11 @@ def extract_features(model: nn.Module, images: ImageTensors, machine: Machine) -
 
 
 def write_probe(probe: Probe, answers: Answers, images: ProbeSet, folder: Path) -> Path:
-    """Write probe.json and every answer to FOLDER/probe/DATA, and return that folder."""
-    place = folder / FOLDER / probe.data
+    """Write probe.json and every answer to FOLDER/probe/DATA-DIGEST, and return that folder.
+
+    Two data sets whose folders have one name are kept apart by the digest of their images.
+    """
+    place = folder / FOLDER / f"{probe.data}-{probe.digest[:8]}"
     place.mkdir(parents=True, exist_ok=True)
     test, classes = images.source.test, np.array(images.source.classes)
     names = test.names if test.names is not None else np.full(len(test), "")

@@ -78,7 +78,7 @@ def list_models(**channels: int) -> list[EvaluatedModel]:
             detailed=True,
             taps=None,
             history=[],
-            build=lambda count=count: Colours(count),  # type: ignore[misc]
+            build=lambda count=count: Colours(count),
         )
         for name, count in channels.items()
     ]
@@ -124,7 +124,10 @@ def test_probes_are_read_back_unless_weights_changed(probed, tmp_path, capsys) -
     probe, answers = probed
     place = write_probe(probe, answers, draw_set(), tmp_path)
     hashes = {model.accuracy.name: model.accuracy.weights_hash for model in probe.models}
-    assert place == tmp_path / "probe" / "squares" and read_probes(tmp_path, hashes) == [probe]
+    assert place == tmp_path / "probe" / f"squares-{probe.digest[:8]}" and read_probes(tmp_path, hashes) == [probe]
+    other = replace(probe, digest="f" * 16)  # of another folder with this name
+    both = [write_probe(one, answers, draw_set(), tmp_path / "both") for one in (probe, other)]
+    assert both[0] != both[1] and len(read_probes(tmp_path / "both", hashes)) == 2
     rows = list(csv.DictReader((place / "predictions.csv").read_text().splitlines()))
     assert rows[1] == {"position": "1", "file": "test/1.png", "label": "b", "teacher": "b", "stage1": "b"} | {
         "kd": "abcd"[answers["kd"][1]]
