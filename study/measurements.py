@@ -105,17 +105,6 @@ class StudyContext:
     labels: Sequence[str] = ()  # the points in words, where they are not all of their values
 
 
-def is_study(folder: Path) -> bool:
-    """Return True for the folder of a study.
-
-    Runs below it were recorded, or it has a grid and no run of its own.
-    """
-    run = RunFolder(folder)
-    if not (folder / "config.yaml").exists():
-        return False
-    return any(folder.glob("*/*/cues.json")) or bool(run.read_config().study.grid and not run.list_seeds())
-
-
 def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
     """Return what was recorded of a study, finished or not.
 

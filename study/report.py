@@ -5,24 +5,42 @@ The same records give the same report.json and report.html, byte for byte.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from diagnostics.plain import to_plain
 from diagnostics.report.files import make_folder, write_figures, write_json, write_tables
 from diagnostics.report.parts import embed_picture, list_facts, list_files, load_template
 from diagnostics.tables.table import Table, to_letter
+from diagnostics.writable import check_folder
+from errors import UserError
 from files import write_text
-from study.answer import RESULTS, list_answers
+from study.answer import RESULTS, format_study, list_answers
 from study.figures import FIGURES, draw_figures
 from study.grid import Point, describe_point
-from study.measurements import TEACHER, Measurement, RecordedRun, StudyContext
+from study.measurements import TEACHER, Measurement, RecordedRun, StudyContext, load_measurements
 from study.reported import STUDY_VERSION, StudyReport
 from study.results import STUDENT_ARM, TEACHER_ARM, Results, SummaryRow, compute_results
 from study.tables import TABLES, make_tables
 from training.run.environment import read_environment
+
+
+def evaluate_study(folder: Path, as_json: bool) -> None:
+    """Report what was recorded of a study, and print its answers."""
+    measured, context = load_measurements(folder)
+    if not measured:
+        raise UserError(f"{folder} holds no recorded run yet: run python main.py --phase study")
+    check_folder(folder / "eval")
+    report = write_study(measured, context, folder / "eval")
+    if as_json:
+        print(json.dumps(to_plain(report)))
+        return
+    print(format_study(report))
+    print(f"files: {folder}/eval/report.html, report.json, tables/, figures/")
 
 
 def write_study(records: Sequence[Measurement], context: StudyContext, folder: Path) -> StudyReport:

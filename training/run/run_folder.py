@@ -71,6 +71,17 @@ class RunFolder:
             )
         return load_written(path)
 
+    def is_study(self) -> bool:
+        """Return True for the folder of a study.
+
+        Runs below it were recorded, or it has a grid and no run of its own.
+        """
+        if not (self.path / "config.yaml").exists():
+            return False
+        return any(self.path.glob("*/*/cues.json")) or bool(
+            self.read_config().study.grid and not self.list_seeds()
+        )
+
     def list_seeds(self) -> list[int]:
         """List the seeds that have a folder, in order."""
         names = [SEED_FOLDER.fullmatch(path.name) for path in self.path.glob("seed*") if path.is_dir()]
