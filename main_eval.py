@@ -163,7 +163,9 @@ def run() -> None:
         commands.evaluate_files(arguments)
     elif mode == "--compare":
         paths, output = arguments.compare, arguments.output_dir
-        commands.compare(paths, paths[0].resolve().parent if output == DEFAULT_OUTPUT else output, arguments)
+        commands.compare_folders(
+            paths, paths[0].resolve().parent if output == DEFAULT_OUTPUT else output, arguments
+        )
     else:
         commands.evaluate_run(find_folder(arguments), arguments)
 

@@ -43,13 +43,13 @@ def evaluate_run(path: Path, arguments: Namespace) -> None:
     """Report on the models of a run, or export one of them."""
     if arguments.export is not None:
         refuse_export(arguments.export, arguments.quantize)  # before anything is loaded
-        export_student(_open(path, arguments), arguments)
+        export_student(_open_run(path, arguments), arguments)
         return
-    experiment = _open(path, arguments)
+    experiment = _open_run(path, arguments)
     evaluate_models(experiment, list_run_models(experiment), path / "eval", arguments)
 
 
-def _open(path: Path, arguments: Namespace) -> Experiment:
+def _open_run(path: Path, arguments: Namespace) -> Experiment:
     device, folder = choose_device(arguments.device), RunFolder(path)
     if folder.is_study():
         raise UserError(f"{path} is a study: name one of the runs in it")
@@ -97,12 +97,12 @@ def evaluate_models(
         return
     check_report_folder(folder)
     if arguments.probe is not None:
-        probe(experiment, models, folder, arguments)
+        report_probe(experiment, models, folder, arguments)
     else:
         report_on(record(experiment, models, folder), folder, arguments)
 
 
-def probe(experiment: Experiment, models: list[EvaluatedModel], folder: Path, arguments: Namespace) -> None:
+def report_probe(experiment: Experiment, models: list[EvaluatedModel], folder: Path, arguments: Namespace) -> None:
     """Train linear classifiers on features of other images, and report them beside all else."""
     images = load_probe_set(arguments.probe, experiment.data)
     found, answers = probe_models(models, images, experiment.machine)
@@ -143,14 +143,14 @@ def export_student(experiment: Experiment, arguments: Namespace) -> None:
     print("\n".join(summarise_export(made)))
 
 
-def compare(paths: list[Path], beside: Path, arguments: Namespace) -> None:
+def compare_folders(paths: list[Path], beside: Path, arguments: Namespace) -> None:
     """Compare several runs on one page, from their own reports; evaluate first where one does not hold.
 
     beside: the folder that the comparison's folder is made in.
     """
     refuse_twice(paths)
     check_folder(beside, ", or name another --output-dir")
-    runs = [read_or_evaluate(path, lambda path: _open(path, arguments), arguments.quiet) for path in paths]
+    runs = [read_or_evaluate(path, lambda path: _open_run(path, arguments), arguments.quiet) for path in paths]
     folder = beside / name_folder(runs)
     with use_labels(check_labels(arguments, (model.method for run in runs for model in run.report.models))):
         try:
