@@ -7,7 +7,8 @@ A method is a list of stages. A config gives it as one of
 - a section of what differs from the method of that name in the base file, or else from the shipped one: `stage1`,
   `stage2`, ... for one stage, any other key for every stage;
 - `base: NAME` with what differs from another method, of the config or shipped;
-- `twin_of: NAME` for one stage that trains everything by all losses of another method's stages.
+- `twin_of: NAME` for one stage that trains everything by all losses of another method's stages; with `refit: head`
+  a new classifier on its frozen features follows, trained as that method's last stage.
 
 A normalised method is a section of stages with the key `base`, null where its stages are complete.
 """
@@ -28,6 +29,7 @@ from settings.section import count_share
 SHIPPED = Path(__file__).parents[1] / "configs" / "methods"
 STAGE = re.compile(r"stage[1-9]")
 BUILDS_ON = ("base", "twin_of")
+WEIGHTED = ("upweight_errors_of", "error_weight")  # options of a stage
 Values = dict[str, Any]
 
 
@@ -164,11 +166,14 @@ def _list_stages(name: str, methods: Mapping[str, Any], above: tuple[str, ...]) 
     if not isinstance(method, dict):
         raise ValueError(f"{method!r} is no method: give stages, or what differs from a method")
     own, common = _split_stages(method)
-    base, twin = common.pop("base", None), common.pop("twin_of", None)
+    base, twin, refit = (common.pop(key, None) for key in ("base", "twin_of", "refit"))
+    if refit not in ((None, "head") if twin is not None else (None,)):
+        raise ValueError(f"refit is {refit!r}, and only twin_of: METHOD has refit: head")
     if twin is not None:
         if base is not None or own:
-            raise ValueError("twin_of gives its one stage, leave out base and stage1, stage2, ...")
-        stages = [_join_stages(_list_stages(str(twin), methods, (*above, name)))]
+            raise ValueError("twin_of gives its stages, leave out base and stage1, stage2, ...")
+        stages = _list_stages(str(twin), methods, (*above, name))
+        stages = [_join_stages(stages)] if refit is None else _refit_head(str(twin), stages)
     elif base is not None:
         stages = _list_stages(str(base), methods, (*above, name))
     elif own:
@@ -203,10 +208,25 @@ def _join_stages(stages: list[Values]) -> Values:
     for name, use in losses.items():
         if isinstance(use, dict) and "through" in use:  # the twin trains a classifier of its own
             losses[name] = {**use, "through": "student"}
-    images = {key: value for key, value in stages[-1].items() if key in ("upweight_errors_of", "error_weight")}
+    images = {key: value for key, value in stages[-1].items() if key in WEIGHTED}
     if any(stage.get("connector") for stage in stages):
         images["connector"] = True
     return {**images, "train": "all", "losses": losses}
+
+
+def _refit_head(name: str, stages: list[Values]) -> list[Values]:
+    """Return the stages of a method as one, then its last as a new classifier on those features.
+
+    The joined stage has the images and epochs of the stages before the last.
+    """
+    *before, last = stages
+    if not before:
+        raise ValueError(f"refit: head needs a method of several stages, and {name} has one")
+    joined = _join_stages(stages)
+    first = {key: value for key, value in joined.items() if key not in WEIGHTED or key in before[-1]}
+    if "epochs" not in last:
+        first["epochs"] = sum(stage.get("epochs", 0) for stage in before)
+    return [first, {**last, "train": "head", "reset_head": True}]
 
 
 def _share_epochs(stages: list[Values], budget: int) -> list[Any]:

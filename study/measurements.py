@@ -19,6 +19,7 @@ from errors import UserError
 from settings.schema import Config
 from settings.stages import Part
 from settings.study import Hypothesis
+from study.effects import Effect, list_effects
 from study.grid import Point, StudyRun, describe_point, list_points, list_runs
 from study.methods import find_recording, is_end_to_end
 from study.units import Unit
@@ -102,6 +103,7 @@ class StudyContext:
     end_to_end: frozenset[str] = frozenset()  # methods that are trained at once, in one stage
     tries: Mapping[str, Sequence[str]] = field(default_factory=dict)  # methods by family
     choose_by: str = "held_out_top1"  # measure that chooses among tries
+    effects: Sequence[Effect] = ()  # pairs of methods that show one part of decoupling
     labels: Sequence[str] = ()  # the points in words, where they are not all of their values
 
 
@@ -136,6 +138,7 @@ def load_measurements(folder: Path) -> tuple[list[Measurement], StudyContext]:
         end_to_end=frozenset(
             method for run in runs for method in run.config.methods if is_end_to_end(run.config, method)
         ),
+        effects=list(dict.fromkeys(effect for run in runs for effect in list_effects(run.config))),
         labels=[point.label for point in points],
     )
 

@@ -22,9 +22,10 @@ from files import write_text
 from study.answer import RESULTS, format_study, list_answers
 from study.figures import FIGURES, draw_figures
 from study.grid import Point, describe_point
+from study.inheritance import TEACHER_ARM
 from study.measurements import TEACHER, Measurement, RecordedRun, StudyContext, load_measurements
 from study.reported import STUDY_VERSION, StudyReport
-from study.results import STUDENT_ARM, TEACHER_ARM, Results, SummaryRow, compute_results
+from study.results import STUDENT_ARM, Results, SummaryRow, compute_results
 from study.tables import TABLES, make_tables
 from training.run.environment import read_environment
 
@@ -67,7 +68,7 @@ def make_report(records: Sequence[Measurement], context: StudyContext) -> StudyR
     if not records:
         raise ValueError("a report of a study needs at least one measurement")
     ordered = sorted(records, key=lambda record: record.method != TEACHER)
-    results = compute_results(ordered, context.hypotheses, context.tries, context.choose_by)
+    results = compute_results(ordered, context.hypotheses, context.tries, context.choose_by, context.effects)
     order = {label: number for number, label in enumerate(_order_points(results))}
     summary = sorted(results.summary, key=lambda row: order[row.label])
     return StudyReport(
@@ -84,6 +85,7 @@ def make_report(records: Sequence[Measurement], context: StudyContext) -> StudyR
         summary=summary,
         hypotheses=results.hypotheses,
         rest=results.rest,
+        effects=results.effects,
         inheritance=results.inheritance,
         checks=results.checks,
         limitations=results.limitations,

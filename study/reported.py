@@ -9,7 +9,8 @@ from typing import Any
 from settings.study import Hypothesis
 from study.checks import Check
 from study.comparison import Contrast
-from study.results import InheritanceRow, SummaryRow
+from study.inheritance import InheritanceRow
+from study.results import SummaryRow
 from study.selection import SelectionRow
 
 STUDY_VERSION = 4  # of report.json: raise it when a field goes, is renamed or changes its meaning
@@ -32,6 +33,7 @@ class StudyReport:
     summary: list[SummaryRow]
     hypotheses: list[Contrast]
     rest: list[Contrast]
+    effects: list[Contrast]  # of decoupling, named by the effect
     inheritance: list[InheritanceRow]
     checks: list[Check]
     limitations: list[str]  # sentences on what restricts the answers and fails no check

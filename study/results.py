@@ -10,14 +10,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeGuard
-
-import numpy as np
-from numpy.typing import NDArray
 
 from diagnostics.seeds import SeedSummary
-from diagnostics.shortcut.measures import compute_excess_following, compute_inheritance
-from diagnostics.statistics import Noted
+from diagnostics.shortcut.measures import compute_excess_following
 from settings.study import Hypothesis
 from study.checks import Check, describe_unaligned, list_failed, list_limitations, run_checks
 from study.comparison import (
@@ -32,6 +27,7 @@ from study.comparison import (
     describe_difference,
     describe_stated,
 )
+from study.effects import Effect
 from study.grid import Point, has_values
 from study.groups import (
     Group,
@@ -43,16 +39,15 @@ from study.groups import (
     make_key,
     place_group,
 )
+from study.inheritance import TEACHER_ARM, InheritanceRow, compute_inheritances
 from study.measurements import MEASURES, TEACHER, Measurement, find_compared, list_numbers
 from study.selection import SelectionRow, select_tries
-from study.units import Unit, describe_units, summarise_units
+from study.units import describe_units, summarise_units
 
-TEACHER_ARM, STUDENT_ARM = "shortcut.teacher", "shortcut.students"  # grid keys with the values biased, unbiased
+STUDENT_ARM = "shortcut.students"  # as TEACHER_ARM
 SHARES = {*MEASURES} - {"excess_following"}  # in 0..1
 BESIDE = (UNBIASED, "clean")  # accuracies that stand beside every comparison
 NO_TRIES: Mapping[str, Sequence[str]] = MappingProxyType({})
-
-Following = NDArray[np.float64] | None  # (n,) of each test image
 
 
 @dataclass(frozen=True)
@@ -69,27 +64,13 @@ class SummaryRow:
 
 
 @dataclass(frozen=True)
-class InheritanceRow(Noted):
-    """Inheritance of one method, at points that differ in the teacher's arm alone."""
-
-    point: Point  # without that arm
-    label: str
-    method: str
-    seeds: list[int]
-    value: float | None
-    low: float | None
-    high: float | None
-    notes: Mapping[str, str]
-    over: str = ""  # what the interval is over
-
-
-@dataclass(frozen=True)
 class Results:
     """All results of a study; `notes` gives the reason of each part that is empty."""
 
     summary: list[SummaryRow]
     hypotheses: list[Contrast]
     rest: list[Contrast]
+    effects: list[Contrast]  # named by the effect
     inheritance: list[InheritanceRow]
     checks: list[Check]
     limitations: list[str]
@@ -102,6 +83,7 @@ def compute_results(
     stated: Mapping[str, Hypothesis],
     tries: Mapping[str, Sequence[str]] = NO_TRIES,
     choose_by: str = "held_out_top1",
+    effects: Sequence[Effect] = (),
 ) -> Results:
     """Return all results of a study.
 
@@ -109,6 +91,7 @@ def compute_results(
         records: of every model.
         stated: hypotheses by name.
         tries: methods by family, of which `choose_by` chooses one.
+        effects: pairs of methods that show one part of decoupling.
 
     Raises:
         ValueError: two records of one point, method and seed.
@@ -126,6 +109,7 @@ def compute_results(
         summarise_groups(groups),
         hypotheses,
         compare_rest(groups, stated),
+        compare_effects(groups, effects),
         inherited,
         [check for check in run_checks(records) if planted or check.passed is not None],
         list_limitations(records),
@@ -194,56 +178,26 @@ def compare_rest(groups: Groups, stated: Mapping[str, Hypothesis]) -> list[Contr
     return [replace(row, sentence=describe_difference(row)) for row in _correct(rows)]
 
 
+def compare_effects(groups: Groups, effects: Sequence[Effect]) -> list[Contrast]:
+    """Return every effect at each point: in following and unbiased accuracy, or in top1 where no cue is planted.
+
+    Explored: Holm's correction is over all of these rows.
+    """
+    rows = []
+    for key in list_group_points(groups):
+        here = {method: group for (other, method), group in groups.items() if other == key}
+        planted = any(record.measures for group in here.values() for record in group.values())
+        for effect in effects:
+            if effect.first in here and effect.second in here:
+                for measure in ("following", UNBIASED) if planted else ("top1",):
+                    row = _compare(groups, key, effect.first, effect.second, measure)
+                    rows.append(replace(row, name=effect.name))
+    return [replace(row, sentence=describe_difference(row)) for row in _correct(rows)]
+
+
 def _correct(rows: Sequence[Contrast]) -> list[Contrast]:
     """Return the rows with Holm's p, and the cautions that follow from it."""
     return [replace(row, caution=describe_caution(row, row.beside[UNBIASED])) for row in apply_holm(rows)]
-
-
-def compute_inheritances(groups: Groups) -> list[InheritanceRow]:
-    """Return inheritance from points that differ in the teacher's arm alone."""
-    rows, points = [], list_group_points(groups)
-    for key, method in groups:
-        point = points[key]
-        other = make_key({**point, TEACHER_ARM: "unbiased"})
-        names = [(key, method), (other, method), (key, TEACHER), (other, TEACHER)]
-        if method == TEACHER or point.get(TEACHER_ARM) != "biased" or not all(name in groups for name in names):
-            continue
-        four = [{unit: r.per_image_following for unit, r in groups[name].items()} for name in names]
-        place = place_group(groups[key, method], without=TEACHER_ARM)
-        rows.append(_compute_inheritance(*place, method, four, list_teachers(groups[key, method])))
-    return rows
-
-
-def _compute_inheritance(
-    point: Point,
-    label: str,
-    method: str,
-    four: Sequence[Mapping[Unit, Following]],
-    teachers: Mapping[Unit, str],
-) -> InheritanceRow:
-    """Return the inheritance of one method, over teachers where there are several.
-
-    four: following per image by unit, of the students and of the teachers, biased and unbiased.
-    """
-    complete = {
-        unit: [array for arm in four if _has_following(array := arm.get(unit))]  # (n,) each
-        for unit in sorted(four[0])
-    }
-    units = [unit for unit, arrays in complete.items() if len(arrays) == len(four)]
-    if not units:
-        reason = "No seed has an answer to conflicting images of all four models."
-        return InheritanceRow(point, label, method, [], None, None, None, {"value": reason})
-    own = {unit: teachers[unit] for unit in units}
-    several = dict.fromkeys(own.values()) if len(set(own.values())) > 1 else None
-    rows = [[unit for unit in units if own[unit] == one] for one in several] if several else [[u] for u in units]
-    arms = [
-        np.stack([np.mean([complete[unit][number] for unit in row], axis=0) for row in rows])  # (S, n) each
-        for number in range(len(four))
-    ]
-    found = compute_inheritance(arms[0], arms[1], arms[2], arms[3])
-    over = describe_units(dict.fromkeys(units), own)
-    seeds = list_seeds(units)
-    return InheritanceRow(point, label, method, seeds, found.value, found.low, found.high, found.notes, over)
 
 
 def _add_excess(records: Sequence[Measurement]) -> list[Measurement]:
@@ -292,7 +246,3 @@ def _compare_groups(pair: Sequence[Group], measure: str) -> Difference:
     values = [{unit: find_compared(record, measure) for unit, record in group.items()} for group in pair]
     first, second = ({unit: value for unit, value in one.items() if value is not None} for one in values)
     return compare_paired(first, second, list_teachers(pair[0]))
-
-
-def _has_following(array: Following) -> TypeGuard[NDArray[np.float64]]:
-    return array is not None and bool(np.isfinite(array).any())

@@ -78,6 +78,7 @@ def test_a_list_of_stages_is_complete(stages) -> None:
         "{two_stage: {optimizer: {lr: 0.2}, stage2: {losses: {ce: false}}}}",
         "{head: {base: two_stage, epochs: 5, stage2: {train: head}}, two_stage: {}}",
         "{twin: {twin_of: two_stage, losses: {crd: 2}}, two_stage: {}}",
+        "{twin: {twin_of: two_stage, refit: head}, two_stage: {}}",
     ],
 )
 def test_a_written_config_reads_back(text: str) -> None:
@@ -140,6 +141,27 @@ def test_a_twin_trains_all_losses_at_once(stages) -> None:
     assert (twin.upweight_errors_of, twin.feature_lr) == ("kd", None)
 
 
+def test_a_refit_twin_has_the_epochs_of_its_method_and_a_new_head(stages) -> None:
+    text = "{refit: {twin_of: two_stage, refit: head}, head: {base: two_stage, stage2: {train: head}}}"
+    found = stages(text)
+    first, second = found["refit"]
+    assert get_weights(first) == {"crd": 1.0, "kl": 0.9, "ce": 0.1} and first.train == "all"
+    assert second == found["head"][1].model_copy(update={"reset_head": True})
+    assert [stage.epochs for stage in found["refit"]] == [stage.epochs for stage in found["head"]] == [22, 8]
+    given = "{mine: [{train: features, losses: {crd: 1}, epochs: 9}, {losses: {ce: 1}, upweight_errors_of: kd}], "
+    first, second = stages(given + "kd: {}, refit: {twin_of: mine, refit: head}}")["refit"]
+    assert (first.epochs, second.epochs) == (9, 21)
+    assert (first.upweight_errors_of, second.upweight_errors_of) == (None, "kd")
+
+
+@pytest.mark.parametrize(
+    "text", ["{base: kd, refit: head}", "{twin_of: kd, refit: head}", "{twin_of: kd, refit: all}"]
+)
+def test_what_has_nothing_to_refit_is_refused(stages, text: str) -> None:
+    with pytest.raises(UserError, match="methods.mine: refit"):
+        stages(f"{{mine: {text}, kd: {{}}}}")
+
+
 def test_false_leaves_a_method_of_the_base_out(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("methods: {kd: {epochs: 3}, crd: }", encoding="utf-8")
     config = read("base: base.yaml\nmethods: {kd: false, scratch: }", folder=tmp_path)
@@ -191,8 +213,8 @@ WRONG = r"""
 {mine: {twin_of: nope}} => methods.mine: there is no method nope
 {a: {base: b}, b: {base: c}, c: {base: a}} => methods.a: it builds on itself: a -> b -> c -> a
 {a: {twin_of: a}} => methods.a: it builds on itself: a -> a
-{a: {twin_of: two_stage, stage1: {}}} => methods.a: twin_of gives its one stage, leave out base and
-{a: {twin_of: two_stage, base: kd}} => methods.a: twin_of gives its one stage, leave out base and
+{a: {twin_of: two_stage, stage1: {}}} => methods.a: twin_of gives its stages, leave out base and
+{a: {twin_of: two_stage, base: kd}} => methods.a: twin_of gives its stages, leave out base and
 {two_stage: {stage2: {epochs: 30}}} => two_stage: stage1 has no epochs, and the other stages leave none of
 {two_stage: {epochs: 0.6}} => methods.two_stage: its stages' shares of training.epochs=30 are more
 {two_stage: {stage2: {epochs: null}}} => methods.two_stage: more than one stage has no epochs
