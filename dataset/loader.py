@@ -27,11 +27,31 @@ def count_batches(num_images: int, batch_size: int) -> int:
     return num_images // min(batch_size, num_images)
 
 
-def _draw_order(num_images: int, batch_size: int, seed: int, epoch: int) -> Tensor:
+def _draw_order(data: TrainingData, batch_size: int, seed: int, epoch: int) -> Tensor:
     """Draw the images of each step of an epoch, (steps, B)."""
-    order = torch.randperm(num_images, generator=make_generator(seed, epoch))
+    num_images, generator = len(data.train), make_generator(seed, epoch)
+    order = torch.randperm(num_images, generator=generator)
+    if data.draws_classes:
+        order = _draw_classes(data.train.labels.cpu()[order], generator, order)
     batch_size, steps = min(batch_size, num_images), count_batches(num_images, batch_size)
     return order[: steps * batch_size].view(steps, batch_size)
+
+
+def _draw_classes(labels: Tensor, generator: torch.Generator, order: Tensor) -> Tensor:
+    """Draw as many images, equally many of each class: all of a class come before one comes again.
+
+    labels: (N,) of the images in `order` (N,).
+    """
+    classes = labels.unique()
+    classes = classes[torch.randperm(len(classes), generator=generator)]  # who has one more than others
+    shares = torch.full((len(classes),), len(order) // len(classes))
+    shares[: len(order) % len(classes)] += 1
+    drawn = []
+    for label, count in zip(classes, shares.tolist(), strict=True):
+        own = order[labels == label]
+        rounds = [own, *(own[torch.randperm(len(own), generator=generator)] for _ in range(count // len(own)))]
+        drawn.append(torch.cat(rounds)[:count])
+    return torch.cat(drawn)[torch.randperm(len(order), generator=generator)]
 
 
 def iter_training_batches(
@@ -49,7 +69,7 @@ def iter_training_batches(
     Their order is a function of (seed, epoch), pixels of (data.seed, view), and what is mixed or erased of (seed,
     epoch, step). Of each global batch a process gets every `world_size`-th image, starting at `rank`.
     """
-    order, own = _draw_order(len(data.train), batch_size, seed, epoch), slice(rank, None, world_size)
+    order, own = _draw_order(data, batch_size, seed, epoch), slice(rank, None, world_size)
     steps, settings, side, count = range(first, len(order)), data.settings, data.train.side, order.shape[1]
 
     def draw_mix(step: int) -> Mix | None:
@@ -151,7 +171,7 @@ def iter_imageless_batches(
 ) -> Iterator[Batch]:
     """Yield `iter_training_batches` without images: labels and indices alone."""
     labels = data.train.labels
-    order = _draw_order(len(data.train), batch_size, seed, epoch)
+    order = _draw_order(data, batch_size, seed, epoch)
     there, nothing = to_device(order, labels.device), torch.empty(0, device=labels.device)
     for step in range(first, len(order)):
         places, indices = (part[step, rank::world_size] for part in (order, there))

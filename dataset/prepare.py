@@ -46,6 +46,7 @@ class TrainingData:
     teacher_cues: Cues | None = None  # of the training images, if cues are planted
     test_names: NDArray[np.str_] | None = None  # file names of the test images, if they come from files
     repeats: Repeats = NO_REPEATS
+    draws_classes: bool = False  # an epoch shows each class equally often
 
     @property
     def num_classes(self) -> int:

@@ -30,6 +30,7 @@ from dataset.files.decoded_cache import (
 from dataset.files.image_list import list_images
 from dataset.files.stored_pixels import Pixels
 from dataset.identity import DataIdentity, PartIdentity, compute_array_digest, compute_digest
+from dataset.long_tail import choose_long_tail
 from dataset.memory import check_free_memory, check_images_fit, check_writable, uses_memory
 from dataset.repeats import Repeats, count_repeats
 from errors import MachineError, UserError, make_readable, to_user_error
@@ -92,6 +93,8 @@ def load_source(data: Data, dry_run: bool = False) -> Source:
         raise UserError(
             f"data.root {data.root}: no test images (one tree of classes, or a list without them), set data.split"
         )
+    if data.imbalance > 1:
+        train = train.take(choose_long_tail(train.labels, classes, data.imbalance, data.seed))
     val = train.take(slice(0))
     if data.val_fraction > 0:
         train, val = _split(train, count_share(data.val_fraction, len(train.labels)), data.seed, classes)

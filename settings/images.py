@@ -48,6 +48,9 @@ class Data(Section):
         "keep decoded pixels in memory; false = read each batch from a file in cache_dir; auto = if they fit",
     )
     workers: Number = option(0, "processes that read and augment training images ahead, 0 = between steps")
+    imbalance: Annotated[float, Field(ge=1)] = option(
+        1.0, "thin out training images to a long tail: times as many of the most frequent class as of the rarest"
+    )
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = option(0.0, "part of the training images held out")
     crop: Number = option(4, "padding in pixels of the random crop, 0 = no crop")
     flip: bool = option(True, "random horizontal flip; wrong where a mirror image changes the class")

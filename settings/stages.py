@@ -103,6 +103,10 @@ class Stage(Trained):
     images: Literal["train", "balanced"] = option(
         "train", "images to train on; balanced = the held-out ones, each class under all planted cues alike"
     )
+    sampling: Literal["images", "classes"] = option(
+        "images",
+        "an epoch shows each image once; classes = each class equally often, images of rare ones repeatedly",
+    )
     upweight_errors_of: MethodName | None = option(None, "method whose wrong images weigh more in training")
     error_weight: Positive = option(20.0, "weight of those images, others weigh 1; all are divided by their mean")
     connector: bool = option(

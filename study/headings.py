@@ -27,7 +27,12 @@ PLANTED = {
     "fidelity_followed": "same answer, teacher followed, %",
     "also_followed": "follows, teacher followed, %",
 }
-PLAIN = {"top1": "test top-1, %"}
+PLAIN = {
+    "top1": "test top-1, %",
+    "top1_many": "frequent third of the classes, %",
+    "top1_medium": "middle third, %",
+    "top1_few": "rare third, %",
+}
 HELD_OUT = {
     "held_out_kl": "held-out KL, nats",
     "held_out_top1": "held-out top-1, %",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diagnostics.aligned import AlignmentVerdict, evaluate_alignment
+from diagnostics.frequency import PARTS, measure_by_frequency
 from diagnostics.plain import to_plain
 from diagnostics.shortcut import cue_recording_file
 from diagnostics.shortcut.cued import CueRecording
@@ -30,7 +31,7 @@ MEASURED = tuple(part.name for part in fields(ShortcutMeasures) if part.name not
 PLAIN = ("top1", "clean")  # on test images as they are: one number where no cue is planted
 PROBED = ("cue_decoding", "label_decoding")
 HELD_OUT = ("held_out_top1", "held_out_unbiased")
-MEASURES = tuple(dict.fromkeys([*PLAIN, *MEASURED, "excess_following", *PROBED, *HELD_OUT]))  # all shares
+MEASURES = tuple(dict.fromkeys([*PLAIN, *PARTS, *MEASURED, "excess_following", *PROBED, *HELD_OUT]))  # all shares
 
 
 def list_measures(config: Config) -> list[str]:
@@ -38,9 +39,9 @@ def list_measures(config: Config) -> list[str]:
     cue, held_out = config.shortcut.cue, config.data.val_fraction > 0
     lacking = set() if held_out else set(HELD_OUT)
     if cue == "none":
-        lacking |= {*MEASURES} - {*PLAIN, "held_out_top1"}
+        lacking |= {*MEASURES} - {*PLAIN, *PARTS, "held_out_top1"}
     if cue == "file":  # images that are shown under their own cue alone
-        lacking |= {"clean", "flip_rate", "excess_following"}
+        lacking |= {"clean", *PARTS, "flip_rate", "excess_following"}
     return [name for name in MEASURES if name not in lacking]
 
 
@@ -177,7 +178,7 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
     shown = [recording.get_shown(number) for number in range(len(recording.models))]
     teachers = [own for own, model in zip(shown, recording.models, strict=True) if model.method == TEACHER]
     teacher = teachers[0] if teachers else None
-    for own, model in zip(shown, recording.models, strict=True):
+    for number, (own, model) in enumerate(zip(shown, recording.models, strict=True)):
         is_teacher = model.method == TEACHER
         numbers: dict[str, float | None] = {"top1": model.test_top1}
         if model.decoding is not None:
@@ -186,6 +187,9 @@ def _measure(run: StudyRun, recording: CueRecording) -> Iterator[Measurement]:
         if model.held_out is not None:
             held_out = {part.name: getattr(model.held_out, part.name) for part in fields(model.held_out)}
             numbers |= {name: value for name, value in held_out.items() if value is not None}
+        if len(recording.clean):
+            clean = recording.clean[number]
+            numbers |= measure_by_frequency(recording.labels, clean, recording.about.class_counts)
         if is_teacher:
             numbers["cue_read"] = recording.about.cue_read
         staged = model.method in run.config.methods and not is_end_to_end(run.config, model.method)

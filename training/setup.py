@@ -162,8 +162,9 @@ def select_images(experiment: Experiment, job: JobName) -> TrainingData:
     """Return the images that a job trains and is measured on."""
     if job == TEACHER:
         return experiment.data.select_teacher_data()
-    balanced = get_stage(experiment.config, job).images == "balanced"
-    return experiment.data.select_balanced_data() if balanced else experiment.data
+    stage = get_stage(experiment.config, job)
+    data = experiment.data.select_balanced_data() if stage.images == "balanced" else experiment.data
+    return replace(data, draws_classes=True) if stage.sampling == "classes" else data
 
 
 def uses_frozen_features(stage: Stage, layout: Layout, losses: Sequence[Loss]) -> bool:

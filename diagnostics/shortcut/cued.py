@@ -62,6 +62,7 @@ class CueContext:
     temperature: float = 4.0  # T of the held-out KL
     cue_read: float | None = None  # accuracy of a probe that reads the cue alone off augmented images
     held_out_images: int | None = None  # number of them, None without any or in recordings from before
+    class_counts: list[int] = field(default_factory=list)  # (C,) training images, empty in recordings from before
 
 
 @dataclass(frozen=True)

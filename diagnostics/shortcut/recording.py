@@ -70,7 +70,12 @@ def record_cues(
         models.append(_describe_model(subject, right, answers[key].decoding))
         logits[subject.method] = answers[key].predict_held_out(head)
     return CueRecording(
-        replace(about, cue_read=read_cue(data), held_out_images=len(data.held_out) if data.held_out else None),
+        replace(
+            about,
+            cue_read=read_cue(data),
+            held_out_images=len(data.held_out) if data.held_out else None,
+            class_counts=torch.bincount(data.train.labels.cpu(), minlength=len(data.classes)).tolist(),
+        ),
         [_add_held_out(model, logits, data, about.temperature) for model in models],
         shows.labels,
         shows.classes_cue,

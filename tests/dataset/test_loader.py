@@ -52,6 +52,23 @@ def test_batches_are_whole_and_images_unique(batch_size, steps) -> None:
     assert {len(batch) for batch in batches} == {min(batch_size, 22)}
 
 
+def test_drawn_classes_are_equally_frequent() -> None:
+    images = make_images(60)
+    labels = np.array([0] * 40 + [1] * 15 + [2] * 5)
+    data = replace(make_data(replace(images, labels=labels)), draws_classes=True)
+    orders = [sum(list_orders(data, 4, 3, epoch, 0), []) for epoch in range(20)]
+    for order in orders:
+        found = np.bincount(order, minlength=60)
+        assert [found[labels == label].sum() for label in range(3)] == [20, 20, 20]
+        assert found[:40].max() == 1 and set(found[40:55]) == {1, 2} and set(found[55:]) == {4}
+    assert len({str(order) for order in orders}) == 20 and orders[3] == sum(list_orders(data, 4, 3, 3, 0), [])
+    whole = list_orders(data, 6, 3, 1, 0)
+    assert [part for batch in whole for part in batch[1::2]] == sum(
+        list_orders(data, 6, 3, 1, 0, rank=1, world_size=2), []
+    )
+    assert list_orders(data, 6, 3, 1, 0, first=4) == whole[4:]
+
+
 def test_ranks_share_each_global_batch() -> None:
     data = make_data(22)
     whole = list_orders(data, 6, 3, 1, 0)

@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from losses.ce import CE, compute_cross_entropy
-from losses.loss import Samples, View
+from losses.loss import Samples, Sizes, View
 
 LABELS = torch.tensor([0, 2, 1, 4, 4, 3])
 WEIGHTS = torch.tensor([3.0, 0.0, 0.5, 1.0, 0.25, 2.0])
@@ -48,6 +48,18 @@ def test_weighted_terms_are_a_loop_over_images(smoothing: float) -> None:
     assert found.item() == pytest.approx(expected, rel=1e-5)
     alike = compute_ce(CE(label_smoothing=smoothing), weights=torch.ones(6))
     assert alike.item() == pytest.approx(compute_ce(CE(label_smoothing=smoothing)).item(), rel=1e-6)
+
+
+def test_a_prior_adds_log_shares_of_the_classes_while_training() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2, 3, 4])
+    shares = np.array([6, 3, 1, 1, 1]) / 12
+    for factor in (1.0, 0.5):
+        loss = CE(prior=factor)
+        loss.setup(Sizes({}, {}, labels))
+        adjusted = np.exp(LOGITS.double().numpy()) * shares**factor  # balanced softmax: n_c e^z / Σ n e^z
+        expected = -np.log(adjusted[np.arange(6), LABELS] / adjusted.sum(axis=1)).mean()
+        assert compute_ce(loss).item() == pytest.approx(expected, rel=1e-5)
+    assert not CE(prior=1.0).state_dict() and not loss.state_dict()  # a checkpoint holds nothing of it
 
 
 def test_labels_may_be_shares_of_classes() -> None:

@@ -57,7 +57,7 @@ def function(): ...
 LOSSES = list_losses()
 BATCH = {"negatives": "batch", "objective": "infonce", "mode": "instance"}
 DEFAULTS = {
-    "ce": {"label_smoothing": 0.0},
+    "ce": {"label_smoothing": 0.0, "prior": 0.0},
     "kl": {"temperature": 4.0, "standardise": False},
     "dkd": {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, "standardise": False},
     "dist": {"beta": 1.0, "gamma": 1.0, "temperature": 4.0, "standardise": False},
@@ -348,7 +348,7 @@ def test_options_of_the_teachers_losses_are_read() -> None:
         "teacher.losses.ce.label_smoothing: Input should be less than 1"
     )
     whole = fill_losses(Config.model_validate({"losses": {"ce": {"label_smoothing": 0.25}}}))
-    assert whole.teacher_stage.losses["ce"].options == {"label_smoothing": 0.25}
+    assert whole.teacher_stage.losses["ce"].options == {"label_smoothing": 0.25, "prior": 0.0}
 
 
 def test_completed_config_writes_out_every_default() -> None:

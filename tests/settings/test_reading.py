@@ -94,7 +94,7 @@ def test_each_reading_of_the_paper(
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert load_config(_write(tmp_path, "")) == Config() and Config().stages == {}
     completed = load(tmp_path, "")  # of the teacher's cross-entropy
-    assert completed == Config(losses={"ce": {"label_smoothing": 0.0}})
+    assert completed == Config(losses={"ce": {"label_smoothing": 0.0, "prior": 0.0}})
 
 
 def test_a_partial_section_keeps_its_own_defaults(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ UNMEASURED = "study.hypotheses={H1: {measure: following, first: crd_kd, second: 
         ((*STUDY, "study.hypotheses.H1.where={training.epochs: 1}"), "study.hypotheses.H1.where"),
         ((*STUDY, "study.hypotheses.H1.measure=folowing"), "there is no folowing, did you mean 'following'?"),
         ((*SMALL, "shortcut.cue=none", UNMEASURED), "H1.measure: following is not measured at the only point, "),
-        ((*SMALL, "shortcut.cue=none", UNMEASURED), "compare one of top1, clean, held_out_top1"),
+        ((*SMALL, "shortcut.cue=none", UNMEASURED), "compare one of top1, clean, top1_many, "),
         ((*STUDY, "study.twins={two_stage: crd}"), "study.twins: crd is none of scratch, crd_kd"),
         ((*STUDY, "study.tries={rate: [head, crd]}"), "study.tries.rate: crd is none of scratch, crd_kd"),
         ((*STUDY, "methods.head.stage2.images=balanced"), "tries.trained: head trains on the held-out images"),
